@@ -1,0 +1,35 @@
+//! Types and reasons of the conditions on both kinds.
+
+/// The consumer runs and is Ready, or is stopped as asked.
+pub const READY: &str = "Ready";
+/// The provider pod runs on a node.
+pub const PROVIDER_READY: &str = "ProviderReady";
+/// The kept filesystem can be used: the node agent prepared it with the provider's image.
+pub const FILESYSTEM_READY: &str = "FilesystemReady";
+/// The consumer pod runs and its own readiness is true. False with reason `Stopped` while `running` is false.
+pub const CONSUMER_READY: &str = "ConsumerReady";
+
+/// Reasons that the controller writes. Reasons of pods (`Unschedulable`, `ImagePullBackOff`, `OutOfcpu`) pass
+/// through as the scheduler and the kubelet wrote them.
+pub mod reason {
+    /// As wished.
+    pub const AS_REQUESTED: &str = "AsRequested";
+    /// `running` is false.
+    pub const STOPPED: &str = "Stopped";
+    /// The consumer is being deleted.
+    pub const STOPPING: &str = "Stopping";
+    /// The pod exists and is on its way.
+    pub const STARTING: &str = "Starting";
+    /// The API server refused to create the pod; the message is its own.
+    pub const CREATION_REFUSED: &str = "CreationRefused";
+    /// A pod or an instance with the needed name belongs to somebody else.
+    pub const NAME_CONFLICT: &str = "NameConflict";
+    /// The node agent has not reported the filesystem yet.
+    pub const PREPARING: &str = "Preparing";
+    /// The node agent could not prepare or has lost the filesystem.
+    pub const FILESYSTEM_FAILED: &str = "FilesystemFailed";
+    /// The object is being deleted.
+    pub const DELETING: &str = "Deleting";
+    /// The node that holds the data does not exist (any more).
+    pub const NODE_GONE: &str = "NodeGone";
+}

@@ -1,0 +1,123 @@
+//! The kind that users write.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{PodTemplateSpec, ResourceRequirements, Toleration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::status::Phase;
+
+/// Where the data of an object lies on its node unless `spec.hostPathPrefix` says otherwise.
+pub const DEFAULT_HOST_PATH_PREFIX: &str = "/var/lib/stoppablecontainer";
+
+/// A container that can be switched off and on again with its whole root filesystem kept.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "stoppablecontainer.xtlsoft.top",
+    version = "v1alpha1",
+    kind = "StoppableContainer",
+    namespaced,
+    status = "StoppableContainerStatus",
+    derive = "PartialEq",
+    shortname = "stopc",
+    category = "stoppable",
+    category = "all",
+    printcolumn = r#"{"name":"Running","type":"boolean","jsonPath":".spec.running","description":"Whether the consumer should run"}"#,
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Node","type":"string","jsonPath":".status.nodeName"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct StoppableContainerSpec {
+    /// Whether the consumer container should run. `false` deletes the consumer pod and frees what it used; the
+    /// provider keeps the filesystem.
+    #[serde(default)]
+    pub running: bool,
+
+    /// Template of the consumer pod: an ordinary pod template. The first entry of `containers` is the main
+    /// container, the one whose filesystem is kept. `nodeName` and `restartPolicy`, and the main container's
+    /// `image` and `command`, are overridden in the pod.
+    pub template: PodTemplateSpec,
+
+    /// The provider pod, which holds the filesystem.
+    #[serde(default)]
+    pub provider: ProviderSpec,
+
+    /// Directory on the node below which the data of this object is kept. The administrator lists what is
+    /// allowed; it cannot change once the object exists.
+    #[serde(default = "default_host_path_prefix")]
+    #[x_kube(validation = ("self == oldSelf", "the data is already kept there: hostPathPrefix cannot change once the object exists"))]
+    pub host_path_prefix: String,
+}
+
+/// The provider pod, which holds the filesystem: resources and extra placement.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProviderSpec {
+    /// Resource requests and limits of the provider pod.
+    #[serde(default = "default_provider_resources")]
+    pub resources: ResourceRequirements,
+
+    /// Node selection of the provider pod, on top of the template's `nodeSelector`; wins where both name a key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+
+    /// Tolerations of the provider pod, on top of the template's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tolerations: Vec<Toleration>,
+}
+
+/// What is known of a StoppableContainer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoppableContainerStatus {
+    /// Pending, ProviderReady, Running, Stopped or Failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+
+    /// Node that holds the filesystem.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+
+    /// Name of the StoppableContainerInstance that carries this object out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_name: Option<String>,
+
+    /// The `metadata.generation` that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready, ProviderReady, FilesystemReady and ConsumerReady.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+// === impl ProviderSpec ===
+
+impl Default for ProviderSpec {
+    fn default() -> Self {
+        Self { resources: default_provider_resources(), node_selector: BTreeMap::new(), tolerations: Vec::new() }
+    }
+}
+
+pub(crate) fn default_host_path_prefix() -> String {
+    DEFAULT_HOST_PATH_PREFIX.to_owned()
+}
+
+fn default_provider_resources() -> ResourceRequirements {
+    let quantities = |cpu: &str, memory: &str| {
+        Some(BTreeMap::from([
+            ("cpu".to_owned(), Quantity(cpu.to_owned())),
+            ("memory".to_owned(), Quantity(memory.to_owned())),
+        ]))
+    };
+    ResourceRequirements {
+        requests: quantities("10m", "16Mi"),
+        limits: quantities("100m", "64Mi"),
+        ..ResourceRequirements::default()
+    }
+}

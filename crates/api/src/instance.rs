@@ -1,0 +1,216 @@
+//! The kind that the reconciler makes, one per StoppableContainer, and that owns the pods.
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::container::{ProviderSpec, default_host_path_prefix};
+use crate::status::Phase;
+
+/// One kept filesystem on one node, with its provider and consumer pods. Its UID names the data on the node.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "stoppablecontainer.xtlsoft.top",
+    version = "v1alpha1",
+    kind = "StoppableContainerInstance",
+    namespaced,
+    status = "StoppableContainerInstanceStatus",
+    derive = "PartialEq",
+    shortname = "stopci",
+    category = "stoppable",
+    printcolumn = r#"{"name":"Running","type":"boolean","jsonPath":".spec.running","description":"Whether the consumer should run"}"#,
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Node","type":"string","jsonPath":".status.nodeName"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    selectable = ".status.nodeName"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct StoppableContainerInstanceSpec {
+    /// Name of the parent StoppableContainer.
+    pub stoppable_container_name: String,
+
+    /// Whether the consumer should be running.
+    #[serde(default)]
+    pub running: bool,
+
+    /// Template of the consumer pod; see StoppableContainer.
+    pub template: PodTemplateSpec,
+
+    /// The provider pod, which holds the filesystem.
+    #[serde(default)]
+    pub provider: ProviderSpec,
+
+    /// Directory on the node below which the data is kept.
+    #[serde(default = "default_host_path_prefix")]
+    #[x_kube(validation = ("self == oldSelf", "the data is already kept there: hostPathPrefix cannot change once the object exists"))]
+    pub host_path_prefix: String,
+}
+
+/// What is known of an instance. The controller writes everything but `filesystem`, which is the node agent's
+/// (server-side apply, one field manager each), so neither can overwrite the other.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoppableContainerInstanceStatus {
+    /// Pending, ProviderReady, Running, Stopped or Failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+
+    /// Node that holds the filesystem. Set when the provider is first scheduled and never changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_name: Option<String>,
+
+    /// The `metadata.generation` that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// UID of the provider pod that may prepare the filesystem. The node agent serves no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_pod_uid: Option<String>,
+
+    /// UID of the consumer pod that may use the filesystem. The node agent serves no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumer_pod_uid: Option<String>,
+
+    /// How the next consumer pod is placed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+
+    /// The kept filesystem, as the node agent sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<FilesystemStatus>,
+
+    /// Ready, ProviderReady, FilesystemReady and ConsumerReady.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// How a consumer pod gets to its node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Placement {
+    /// By `nodeName`, past the scheduler: the fastest.
+    #[default]
+    Node,
+    /// By required node affinity, through the scheduler: after the kubelet refused a pod (OutOfcpu and the like),
+    /// so that the next one queues with a reason.
+    Scheduler,
+}
+
+/// The kept filesystem, as the node agent sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FilesystemStatus {
+    /// Preparing, Ready, Failed or Removed.
+    pub state: FilesystemState,
+
+    /// Node of the agent that wrote this.
+    pub node_name: String,
+
+    /// UID of the provider pod that the filesystem was last prepared with. `Ready` counts only while this is the
+    /// instance's provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_pod_uid: Option<String>,
+
+    /// Why it is `Failed`, in CamelCase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+
+    /// Why it is `Failed`, as a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+
+    /// What the image's config says; the webhook fills from it what the template leaves open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageFacts>,
+
+    /// Who the main container runs as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
+}
+
+/// State of a kept filesystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FilesystemState {
+    /// The agent has begun; data may exist on the node from here on.
+    Preparing,
+    /// A consumer may start on it.
+    Ready,
+    /// It cannot be used; reason and message say why.
+    Failed,
+    /// The data is gone from the node because the instance is being deleted.
+    Removed,
+}
+
+/// What the image's config says (OCI image specification, "config"), as the container runtime reports it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ImageFacts {
+    /// The image as the provider pod named it.
+    pub reference: String,
+    /// Identity of the image at the runtime: the digest of its config or manifest.
+    pub id: String,
+    /// ENTRYPOINT.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entrypoint: Vec<String>,
+    /// CMD.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cmd: Vec<String>,
+    /// ENV, as `NAME=VALUE`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// WORKDIR; empty means `/`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub working_dir: String,
+    /// USER as written: a name or uid, with an optional `:group`; empty means root.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// STOPSIGNAL as written; empty means SIGTERM.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stop_signal: String,
+}
+
+/// A user, resolved in the kept filesystem's `/etc/passwd` and `/etc/group` the way containerd resolves it in a
+/// container's root.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// What was resolved: the template's `runAsUser` as a number, else the image's USER. See
+    /// [`StoppableContainerInstanceSpec::requested_user`].
+    pub user: String,
+    /// User id.
+    pub uid: i64,
+    /// Primary group id.
+    pub gid: i64,
+    /// Groups of the user in `/etc/group`, without the primary one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub supplemental_groups: Vec<i64>,
+}
+
+// === impl StoppableContainerInstanceSpec ===
+
+impl StoppableContainerInstanceSpec {
+    /// The user that the main container is to run as: `runAsUser` of the container, else of the pod, else the
+    /// image's USER, else root. Written as for [`Identity::user`], so that agent and webhook can compare.
+    pub fn requested_user(&self, image: &ImageFacts) -> String {
+        let pod = self.template.spec.as_ref();
+        let container = pod.and_then(|p| p.containers.first()).and_then(|c| c.security_context.as_ref());
+        container
+            .and_then(|c| c.run_as_user)
+            .or_else(|| pod.and_then(|p| p.security_context.as_ref()).and_then(|c| c.run_as_user))
+            .map_or_else(|| image.user.clone(), |uid| uid.to_string())
+    }
+}
+
+// === impl StoppableContainerInstanceStatus ===
+
+impl StoppableContainerInstanceStatus {
+    /// The filesystem, if a consumer may start on it: prepared with the provider that is in place now.
+    pub fn ready_filesystem(&self) -> Option<&FilesystemStatus> {
+        self.filesystem.as_ref().filter(|f| {
+            f.state == FilesystemState::Ready
+                && f.provider_pod_uid.is_some()
+                && f.provider_pod_uid == self.provider_pod_uid
+        })
+    }
+}

@@ -1,0 +1,26 @@
+/*!
+The API of StoppableContainer: its two custom resources, and the names that the
+operator, the node agent and the tests must spell alike.
+
+Nothing here talks to a cluster. The Rust types are the source of the CRDs
+(`cargo xtask codegen` writes them), so a change here is a change of the API.
+*/
+
+#![forbid(unsafe_code)]
+
+pub mod conditions;
+mod container;
+mod instance;
+pub mod names;
+mod schema;
+mod status;
+
+pub use container::{
+    DEFAULT_HOST_PATH_PREFIX, ProviderSpec, StoppableContainer, StoppableContainerSpec, StoppableContainerStatus,
+};
+pub use instance::{
+    FilesystemState, FilesystemStatus, Identity, ImageFacts, Placement, StoppableContainerInstance,
+    StoppableContainerInstanceSpec, StoppableContainerInstanceStatus,
+};
+pub use schema::custom_resource_definitions;
+pub use status::Phase;

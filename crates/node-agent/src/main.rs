@@ -1,0 +1,2 @@
+//! Placeholder header, replaced with the code.
+fn main() {}

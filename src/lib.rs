@@ -1,0 +1,1 @@
+//! The StoppableContainer operator.
