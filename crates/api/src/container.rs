@@ -100,7 +100,11 @@ pub struct StoppableContainerStatus {
 
 impl Default for ProviderSpec {
     fn default() -> Self {
-        Self { resources: default_provider_resources(), node_selector: BTreeMap::new(), tolerations: Vec::new() }
+        Self {
+            resources: default_provider_resources(),
+            node_selector: BTreeMap::new(),
+            tolerations: Vec::new(),
+        }
     }
 }
 

@@ -194,10 +194,15 @@ impl StoppableContainerInstanceSpec {
     /// image's USER, else root. Written as for [`Identity::user`], so that agent and webhook can compare.
     pub fn requested_user(&self, image: &ImageFacts) -> String {
         let pod = self.template.spec.as_ref();
-        let container = pod.and_then(|p| p.containers.first()).and_then(|c| c.security_context.as_ref());
+        let container = pod
+            .and_then(|p| p.containers.first())
+            .and_then(|c| c.security_context.as_ref());
         container
             .and_then(|c| c.run_as_user)
-            .or_else(|| pod.and_then(|p| p.security_context.as_ref()).and_then(|c| c.run_as_user))
+            .or_else(|| {
+                pod.and_then(|p| p.security_context.as_ref())
+                    .and_then(|c| c.run_as_user)
+            })
             .map_or_else(|| image.user.clone(), |uid| uid.to_string())
     }
 }

@@ -9,14 +9,20 @@ Nothing here talks to a cluster. The Rust types are the source of the CRDs
 #![forbid(unsafe_code)]
 
 pub mod conditions;
+#[expect(
+    unreachable_pub,
+    reason = "the KubeSchema derive makes a private copy of the type and keeps its `pub`"
+)]
 mod container;
+#[expect(unreachable_pub, reason = "as above")]
 mod instance;
 pub mod names;
 mod schema;
 mod status;
 
 pub use container::{
-    DEFAULT_HOST_PATH_PREFIX, ProviderSpec, StoppableContainer, StoppableContainerSpec, StoppableContainerStatus,
+    DEFAULT_HOST_PATH_PREFIX, ProviderSpec, StoppableContainer, StoppableContainerSpec,
+    StoppableContainerStatus,
 };
 pub use instance::{
     FilesystemState, FilesystemStatus, Identity, ImageFacts, Placement, StoppableContainerInstance,

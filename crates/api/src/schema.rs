@@ -1,34 +1,58 @@
 /*!
 The CRDs, from the Rust types, with what derive macros cannot say.
 
-A pod template's schema as generated from the Kubernetes OpenAPI document is stricter than the API server in one
-place (a quantity may be a number, `cpu: 2`) and would be a megabyte with all its descriptions. Both are mended
-here. Everything else about a pod is left to the API server's own validation.
+Three sorts of mending. *Faithful*: a pod template that the API server takes in a Deployment is taken here as well
+(`cpu: 0.5` as a number, `creationTimestamp: null` as generators write it). *Strict*: what makes a template unusable
+for certain (no container) is said at once, with the field's path. *Small*: the pod template's schema would be a
+megabyte with all its descriptions, and `kubectl apply` stores the whole manifest in an annotation of at most 256 KiB.
+
+Everything else about a pod is left to the API server's own validation, which the validating webhook asks for by a
+dry run.
 */
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::names::MAX_NAME_LENGTH;
 use crate::{StoppableContainer, StoppableContainerInstance};
 
-/// Descriptions are kept down to this depth of nested properties: enough for every field of ours, and for
-/// `kubectl explain` of the pod template's and the pod spec's own fields.
-const DESCRIBED_DEPTH: usize = 4;
+/// Descriptions are kept down to this depth of nested properties: every field of ours, and for `kubectl explain` the
+/// fields of the pod spec and of containers.
+const DESCRIBED_DEPTH: usize = 5;
+
+/// Properties of ObjectMeta that a pod template may carry: those that Kubernetes' own controllers copy into pods, and
+/// those that tools write into templates although nobody reads them there.
+const TEMPLATE_METADATA: [&str; 7] = [
+    "annotations",
+    "creationTimestamp",
+    "finalizers",
+    "generateName",
+    "labels",
+    "name",
+    "namespace",
+];
 
 /// The CRDs of both kinds, ready to be written to a manifest.
 pub fn custom_resource_definitions() -> [CustomResourceDefinition; 2] {
-    [mended(&StoppableContainer::crd()), mended(&StoppableContainerInstance::crd())]
+    [
+        mended(&StoppableContainer::crd()),
+        mended(&StoppableContainerInstance::crd()),
+    ]
 }
 
 fn mended(crd: &CustomResourceDefinition) -> CustomResourceDefinition {
     let mut crd = crd.clone();
     for version in &mut crd.spec.versions {
-        let Some(root) = version.schema.as_mut().and_then(|s| s.open_api_v3_schema.as_mut()) else { continue };
+        let Some(root) = version
+            .schema
+            .as_mut()
+            .and_then(|s| s.open_api_v3_schema.as_mut())
+        else {
+            continue;
+        };
         let mut value = serde_json::to_value(&*root).unwrap_or(Value::Null);
-        trim_descriptions(&mut value, 0);
-        require_short_name(&mut value);
+        mend_root(&mut value, &crd.spec.names.kind);
         if let Ok(mended) = serde_json::from_value(value) {
             *root = mended;
         }
@@ -36,31 +60,109 @@ fn mended(crd: &CustomResourceDefinition) -> CustomResourceDefinition {
     crd
 }
 
-/// Drops descriptions below [`DESCRIBED_DEPTH`] and keeps only the first paragraph of the others.
-fn trim_descriptions(schema: &mut Value, depth: usize) {
-    let Some(object) = schema.as_object_mut() else { return };
-    if depth > DESCRIBED_DEPTH {
-        object.remove("description");
-    } else if let Some(Value::String(text)) = object.get_mut("description") {
-        if let Some(end) = text.find("\n\n") {
-            text.truncate(end);
-        }
+fn mend_root(root: &mut Value, kind: &str) {
+    visit(root, "", 0, &mut mend_node);
+    if let Some(map) = root.as_object_mut() {
+        map.remove("title");
+        map.insert(
+            "description".to_owned(),
+            json!(format!("{kind}: {}", kind_description(kind))),
+        );
+        map.insert("x-kubernetes-validations".to_owned(), short_name_rule());
     }
-    for (key, step) in [("properties", 1), ("items", 0), ("additionalProperties", 0)] {
-        match object.get_mut(key) {
-            Some(Value::Object(children)) if key == "properties" => {
-                children.values_mut().for_each(|child| trim_descriptions(child, depth + step));
-            }
-            Some(child) => trim_descriptions(child, depth + step),
-            None => {}
+    if let Some(template) = root.pointer_mut("/properties/spec/properties/template") {
+        mend_template(template);
+    }
+    if let Some(conditions) = object_at(root, "/properties/status/properties/conditions") {
+        conditions.insert("x-kubernetes-list-type".to_owned(), json!("map"));
+        conditions.insert("x-kubernetes-list-map-keys".to_owned(), json!(["type"]));
+    }
+}
+
+fn kind_description(kind: &str) -> &'static str {
+    match kind {
+        "StoppableContainer" => {
+            "a container that can be switched off and on again with its whole root filesystem kept."
         }
+        _ => "one kept filesystem on one node, with its provider and consumer pods; made by the controller.",
     }
 }
 
 /// The name becomes a label value, see [`MAX_NAME_LENGTH`]; CEL sees `metadata.name` from the root of the schema.
-fn require_short_name(root: &mut Value) {
-    root["x-kubernetes-validations"] = json!([{
+fn short_name_rule() -> Value {
+    json!([{
         "rule": format!("size(self.metadata.name) <= {MAX_NAME_LENGTH}"),
         "message": format!("metadata.name: at most {MAX_NAME_LENGTH} characters, because it becomes a label of the pods"),
-    }]);
+    }])
 }
+
+/// Calls `mend` for every schema below `schema`, itself first, with its property's name and the number of properties
+/// on the way to it.
+fn visit(
+    schema: &mut Value,
+    name: &str,
+    depth: usize,
+    mend: &mut impl FnMut(&mut Map<String, Value>, &str, usize),
+) {
+    let Some(object) = schema.as_object_mut() else {
+        return;
+    };
+    mend(object, name, depth);
+    if let Some(Value::Object(properties)) = object.get_mut("properties") {
+        for (name, child) in properties {
+            visit(child, name, depth + 1, mend);
+        }
+    }
+    for key in ["items", "additionalProperties"] {
+        if let Some(child) = object.get_mut(key) {
+            visit(child, name, depth, mend);
+        }
+    }
+}
+
+fn mend_node(schema: &mut Map<String, Value>, name: &str, depth: usize) {
+    // An `Option` of Rust means "may be absent". As `nullable` it would also let `null` be stored, past defaults and
+    // for every client to stumble over.
+    schema.remove("nullable");
+    // In a pod, what is an integer or a string is a port or a quantity.
+    if name != "port" && schema.remove("x-kubernetes-int-or-string").is_some() {
+        // The API server parses a quantity from any JSON number, but `int-or-string` refuses `cpu: 0.5`. A schema
+        // without a type must preserve unknown fields to be structural; what is no quantity is refused by the webhook.
+        schema.insert("x-kubernetes-preserve-unknown-fields".to_owned(), json!(true));
+    }
+    trim_description(schema, depth);
+}
+
+/// Drops the description below [`DESCRIBED_DEPTH`]; of the others keeps the first paragraph, as one line, without the
+/// brackets of Rust's links.
+fn trim_description(schema: &mut Map<String, Value>, depth: usize) {
+    if depth > DESCRIBED_DEPTH {
+        schema.remove("description");
+    } else if let Some(Value::String(text)) = schema.get_mut("description") {
+        let first = text.split("\n\n").next().unwrap_or_default();
+        *text = first.replace('\n', " ").replace("[`", "`").replace("`]", "`");
+    }
+}
+
+fn mend_template(template: &mut Value) {
+    if let Some(map) = template.as_object_mut() {
+        map.insert("required".to_owned(), json!(["spec"]));
+    }
+    if let Some(metadata) = object_at(template, "/properties/metadata/properties") {
+        metadata.retain(|name, _| TEMPLATE_METADATA.contains(&name.as_str()));
+    }
+    // Every manifest that went through Go's encoder says `creationTimestamp: null`.
+    if let Some(created) = object_at(template, "/properties/metadata/properties/creationTimestamp") {
+        created.insert("nullable".to_owned(), json!(true));
+    }
+    if let Some(containers) = object_at(template, "/properties/spec/properties/containers") {
+        containers.insert("minItems".to_owned(), json!(1));
+    }
+}
+
+fn object_at<'a>(value: &'a mut Value, pointer: &str) -> Option<&'a mut Map<String, Value>> {
+    value.pointer_mut(pointer).and_then(Value::as_object_mut)
+}
+
+#[cfg(test)]
+mod tests;
