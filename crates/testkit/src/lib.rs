@@ -1,1 +1,21 @@
-//! Placeholder header, replaced with the code.
+/*!
+What the tests share: a namespace of its own for every test on a real cluster,
+waits that watch, commands in pods, `kubectl` as a user runs it, a look at the
+node, and (for tests without a cluster) a scripted API server.
+
+The cluster is the one that `KUBECONFIG` names. Nothing here creates one.
+*/
+
+#![forbid(unsafe_code)]
+// A test helper that cannot go on ends the test: there is nobody to hand an error to.
+#![allow(clippy::panic, clippy::missing_panics_doc)]
+
+mod dump;
+mod kubectl;
+mod namespace;
+mod node;
+mod pod;
+
+pub use kubectl::{Output, kubectl};
+pub use namespace::{Exclusive, Namespace, alone_in_namespace, client, in_namespace};
+pub use node::NodeShell;

@@ -1,0 +1,74 @@
+/*!
+A privileged pod with the node's PID namespace: what an administrator has on the
+node, to kill processes, look at mounts and data, stop containers.
+*/
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, PostParams};
+use serde_json::json;
+
+use crate::namespace::{Namespace, wait_in};
+
+/// A shell on one node.
+pub struct NodeShell<'a> {
+    namespace: &'a Namespace,
+    pod: String,
+}
+
+impl<'a> NodeShell<'a> {
+    /// Starts a shell on `node`, in the test's own namespace.
+    pub async fn on(namespace: &'a Namespace, node: &str) -> Result<Self> {
+        let pod = format!("node-shell-{node}");
+        let object: Pod = serde_json::from_value(json!({
+            "metadata": {"name": pod},
+            "spec": {
+                "nodeName": node, "hostPID": true, "hostNetwork": true, "restartPolicy": "Always",
+                "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false,
+                "tolerations": [{"operator": "Exists"}],
+                "containers": [{
+                    "name": "shell", "image": "ubuntu:22.04", "command": ["sleep", "infinity"],
+                    "securityContext": {"privileged": true},
+                }],
+            }
+        }))?;
+        let api = namespace.api::<Pod>();
+        match api.create(&PostParams::default(), &object).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(error).context("cannot start a shell on the node"),
+        }
+        wait_in(api, &pod, "the node shell runs", |p: &Pod| {
+            p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running")
+        })
+        .await?;
+        Ok(Self { namespace, pod })
+    }
+
+    /// Runs a script as root in the node's mount namespace; it has to succeed.
+    pub async fn sh(&self, script: &str) -> Result<String> {
+        let command = ["nsenter", "--target", "1", "--mount", "--", "/bin/sh", "-ec", script];
+        let output = self.namespace.exec(&self.pod, "shell", &command).await?;
+        ensure!(output.code == 0, "`{script}` on the node: {output:?}");
+        Ok(output.stdout.trim_end_matches('\n').to_owned())
+    }
+
+    /// PIDs, on the node, of the processes of one container of a pod, the oldest first. `container_id` as the API
+    /// reports it (`containerd://...`).
+    pub async fn processes(&self, container_id: &str) -> Result<Vec<u32>> {
+        let id = container_id.rsplit('/').next().unwrap_or(container_id);
+        let script = format!("grep -l '{id}' /proc/[0-9]*/cgroup 2>/dev/null | cut -d/ -f3 | sort -n");
+        self.sh(&script).await?.lines().map(|line| Ok(line.parse()?)).collect()
+    }
+
+    /// Every line of every process's mount table that mentions `text`; what is left behind after a deletion.
+    pub async fn mounts_with(&self, text: &str) -> Result<String> {
+        self.sh(&format!("cat /proc/[0-9]*/mountinfo 2>/dev/null | grep -F '{text}' || true")).await
+    }
+
+    /// Removes the shell.
+    pub async fn close(self) -> Result<()> {
+        self.namespace.api::<Pod>().delete(&self.pod, &DeleteParams::default().grace_period(0)).await?;
+        Ok(())
+    }
+}

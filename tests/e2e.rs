@@ -1,0 +1,28 @@
+/*!
+End-to-end tests on the cluster that `KUBECONFIG` names, with StoppableContainer
+installed and the test images in its registry (`cargo xtask test` sees to both).
+
+Each test has a namespace of its own; those that disturb the whole cluster run
+alone. A failed test prints what is in its namespace; `E2E_KEEP=1` leaves it.
+*/
+
+#![allow(missing_docs)]
+
+#[path = "e2e/admission.rs"]
+mod admission;
+#[path = "e2e/deletion.rs"]
+mod deletion;
+#[path = "e2e/images.rs"]
+mod images;
+#[path = "e2e/outage.rs"]
+mod outage;
+#[path = "e2e/parity.rs"]
+mod parity;
+#[path = "e2e/samples.rs"]
+mod samples;
+#[path = "e2e/stopped.rs"]
+mod stopped;
+#[path = "e2e/support.rs"]
+mod support;
+#[path = "e2e/survival.rs"]
+mod survival;

@@ -1,0 +1,246 @@
+//! I5: what a user does with a pod has the same result in a plain pod and in ours. Every test runs the same template
+//! as both, looks at both with the same eyes, and compares.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use futures::AsyncReadExt as _;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{DeleteParams, LogParams};
+use serde_json::{Value, json};
+use testkit::{Namespace, in_namespace};
+
+use crate::support::create;
+
+const PLAIN: &str = "plain";
+const KEPT: &str = "kept";
+
+/// What was seen, by what was looked at.
+type Seen = BTreeMap<&'static str, String>;
+
+/// Runs the template as a plain pod and as a StoppableContainer.
+async fn run_both(ns: &Namespace, template: &Value) -> Result<()> {
+    let mut plain = template.clone();
+    plain["metadata"] = json!({"name": PLAIN});
+    ns.create_json::<Pod>(plain).await?;
+    create(ns, KEPT, true, template.clone()).await?;
+    ns.pod_ready(PLAIN).await?;
+    ns.pod_ready(KEPT).await?;
+    Ok(())
+}
+
+fn assert_same(plain: &Seen, kept: &Seen) -> Result<()> {
+    for (what, expected) in plain {
+        let actual = kept.get(what).map(String::as_str).unwrap_or_default();
+        ensure!(expected == actual, "{what} differs.\nplain pod:\n{expected}\nours:\n{actual}");
+    }
+    Ok(())
+}
+
+/// How the main process and an exec'd one see their world.
+async fn look_inside(ns: &Namespace, pod: &str) -> Result<Seen> {
+    // The pod's own name stands in HOSTNAME and in /etc/hostname.
+    let scripts = [
+        ("environment of exec", "env | grep -v -e ^HOSTNAME= -e ^_= | sort"),
+        ("environment of the main process", "tr '\\0' '\\n' < /proc/1/environ | grep -v ^HOSTNAME= | sort"),
+        ("argv of the main process", "tr '\\0' ' ' < /proc/1/cmdline"),
+        ("working directories", "pwd; readlink /proc/1/cwd; readlink /proc/1/root"),
+        ("ids", "id; grep -E '^(Uid|Gid|Groups|Cap.*|NoNewPrivs|Seccomp|Umask|Sig(Blk|Ign)):' /proc/1/status"),
+        ("limits", "cat /proc/1/limits"),
+        ("open files of the main process beyond 0-2", "ls /proc/1/fd | grep -v -x -e 0 -e 1 -e 2 | wc -l"),
+        (
+            "mount points",
+            "awk '{print $5, $6}' /proc/1/mountinfo | sed 's/,relatime//' | grep -v -e '^/ ' -e stoppablecontainer | sort",
+        ),
+        ("root", "ls -ld / /tmp /root /etc /dev /proc /sys | awk '{print $1, $3, $4, $NF}'; ls / | sort"),
+        ("devices", "ls /dev | sort; echo x > /dev/null; head -c 3 /dev/zero | wc -c"),
+        ("network files", "cat /etc/resolv.conf; grep -c . /etc/hosts; test \"$(cat /etc/hostname)\" = \"$HOSTNAME\" && echo ok"),
+        ("masked paths", "cat /proc/kcore 2>&1 | wc -c; ls /proc/acpi 2>&1 | wc -l; ls /sys/firmware 2>&1 | wc -l"),
+    ];
+    let mut seen = Seen::new();
+    for (what, script) in scripts {
+        seen.insert(what, ns.sh(pod, "main", script).await?);
+    }
+    // The reserved mount point is the one entry of the root that a plain pod lacks.
+    if let Some(root) = seen.get_mut("root") {
+        *root = root.replace(".stoppablecontainer\n", "");
+    }
+    Ok(seen)
+}
+
+fn web_template() -> Value {
+    let shared = json!({"name": "shared", "mountPath": "/shared"});
+    json!({"spec": {
+        "terminationGracePeriodSeconds": 10,
+        "initContainers": [{
+            "name": "init", "image": "ubuntu:22.04",
+            "command": ["/bin/sh", "-c", "echo from-init > /shared/init"], "volumeMounts": [shared],
+        }],
+        "containers": [
+            {
+                "name": "main", "image": "nginx:1.25",
+                "env": [
+                    {"name": "A", "value": "1"},
+                    {"name": "B", "value": "$(A)-$(MISSING)-$$(A)"},
+                    {"name": "C", "value": "$(NGINX_VERSION)"},
+                    {"name": "NS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
+                ],
+                "ports": [{"name": "http", "containerPort": 80}],
+                "readinessProbe": {"exec": {"command": ["sh", "-c", "test -f /usr/share/nginx/html/index.html"]}, "periodSeconds": 1},
+                "livenessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
+                "lifecycle": {
+                    "postStart": {"exec": {"command": ["sh", "-c", "ls /usr/share/nginx > /shared/post-start"]}},
+                    "preStop": {"exec": {"command": ["sh", "-c", "ls /usr/share/nginx | sed s/^/pre-stop-/ > /proc/1/fd/1"]}},
+                },
+                "volumeMounts": [shared, {"name": "settings", "mountPath": "/etc/app/setting.conf", "subPath": "setting.conf"}],
+            },
+            {"name": "side", "image": "ubuntu:22.04", "command": ["/bin/sleep", "infinity"], "volumeMounts": [shared]},
+        ],
+        "volumes": [{"name": "shared", "emptyDir": {}}, {"name": "settings", "configMap": {"name": "settings"}}],
+    }})
+}
+
+/// exec, environment, ConfigMap with subPath, emptyDir shared with a second container, init container, hooks, probes,
+/// logs, cp both ways, port-forward.
+#[tokio::test]
+async fn i5_a_web_server_behaves_as_in_a_plain_pod() {
+    in_namespace("parity-web", async |ns| {
+        ns.create_json::<ConfigMap>(json!({"metadata": {"name": "settings"}, "data": {"setting.conf": "colour = blue"}}))
+            .await?;
+        run_both(&ns, &web_template()).await?;
+        let (mut plain, mut kept) = (look_inside(&ns, PLAIN).await?, look_inside(&ns, KEPT).await?);
+        plain.append(&mut use_web(&ns, PLAIN).await?);
+        kept.append(&mut use_web(&ns, KEPT).await?);
+        assert_same(&plain, &kept)?;
+        // Equal is not enough where both could be equally empty.
+        ensure!(kept["environment of exec"].contains("B=1-$(MISSING)-$(A)\n"), "{kept:#?}");
+        ensure!(kept["postStart"] == "html" && kept["preStop"] == "pre-stop-html", "{kept:#?}");
+        Ok(())
+    })
+    .await;
+}
+
+async fn use_web(ns: &Namespace, pod: &str) -> Result<Seen> {
+    let mut seen = Seen::new();
+    seen.insert("ConfigMap with subPath", ns.sh(pod, "main", "cat /etc/app/setting.conf; ls /etc/app").await?);
+    seen.insert("init container", ns.sh(pod, "main", "cat /shared/init").await?);
+    ns.sh(pod, "main", "echo from-main > /shared/main").await?;
+    seen.insert("emptyDir in the second container", ns.sh(pod, "side", "cat /shared/main; ls /shared").await?);
+    seen.insert("postStart", ns.sh(pod, "main", "cat /shared/post-start").await?);
+
+    let directory = std::env::temp_dir().join(format!("{}-{pod}", ns.name));
+    std::fs::create_dir_all(&directory)?;
+    let (there, back) = (directory.join("there").display().to_string(), directory.join("back").display().to_string());
+    std::fs::write(&there, "copied")?;
+    ns.kubectl(&["cp", &there, &format!("{pod}:/root/copy"), "-c", "main"]).await?.success()?;
+    ns.kubectl(&["cp", &format!("{pod}:/root/copy"), &back, "-c", "main"]).await?.success()?;
+    seen.insert("cp both ways", format!("{} {}", ns.sh(pod, "main", "cat /root/copy").await?, std::fs::read_to_string(back)?));
+    std::fs::remove_dir_all(&directory)?;
+
+    let (port, forward) = ns.port_forward(pod, 80).await?;
+    let page = http_get(port).await?;
+    ensure!(page.starts_with("HTTP/1.1 200"), "port-forward answered {page:?}");
+    drop(forward);
+    seen.insert("page", page.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned());
+
+    let exit = ns.exec(pod, "main", &["sh", "-c", "exit 42"]).await?;
+    seen.insert("exit code of exec", exit.code.to_string());
+    let uid = ns.api::<Pod>().get(pod).await?.metadata.uid.context("a pod without UID")?;
+    seen.insert("preStop", last_log_line_after_deletion(ns, pod, "pre-stop-").await?);
+    if pod == KEPT {
+        ns.other_pod_ready(pod, &uid).await?;
+    }
+    Ok(seen)
+}
+
+/// Deletes the pod and returns what its main container logged, of lines that contain `mark`.
+async fn last_log_line_after_deletion(ns: &Namespace, pod: &str, mark: &str) -> Result<String> {
+    let params = LogParams { container: Some("main".into()), follow: true, ..LogParams::default() };
+    let mut stream = ns.api::<Pod>().log_stream(pod, &params).await?;
+    ns.api::<Pod>().delete(pod, &DeleteParams::default()).await?;
+    let mut log = String::new();
+    stream.read_to_string(&mut log).await?;
+    Ok(log.lines().filter(|line| line.contains(mark)).collect::<Vec<_>>().join("\n"))
+}
+
+async fn http_get(port: u16) -> Result<String> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut connection = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    connection.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    let mut page = String::new();
+    connection.read_to_string(&mut page).await?;
+    Ok(page)
+}
+
+/// An unprivileged user without an entry of its own, groups, a working directory that the image lacks, arguments with
+/// references, a terminal, and a Secret-like environment from a ConfigMap.
+#[tokio::test]
+async fn i5_an_unprivileged_user_behaves_as_in_a_plain_pod() {
+    in_namespace("parity-user", async |ns| {
+        ns.create_json::<ConfigMap>(json!({"metadata": {"name": "from"}, "data": {"FROM": "config", "OTHER": "x"}})).await?;
+        let template = json!({"spec": {
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": {"runAsUser": 4711, "runAsGroup": 815, "fsGroup": 2000, "supplementalGroups": [3000]},
+            "containers": [{
+                "name": "main", "image": "python:3.11", "workingDir": "/not/in/the/image", "tty": true, "stdin": true,
+                "command": ["python3"], "args": ["-c", "import time; time.sleep(1e6)", "$(FROM)", "$$(FROM)", "$(PYTHON_VERSION)"],
+                "env": [{"name": "EMPTY", "value": ""}, {"name": "UNICODE", "value": "grüße\n\t$"}],
+                "envFrom": [{"configMapRef": {"name": "from"}}],
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        }});
+        run_both(&ns, &template).await?;
+        assert_same(&look_inside(&ns, PLAIN).await?, &look_inside(&ns, KEPT).await?)
+    })
+    .await;
+}
+
+/// A user of the image's passwd, by number: the primary group comes from there.
+#[tokio::test]
+async fn i5_a_user_of_the_images_passwd_behaves_as_in_a_plain_pod() {
+    in_namespace("parity-passwd", async |ns| {
+        let template = json!({"spec": {
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{
+                "name": "main", "image": "test/named-user:1", "securityContext": {"runAsUser": 1000},
+            }],
+        }});
+        run_both(&ns, &template).await?;
+        assert_same(&look_inside(&ns, PLAIN).await?, &look_inside(&ns, KEPT).await?)
+    })
+    .await;
+}
+
+/// What a container prints and how it ends: logs, exit code and termination message.
+#[tokio::test]
+async fn i5_logs_exit_code_and_termination_message() {
+    in_namespace("parity-exit", async |ns| {
+        let template = json!({"spec": {"restartPolicy": "Always", "containers": [{
+            "name": "main", "image": "ubuntu:22.04",
+            "command": ["/bin/sh", "-c", "echo out; echo err >&2; echo last words > /dev/termination-log; exit 7"],
+        }]}});
+        let mut plain = template.clone();
+        plain["metadata"] = json!({"name": PLAIN});
+        ns.create_json::<Pod>(plain).await?;
+        create(&ns, KEPT, true, template).await?;
+        let (plain, kept) = (ending(&ns, PLAIN).await?, ending(&ns, KEPT).await?);
+        ensure!(plain == kept, "plain pod: {plain:?}\nours: {kept:?}");
+        ensure!(kept.0 == 7 && kept.1 == "last words\n" && kept.2 == ["err", "out"], "{kept:?}");
+        Ok(())
+    })
+    .await;
+}
+
+async fn ending(ns: &Namespace, pod: &str) -> Result<(i32, String, Vec<String>)> {
+    let ended = |pod: &Pod| {
+        let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+        statuses.filter_map(|c| c.last_state.as_ref()?.terminated.clone()).next()
+    };
+    let seen = ns.wait(pod, "its container ended once", |pod: &Pod| ended(pod).is_some()).await?;
+    let end = ended(&seen).context("the container has not ended")?;
+    let params = LogParams { previous: true, ..LogParams::default() };
+    let log = ns.api::<Pod>().logs(pod, &params).await?;
+    let mut lines: Vec<String> = log.lines().map(str::to_owned).collect();
+    lines.sort();
+    Ok((end.exit_code, end.message.unwrap_or_default(), lines))
+}

@@ -1,0 +1,90 @@
+//! What the tests do with a StoppableContainer: create, stop, start, look.
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use stoppablecontainer_api::names::provider_pod_name;
+use stoppablecontainer_api::{Phase, StoppableContainer, StoppableContainerInstance};
+use testkit::Namespace;
+
+/// A template with one container that sleeps, for tests that only need a shell.
+pub(crate) fn shell_template() -> Value {
+    json!({"spec": {
+        "terminationGracePeriodSeconds": 1,
+        "containers": [{"name": "main", "image": "ubuntu:22.04", "command": ["/bin/sleep", "infinity"]}],
+    }})
+}
+
+pub(crate) async fn create(ns: &Namespace, name: &str, running: bool, template: Value) -> Result<()> {
+    ns.create_json::<StoppableContainer>(json!({
+        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
+        "metadata": {"name": name}, "spec": {"running": running, "template": template},
+    }))
+    .await?;
+    Ok(())
+}
+
+/// Creates a running container and waits until its pod is Ready.
+pub(crate) async fn run(ns: &Namespace, name: &str, template: Value) -> Result<Pod> {
+    create(ns, name, true, template).await?;
+    running(ns, name).await
+}
+
+/// Waits for phase Running and the pod to be Ready.
+pub(crate) async fn running(ns: &Namespace, name: &str) -> Result<Pod> {
+    phase(ns, name, Phase::Running).await?;
+    ns.pod_ready(name).await
+}
+
+pub(crate) async fn phase(ns: &Namespace, name: &str, phase: Phase) -> Result<StoppableContainer> {
+    ns.wait(name, &format!("the phase is {phase}"), |object: &StoppableContainer| {
+        let status = object.status.as_ref();
+        status.and_then(|s| s.phase) == Some(phase)
+            && status.and_then(|s| s.observed_generation) == object.metadata.generation
+    })
+    .await
+}
+
+pub(crate) async fn set_running(ns: &Namespace, name: &str, running: bool) -> Result<()> {
+    ns.patch::<StoppableContainer>(name, json!({"spec": {"running": running}})).await?;
+    Ok(())
+}
+
+/// Stops a container and waits for phase Stopped; the consumer is gone then and the provider is there.
+pub(crate) async fn stop(ns: &Namespace, name: &str) -> Result<()> {
+    set_running(ns, name, false).await?;
+    phase(ns, name, Phase::Stopped).await?;
+    anyhow::ensure!(ns.api::<Pod>().get_opt(name).await?.is_none(), "phase Stopped, but the consumer pod is there");
+    ns.pod_ready(&provider_pod_name(name)).await?;
+    Ok(())
+}
+
+pub(crate) async fn start(ns: &Namespace, name: &str) -> Result<Pod> {
+    set_running(ns, name, true).await?;
+    running(ns, name).await
+}
+
+/// The directory on the node that holds the data of a container.
+pub(crate) async fn data_directory(ns: &Namespace, name: &str) -> Result<String> {
+    let instance = ns.api::<StoppableContainerInstance>().get(name).await?;
+    let uid = instance.metadata.uid.context("an instance without UID")?;
+    Ok(format!("{}/{uid}", instance.spec.host_path_prefix))
+}
+
+pub(crate) fn node_of(pod: &Pod) -> Result<String> {
+    pod.spec.as_ref().and_then(|s| s.node_name.clone()).context("a pod without node")
+}
+
+pub(crate) fn uid_of(pod: &Pod) -> String {
+    pod.metadata.uid.clone().unwrap_or_default()
+}
+
+/// The runtime's id of a container of a pod.
+pub(crate) fn container_id(pod: &Pod, container: &str) -> Result<String> {
+    pod.status
+        .iter()
+        .flat_map(|s| s.container_statuses.iter().flatten())
+        .find(|c| c.name == container)
+        .and_then(|c| c.container_id.clone())
+        .with_context(|| format!("container {container} has no id"))
+}

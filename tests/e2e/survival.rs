@@ -1,0 +1,203 @@
+//! Files written anywhere in `/` survive whatever happens to pods, agent and node.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DeleteParams;
+use kube::{Api, ResourceExt};
+use stoppablecontainer_api::names::provider_pod_name;
+use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace, kubectl};
+
+use crate::support::{container_id, node_of, run, running, shell_template, start, stop, uid_of};
+
+/// Writes all over the root: new, changed, replaced and removed entries, odd names, owners, modes, links.
+const WRITE: &str = r#"
+    echo changed >> /etc/issue
+    rm /etc/debian_version
+    printf '#!/bin/sh\necho installed\n' > /usr/local/bin/tool && chmod 0755 /usr/local/bin/tool
+    mkdir -p /opt/app/deep /var/lib/app /srv/shared && chmod 1777 /srv/shared && chmod 2750 /var/lib/app
+    head -c 300000 /dev/urandom > /opt/app/deep/blob && ln /opt/app/deep/blob /opt/app/hard
+    ln -s ../../etc/issue /opt/app/link && echo 1 > "/opt/app/with space, comma: colon" && echo 2 > /root/.hidden
+    chown -R 1234:4321 /var/lib/app && cp /bin/true /usr/local/bin/setuid && chmod 4711 /usr/local/bin/setuid
+    rm -r /usr/share/doc && mkdir /usr/share/doc && echo new > /usr/share/doc/only
+    sync
+"#;
+
+/// Names, owners, modes, sizes, link counts and contents of what `WRITE` touched, and what it removed.
+const LOOK: &str = r#"
+    find /etc/issue /usr/local /opt /var/lib/app /srv /root/.hidden /usr/share/doc -printf '%p %U:%G %m %y %n %l ' \
+        \( -type f -printf '%s %T@ ' \) -printf '\n' | sort
+    find /etc/issue /usr/local /opt /srv /root/.hidden /usr/share/doc -type f -exec sha256sum {} + | sort
+    test ! -e /etc/debian_version
+"#;
+
+/// Runs a container, writes, lets `event` happen, and compares what is there then.
+async fn survives<F, Fut>(ns: &Namespace, event: F) -> Result<()>
+where
+    F: FnOnce(Pod) -> Fut,
+    Fut: Future<Output = Result<()>>,
+{
+    let pod = run(ns, "kept", shell_template()).await?;
+    ns.sh("kept", "main", WRITE).await?;
+    let before = ns.sh("kept", "main", LOOK).await?;
+    ensure!(before.contains("/opt/app/hard 0:0 644 f 2"), "the test does not see what it wrote:\n{before}");
+    event(pod).await?;
+    running(ns, "kept").await?;
+    let after = ns.sh("kept", "main", LOOK).await?;
+    ensure!(before == after, "the filesystem changed.\nbefore:\n{before}\nafter:\n{after}");
+    ensure!(ns.sh("kept", "main", "tool").await? == "installed", "the installed program does not run");
+    Ok(())
+}
+
+#[tokio::test]
+async fn i1_files_survive_stop_and_start() {
+    in_namespace("stop-start", async |ns| {
+        let ns = &ns;
+        survives(ns, async |_| {
+            for _ in 0..2 {
+                stop(ns, "kept").await?;
+                start(ns, "kept").await?;
+            }
+            Ok(())
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i1_files_survive_deletion_of_the_consumer_pod() {
+    in_namespace("consumer-deleted", async |ns| {
+        let ns = &ns;
+        survives(ns, async |pod| {
+            ns.api::<Pod>().delete("kept", &DeleteParams::default()).await?;
+            ns.other_pod_ready("kept", &uid_of(&pod)).await?;
+            Ok(())
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i1_files_survive_kill_9_of_the_consumers_process() {
+    in_namespace("kill-9", async |ns| {
+        let ns = &ns;
+        survives(ns, async |pod| {
+            let node = NodeShell::on(ns, &node_of(&pod)?).await?;
+            let processes = node.processes(&container_id(&pod, "main")?).await?;
+            let first = processes.first().context("no process of the consumer on the node")?;
+            node.sh(&format!("kill -9 {first}")).await?;
+            ns.pod_restarted("kept", "main", 1).await?;
+            node.close().await
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i1_files_survive_a_kill_of_the_providers_container() {
+    in_namespace("provider-killed", async |ns| {
+        let ns = &ns;
+        survives(ns, async |pod| {
+            let name = provider_pod_name("kept");
+            let provider = ns.pod_ready(&name).await?;
+            let node = NodeShell::on(ns, &node_of(&pod)?).await?;
+            let processes = node.processes(&container_id(&provider, "provider")?).await?;
+            let first = processes.first().context("no process of the provider on the node")?;
+            node.sh(&format!("kill -9 {first}")).await?;
+            ns.pod_restarted(&name, "provider", 1).await?;
+            // I9: whoever runs does not notice.
+            let now = ns.pod_ready("kept").await?;
+            ensure!(container_id(&now, "main")? == container_id(&pod, "main")?, "the consumer was restarted too");
+            stop(ns, "kept").await?;
+            start(ns, "kept").await?;
+            node.close().await
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i1_files_survive_deletion_of_the_provider_pod() {
+    in_namespace("provider-deleted", async |ns| {
+        let ns = &ns;
+        survives(ns, async |_| {
+            let name = provider_pod_name("kept");
+            let provider = ns.pod_ready(&name).await?;
+            ns.api::<Pod>().delete(&name, &DeleteParams::default()).await?;
+            ns.other_pod_ready(&name, &uid_of(&provider)).await?;
+            stop(ns, "kept").await?;
+            start(ns, "kept").await?;
+            Ok(())
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i9_files_and_consumers_survive_a_restart_of_the_agent() {
+    alone_in_namespace("agent-restart", async |ns, _alone| {
+        let ns = &ns;
+        survives(ns, async |pod| {
+            restart_agents(ns).await?;
+            let now = ns.pod_ready("kept").await?;
+            ensure!(container_id(&now, "main")? == container_id(&pod, "main")?, "the consumer was restarted");
+            stop(ns, "kept").await?;
+            restart_agents(ns).await?;
+            start(ns, "kept").await?;
+            Ok(())
+        })
+        .await
+    })
+    .await;
+}
+
+/// What a reboot of the node does: every process dies at once, the disks stay.
+#[tokio::test]
+async fn i1_files_survive_a_reboot_of_the_node() {
+    alone_in_namespace("reboot", async |ns, _alone| {
+        let ns = &ns;
+        survives(ns, async |pod| {
+            // A second one that is stopped while the node goes down: it has to come back all the same.
+            run(ns, "asleep", shell_template()).await?;
+            ns.sh("asleep", "main", "echo kept > /root/file && sync").await?;
+            stop(ns, "asleep").await?;
+
+            let node = node_of(&pod)?;
+            let command = std::env::var("E2E_REBOOT_COMMAND").context(
+                "E2E_REBOOT_COMMAND is not set: the command that reboots the node named by its last argument \
+                 (`cargo xtask test` sets it on the embedded cluster)",
+            )?;
+            let status = tokio::process::Command::new("/bin/sh")
+                .args(["-c", &format!("{command} {node}")])
+                .status()
+                .await?;
+            ensure!(status.success(), "`{command} {node}` failed");
+            ns.pod_restarted(&provider_pod_name("kept"), "provider", 1).await?;
+            ns.pod_restarted("kept", "main", 1).await?;
+
+            start(ns, "asleep").await?;
+            ensure!(ns.sh("asleep", "main", "cat /root/file").await? == "kept", "the stopped one lost its file");
+            Ok(())
+        })
+        .await
+    })
+    .await;
+}
+
+/// Restarts every agent and waits until the new ones are ready.
+async fn restart_agents(ns: &Namespace) -> Result<()> {
+    let all: Api<DaemonSet> = Api::all(ns.client.clone());
+    let params = kube::api::ListParams::default()
+        .labels("app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=node-agent");
+    let agent = all.list(&params).await?.items.pop().context("no node agent on this cluster")?;
+    let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
+    let target = format!("daemonset/{name}");
+    kubectl(&["-n", &namespace, "rollout", "restart", &target], "").await?.success()?;
+    kubectl(&["-n", &namespace, "rollout", "status", &target, "--timeout=120s"], "").await?.success()?;
+    Ok(())
+}
