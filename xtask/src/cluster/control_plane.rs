@@ -1,0 +1,182 @@
+/*!
+The control plane: etcd, API server, controller manager, scheduler, and kube-proxy, which serves all nodes because
+they share the machine's network namespace.
+*/
+
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use super::dir::ClusterDir;
+use super::network::{API_ADDRESS, API_PORT, POD_NETWORK, SERVICE_NETWORK};
+use super::node;
+use super::pki::{CLUSTER, ETCD, FRONT_PROXY, Pki};
+use super::process::Daemon;
+use crate::progress::Step;
+use crate::tools::Tools;
+
+/// In the order of their start; the reverse is the order of their stop.
+pub const PROCESSES: &[&str] =
+    &["etcd", API_SERVER, "kube-controller-manager", "kube-scheduler", "kube-proxy"];
+const API_SERVER: &str = "kube-apiserver";
+/// How long a part may take until it answers. A cold disk makes etcd and the first API server slow.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Starts the parts that do not run and waits until the API server is ready.
+pub fn start(dir: &ClusterDir, tools: &Tools, step: &Step<'_>) -> Result<()> {
+    let pki = Pki::new(dir);
+    let commands = [
+        etcd(dir, tools, &pki),
+        api_server(tools, &pki),
+        controller_manager(dir, tools, &pki),
+        scheduler(dir, tools),
+        proxy(dir, tools),
+    ];
+    for (index, (name, command)) in PROCESSES.iter().zip(&commands).enumerate() {
+        step.note(format!("starting {name}"));
+        Daemon::new(dir, name).start(command, &tools.path())?;
+        // The others end at once when the API server does not know their rights yet.
+        if *name == API_SERVER {
+            step.note("waiting for the API server");
+            wait_until_ready(dir, tools, &PROCESSES[..=index])?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the API server says that it is ready.
+pub fn is_ready(dir: &ClusterDir, tools: &Tools) -> bool {
+    let mut command = tools.kube("kubectl");
+    command.arg("--kubeconfig").arg(dir.admin_kubeconfig());
+    command.args(["get", "--raw", "/readyz", "--request-timeout=5s"]);
+    crate::shell::output(&mut command).is_ok()
+}
+
+fn wait_until_ready(dir: &ClusterDir, tools: &Tools, started: &[&str]) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_ready(dir, tools) {
+        for name in started {
+            Daemon::new(dir, name).require_alive()?;
+        }
+        if Instant::now() > deadline {
+            let log = dir.log("kube-apiserver");
+            bail!("the API server is not ready after {} s; see {}", PATIENCE.as_secs(), log.display());
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+    Ok(())
+}
+
+fn etcd(dir: &ClusterDir, tools: &Tools, pki: &Pki<'_>) -> Command {
+    let mut command = Command::new(tools.unpacked("usr/bin/etcd"));
+    command.arg(format!("--data-dir={}", dir.join("etcd").display()));
+    command.args([
+        "--name=cluster",
+        "--listen-client-urls=https://127.0.0.1:2379",
+        "--advertise-client-urls=https://127.0.0.1:2379",
+        "--listen-peer-urls=https://127.0.0.1:2380",
+        "--initial-advertise-peer-urls=https://127.0.0.1:2380",
+        "--initial-cluster=cluster=https://127.0.0.1:2380",
+        "--client-cert-auth",
+        "--peer-client-cert-auth",
+        "--auto-compaction-retention=8",
+        "--log-level=warn",
+    ]);
+    for prefix in ["", "peer-"] {
+        command.arg(format!("--{prefix}cert-file={}", pki.cert("etcd")));
+        command.arg(format!("--{prefix}key-file={}", pki.key("etcd")));
+        command.arg(format!("--{prefix}trusted-ca-file={}", pki.cert(ETCD)));
+    }
+    command
+}
+
+fn api_server(tools: &Tools, pki: &Pki<'_>) -> Command {
+    let mut command = tools.kube("kube-apiserver");
+    command.args([
+        &format!("--advertise-address={API_ADDRESS}"),
+        &format!("--secure-port={API_PORT}"),
+        &format!("--service-cluster-ip-range={SERVICE_NETWORK}"),
+        "--allow-privileged=true",
+        "--authorization-mode=Node,RBAC",
+        "--enable-admission-plugins=NodeRestriction",
+        // Webhooks are reached by their pods' addresses: the API server needs no kube-proxy.
+        "--enable-aggregator-routing=true",
+        "--kubelet-preferred-address-types=InternalIP",
+        "--etcd-servers=https://127.0.0.1:2379",
+        "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+        "--requestheader-allowed-names=front-proxy-client",
+        "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+    ]);
+    let files = [
+        ("client-ca-file", pki.cert(CLUSTER)),
+        ("tls-cert-file", pki.cert("apiserver")),
+        ("tls-private-key-file", pki.key("apiserver")),
+        ("etcd-cafile", pki.cert(ETCD)),
+        ("etcd-certfile", pki.cert("apiserver-etcd")),
+        ("etcd-keyfile", pki.key("apiserver-etcd")),
+        ("kubelet-certificate-authority", pki.cert(CLUSTER)),
+        ("kubelet-client-certificate", pki.cert("apiserver-kubelet")),
+        ("kubelet-client-key", pki.key("apiserver-kubelet")),
+        ("service-account-signing-key-file", pki.key("service-account")),
+        ("service-account-key-file", pki.key("service-account").replace(".key", ".pub")),
+        ("requestheader-client-ca-file", pki.cert(FRONT_PROXY)),
+        ("proxy-client-cert-file", pki.cert("front-proxy-client")),
+        ("proxy-client-key-file", pki.key("front-proxy-client")),
+    ];
+    for (flag, file) in files {
+        command.arg(format!("--{flag}={file}"));
+    }
+    command
+}
+
+fn controller_manager(dir: &ClusterDir, tools: &Tools, pki: &Pki<'_>) -> Command {
+    let mut command = tools.kube("kube-controller-manager");
+    authenticate(&mut command, dir, "kube-controller-manager");
+    command.args(["--bind-address=127.0.0.1", "--leader-elect=false", "--use-service-account-credentials=true"]);
+    let files = [
+        ("root-ca-file", pki.cert(CLUSTER)),
+        ("service-account-private-key-file", pki.key("service-account")),
+        ("cluster-signing-cert-file", pki.cert(CLUSTER)),
+        ("cluster-signing-key-file", pki.key(CLUSTER)),
+    ];
+    for (flag, file) in files {
+        command.arg(format!("--{flag}={file}"));
+    }
+    command
+}
+
+fn scheduler(dir: &ClusterDir, tools: &Tools) -> Command {
+    let mut command = tools.kube("kube-scheduler");
+    authenticate(&mut command, dir, "kube-scheduler");
+    command.args(["--bind-address=127.0.0.1", "--leader-elect=false"]);
+    command
+}
+
+fn proxy(dir: &ClusterDir, tools: &Tools) -> Command {
+    let mut command = tools.kube("kube-proxy");
+    command.arg(format!("--kubeconfig={}", dir.join("kubeconfig/kube-proxy.conf").display()));
+    command.args([
+        "--proxy-mode=nftables",
+        &format!("--cluster-cidr={POD_NETWORK}"),
+        &format!("--hostname-override={}", node::FIRST),
+        "--healthz-bind-address=127.0.0.1:10256",
+        "--metrics-bind-address=127.0.0.1:10249",
+        "--oom-score-adj=0",
+        // The machine's own limits stay as they are.
+        "--conntrack-max-per-core=0",
+        "--conntrack-tcp-timeout-established=0",
+        "--conntrack-tcp-timeout-close-wait=0",
+    ]);
+    command
+}
+
+fn authenticate(command: &mut Command, dir: &ClusterDir, part: &str) {
+    let file = dir.join("kubeconfig").join(format!("{part}.conf"));
+    for flag in ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"] {
+        command.arg(format!("--{flag}={}", file.display()));
+    }
+}

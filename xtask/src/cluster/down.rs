@@ -1,0 +1,70 @@
+/*!
+`cluster down`: stops exactly the recorded processes and removes what the cluster made on the machine.
+*/
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::dir::Owner;
+use super::node::Node;
+use super::process::Daemon;
+use super::{Cluster, control_plane, network, preflight, registry};
+
+/// How long a process may take to end by itself. etcd and the API server write what they hold.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Takes the cluster down. Does nothing when there is none.
+pub fn run(cluster: &Cluster<'_>) -> Result<()> {
+    preflight::require_root()?;
+    if !cluster.dir.root().exists() {
+        cluster.progress.say("there is no local cluster");
+        return Ok(());
+    }
+    cluster.dir.require_own(cluster.workspace)?;
+    let _lock = cluster.dir.lock()?;
+    let owner = cluster.dir.owner()?.unwrap_or_default();
+    cluster.progress.expect(1);
+    cluster.progress.step("Stop and remove the cluster", |_| stop_and_clean(cluster, &owner))
+}
+
+/// Stops and removes everything, the directory last, so that a failure on the way can be continued by another `down`.
+pub fn stop_and_clean(cluster: &Cluster<'_>, owner: &Owner) -> Result<()> {
+    let dir = &cluster.dir;
+    let nodes = Node::all(dir)?;
+    for node in &nodes {
+        node.cut_power(dir)?;
+    }
+    for name in control_plane::PROCESSES.iter().rev().chain([&registry::PROCESS]) {
+        Daemon::new(dir, name).stop(PATIENCE)?;
+    }
+    for daemon in Daemon::all(dir)? {
+        daemon.stop(PATIENCE)?;
+    }
+    for node in &nodes {
+        retry(|| node.clean())?;
+    }
+    network::clean(owner)?;
+    for place in owner.mount_points.iter().rev() {
+        match fs::remove_dir(place) {
+            Err(error) if !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => {
+                return Err(error).with_context(|| format!("removing {}", place.display()));
+            }
+            _ => {}
+        }
+    }
+    retry(|| dir.remove())
+}
+
+/// The kernel finishes with control groups and mounts of killed processes a moment after they are gone.
+fn retry(mut work: impl FnMut() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match work() {
+            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(100)),
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,102 @@
+/*!
+The first process of a node: makes the node's view of the file system, starts containerd and the kubelet, starts
+them again when they end, and reaps. When it dies the kernel kills everything else in the node: a power cut.
+*/
+
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::process::{WaitOptions, getpid, wait};
+
+use super::dir::ClusterDir;
+use super::node::{KEPT, Node};
+use super::node_config::CONTAINERD_SOCKET;
+use crate::tools::Tools;
+
+/// How long containerd may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between the end of containerd or the kubelet and its next start, as a service manager would wait.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
+
+/// Is the node. Returns only with an error: a node ends by being killed.
+pub fn run(name: &str, dir: &ClusterDir, tools: &Tools) -> Result<()> {
+    if !getpid().is_init() {
+        bail!("node-init must be the first process of a PID namespace: `cargo xtask cluster up` starts it");
+    }
+    let node = Node::named(name)?;
+    mount_file_systems(&node, dir)?;
+    let mut containerd = start_containerd(&node, dir, tools)?;
+    wait_for_socket(&mut containerd)?;
+    let mut kubelet = start_kubelet(&node, dir, tools)?;
+    loop {
+        let ended = match wait(WaitOptions::empty()) {
+            Ok(Some((pid, _))) => u32::try_from(pid.as_raw_nonzero().get()).unwrap_or_default(),
+            Ok(None) | Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error).context("waiting for the node's processes"),
+        };
+        // Anything else that ends here is an orphan, and reaped by now.
+        if ended == containerd.id() {
+            eprintln!("node-init: containerd ended, starting it again");
+            thread::sleep(RESTART_DELAY);
+            containerd = start_containerd(&node, dir, tools)?;
+        } else if ended == kubelet.id() {
+            eprintln!("node-init: the kubelet ended, starting it again");
+            thread::sleep(RESTART_DELAY);
+            kubelet = start_kubelet(&node, dir, tools)?;
+        }
+    }
+}
+
+fn mount_file_systems(node: &Node, dir: &ClusterDir) -> Result<()> {
+    // Shared among the node's own mount namespaces, as under systemd; the machine's stays a master that sees nothing.
+    let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
+    mount_change("/", shared).context("sharing the node's mounts")?;
+    for (own, place) in KEPT {
+        let source = node.dir(dir).join(own);
+        mount_bind(&source, *place).with_context(|| format!("binding {} over {place}", source.display()))?;
+    }
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("tmpfs", "/run", "tmpfs", flags, c"mode=755").context("mounting an empty /run")
+}
+
+fn start_containerd(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<Child> {
+    let mut command = Command::new(tools.unpacked("usr/bin/containerd"));
+    command.arg("--config").arg(node.dir(dir).join("containerd.toml"));
+    start(command, &dir.log(&format!("{}-containerd", node.name)))
+}
+
+fn start_kubelet(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<Child> {
+    let mut command = tools.kube("kubelet");
+    command.arg("--config").arg(node.dir(dir).join("kubelet.json"));
+    command.arg("--kubeconfig").arg(dir.join("kubeconfig").join(format!("{}.conf", node.name)));
+    command.arg("--root-dir=/var/lib/kubelet");
+    command.arg(format!("--hostname-override={}", node.name));
+    command.arg(format!("--node-ip={}", node.address()));
+    start(command, &dir.log(&format!("{}-kubelet", node.name)))
+}
+
+fn start(mut command: Command, log: &Path) -> Result<Child> {
+    let open = || std::fs::File::options().append(true).create(true).open(log);
+    let file = open().with_context(|| format!("opening {}", log.display()))?;
+    command.stdout(file.try_clone().context("copying a descriptor")?).stderr(file);
+    command.spawn().with_context(|| format!("starting {}", crate::progress::describe(&command)))
+}
+
+fn wait_for_socket(containerd: &mut Child) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while UnixStream::connect(CONTAINERD_SOCKET).is_err() {
+        if let Some(status) = containerd.try_wait().context("waiting for containerd")? {
+            bail!("containerd ended with {status}");
+        }
+        if Instant::now() > deadline {
+            bail!("containerd does not listen on {CONTAINERD_SOCKET} after {} s", PATIENCE.as_secs());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+/*!
+The cluster's processes: started so that they outlive the command, remembered so that no other is ever killed.
+
+A process id alone says little: it is used again. The record keeps the process's start time and the boot's id too, and
+signals go through a descriptor of the process that was checked after it was opened.
+*/
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde::{Deserialize, Serialize};
+
+use super::dir::ClusterDir;
+
+/// A process of the cluster, running or not.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    name: String,
+    record: PathBuf,
+    log: PathBuf,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Record {
+    pid: i32,
+    /// Clock ticks since boot (field 22 of `/proc/PID/stat`).
+    start: u64,
+    boot: String,
+}
+
+// === impl Daemon ===
+
+impl Daemon {
+    /// The process with this name.
+    pub fn new(dir: &ClusterDir, name: &str) -> Self {
+        Self { name: name.to_owned(), record: dir.join("processes").join(name), log: dir.log(name) }
+    }
+
+    /// Every process that the directory remembers.
+    pub fn all(dir: &ClusterDir) -> Result<Vec<Self>> {
+        let processes = dir.join("processes");
+        if !processes.is_dir() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&processes).with_context(|| format!("reading {}", processes.display()))? {
+            found.push(Self::new(dir, &entry?.file_name().to_string_lossy()));
+        }
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(found)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where its output goes.
+    pub fn log(&self) -> &std::path::Path {
+        &self.log
+    }
+
+    /// Its process id while it runs.
+    pub fn pid(&self) -> Option<i32> {
+        self.open().map(|(pid, _)| pid)
+    }
+
+    /// Starts it in a session of its own unless it runs. Only `PATH` and `HOME` are handed on.
+    ///
+    /// # Errors
+    /// When it cannot be started or recorded. That it fails later is for the caller to see, by [`Daemon::require_alive`].
+    pub fn start(&self, program: &Command, path: &str) -> Result<()> {
+        if self.pid().is_some() {
+            return Ok(());
+        }
+        for parent in [&self.record, &self.log].into_iter().filter_map(|path| path.parent()) {
+            fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+        }
+        let log = File::options().append(true).create(true).open(&self.log);
+        let log = log.with_context(|| format!("opening {}", self.log.display()))?;
+        // setsid(1) executes in place here, so the id of the child is the id of the program.
+        let mut command = Command::new("setsid");
+        command.arg(program.get_program()).args(program.get_args());
+        command.env_clear().env("PATH", path).env("HOME", "/root").current_dir("/");
+        command.stdin(Stdio::null()).stdout(log.try_clone().context("copying a descriptor")?).stderr(log);
+        let mut child = command.spawn().with_context(|| format!("starting {}", self.name))?;
+        let pid = i32::try_from(child.id()).context("reading a process id")?;
+        let Some(start) = start_time(pid) else {
+            let status = child.wait().with_context(|| format!("waiting for {}", self.name))?;
+            bail!("{} ended at once with {status}; see {}", self.name, self.log.display());
+        };
+        let record = Record { pid, start, boot: boot_id()? };
+        fs::write(&self.record, serde_json::to_vec(&record)?)
+            .with_context(|| format!("writing {}", self.record.display()))
+    }
+
+    /// Says why a process that should run does not.
+    ///
+    /// # Errors
+    /// When it does not run; the error quotes the end of its log.
+    pub fn require_alive(&self) -> Result<()> {
+        if self.pid().is_some() {
+            return Ok(());
+        }
+        let text = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        let tail = lines[lines.len().saturating_sub(6)..].join("\n    ");
+        bail!("{} ended:\n    {tail}\n  its whole log is {}", self.name, self.log.display())
+    }
+
+    /// Asks it to end, makes it end after `patience`, and forgets it. Does nothing when it does not run.
+    pub fn stop(&self, patience: Duration) -> Result<()> {
+        self.end(Signal::TERM, patience)
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) -> Result<()> {
+        self.end(Signal::KILL, Duration::ZERO)
+    }
+
+    fn end(&self, signal: Signal, patience: Duration) -> Result<()> {
+        if let Some((_, process)) = self.open() {
+            signal_process(&process, signal).with_context(|| format!("stopping {}", self.name))?;
+            if !wait_for_end(&process, patience)? {
+                signal_process(&process, Signal::KILL).with_context(|| format!("killing {}", self.name))?;
+                if !wait_for_end(&process, Duration::from_secs(30))? {
+                    bail!("{} does not end although it was killed", self.name);
+                }
+            }
+        }
+        match fs::remove_file(&self.record) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {}", self.record.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A descriptor of the recorded process, if that one still runs.
+    fn open(&self) -> Option<(i32, OwnedFd)> {
+        let record: Record = serde_json::from_slice(&fs::read(&self.record).ok()?).ok()?;
+        if boot_id().ok()? != record.boot {
+            return None;
+        }
+        let process = pidfd_open(Pid::from_raw(record.pid)?, PidfdFlags::empty()).ok()?;
+        // Checked after the descriptor is open: from here on it can only be this process.
+        (start_time(record.pid)? == record.start).then_some((record.pid, process))
+    }
+}
+
+/// Kills a process that is known by a process of ours: the first child of `parent`.
+pub fn kill_first_child(parent: i32) -> Result<()> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let children = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let child = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+    let child = child.with_context(|| format!("process {parent} has no child"))?;
+    let process = pidfd_open(child, PidfdFlags::empty()).context("opening the process")?;
+    signal_process(&process, Signal::KILL).context("killing the process")?;
+    wait_for_end(&process, Duration::from_secs(60))?;
+    Ok(())
+}
+
+fn signal_process(process: &OwnedFd, signal: Signal) -> Result<()> {
+    match pidfd_send_signal(process, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether it ended in time. A process is readable once it has ended, reaped or not.
+fn wait_for_end(process: &OwnedFd, patience: Duration) -> Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).context("computing a time-out")?;
+        match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)) {
+            Ok(count) => return Ok(count > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error).context("waiting for a process"),
+        }
+    }
+}
+
+/// When a process that has not ended was started.
+fn start_time(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in brackets and may hold anything, brackets and spaces too.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    (state != "Z" && state != "X").then(|| fields.nth(18).and_then(|text| text.parse().ok())).flatten()
+}
+
+fn boot_id() -> Result<String> {
+    let path = "/proc/sys/kernel/random/boot_id";
+    Ok(fs::read_to_string(path).with_context(|| format!("reading {path}"))?.trim().to_owned())
+}

@@ -1,0 +1,164 @@
+/*!
+`cluster up`: every part is started if it does not run, so the command means the same on an empty machine, after a
+reboot and on a cluster that is up.
+*/
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail};
+
+use super::dir::Owner;
+use super::node::{FIRST, Node};
+use super::pki::Pki;
+use super::process::Daemon;
+use super::{Cluster, control_plane, down, network, preflight, registry};
+use crate::images::pause;
+use crate::progress::Step;
+use crate::shell;
+use crate::tools::Tools;
+
+/// How long a node may take until it is Ready.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// Steps of this command but those of the tools.
+const STEPS: usize = 5;
+
+/// Brings the cluster up.
+pub fn run(cluster: &Cluster<'_>) -> Result<()> {
+    preflight::check(cluster)?;
+    cluster.progress.expect(Tools::CLUSTER_STEPS + STEPS + 1);
+    cluster.tools.prepare_cluster(cluster.workspace, cluster.progress)?;
+    Tools::prepare_images(cluster.progress)?;
+    let _lock = cluster.dir.lock()?;
+    let mut owner = claim(cluster)?;
+    match start(cluster, &mut owner) {
+        Err(error) if !owner.tools.is_empty() => {
+            // State of an earlier life that its own programs cannot use any more, as a disk that was full leaves it.
+            cluster.progress.say(format!("the cluster's old state cannot be used, starting afresh: {error:#}"));
+            down::stop_and_clean(cluster, &owner)?;
+            cluster.dir.make("", 0o755)?;
+            let mut owner = claim(cluster)?;
+            start(cluster, &mut owner)?;
+            finish(cluster, owner)
+        }
+        Err(error) => {
+            let logs = cluster.workspace.logs().join("cluster");
+            let kept = keep_logs(cluster, &logs);
+            let clean = down::stop_and_clean(cluster, &owner);
+            Err(error).with_context(|| match clean.and(kept) {
+                Ok(()) => format!(
+                    "the cluster did not come up; what was made of it is removed, but for its logs, which are now in {}",
+                    logs.display()
+                ),
+                Err(left) => format!("the cluster did not come up, and could not be removed again ({left:#})"),
+            })
+        }
+        Ok(()) => finish(cluster, owner),
+    }
+}
+
+/// Starts a node and waits until Kubernetes calls it Ready on the word of this start, not of an earlier one.
+pub fn start_node(cluster: &Cluster<'_>, node: &Node, step: &Step<'_>) -> Result<()> {
+    let daemon = node.daemon(&cluster.dir);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("reading the clock")?.as_secs();
+    let fresh = daemon.pid().is_none();
+    node.start(&cluster.dir, &cluster.tools)?;
+    step.note(format!("waiting for {} to be Ready", node.name));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match readiness(cluster, node) {
+            Ok((true, heartbeat)) if !fresh || heartbeat >= since => return Ok(()),
+            _ if Instant::now() > deadline => bail!(
+                "{} is not Ready after {} s; see {}-kubelet.log and {0}-containerd.log in {}",
+                node.name,
+                PATIENCE.as_secs(),
+                node.name,
+                cluster.dir.join("logs").display()
+            ),
+            _ => daemon.require_alive()?,
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Copies the logs of the cluster's processes to where they survive it.
+fn keep_logs(cluster: &Cluster<'_>, place: &Path) -> Result<()> {
+    fs::create_dir_all(place).with_context(|| format!("making {}", place.display()))?;
+    let logs = cluster.dir.join("logs");
+    for entry in fs::read_dir(&logs).with_context(|| format!("reading {}", logs.display()))? {
+        let entry = entry.with_context(|| format!("reading {}", logs.display()))?;
+        fs::copy(entry.path(), place.join(entry.file_name())).context("copying a log")?;
+    }
+    Ok(())
+}
+
+/// Takes the directory for this clone; what other programs left in it is thrown away.
+fn claim(cluster: &Cluster<'_>) -> Result<Owner> {
+    let dir = &cluster.dir;
+    // Another clone may have come first while this one waited for the lock.
+    dir.require_own(cluster.workspace)?;
+    let mut owner = match dir.owner()? {
+        Some(owner) if !owner.tools.is_empty() && owner.tools != cluster.tools.fingerprint() => {
+            cluster.progress.say("the cluster was made by other versions of its programs: starting afresh");
+            down::stop_and_clean(cluster, &owner)?;
+            dir.make("", 0o755)?;
+            Owner::default()
+        }
+        Some(owner) => owner,
+        None => Owner::default(),
+    };
+    cluster.workspace.root().clone_into(&mut owner.clone);
+    if owner.sysctls.is_empty() {
+        network::remember_sysctls(&mut owner);
+    }
+    dir.set_owner(&owner)?;
+    Ok(owner)
+}
+
+/// Remembers that the state was good once.
+fn finish(cluster: &Cluster<'_>, mut owner: Owner) -> Result<()> {
+    owner.tools = cluster.tools.fingerprint();
+    cluster.dir.set_owner(&owner)?;
+    let kubeconfig = cluster.kubeconfig();
+    cluster.progress.say(format!("the cluster is up: export KUBECONFIG={}", kubeconfig.display()));
+    Ok(())
+}
+
+fn start(cluster: &Cluster<'_>, owner: &mut Owner) -> Result<()> {
+    let Cluster { progress, dir, tools, .. } = cluster;
+    let node = Node::named(FIRST)?;
+    progress.step("Certificates and network of the cluster", |_| {
+        Pki::new(dir).prepare_control_plane()?;
+        network::prepare()?;
+        if Daemon::new(dir, "kube-proxy").pid().is_none() {
+            network::remove_service_rules();
+        }
+        node.prepare(dir, owner)
+    })?;
+    progress.step("Start the image registry", |step| {
+        registry::start(dir, tools)?;
+        pause::provide(cluster.workspace, step)
+    })?;
+    progress.step("Start the control plane", |step| control_plane::start(dir, tools, step))?;
+    progress.step(&format!("Start {FIRST}"), |step| start_node(cluster, &node, step))?;
+    progress.step("Wait for the default service account", |step| {
+        // A pod that starts before these exist waits for "failed to sync configmap cache".
+        for object in ["configmap/kube-root-ca.crt", "serviceaccount/default"] {
+            step.run(cluster.kubectl().args(["wait", "--for=create", "--timeout=60s", object]))?;
+        }
+        Ok(())
+    })
+}
+
+/// Whether the node is Ready, and since when that word is, in seconds since 1970.
+fn readiness(cluster: &Cluster<'_>, node: &Node) -> Result<(bool, u64)> {
+    let condition = r#"{.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}"#;
+    let mut command = cluster.kubectl();
+    command.args(["get", "node", &node.name, "--request-timeout=5s", "-o", &format!("jsonpath={condition}")]);
+    let text = shell::output(&mut command)?;
+    let (status, heartbeat) = text.split_once(' ').context("the node has no Ready condition")?;
+    let seconds = shell::capture("date", ["-d", heartbeat, "+%s"])?;
+    Ok((status == "True", seconds.trim().parse().context("reading a heartbeat")?))
+}

@@ -1,0 +1,237 @@
+/*!
+What a person sees while something takes long: which step of how many, since when, and the last line of its log.
+
+On a terminal a step is one line that is rewritten; elsewhere (CI) it is a line at its start and one at its end.
+The output of the commands themselves goes to a file per step, which is named when the step fails.
+*/
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How many lines of a log an error quotes.
+const QUOTED_LINES: usize = 12;
+/// How often the elapsed time is redrawn.
+const REDRAW: Duration = Duration::from_millis(120);
+
+/// The steps of one command line.
+#[derive(Debug)]
+pub struct Progress {
+    logs: PathBuf,
+    total: AtomicUsize,
+    begun: AtomicUsize,
+    terminal: bool,
+}
+
+/// One step that is under way.
+#[derive(Debug)]
+pub struct Step<'a> {
+    progress: &'a Progress,
+    title: String,
+    log: PathBuf,
+    bar: ProgressBar,
+    last: Mutex<String>,
+}
+
+// === impl Progress ===
+
+impl Progress {
+    /// Steps whose logs go to `logs`.
+    pub fn new(logs: PathBuf) -> Self {
+        let terminal = std::io::stderr().is_terminal();
+        Self { logs, total: AtomicUsize::new(0), begun: AtomicUsize::new(0), terminal }
+    }
+
+    /// Announces `count` more steps, so that the counter can say how far it is.
+    pub fn expect(&self, count: usize) {
+        self.total.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Prints a line between steps.
+    pub fn say(&self, line: impl AsRef<str>) {
+        let _ = writeln!(std::io::stderr(), "{}", line.as_ref());
+    }
+
+    /// Runs one step and shows it. The error of a step that wrote a log names the log.
+    pub fn step<T>(&self, title: &str, work: impl FnOnce(&Step<'_>) -> Result<T>) -> Result<T> {
+        let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let total = self.total.load(Ordering::Relaxed).max(number);
+        let label = format!("[{number}/{total}] {title}");
+        std::fs::create_dir_all(&self.logs).with_context(|| format!("making {}", self.logs.display()))?;
+        let log = self.logs.join(format!("{}.log", slug(title)));
+        drop(File::create(&log).with_context(|| format!("making {}", log.display()))?);
+
+        let bar = if self.terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        if self.terminal {
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg:.dim}") {
+                bar.set_style(style);
+            }
+            bar.set_prefix(label.clone());
+            bar.enable_steady_tick(REDRAW);
+        } else {
+            self.say(format!("      {label} ..."));
+        }
+        let started = Instant::now();
+        let step = Step { progress: self, title: title.to_owned(), log: log.clone(), bar, last: Mutex::default() };
+        let result = work(&step);
+        step.bar.finish_and_clear();
+        let seconds = started.elapsed().as_secs_f32();
+        match &result {
+            Ok(_) => self.say(format!("  ok  {label} ({seconds:.1} s)")),
+            Err(_) => self.say(format!("FAIL  {label} ({seconds:.1} s)")),
+        }
+        result.with_context(|| title.to_owned())
+    }
+}
+
+// === impl Step ===
+
+impl Step<'_> {
+    /// The log of this step.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Shows what the step is at.
+    pub fn note(&self, text: impl AsRef<str>) {
+        let text = text.as_ref();
+        self.bar.set_message(text.to_owned());
+        self.append(text);
+    }
+
+    /// Prints a line above the step.
+    pub fn say(&self, line: impl AsRef<str>) {
+        self.bar.suspend(|| self.progress.say(line));
+    }
+
+    /// Runs a command; its output goes to the log, its last line is shown.
+    ///
+    /// # Errors
+    /// When it cannot be started or ends with another status than 0; the error quotes the end of the log and names it.
+    pub fn run(&self, command: &mut Command) -> Result<()> {
+        self.stream(command, |_| {})
+    }
+
+    /// As [`Step::run`], but every line of output counts as one of `total` pieces of work.
+    pub fn run_counting(&self, command: &mut Command, total: usize) -> Result<()> {
+        let mut count = 0;
+        self.stream(command, |line| {
+            count += 1;
+            self.bar.set_message(format!("{count} of {} {line}", total.max(count)));
+        })
+    }
+
+    /// As [`Step::run`], but returns what the command wrote to standard output; only standard error is logged.
+    pub fn output(&self, command: &mut Command) -> Result<String> {
+        self.append(&format!("$ {}", describe(command)));
+        let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {}", describe(command)))?;
+        self.append(&String::from_utf8_lossy(&output.stderr));
+        if !output.status.success() {
+            bail!("{} ended with {}\n{}", program(command), output.status, self.quote());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// The end of the log and its name, for an error message.
+    pub fn quote(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        let tail = lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n    ");
+        format!("    {tail}\n  the whole log is in {}", self.log.display())
+    }
+
+    fn stream(&self, command: &mut Command, mut line_seen: impl FnMut(&str)) -> Result<()> {
+        self.append(&format!("$ {}", describe(command)));
+        let (reader, writer) = std::io::pipe().context("making a pipe")?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().context("copying a pipe")?)
+            .stderr(writer)
+            .spawn()
+            .with_context(|| format!("starting {}", describe(command)));
+        // The command holds the pipe's writing end until it is given other ends: without this the reader never ends.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = child?;
+        for_each_line(reader, |line| {
+            self.append(line);
+            self.bar.set_message(line.trim().to_owned());
+            line_seen(line);
+        })?;
+        let status = child.wait().with_context(|| format!("waiting for {}", program(command)))?;
+        if status.success() {
+            return Ok(());
+        }
+        bail!("{} ended with {status} ({})\n{}", program(command), self.title, self.quote())
+    }
+
+    fn append(&self, text: &str) {
+        if let Ok(mut last) = self.last.lock() {
+            text.clone_into(&mut last);
+        }
+        if let Ok(mut file) = File::options().append(true).open(&self.log) {
+            let _ = writeln!(file, "{}", text.trim_end());
+        }
+    }
+}
+
+/// The command as a person would type it.
+pub fn describe(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+fn program(command: &Command) -> String {
+    let path = Path::new(command.get_program());
+    path.file_name().unwrap_or(command.get_program()).to_string_lossy().into_owned()
+}
+
+/// Lines end at a line feed or at a carriage return: progress meters of other programs use the latter.
+fn for_each_line(reader: impl Read, mut seen: impl FnMut(&str)) -> Result<()> {
+    let mut reader = BufReader::new(reader);
+    let mut buffer = Vec::new();
+    loop {
+        buffer.clear();
+        if reader.read_until(b'\n', &mut buffer).context("reading a command's output")? == 0 {
+            return Ok(());
+        }
+        let text = String::from_utf8_lossy(&buffer);
+        let text = text.trim_end();
+        seen(text.rsplit('\r').next().unwrap_or(text));
+    }
+}
+
+fn slug(title: &str) -> String {
+    let word = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let text: String = title.chars().map(word).collect();
+    text.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_command_names_its_log_and_quotes_its_end() {
+        let logs = std::env::temp_dir().join(format!("xtask-progress-{}", std::process::id()));
+        let progress = Progress::new(logs.clone());
+        let result = progress.step("Break it", |step| {
+            step.run(Command::new("sh").args(["-c", "echo out; echo the reason >&2; exit 3"]))
+        });
+        let message = format!("{:#}", result.unwrap_err());
+        std::fs::remove_dir_all(&logs).unwrap();
+        assert!(message.contains("the reason"), "{message}");
+        assert!(message.contains("break-it.log"), "{message}");
+    }
+
+    #[test]
+    fn slugs_are_file_names() {
+        assert_eq!(slug("Test image nginx:1.25 (cached)"), "test-image-nginx-1-25-cached");
+    }
+}

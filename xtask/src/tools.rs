@@ -1,0 +1,102 @@
+/*!
+The programs that the commands need, and where they come from: Go modules pinned in `xtask/cluster-tools`, Debian
+packages that are only unpacked (they would start services on the developer's machine), and Debian packages that
+are installed because they bring nothing but programs. Each is made once and again only when its source changes.
+*/
+
+mod apt;
+mod golang;
+mod stamp;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::progress::Progress;
+use crate::workspace::Workspace;
+
+pub use golang::{KUBERNETES_VERSION, go as go_version};
+pub use stamp::{Fingerprint, Stamp};
+
+/// Packages that the local cluster runs without installing them.
+const UNPACKED: &[&str] = &["containerd", "runc", "etcd-server", "docker-registry"];
+/// Programs and the packages that bring them for the local cluster.
+const CLUSTER_PROGRAMS: &[(&str, &str)] = &[("nft", "nftables"), ("ip", "iproute2"), ("iptables", "iptables")];
+/// Programs and the packages that bring them for building images.
+const IMAGE_PROGRAMS: &[(&str, &str)] = &[("buildah", "buildah"), ("skopeo", "skopeo"), ("debootstrap", "debootstrap")];
+
+/// The programs below `target/tools`.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    dir: PathBuf,
+}
+
+// === impl Tools ===
+
+impl Tools {
+    /// The tools of a clone, made or not.
+    pub fn of(workspace: &Workspace) -> Self {
+        Self { dir: workspace.tools() }
+    }
+
+    /// Steps that [`Tools::prepare_cluster`] takes.
+    pub const CLUSTER_STEPS: usize = 3;
+
+    /// Makes what the local cluster needs: `kube`, the unpacked packages and the installed ones.
+    pub fn prepare_cluster(&self, workspace: &Workspace, progress: &Progress) -> Result<()> {
+        progress.step("Debian programs of the cluster", |step| {
+            apt::install(step, CLUSTER_PROGRAMS)?;
+            apt::install_files(step, &[("/usr/lib/cni/bridge", "containernetworking-plugins")])
+        })?;
+        progress.step("Unpack containerd, runc, etcd and the registry", |step| {
+            apt::unpack(step, UNPACKED, &self.dir.join("deb"))
+        })?;
+        progress.step("Build Kubernetes (about 6 minutes the first time)", |step| {
+            golang::build_kube(step, &workspace.join("xtask/cluster-tools"), &self.dir)
+        })
+    }
+
+    /// Makes sure that images can be built.
+    pub fn prepare_images(progress: &Progress) -> Result<()> {
+        progress.step("Programs that build images", |step| apt::install(step, IMAGE_PROGRAMS))
+    }
+
+    /// Makes `helm`.
+    pub fn prepare_helm(&self, progress: &Progress) -> Result<()> {
+        progress.step("Build helm (about 2 minutes the first time)", |step| golang::install_helm(step, &self.dir))
+    }
+
+    /// One of the Kubernetes programs: `kube-apiserver`, `kubelet`, `kubectl` and so on.
+    pub fn kube(&self, program: &str) -> Command {
+        let mut command = Command::new(self.dir.join("kube"));
+        command.arg(program);
+        command
+    }
+
+    /// Helm.
+    pub fn helm(&self) -> Command {
+        Command::new(self.dir.join("helm"))
+    }
+
+    /// A program of an unpacked package.
+    pub fn unpacked(&self, path: &str) -> PathBuf {
+        self.dir.join("deb/root").join(path)
+    }
+
+    /// What containerd and the kubelet find programs by: the unpacked packages before the machine's own.
+    pub fn path(&self) -> String {
+        let root = self.dir.join("deb/root");
+        let root = root.display();
+        format!("{root}/usr/bin:{root}/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    }
+
+    /// Changes whenever a program of the cluster does.
+    pub fn fingerprint(&self) -> String {
+        let mut fingerprint = Fingerprint::new();
+        for stamp in ["kube.stamp", "deb.stamp"] {
+            fingerprint.text(&std::fs::read_to_string(self.dir.join(stamp)).unwrap_or_default());
+        }
+        fingerprint.finish()
+    }
+}
