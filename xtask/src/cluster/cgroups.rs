@@ -1,5 +1,6 @@
 /*!
-The nodes' control groups. Each node has a root of its own, below which its kubelet makes `kubepods`: two kubelets
+The cluster's control groups: its processes leave those of the shell that started them, whose limits and whose end are
+not theirs. Each node has a root of its own, below which its kubelet makes `kubepods`: two kubelets
 with one root would each remove the other's pods.
 
 The machine's hierarchy is taken as it is, v1 or v2, and never remounted.
@@ -7,6 +8,8 @@ The machine's hierarchy is taken as it is, v1 or v2, and never remounted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -15,33 +18,56 @@ use super::node::Node;
 /// Parent of all nodes' groups.
 const PARENT: &str = "stoppablecontainer";
 const MOUNT: &str = "/sys/fs/cgroup";
+/// How long the groups of killed processes may stay busy.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The group of the processes that belong to no node.
+pub const CONTROL_PLANE: &str = "control-plane";
+
+/// The group of a node's own processes, beside its pods'.
+pub fn system_of(node: &Node) -> String {
+    format!("{}/system", node.name)
+}
 
 /// A node's group as the kubelet is told, a path below the hierarchy's root.
 pub fn root_of(node: &Node) -> String {
     format!("/{PARENT}/{}", node.name)
 }
 
-/// Makes a node's group in every hierarchy.
-pub fn prepare(node: &Node) -> Result<()> {
+/// Makes a group in every hierarchy, by its path below the cluster's, and returns the files that take a process into it.
+pub fn prepare(group: &str) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
     for hierarchy in hierarchies()? {
-        let path = hierarchy.join(PARENT).join(&node.name);
-        fs::create_dir_all(&path).with_context(|| format!("making the control group {}", path.display()))?;
-        if hierarchy.join("cgroup.controllers").is_file() {
-            delegate(&hierarchy, &path)?;
-        } else if hierarchy.join("cpuset.cpus").is_file() {
-            inherit_cpuset(&hierarchy, &hierarchy.join(PARENT))?;
-            inherit_cpuset(&hierarchy.join(PARENT), &path)?;
+        let mut path = hierarchy.clone();
+        for part in Path::new(PARENT).join(group).iter() {
+            if hierarchy.join("cgroup.controllers").is_file() {
+                delegate(&path);
+            }
+            let child = path.join(part);
+            fs::create_dir_all(&child).with_context(|| format!("making the control group {}", child.display()))?;
+            if hierarchy.join("cpuset.cpus").is_file() {
+                inherit_cpuset(&path, &child)?;
+            }
+            path = child;
         }
+        files.push(path.join("cgroup.procs"));
+    }
+    Ok(files)
+}
+
+/// Removes a node's groups: after a power cut it has none. The kubelet's start would stumble over those of dead pods,
+/// three seconds each. No process may be left in them.
+pub fn clean_node(node: &Node) -> Result<()> {
+    for hierarchy in hierarchies()? {
+        retry(|| remove_tree(&hierarchy.join(PARENT).join(&node.name)))?;
     }
     Ok(())
 }
 
-/// Removes a node's group and everything below it; no process may be left in it.
-pub fn clean(node: &Node) -> Result<()> {
+/// Removes the cluster's groups; no process may be left in them.
+pub fn clean() -> Result<()> {
     for hierarchy in hierarchies()? {
-        remove_tree(&hierarchy.join(PARENT).join(&node.name))?;
-        // Fails while another node has its group there, which is as it should be.
-        let _ = fs::remove_dir(hierarchy.join(PARENT));
+        retry(|| remove_tree(&hierarchy.join(PARENT)))?;
     }
     Ok(())
 }
@@ -60,23 +86,21 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Hands every controller of v2 down to `path`.
-fn delegate(hierarchy: &Path, path: &Path) -> Result<()> {
-    let mut levels: Vec<_> = path.ancestors().skip(1).take_while(|level| level.starts_with(hierarchy)).collect();
-    levels.reverse();
-    for level in levels {
-        let controllers = fs::read_to_string(level.join("cgroup.controllers")).unwrap_or_default();
-        for controller in controllers.split_whitespace() {
-            // One that the machine keeps to itself is missed by the kubelet, which says so.
-            let _ = fs::write(level.join("cgroup.subtree_control"), format!("+{controller}"));
-        }
+/// Hands every controller of v2 down to the children of `path`.
+fn delegate(path: &Path) {
+    let controllers = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+    for controller in controllers.split_whitespace() {
+        // One that the machine keeps to itself is missed by the kubelet, which says so.
+        let _ = fs::write(path.join("cgroup.subtree_control"), format!("+{controller}"));
     }
-    Ok(())
 }
 
 /// A new cpuset group of v1 is empty and takes no process.
 fn inherit_cpuset(parent: &Path, child: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
+        if !fs::read_to_string(child.join(file)).unwrap_or_default().trim().is_empty() {
+            continue;
+        }
         let value = fs::read_to_string(parent.join(file)).with_context(|| format!("reading {}", parent.display()))?;
         fs::write(child.join(file), value.trim()).with_context(|| format!("writing {}", child.join(file).display()))?;
     }
@@ -91,4 +115,15 @@ fn remove_tree(path: &Path) -> Result<()> {
         }
     }
     fs::remove_dir(path).with_context(|| format!("removing the control group {}", path.display()))
+}
+
+/// The kernel is done with the processes of a group a moment after they were killed.
+fn retry(work: impl Fn() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match work() {
+            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(20)),
+            result => return result,
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
+use super::cgroups::CONTROL_PLANE;
 use super::dir::ClusterDir;
 use super::network::{API_ADDRESS, API_PORT, POD_NETWORK, SERVICE_NETWORK};
 use super::node;
@@ -36,7 +37,7 @@ pub fn start(dir: &ClusterDir, tools: &Tools, step: &Step<'_>) -> Result<()> {
     ];
     for (index, (name, command)) in PROCESSES.iter().zip(&commands).enumerate() {
         step.note(format!("starting {name}"));
-        Daemon::new(dir, name).start(command, &tools.path())?;
+        Daemon::new(dir, name).start(command, CONTROL_PLANE, &tools.path())?;
         // The others end at once when the API server does not know their rights yet.
         if *name == API_SERVER {
             step.note("waiting for the API server");

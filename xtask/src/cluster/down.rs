@@ -3,15 +3,14 @@
 */
 
 use std::fs;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::dir::Owner;
 use super::node::Node;
 use super::process::Daemon;
-use super::{Cluster, control_plane, network, preflight, registry};
+use super::{Cluster, cgroups, control_plane, network, preflight, registry};
 
 /// How long a process may take to end by itself. etcd and the API server write what they hold.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -44,8 +43,9 @@ pub fn stop_and_clean(cluster: &Cluster<'_>, owner: &Owner) -> Result<()> {
         daemon.stop(PATIENCE)?;
     }
     for node in &nodes {
-        retry(|| node.clean())?;
+        node.clean()?;
     }
+    cgroups::clean()?;
     network::clean(owner)?;
     for place in owner.mount_points.iter().rev() {
         match fs::remove_dir(place) {
@@ -55,16 +55,5 @@ pub fn stop_and_clean(cluster: &Cluster<'_>, owner: &Owner) -> Result<()> {
             _ => {}
         }
     }
-    retry(|| dir.remove())
-}
-
-/// The kernel finishes with control groups and mounts of killed processes a moment after they are gone.
-fn retry(mut work: impl FnMut() -> Result<()>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match work() {
-            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(100)),
-            result => return result,
-        }
-    }
+    dir.remove()
 }

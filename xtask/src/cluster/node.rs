@@ -99,7 +99,7 @@ impl Node {
         Daemon::new(dir, &self.name)
     }
 
-    /// Makes its directories, configuration, bridge and control groups, and the mount points that the machine lacks;
+    /// Makes its directories, configuration and bridge, and the mount points that the machine lacks;
     /// those are added to the owner's record, which the caller must have stored before anything else is done.
     pub fn prepare(&self, dir: &ClusterDir, owner: &mut Owner) -> Result<()> {
         for (own, place) in KEPT {
@@ -108,12 +108,16 @@ impl Node {
         }
         Pki::new(dir).prepare_node(self)?;
         node_config::write(self, dir)?;
-        network::prepare_node(self)?;
-        cgroups::prepare(self)
+        network::prepare_node(self)
     }
 
     /// Starts it unless it runs. Its `/run` is empty, everything else is as it was left.
     pub fn start(&self, dir: &ClusterDir, tools: &Tools) -> Result<()> {
+        if self.daemon(dir).pid().is_some() {
+            return Ok(());
+        }
+        // What a crash of the machine's processes left.
+        cgroups::clean_node(self)?;
         let own = std::env::current_exe().context("finding this program")?;
         // A copy: the next build of this program must not pull the node's out from under it.
         let init = dir.make("bin", 0o755)?.join(format!("{}-init", self.name));
@@ -122,7 +126,7 @@ impl Node {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "slave"]);
         command.arg(&init).args(["cluster", "node-init", &self.name]);
-        self.daemon(dir).start(&command, &tools.path())
+        self.daemon(dir).start(&command, &cgroups::system_of(self), &tools.path())
     }
 
     /// Cuts its power: every process in it dies at once.
@@ -132,13 +136,13 @@ impl Node {
             // The recorded process is unshare(1); its only child is the node's init.
             kill_first_child(pid)?;
         }
-        daemon.kill()
+        daemon.kill()?;
+        cgroups::clean_node(self)
     }
 
     /// Removes what [`Node::prepare`] made outside the cluster's directory. The node must not run.
     pub fn clean(&self) -> Result<()> {
-        network::clean_node(self)?;
-        cgroups::clean(self)
+        network::clean_node(self)
     }
 }
 

@@ -16,7 +16,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use super::cgroups;
 use super::dir::ClusterDir;
+
+/// Enters the control groups whose `cgroup.procs` files come before `--`, then becomes the program after it.
+const ENTER_GROUP: &str = r#"while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@""#;
 
 /// A process of the cluster, running or not.
 #[derive(Clone, Debug)]
@@ -71,11 +75,11 @@ impl Daemon {
         self.open().map(|(pid, _)| pid)
     }
 
-    /// Starts it in a session of its own unless it runs. Only `PATH` and `HOME` are handed on.
+    /// Starts it in a session and a control group of its own unless it runs. Only `PATH` and `HOME` are handed on.
     ///
     /// # Errors
     /// When it cannot be started or recorded. That it fails later is for the caller to see, by [`Daemon::require_alive`].
-    pub fn start(&self, program: &Command, path: &str) -> Result<()> {
+    pub fn start(&self, program: &Command, group: &str, path: &str) -> Result<()> {
         if self.pid().is_some() {
             return Ok(());
         }
@@ -84,9 +88,10 @@ impl Daemon {
         }
         let log = File::options().append(true).create(true).open(&self.log);
         let log = log.with_context(|| format!("opening {}", self.log.display()))?;
-        // setsid(1) executes in place here, so the id of the child is the id of the program.
+        // setsid(1) and the shell execute in place, so the id of the child is the id of the program.
         let mut command = Command::new("setsid");
-        command.arg(program.get_program()).args(program.get_args());
+        command.args(["sh", "-c", ENTER_GROUP, "sh"]);
+        command.args(cgroups::prepare(group)?).arg("--").arg(program.get_program()).args(program.get_args());
         command.env_clear().env("PATH", path).env("HOME", "/root").current_dir("/");
         command.stdin(Stdio::null()).stdout(log.try_clone().context("copying a descriptor")?).stderr(log);
         let mut child = command.spawn().with_context(|| format!("starting {}", self.name))?;

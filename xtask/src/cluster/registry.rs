@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::cgroups::CONTROL_PLANE;
 use super::dir::ClusterDir;
 use super::network::REGISTRY_PORT;
 use super::process::Daemon;
@@ -39,7 +40,7 @@ pub fn start(dir: &ClusterDir, tools: &Tools) -> Result<()> {
     let mut command = Command::new(tools.unpacked("usr/bin/docker-registry"));
     command.arg("serve").arg(&config);
     let daemon = Daemon::new(dir, PROCESS);
-    daemon.start(&command, &tools.path())?;
+    daemon.start(&command, CONTROL_PLANE, &tools.path())?;
     let deadline = Instant::now() + PATIENCE;
     while TcpStream::connect((Ipv4Addr::LOCALHOST, REGISTRY_PORT)).is_err() {
         daemon.require_alive()?;

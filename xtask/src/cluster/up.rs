@@ -25,6 +25,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Steps of this command but those of the tools.
 const STEPS: usize = 5;
 
+/// What a node's kubelet said last.
+struct NodeWord {
+    ready: bool,
+    /// When it said so, in whole seconds since 1970.
+    heartbeat: f64,
+    /// When it last said that it lives, in seconds since 1970.
+    lease: f64,
+}
+
 /// Brings the cluster up.
 pub fn run(cluster: &Cluster<'_>) -> Result<()> {
     preflight::check(cluster)?;
@@ -62,14 +71,14 @@ pub fn run(cluster: &Cluster<'_>) -> Result<()> {
 /// Starts a node and waits until Kubernetes calls it Ready on the word of this start, not of an earlier one.
 pub fn start_node(cluster: &Cluster<'_>, node: &Node, step: &Step<'_>) -> Result<()> {
     let daemon = node.daemon(&cluster.dir);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("reading the clock")?.as_secs();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("reading the clock")?.as_secs_f64();
     let fresh = daemon.pid().is_none();
     node.start(&cluster.dir, &cluster.tools)?;
     step.note(format!("waiting for {} to be Ready", node.name));
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match readiness(cluster, node) {
-            Ok((true, heartbeat)) if !fresh || heartbeat >= since => return Ok(()),
+        match last_word(cluster, node) {
+            Ok(word) if word.ready && (!fresh || word.is_since(since)) => return Ok(()),
             _ if Instant::now() > deadline => bail!(
                 "{} is not Ready after {} s; see {}-kubelet.log and {0}-containerd.log in {}",
                 node.name,
@@ -80,6 +89,16 @@ pub fn start_node(cluster: &Cluster<'_>, node: &Node, step: &Step<'_>) -> Result
             _ => daemon.require_alive()?,
         }
         thread::sleep(Duration::from_millis(200));
+    }
+}
+
+// === impl NodeWord ===
+
+impl NodeWord {
+    /// Whether all of it is of a kubelet that was started at `start`. The heartbeat's whole second alone may be of the
+    /// one before.
+    fn is_since(&self, start: f64) -> bool {
+        self.heartbeat >= start.floor() && self.lease > start
     }
 }
 
@@ -152,13 +171,20 @@ fn start(cluster: &Cluster<'_>, owner: &mut Owner) -> Result<()> {
     })
 }
 
-/// Whether the node is Ready, and since when that word is, in seconds since 1970.
-fn readiness(cluster: &Cluster<'_>, node: &Node) -> Result<(bool, u64)> {
-    let condition = r#"{.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}"#;
-    let mut command = cluster.kubectl();
-    command.args(["get", "node", &node.name, "--request-timeout=5s", "-o", &format!("jsonpath={condition}")]);
-    let text = shell::output(&mut command)?;
-    let (status, heartbeat) = text.split_once(' ').context("the node has no Ready condition")?;
-    let seconds = shell::capture("date", ["-d", heartbeat, "+%s"])?;
-    Ok((status == "True", seconds.trim().parse().context("reading a heartbeat")?))
+/// The node's state, from the API server.
+fn last_word(cluster: &Cluster<'_>, node: &Node) -> Result<NodeWord> {
+    let field = |object: &[&str], path: &str| -> Result<String> {
+        let mut command = cluster.kubectl();
+        command.arg("get").args(object).args(["--request-timeout=5s", "-o", &format!("jsonpath={path}")]);
+        shell::output(&mut command)
+    };
+    let seconds = |time: &str| -> Result<f64> {
+        let text = shell::capture("date", ["-d", time, "+%s.%N"])?;
+        text.trim().parse().with_context(|| format!("reading the time {time}"))
+    };
+    let ready = r#"{.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}"#;
+    let ready = field(&["node", &node.name], ready)?;
+    let (status, heartbeat) = ready.split_once(' ').context("the node has no Ready condition")?;
+    let lease = field(&["lease", "-n", "kube-node-lease", &node.name], "{.spec.renewTime}")?;
+    Ok(NodeWord { ready: status == "True", heartbeat: seconds(heartbeat)?, lease: seconds(&lease)? })
 }
