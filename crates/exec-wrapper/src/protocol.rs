@@ -97,7 +97,11 @@ impl Answer {
             Self::Error(message) => ("error", message),
         };
         let room = MAX_LINE - word.len() - 2;
-        let end = message.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= room).last();
+        let end = message
+            .char_indices()
+            .map(|(at, c)| at + c.len_utf8())
+            .take_while(|end| *end <= room)
+            .last();
         format!("{word} {}\n", message[..end.unwrap_or(0)].replace('\n', " "))
     }
 
@@ -119,3 +123,39 @@ impl std::fmt::Display for Malformed {
 }
 
 impl std::error::Error for Malformed {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_as_they_were_written() {
+        for verb in [Verb::Hold, Verb::Run, Verb::Hook] {
+            assert_eq!(Verb::parse(verb.to_line().trim_end()), Ok(verb));
+        }
+        for answer in [
+            Answer::Done,
+            Answer::Wait("a b".into()),
+            Answer::Error(String::new()),
+        ] {
+            assert_eq!(Answer::parse(answer.to_line().trim_end_matches('\n')), Ok(answer));
+        }
+    }
+
+    #[test]
+    fn anything_else_is_malformed() {
+        for line in ["", "hold", "hold 2", "hold 1 ", "stop 1", "HOLD 1"] {
+            assert_eq!(Verb::parse(line), Err(Malformed), "{line:?}");
+        }
+        for line in ["", "ok ", "okay", "wait", "error", "no x"] {
+            assert_eq!(Answer::parse(line), Err(Malformed), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn h9_a_message_is_one_line_of_bounded_length() {
+        let line = Answer::Error("a\nb".to_owned() + &"ü".repeat(MAX_LINE)).to_line();
+        assert!(line.len() <= MAX_LINE && line.ends_with('\n') && line.matches('\n').count() == 1);
+        assert!(line.starts_with("error a b"));
+    }
+}
