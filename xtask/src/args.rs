@@ -21,6 +21,8 @@ pub enum Command {
     /// The local cluster: a real one-node Kubernetes on this machine.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Builds the images that tests and samples name and puts them into the local cluster.
+    TestImages,
 }
 
 /// What can be done with the local cluster.

@@ -3,5 +3,11 @@ Images: the product's own, by the shipped Dockerfile, and those that the tests a
 there is no registry to pull them from.
 */
 
+mod base;
+mod buildah;
+mod destination;
 pub mod pause;
 mod static_program;
+pub mod testing;
+
+pub use destination::Destination;

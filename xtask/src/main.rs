@@ -37,6 +37,12 @@ fn run(args: &Args) -> Result<ExitCode> {
     let progress = Progress::new(workspace.logs());
     match &args.command {
         Command::Cluster(command) => run_cluster(command, &Cluster::new(&workspace, &progress)),
+        Command::TestImages => {
+            progress.expect(1 + images::testing::STEPS);
+            tools::Tools::prepare_images(&progress)?;
+            images::testing::provide(&workspace, &progress, &images::Destination::Embedded)?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

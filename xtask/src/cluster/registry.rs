@@ -68,21 +68,15 @@ pub fn load(archive: &Path, step: &Step<'_>) -> Result<Vec<String>> {
             _ if names.len() == 1 => format!("{transport}:{}", archive.display()),
             _ => format!("{transport}:{}:{name}", archive.display()),
         };
-        push(&source, name, step)?;
+        let copy = ["copy", "--quiet", "--dest-tls-verify=false", &source, &target(name)];
+        step.run(Command::new("skopeo").args(copy))?;
     }
     Ok(names)
 }
 
-/// Copies an image, named as skopeo names sources, into the registry under its Docker Hub name.
-pub fn push(source: &str, name: &str, step: &Step<'_>) -> Result<()> {
-    let target = format!("docker://{}/{}", address(), repository(name));
-    step.run(Command::new("skopeo").args(["copy", "--quiet", "--dest-tls-verify=false", source, &target]))
-}
-
-/// Whether the registry has an image.
-pub fn has(name: &str) -> bool {
-    let target = format!("docker://{}/{}", address(), repository(name));
-    shell::succeeds("skopeo", ["inspect", "--raw", "--tls-verify=false", &target])
+/// Where skopeo puts an image so that pods get it by this name.
+pub fn target(name: &str) -> String {
+    format!("docker://{}/{}", address(), repository(name))
 }
 
 /// The name below the registry's host: what containerd asks a mirror for. `nginx:1.25` is `library/nginx:1.25`, and

@@ -14,14 +14,14 @@ use crate::workspace::Workspace;
 /// Builds the program unless it is there, and returns its path.
 pub fn build(workspace: &Workspace, step: &Step<'_>) -> Result<PathBuf> {
     let source = workspace.join("tests/images/static/main.rs");
-    let product = workspace.target().join("images/static-program");
+    let product = workspace.target().join("images/static/static-program");
     let mut fingerprint = Fingerprint::new();
     let fingerprint = fingerprint.path(&source)?.finish();
     let stamp = Stamp::new(product.with_extension("stamp"));
     if product.is_file() && stamp.is(&fingerprint) {
         return Ok(product);
     }
-    let dir = workspace.target().join("images");
+    let dir = workspace.target().join("images/static");
     std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
     let mut command = Command::new("rustc");
     // The target is named so that the flag is not applied to what runs on this machine while compiling.

@@ -1,0 +1,100 @@
+/*!
+buildah with a storage of its own below `target/`, so that the machine's stays untouched and `cargo clean` removes ours.
+*/
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::progress::Step;
+use crate::shell;
+use crate::workspace::Workspace;
+
+/// Builds images into the clone's own storage.
+#[derive(Clone, Debug)]
+pub struct Buildah {
+    storage: PathBuf,
+}
+
+/// One image to build.
+#[derive(Clone, Debug)]
+pub struct Recipe<'a> {
+    /// Its name and tag.
+    pub name: &'a str,
+    /// The Containerfile.
+    pub file: &'a Path,
+    /// The directory that COPY takes from.
+    pub context: &'a Path,
+    /// The stage to stop at; empty for the last.
+    pub target: &'a str,
+    /// Build arguments.
+    pub args: &'a [(&'a str, &'a str)],
+}
+
+/// Held while images are built: the storage and `dist/` are the clone's, and two builds would mix.
+#[derive(Debug)]
+pub struct BuildLock {
+    _file: File,
+}
+
+// === impl Buildah ===
+
+impl Buildah {
+    /// The clone's storage.
+    pub fn new(workspace: &Workspace) -> Self {
+        Self { storage: workspace.target().join("images/storage") }
+    }
+
+    /// Waits until nobody else builds images in this clone.
+    pub fn lock(&self) -> Result<BuildLock> {
+        std::fs::create_dir_all(&self.storage).with_context(|| format!("making {}", self.storage.display()))?;
+        let path = self.storage.with_extension("lock");
+        let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
+        file.lock().with_context(|| format!("locking {}", path.display()))?;
+        Ok(BuildLock { _file: file })
+    }
+
+    /// Builds an image. Its commands run in a chroot, in the machine's network.
+    pub fn build(&self, recipe: &Recipe<'_>, step: &Step<'_>) -> Result<()> {
+        let mut command = self.command();
+        // Docker's format: OCI's has no place for some of what an image may say.
+        command.args(["build", "--isolation", "chroot", "--network", "host", "--format", "docker", "--tag", recipe.name]);
+        command.arg("--file").arg(recipe.file);
+        if !recipe.target.is_empty() {
+            command.args(["--target", recipe.target]);
+        }
+        for (name, value) in recipe.args {
+            command.arg("--build-arg").arg(format!("{name}={value}"));
+        }
+        step.run(command.arg(recipe.context))
+    }
+
+    /// Whether the storage has an image.
+    pub fn has(&self, name: &str) -> bool {
+        shell::output(self.command().args(["inspect", "--type", "image", name])).is_ok()
+    }
+
+    /// Copies an image to where skopeo can: `docker://...`, `docker-archive:...`. `options` are skopeo's.
+    pub fn copy(&self, name: &str, target: &str, options: &[&str], step: &Step<'_>) -> Result<()> {
+        let (root, run) = (self.storage.join("root"), self.storage.join("run"));
+        let source = format!("containers-storage:[overlay@{}+{}]{name}", root.display(), run.display());
+        step.run(in_own_mounts("skopeo").args(["copy", "--quiet"]).args(options).args([&source, target]))
+    }
+
+    fn command(&self) -> Command {
+        let mut command = in_own_mounts("buildah");
+        command.arg("--root").arg(self.storage.join("root")).arg("--runroot").arg(self.storage.join("run"));
+        command.args(["--storage-driver", "overlay"]);
+        command
+    }
+}
+
+/// The storage's overlay driver mounts its directory onto itself and leaves that behind: in a namespace of its own it
+/// goes with the command.
+fn in_own_mounts(program: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", program]);
+    command
+}
