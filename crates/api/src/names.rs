@@ -24,6 +24,10 @@ pub const ROLE_CONSUMER: &str = "consumer";
 /// the container is known by name from the first rewrite on.
 pub const ANNOTATION_MAIN_CONTAINER: &str = "stoppablecontainer.xtlsoft.top/main-container";
 
+/// Annotation on our pods: what they were made from, so that a pod that never came up is replaced once its template
+/// was corrected.
+pub const ANNOTATION_TEMPLATE_HASH: &str = "stoppablecontainer.xtlsoft.top/template-hash";
+
 /// Finalizer on both kinds: the object goes when its pods and its data are gone.
 pub const FINALIZER: &str = "stoppablecontainer.xtlsoft.top/cleanup";
 

@@ -1,0 +1,43 @@
+/*!
+The consumer pod as the controller asks for it: the user's template, our labels,
+the owner. What makes it run on the kept filesystem is the webhook's work, at
+admission, with every other webhook in the chain; nothing is decided here.
+*/
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::ObjectMeta;
+use stoppablecontainer_api::StoppableContainerInstance;
+use stoppablecontainer_api::names::ANNOTATION_TEMPLATE_HASH;
+
+use super::hash::template_hash;
+use super::pods::{Role, owner_reference};
+
+/// The consumer pod of `instance`. Of the template's metadata it takes what Kubernetes' own controllers take: labels,
+/// annotations and finalizers.
+pub fn consumer_pod(instance: &StoppableContainerInstance) -> Pod {
+    let name = instance.name_any();
+    let given = instance.spec.template.metadata.clone().unwrap_or_default();
+    let mut labels = given.labels.unwrap_or_default();
+    labels.extend(Role::Consumer.labels(&name));
+    let mut annotations = given.annotations.unwrap_or_default();
+    annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), consumer_hash(instance));
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(Role::Consumer.pod_name(&name)),
+            namespace: instance.namespace(),
+            labels: Some(labels),
+            annotations: Some(annotations),
+            finalizers: given.finalizers,
+            owner_references: Some(vec![owner_reference(instance)]),
+            ..ObjectMeta::default()
+        },
+        spec: instance.spec.template.spec.clone(),
+        status: None,
+    }
+}
+
+/// Identifies the template: a consumer that never came up is replaced when this changes.
+pub fn consumer_hash(instance: &StoppableContainerInstance) -> String {
+    template_hash(&instance.spec.template)
+}

@@ -1,0 +1,379 @@
+/*!
+The outer half: a StoppableContainer has one instance of the same name with a full
+copy of its spec, and shows the instance's status as its own.
+*/
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, ObjectMeta, Patch, Preconditions};
+use kube::runtime::controller::Action as Next;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::{Value, json};
+use stoppablecontainer_api::conditions::{READY, reason};
+use stoppablecontainer_api::names::FINALIZER;
+use stoppablecontainer_api::{
+    Phase, StoppableContainer, StoppableContainerInstance, StoppableContainerInstanceSpec,
+    StoppableContainerStatus,
+};
+
+use super::apply::{creating, finalizer_patch, ours};
+use super::attempts::{Hold, Task};
+use super::pods::Trouble;
+use super::status::{Verdict, conditions};
+use super::{Context, Failure, report};
+
+/// Finalizer of `kubectl delete --cascade=orphan`: the garbage collector cuts the instance loose before it takes it
+/// off.
+const ORPHAN: &str = "orphan";
+
+/// Everything that a pass over a StoppableContainer looks at.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The object as last seen.
+    pub container: Arc<StoppableContainer>,
+    /// What has the instance's name.
+    pub instance: Slot,
+    /// The last failure to create the instance.
+    pub hold: Option<Hold>,
+}
+
+/// What has the name of our instance.
+#[derive(Clone, Debug)]
+pub enum Slot {
+    /// Nothing.
+    Free,
+    /// The container's instance.
+    Ours(Arc<StoppableContainerInstance>),
+    /// An instance that somebody else made.
+    Taken,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Put our finalizer on the object, before anything is made for it.
+    AddFinalizer,
+    /// Take it off: the instance is gone.
+    RemoveFinalizer,
+    /// Create the instance.
+    Create(Box<StoppableContainerInstance>),
+    /// Give the instance the present spec.
+    Update(
+        Arc<StoppableContainerInstance>,
+        Box<StoppableContainerInstanceSpec>,
+    ),
+    /// Delete the instance, and with it the data.
+    Delete(Arc<StoppableContainerInstance>),
+}
+
+/// One pass: look, plan, act, report.
+pub async fn pass(container: Arc<StoppableContainer>, context: Arc<Context>) -> Result<Next, Failure> {
+    let mut observed = observe(&context, container).await?;
+    for action in plan(&observed) {
+        if action == Action::RemoveFinalizer {
+            return release(&context, &observed.container).await;
+        }
+        act(&context, &mut observed, action).await?;
+    }
+    let status = status(&observed, Timestamp::now());
+    write_status(&context, &observed.container, &status).await?;
+    context
+        .attempts
+        .succeeded(&observed.container.uid().unwrap_or_default(), Task::Pass);
+    let wait = observed
+        .hold
+        .filter(|_| matches!(observed.instance, Slot::Free))
+        .map(|hold| hold.remaining);
+    Ok(wait.map_or_else(Next::await_change, Next::requeue))
+}
+
+async fn observe(context: &Context, container: Arc<StoppableContainer>) -> Result<Observed, kube::Error> {
+    let namespace = container.namespace().unwrap_or_default();
+    let name = container.name_any();
+    let recorded = container
+        .status
+        .as_ref()
+        .is_some_and(|s| s.instance_name.is_some());
+    let mut found = context
+        .caches
+        .instances
+        .get(&ObjectRef::new(&name).within(&namespace));
+    if found.is_none() && recorded {
+        let api = Api::<StoppableContainerInstance>::namespaced(context.client.clone(), &namespace);
+        found = api.get_opt(&name).await?.map(Arc::new);
+    }
+    let uid = container.uid().unwrap_or_default();
+    let hold = context
+        .attempts
+        .hold(&uid, Task::Instance, container.metadata.generation);
+    let instance = match found {
+        None => Slot::Free,
+        Some(instance) if owned(&instance, &container) => Slot::Ours(instance),
+        Some(_) => Slot::Taken,
+    };
+    Ok(Observed {
+        container,
+        instance,
+        hold,
+    })
+}
+
+fn owned(instance: &StoppableContainerInstance, container: &StoppableContainer) -> bool {
+    let uid = container.uid();
+    let kind = StoppableContainer::kind(&());
+    instance
+        .owner_references()
+        .iter()
+        .any(|owner| owner.controller == Some(true) && owner.kind == kind && Some(&owner.uid) == uid.as_ref())
+}
+
+/// The next steps for a StoppableContainer, in order.
+pub fn plan(observed: &Observed) -> Vec<Action> {
+    let finalizers = observed.container.finalizers();
+    let ours = finalizers.iter().any(|f| f == FINALIZER);
+    if observed.container.metadata.deletion_timestamp.is_some() {
+        return match &observed.instance {
+            _ if !ours || finalizers.iter().any(|f| f == ORPHAN) => Vec::new(),
+            Slot::Ours(instance) if instance.metadata.deletion_timestamp.is_some() => Vec::new(),
+            Slot::Ours(instance) => vec![Action::Delete(Arc::clone(instance))],
+            Slot::Free | Slot::Taken => vec![Action::RemoveFinalizer],
+        };
+    }
+    let mut actions = Vec::new();
+    if !ours {
+        actions.push(Action::AddFinalizer);
+    }
+    match &observed.instance {
+        Slot::Free
+            if observed
+                .hold
+                .as_ref()
+                .is_none_or(|hold| hold.remaining == Duration::ZERO) =>
+        {
+            actions.push(Action::Create(Box::new(instance_of(&observed.container))));
+        }
+        Slot::Ours(instance) if instance.metadata.deletion_timestamp.is_none() => {
+            let wanted = instance_spec(&observed.container);
+            if instance.spec != wanted {
+                actions.push(Action::Update(Arc::clone(instance), Box::new(wanted)));
+            }
+        }
+        Slot::Free | Slot::Ours(_) | Slot::Taken => {}
+    }
+    actions
+}
+
+/// The instance that a StoppableContainer wants.
+pub fn instance_of(container: &StoppableContainer) -> StoppableContainerInstance {
+    StoppableContainerInstance {
+        metadata: ObjectMeta {
+            name: Some(container.name_any()),
+            namespace: container.namespace(),
+            finalizers: Some(vec![FINALIZER.to_owned()]),
+            owner_references: container.controller_owner_ref(&()).map(|mut owner| {
+                owner.block_owner_deletion = Some(true);
+                vec![owner]
+            }),
+            ..ObjectMeta::default()
+        },
+        spec: instance_spec(container),
+        status: None,
+    }
+}
+
+fn instance_spec(container: &StoppableContainer) -> StoppableContainerInstanceSpec {
+    let spec = container.spec.clone();
+    StoppableContainerInstanceSpec {
+        stoppable_container_name: container.name_any(),
+        running: spec.running,
+        template: spec.template,
+        provider: spec.provider,
+        host_path_prefix: spec.host_path_prefix,
+    }
+}
+
+async fn act(context: &Context, observed: &mut Observed, action: Action) -> Result<(), Failure> {
+    let namespace = observed.container.namespace().unwrap_or_default();
+    let name = observed.container.name_any();
+    let instances = Api::<StoppableContainerInstance>::namespaced(context.client.clone(), &namespace);
+    match action {
+        Action::AddFinalizer => {
+            let patch = Patch::Merge(finalizer_patch(&*observed.container, true));
+            let written = containers(context, &observed.container)
+                .patch(&name, &ours(), &patch)
+                .await?;
+            observed.container = Arc::new(written);
+        }
+        // The pass ends with it, see there.
+        Action::RemoveFinalizer => {}
+        Action::Create(instance) => {
+            let uid = observed.container.uid().unwrap_or_default();
+            match instances.create(&creating(), &instance).await {
+                Ok(instance) => {
+                    context.attempts.succeeded(&uid, Task::Instance);
+                    observed.hold = None;
+                    observed.instance = Slot::Ours(Arc::new(instance));
+                }
+                // Not in the cache yet: the watch brings it.
+                Err(kube::Error::Api(status)) if status.reason != "AlreadyExists" => {
+                    let trouble = Trouble::new(reason::CREATION_REFUSED, status.message.clone());
+                    let generation = observed.container.metadata.generation;
+                    let remaining =
+                        context
+                            .attempts
+                            .failed(&uid, Task::Instance, generation, None, trouble.clone());
+                    observed.hold = Some(Hold { trouble, remaining });
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Action::Update(instance, spec) => {
+            // Replaced as a whole, so that what was taken out of the template goes from the copy too.
+            let patch: json_patch::Patch = serde_json::from_value(json!([
+                { "op": "test", "path": "/metadata/uid", "value": instance.uid() },
+                { "op": "replace", "path": "/spec", "value": *spec },
+            ]))
+            .map_err(Failure::Patch)?;
+            let written = instances.patch(&name, &ours(), &Patch::Json::<()>(patch)).await?;
+            observed.instance = Slot::Ours(Arc::new(written));
+        }
+        Action::Delete(instance) => {
+            let params = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: instance.uid(),
+                    resource_version: None,
+                }),
+                ..DeleteParams::default()
+            };
+            match instances.delete(&name, &params).await {
+                Ok(answer) => {
+                    observed.instance = answer.left().map_or(Slot::Free, |i| Slot::Ours(Arc::new(i)));
+                }
+                Err(kube::Error::Api(status)) if status.code == 404 => observed.instance = Slot::Free,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn release(context: &Context, container: &StoppableContainer) -> Result<Next, Failure> {
+    let patch = Patch::Merge(finalizer_patch(container, false));
+    match containers(context, container)
+        .patch(&container.name_any(), &ours(), &patch)
+        .await
+    {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => return Err(error.into()),
+    }
+    context.attempts.forget(&container.uid().unwrap_or_default());
+    Ok(Next::await_change())
+}
+
+/// The status that `observed` deserves. It speaks of the container's present generation only once the instance has
+/// the present spec and its own status speaks of that.
+pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerStatus {
+    let container = &observed.container;
+    let old = container.status.clone().unwrap_or_default();
+    let generation = container.metadata.generation;
+    let without_instance = |phase, verdict| StoppableContainerStatus {
+        phase: Some(phase),
+        node_name: None,
+        instance_name: None,
+        observed_generation: generation,
+        conditions: conditions(&old.conditions, [(READY, verdict)], generation, now),
+    };
+    let deleting = container.metadata.deletion_timestamp.is_some();
+    let name = container.name_any();
+    let instance = match &observed.instance {
+        Slot::Ours(instance) => instance,
+        Slot::Free | Slot::Taken if deleting => {
+            return without_instance(
+                Phase::Pending,
+                Verdict::no(reason::DELETING, "the object is being deleted"),
+            );
+        }
+        Slot::Free => {
+            let verdict = observed.hold.as_ref().map_or_else(
+                || {
+                    Verdict::no(
+                        reason::STARTING,
+                        format!("instance {name} has still to be created"),
+                    )
+                },
+                |hold| Verdict::because(hold.trouble.clone()),
+            );
+            return without_instance(Phase::Pending, verdict);
+        }
+        Slot::Taken => {
+            let message = format!(
+                "StoppableContainerInstance {name} was not made for this object and is left alone; delete it, or \
+                 delete this object and choose another name"
+            );
+            return without_instance(Phase::Failed, Verdict::no(reason::NAME_CONFLICT, message));
+        }
+    };
+    let inner = instance.status.clone().unwrap_or_default();
+    let current = instance.spec == instance_spec(container)
+        && inner.observed_generation == instance.metadata.generation;
+    let observed_generation = if current {
+        generation
+    } else {
+        old.observed_generation
+    };
+    let mirrored: Vec<_> = inner
+        .conditions
+        .into_iter()
+        .map(|condition| Condition {
+            observed_generation,
+            ..condition
+        })
+        .collect();
+    let starting = || {
+        let verdict = Verdict::no(reason::STARTING, format!("instance {name} was created"));
+        conditions(&old.conditions, [(READY, verdict)], observed_generation, now)
+    };
+    StoppableContainerStatus {
+        phase: Some(inner.phase.unwrap_or(Phase::Pending)),
+        node_name: inner.node_name,
+        instance_name: Some(name.clone()),
+        observed_generation,
+        conditions: if mirrored.is_empty() { starting() } else { mirrored },
+    }
+}
+
+async fn write_status(
+    context: &Context,
+    container: &Arc<StoppableContainer>,
+    status: &StoppableContainerStatus,
+) -> Result<(), Failure> {
+    if container.status.as_ref() == Some(status) {
+        return Ok(());
+    }
+    let mut fields = serde_json::to_value(status).unwrap_or_default();
+    if let Some(fields) = fields.as_object_mut() {
+        for absent in ["nodeName", "instanceName", "observedGeneration"] {
+            fields.entry(absent).or_insert(Value::Null);
+        }
+    }
+    let patch = json!({ "metadata": { "resourceVersion": container.resource_version() }, "status": fields });
+    let written = containers(context, container)
+        .patch_status(&container.name_any(), &ours(), &Patch::Merge(patch))
+        .await?;
+    let before = container
+        .status
+        .as_ref()
+        .map(|s| s.conditions.as_slice())
+        .unwrap_or_default();
+    report::changes(context, written.object_ref(&()), before, &status.conditions).await;
+    Ok(())
+}
+
+fn containers(context: &Context, container: &StoppableContainer) -> Api<StoppableContainer> {
+    Api::namespaced(context.client.clone(), &container.namespace().unwrap_or_default())
+}

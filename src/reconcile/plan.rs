@@ -1,0 +1,280 @@
+/*!
+What to do next, from what is seen: no client, no clock, no memory.
+
+Each pass plans a few steps towards the wish and then looks again, so every step
+must be right on its own: a crash between two steps is the same as a slow pass.
+*/
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use stoppablecontainer_api::conditions::reason;
+use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_HASH, FINALIZER};
+use stoppablecontainer_api::{
+    FilesystemState, FilesystemStatus, Identity, StoppableContainerInstance, StoppableContainerInstanceStatus,
+};
+
+use super::attempts::Hold;
+use super::consumer::{consumer_hash, consumer_pod};
+use super::pods::{
+    Role, Trouble, ended, has_started, labelled, leaving, node, owned_by, ready, running, trouble,
+};
+use super::provider::{CONTAINER, OptOuts, provider_hash, provider_pod};
+
+/// Everything that a pass over an instance looks at.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The instance as last seen.
+    pub instance: Arc<StoppableContainerInstance>,
+    /// What has the provider's name.
+    pub provider: Slot,
+    /// What has the consumer's name.
+    pub consumer: Slot,
+    /// The instance has a node and that Node object does not exist.
+    pub node_gone: bool,
+    /// Claims of the template that only one pod may use (ReadWriteOncePod).
+    pub exclusive_claims: BTreeSet<String>,
+    /// The provider's last failure.
+    pub provider_hold: Option<Hold>,
+    /// The consumer's last failure.
+    pub consumer_hold: Option<Hold>,
+}
+
+/// What has a name that we need.
+#[derive(Clone, Debug)]
+pub enum Slot {
+    /// Nothing.
+    Free,
+    /// A pod of the instance.
+    Ours(Arc<Pod>),
+    /// Somebody else's; the text says whose.
+    Taken(String),
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Put our finalizer on the instance, before anything is made for it.
+    AddFinalizer,
+    /// Take it off: nothing of the instance is left.
+    RemoveFinalizer,
+    /// Create a pod.
+    Create(Role, Box<Pod>),
+    /// Put our labels back on a pod of ours.
+    Relabel(Role, Arc<Pod>),
+    /// Delete a pod of ours with its own grace period. With a trouble, its successor waits.
+    Delete(Role, Arc<Pod>, Option<Trouble>),
+}
+
+// === impl Slot ===
+
+impl Slot {
+    /// What `pod` is to `instance`.
+    pub fn of(pod: Arc<Pod>, instance: &StoppableContainerInstance) -> Self {
+        if owned_by(&pod, instance) {
+            return Self::Ours(pod);
+        }
+        let owner = pod
+            .owner_references()
+            .iter()
+            .find(|owner| owner.controller == Some(true));
+        let whose = owner.map_or_else(
+            || "is nobody's".to_owned(),
+            |owner| format!("belongs to {} {} (UID {})", owner.kind, owner.name, owner.uid),
+        );
+        Self::Taken(format!(
+            "pod {} {whose} and is left alone; delete or rename it, or delete this object and choose another name",
+            pod.name_any()
+        ))
+    }
+
+    /// The pod, if it is ours.
+    pub fn pod(&self) -> Option<&Arc<Pod>> {
+        match self {
+            Self::Ours(pod) => Some(pod),
+            Self::Free | Self::Taken(_) => None,
+        }
+    }
+}
+
+// === impl Observed ===
+
+impl Observed {
+    /// The instance's status; empty before the first one was written.
+    pub fn status(&self) -> StoppableContainerInstanceStatus {
+        self.instance.status.clone().unwrap_or_default()
+    }
+
+    /// Deletion of the instance has been asked for.
+    pub fn deleting(&self) -> bool {
+        self.instance.metadata.deletion_timestamp.is_some()
+    }
+
+    /// The provider, if it is in place and works.
+    pub fn working_provider(&self) -> Option<&Arc<Pod>> {
+        self.provider
+            .pod()
+            .filter(|pod| running(pod) && ready(pod) && !leaving(pod))
+    }
+
+    /// The filesystem that a consumer may start on, with the identity that its main container is to have. `None`
+    /// while the agent has still to prepare it, or to resolve another user after the template changed.
+    pub fn usable_filesystem(&self) -> Option<(&FilesystemStatus, &Identity)> {
+        let filesystem = self.instance.status.as_ref()?.ready_filesystem()?;
+        if self.provider.pod()?.metadata.uid != filesystem.provider_pod_uid {
+            return None;
+        }
+        let wanted = self.instance.spec.requested_user(filesystem.image.as_ref()?);
+        let identity = filesystem
+            .identity
+            .as_ref()
+            .filter(|identity| identity.user == wanted)?;
+        Some((filesystem, identity))
+    }
+
+    /// Whether nothing of the instance is on any node: the agent removed it, or there never was anything, or the node
+    /// itself is no more.
+    pub fn data_is_gone(&self) -> bool {
+        let status = self.status();
+        match &status.filesystem {
+            Some(filesystem) if filesystem.state == FilesystemState::Removed => true,
+            None if status.node_name.is_none() => true,
+            _ => self.node_gone,
+        }
+    }
+}
+
+/// The next steps for an instance, in order.
+pub fn plan(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
+    let finalizer = observed.instance.finalizers().iter().any(|f| f == FINALIZER);
+    if observed.deleting() {
+        return if finalizer {
+            plan_removal(observed)
+        } else {
+            Vec::new()
+        };
+    }
+    let mut actions = Vec::new();
+    if !finalizer {
+        actions.push(Action::AddFinalizer);
+    }
+    actions.extend(plan_provider(observed, opt_outs));
+    actions.extend(plan_consumer(observed));
+    actions
+}
+
+/// Consumer, provider, data, finalizer: each only when the one before is gone.
+fn plan_removal(observed: &Observed) -> Vec<Action> {
+    for (role, slot) in [
+        (Role::Consumer, &observed.consumer),
+        (Role::Provider, &observed.provider),
+    ] {
+        if let Some(pod) = slot.pod() {
+            return delete_once(role, pod, None);
+        }
+    }
+    if observed.data_is_gone() {
+        vec![Action::RemoveFinalizer]
+    } else {
+        Vec::new()
+    }
+}
+
+fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
+    match &observed.provider {
+        Slot::Taken(_) => Vec::new(),
+        Slot::Free if observed.node_gone || waits(observed.provider_hold.as_ref()) => Vec::new(),
+        Slot::Free => {
+            let pod = provider_pod(&observed.instance, &observed.exclusive_claims, opt_outs);
+            vec![Action::Create(Role::Provider, Box::new(pod))]
+        }
+        Slot::Ours(pod) if ended(pod) => delete_once(Role::Provider, pod, trouble(pod)),
+        Slot::Ours(pod) if astray(observed, pod) => {
+            delete_once(Role::Provider, pod, Some(stray_trouble(pod)))
+        }
+        Slot::Ours(pod)
+            if !has_started(pod, CONTAINER) && outdated(pod, &provider_hash(&observed.instance)) =>
+        {
+            delete_once(Role::Provider, pod, None)
+        }
+        Slot::Ours(pod) => relabel(Role::Provider, pod, observed),
+    }
+}
+
+fn plan_consumer(observed: &Observed) -> Vec<Action> {
+    let spec = &observed.instance.spec;
+    let main = spec
+        .template
+        .spec
+        .as_ref()
+        .and_then(|s| s.containers.first())
+        .map_or("", |c| c.name.as_str());
+    match &observed.consumer {
+        Slot::Taken(_) => Vec::new(),
+        Slot::Free => {
+            let may_start = spec.running
+                && observed.working_provider().is_some()
+                && observed.usable_filesystem().is_some()
+                && !waits(observed.consumer_hold.as_ref());
+            if may_start {
+                vec![Action::Create(
+                    Role::Consumer,
+                    Box::new(consumer_pod(&observed.instance)),
+                )]
+            } else {
+                Vec::new()
+            }
+        }
+        Slot::Ours(pod) if !spec.running => delete_once(Role::Consumer, pod, None),
+        Slot::Ours(pod) if ended(pod) => delete_once(Role::Consumer, pod, trouble(pod)),
+        Slot::Ours(pod) if !has_started(pod, main) && outdated(pod, &consumer_hash(&observed.instance)) => {
+            delete_once(Role::Consumer, pod, None)
+        }
+        Slot::Ours(pod) => relabel(Role::Consumer, pod, observed),
+    }
+}
+
+fn delete_once(role: Role, pod: &Arc<Pod>, trouble: Option<Trouble>) -> Vec<Action> {
+    if leaving(pod) {
+        Vec::new()
+    } else {
+        vec![Action::Delete(role, Arc::clone(pod), trouble)]
+    }
+}
+
+fn relabel(role: Role, pod: &Arc<Pod>, observed: &Observed) -> Vec<Action> {
+    if leaving(pod) || labelled(pod, role, &observed.instance.name_any()) {
+        return Vec::new();
+    }
+    vec![Action::Relabel(role, Arc::clone(pod))]
+}
+
+fn waits(hold: Option<&Hold>) -> bool {
+    hold.is_some_and(|hold| !hold.remaining.is_zero())
+}
+
+/// Bound to another node than the one with the data, by a scheduler that does not know node affinity.
+fn astray(observed: &Observed, pod: &Pod) -> bool {
+    let kept_on = observed
+        .instance
+        .status
+        .as_ref()
+        .and_then(|s| s.node_name.as_deref());
+    kept_on.is_some_and(|kept| node(pod).is_some_and(|at| at != kept))
+}
+
+fn stray_trouble(pod: &Pod) -> Trouble {
+    let at = node(pod).unwrap_or_default();
+    Trouble::new(
+        reason::STARTING,
+        format!("the provider pod was bound to node {at}, which does not hold the filesystem"),
+    )
+}
+
+fn outdated(pod: &Pod, hash: &str) -> bool {
+    pod.annotations()
+        .get(ANNOTATION_TEMPLATE_HASH)
+        .is_some_and(|made_from| made_from != hash)
+}

@@ -1,0 +1,245 @@
+/*!
+Questions about a pod whose answers the plan and the status both need.
+
+What stands between a pod and its work is told in the words of the scheduler and
+the kubelet ([`trouble`]): users search for these, not for ours.
+*/
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt};
+use stoppablecontainer_api::StoppableContainerInstance;
+use stoppablecontainer_api::names::{
+    LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE, MANAGED_BY, ROLE_CONSUMER, ROLE_PROVIDER, provider_pod_name,
+};
+
+/// What a pod of ours is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Keeps node and image.
+    Provider,
+    /// Runs the user's workload.
+    Consumer,
+}
+
+/// Why something does not go on: a CamelCase reason and a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// CamelCase, as conditions want it.
+    pub reason: String,
+    /// A sentence for a person.
+    pub message: String,
+}
+
+// === impl Role ===
+
+impl Role {
+    /// Value of the role label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Provider => ROLE_PROVIDER,
+            Self::Consumer => ROLE_CONSUMER,
+        }
+    }
+
+    /// Name of the pod of `instance` with this role.
+    pub fn pod_name(self, instance: &str) -> String {
+        match self {
+            Self::Provider => provider_pod_name(instance),
+            Self::Consumer => instance.to_owned(),
+        }
+    }
+
+    /// Our labels on a pod with this role.
+    pub fn labels(self, instance: &str) -> [(String, String); 3] {
+        [
+            (LABEL_MANAGED_BY, MANAGED_BY),
+            (LABEL_INSTANCE, instance),
+            (LABEL_ROLE, self.label()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    }
+}
+
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+// === impl Trouble ===
+
+impl Trouble {
+    /// A trouble from its two parts. An empty reason, which conditions refuse, becomes `Unknown`.
+    pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        let reason: String = reason.into();
+        let reason = if reason.is_empty() {
+            "Unknown".to_owned()
+        } else {
+            reason
+        };
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+// === Questions ===
+
+/// The owner reference that makes `instance` the controller of a pod.
+pub fn owner_reference(instance: &StoppableContainerInstance) -> OwnerReference {
+    OwnerReference {
+        api_version: StoppableContainerInstance::api_version(&()).into_owned(),
+        kind: StoppableContainerInstance::kind(&()).into_owned(),
+        name: instance.name_any(),
+        uid: instance.uid().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// Whether `instance` is the controller of `pod`, by UID: a pod of an earlier instance of the same name is not.
+pub fn owned_by(pod: &Pod, instance: &StoppableContainerInstance) -> bool {
+    let uid = instance.uid();
+    pod.owner_references().iter().any(|owner| {
+        owner.controller == Some(true)
+            && owner.kind == StoppableContainerInstance::kind(&())
+            && Some(&owner.uid) == uid.as_ref()
+    })
+}
+
+/// Whether all of our labels are on the pod. Without them it is outside of our watch.
+pub fn labelled(pod: &Pod, role: Role, instance: &str) -> bool {
+    role.labels(instance)
+        .iter()
+        .all(|(key, value)| pod.labels().get(key) == Some(value))
+}
+
+/// Deletion has been asked for; containers may still run.
+pub fn leaving(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// The kubelet is done with the pod and will not start it again, whatever its restart policy.
+pub fn ended(pod: &Pod) -> bool {
+    matches!(phase(pod), "Failed" | "Succeeded")
+}
+
+/// At least one container runs or is being restarted, and none has still to be created.
+pub fn running(pod: &Pod) -> bool {
+    phase(pod) == "Running"
+}
+
+/// The pod's Ready condition is true.
+pub fn ready(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|(status, _, _)| status == "True")
+}
+
+/// Whether the container `name` ever ran.
+pub fn has_started(pod: &Pod, name: &str) -> bool {
+    running(pod)
+        || status(pod)
+            .and_then(|s| s.container_statuses.as_ref())
+            .is_some_and(|list| list.iter().any(|c| c.name == name && ran(c)))
+}
+
+/// The kubelet ended the pod before any of its containers ran: it had no room for it (`OutOfcpu`), a device was
+/// missing (`UnexpectedAdmissionError`), the node did not match (`NodeAffinity`).
+pub fn refused_by_kubelet(pod: &Pod) -> bool {
+    let started = |s: &PodStatus| {
+        [&s.init_container_statuses, &s.container_statuses]
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(ran)
+    };
+    phase(pod) == "Failed" && !status(pod).is_some_and(started)
+}
+
+/// Node that the pod is bound to.
+pub fn node(pod: &Pod) -> Option<&str> {
+    pod.spec
+        .as_ref()?
+        .node_name
+        .as_deref()
+        .filter(|name| !name.is_empty())
+}
+
+/// What keeps a pod from working, in the words of whoever said so: the kubelet about the whole pod, then the
+/// scheduler, then a container. `None` while everything takes its normal way.
+pub fn trouble(pod: &Pod) -> Option<Trouble> {
+    let status = status(pod)?;
+    if ended(pod) {
+        let reason = status.reason.clone().unwrap_or_else(|| phase(pod).to_owned());
+        let message = status
+            .message
+            .clone()
+            .unwrap_or_else(|| format!("the pod ended: {}", phase(pod)));
+        return Some(Trouble::new(reason, message));
+    }
+    if let Some(("False", reason, message)) = condition(pod, "PodScheduled") {
+        return Some(Trouble::new(reason, message));
+    }
+    [&status.init_container_statuses, &status.container_statuses]
+        .into_iter()
+        .flatten()
+        .flatten()
+        .find_map(container_trouble)
+}
+
+fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
+    let state = container.state.as_ref()?;
+    if let Some(waiting) = &state.waiting {
+        let reason = waiting.reason.as_deref().unwrap_or_default();
+        if matches!(reason, "" | "ContainerCreating" | "PodInitializing") {
+            return None;
+        }
+        let words = waiting.message.clone().unwrap_or_else(|| reason.to_owned());
+        return Some(Trouble::new(
+            reason,
+            format!("container {}: {words}", container.name),
+        ));
+    }
+    let ended = state.terminated.as_ref().filter(|t| t.exit_code != 0)?;
+    let reason = ended.reason.clone().unwrap_or_else(|| "Error".to_owned());
+    let words = ended
+        .message
+        .clone()
+        .unwrap_or_else(|| format!("ended with exit code {}", ended.exit_code));
+    Some(Trouble::new(
+        reason,
+        format!("container {}: {words}", container.name),
+    ))
+}
+
+fn ran(container: &ContainerStatus) -> bool {
+    let happened = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| {
+        state
+            .as_ref()
+            .is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+    };
+    container.restart_count > 0 || happened(&container.state) || happened(&container.last_state)
+}
+
+fn status(pod: &Pod) -> Option<&PodStatus> {
+    pod.status.as_ref()
+}
+
+fn phase(pod: &Pod) -> &str {
+    status(pod).and_then(|s| s.phase.as_deref()).unwrap_or_default()
+}
+
+/// Status, reason and message of a condition.
+fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {
+    let found = status(pod)?
+        .conditions
+        .as_ref()?
+        .iter()
+        .find(|c| c.type_ == kind)?;
+    Some((
+        found.status.as_str(),
+        found.reason.as_deref().unwrap_or_default(),
+        found.message.as_deref().unwrap_or_default(),
+    ))
+}

@@ -1,0 +1,313 @@
+/*!
+The status of an instance, from what is seen: phase and conditions as a whole,
+and the UIDs and the node that the agent relies on. Pure, like the plan.
+
+`status.filesystem` is the agent's. It is read here and never written.
+*/
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use stoppablecontainer_api::conditions::{CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, READY, reason};
+use stoppablecontainer_api::{FilesystemState, Phase, Placement, StoppableContainerInstanceStatus};
+
+use super::plan::{Observed, Slot};
+use super::pods::{Role, Trouble, leaving, node, ready, refused_by_kubelet, running, trouble};
+
+/// Whether something holds, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    holds: bool,
+    why: Trouble,
+}
+
+/// The status that `observed` deserves, next to the one it has. Equal to the present one when nothing changed.
+pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstanceStatus {
+    let old = observed.status();
+    let provider = provider_verdict(observed);
+    let filesystem = filesystem_verdict(observed);
+    let consumer = consumer_verdict(observed);
+    let phase = phase(observed, &provider, &filesystem);
+    let ready = ready_verdict(observed, phase, [&provider, &filesystem, &consumer]);
+    let generation = observed.instance.metadata.generation;
+    let verdicts = [
+        (READY, ready),
+        (PROVIDER_READY, provider),
+        (FILESYSTEM_READY, filesystem),
+        (CONSUMER_READY, consumer),
+    ];
+    StoppableContainerInstanceStatus {
+        phase: Some(phase),
+        node_name: old.node_name.clone().or_else(|| {
+            observed
+                .provider
+                .pod()
+                .and_then(|pod| node(pod))
+                .map(str::to_owned)
+        }),
+        observed_generation: generation,
+        provider_pod_uid: observed.provider.pod().and_then(|pod| pod.uid()),
+        consumer_pod_uid: observed.consumer.pod().and_then(|pod| pod.uid()),
+        placement: placement(observed, &old),
+        conditions: conditions(&old.conditions, verdicts, generation, now),
+        filesystem: old.filesystem,
+    }
+}
+
+/// Conditions from verdicts, as a whole: nothing of the old list stays but the time at which a status that is still
+/// the same began.
+pub fn conditions<const N: usize>(
+    old: &[Condition],
+    verdicts: [(&str, Verdict); N],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    verdicts
+        .into_iter()
+        .map(|(kind, verdict)| {
+            let status = if verdict.holds { "True" } else { "False" };
+            let since = old
+                .iter()
+                .find(|c| c.type_ == kind && c.status == status)
+                .map(|c| c.last_transition_time.clone());
+            Condition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                reason: condition_reason(&verdict.why.reason),
+                message: condition_message(verdict.why.message),
+                observed_generation: generation,
+                last_transition_time: since.unwrap_or(Time(now)),
+            }
+        })
+        .collect()
+}
+
+/// The API server takes `^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$` of at most 1,024 bytes; others' reasons may be
+/// anything.
+fn condition_reason(reason: &str) -> String {
+    let kept: String = reason
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .take(1024)
+        .collect();
+    if kept.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        kept
+    } else {
+        format!("Reason{kept}")
+    }
+}
+
+/// At most 32,768 characters.
+fn condition_message(message: String) -> String {
+    if message.len() <= 32_768 {
+        message
+    } else {
+        message.chars().take(8_000).collect()
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// It holds.
+    pub fn yes(reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            holds: true,
+            why: Trouble::new(reason, message),
+        }
+    }
+
+    /// It does not.
+    pub fn no(reason: &str, message: impl Into<String>) -> Self {
+        Self::because(Trouble::new(reason, message))
+    }
+
+    /// It does not, and somebody else has already said why.
+    pub fn because(why: Trouble) -> Self {
+        Self { holds: false, why }
+    }
+}
+
+// === Verdicts on an instance ===
+
+fn provider_verdict(observed: &Observed) -> Verdict {
+    let name = Role::Provider.pod_name(&observed.instance.name_any());
+    let pod = match &observed.provider {
+        Slot::Taken(whose) => return Verdict::no(reason::NAME_CONFLICT, whose.clone()),
+        Slot::Ours(pod) => Some(pod),
+        Slot::Free => None,
+    };
+    if observed.deleting() {
+        return Verdict::no(reason::DELETING, "the object is being deleted");
+    }
+    if let Some(pod) = observed.working_provider() {
+        let at = node(pod).unwrap_or_default();
+        return Verdict::yes(reason::AS_REQUESTED, format!("pod {name} runs on node {at}"));
+    }
+    if observed.node_gone {
+        let at = observed.status().node_name.unwrap_or_default();
+        return Verdict::no(
+            reason::NODE_GONE,
+            format!(
+                "node {at} holds the filesystem and does not exist (any more); the object goes on if it comes back, \
+                 else delete the object"
+            ),
+        );
+    }
+    match pod {
+        Some(pod) if leaving(pod) => Verdict::no(
+            reason::STARTING,
+            format!("pod {name} is going away and will be replaced"),
+        ),
+        Some(pod) => trouble(pod).map_or_else(
+            || Verdict::no(reason::STARTING, format!("pod {name} is starting")),
+            |why| Verdict::because(prefixed(&name, why)),
+        ),
+        None => observed.provider_hold.as_ref().map_or_else(
+            || Verdict::no(reason::STARTING, format!("pod {name} has still to be created")),
+            |hold| Verdict::because(prefixed(&name, hold.trouble.clone())),
+        ),
+    }
+}
+
+fn filesystem_verdict(observed: &Observed) -> Verdict {
+    let status = observed.status();
+    let at = status.node_name.clone().unwrap_or_default();
+    let Some(filesystem) = &status.filesystem else {
+        return Verdict::no(
+            reason::PREPARING,
+            "the node agent prepares it once the provider pod runs",
+        );
+    };
+    if filesystem.state == FilesystemState::Removed {
+        return Verdict::no(reason::DELETING, format!("the data was removed from node {at}"));
+    }
+    if observed.deleting() {
+        return Verdict::no(
+            reason::DELETING,
+            format!("waits for the node agent on node {at} to remove the data"),
+        );
+    }
+    if filesystem.state == FilesystemState::Failed {
+        let reason = filesystem.reason.as_deref().unwrap_or(reason::FILESYSTEM_FAILED);
+        let message = filesystem
+            .message
+            .clone()
+            .unwrap_or_else(|| "the node agent gave no reason".to_owned());
+        return Verdict::no(reason, message);
+    }
+    if observed.usable_filesystem().is_some() {
+        return Verdict::yes(reason::AS_REQUESTED, format!("kept on node {at}"));
+    }
+    if let Some(image) = status.ready_filesystem().and_then(|ready| ready.image.as_ref()) {
+        let user = observed.instance.spec.requested_user(image);
+        let user = if user.is_empty() { "root".to_owned() } else { user };
+        return Verdict::no(
+            reason::PREPARING,
+            format!("waits for the node agent on node {at} to look up user {user}"),
+        );
+    }
+    Verdict::no(
+        reason::PREPARING,
+        format!("waits for the node agent on node {at}"),
+    )
+}
+
+fn consumer_verdict(observed: &Observed) -> Verdict {
+    let name = observed.instance.name_any();
+    let wanted = observed.instance.spec.running && !observed.deleting();
+    match &observed.consumer {
+        // Only a start is in anybody's way.
+        Slot::Taken(whose) if wanted => Verdict::no(reason::NAME_CONFLICT, whose.clone()),
+        Slot::Ours(pod) if leaving(pod) => {
+            let then = if wanted { "; it will be started again" } else { "" };
+            Verdict::no(
+                reason::STOPPING,
+                format!("pod {name} is ending within its grace period{then}"),
+            )
+        }
+        Slot::Ours(_) if !wanted => {
+            Verdict::no(reason::STOPPING, format!("pod {name} is about to be deleted"))
+        }
+        Slot::Ours(pod) if ready(pod) => Verdict::yes(reason::AS_REQUESTED, format!("pod {name} is ready")),
+        Slot::Ours(pod) => Verdict::because(trouble(pod).unwrap_or_else(|| {
+            let how = if running(pod) {
+                "runs and is not ready yet"
+            } else {
+                "is starting"
+            };
+            Trouble::new(reason::STARTING, format!("pod {name} {how}"))
+        })),
+        Slot::Taken(_) | Slot::Free if !wanted => Verdict::no(reason::STOPPED, "running is false"),
+        _ => observed.consumer_hold.as_ref().map_or_else(
+            || Verdict::no(reason::STARTING, "waits for the provider pod and the filesystem"),
+            |hold| Verdict::because(hold.trouble.clone()),
+        ),
+    }
+}
+
+/// The phases exactly as the API reference has them.
+fn phase(observed: &Observed, provider: &Verdict, filesystem: &Verdict) -> Phase {
+    let consumer = observed.consumer.pod();
+    // What runs, runs, whatever happened to the provider since.
+    if consumer.is_some_and(|pod| running(pod) && !leaving(pod)) {
+        return Phase::Running;
+    }
+    let failed_filesystem = observed
+        .status()
+        .filesystem
+        .is_some_and(|f| f.state == FilesystemState::Failed);
+    let wants_taken_name = observed.instance.spec.running && matches!(observed.consumer, Slot::Taken(_));
+    let stuck = matches!(observed.provider, Slot::Taken(_))
+        || wants_taken_name
+        || failed_filesystem
+        || provider.why.reason == reason::NODE_GONE;
+    if stuck && !observed.deleting() {
+        return Phase::Failed;
+    }
+    if consumer.is_some_and(|pod| leaving(pod)) {
+        return Phase::ProviderReady;
+    }
+    match (provider.holds && filesystem.holds, consumer) {
+        (true, None) if !observed.instance.spec.running => Phase::Stopped,
+        (true, _) => Phase::ProviderReady,
+        (false, _) => Phase::Pending,
+    }
+}
+
+/// Ready is what was asked for: a ready consumer, or none and everything in place for the next start. Otherwise the
+/// first thing in the way says why.
+fn ready_verdict(observed: &Observed, phase: Phase, parts: [&Verdict; 3]) -> Verdict {
+    let [.., consumer] = parts;
+    if observed.deleting() {
+        return Verdict::no(reason::DELETING, "the object is being deleted");
+    }
+    if phase == Phase::Stopped {
+        return Verdict::yes(reason::STOPPED, "stopped as asked; the filesystem is kept");
+    }
+    if phase == Phase::Running {
+        return consumer.clone();
+    }
+    parts
+        .into_iter()
+        .find(|part| !part.holds)
+        .cloned()
+        .unwrap_or_else(|| consumer.clone())
+}
+
+/// Through the scheduler after a refusal by the kubelet, until a consumer ran or the user stopped it.
+fn placement(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<Placement> {
+    match observed.consumer.pod() {
+        Some(pod) if refused_by_kubelet(pod) => Some(Placement::Scheduler),
+        Some(pod) if running(pod) => None,
+        None if !observed.instance.spec.running => None,
+        _ => old.placement,
+    }
+}
+
+fn prefixed(pod: &str, why: Trouble) -> Trouble {
+    Trouble {
+        message: format!("pod {pod}: {}", why.message),
+        reason: why.reason,
+    }
+}
