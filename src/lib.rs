@@ -1,1 +1,18 @@
-//! The StoppableContainer operator.
+/*!
+The StoppableContainer operator: the admission webhook, which every replica
+serves, and the reconcilers, which the leader runs. See `docs/ARCHITECTURE.md`.
+*/
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod args;
+pub mod config;
+pub mod lease;
+pub mod metrics;
+pub mod operator;
+pub mod reconcile;
+pub mod rewrite;
+pub mod runtime;
+pub mod telemetry;
+pub mod webhook;

@@ -1,2 +1,29 @@
-//! The operator binary.
-fn main() {}
+//! The operator binary: everything is in the library.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use stoppablecontainer::{args::Args, config::Config, operator, telemetry};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match start(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Logging may be what failed.
+            eprintln!("operator: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn start(args: Args) -> anyhow::Result<()> {
+    telemetry::init(&args.log, args.log_format).context("--log")?;
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        anyhow::bail!("another TLS provider is installed");
+    }
+    let config = Config::try_from(args)?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), webhook = %config.webhook_address, "starting");
+    operator::run(config).await.map_err(Into::into)
+}

@@ -1,0 +1,89 @@
+//! What can be typed: flags, each with an environment variable to fall back on.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Parser;
+use stoppablecontainer_api::DEFAULT_HOST_PATH_PREFIX;
+use webhook_certs::parse_duration;
+
+use crate::telemetry::LogFormat;
+
+/// The StoppableContainer operator: admission webhook and, on the leader, controllers.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "operator", version, about)]
+pub struct Args {
+    /// Where the webhook listens (TLS).
+    #[arg(long, env = "WEBHOOK_ADDRESS", default_value = "0.0.0.0:8443")]
+    pub webhook_address: SocketAddr,
+    /// Where /livez, /readyz and /metrics are served (plain HTTP).
+    #[arg(long, env = "ADMIN_ADDRESS", default_value = "0.0.0.0:8080")]
+    pub admin_address: SocketAddr,
+    /// Image of the wrapper in consumer pods, by tag.
+    #[arg(long, env = "WRAPPER_IMAGE")]
+    pub wrapper_image: String,
+    /// Name of the Secret, in the users' namespaces, that pulls the wrapper image.
+    #[arg(long, env = "WRAPPER_PULL_SECRET")]
+    pub wrapper_pull_secret: Option<String>,
+    /// Directory that spec.hostPathPrefix may name; more than one with commas or by repetition.
+    #[arg(long = "allowed-prefix", env = "ALLOWED_PREFIXES", value_delimiter = ',', default_value = DEFAULT_HOST_PATH_PREFIX)]
+    pub allowed_prefixes: Vec<String>,
+    /// Namespace of this pod.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub namespace: String,
+    /// Name of this pod: who holds the lease.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: String,
+    /// Name of this pod's service account, the only one that may create consumer pods.
+    #[arg(long, env = "SERVICE_ACCOUNT")]
+    pub service_account: String,
+    /// Name of the Secret with the webhook's certificate authority.
+    #[arg(
+        long,
+        env = "CERTIFICATE_SECRET",
+        default_value = "stoppablecontainer-webhook-certs"
+    )]
+    pub certificate_secret: String,
+    /// Life of the certificate authority, such as 365d.
+    #[arg(long, env = "CERTIFICATE_AUTHORITY_LIFETIME", default_value = "365d", value_parser = parse_duration)]
+    pub certificate_authority_lifetime: Duration,
+    /// Life of a serving certificate, such as 24h.
+    #[arg(long, env = "CERTIFICATE_LIFETIME", default_value = "24h", value_parser = parse_duration)]
+    pub certificate_lifetime: Duration,
+    /// How long old and new certificate authority are published together, before and after the change.
+    #[arg(long, env = "CERTIFICATE_OVERLAP", default_value = "1h", value_parser = parse_duration)]
+    pub certificate_overlap: Duration,
+    /// Name of the Service in front of the webhook.
+    #[arg(long, env = "WEBHOOK_SERVICE", default_value = "stoppablecontainer-webhook")]
+    pub service: String,
+    /// Name of the MutatingWebhookConfiguration.
+    #[arg(
+        long,
+        env = "MUTATING_WEBHOOK_CONFIGURATION",
+        default_value = "stoppablecontainer"
+    )]
+    pub mutating_webhook_configuration: String,
+    /// Name of the ValidatingWebhookConfiguration.
+    #[arg(
+        long,
+        env = "VALIDATING_WEBHOOK_CONFIGURATION",
+        default_value = "stoppablecontainer"
+    )]
+    pub validating_webhook_configuration: String,
+    /// Name of the Lease for leadership.
+    #[arg(
+        long,
+        env = "LEADER_ELECTION_LEASE",
+        default_value = "stoppablecontainer-controller"
+    )]
+    pub leader_election_lease: String,
+    /// Seconds from SIGTERM to the end of the last connection.
+    #[arg(long, env = "DRAIN_SECONDS", default_value_t = 25)]
+    pub drain_seconds: u64,
+    /// What is logged, such as info or info,stoppablecontainer=debug.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub log: String,
+    /// How log lines look.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+}

@@ -1,0 +1,83 @@
+//! The parts of the operator, put together: what runs, what waits for what.
+
+use std::io;
+
+use kube::Client;
+
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::runtime::{Runtime, RuntimeError};
+use crate::webhook::server::Server;
+use crate::webhook::{Caches, Watches, Webhook};
+use crate::{admin, reconcile};
+
+/// Why the operator could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// There is no way to the API server.
+    #[error("no way to reach the API server; outside a cluster KUBECONFIG must name one")]
+    Client(#[source] kube::Error),
+    /// The webhook's address is taken.
+    #[error("cannot listen on {0}")]
+    Listen(std::net::SocketAddr, #[source] io::Error),
+    /// See [`RuntimeError`].
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+}
+
+/// Runs until the process is asked to end.
+///
+/// # Errors
+/// See [`OperatorError`].
+pub async fn run(config: Config) -> Result<(), OperatorError> {
+    let client = Client::try_default().await.map_err(OperatorError::Client)?;
+    let mut runtime = Runtime::default();
+    let metrics = Metrics::default();
+    let readiness = runtime.readiness();
+
+    let (caches, writers) = Caches::new();
+    runtime.spawn_endless("caches", Watches::new(client.clone(), writers).run());
+    let synced = readiness.wait_for("caches");
+    let filling = caches.clone();
+    runtime.spawn_endless("cache sync", async move {
+        if filling.synced().await {
+            synced.ready();
+            std::future::pending::<()>().await;
+        }
+    });
+
+    let keeper = webhook_certs::Keeper::new(client.clone(), config.certificates);
+    let mut status = keeper.status();
+    let resolver = keeper.resolver();
+    let trusted = readiness.wait_for("certificate");
+    runtime.spawn_endless("certificates", keeper.run());
+    runtime.spawn_endless("certificate readiness", async move {
+        if status.wait_for(|status| status.is_ready()).await.is_ok() {
+            trusted.ready();
+            std::future::pending::<()>().await;
+        }
+    });
+
+    let webhook = Webhook::new(config.settings, caches, metrics.admission()).router();
+    let server = Server::bind(config.webhook_address, resolver, webhook, config.drain);
+    let server = server
+        .await
+        .map_err(|error| OperatorError::Listen(config.webhook_address, error))?;
+    runtime.spawn("webhook", server.run(runtime.shutdown()));
+
+    runtime.spawn(
+        "controllers",
+        reconcile::run(client, config.reconcile, runtime.shutdown()),
+    );
+
+    // Probes are answered to the end, so the admin server is not among the tasks that are waited for.
+    let admin = admin::router(readiness, metrics, runtime.shutdown());
+    let admin = admin::serve(config.admin_address, admin);
+    tokio::select! {
+        ended = runtime.run() => Ok(ended?),
+        ended = admin => Err(ended.err().map_or(
+            RuntimeError::Ended("admin server").into(),
+            |error| OperatorError::Listen(config.admin_address, error),
+        )),
+    }
+}

@@ -1,0 +1,69 @@
+/*!
+Who the main container runs as. A runtime takes user and groups from the
+image's config and its `/etc/passwd`; the wrapper image has neither, so what the
+node agent resolved in the kept filesystem is written out as numbers.
+*/
+
+use k8s_openapi::api::core::v1::{Container, PodSecurityContext, PodSpec};
+use stoppablecontainer_api::Identity;
+
+use super::Denial;
+
+/// Value of `supplementalGroupsPolicy` with which groups of the image do not count.
+const STRICT: &str = "Strict";
+
+/// Sets user and group where neither the container nor the pod does, and holds the result against `runAsNonRoot` as
+/// the kubelet would.
+pub(super) fn set(
+    container: &mut Container,
+    pod: &PodSecurityContext,
+    identity: &Identity,
+    image_user: &str,
+    path: &str,
+) -> Result<(), Denial> {
+    let own = container.security_context.clone().unwrap_or_default();
+    let asked = own.run_as_user.or(pod.run_as_user);
+    let uid = asked.unwrap_or(identity.uid);
+    if uid == 0 && own.run_as_non_root.or(pod.run_as_non_root) == Some(true) {
+        // An earlier rewrite may have written the image's 0 down, so ask what the agent resolved.
+        return Err(if identity.uid == 0 && identity.user == image_user {
+            Denial::RunsAsRootByImage {
+                container: path.to_owned(),
+                user: image_user.to_owned(),
+            }
+        } else {
+            Denial::RunsAsRootByTemplate(path.to_owned())
+        });
+    }
+    let context = container.security_context.get_or_insert_default();
+    if asked.is_none() {
+        context.run_as_user = Some(uid);
+    }
+    // Of a user whom another webhook has put in, the agent knows no group.
+    if context.run_as_group.or(pod.run_as_group).is_none() && uid == identity.uid {
+        context.run_as_group = Some(identity.gid);
+    }
+    Ok(())
+}
+
+/// Adds the user's groups of the image to the pod's.
+pub(super) fn add_groups(spec: &mut PodSpec, identity: &Identity) {
+    let strict = spec
+        .security_context
+        .as_ref()
+        .and_then(|c| c.supplemental_groups_policy.as_deref())
+        == Some(STRICT);
+    if strict || identity.supplemental_groups.is_empty() {
+        return;
+    }
+    let groups = spec
+        .security_context
+        .get_or_insert_default()
+        .supplemental_groups
+        .get_or_insert_default();
+    for group in &identity.supplemental_groups {
+        if !groups.contains(group) {
+            groups.push(*group);
+        }
+    }
+}

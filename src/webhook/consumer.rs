@@ -1,0 +1,109 @@
+/*!
+The mutating half for consumer pods: facts for the rewrite, and its result as a
+patch.
+*/
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+use stoppablecontainer_api::Placement;
+
+use super::facts::{Found, NotFound};
+use super::{Caches, Request, Settings, Verdict, patch};
+use crate::rewrite::{Denial, Facts, Rewritten, rewrite};
+use crate::webhook::review::Operation;
+
+/// Why a consumer pod is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error(
+        "labels say that this is a consumer pod of StoppableContainer, which only {controller} may create, not {user}"
+    )]
+    Creator { controller: String, user: String },
+    #[error("not a Pod that can be read: {0}")]
+    Unreadable(String),
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    #[error(transparent)]
+    Denied(#[from] Denial),
+}
+
+/// Answers `/mutate`.
+pub(super) async fn mutate(settings: &Settings, caches: &Caches, request: &Request) -> Verdict {
+    if !request.is_about("", "Pod") || request.operation != Operation::Create {
+        return Verdict::allow();
+    }
+    match rewritten(settings, caches, request, |_, _| None).await {
+        Ok((pod, Rewritten { pod: new, warnings })) => {
+            match (serde_json::to_value(&pod), serde_json::to_value(&new)) {
+                (Ok(old), Ok(new)) => Verdict::patch(patch::between(&old, &new)).with_warnings(warnings),
+                (Err(error), _) | (_, Err(error)) => Refusal::Unreadable(error.to_string()).into_verdict(),
+            }
+        }
+        Err(refusal) => refusal.into_verdict(),
+    }
+}
+
+/// The pod of the request and what the rewrite makes of it. `placement` may fix how it gets to its node, given the pod
+/// and the node that holds the filesystem.
+pub(super) async fn rewritten(
+    settings: &Settings,
+    caches: &Caches,
+    request: &Request,
+    placement: impl Fn(&Pod, &str) -> Option<Placement>,
+) -> Result<(Pod, Rewritten), Refusal> {
+    if request.user_info.username != settings.controller {
+        let (controller, user) = (settings.controller.clone(), request.user_info.username.clone());
+        return Err(Refusal::Creator { controller, user });
+    }
+    let pod = read(&request.object)?;
+    let attempt = || {
+        let Found {
+            instance,
+            node,
+            scheduler_claims,
+        } = caches.find(&pod, &request.namespace)?;
+        let home = instance
+            .status
+            .as_ref()
+            .and_then(|s| s.node_name.as_deref())
+            .unwrap_or_default();
+        let facts = Facts {
+            wrapper: &settings.wrapper,
+            instance: &instance,
+            node: node.as_deref(),
+            scheduler_claims: &scheduler_claims,
+            placement: placement(&pod, home),
+        };
+        Ok(rewrite(&pod, &facts)?)
+    };
+    let answer: Result<Rewritten, Refusal> = caches
+        .decide(attempt, |r| !r.as_ref().is_err_and(Refusal::passes))
+        .await;
+    Ok((pod, answer?))
+}
+
+fn read(object: &Value) -> Result<Pod, Refusal> {
+    serde_json::from_value(object.clone()).map_err(|error| Refusal::Unreadable(error.to_string()))
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// Whether the next change of an instance may turn it into a yes: the cache may be behind the controller's.
+    fn passes(&self) -> bool {
+        match self {
+            Self::NotFound(NotFound::NoInstance(_)) => true,
+            Self::Denied(denial) => denial.passes(),
+            Self::NotFound(_) | Self::Creator { .. } | Self::Unreadable(_) => false,
+        }
+    }
+
+    pub(super) fn into_verdict(self) -> Verdict {
+        let message = self.to_string();
+        match self {
+            Self::Creator { .. } => Verdict::forbidden(message),
+            refusal if refusal.passes() => Verdict::not_yet(message),
+            _ => Verdict::invalid(message),
+        }
+    }
+}

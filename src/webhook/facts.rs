@@ -1,0 +1,272 @@
+/*!
+What the decisions on consumer pods are made from: instances, nodes and
+PersistentVolumeClaims, kept in memory by watches. Whoever needs something that
+has not arrived yet waits for the next change, for a bounded time; nobody asks
+the API server while a review waits.
+*/
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt, TryStreamExt, pin_mut};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use stoppablecontainer_api::StoppableContainerInstance;
+use tokio::sync::watch;
+
+/// How long a decision waits for an instance to arrive in the cache: the controller creates the pod as soon as *it* has
+/// seen the instance ready, and the watch of this replica may be behind. Well below the webhook's `timeoutSeconds`.
+const WAIT: Duration = Duration::from_secs(1);
+
+/// What [`crate::rewrite`] reads, as of now.
+#[derive(Clone)]
+pub struct Caches {
+    instances: Store<StoppableContainerInstance>,
+    nodes: Store<Node>,
+    claims: Store<PersistentVolumeClaim>,
+    changed: watch::Receiver<()>,
+}
+
+/// The writing ends of [`Caches`]; each belongs to one watch.
+pub struct CacheWriters {
+    /// Instances of all namespaces.
+    pub instances: Writer<StoppableContainerInstance>,
+    /// All nodes.
+    pub nodes: Writer<Node>,
+    /// Claims of all namespaces.
+    pub claims: Writer<PersistentVolumeClaim>,
+    /// Sent after every change of an instance.
+    pub changed: watch::Sender<()>,
+}
+
+/// The watches that fill [`Caches`].
+pub struct Watches {
+    client: Client,
+    writers: CacheWriters,
+}
+
+/// What a pod's references name in the cluster.
+pub(super) struct Found {
+    pub(super) instance: Arc<StoppableContainerInstance>,
+    pub(super) node: Option<Arc<Node>>,
+    pub(super) scheduler_claims: BTreeSet<String>,
+}
+
+/// Why a pod has no instance.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotFound {
+    #[error(
+        "metadata.ownerReferences: a consumer pod is controlled by a StoppableContainerInstance, and created by the controller alone"
+    )]
+    NoOwner,
+    #[error(
+        "metadata.ownerReferences: there is no StoppableContainerInstance {0} with this UID in the namespace, or its \
+         creation is not known to the webhook yet"
+    )]
+    NoInstance(String),
+    #[error("metadata.name: the consumer pod of StoppableContainerInstance {0} has the instance's name")]
+    WrongName(String),
+}
+
+// === impl Caches ===
+
+impl Caches {
+    /// Empty caches and their writing ends.
+    pub fn new() -> (Self, CacheWriters) {
+        let (changed, receiver) = watch::channel(());
+        let writers = CacheWriters {
+            instances: Writer::default(),
+            nodes: Writer::default(),
+            claims: Writer::default(),
+            changed,
+        };
+        let caches = Self {
+            instances: writers.instances.as_reader(),
+            nodes: writers.nodes.as_reader(),
+            claims: writers.claims.as_reader(),
+            changed: receiver,
+        };
+        (caches, writers)
+    }
+
+    /// Returns once every cache has been filled for the first time, or `false` if that will not happen any more.
+    pub async fn synced(&self) -> bool {
+        let all = futures::join!(
+            self.instances.wait_until_ready(),
+            self.nodes.wait_until_ready(),
+            self.claims.wait_until_ready()
+        );
+        matches!(all, (Ok(()), Ok(()), Ok(())))
+    }
+
+    /// Makes a decision that may need facts which are still on their way: `decide` runs at once, and again after every
+    /// change of an instance, until it has an answer that `is_final` or [`WAIT`] is over. The last answer counts.
+    pub(super) async fn decide<T>(&self, mut decide: impl FnMut() -> T, is_final: impl Fn(&T) -> bool) -> T {
+        let mut changed = self.changed.clone();
+        let deadline = tokio::time::Instant::now() + WAIT;
+        loop {
+            changed.mark_unchanged();
+            let answer = decide();
+            if is_final(&answer) {
+                return answer;
+            }
+            match tokio::time::timeout_at(deadline, changed.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return answer,
+            }
+        }
+    }
+
+    /// What the pod refers to. The owner reference decides, and it is the controller who writes it; labels do not count
+    /// (invariant I8).
+    pub(super) fn find(&self, pod: &Pod, namespace: &str) -> Result<Found, NotFound> {
+        let owner = controller(pod).ok_or(NotFound::NoOwner)?;
+        let reference = ObjectRef::new(&owner.name).within(namespace);
+        let instance = self
+            .instances
+            .get(&reference)
+            .filter(|i| i.uid().as_ref() == Some(&owner.uid));
+        let instance = instance.ok_or_else(|| NotFound::NoInstance(owner.name.clone()))?;
+        if pod.name_any() != owner.name {
+            return Err(NotFound::WrongName(owner.name.clone()));
+        }
+        let node = instance.status.as_ref().and_then(|s| s.node_name.as_deref());
+        let node = node.and_then(|name| self.nodes.get(&ObjectRef::new(name)));
+        Ok(Found {
+            scheduler_claims: self.scheduler_claims(pod, namespace),
+            instance,
+            node,
+        })
+    }
+
+    fn scheduler_claims(&self, pod: &Pod, namespace: &str) -> BTreeSet<String> {
+        let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+        let names = volumes
+            .filter_map(|v| v.persistent_volume_claim.as_ref())
+            .map(|c| &c.claim_name);
+        let needs = |name: &&String| {
+            let claim = self.claims.get(&ObjectRef::new(name).within(namespace));
+            claim.is_none_or(|claim| needs_scheduler(&claim))
+        };
+        names.filter(needs).cloned().collect()
+    }
+}
+
+/// The owner reference of the pod's controller, if that is an instance.
+fn controller(pod: &Pod) -> Option<&OwnerReference> {
+    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+    let owner = owners.iter().find(|o| o.controller == Some(true))?;
+    let is_instance = owner.kind == StoppableContainerInstance::kind(&())
+        && owner.api_version == StoppableContainerInstance::api_version(&());
+    is_instance.then_some(owner)
+}
+
+/// A claim waits for its first consumer until the scheduler has chosen a node, and only the scheduler keeps a second pod
+/// from a ReadWriteOncePod claim.
+fn needs_scheduler(claim: &PersistentVolumeClaim) -> bool {
+    let bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
+    let modes = claim
+        .spec
+        .as_ref()
+        .and_then(|s| s.access_modes.as_deref())
+        .unwrap_or_default();
+    !bound || modes.iter().any(|mode| mode == "ReadWriteOncePod")
+}
+
+// === impl Watches ===
+
+impl Watches {
+    /// Watches that write to `writers`.
+    pub fn new(client: Client, writers: CacheWriters) -> Self {
+        Self { client, writers }
+    }
+
+    /// Keeps the caches up to date. Lost connections are made again with back-off; ends only with the process.
+    pub async fn run(self) {
+        let Self {
+            client,
+            writers:
+                CacheWriters {
+                    instances,
+                    nodes,
+                    claims,
+                    changed,
+                },
+        } = self;
+        let instances = fill(instances, watch_all(Api::all(client.clone())), || {
+            changed.send_replace(())
+        });
+        // A node's status has its list of images, which can be longer than all the rest.
+        let nodes = fill(
+            nodes,
+            watch_all(Api::<Node>::all(client.clone())).modify(|n| n.status = None),
+            || (),
+        );
+        let claims = fill(claims, watch_all(Api::all(client)), || ());
+        futures::join!(instances, nodes, claims);
+    }
+}
+
+/// All objects of a kind, but for those that do not fit its type: one that was stored before a rule existed must not
+/// stop the watch for all others.
+fn watch_all<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let (client, plural) = (api.into_client(), K::plural(&()).into_owned());
+    watcher(
+        Api::<DeserializeGuard<K>>::all(client),
+        watcher::Config::default().any_semantic(),
+    )
+    .default_backoff()
+    .try_filter_map(move |event| std::future::ready(Ok(readable(event, &plural))))
+    .modify(|object| object.managed_fields_mut().clear())
+}
+
+fn readable<K>(event: watcher::Event<DeserializeGuard<K>>, plural: &str) -> Option<watcher::Event<K>> {
+    let read = |guard: DeserializeGuard<K>| {
+        guard
+            .0
+            .inspect_err(|error| {
+                let (namespace, name) = (&error.metadata.namespace, &error.metadata.name);
+                tracing::warn!(plural, ?namespace, ?name, %error, "an object does not fit its type and is not seen");
+            })
+            .ok()
+    };
+    Some(match event {
+        watcher::Event::Apply(object) => watcher::Event::Apply(read(object)?),
+        watcher::Event::Delete(object) => watcher::Event::Delete(read(object)?),
+        watcher::Event::InitApply(object) => watcher::Event::InitApply(read(object)?),
+        watcher::Event::Init => watcher::Event::Init,
+        watcher::Event::InitDone => watcher::Event::InitDone,
+    })
+}
+
+async fn fill<K, R>(
+    mut writer: Writer<K>,
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
+    notify: impl Fn() -> R,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + 'static,
+{
+    pin_mut!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                writer.apply_watcher_event(&event);
+                notify();
+            }
+            Err(error) => {
+                tracing::warn!(plural = &*K::plural(&()), %error, "a watch failed and starts again")
+            }
+        }
+    }
+}

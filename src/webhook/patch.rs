@@ -1,0 +1,150 @@
+/*!
+The difference of two JSON values as a JSON patch that adds and replaces as
+little as it can.
+
+A plain positional diff of two lists turns one element put in front into a
+change of every element; fields that our types do not know would then end up in
+other elements. Here elements are matched by what names them, so an insertion is
+one `add`, and fields that nobody mentions are left alone.
+*/
+
+use json_patch::jsonptr::PointerBuf;
+use json_patch::{AddOperation, Patch, PatchOperation, RemoveOperation, ReplaceOperation};
+use serde_json::Value;
+
+/// The patch that makes `new` of `old`.
+///
+/// # Guarantees
+/// Applied to `old` it gives `new`. Applied to a value that has more fields in its objects than `old`, it keeps them,
+/// but in a list that has lost elements or whose elements cannot be matched, which is replaced as a whole.
+pub fn between(old: &Value, new: &Value) -> Patch {
+    let mut operations = Vec::new();
+    compare(&PointerBuf::new(), old, new, &mut operations);
+    Patch(operations)
+}
+
+fn compare(path: &PointerBuf, old: &Value, new: &Value, operations: &mut Vec<PatchOperation>) {
+    match (old, new) {
+        _ if old == new => {}
+        (Value::Object(old), Value::Object(new)) => {
+            for key in old.keys().filter(|key| !new.contains_key(*key)) {
+                operations.push(PatchOperation::Remove(RemoveOperation {
+                    path: path.with_trailing_token(key),
+                }));
+            }
+            for (key, value) in new {
+                let path = path.with_trailing_token(key);
+                match old.get(key) {
+                    Some(old) => compare(&path, old, value, operations),
+                    None => operations.push(PatchOperation::Add(AddOperation {
+                        path,
+                        value: value.clone(),
+                    })),
+                }
+            }
+        }
+        (Value::Array(old), Value::Array(new)) => match matched(old, new) {
+            Some(matches) => {
+                // In order: when an index is reached, everything before it is already as it must be.
+                for (at, (value, old)) in new.iter().zip(matches).enumerate() {
+                    let path = path.with_trailing_token(at);
+                    match old {
+                        Some(old) => compare(&path, old, value, operations),
+                        None => operations.push(PatchOperation::Add(AddOperation {
+                            path,
+                            value: value.clone(),
+                        })),
+                    }
+                }
+            }
+            None => operations.push(replace(path, &Value::Array(new.clone()))),
+        },
+        _ => operations.push(replace(path, new)),
+    }
+}
+
+fn replace(path: &PointerBuf, value: &Value) -> PatchOperation {
+    PatchOperation::Replace(ReplaceOperation {
+        path: path.clone(),
+        value: value.clone(),
+    })
+}
+
+/// For each element of `new` the element of `old` that it continues, all of `old` in order; `None` if there is no such
+/// assignment, or if the elements have no names.
+fn matched<'a>(old: &'a [Value], new: &[Value]) -> Option<Vec<Option<&'a Value>>> {
+    if !old.iter().chain(new).all(Value::is_object) {
+        return None;
+    }
+    if old.len() == new.len() {
+        return Some(old.iter().map(Some).collect());
+    }
+    // From the back, because what is put in front is new, and what is appended has a name of its own.
+    let mut rest = old.iter().rev().peekable();
+    let mut matches: Vec<_> = new
+        .iter()
+        .rev()
+        .map(|value| rest.next_if(|old| name(old) == name(value)))
+        .collect();
+    matches.reverse();
+    rest.next().is_none().then_some(matches)
+}
+
+/// What tells an element of a list in a pod from its neighbours.
+fn name(element: &Value) -> Option<&Value> {
+    ["mountPath", "devicePath", "name"]
+        .iter()
+        .find_map(|key| element.get(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn applied(patch: &Patch, to: &Value) -> Value {
+        let mut value = to.clone();
+        json_patch::patch(&mut value, patch).unwrap();
+        value
+    }
+
+    #[test]
+    fn an_element_in_front_is_one_add_and_unknown_fields_stay_where_they_are() {
+        let old = json!({ "env": [{ "name": "A", "value": "1" }] });
+        let new = json!({ "env": [{ "name": "IMAGE", "value": "0" }, { "name": "A", "value": "2" }] });
+        let patch = between(&old, &new);
+        assert_eq!(patch.0.len(), 2);
+        let actual = json!({ "env": [{ "name": "A", "value": "1", "unknown": true }] });
+        let expected = json!({ "env": [{ "name": "IMAGE", "value": "0" }, { "name": "A", "value": "2", "unknown": true }] });
+        assert_eq!(applied(&patch, &actual), expected);
+    }
+
+    #[test]
+    fn keys_with_slashes_and_tildes_are_escaped() {
+        let (old, new) = (json!({ "labels": {} }), json!({ "labels": { "a/b~c": "d" } }));
+        assert_eq!(applied(&between(&old, &new), &old), new);
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(json!(null)),
+            any::<bool>().prop_map(Value::from),
+            "[a-c]{1,2}".prop_map(Value::from)
+        ];
+        leaf.prop_recursive(4, 40, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::hash_map("(name|[a-c])", inner, 0..5)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn h21_a_patch_applies_and_gives_the_new_value(old in value(), new in value()) {
+            prop_assert_eq!(applied(&between(&old, &new), &old), new);
+        }
+    }
+}

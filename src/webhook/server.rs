@@ -1,0 +1,211 @@
+/*!
+TLS in front of a router: HTTP/1.1 and HTTP/2, with a bound on everything that a
+client can drag out, and an end that no request notices.
+
+At shutdown connections are told to end (`Connection: close`, GOAWAY) while new
+ones are still taken for a while, because the cluster goes on sending them until
+every node has heard that this replica is leaving.
+*/
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use rustls::ServerConfig;
+use rustls::server::ResolvesServerCert;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// A handshake is two round trips; an API server gives the whole call three seconds.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the head of a request may take, and how long an HTTP/1 connection may be idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often, and how patiently, an HTTP/2 peer is asked whether it is still there.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections at a time. API servers use one or two each; the rest is room for strangers to waste.
+const CONNECTIONS: usize = 512;
+/// Requests at a time on one HTTP/2 connection.
+const STREAMS: u32 = 250;
+/// How long new connections are taken after shutdown began.
+const LINGER: Duration = Duration::from_secs(5);
+/// Pause after accept failed, for want of descriptors for example.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A TLS server for one router.
+pub struct Server {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    router: Router,
+    drain: Duration,
+    linger: Duration,
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Listens on `address`; connections wait until [`Server::run`]. `drain` is the time from shutdown to the end of the
+    /// last connection.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn bind(
+        address: SocketAddr,
+        certificates: Arc<dyn ResolvesServerCert>,
+        router: Router,
+        drain: Duration,
+    ) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let mut config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_cert_resolver(certificates);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Ok(Self {
+            listener,
+            acceptor,
+            router,
+            drain,
+            linger: LINGER.min(drain),
+        })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// As `TcpListener::local_addr`.
+    pub fn local_address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Takes new connections for this long after shutdown began, instead of five seconds.
+    #[must_use]
+    pub fn with_linger(self, linger: Duration) -> Self {
+        Self { linger, ..self }
+    }
+
+    /// Serves until `shutdown` and then until every connection has ended, but no longer than the drain time.
+    ///
+    /// # Errors
+    /// None; the type is that of a watched task.
+    pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut connections = JoinSet::new();
+        let mut last_call = pin!(async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(self.linger).await;
+        });
+        loop {
+            tokio::select! {
+                () = &mut last_call => break,
+                Some(_) = connections.join_next() => {}
+                (permit, accepted) = async { (permits.clone().acquire_owned().await, self.listener.accept().await) } => {
+                    match accepted {
+                        Ok((stream, peer)) => {
+                            let connection = serve(stream, self.acceptor.clone(), self.router.clone(), shutdown.clone());
+                            connections.spawn(async move {
+                                if let Err(error) = connection.await {
+                                    tracing::debug!(%peer, %error, "a connection ended early");
+                                }
+                                drop(permit);
+                            });
+                        }
+                        Err(error) => {
+                            tracing::warn!(%error, "cannot accept connections");
+                            tokio::time::sleep(ACCEPT_PAUSE).await;
+                        }
+                    }
+                }
+            }
+        }
+        drop(self.listener);
+        let all = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.drain.saturating_sub(self.linger), all)
+            .await
+            .is_err()
+        {
+            tracing::warn!("connections were cut at the end of the drain time");
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ConnectionError {
+    #[error("no TLS handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    Slow,
+    #[error("TLS handshake: {0}")]
+    Handshake(#[source] io::Error),
+    #[error("HTTP: {0}")]
+    Http(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+async fn serve(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    router: Router,
+    shutdown: CancellationToken,
+) -> Result<(), ConnectionError> {
+    // Small answers must not wait for more to send; without this they only come later.
+    let _ = stream.set_nodelay(true);
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+    let stream = handshake
+        .await
+        .map_err(|_| ConnectionError::Slow)?
+        .map_err(ConnectionError::Handshake)?;
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .max_concurrent_streams(STREAMS);
+    // The handshake has said which it is; guessing from the first bytes could not be ended gracefully.
+    let builder = if is_http2 {
+        builder.http2_only()
+    } else {
+        builder.http1_only()
+    };
+
+    let used = CancellationToken::new();
+    let mark = used.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        mark.cancel();
+        let router = router.clone();
+        async move {
+            let response = router.oneshot(request.map(Body::new)).await;
+            response.map_err(|never: Infallible| match never {})
+        }
+    });
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    // A connection that was opened while we are leaving gets its first request answered.
+    let leaving = async {
+        shutdown.cancelled().await;
+        used.cancelled().await;
+    };
+    tokio::select! {
+        result = connection.as_mut() => return result.map_err(ConnectionError::Http),
+        () = leaving => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await.map_err(ConnectionError::Http)
+}

@@ -1,0 +1,356 @@
+/*!
+Watches the Secret and the two webhook configurations, and puts right whatever
+is not as it must be: the only part of this crate that talks to the API server.
+
+Any number of replicas may do this at once, and the chart's job with them. Every
+write of the Secret carries the resource version that was read, so of two only
+one succeeds and the other sees its result.
+*/
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures::stream::{self, BoxStream, StreamExt};
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::authority::AuthorityError;
+use crate::leaf::{Leaf, LeafError};
+use crate::lifetimes::Lifetimes;
+use crate::material::{Material, Step};
+use crate::publish::{self, Webhooks};
+use crate::resolver::Resolver;
+use crate::secret;
+
+/// How often the wall clock is looked at. A timer until the renewal would stand still while a machine sleeps.
+const CLOCK_CHECK: Duration = Duration::from_secs(10);
+
+/// Who wrote `caBundle`, in `managedFields`.
+const FIELD_MANAGER: &str = "stoppablecontainer-webhook-certs";
+
+/// Where things are and how long they live.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Namespace of Secret and Service.
+    pub namespace: String,
+    /// Name of the Secret.
+    pub secret: String,
+    /// Name of the Service in front of the webhook.
+    pub service: String,
+    /// Name of the `MutatingWebhookConfiguration`.
+    pub mutating: String,
+    /// Name of the `ValidatingWebhookConfiguration`.
+    pub validating: String,
+    /// Lives of the certificates.
+    pub lifetimes: Lifetimes,
+    /// The wall clock.
+    pub clock: fn() -> SystemTime,
+}
+
+/// How far things are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// There is a valid serving certificate.
+    pub certificate: bool,
+    /// Both configurations exist and trust the authority that signed it.
+    pub published: bool,
+}
+
+/// Keeps authority, serving certificate and `caBundle` in order.
+pub struct Keeper {
+    client: Client,
+    options: Options,
+    resolver: Arc<Resolver>,
+    status: watch::Sender<Status>,
+}
+
+/// What the watches have seen.
+#[derive(Default)]
+struct Seen {
+    /// Whether `secret` says anything yet.
+    secret_is_known: bool,
+    secret: Option<Secret>,
+    mutating: Option<MutatingWebhookConfiguration>,
+    validating: Option<ValidatingWebhookConfiguration>,
+}
+
+enum Event {
+    Secret(Option<Secret>),
+    Mutating(Option<MutatingWebhookConfiguration>),
+    Validating(Option<ValidatingWebhookConfiguration>),
+    Failed(watcher::Error),
+    Clock,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum PassError {
+    #[error("cannot write Secret {0}: {1}")]
+    Secret(String, #[source] kube::Error),
+    #[error("cannot set caBundle of {0}: {1}")]
+    Publish(String, #[source] kube::Error),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error(transparent)]
+    Leaf(#[from] LeafError),
+}
+
+// === impl Keeper ===
+
+impl Keeper {
+    /// Nothing happens until [`Keeper::run`].
+    pub fn new(client: Client, options: Options) -> Self {
+        let resolver = Arc::new(Resolver::new(options.clock));
+        Self {
+            client,
+            options,
+            resolver,
+            status: watch::Sender::default(),
+        }
+    }
+
+    /// What a TLS server asks for its certificate.
+    pub fn resolver(&self) -> Arc<Resolver> {
+        self.resolver.clone()
+    }
+
+    /// How far things are, to wait on.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Keeps everything in order, for ever. What fails is logged and tried again: with the next event, or when the clock
+    /// is looked at next.
+    pub async fn run(self) {
+        let mut events = self.events();
+        let mut seen = Seen::default();
+        while let Some(event) = events.next().await {
+            match event {
+                Event::Secret(secret) => {
+                    seen.secret = secret;
+                    seen.secret_is_known = true;
+                }
+                Event::Mutating(configuration) => seen.mutating = configuration,
+                Event::Validating(configuration) => seen.validating = configuration,
+                Event::Failed(error) => {
+                    tracing::warn!(%error, "a watch for the webhook's certificates failed and starts again");
+                    continue;
+                }
+                Event::Clock => {}
+            }
+            if let Err(error) = self.pass(&seen).await {
+                tracing::warn!(%error, "the webhook's certificates are not in order yet");
+            }
+        }
+    }
+
+    /// One look at everything. What it writes comes back as an event.
+    async fn pass(&self, seen: &Seen) -> Result<(), PassError> {
+        if !seen.secret_is_known {
+            return Ok(());
+        }
+        let stored = seen.secret.as_ref();
+        let now = (self.options.clock)();
+        let Some(material) = self.material(stored, now).await? else {
+            return Ok(());
+        };
+
+        self.renew_leaf(&material, now)?;
+        let published = self.publish(&material, seen).await?;
+        let certificate = self
+            .resolver
+            .leaf()
+            .is_some_and(|leaf| leaf.validity.contains(now));
+        self.status.send_if_modified(|status| {
+            let new = Status {
+                certificate,
+                published,
+            };
+            std::mem::replace(status, new) != new
+        });
+        if !published {
+            return Ok(());
+        }
+        match material.step(now, &self.options.lifetimes)? {
+            None => Ok(()),
+            Some(Step { material, reason }) => self.store(stored, &material, reason).await,
+        }
+    }
+
+    /// The authorities in the Secret; `None` if they had to be made, and will come back as an event.
+    async fn material(
+        &self,
+        stored: Option<&Secret>,
+        now: SystemTime,
+    ) -> Result<Option<Material>, PassError> {
+        let lifetimes = &self.options.lifetimes;
+        let reason = match stored.map(secret::read) {
+            // Not to wait for publication with this one: nobody can use an authority out of its time.
+            Some(Ok(material)) if !material.current.certificate().validity().contains(now) => {
+                "its authority is not valid at this time".to_owned()
+            }
+            Some(Ok(material)) => return Ok(Some(material)),
+            Some(Err(error)) => format!("its contents are damaged ({error})"),
+            None => "it does not exist".to_owned(),
+        };
+        self.store(stored, &Material::generate(now, lifetimes)?, &reason)
+            .await?;
+        Ok(None)
+    }
+
+    /// Writes the Secret as it was read with other authorities. Losing against another replica is no error.
+    async fn store(
+        &self,
+        stored: Option<&Secret>,
+        material: &Material,
+        reason: &str,
+    ) -> Result<(), PassError> {
+        let Options {
+            namespace,
+            secret: name,
+            ..
+        } = &self.options;
+        let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
+        let secret = secret::write(stored, name, namespace, material);
+        let params = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        let result = match stored {
+            Some(_) => api.replace(name, &params, &secret).await,
+            None => api.create(&params, &secret).await,
+        };
+        match result {
+            Ok(_) => {
+                tracing::info!(secret = name, reason, "wrote the webhook's certificate authority");
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
+                tracing::debug!(secret = name, "somebody else wrote the Secret first");
+                Ok(())
+            }
+            Err(error) => Err(PassError::Secret(name.clone(), error)),
+        }
+    }
+
+    /// A new serving certificate when there is none, it is due, or another authority signs now.
+    fn renew_leaf(&self, material: &Material, now: SystemTime) -> Result<(), PassError> {
+        let authority = &material.current;
+        let held = self.resolver.leaf();
+        let is_good =
+            held.is_some_and(|leaf| !leaf.validity.is_due(now) && leaf.issuer == *authority.certificate());
+        if is_good {
+            return Ok(());
+        }
+        let leaf = Leaf::issue(
+            authority,
+            &self.options.dns_names(),
+            now,
+            self.options.lifetimes.leaf,
+        )?;
+        let until = jiff::Timestamp::try_from(leaf.validity.not_after).unwrap_or_default();
+        tracing::info!(%until, "serving with a new certificate");
+        self.resolver.set(leaf);
+        Ok(())
+    }
+
+    /// Whether both configurations trust the bundle already. Where one does not, it is patched.
+    async fn publish(&self, material: &Material, seen: &Seen) -> Result<bool, PassError> {
+        let bundle = material.bundle();
+        let mutating = self.publish_in(seen.mutating.as_ref(), &bundle).await?;
+        let validating = self.publish_in(seen.validating.as_ref(), &bundle).await?;
+        Ok(mutating && validating)
+    }
+
+    async fn publish_in<K>(&self, configuration: Option<&K>, bundle: &str) -> Result<bool, PassError>
+    where
+        K: Webhooks + Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Serialize,
+    {
+        let Some(configuration) = configuration else {
+            return Ok(false);
+        };
+        let Some(patch) = publish::patch(configuration, bundle) else {
+            return Ok(true);
+        };
+        let name = configuration.name_any();
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let kind = K::kind(&());
+        Api::<K>::all(self.client.clone())
+            .patch(&name, &params, &Patch::<K>::Json(patch))
+            .await
+            .map_err(|error| PassError::Publish(format!("{kind} {name}"), error))?;
+        tracing::info!(kind = &*kind, name, "set caBundle");
+        Ok(false)
+    }
+
+    fn events(&self) -> BoxStream<'static, Event> {
+        let Options {
+            namespace,
+            secret,
+            mutating,
+            validating,
+            ..
+        } = &self.options;
+        let secrets = Api::<Secret>::namespaced(self.client.clone(), namespace);
+        let mut interval = tokio::time::interval(CLOCK_CHECK);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let clock = stream::unfold(interval, |mut interval| async move {
+            interval.tick().await;
+            Some((Event::Clock, interval))
+        });
+        stream::select_all([
+            watched(secrets, secret, Event::Secret),
+            watched(Api::all(self.client.clone()), mutating, Event::Mutating),
+            watched(Api::all(self.client.clone()), validating, Event::Validating),
+            clock.boxed(),
+        ])
+        .boxed()
+    }
+}
+
+/// One object by name, as events.
+fn watched<K>(api: Api<K>, name: &str, event: fn(Option<K>) -> Event) -> BoxStream<'static, Event>
+where
+    K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+{
+    watcher::watch_object(api, name)
+        .default_backoff()
+        .map(move |seen| seen.map_or_else(Event::Failed, event))
+        .boxed()
+}
+
+// === impl Options ===
+
+impl Options {
+    /// The names by which API servers may reach the Service.
+    pub fn dns_names(&self) -> Vec<String> {
+        let Self {
+            service, namespace, ..
+        } = self;
+        vec![
+            service.clone(),
+            format!("{service}.{namespace}"),
+            format!("{service}.{namespace}.svc"),
+        ]
+    }
+}
+
+// === impl Status ===
+
+impl Status {
+    /// Whether API servers can call the webhook.
+    pub fn is_ready(self) -> bool {
+        self.certificate && self.published
+    }
+}

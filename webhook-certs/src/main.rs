@@ -1,0 +1,103 @@
+//! The chart's certificate job: makes the authority and publishes it, so that nothing is created before the webhook can
+//! be trusted.
+
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use webhook_certs::{Keeper, Lifetimes, Options, Status, parse_duration};
+
+/// Certificates of the StoppableContainer webhook.
+#[derive(Parser)]
+#[command(version, about)]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Makes the authority's Secret unless there is a good one, waits for both webhook configurations, publishes caBundle.
+    Ensure(Ensure),
+}
+
+#[derive(Args)]
+struct Ensure {
+    /// Name of the Secret.
+    #[arg(long, env = "CERTIFICATE_SECRET")]
+    secret: String,
+    /// Namespace of Secret and Service.
+    #[arg(long, env = "POD_NAMESPACE")]
+    namespace: String,
+    /// Name of the webhook's Service.
+    #[arg(long, env = "WEBHOOK_SERVICE")]
+    service: String,
+    /// Name of the MutatingWebhookConfiguration.
+    #[arg(long, env = "MUTATING_WEBHOOK_CONFIGURATION")]
+    mutating_webhook_configuration: String,
+    /// Name of the ValidatingWebhookConfiguration.
+    #[arg(long, env = "VALIDATING_WEBHOOK_CONFIGURATION")]
+    validating_webhook_configuration: String,
+    /// Life of the authority.
+    #[arg(long, env = "CERTIFICATE_AUTHORITY_LIFETIME", default_value = "365d", value_parser = parse_duration)]
+    authority_lifetime: Duration,
+    /// Give up after so many seconds.
+    #[arg(long, default_value_t = 120)]
+    timeout_seconds: u64,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let Verb::Ensure(ensure) = Command::parse().verb;
+    match run(ensure).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(ensure: Ensure) -> anyhow::Result<()> {
+    // Fails only if one is installed already, which will do as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = kube::Client::try_default()
+        .await
+        .context("no way to reach the API server")?;
+    let lifetimes = Lifetimes {
+        authority: ensure.authority_lifetime,
+        ..Lifetimes::default()
+    };
+    if !lifetimes.is_sound() {
+        bail!("--authority-lifetime is too short for a rotation, or longer than 20 years");
+    }
+    let keeper = Keeper::new(
+        client,
+        Options {
+            namespace: ensure.namespace,
+            secret: ensure.secret,
+            service: ensure.service,
+            mutating: ensure.mutating_webhook_configuration,
+            validating: ensure.validating_webhook_configuration,
+            lifetimes,
+            clock: SystemTime::now,
+        },
+    );
+    let (mut ready, status) = (keeper.status(), keeper.status());
+    let timeout = Duration::from_secs(ensure.timeout_seconds);
+    tokio::select! {
+        () = keeper.run() => bail!("the watches ended"),
+        done = ready.wait_for(|status| status.is_ready()) => done.map(drop).context("the watches ended"),
+        () = tokio::time::sleep(timeout) => {
+            let Status { certificate, published } = *status.borrow();
+            bail!("not done after {timeout:?} (certificate: {certificate}, caBundle published: {published}); the warnings above say why")
+        }
+    }
+}
