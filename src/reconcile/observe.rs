@@ -210,7 +210,7 @@ async fn follow<K, N>(
                 told();
             }
             Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; it starts again by itself")
+                tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; it starts again by itself"),
             }
         }
     }
