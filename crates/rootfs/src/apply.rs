@@ -1,0 +1,227 @@
+/*!
+Carries out a plan inside a container's mount namespace: puts the new root on a
+staging directory of the old one, moves the mounts, changes over.
+
+Until the change-over nobody sees anything of it, and a failure takes everything
+back. Whoever dies in between leaves a mount on the staging directory, which the
+next attempt finds ([`clean`]).
+
+Mounts are cloned, not moved: a half-done attempt has then lost nothing. A clone
+receives what its original receives (a slave stays a slave, a peer a peer), so
+before originals or clones are unmounted they are made private; else the
+unmounting would propagate to the node.
+*/
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, fstat, mkdirat};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change,
+    mount_remount, move_mount, open_tree, unmount,
+};
+use rustix::process::{fchdir, pivot_root};
+
+use crate::namespace::Visitor;
+use crate::plan::{Move, Plan};
+use crate::process::{Proc, ProcessError};
+use crate::root::{Root, RootError};
+use crate::table::{Flags, Table};
+
+/// The staging directory in the old root. The old root goes away with the change-over.
+const STAGING: &str = ".stoppablecontainer-root";
+/// Mode of directories that are made for mountpoints: what runtimes use.
+const MOUNTPOINT_MODE: Mode = Mode::from_bits_truncate(0o755);
+
+/// A plan that could not be carried out. Everything was taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The container's mount table.
+    #[error("cannot examine the container")]
+    Table(#[from] ProcessError),
+    /// The container has no root mount.
+    #[error("the container has no root in its mount table")]
+    NoRoot,
+    /// A place in the kept filesystem.
+    #[error("cannot use the kept filesystem")]
+    Root(#[from] RootError),
+    /// A mount.
+    #[error("cannot {what} {path}", path = path.display())]
+    Mount {
+        /// What was tried.
+        what: &'static str,
+        /// With which mount of the container.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: Errno,
+    },
+    /// Another step.
+    #[error("cannot {0}")]
+    System(&'static str, #[source] Errno),
+}
+
+/// Makes `new_root` (a detached mount) the root of the container whose mount namespace the thread is in, with
+/// everything that the container has mounted. `working_directory` is made in it if it is missing.
+pub(crate) fn apply(
+    _visitor: &Visitor,
+    proc: &Proc,
+    new_root: OwnedFd,
+    working_directory: Option<&Path>,
+) -> Result<(), ApplyError> {
+    let old_root = Root::of_this_thread().map_err(step("open the container's root"))?;
+    let table = proc.own_mounts()?;
+    let plan = Plan::new(&table).ok_or(ApplyError::NoRoot)?;
+    // Nothing that is mounted on it from here on may show up elsewhere, or pivot_root refuses.
+    in_directory(&old_root, || mount_change(".", MountPropagationFlags::PRIVATE))
+        .map_err(step("separate the container's root"))?;
+    // Before the new root is attached: a recursive clone must not contain it.
+    let clones = plan
+        .moves
+        .iter()
+        .map(|m| clone(&old_root, m))
+        .collect::<Result<Vec<_>, _>>()?;
+    let staging = staging(&old_root, plan.flags).map_err(step("make the staging directory"))?;
+    let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&new_root, "", &staging, "", empty).map_err(step("attach the kept filesystem"))?;
+    let new_root = Root::new(new_root);
+    let filled = fill(&new_root, &plan, clones, working_directory)
+        .and_then(|()| change_over(&old_root, new_root.as_fd()));
+    if let Err(error) = filled {
+        if let Err(error) = detach(new_root.as_fd()) {
+            tracing::warn!(%error, "cannot take back the attempt to attach a kept filesystem");
+        }
+        return Err(error);
+    }
+    // The container runs on its new root from here on. A failure leaves the old one on top of it, invisible to
+    // the container's processes; `clean` takes it away.
+    detach(old_root.as_fd()).map_err(step("detach the container's old root"))
+}
+
+/// Takes away what an interrupted [`apply`] left. The thread is in the container's namespace; `seen` is the mount
+/// table as a process of the container sees it.
+pub(crate) fn clean(visitor: &Visitor, proc: &Proc, seen: &Table) -> Result<(), ApplyError> {
+    let _ = visitor;
+    let top = Root::of_this_thread().map_err(step("open the container's root"))?;
+    let own = proc.own_mounts()?;
+    let root = own.root().ok_or(ApplyError::NoRoot)?;
+    let kept = seen
+        .mounts()
+        .iter()
+        .find(|m| m.mountpoint == Path::new("/") && m.is_kept_root());
+    if kept.is_some_and(|kept| kept.id == root.parent && kept.id != root.id) {
+        return detach(top.as_fd()).map_err(step("detach the container's old root"));
+    }
+    let staging = Path::new("/").join(STAGING);
+    for _ in own.children(root.id).filter(|m| m.mountpoint == staging) {
+        let mounted = top.open_no_links(&staging, OFlags::PATH | OFlags::DIRECTORY)?;
+        detach(mounted.as_fd()).map_err(step("detach an interrupted attempt"))?;
+    }
+    Ok(())
+}
+
+fn clone(old_root: &Root, planned: &Move) -> Result<OwnedFd, ApplyError> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW
+        | OpenTreeFlags::AT_NO_AUTOMOUNT;
+    let path = planned.path.strip_prefix("/").unwrap_or(&planned.path);
+    open_tree(old_root, path, flags).map_err(on("clone the mount", planned))
+}
+
+fn staging(old_root: &Root, flags: Flags) -> Result<OwnedFd, Errno> {
+    let make = || match mkdirat(old_root, STAGING, Mode::RWXU) {
+        Err(Errno::EXIST) => Ok(()),
+        result => result,
+    };
+    match make() {
+        // The read-only root of a container is a writable file system behind a read-only mount, and it is about to
+        // go anyway.
+        Err(Errno::ROFS) if flags.read_only => {
+            let writable = MountFlags::BIND
+                | to_mount_flags(Flags {
+                    read_only: false,
+                    ..flags
+                });
+            in_directory(old_root, || mount_remount(".", writable, ""))?;
+            let made = make();
+            in_directory(old_root, || mount_remount(".", writable | MountFlags::RDONLY, ""))?;
+            made?;
+        }
+        result => result?,
+    }
+    let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(old_root, STAGING, open, Mode::empty())
+}
+
+fn fill(
+    new_root: &Root,
+    plan: &Plan,
+    clones: Vec<OwnedFd>,
+    working_directory: Option<&Path>,
+) -> Result<(), ApplyError> {
+    let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    for (planned, clone) in plan.moves.iter().zip(clones) {
+        let stat = fstat(&clone).map_err(on("examine the mount", planned))?;
+        let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let target = match (directory, planned.real_directory) {
+            (true, true) => new_root.create_real_directory(&planned.path, MOUNTPOINT_MODE)?,
+            (true, false) => new_root.create_directory(&planned.path, MOUNTPOINT_MODE)?,
+            (false, _) => new_root.create_file(&planned.path, MOUNTPOINT_MODE)?,
+        };
+        move_mount(&clone, "", &target, "", empty).map_err(on("attach the mount", planned))?;
+    }
+    if let Some(path) = working_directory {
+        new_root.create_directory(path, MOUNTPOINT_MODE)?;
+    }
+    let flags = to_mount_flags(plan.flags);
+    if !flags.is_empty() {
+        in_directory(new_root, || mount_remount(".", MountFlags::BIND | flags, ""))
+            .map_err(step("restrict the kept filesystem as the container's root is"))?;
+    }
+    Ok(())
+}
+
+fn change_over(old_root: &Root, new_root: BorrowedFd<'_>) -> Result<(), ApplyError> {
+    fchdir(new_root).map_err(step("enter the kept filesystem"))?;
+    // The old root ends up on top of the new one, from where it is detached without needing a place in it.
+    pivot_root(".", ".").map_err(step("make the kept filesystem the container's root"))?;
+    fchdir(old_root).map_err(step("return to the old root"))
+}
+
+/// Unmounts a mount with all below it, without telling anybody.
+fn detach(mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    in_directory(mount, || {
+        mount_change(".", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        unmount(".", UnmountFlags::DETACH)
+    })
+}
+
+/// Runs `work` with `directory` as the thread's working directory, for calls that know no descriptors.
+fn in_directory(directory: impl AsFd, work: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+    fchdir(directory)?;
+    work()
+}
+
+fn to_mount_flags(flags: Flags) -> MountFlags {
+    let mut mount = MountFlags::empty();
+    mount.set(MountFlags::RDONLY, flags.read_only);
+    mount.set(MountFlags::NOSUID, flags.no_suid);
+    mount.set(MountFlags::NODEV, flags.no_dev);
+    mount.set(MountFlags::NOEXEC, flags.no_exec);
+    mount
+}
+
+fn step(what: &'static str) -> impl Fn(Errno) -> ApplyError {
+    move |errno| ApplyError::System(what, errno)
+}
+
+fn on<'a>(what: &'static str, planned: &'a Move) -> impl Fn(Errno) -> ApplyError + 'a {
+    move |source| ApplyError::Mount {
+        what,
+        path: planned.path.clone(),
+        source,
+    }
+}

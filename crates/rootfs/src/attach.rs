@@ -1,0 +1,220 @@
+/*!
+The whole of one start: overlay, namespaces, mounts, change-over.
+*/
+
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+
+use crate::apply::{self, ApplyError};
+use crate::holders::{self, Holder, HoldersError, Use};
+use crate::layers::{Kind, Layers, LayersError};
+use crate::namespace::Visitor;
+use crate::overlay::{Overlay, OverlayError, Upper};
+use crate::process::{Proc, Process, ProcessError};
+use crate::store::{Kept, StoreError};
+use crate::table::{Mount, Table, ends_with};
+use crate::{Namespace, Root};
+
+/// Who is to be moved where.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The node's /proc.
+    pub proc: &'a Proc,
+    /// The node's mount namespace, in which the store and the layers are.
+    pub node: &'a Namespace,
+    /// A process of the container that runs the image.
+    pub image: &'a Process,
+    /// A process of the container to move.
+    pub container: &'a Process,
+    /// The kept filesystem.
+    pub kept: &'a Kept,
+}
+
+/// How a container came to its kept filesystem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// By this call.
+    Now,
+    /// It was there.
+    Already,
+}
+
+/// A container that was not moved.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// Processes of another container are still on the kept filesystem.
+    #[error("still in use by process {}", .0.first().map_or(0, |holder| holder.process.id()))]
+    Held(Vec<Holder>),
+    /// The kernel still has an overlay on it, but no process shows it: it is about to go, or somebody hides it.
+    #[error("the kernel still uses the kept filesystem")]
+    Busy,
+    /// The process is not in a container of its own.
+    #[error("the process shares the node's mount namespace")]
+    NotAContainer,
+    /// It is on another kept filesystem.
+    #[error("the container is already on another kept filesystem")]
+    Foreign,
+    /// The data is not there.
+    #[error("the kept filesystem has no data")]
+    Missing,
+    /// After the change-over the process is not where it should be.
+    #[error("the process did not follow to the kept filesystem; it has a root directory of its own")]
+    LeftBehind,
+    /// About the process.
+    #[error("cannot examine the container")]
+    Process(#[from] ProcessError),
+    /// About the image.
+    #[error(transparent)]
+    Layers(#[from] LayersError),
+    /// About the data.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Who uses it is not known.
+    #[error(transparent)]
+    Holders(#[from] HoldersError),
+    /// The overlay.
+    #[error("cannot mount the kept filesystem")]
+    Overlay(#[from] OverlayError),
+    /// The container.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// Another step.
+    #[error("cannot {0}")]
+    System(&'static str, #[source] Errno),
+}
+
+/// Moves a container onto its kept filesystem. Blocks for some milliseconds.
+///
+/// # Guarantees
+///
+/// - Whatever way an earlier call ended, this one brings the container to the same state.
+/// - No overlay is made while another one has the same upper directory ([`AttachError::Held`], [`AttachError::Busy`]).
+/// - On an error before the change-over the container is as it was.
+/// - The node's mount table does not change.
+pub fn attach(request: Request<'_>) -> Result<Attached, AttachError> {
+    Visitor::run(|visitor| request.run(visitor)).map_err(at("start a thread"))?
+}
+
+/// Whether a process sees the kept filesystem as its root.
+pub fn is_attached(proc: &Proc, process: &Process, kept: &str) -> Result<bool, ProcessError> {
+    let table = process.mounts(proc)?;
+    Ok(kept_root(&table).is_some_and(|root| is_of(root, kept)))
+}
+
+/// Work inside a view of the kept filesystem that nobody else sees: read-only, and merged from upper directory and
+/// image as a consumer would see it. Nobody must use the kept filesystem meanwhile.
+pub fn with_view<T: Send>(
+    proc: &Proc,
+    node: &Namespace,
+    image: &Process,
+    kept: &Kept,
+    work: impl FnOnce(&Root) -> T + Send,
+) -> Result<T, AttachError> {
+    let view = |visitor: &Visitor| {
+        let layers = Layers::of(visitor, proc, node, image)?;
+        let kept = kept.here(layers.kind() == Kind::ContainerRoot)?;
+        let upper = kept.upper()?;
+        let lower = std::iter::once(upper.as_fd())
+            .chain(layers.directories())
+            .collect();
+        let overlay = Overlay {
+            lower,
+            upper: None,
+            exclusive: false,
+        }
+        .mount(visitor)?;
+        Ok(work(&Root::new(overlay)))
+    };
+    Visitor::run(view).map_err(at("start a thread"))?
+}
+
+// === impl Request ===
+
+impl Request<'_> {
+    fn run(&self, visitor: &Visitor) -> Result<Attached, AttachError> {
+        let Self {
+            proc,
+            node,
+            image,
+            container,
+            kept,
+        } = *self;
+        let _locked = kept.lock()?;
+        let namespace = container.mount_namespace(proc)?;
+        let theirs = namespace
+            .identity()
+            .map_err(at("identify the container's mount namespace"))?;
+        if theirs
+            == node
+                .identity()
+                .map_err(at("identify the node's mount namespace"))?
+        {
+            return Err(AttachError::NotAContainer);
+        }
+        let working_directory = container.working_directory(proc)?;
+        let seen = container.mounts(proc)?;
+        visitor
+            .enter(&namespace)
+            .map_err(at("enter the container's mount namespace"))?;
+        apply::clean(visitor, proc, &seen)?;
+        match kept_root(&seen) {
+            Some(root) if is_of(root, kept.key()) => return Ok(Attached::Already),
+            Some(_) => return Err(AttachError::Foreign),
+            None => {}
+        }
+
+        if !kept.has_upper()? {
+            return Err(AttachError::Missing);
+        }
+        let holders = holders::find(proc, kept.key())?;
+        if !holders.is_empty() {
+            return Err(AttachError::Held(holders));
+        }
+        visitor
+            .enter(node)
+            .map_err(at("enter the node's mount namespace"))?;
+        if holders::probe(visitor, kept)? == Use::Held {
+            return Err(AttachError::Busy);
+        }
+        let layers = Layers::of(visitor, proc, node, image)?;
+        let here = kept.here(layers.kind() == Kind::ContainerRoot)?;
+        let (upper, work) = (format!("{}/upper", kept.key()), format!("{}/work", kept.key()));
+        let overlay = Overlay {
+            lower: layers.directories().collect(),
+            upper: Some(Upper {
+                base: here.store(),
+                upper: &upper,
+                work: &work,
+            }),
+            exclusive: false,
+        };
+        let overlay = overlay.mount(visitor)?;
+        visitor
+            .enter(&namespace)
+            .map_err(at("enter the container's mount namespace"))?;
+        apply::apply(visitor, proc, overlay, working_directory.as_deref())?;
+        match kept_root(&container.mounts(proc)?) {
+            Some(root) if is_of(root, kept.key()) => Ok(Attached::Now),
+            _ => Err(AttachError::LeftBehind),
+        }
+    }
+}
+
+/// The kept root in a table, even where an old root still lies on it.
+fn kept_root(table: &Table) -> Option<&Mount> {
+    table
+        .mounts()
+        .iter()
+        .find(|m| m.mountpoint.as_os_str() == "/" && m.is_kept_root())
+}
+
+fn is_of(root: &Mount, key: &str) -> bool {
+    let upper = format!("{key}/upper");
+    root.super_option("upperdir")
+        .any(|option| ends_with(&option, &upper))
+}
+
+fn at(what: &'static str) -> impl Fn(Errno) -> AttachError {
+    move |errno| AttachError::System(what, errno)
+}

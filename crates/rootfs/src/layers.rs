@@ -1,0 +1,214 @@
+/*!
+Finds the read-only layers of an image from a container that runs it.
+
+Where the container's root is an overlay, its mount options name the layers'
+directories on the node, and those serve as layers again: an overlay upon a
+container's root would be a second level, and the kernel allows no third, so
+nothing in the container could use overlays itself. Where they cannot be had
+(another kind of snapshot, a runtime that hides them) the container's root is the
+only layer.
+*/
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use crate::namespace::Visitor;
+use crate::process::{Proc, ProcessError};
+use crate::table::Mount;
+use crate::{Namespace, Process, Root};
+
+/// The layers of a container's image.
+#[derive(Debug)]
+pub struct Layers {
+    /// Topmost first.
+    directories: Vec<OwnedFd>,
+    kind: Kind,
+}
+
+/// Where layers came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// From the image's own directories.
+    Directories,
+    /// From the container's root.
+    ContainerRoot,
+}
+
+/// The directories that an overlay names, and where relative ones may begin.
+#[derive(Debug, PartialEq, Eq)]
+struct Named {
+    lower: Vec<PathBuf>,
+    upper: Option<PathBuf>,
+}
+
+/// Layers that cannot be found.
+#[derive(Debug, thiserror::Error)]
+pub enum LayersError {
+    /// About the container that runs the image.
+    #[error("cannot examine the container that runs the image")]
+    Process(#[from] ProcessError),
+    /// It has no root.
+    #[error("the container that runs the image has no root in its mount table")]
+    NoRoot,
+    /// It runs on a kept filesystem, not on its image.
+    #[error("the container that should run the image runs on a kept filesystem")]
+    Kept,
+    /// What failed, and how.
+    #[error("image layers: {0}")]
+    System(&'static str, #[source] Errno),
+}
+
+// === impl Layers ===
+
+impl Layers {
+    /// Layers of the image that `container` runs. Leaves the thread in the namespace in which they may be used:
+    /// the node's, or a private copy of it.
+    pub fn of(
+        visitor: &Visitor,
+        proc: &Proc,
+        node: &Namespace,
+        container: &Process,
+    ) -> Result<Self, LayersError> {
+        let table = container.mounts(proc)?;
+        let root = table.root().ok_or(LayersError::NoRoot)?;
+        if root.is_kept_root() {
+            return Err(LayersError::Kept);
+        }
+        visitor
+            .enter(node)
+            .map_err(at("enter the node's mount namespace"))?;
+        let host = Root::of_this_thread().map_err(at("open the node's root"))?;
+        if let Some(directories) = named(root).and_then(|named| named.open(&host)) {
+            return Ok(Self {
+                directories,
+                kind: Kind::Directories,
+            });
+        }
+        tracing::debug!(
+            container = container.id(),
+            "layers cannot be opened, using the container's root"
+        );
+        let root = Self::container_root(visitor, proc, node, container)?;
+        Ok(Self {
+            directories: vec![root],
+            kind: Kind::ContainerRoot,
+        })
+    }
+
+    /// Topmost first.
+    pub fn directories(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.directories.iter().map(AsFd::as_fd)
+    }
+
+    /// Where they came from.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn container_root(
+        visitor: &Visitor,
+        proc: &Proc,
+        node: &Namespace,
+        container: &Process,
+    ) -> Result<OwnedFd, LayersError> {
+        let theirs = container.mount_namespace(proc)?;
+        visitor
+            .enter(&theirs)
+            .map_err(at("enter the container's mount namespace"))?;
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let root = open_tree(rustix::fs::CWD, "/", flags).map_err(at("clone the container's root"))?;
+        visitor
+            .enter(node)
+            .map_err(at("enter the node's mount namespace"))?;
+        // Before kernel 6.15 a layer must be attached in the caller's namespace, and nothing may be attached in the
+        // node's: so it is done in a copy, on a directory that surely exists.
+        visitor
+            .enter_private_copy()
+            .map_err(at("copy the node's mount namespace"))?;
+        let onto = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        rustix::mount::move_mount(&root, "", rustix::fs::CWD, "/sys", onto)
+            .map_err(at("attach the container's root"))?;
+        Ok(root)
+    }
+}
+
+// === impl Named ===
+
+impl Named {
+    /// Opens all of them, or none.
+    fn open(&self, host: &Root) -> Option<Vec<OwnedFd>> {
+        if self.lower.iter().all(|path| path.is_absolute()) {
+            return Self::open_below(host, &self.lower, Path::new("/"));
+        }
+        // Runtimes shorten long lists by changing to a directory above all layers before they mount; it is also
+        // above the upper directory, whose path is whole.
+        let bases = self
+            .upper
+            .as_deref()
+            .filter(|upper| upper.is_absolute())?
+            .ancestors()
+            .skip(1);
+        bases
+            .take_while(|base| base.parent().is_some())
+            .find_map(|base| Self::open_below(host, &self.lower, base))
+    }
+
+    fn open_below(host: &Root, lower: &[PathBuf], base: &Path) -> Option<Vec<OwnedFd>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        lower
+            .iter()
+            .map(|path| host.open(&base.join(path), flags).ok())
+            .collect()
+    }
+}
+
+/// The directories that a mount names, if it is an overlay. Layers that hold only data (of `metacopy` images) are
+/// not something that can be mounted again the same way.
+fn named(mount: &Mount) -> Option<Named> {
+    if mount.fs_type != "overlay"
+        || mount.root != Path::new("/")
+        || mount.super_option("datadir+").next().is_some()
+    {
+        return None;
+    }
+    let path = |bytes: Vec<u8>| PathBuf::from(OsString::from_vec(bytes));
+    let mut lower: Vec<_> = mount.super_option("lowerdir+").map(path).collect();
+    if let Some(list) = mount.super_option("lowerdir").next() {
+        let list = split(&list)?;
+        if !lower.is_empty() {
+            return None;
+        }
+        lower = list.into_iter().map(path).collect();
+    }
+    let upper = mount.super_option("upperdir").next().map(path);
+    (!lower.is_empty()).then_some(Named { lower, upper })
+}
+
+/// Splits a `lowerdir` at its colons; a backslash makes the byte after it an ordinary one. `None` for the `::` that
+/// sets off layers of data.
+fn split(list: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let mut layers = vec![Vec::new()];
+    let mut bytes = list.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'\\' => layers.last_mut()?.push(*bytes.next()?),
+            b':' if layers.last()?.is_empty() => return None,
+            b':' => layers.push(Vec::new()),
+            byte => layers.last_mut()?.push(*byte),
+        }
+    }
+    (!layers.last()?.is_empty()).then_some(layers)
+}
+
+fn at(what: &'static str) -> impl Fn(Errno) -> LayersError {
+    move |errno| LayersError::System(what, errno)
+}
+
+#[cfg(test)]
+mod tests;

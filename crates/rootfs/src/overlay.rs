@@ -1,0 +1,197 @@
+/*!
+Makes overlay file systems, detached: nothing of them is in any mount table until
+somebody attaches them.
+
+Layers are given as descriptors, so no name of a directory is ever parsed by the
+kernel (names may hold commas, colons and backslashes) and nobody can exchange a
+directory between check and mount. The options are those that make an upper
+directory safe to interpret whatever is in it: a redirect that somebody planted
+is not followed and no content is taken from elsewhere by metacopy.
+
+What degrades on older kernels: before 6.13 layers are passed as
+`/proc/self/fd/N`; before 6.7 there is also no option to add layers one by one,
+and the list of all has to fit into 255 bytes, which is enough for about sixty.
+*/
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string,
+    fsmount, fsopen,
+};
+
+use crate::namespace::Visitor;
+
+/// What an overlay is made of.
+#[derive(Debug)]
+pub struct Overlay<'a> {
+    /// Directories of the read-only layers, the topmost first. At least one; two without `upper`.
+    pub lower: Vec<BorrowedFd<'a>>,
+    /// Where changes go. Without it the overlay is read-only.
+    pub upper: Option<Upper<'a>>,
+    /// Whether the kernel is to refuse layers that another overlay uses as upper directory.
+    pub exclusive: bool,
+}
+
+/// The writable layer. The directories are named by path below an open directory that nobody but root can change,
+/// so that the mount table of older kernels tells whose upper directory an overlay has.
+#[derive(Debug)]
+pub struct Upper<'a> {
+    /// The directory of the paths.
+    pub base: BorrowedFd<'a>,
+    /// Path of the upper directory.
+    pub upper: &'a str,
+    /// Path of the work directory, on the same file system.
+    pub work: &'a str,
+}
+
+/// How directories are told to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dialect {
+    /// By descriptor: 6.13 and later.
+    Descriptors = 0,
+    /// By the path of a descriptor, one by one: 6.7 and later.
+    Paths = 1,
+    /// By the paths of descriptors, all in one.
+    Joined = 2,
+}
+
+/// An overlay that could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum OverlayError {
+    /// The kernel has no overlay file system.
+    #[error("this kernel has no overlay file system")]
+    Unsupported,
+    /// Another overlay has one of the directories as upper or work directory.
+    #[error("a directory is in use by another overlay")]
+    InUse,
+    /// More layers than the kernel can be told.
+    #[error("the image has {0} layers, more than this kernel takes")]
+    TooManyLayers(usize),
+    /// What failed, and how.
+    #[error("overlay: {0}")]
+    System(&'static str, #[source] Errno),
+}
+
+/// The best dialect that this kernel was seen to understand.
+static DIALECT: AtomicU8 = AtomicU8::new(Dialect::Descriptors as u8);
+
+// === impl Overlay ===
+
+impl Overlay<'_> {
+    /// Makes the overlay. All layers must be in the mount namespace that the thread is in (the kernel demands it
+    /// before 6.15); the thread's working directory may have changed afterwards.
+    pub fn mount(&self, visitor: &Visitor) -> Result<OwnedFd, OverlayError> {
+        let mut dialect = Dialect::from_number(DIALECT.load(Ordering::Relaxed));
+        loop {
+            match self.mount_in(visitor, dialect) {
+                Err(OverlayError::System(_, Errno::INVAL)) if dialect != Dialect::Joined => {
+                    dialect = dialect.older();
+                }
+                Ok(mount) => {
+                    DIALECT.store(dialect as u8, Ordering::Relaxed);
+                    return Ok(mount);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Like [`Overlay::mount`] in the given dialect.
+    pub fn mount_in(&self, _visitor: &Visitor, dialect: Dialect) -> Result<OwnedFd, OverlayError> {
+        let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| match e {
+            Errno::NODEV => OverlayError::Unsupported,
+            e => OverlayError::System("fsopen", e),
+        })?;
+        let option = |key: &'static str, value: &str| {
+            fsconfig_set_string(&fs, key, value).map_err(|e| OverlayError::System(key, e))
+        };
+        option("source", crate::SOURCE)?;
+        option("redirect_dir", "nofollow")?;
+        option("metacopy", "off")?;
+        // `on` would tie the upper directory to these very inodes of the lower ones; an image that is unpacked
+        // again has others.
+        option("index", if self.exclusive { "on" } else { "off" })?;
+        match dialect {
+            Dialect::Descriptors => {
+                for layer in &self.lower {
+                    fsconfig_set_fd(&fs, "lowerdir+", layer)
+                        .map_err(|e| OverlayError::System("lowerdir+", e))?;
+                }
+            }
+            Dialect::Paths => {
+                for layer in &self.lower {
+                    option("lowerdir+", &by_descriptor(*layer))?;
+                }
+            }
+            Dialect::Joined => {
+                // Relative to this directory the path of a descriptor is its number, which saves room.
+                rustix::process::chdir("/proc/self/fd")
+                    .map_err(|e| OverlayError::System("enter /proc/self/fd", e))?;
+                let numbers: Vec<_> = self.lower.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+                let list = numbers.join(":");
+                if list.len() > 255 {
+                    return Err(OverlayError::TooManyLayers(self.lower.len()));
+                }
+                option("lowerdir", &list)?;
+            }
+        }
+        if let Some(upper) = &self.upper {
+            for (key, path) in [("upperdir", upper.upper), ("workdir", upper.work)] {
+                if dialect == Dialect::Descriptors {
+                    let dir = upper.open(path).map_err(|e| OverlayError::System(key, e))?;
+                    fsconfig_set_fd(&fs, key, &dir).map_err(|e| OverlayError::System(key, e))?;
+                } else {
+                    option(key, &format!("{}/{path}", by_descriptor(upper.base)))?;
+                }
+            }
+        }
+        fsconfig_create(&fs).map_err(|e| match e {
+            Errno::BUSY => OverlayError::InUse,
+            e => OverlayError::System("create", e),
+        })?;
+        fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
+            .map_err(|e| OverlayError::System("fsmount", e))
+    }
+}
+
+// === impl Upper ===
+
+impl Upper<'_> {
+    fn open(&self, path: &str) -> Result<OwnedFd, Errno> {
+        use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        openat2(
+            self.base,
+            path,
+            flags,
+            Mode::empty(),
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+        )
+    }
+}
+
+// === impl Dialect ===
+
+impl Dialect {
+    fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Descriptors,
+            1 => Self::Paths,
+            _ => Self::Joined,
+        }
+    }
+
+    fn older(self) -> Self {
+        match self {
+            Self::Descriptors => Self::Paths,
+            Self::Paths | Self::Joined => Self::Joined,
+        }
+    }
+}
+
+fn by_descriptor(fd: BorrowedFd<'_>) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}

@@ -1,0 +1,76 @@
+/*!
+What has to be moved from a container's root to its new one, as data.
+
+Made from the container's mount table alone, so that it can be tested without
+mounting anything.
+*/
+
+use std::path::{Path, PathBuf};
+
+use crate::table::{Flags, Mount, Table};
+
+/// What has to be done to a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Mounts to move, in this order. What is mounted below one goes with it.
+    pub moves: Vec<Move>,
+    /// What the container's root forbids, which the new one must forbid too.
+    pub flags: Flags,
+}
+
+/// One mount to move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// Where it is mounted now and will be.
+    pub path: PathBuf,
+    /// Whether the mountpoint must be a real directory of the new root, no link: the runtime's own file systems
+    /// must not end up where an image points them to.
+    pub real_directory: bool,
+}
+
+/// Directories whose mounts are the runtime's own.
+const RUNTIME_DIRECTORIES: [&str; 3] = ["/proc", "/sys", "/dev"];
+
+// === impl Plan ===
+
+impl Plan {
+    /// The plan for a container with this mount table, seen from its root. `None` if it has no root mount.
+    pub fn new(table: &Table) -> Option<Self> {
+        let root = table.root()?;
+        let children: Vec<_> = table.children(root.id).collect();
+        let moves = children
+            .iter()
+            .enumerate()
+            .filter(|(at, mount)| !is_hidden(mount, &children[at + 1..]))
+            .map(|(_, mount)| Move::new(&mount.mountpoint))
+            .collect();
+        Some(Self {
+            moves,
+            flags: root.flags,
+        })
+    }
+}
+
+// === impl Move ===
+
+impl Move {
+    fn new(path: &Path) -> Self {
+        let real_directory = RUNTIME_DIRECTORIES
+            .iter()
+            .any(|directory| path == Path::new(directory));
+        Self {
+            path: path.to_owned(),
+            real_directory,
+        }
+    }
+}
+
+/// Whether a mount made later lies over the path of this one, so that nobody can see it any more.
+fn is_hidden(mount: &Mount, later: &[&Mount]) -> bool {
+    later
+        .iter()
+        .any(|over| mount.mountpoint.starts_with(&over.mountpoint))
+}
+
+#[cfg(test)]
+mod tests;

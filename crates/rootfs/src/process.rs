@@ -1,0 +1,230 @@
+/*!
+Processes by descriptor.
+
+A process id says who a process is only as long as it lives. So whoever asks for
+something is known by a pidfd from the moment that it connected, and what is read
+about it from /proc counts only if it is still alive after the reading.
+*/
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, fstatfs, openat, readlinkat};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::Namespace;
+use crate::sys;
+use crate::table::{Table, TableError};
+
+/// Largest small file that is read from /proc, in bytes.
+const MAX_BYTES: u64 = 64 << 10;
+
+/// The node's /proc, opened once: whatever a container mounts over its own does not matter.
+#[derive(Clone, Debug)]
+pub struct Proc {
+    fd: Arc<OwnedFd>,
+}
+
+/// A process, known by a pidfd.
+#[derive(Debug)]
+pub struct Process {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+/// Something about a process that cannot be learned.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// It ended.
+    #[error("the process has ended")]
+    Gone,
+    /// /proc is not a procfs.
+    #[error("/proc is not a proc file system")]
+    NotProc,
+    /// What the kernel said.
+    #[error("{0}")]
+    System(&'static str, #[source] Errno),
+    /// Its mount table.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+// === impl Proc ===
+
+impl Proc {
+    /// Opens /proc of the calling process.
+    pub fn open() -> Result<Self, ProcessError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::open("/proc", flags, Mode::empty()).map_err(system("cannot open /proc"))?;
+        let kind = fstatfs(&fd).map_err(system("cannot examine /proc"))?.f_type;
+        if kind != rustix::fs::PROC_SUPER_MAGIC {
+            return Err(ProcessError::NotProc);
+        }
+        Ok(Self { fd: Arc::new(fd) })
+    }
+
+    /// Opens something below /proc.
+    pub fn open_at(&self, path: impl AsRef<Path>, flags: OFlags) -> Result<OwnedFd, Errno> {
+        openat(&*self.fd, path.as_ref(), flags | OFlags::CLOEXEC, Mode::empty())
+    }
+
+    /// The calling thread's mount table.
+    pub fn own_mounts(&self) -> Result<Table, ProcessError> {
+        let file = self
+            .open_at("thread-self/mountinfo", OFlags::RDONLY)
+            .map_err(system("cannot open mountinfo"))?;
+        Ok(Table::read(file)?)
+    }
+
+    /// The mount namespace of the node's init.
+    pub fn init_namespace(&self) -> Result<Namespace, ProcessError> {
+        let fd = self
+            .open_at("1/ns/mnt", OFlags::RDONLY)
+            .map_err(system("cannot open the node's mount namespace"))?;
+        Ok(Namespace::new(fd))
+    }
+
+    /// The root of the node's init.
+    pub fn init_root(&self) -> Result<crate::Root, ProcessError> {
+        let fd = self
+            .open_at("1/root", OFlags::PATH | OFlags::DIRECTORY)
+            .map_err(system("cannot open the node's root"))?;
+        Ok(crate::Root::new(fd))
+    }
+}
+
+impl AsFd for Proc {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+// === impl Process ===
+
+impl Process {
+    /// Who connected this Unix socket.
+    pub fn of_peer(socket: impl AsFd) -> Result<Self, ProcessError> {
+        let peer =
+            rustix::net::sockopt::socket_peercred(&socket).map_err(system("cannot learn who connected"))?;
+        let pidfd = match sys::peer_pidfd(&socket).map_err(system("cannot learn who connected"))? {
+            Some(pidfd) => pidfd,
+            // Before kernel 6.5. Between connect and now the id may have been given to somebody else, so callers
+            // compare what they know of the peer (its cgroup) afterwards.
+            None => match pidfd_open(peer.pid, PidfdFlags::empty()) {
+                Ok(pidfd) => pidfd,
+                Err(Errno::SRCH) => return Err(ProcessError::Gone),
+                Err(e) => return Err(ProcessError::System("cannot open the process", e)),
+            },
+        };
+        Ok(Self { pid: peer.pid, pidfd })
+    }
+
+    /// A process by its id.
+    pub fn open(pid: Pid) -> Result<Self, ProcessError> {
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Self { pid, pidfd }),
+            Err(Errno::SRCH | Errno::INVAL) => Err(ProcessError::Gone),
+            Err(e) => Err(ProcessError::System("cannot open the process", e)),
+        }
+    }
+
+    /// Its id, for messages.
+    pub fn id(&self) -> i32 {
+        self.pid.as_raw_nonzero().get()
+    }
+
+    /// Whether it still runs (a zombie does not).
+    pub fn is_alive(&self) -> bool {
+        let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        matches!(
+            poll(
+                &mut fds,
+                Some(&Timespec {
+                    tv_sec: 0,
+                    tv_nsec: 0
+                })
+            ),
+            Ok(0)
+        )
+    }
+
+    /// Its mount table.
+    pub fn mounts(&self, proc: &Proc) -> Result<Table, ProcessError> {
+        let file = self.open_below(proc, "mountinfo", OFlags::RDONLY)?;
+        let table = Table::read(file)?;
+        self.still(table)
+    }
+
+    /// Its mount namespace.
+    pub fn mount_namespace(&self, proc: &Proc) -> Result<Namespace, ProcessError> {
+        let fd = self.open_below(proc, "ns/mnt", OFlags::RDONLY)?;
+        self.still(Namespace::new(fd))
+    }
+
+    /// Its root directory.
+    pub fn root(&self, proc: &Proc) -> Result<crate::Root, ProcessError> {
+        let fd = self.open_below(proc, "root", OFlags::PATH | OFlags::DIRECTORY)?;
+        self.still(crate::Root::new(fd))
+    }
+
+    /// Path of its working directory as it sees it. `None` if that has no path below its root.
+    pub fn working_directory(&self, proc: &Proc) -> Result<Option<PathBuf>, ProcessError> {
+        use std::os::unix::ffi::OsStringExt;
+        let link = format!("{}/cwd", self.id());
+        let path = readlinkat(proc.as_fd(), link, Vec::new())
+            .map_err(gone_or("cannot read its working directory"))?;
+        let path = PathBuf::from(std::ffi::OsString::from_vec(path.into_bytes()));
+        let path = self.still(path)?;
+        // The kernel writes `(unreachable)/x` for a directory outside, and appends a word to one that was deleted.
+        Ok(path.is_absolute().then_some(path))
+    }
+
+    /// Its `/proc/PID/cgroup`.
+    pub fn cgroup(&self, proc: &Proc) -> Result<String, ProcessError> {
+        let file = self.open_below(proc, "cgroup", OFlags::RDONLY)?;
+        let mut text = Vec::new();
+        match File::from(file).take(MAX_BYTES).read_to_end(&mut text) {
+            Ok(_) => self.still(String::from_utf8_lossy(&text).into_owned()),
+            Err(e) => Err(gone_or("cannot read its cgroup")(
+                Errno::from_io_error(&e).unwrap_or(Errno::IO),
+            )),
+        }
+    }
+
+    fn open_below(&self, proc: &Proc, name: &str, flags: OFlags) -> Result<OwnedFd, ProcessError> {
+        proc.open_at(format!("{}/{name}", self.id()), flags)
+            .map_err(gone_or("cannot open its entry in /proc"))
+    }
+
+    /// The value, if the process it was learned of still lives: then it was learned of no other.
+    fn still<T>(&self, value: T) -> Result<T, ProcessError> {
+        if self.is_alive() {
+            Ok(value)
+        } else {
+            Err(ProcessError::Gone)
+        }
+    }
+}
+
+impl AsFd for Process {
+    /// The pidfd: readable once the process has ended.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+fn system(what: &'static str) -> impl Fn(Errno) -> ProcessError {
+    move |errno| ProcessError::System(what, errno)
+}
+
+fn gone_or(what: &'static str) -> impl Fn(Errno) -> ProcessError {
+    move |errno| match errno {
+        Errno::NOENT | Errno::SRCH => ProcessError::Gone,
+        errno => ProcessError::System(what, errno),
+    }
+}

@@ -1,0 +1,366 @@
+/*!
+Where kept filesystems lie on the node.
+
+```text
+PREFIX/            0700 root: nobody but root gets further
+  KEY/             0700 root
+    upper/         mode and owner of the image's root
+    work/          the kernel's
+    probe/         for the question whether `upper` is in use
+    record         what the caller wants to remember
+```
+
+Everything is reached by descriptors from the prefix on.
+*/
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{
+    FlockOperation, Mode, OFlags, ResolveFlags, Stat, fchmod, fchown, flock, fstat, fsync, mkdirat, openat2,
+    renameat, syncfs,
+};
+use rustix::io::Errno;
+
+use crate::Root;
+use crate::remove;
+use crate::root::RootError;
+
+/// Largest record, in bytes.
+const MAX_RECORD: u64 = 1 << 20;
+
+/// A prefix: the directory that holds kept filesystems.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// One kept filesystem.
+#[derive(Debug)]
+pub struct Kept {
+    key: String,
+    store: OwnedFd,
+    store_path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// The lock on a kept filesystem; ends when it is dropped, or with the process.
+#[derive(Debug)]
+pub struct Locked(OwnedFd);
+
+/// Something about a store that does not work.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The prefix is open to others.
+    #[error(
+        "{0}: must belong to root and be writable by root alone, as whoever can write there owns the data"
+    )]
+    Unsafe(PathBuf),
+    /// A key that is not a plain name.
+    #[error("{0:?} is not a name for a kept filesystem")]
+    Key(String),
+    /// The path of the prefix.
+    #[error("cannot open the directory for kept filesystems")]
+    Prefix(#[from] RootError),
+    /// Another process works on it.
+    #[error("another process is working on the kept filesystem")]
+    Locked,
+    /// What failed, where and how.
+    #[error("{what} ({path})", path = path.display())]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: Errno,
+    },
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Opens a prefix. `None` if it does not exist.
+    pub fn open(host: &Root, path: &Path) -> Result<Option<Self>, StoreError> {
+        match host.open(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Ok(fd) => Self::checked(path, fd).map(Some),
+            Err(e) if matches!(e.problem, crate::root::Problem::System(Errno::NOENT)) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Opens a prefix and makes it if it is missing, with mode 0700.
+    pub fn create(host: &Root, path: &Path) -> Result<Self, StoreError> {
+        let made = host.create_directory(path, Mode::RWXU)?;
+        let fd =
+            reopen(&made, OFlags::RDONLY).map_err(|e| Self::error(path, "cannot open the directory", e))?;
+        fsync(&fd).map_err(|e| Self::error(path, "cannot sync the directory", e))?;
+        Self::checked(path, fd)
+    }
+
+    fn checked(path: &Path, fd: OwnedFd) -> Result<Self, StoreError> {
+        let stat = fstat(&fd).map_err(|e| Self::error(path, "cannot examine the directory", e))?;
+        if stat.st_uid != 0 || stat.st_mode & 0o022 != 0 {
+            return Err(StoreError::Unsafe(path.to_owned()));
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            fd,
+        })
+    }
+
+    /// Opens a kept filesystem. `None` if nothing is there.
+    pub fn get(&self, key: &str) -> Result<Option<Kept>, StoreError> {
+        check_key(key)?;
+        match open_directory(&self.fd, key) {
+            Ok(fd) => Ok(Some(self.kept(key, fd)?)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(self.failed(key, "cannot open the kept filesystem", e)),
+        }
+    }
+
+    /// Opens a kept filesystem and makes what is missing of it. The upper directory, when it is made, gets mode and
+    /// owner of `root`, which the merged root then has. What was made is durable when this returns.
+    pub fn create_key(&self, key: &str, root: &Stat) -> Result<Kept, StoreError> {
+        check_key(key)?;
+        let fail = |what| move |e| self.failed(key, what, e);
+        make_directory(&self.fd, key).map_err(fail("cannot make the directory of the kept filesystem"))?;
+        let fd = open_directory(&self.fd, key).map_err(fail("cannot open the kept filesystem"))?;
+        let kept = self.kept(key, fd)?;
+        if !kept.has_upper()? {
+            // Complete or not there: it gets its name when it has its owner and mode.
+            make_directory(&kept.fd, "new").map_err(fail("cannot make the upper directory"))?;
+            let new = open_directory(&kept.fd, "new").map_err(fail("cannot open the upper directory"))?;
+            let (uid, gid) = (
+                rustix::fs::Uid::from_raw(root.st_uid),
+                rustix::fs::Gid::from_raw(root.st_gid),
+            );
+            fchown(&new, Some(uid), Some(gid)).map_err(fail("cannot give the upper directory its owner"))?;
+            let mode = Mode::from_raw_mode(root.st_mode & 0o7777);
+            fchmod(&new, mode).map_err(fail("cannot give the upper directory its mode"))?;
+            fsync(&new).map_err(fail("cannot sync the upper directory"))?;
+            renameat(&kept.fd, "new", &kept.fd, "upper").map_err(fail("cannot name the upper directory"))?;
+        }
+        make_directory(&kept.fd, "work").map_err(fail("cannot make the work directory"))?;
+        fsync(&kept.fd).map_err(fail("cannot sync the kept filesystem"))?;
+        fsync(&self.fd).map_err(fail("cannot sync the directory of kept filesystems"))?;
+        Ok(kept)
+    }
+
+    /// Deletes a kept filesystem. Does nothing where nothing is. Follows no link and crosses no mount.
+    pub fn remove(&self, key: &str) -> Result<(), StoreError> {
+        check_key(key)?;
+        let fail = |what| move |e| self.failed(key, what, e);
+        remove::tree(self.fd.as_fd(), key).map_err(fail("cannot delete the kept filesystem"))?;
+        fsync(&self.fd).map_err(fail("cannot sync the directory of kept filesystems"))
+    }
+
+    fn kept(&self, key: &str, fd: OwnedFd) -> Result<Kept, StoreError> {
+        let store = self.fd.try_clone().map_err(|e| {
+            let errno = Errno::from_io_error(&e).unwrap_or(Errno::MFILE);
+            self.failed(key, "cannot open the kept filesystem", errno)
+        })?;
+        Ok(Kept {
+            key: key.to_owned(),
+            store,
+            store_path: self.path.clone(),
+            fd,
+        })
+    }
+
+    fn failed(&self, key: &str, what: &'static str, source: Errno) -> StoreError {
+        StoreError::System {
+            what,
+            path: self.path.join(key),
+            source,
+        }
+    }
+
+    fn error(path: &Path, what: &'static str, source: Errno) -> StoreError {
+        StoreError::System {
+            what,
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+// === impl Kept ===
+
+impl Kept {
+    /// Its name in the store.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The store's directory; paths of mounts are told to the kernel from there.
+    pub fn store(&self) -> BorrowedFd<'_> {
+        self.store.as_fd()
+    }
+
+    /// Whether there is data.
+    pub fn has_upper(&self) -> Result<bool, StoreError> {
+        match self.upper() {
+            Ok(_) => Ok(true),
+            Err(StoreError::System {
+                source: Errno::NOENT, ..
+            }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The upper directory.
+    pub fn upper(&self) -> Result<OwnedFd, StoreError> {
+        open_directory(&self.fd, "upper").map_err(self.fail("cannot open the upper directory"))
+    }
+
+    /// Makes everything that was written below the upper directory durable.
+    pub fn sync(&self) -> Result<(), StoreError> {
+        let upper = self.upper()?;
+        syncfs(&upper).map_err(self.fail("cannot sync the kept filesystem"))
+    }
+
+    /// The same kept filesystem, through the mounts of the namespace that the thread is in. A thread in a copy of
+    /// the node's namespace has copies of the node's mounts, and the kernel wants layers from among those.
+    pub(crate) fn here(&self, copy: bool) -> Result<Self, StoreError> {
+        let fail = self.fail("cannot open the kept filesystem");
+        let clone = |fd: &OwnedFd| {
+            fd.try_clone()
+                .map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::MFILE))
+        };
+        let (key, store_path) = (self.key.clone(), self.store_path.clone());
+        if !copy {
+            return Ok(Self {
+                key,
+                store_path,
+                store: clone(&self.store).map_err(&fail)?,
+                fd: clone(&self.fd).map_err(&fail)?,
+            });
+        }
+        let store = Root::of_this_thread()
+            .map_err(&fail)?
+            .open(&store_path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let fd = open_directory(&store, &key).map_err(&fail)?;
+        let (there, here) = (fstat(&self.fd).map_err(&fail)?, fstat(&fd).map_err(&fail)?);
+        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) {
+            return Err(fail(Errno::STALE));
+        }
+        Ok(Self {
+            key,
+            store_path,
+            store,
+            fd,
+        })
+    }
+
+    /// Directories for a probe: `probe/upper` and `probe/work`.
+    pub(crate) fn make_probe(&self) -> Result<(), StoreError> {
+        let fail = self.fail("cannot make the probe directory");
+        make_directory(&self.fd, "probe").map_err(&fail)?;
+        let probe = open_directory(&self.fd, "probe").map_err(&fail)?;
+        make_directory(&probe, "upper").map_err(&fail)?;
+        make_directory(&probe, "work").map_err(fail)
+    }
+
+    /// Locks it against every other process and thread that would.
+    pub fn lock(&self) -> Result<Locked, StoreError> {
+        let fd = reopen(&self.fd, OFlags::RDONLY).map_err(self.fail("cannot lock the kept filesystem"))?;
+        match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Locked(fd)),
+            Err(Errno::WOULDBLOCK) => Err(StoreError::Locked),
+            Err(e) => Err(self.fail("cannot lock the kept filesystem")(e)),
+        }
+    }
+
+    /// What was last recorded.
+    pub fn record(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let fail = self.fail("cannot read the record");
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = match rustix::fs::openat(&self.fd, "record", flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(e) => return Err(fail(e)),
+        };
+        let mut content = Vec::new();
+        let read = File::from(fd).take(MAX_RECORD).read_to_end(&mut content);
+        read.map_err(|e| fail(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
+        Ok(Some(content))
+    }
+
+    /// Replaces the record, atomically and durably.
+    pub fn set_record(&self, content: &[u8]) -> Result<(), StoreError> {
+        let fail = self.fail("cannot write the record");
+        let io = |e: std::io::Error| fail(Errno::from_io_error(&e).unwrap_or(Errno::IO));
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, "record.new", flags, Mode::RUSR | Mode::WUSR).map_err(&fail)?;
+        let mut file = File::from(fd);
+        file.write_all(content).map_err(io)?;
+        file.sync_all().map_err(io)?;
+        renameat(&self.fd, "record.new", &self.fd, "record").map_err(&fail)?;
+        fsync(&self.fd).map_err(&fail)
+    }
+
+    fn fail(&self, what: &'static str) -> impl Fn(Errno) -> StoreError {
+        let path = PathBuf::from(&self.key);
+        move |source| StoreError::System {
+            what,
+            path: path.clone(),
+            source,
+        }
+    }
+}
+
+impl AsFd for Kept {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing the descriptor would do, were there no copies of it in children about to exec.
+        if let Err(error) = flock(&self.0, FlockOperation::Unlock) {
+            tracing::debug!(%error, "unlock");
+        }
+    }
+}
+
+fn check_key(key: &str) -> Result<(), StoreError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if key.is_empty() || key.len() > 128 || !key.chars().all(plain) {
+        return Err(StoreError::Key(key.to_owned()));
+    }
+    Ok(())
+}
+
+fn make_directory(parent: &OwnedFd, name: &str) -> Result<(), Errno> {
+    match mkdirat(parent, name, Mode::RWXU) {
+        Err(Errno::EXIST) => Ok(()),
+        result => result,
+    }
+}
+
+fn open_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat2(
+        parent,
+        name,
+        flags,
+        Mode::empty(),
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+    )
+}
+
+/// A second open file of the same directory.
+fn reopen(fd: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(
+        fd,
+        ".",
+        flags | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
