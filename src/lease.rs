@@ -165,7 +165,11 @@ impl Lease {
             // As client-go does: whoever judges by the duration need not wait either.
             spec.lease_duration_seconds = Some(1);
         }
-        let replaced = timeout_at(end, self.api.replace(&self.options.name, &self.params(), &object)).await;
+        let replaced = timeout_at(
+            end,
+            self.api.replace(&self.options.name, &Self::params(), &object),
+        )
+        .await;
         if !matches!(replaced, Ok(Ok(_))) {
             tracing::debug!("lease not given back; it will expire");
         }
@@ -179,7 +183,7 @@ impl Lease {
             let renewed = self.renewed(&object);
             match self
                 .api
-                .replace(&self.options.name, &self.params(), &renewed)
+                .replace(&self.options.name, &Self::params(), &renewed)
                 .await
             {
                 Ok(object) => return Some(Held { object, since }),
@@ -242,7 +246,7 @@ impl Lease {
                 metadata,
                 spec: Some(spec),
             });
-            return self.api.create(&self.params(), &object).await;
+            return self.api.create(&Self::params(), &object).await;
         };
         let mut object = self.renewed(found);
         if let Some(spec) = object
@@ -254,7 +258,7 @@ impl Lease {
             spec.lease_transitions = Some(spec.lease_transitions.unwrap_or_default().saturating_add(1));
         }
         self.api
-            .replace(&self.options.name, &self.params(), &object)
+            .replace(&self.options.name, &Self::params(), &object)
             .await
     }
 
@@ -268,7 +272,7 @@ impl Lease {
         object
     }
 
-    fn params(&self) -> PostParams {
+    fn params() -> PostParams {
         PostParams {
             field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()),
             ..PostParams::default()

@@ -210,7 +210,7 @@ async fn follow<K, N>(
                 told();
             }
             Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; it starts again by itself"),
+                tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; it starts again by itself");
             }
         }
     }
@@ -279,7 +279,9 @@ impl Wake {
         let object = touched(event).and_then(instance_of);
         let listed = matches!(event, Event::InitDone);
         move || {
-            object.into_iter().for_each(|object| wake.instance(object));
+            if let Some(object) = object {
+                wake.instance(object);
+            }
             if listed {
                 wake.instances_where(&caches, |_| true);
             }
