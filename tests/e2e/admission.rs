@@ -25,12 +25,30 @@ async fn dry_run(ns: &Namespace, object: &Value) -> Result<Output> {
 #[tokio::test]
 async fn i13_dry_run_of_a_good_object_succeeds_and_creates_nothing() {
     in_namespace("dry-run", async |ns| {
-        let applied = dry_run(&ns, &object(&json!({"running": true, "template": shell_template()}))).await?.success()?;
+        let applied = dry_run(
+            &ns,
+            &object(&json!({"running": true, "template": shell_template()})),
+        )
+        .await?
+        .success()?;
         ensure!(applied.contains("created (server dry run)"), "{applied}");
         let all = ListParams::default();
-        ensure!(ns.api::<StoppableContainer>().list(&all).await?.items.is_empty(), "a dry run made an object");
-        ensure!(ns.api::<StoppableContainerInstance>().list(&all).await?.items.is_empty(), "a dry run made an instance");
-        ensure!(ns.api::<Pod>().list(&all).await?.items.is_empty(), "a dry run made a pod");
+        ensure!(
+            ns.api::<StoppableContainer>().list(&all).await?.items.is_empty(),
+            "a dry run made an object"
+        );
+        ensure!(
+            ns.api::<StoppableContainerInstance>()
+                .list(&all)
+                .await?
+                .items
+                .is_empty(),
+            "a dry run made an instance"
+        );
+        ensure!(
+            ns.api::<Pod>().list(&all).await?.items.is_empty(),
+            "a dry run made a pod"
+        );
         Ok(())
     })
     .await;
@@ -50,19 +68,44 @@ async fn dry_run_of_a_bad_object_names_the_field() {
         reserved_path["spec"]["containers"][0]["volumeMounts"] =
             json!([{"name": "mine", "mountPath": "/.stoppablecontainer/x"}]);
         let cases = [
-            (json!({"template": no_containers}), "spec.template.spec.containers"),
-            (json!({"template": unknown_field}), "spec.template.spec.containers[0].imagge"),
-            (json!({"template": reserved_volume}), "spec.template.spec.volumes[0].name"),
-            (json!({"template": reserved_path}), "spec.template.spec.containers[0].volumeMounts[0].mountPath"),
-            (json!({"template": shell_template(), "hostPathPrefix": "/etc"}), "spec.hostPathPrefix"),
-            (json!({"template": shell_template(), "hostPathPrefix": "relative"}), "spec.hostPathPrefix"),
-            (json!({"running": "maybe", "template": shell_template()}), "spec.running"),
+            (
+                json!({"template": no_containers}),
+                "spec.template.spec.containers",
+            ),
+            (
+                json!({"template": unknown_field}),
+                "spec.template.spec.containers[0].imagge",
+            ),
+            (
+                json!({"template": reserved_volume}),
+                "spec.template.spec.volumes[0].name",
+            ),
+            (
+                json!({"template": reserved_path}),
+                "spec.template.spec.containers[0].volumeMounts[0].mountPath",
+            ),
+            (
+                json!({"template": shell_template(), "hostPathPrefix": "/etc"}),
+                "spec.hostPathPrefix",
+            ),
+            (
+                json!({"template": shell_template(), "hostPathPrefix": "relative"}),
+                "spec.hostPathPrefix",
+            ),
+            (
+                json!({"running": "maybe", "template": shell_template()}),
+                "spec.running",
+            ),
             (json!({"running": true}), "spec.template"),
         ];
         for (spec, path) in cases {
             let refused = dry_run(&ns, &object(&spec)).await?;
             ensure!(refused.code != 0, "{spec} was accepted: {refused:?}");
-            ensure!(refused.stderr.contains(path), "the refusal of {spec} does not name {path}:\n{}", refused.stderr);
+            ensure!(
+                refused.stderr.contains(path),
+                "the refusal of {spec} does not name {path}:\n{}",
+                refused.stderr
+            );
         }
         Ok(())
     })
@@ -76,9 +119,21 @@ async fn all_mistakes_are_reported_at_once() {
         let mut template = shell_template();
         template["spec"]["volumes"] = json!([{"name": "stoppablecontainer", "emptyDir": {}}]);
         template["spec"]["hostUsers"] = json!(false);
-        let refused = dry_run(&ns, &object(&json!({"template": template, "hostPathPrefix": "/etc"}))).await?;
-        for path in ["spec.template.spec.volumes[0].name", "spec.template.spec.hostUsers", "spec.hostPathPrefix"] {
-            ensure!(refused.stderr.contains(path), "{path} is missing in:\n{}", refused.stderr);
+        let refused = dry_run(
+            &ns,
+            &object(&json!({"template": template, "hostPathPrefix": "/etc"})),
+        )
+        .await?;
+        for path in [
+            "spec.template.spec.volumes[0].name",
+            "spec.template.spec.hostUsers",
+            "spec.hostPathPrefix",
+        ] {
+            ensure!(
+                refused.stderr.contains(path),
+                "{path} is missing in:\n{}",
+                refused.stderr
+            );
         }
         Ok(())
     })
@@ -96,8 +151,13 @@ async fn h19_a_pod_with_our_labels_by_somebody_else_is_refused() {
             "stoppablecontainer.xtlsoft.top/role": "consumer", "stoppablecontainer.xtlsoft.top/instance": "x",
             "stoppablecontainer.xtlsoft.top/managed-by": "stoppablecontainer",
         }});
-        let refused = ns.kubectl_with_input(&["create", "-f", "-"], &pod.to_string()).await?;
-        ensure!(refused.code != 0 && refused.stderr.contains("denied the request"), "{refused:?}");
+        let refused = ns
+            .kubectl_with_input(&["create", "-f", "-"], &pod.to_string())
+            .await?;
+        ensure!(
+            refused.code != 0 && refused.stderr.contains("denied the request"),
+            "{refused:?}"
+        );
         Ok(())
     })
     .await;

@@ -17,12 +17,17 @@ async fn i5_scratch_image_runs_and_is_kept() {
             "containers": [{"name": "main", "image": "test/scratch:1"}],
         }});
         run(&ns, "kept", template).await?;
-        let id = ns.exec("kept", "main", &["/probe", "id"]).await?.success()?;
+        let id = ns.exec("kept", "main", &["/static", "id"]).await?.success()?;
         ensure!(id.contains("65532"), "USER of the image is not honoured: {id}");
-        ns.exec("kept", "main", &["/probe", "write", "/file", "kept"]).await?.success()?;
+        ns.exec("kept", "main", &["/static", "write", "/file", "kept"])
+            .await?
+            .success()?;
         stop(&ns, "kept").await?;
         start(&ns, "kept").await?;
-        let file = ns.exec("kept", "main", &["/probe", "cat", "/file"]).await?.success()?;
+        let file = ns
+            .exec("kept", "main", &["/static", "cat", "/file"])
+            .await?
+            .success()?;
         ensure!(file.contains("kept"), "the file is gone: {file}");
         Ok(())
     })
@@ -39,13 +44,33 @@ async fn i5_named_user_with_run_as_non_root() {
             "containers": [{"name": "main", "image": "test/named-user:1"}],
         }});
         run(&ns, "kept", template).await?;
-        let who = ns.sh("kept", "main", "id -un; id -u; id -g; id -G; pwd; echo $HOME").await?;
-        ensure!(who.starts_with("app\n1000\n1000\n1000"), "not the image's user: {who}");
-        ensure!(who.ends_with("/home/app/work\n/home/app"), "not the image's directories: {who}");
+        let who = ns
+            .sh("kept", "main", "id -un; id -u; id -g; id -G; pwd; echo $HOME")
+            .await?;
+        ensure!(
+            who.starts_with("app\n1000\n1000\n1000"),
+            "not the image's user: {who}"
+        );
+        ensure!(
+            who.ends_with("/home/app/work\n/home/app"),
+            "not the image's directories: {who}"
+        );
         // What the main process itself sees, not what exec is given.
-        let main = ns.sh("kept", "main", "tr '\\0' '\\n' < /proc/1/environ; readlink /proc/1/cwd; id -G").await?;
-        ensure!(main.contains("HOME=/home/app\n"), "HOME of the main process: {main}");
-        ensure!(main.contains("/home/app/work"), "working directory of the main process: {main}");
+        let main = ns
+            .sh(
+                "kept",
+                "main",
+                "tr '\\0' '\\n' < /proc/1/environ; readlink /proc/1/cwd; id -G",
+            )
+            .await?;
+        ensure!(
+            main.contains("HOME=/home/app\n"),
+            "HOME of the main process: {main}"
+        );
+        ensure!(
+            main.contains("/home/app/work"),
+            "working directory of the main process: {main}"
+        );
         Ok(())
     })
     .await;
@@ -77,12 +102,17 @@ async fn i5_read_only_root_filesystem() {
     in_namespace("read-only", async |ns| {
         let mut template = shell_template();
         template["spec"]["containers"][0]["securityContext"] = json!({"readOnlyRootFilesystem": true});
-        template["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "scratch", "mountPath": "/made/for/it"}]);
+        template["spec"]["containers"][0]["volumeMounts"] =
+            json!([{"name": "scratch", "mountPath": "/made/for/it"}]);
         template["spec"]["volumes"] = json!([{"name": "scratch", "emptyDir": {}}]);
         run(&ns, "kept", template).await?;
         let refused = ns.exec("kept", "main", &["/bin/touch", "/file"]).await?;
-        ensure!(refused.code != 0 && refused.stderr.contains("Read-only file system"), "{refused:?}");
-        ns.sh("kept", "main", "touch /made/for/it/file /dev/shm/file").await?;
+        ensure!(
+            refused.code != 0 && refused.stderr.contains("Read-only file system"),
+            "{refused:?}"
+        );
+        ns.sh("kept", "main", "touch /made/for/it/file /dev/shm/file")
+            .await?;
         Ok(())
     })
     .await;
@@ -91,6 +121,7 @@ async fn i5_read_only_root_filesystem() {
 async fn enforce_restricted(ns: &Namespace) -> Result<()> {
     let patch = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
     let api = ns.cluster_api::<NamespaceObject>();
-    api.patch(&ns.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    api.patch(&ns.name, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
     Ok(())
 }

@@ -21,12 +21,18 @@ async fn i10_f1_webhook_down_only_consumers_wait_and_heal_alone() {
         let before = services.get(&name).await?;
         redirect(&services, &name, json!({"nobody": "serves-this"})).await?;
         let outcome = while_down(&ns).await;
-        let selector = before.spec.and_then(|s| s.selector).context("the webhook's Service has no selector")?;
+        let selector = before
+            .spec
+            .and_then(|s| s.selector)
+            .context("the webhook's Service has no selector")?;
         let restored = redirect(&services, &name, json!(selector)).await;
         outcome.and(restored)?;
 
         running(&ns, "kept").await?;
-        ensure!(ns.sh("kept", "main", "cat /root/file").await? == "kept", "the file is gone");
+        ensure!(
+            ns.sh("kept", "main", "cat /root/file").await? == "kept",
+            "the file is gone"
+        );
         Ok(())
     })
     .await;
@@ -36,15 +42,25 @@ async fn while_down(ns: &Namespace) -> Result<()> {
     ns.api::<Pod>().delete("kept", &DeleteParams::default()).await?;
     // The reconciler tries to create it again and is refused; the object says so and does not give up.
     let object = ns
-        .wait("kept", "ConsumerReady names the refusal", |object: &StoppableContainer| {
-            object.status.iter().flat_map(|s| &s.conditions).any(|c| {
-                c.type_ == CONSUMER_READY && c.status == "False" && c.reason == reason::CREATION_REFUSED
-            })
-        })
+        .wait(
+            "kept",
+            "ConsumerReady names the refusal",
+            |object: &StoppableContainer| {
+                object.status.iter().flat_map(|s| &s.conditions).any(|c| {
+                    c.type_ == CONSUMER_READY && c.status == "False" && c.reason == reason::CREATION_REFUSED
+                })
+            },
+        )
         .await?;
     let phase = object.status.as_ref().and_then(|s| s.phase);
-    ensure!(phase != Some(Phase::Failed), "an outage of the webhook is not a failure of the object: {phase:?}");
-    ensure!(ns.api::<Pod>().get_opt("kept").await?.is_none(), "a consumer was created past the webhook");
+    ensure!(
+        phase != Some(Phase::Failed),
+        "an outage of the webhook is not a failure of the object: {phase:?}"
+    );
+    ensure!(
+        ns.api::<Pod>().get_opt("kept").await?.is_none(),
+        "a consumer was created past the webhook"
+    );
 
     let mut plain = shell_template();
     plain["metadata"] = json!({"name": "plain"});
@@ -57,7 +73,9 @@ async fn webhook_service(ns: &Namespace) -> Result<(Api<Service>, String)> {
     let params = ListParams::default()
         .labels("app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=controller");
     let found = Api::<Service>::all(ns.client.clone()).list(&params).await?.items;
-    let service = found.first().context("no Service of the webhook on this cluster")?;
+    let service = found
+        .first()
+        .context("no Service of the webhook on this cluster")?;
     let namespace = service.namespace().unwrap_or_default();
     Ok((Api::namespaced(ns.client.clone(), &namespace), service.name_any()))
 }
@@ -66,6 +84,8 @@ async fn webhook_service(ns: &Namespace) -> Result<(Api<Service>, String)> {
 async fn redirect(services: &Api<Service>, name: &str, selector: serde_json::Value) -> Result<()> {
     let patch: json_patch::Patch =
         serde_json::from_value(json!([{"op": "replace", "path": "/spec/selector", "value": selector}]))?;
-    services.patch(name, &PatchParams::default(), &Patch::<()>::Json(patch)).await?;
+    services
+        .patch(name, &PatchParams::default(), &Patch::<()>::Json(patch))
+        .await?;
     Ok(())
 }

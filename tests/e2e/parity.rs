@@ -32,7 +32,10 @@ async fn run_both(ns: &Namespace, template: &Value) -> Result<()> {
 fn assert_same(plain: &Seen, kept: &Seen) -> Result<()> {
     for (what, expected) in plain {
         let actual = kept.get(what).map(String::as_str).unwrap_or_default();
-        ensure!(expected == actual, "{what} differs.\nplain pod:\n{expected}\nours:\n{actual}");
+        ensure!(
+            expected == actual,
+            "{what} differs.\nplain pod:\n{expected}\nours:\n{actual}"
+        );
     }
     Ok(())
 }
@@ -42,20 +45,44 @@ async fn look_inside(ns: &Namespace, pod: &str) -> Result<Seen> {
     // The pod's own name stands in HOSTNAME and in /etc/hostname.
     let scripts = [
         ("environment of exec", "env | grep -v -e ^HOSTNAME= -e ^_= | sort"),
-        ("environment of the main process", "tr '\\0' '\\n' < /proc/1/environ | grep -v ^HOSTNAME= | sort"),
+        (
+            "environment of the main process",
+            "tr '\\0' '\\n' < /proc/1/environ | grep -v ^HOSTNAME= | sort",
+        ),
         ("argv of the main process", "tr '\\0' ' ' < /proc/1/cmdline"),
-        ("working directories", "pwd; readlink /proc/1/cwd; readlink /proc/1/root"),
-        ("ids", "id; grep -E '^(Uid|Gid|Groups|Cap.*|NoNewPrivs|Seccomp|Umask|Sig(Blk|Ign)):' /proc/1/status"),
+        (
+            "working directories",
+            "pwd; readlink /proc/1/cwd; readlink /proc/1/root",
+        ),
+        (
+            "ids",
+            "id; grep -E '^(Uid|Gid|Groups|Cap.*|NoNewPrivs|Seccomp|Umask|Sig(Blk|Ign)):' /proc/1/status",
+        ),
         ("limits", "cat /proc/1/limits"),
-        ("open files of the main process beyond 0-2", "ls /proc/1/fd | grep -v -x -e 0 -e 1 -e 2 | wc -l"),
+        (
+            "open files of the main process beyond 0-2",
+            "ls /proc/1/fd | grep -v -x -e 0 -e 1 -e 2 | wc -l",
+        ),
         (
             "mount points",
             "awk '{print $5, $6}' /proc/1/mountinfo | sed 's/,relatime//' | grep -v -e '^/ ' -e stoppablecontainer | sort",
         ),
-        ("root", "ls -ld / /tmp /root /etc /dev /proc /sys | awk '{print $1, $3, $4, $NF}'; ls / | sort"),
-        ("devices", "ls /dev | sort; echo x > /dev/null; head -c 3 /dev/zero | wc -c"),
-        ("network files", "cat /etc/resolv.conf; grep -c . /etc/hosts; test \"$(cat /etc/hostname)\" = \"$HOSTNAME\" && echo ok"),
-        ("masked paths", "cat /proc/kcore 2>&1 | wc -c; ls /proc/acpi 2>&1 | wc -l; ls /sys/firmware 2>&1 | wc -l"),
+        (
+            "root",
+            "ls -ld / /tmp /root /etc /dev /proc /sys | awk '{print $1, $3, $4, $NF}'; ls / | sort",
+        ),
+        (
+            "devices",
+            "ls /dev | sort; echo x > /dev/null; head -c 3 /dev/zero | wc -c",
+        ),
+        (
+            "network files",
+            "cat /etc/resolv.conf; grep -c . /etc/hosts; test \"$(cat /etc/hostname)\" = \"$HOSTNAME\" && echo ok",
+        ),
+        (
+            "masked paths",
+            "cat /proc/kcore 2>&1 | wc -c; ls /proc/acpi 2>&1 | wc -l; ls /sys/firmware 2>&1 | wc -l",
+        ),
     ];
     let mut seen = Seen::new();
     for (what, script) in scripts {
@@ -105,16 +132,24 @@ fn web_template() -> Value {
 #[tokio::test]
 async fn i5_a_web_server_behaves_as_in_a_plain_pod() {
     in_namespace("parity-web", async |ns| {
-        ns.create_json::<ConfigMap>(json!({"metadata": {"name": "settings"}, "data": {"setting.conf": "colour = blue"}}))
-            .await?;
+        ns.create_json::<ConfigMap>(
+            json!({"metadata": {"name": "settings"}, "data": {"setting.conf": "colour = blue"}}),
+        )
+        .await?;
         run_both(&ns, &web_template()).await?;
         let (mut plain, mut kept) = (look_inside(&ns, PLAIN).await?, look_inside(&ns, KEPT).await?);
         plain.append(&mut use_web(&ns, PLAIN).await?);
         kept.append(&mut use_web(&ns, KEPT).await?);
         assert_same(&plain, &kept)?;
         // Equal is not enough where both could be equally empty.
-        ensure!(kept["environment of exec"].contains("B=1-$(MISSING)-$(A)\n"), "{kept:#?}");
-        ensure!(kept["postStart"] == "html" && kept["preStop"] == "pre-stop-html", "{kept:#?}");
+        ensure!(
+            kept["environment of exec"].contains("B=1-$(MISSING)-$(A)\n"),
+            "{kept:#?}"
+        );
+        ensure!(
+            kept["postStart"] == "html" && kept["preStop"] == "pre-stop-html",
+            "{kept:#?}"
+        );
         Ok(())
     })
     .await;
@@ -122,31 +157,64 @@ async fn i5_a_web_server_behaves_as_in_a_plain_pod() {
 
 async fn use_web(ns: &Namespace, pod: &str) -> Result<Seen> {
     let mut seen = Seen::new();
-    seen.insert("ConfigMap with subPath", ns.sh(pod, "main", "cat /etc/app/setting.conf; ls /etc/app").await?);
+    seen.insert(
+        "ConfigMap with subPath",
+        ns.sh(pod, "main", "cat /etc/app/setting.conf; ls /etc/app")
+            .await?,
+    );
     seen.insert("init container", ns.sh(pod, "main", "cat /shared/init").await?);
     ns.sh(pod, "main", "echo from-main > /shared/main").await?;
-    seen.insert("emptyDir in the second container", ns.sh(pod, "side", "cat /shared/main; ls /shared").await?);
+    seen.insert(
+        "emptyDir in the second container",
+        ns.sh(pod, "side", "cat /shared/main; ls /shared").await?,
+    );
     seen.insert("postStart", ns.sh(pod, "main", "cat /shared/post-start").await?);
 
     let directory = std::env::temp_dir().join(format!("{}-{pod}", ns.name));
     std::fs::create_dir_all(&directory)?;
-    let (there, back) = (directory.join("there").display().to_string(), directory.join("back").display().to_string());
+    let (there, back) = (
+        directory.join("there").display().to_string(),
+        directory.join("back").display().to_string(),
+    );
     std::fs::write(&there, "copied")?;
-    ns.kubectl(&["cp", &there, &format!("{pod}:/root/copy"), "-c", "main"]).await?.success()?;
-    ns.kubectl(&["cp", &format!("{pod}:/root/copy"), &back, "-c", "main"]).await?.success()?;
-    seen.insert("cp both ways", format!("{} {}", ns.sh(pod, "main", "cat /root/copy").await?, std::fs::read_to_string(back)?));
+    ns.kubectl(&["cp", &there, &format!("{pod}:/root/copy"), "-c", "main"])
+        .await?
+        .success()?;
+    ns.kubectl(&["cp", &format!("{pod}:/root/copy"), &back, "-c", "main"])
+        .await?
+        .success()?;
+    seen.insert(
+        "cp both ways",
+        format!(
+            "{} {}",
+            ns.sh(pod, "main", "cat /root/copy").await?,
+            std::fs::read_to_string(back)?
+        ),
+    );
     std::fs::remove_dir_all(&directory)?;
 
     let (port, forward) = ns.port_forward(pod, 80).await?;
     let page = http_get(port).await?;
     ensure!(page.starts_with("HTTP/1.1 200"), "port-forward answered {page:?}");
     drop(forward);
-    seen.insert("page", page.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned());
+    seen.insert(
+        "page",
+        page.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned(),
+    );
 
     let exit = ns.exec(pod, "main", &["sh", "-c", "exit 42"]).await?;
     seen.insert("exit code of exec", exit.code.to_string());
-    let uid = ns.api::<Pod>().get(pod).await?.metadata.uid.context("a pod without UID")?;
-    seen.insert("preStop", last_log_line_after_deletion(ns, pod, "pre-stop-").await?);
+    let uid = ns
+        .api::<Pod>()
+        .get(pod)
+        .await?
+        .metadata
+        .uid
+        .context("a pod without UID")?;
+    seen.insert(
+        "preStop",
+        last_log_line_after_deletion(ns, pod, "pre-stop-").await?,
+    );
     if pod == KEPT {
         ns.other_pod_ready(pod, &uid).await?;
     }
@@ -155,18 +223,28 @@ async fn use_web(ns: &Namespace, pod: &str) -> Result<Seen> {
 
 /// Deletes the pod and returns what its main container logged, of lines that contain `mark`.
 async fn last_log_line_after_deletion(ns: &Namespace, pod: &str, mark: &str) -> Result<String> {
-    let params = LogParams { container: Some("main".into()), follow: true, ..LogParams::default() };
+    let params = LogParams {
+        container: Some("main".into()),
+        follow: true,
+        ..LogParams::default()
+    };
     let mut stream = ns.api::<Pod>().log_stream(pod, &params).await?;
     ns.api::<Pod>().delete(pod, &DeleteParams::default()).await?;
     let mut log = String::new();
     stream.read_to_string(&mut log).await?;
-    Ok(log.lines().filter(|line| line.contains(mark)).collect::<Vec<_>>().join("\n"))
+    Ok(log
+        .lines()
+        .filter(|line| line.contains(mark))
+        .collect::<Vec<_>>()
+        .join("\n"))
 }
 
 async fn http_get(port: u16) -> Result<String> {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut connection = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
-    connection.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+    connection
+        .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await?;
     let mut page = String::new();
     connection.read_to_string(&mut page).await?;
     Ok(page)
@@ -233,12 +311,22 @@ async fn i5_logs_exit_code_and_termination_message() {
 
 async fn ending(ns: &Namespace, pod: &str) -> Result<(i32, String, Vec<String>)> {
     let ended = |pod: &Pod| {
-        let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
-        statuses.filter_map(|c| c.last_state.as_ref()?.terminated.clone()).next()
+        let statuses = pod
+            .status
+            .iter()
+            .flat_map(|s| s.container_statuses.iter().flatten());
+        statuses
+            .filter_map(|c| c.last_state.as_ref()?.terminated.clone())
+            .next()
     };
-    let seen = ns.wait(pod, "its container ended once", |pod: &Pod| ended(pod).is_some()).await?;
+    let seen = ns
+        .wait(pod, "its container ended once", |pod: &Pod| ended(pod).is_some())
+        .await?;
     let end = ended(&seen).context("the container has not ended")?;
-    let params = LogParams { previous: true, ..LogParams::default() };
+    let params = LogParams {
+        previous: true,
+        ..LogParams::default()
+    };
     let log = ns.api::<Pod>().logs(pod, &params).await?;
     let mut lines: Vec<String> = log.lines().map(str::to_owned).collect();
     lines.sort();

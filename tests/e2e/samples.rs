@@ -13,7 +13,9 @@ use testkit::{Namespace, in_namespace};
 use crate::support::{running, start, stop};
 
 fn sample(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("config/samples").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("config/samples")
+        .join(name)
 }
 
 async fn apply(ns: &Namespace, name: &str) -> Result<()> {
@@ -35,7 +37,9 @@ impl<'a> LocalStorage<'a> {
             "metadata": {"name": name}, "provisioner": "kubernetes.io/no-provisioner",
             "volumeBindingMode": "WaitForFirstConsumer",
         });
-        classes.create(&PostParams::default(), &serde_json::from_value(class)?).await?;
+        classes
+            .create(&PostParams::default(), &serde_json::from_value(class)?)
+            .await?;
         let volumes: Api<PersistentVolume> = ns.cluster_api();
         let volume = json!({
             "metadata": {"name": name},
@@ -48,7 +52,9 @@ impl<'a> LocalStorage<'a> {
                 ]}]}},
             }
         });
-        volumes.create(&PostParams::default(), &serde_json::from_value(volume)?).await?;
+        volumes
+            .create(&PostParams::default(), &serde_json::from_value(volume)?)
+            .await?;
         ns.create_json::<PersistentVolumeClaim>(json!({
             "metadata": {"name": claim},
             "spec": {
@@ -62,8 +68,14 @@ impl<'a> LocalStorage<'a> {
 
     async fn remove(self) -> Result<()> {
         let now = DeleteParams::default();
-        self.ns.cluster_api::<PersistentVolume>().delete(&self.ns.name, &now).await?;
-        self.ns.cluster_api::<StorageClass>().delete(&self.ns.name, &now).await?;
+        self.ns
+            .cluster_api::<PersistentVolume>()
+            .delete(&self.ns.name, &now)
+            .await?;
+        self.ns
+            .cluster_api::<StorageClass>()
+            .delete(&self.ns.name, &now)
+            .await?;
         Ok(())
     }
 }
@@ -74,13 +86,16 @@ async fn any_node(ns: &Namespace) -> Result<String> {
 }
 
 async fn service_account(ns: &Namespace, name: &str) -> Result<()> {
-    ns.create_json::<ServiceAccount>(json!({"metadata": {"name": name}})).await?;
+    ns.create_json::<ServiceAccount>(json!({"metadata": {"name": name}}))
+        .await?;
     Ok(())
 }
 
 fn claims_mounted(pod: &Pod) -> Vec<String> {
     let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    volumes.filter_map(|v| Some(v.persistent_volume_claim.as_ref()?.claim_name.clone())).collect()
+    volumes
+        .filter_map(|v| Some(v.persistent_volume_claim.as_ref()?.claim_name.clone()))
+        .collect()
 }
 
 #[tokio::test]
@@ -96,7 +111,11 @@ async fn the_python_example_of_the_api_reference_runs_verbatim() {
         ns.sh("python-http", "main", "echo kept > /root/file").await?;
         stop(&ns, "python-http").await?;
         start(&ns, "python-http").await?;
-        ensure!(ns.sh("python-http", "main", "cat /root/file; echo $DEBUG").await? == "kept\ntrue");
+        ensure!(
+            ns.sh("python-http", "main", "cat /root/file; echo $DEBUG")
+                .await?
+                == "kept\ntrue"
+        );
         storage.remove().await
     })
     .await;
@@ -107,17 +126,33 @@ async fn the_complete_example_of_the_api_reference_runs_verbatim() {
     in_namespace("sample-complete", async |ns| {
         let node = any_node(&ns).await?;
         let labels: Value = json!({"metadata": {"labels": {"node-type": "development"}}});
-        ns.cluster_api::<Node>().patch(&node, &PatchParams::default(), &Patch::Merge(labels)).await?;
+        ns.cluster_api::<Node>()
+            .patch(&node, &PatchParams::default(), &Patch::Merge(labels))
+            .await?;
         let storage = LocalStorage::claim(&ns, "dev-workspace-pvc", &node).await?;
         service_account(&ns, "developer-sa").await?;
         apply(&ns, "complete.yaml").await?;
         let pod = running(&ns, "development-env").await?;
-        ensure!(pod.labels().get("app").map(String::as_str) == Some("dev-env"), "the template's labels are lost");
+        ensure!(
+            pod.labels().get("app").map(String::as_str) == Some("dev-env"),
+            "the template's labels are lost"
+        );
         ensure!(pod.spec.as_ref().and_then(|s| s.service_account_name.as_deref()) == Some("developer-sa"));
-        ns.sh("development-env", "main", "echo volume > /workspace/file; echo root > /root/file").await?;
+        ns.sh(
+            "development-env",
+            "main",
+            "echo volume > /workspace/file; echo root > /root/file",
+        )
+        .await?;
         stop(&ns, "development-env").await?;
         start(&ns, "development-env").await?;
-        let files = ns.sh("development-env", "main", "cat /workspace/file /root/file; echo $ENVIRONMENT").await?;
+        let files = ns
+            .sh(
+                "development-env",
+                "main",
+                "cat /workspace/file /root/file; echo $ENVIRONMENT",
+            )
+            .await?;
         ensure!(files == "volume\nroot\ndevelopment", "{files}");
         storage.remove().await
     })
@@ -131,7 +166,10 @@ async fn the_other_samples_run() {
         apply(&ns, "nginx.yaml").await?;
         apply(&ns, "instance.yaml").await?;
         running(&ns, "nginx").await?;
-        ensure!(ns.http_get("nginx", 80, "/").await?.contains("nginx"), "the image's page is not served");
+        ensure!(
+            ns.http_get("nginx", 80, "/").await?.contains("nginx"),
+            "the image's page is not served"
+        );
         ns.pod_ready("example").await?;
         Ok(())
     })

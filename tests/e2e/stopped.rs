@@ -16,7 +16,10 @@ async fn i14_created_stopped_makes_only_the_provider() {
         create(&ns, "kept", false, shell_template()).await?;
         phase(&ns, "kept", Phase::Stopped).await?;
         ns.pod_ready(&provider_pod_name("kept")).await?;
-        ensure!(ns.api::<Pod>().get_opt("kept").await?.is_none(), "a consumer although running is false");
+        ensure!(
+            ns.api::<Pod>().get_opt("kept").await?.is_none(),
+            "a consumer although running is false"
+        );
         start(&ns, "kept").await?;
         Ok(())
     })
@@ -42,7 +45,10 @@ async fn template_edits_while_stopped_hold_at_the_next_start() {
         .await?;
         let pod = start(&ns, "kept").await?;
         ensure!(ns.sh("kept", "main", "cat /root/greeting /root/file").await? == "hello\nkept");
-        let limits = pod.spec.and_then(|s| s.containers.into_iter().next()).and_then(|c| c.resources?.limits);
+        let limits = pod
+            .spec
+            .and_then(|s| s.containers.into_iter().next())
+            .and_then(|c| c.resources?.limits);
         let memory = limits.and_then(|l| l.get("memory").map(|q| q.0.clone()));
         ensure!(memory.as_deref() == Some("96Mi"), "memory limit is {memory:?}");
         Ok(())

@@ -37,16 +37,21 @@ pub(crate) async fn running(ns: &Namespace, name: &str) -> Result<Pod> {
 }
 
 pub(crate) async fn phase(ns: &Namespace, name: &str, phase: Phase) -> Result<StoppableContainer> {
-    ns.wait(name, &format!("the phase is {phase}"), |object: &StoppableContainer| {
-        let status = object.status.as_ref();
-        status.and_then(|s| s.phase) == Some(phase)
-            && status.and_then(|s| s.observed_generation) == object.metadata.generation
-    })
+    ns.wait(
+        name,
+        &format!("the phase is {phase}"),
+        |object: &StoppableContainer| {
+            let status = object.status.as_ref();
+            status.and_then(|s| s.phase) == Some(phase)
+                && status.and_then(|s| s.observed_generation) == object.metadata.generation
+        },
+    )
     .await
 }
 
 pub(crate) async fn set_running(ns: &Namespace, name: &str, running: bool) -> Result<()> {
-    ns.patch::<StoppableContainer>(name, json!({"spec": {"running": running}})).await?;
+    ns.patch::<StoppableContainer>(name, json!({"spec": {"running": running}}))
+        .await?;
     Ok(())
 }
 
@@ -54,7 +59,10 @@ pub(crate) async fn set_running(ns: &Namespace, name: &str, running: bool) -> Re
 pub(crate) async fn stop(ns: &Namespace, name: &str) -> Result<()> {
     set_running(ns, name, false).await?;
     phase(ns, name, Phase::Stopped).await?;
-    anyhow::ensure!(ns.api::<Pod>().get_opt(name).await?.is_none(), "phase Stopped, but the consumer pod is there");
+    anyhow::ensure!(
+        ns.api::<Pod>().get_opt(name).await?.is_none(),
+        "phase Stopped, but the consumer pod is there"
+    );
     ns.pod_ready(&provider_pod_name(name)).await?;
     Ok(())
 }
@@ -72,7 +80,10 @@ pub(crate) async fn data_directory(ns: &Namespace, name: &str) -> Result<String>
 }
 
 pub(crate) fn node_of(pod: &Pod) -> Result<String> {
-    pod.spec.as_ref().and_then(|s| s.node_name.clone()).context("a pod without node")
+    pod.spec
+        .as_ref()
+        .and_then(|s| s.node_name.clone())
+        .context("a pod without node")
 }
 
 pub(crate) fn uid_of(pod: &Pod) -> String {

@@ -40,12 +40,21 @@ where
     let pod = run(ns, "kept", shell_template()).await?;
     ns.sh("kept", "main", WRITE).await?;
     let before = ns.sh("kept", "main", LOOK).await?;
-    ensure!(before.contains("/opt/app/hard 0:0 644 f 2"), "the test does not see what it wrote:\n{before}");
+    ensure!(
+        before.contains("/opt/app/hard 0:0 644 f 2"),
+        "the test does not see what it wrote:\n{before}"
+    );
     event(pod).await?;
     running(ns, "kept").await?;
     let after = ns.sh("kept", "main", LOOK).await?;
-    ensure!(before == after, "the filesystem changed.\nbefore:\n{before}\nafter:\n{after}");
-    ensure!(ns.sh("kept", "main", "tool").await? == "installed", "the installed program does not run");
+    ensure!(
+        before == after,
+        "the filesystem changed.\nbefore:\n{before}\nafter:\n{after}"
+    );
+    ensure!(
+        ns.sh("kept", "main", "tool").await? == "installed",
+        "the installed program does not run"
+    );
     Ok(())
 }
 
@@ -86,7 +95,9 @@ async fn i1_files_survive_kill_9_of_the_consumers_process() {
         survives(ns, async |pod| {
             let node = NodeShell::on(ns, &node_of(&pod)?).await?;
             let processes = node.processes(&container_id(&pod, "main")?).await?;
-            let first = processes.first().context("no process of the consumer on the node")?;
+            let first = processes
+                .first()
+                .context("no process of the consumer on the node")?;
             node.sh(&format!("kill -9 {first}")).await?;
             ns.pod_restarted("kept", "main", 1).await?;
             node.close().await
@@ -105,12 +116,17 @@ async fn i1_files_survive_a_kill_of_the_providers_container() {
             let provider = ns.pod_ready(&name).await?;
             let node = NodeShell::on(ns, &node_of(&pod)?).await?;
             let processes = node.processes(&container_id(&provider, "provider")?).await?;
-            let first = processes.first().context("no process of the provider on the node")?;
+            let first = processes
+                .first()
+                .context("no process of the provider on the node")?;
             node.sh(&format!("kill -9 {first}")).await?;
             ns.pod_restarted(&name, "provider", 1).await?;
             // I9: whoever runs does not notice.
             let now = ns.pod_ready("kept").await?;
-            ensure!(container_id(&now, "main")? == container_id(&pod, "main")?, "the consumer was restarted too");
+            ensure!(
+                container_id(&now, "main")? == container_id(&pod, "main")?,
+                "the consumer was restarted too"
+            );
             stop(ns, "kept").await?;
             start(ns, "kept").await?;
             node.close().await
@@ -145,7 +161,10 @@ async fn i9_files_and_consumers_survive_a_restart_of_the_agent() {
         survives(ns, async |pod| {
             restart_agents(ns).await?;
             let now = ns.pod_ready("kept").await?;
-            ensure!(container_id(&now, "main")? == container_id(&pod, "main")?, "the consumer was restarted");
+            ensure!(
+                container_id(&now, "main")? == container_id(&pod, "main")?,
+                "the consumer was restarted"
+            );
             stop(ns, "kept").await?;
             restart_agents(ns).await?;
             start(ns, "kept").await?;
@@ -177,11 +196,15 @@ async fn i1_files_survive_a_reboot_of_the_node() {
                 .status()
                 .await?;
             ensure!(status.success(), "`{command} {node}` failed");
-            ns.pod_restarted(&provider_pod_name("kept"), "provider", 1).await?;
+            ns.pod_restarted(&provider_pod_name("kept"), "provider", 1)
+                .await?;
             ns.pod_restarted("kept", "main", 1).await?;
 
             start(ns, "asleep").await?;
-            ensure!(ns.sh("asleep", "main", "cat /root/file").await? == "kept", "the stopped one lost its file");
+            ensure!(
+                ns.sh("asleep", "main", "cat /root/file").await? == "kept",
+                "the stopped one lost its file"
+            );
             Ok(())
         })
         .await
@@ -194,10 +217,22 @@ async fn restart_agents(ns: &Namespace) -> Result<()> {
     let all: Api<DaemonSet> = Api::all(ns.client.clone());
     let params = kube::api::ListParams::default()
         .labels("app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=node-agent");
-    let agent = all.list(&params).await?.items.pop().context("no node agent on this cluster")?;
+    let agent = all
+        .list(&params)
+        .await?
+        .items
+        .pop()
+        .context("no node agent on this cluster")?;
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
     let target = format!("daemonset/{name}");
-    kubectl(&["-n", &namespace, "rollout", "restart", &target], "").await?.success()?;
-    kubectl(&["-n", &namespace, "rollout", "status", &target, "--timeout=120s"], "").await?.success()?;
+    kubectl(&["-n", &namespace, "rollout", "restart", &target], "")
+        .await?
+        .success()?;
+    kubectl(
+        &["-n", &namespace, "rollout", "status", &target, "--timeout=120s"],
+        "",
+    )
+    .await?
+    .success()?;
     Ok(())
 }
