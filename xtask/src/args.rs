@@ -21,8 +21,41 @@ pub enum Command {
     /// The local cluster: a real one-node Kubernetes on this machine.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// From nothing to a StoppableContainer that keeps its files, shown live.
+    Demo(RegistryArg),
+    /// Installs the chart of this clone with the images of this clone.
+    Install(RegistryArg),
+    /// Runs all tests, the end-to-end tests on the cluster of KUBECONFIG or the local one.
+    Test {
+        #[command(flatten)]
+        registry: RegistryArg,
+        /// Leaves out the end-to-end tests.
+        #[arg(long)]
+        skip_e2e: bool,
+        /// Runs only the tests whose names contain one of these.
+        #[arg(last = true)]
+        names: Vec<String>,
+    },
+    /// Checks formatting, lints, generated files and the chart.
+    Lint,
+    /// Writes the generated files: CRDs, `config/`, protobuf code.
+    Codegen {
+        /// Only says whether they are as they would be written.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Builds the product's images and puts them into the local cluster or a registry.
+    Image(RegistryArg),
     /// Builds the images that tests and samples name and puts them into the local cluster.
     TestImages,
+}
+
+/// Where images go.
+#[derive(Debug, clap::Args)]
+pub struct RegistryArg {
+    /// Registry to push the product's images to, host and path: `registry.example.com/team`.
+    #[arg(long, value_name = "HOST")]
+    pub registry: Option<String>,
 }
 
 /// What can be done with the local cluster.

@@ -7,7 +7,37 @@ mod base;
 mod buildah;
 mod destination;
 pub mod pause;
+pub mod product;
 mod static_program;
 pub mod testing;
 
 pub use destination::Destination;
+
+use anyhow::Result;
+
+use crate::cluster::Cluster;
+use crate::progress::Progress;
+use crate::tools::Tools;
+use crate::workspace::Workspace;
+
+/// `image`: builds the product's images and delivers them to a registry or to the local cluster, if one is up.
+pub fn command(workspace: &Workspace, progress: &Progress, registry: Option<String>) -> Result<()> {
+    progress.expect(1 + product::STEPS);
+    Tools::prepare_images(progress)?;
+    let local = Cluster::new(workspace, progress).existing_kubeconfig().is_ok();
+    let destination = match registry {
+        Some(host) => Some(Destination::Registry(host)),
+        None => local.then_some(Destination::Embedded),
+    };
+    let tag = product::provide(workspace, progress, destination.as_ref())?;
+    println!("{tag}");
+    Ok(())
+}
+
+/// `test-images`: builds the test images and puts them into the local cluster.
+pub fn test_command(workspace: &Workspace, progress: &Progress) -> Result<()> {
+    Cluster::new(workspace, progress).existing_kubeconfig()?;
+    progress.expect(1 + testing::STEPS);
+    Tools::prepare_images(progress)?;
+    testing::provide(workspace, progress, &Destination::Embedded)
+}

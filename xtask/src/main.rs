@@ -6,9 +6,15 @@
 
 mod args;
 mod cluster;
+mod codegen;
+mod demo;
 mod images;
+mod install;
+mod lint;
 mod progress;
 mod shell;
+mod target;
+mod test;
 mod tools;
 mod workspace;
 
@@ -36,14 +42,19 @@ fn run(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::current();
     let progress = Progress::new(workspace.logs());
     match &args.command {
-        Command::Cluster(command) => run_cluster(command, &Cluster::new(&workspace, &progress)),
-        Command::TestImages => {
-            progress.expect(1 + images::testing::STEPS);
-            tools::Tools::prepare_images(&progress)?;
-            images::testing::provide(&workspace, &progress, &images::Destination::Embedded)?;
-            Ok(ExitCode::SUCCESS)
+        Command::Cluster(command) => return run_cluster(command, &Cluster::new(&workspace, &progress)),
+        Command::Demo(arg) => demo::run(&workspace, &progress, arg.registry.as_deref())?,
+        Command::Install(arg) => install::command(&workspace, &progress, arg.registry.as_deref())?,
+        Command::Test { registry, skip_e2e, names } => {
+            let options = test::Options { registry: registry.registry.as_deref(), skip_e2e: *skip_e2e, names };
+            test::run(&workspace, &progress, &options)?;
         }
+        Command::Lint => lint::run(&workspace, &progress)?,
+        Command::Codegen { check } => codegen::command(&workspace, &progress, *check)?,
+        Command::Image(arg) => images::command(&workspace, &progress, arg.registry.clone())?,
+        Command::TestImages => images::test_command(&workspace, &progress)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_cluster(command: &ClusterCommand, cluster: &Cluster<'_>) -> Result<ExitCode> {

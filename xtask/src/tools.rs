@@ -8,10 +8,11 @@ mod apt;
 mod golang;
 mod stamp;
 
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::progress::Progress;
 use crate::workspace::Workspace;
@@ -52,9 +53,25 @@ impl Tools {
         progress.step("Unpack containerd, runc, etcd and the registry", |step| {
             apt::unpack(step, UNPACKED, &self.dir.join("deb"))
         })?;
+        self.prepare_kube(workspace, progress)
+    }
+
+    /// Makes the Kubernetes programs.
+    pub fn prepare_kube(&self, workspace: &Workspace, progress: &Progress) -> Result<()> {
         progress.step("Build Kubernetes (about 6 minutes the first time)", |step| {
             golang::build_kube(step, &workspace.join("xtask/cluster-tools"), &self.dir)
         })
+    }
+
+    /// kubectl under its own name, for people and for programs that start it by path.
+    pub fn kubectl_link(&self) -> Result<PathBuf> {
+        let link = self.dir.join("bin/kubectl");
+        if !link.exists() {
+            let dir = self.dir.join("bin");
+            std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+            symlink("../kube", &link).with_context(|| format!("linking {}", link.display()))?;
+        }
+        Ok(link)
     }
 
     /// Makes sure that images can be built.

@@ -76,6 +76,18 @@ impl Buildah {
         shell::output(self.command().args(["inspect", "--type", "image", name])).is_ok()
     }
 
+    /// Removes the images of a repository whose tags do not begin with `tag`: builds that nothing names any more.
+    pub fn remove_other_tags(&self, repository: &str, tag: &str) -> Result<()> {
+        let listing = shell::output(self.command().args(["images", "--format", "{{.Name}}:{{.Tag}}"]))?;
+        let prefix = format!("{repository}:");
+        let old = listing.lines().filter(|name| name.strip_prefix(&prefix).is_some_and(|own| !own.starts_with(tag)));
+        let old: Vec<_> = old.collect();
+        if old.is_empty() {
+            return Ok(());
+        }
+        shell::output(self.command().arg("rmi").args(old)).map(drop)
+    }
+
     /// Copies an image to where skopeo can: `docker://...`, `docker-archive:...`. `options` are skopeo's.
     pub fn copy(&self, name: &str, target: &str, options: &[&str], step: &Step<'_>) -> Result<()> {
         let (root, run) = (self.storage.join("root"), self.storage.join("run"));

@@ -1,0 +1,43 @@
+/*!
+`demo`: everything from nothing to a StoppableContainer that was stopped, started and has its files back, with the
+times next to those of a plain pod.
+*/
+
+mod show;
+mod table;
+
+use anyhow::Result;
+
+use crate::images::{product, testing};
+use crate::install;
+use crate::progress::Progress;
+use crate::target::Target;
+use crate::workspace::Workspace;
+
+/// Runs the demo.
+pub fn run(workspace: &Workspace, progress: &Progress, registry: Option<&str>) -> Result<()> {
+    let target = Target::choose(workspace, progress, registry)?;
+    progress.expect(product::STEPS + install::STEPS);
+    if target.destination.takes_test_images() {
+        progress.expect(testing::STEPS);
+        testing::provide(workspace, progress, &target.destination)?;
+    }
+    let tag = product::provide(workspace, progress, Some(&target.destination))?;
+    install::run(workspace, progress, &target, &tag)?;
+    let times = show::run(workspace, &target)?;
+    println!("\n{}", table::render(&times));
+    farewell(&target);
+    Ok(())
+}
+
+fn farewell(target: &Target<'_>) {
+    println!("The cluster and the container stay. To play with them:");
+    println!("  export KUBECONFIG={}", target.kubeconfig.display());
+    println!("  kubectl -n {} get stopc,pods", show::NAMESPACE);
+    if target.local {
+        println!("(without a kubectl of your own: target/tools/bin/kubectl)");
+        println!("To remove the cluster: cargo xtask cluster down");
+    } else {
+        println!("To remove it all: kubectl delete namespace {0}; target/tools/helm uninstall {1} -n {2}", show::NAMESPACE, install::RELEASE, install::NAMESPACE);
+    }
+}

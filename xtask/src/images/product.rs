@@ -1,0 +1,110 @@
+/*!
+The product's own images, by the shipped Dockerfile from static binaries. Their tag ends with a hash of what is in
+them, so that a cluster never runs an older build under the same name.
+*/
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::buildah::{Buildah, Recipe};
+use super::destination::Destination;
+use crate::progress::{Progress, Step};
+use crate::tools::Fingerprint;
+use crate::workspace::Workspace;
+
+/// The one target that binaries are built for. Named explicitly, or build scripts and macros would be static as well.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// Where the images are published, and what the chart names by default.
+const REGISTRY: &str = "docker.io/xtlsoft";
+/// Binaries and the cargo package and profile that make them.
+const BINARIES: &[(&str, &str, &str)] = &[
+    ("operator", "stoppablecontainer", "release"),
+    ("webhook-certs", "webhook-certs", "release"),
+    ("node-agent", "node-agent", "release"),
+    ("exec-wrapper", "exec-wrapper", "tiny"),
+];
+/// Images and the Dockerfile targets that make them.
+const IMAGES: &[(&str, &str)] = &[
+    ("stoppablecontainer-operator", "operator"),
+    ("stoppablecontainer-certs", "webhook-certs"),
+    ("stoppablecontainer-node-agent", "node-agent"),
+    (WRAPPER, "exec-wrapper"),
+];
+const WRAPPER: &str = "stoppablecontainer-exec-wrapper";
+/// Signals that an image may ask to be stopped by; SIGTERM is the image without a suffix.
+const STOP_SIGNALS: &[(&str, &str)] = &[
+    ("sigquit", "SIGQUIT"),
+    ("sigint", "SIGINT"),
+    ("sighup", "SIGHUP"),
+    ("sigusr1", "SIGUSR1"),
+    ("sigusr2", "SIGUSR2"),
+    ("sigwinch", "SIGWINCH"),
+    ("sigkill", "SIGKILL"),
+    ("sigrtmin-3", "SIGRTMIN+3"),
+];
+
+/// Steps that [`provide`] takes.
+pub const STEPS: usize = 2;
+
+/// Compiles the binaries, builds the images that changed and delivers them. Returns their tag.
+pub fn provide(workspace: &Workspace, progress: &Progress, destination: Option<&Destination<'_>>) -> Result<String> {
+    let buildah = Buildah::new(workspace);
+    let _lock = buildah.lock()?;
+    progress.step("Compile static binaries (some minutes the first time)", |step| compile(workspace, step))?;
+    let tag = tag(workspace)?;
+    progress.step("Build and deliver the images", |step| {
+        let file = workspace.join("Dockerfile");
+        let context = workspace.dist();
+        let build = |image: &str, target: &str, tag: &str, signal: &str| -> Result<()> {
+            let name = format!("{REGISTRY}/{image}:{tag}");
+            step.note(&name);
+            if !buildah.has(&name) {
+                let args = [("STOP_SIGNAL", signal)];
+                let args = if image == WRAPPER { &args[..] } else { &[] };
+                buildah.build(&Recipe { name: &name, file: &file, context: &context, target, args }, step)?;
+            }
+            destination.map_or(Ok(()), |destination| destination.deliver(&buildah, &name, tag, step))
+        };
+        for (image, target) in IMAGES {
+            build(image, target, &tag, "SIGTERM")?;
+            buildah.remove_other_tags(&format!("{REGISTRY}/{image}"), &tag)?;
+        }
+        STOP_SIGNALS.iter().try_for_each(|(suffix, signal)| build(WRAPPER, "exec-wrapper", &format!("{tag}-{suffix}"), signal))
+    })?;
+    Ok(tag)
+}
+
+/// Compiles every binary statically and puts it into `dist/`.
+fn compile(workspace: &Workspace, step: &Step<'_>) -> Result<()> {
+    for profile in ["release", "tiny"] {
+        let mut command = Command::new("cargo");
+        command.current_dir(workspace.root()).args(["build", "--target", TARGET, "--profile", profile]);
+        command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
+        for (binary, package, _) in BINARIES.iter().filter(|(_, _, own)| *own == profile) {
+            command.args(["--package", package, "--bin", binary]);
+        }
+        step.run(&mut command)?;
+    }
+    let dist = workspace.dist();
+    fs::create_dir_all(&dist).with_context(|| format!("making {}", dist.display()))?;
+    for (binary, _, profile) in BINARIES {
+        let source = workspace.target().join(TARGET).join(profile).join(binary);
+        let partial = dist.join(format!("{binary}.partial"));
+        fs::copy(&source, &partial).with_context(|| format!("copying {}", source.display()))?;
+        fs::rename(&partial, dist.join(binary)).with_context(|| format!("moving {binary} into place"))?;
+    }
+    Ok(())
+}
+
+/// The version and twelve digits of what the images are made from.
+fn tag(workspace: &Workspace) -> Result<String> {
+    let mut fingerprint = Fingerprint::new();
+    fingerprint.path(&workspace.join("Dockerfile"))?;
+    for (binary, _, _) in BINARIES {
+        fingerprint.path(&Path::new(&workspace.dist()).join(binary))?;
+    }
+    Ok(format!("{}-{}", Workspace::version(), &fingerprint.finish()[..12]))
+}

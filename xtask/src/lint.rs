@@ -1,0 +1,36 @@
+/*!
+`lint`: everything that a machine can say about the sources without running them.
+*/
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::codegen;
+use crate::progress::Progress;
+use crate::tools::{KUBERNETES_VERSION, Tools};
+use crate::workspace::Workspace;
+
+/// Checks formatting, lints, generated files and the chart.
+pub fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
+    progress.expect(4 + codegen::STEPS);
+    let cargo = |args: &[&str]| {
+        let mut command = Command::new("cargo");
+        command.current_dir(workspace.root()).args(args);
+        command
+    };
+    progress.step("Formatting", |step| step.run(&mut cargo(&["fmt", "--all", "--check"])))?;
+    progress.step("Clippy", |step| {
+        step.run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+    })?;
+    let tools = Tools::of(workspace);
+    tools.prepare_helm(progress)?;
+    progress.step("Chart", |step| {
+        let chart = workspace.join("charts/stoppablecontainer");
+        // A helm built from its module knows no Kubernetes version of its own.
+        let version = ["--kube-version", KUBERNETES_VERSION];
+        step.run(tools.helm().args(["lint", "--strict"]).args(version).arg(&chart))?;
+        step.output(tools.helm().args(["template", "stoppablecontainer"]).args(version).arg(&chart)).map(drop)
+    })?;
+    codegen::run(workspace, progress, true)
+}

@@ -1,0 +1,91 @@
+/*!
+Which cluster a command works on: the one that KUBECONFIG names, else the local one.
+*/
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cluster::Cluster;
+use crate::images::Destination;
+use crate::progress::Progress;
+use crate::shell;
+use crate::tools::Tools;
+use crate::workspace::Workspace;
+
+/// A cluster that is up, and how images get to it.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// kubectl's and helm's configuration.
+    pub kubeconfig: PathBuf,
+    /// Where the cluster takes images from.
+    pub destination: Destination<'a>,
+    /// Whether it is the local cluster, whose pods can be reached from here.
+    pub local: bool,
+    kubectl: PathBuf,
+}
+
+// === impl Target ===
+
+impl<'a> Target<'a> {
+    /// Takes the cluster that KUBECONFIG names, or brings up the local one, and says which.
+    ///
+    /// # Errors
+    /// When the cluster does not answer, or nobody says how images get to it.
+    pub fn choose(workspace: &'a Workspace, progress: &Progress, registry: Option<&str>) -> Result<Self> {
+        let cluster = Cluster::new(workspace, progress);
+        let given = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let Some(kubeconfig) = given.filter(|path| *path != cluster.kubeconfig()) else {
+            progress.say("KUBECONFIG names no other cluster: using the local one");
+            cluster.up()?;
+            let kubectl = Tools::of(workspace).kubectl_link()?;
+            return Ok(Self { kubeconfig: cluster.kubeconfig(), destination: Destination::Embedded, local: true, kubectl });
+        };
+        let kubectl = match shell::which("kubectl") {
+            Some(path) => path,
+            None => {
+                progress.expect(1);
+                let tools = Tools::of(workspace);
+                tools.prepare_kube(workspace, progress)?;
+                tools.kubectl_link()?
+            }
+        };
+        let mut target = Self { kubeconfig, destination: Destination::Embedded, local: false, kubectl };
+        let context = shell::output(target.kubectl().args(["config", "current-context"])).context("reading KUBECONFIG")?;
+        let context = context.trim();
+        progress.say(format!("using the cluster of {} (context {context})", target.kubeconfig.display()));
+        target.destination = match registry {
+            Some(host) => Destination::Registry(host.trim_end_matches('/').to_owned()),
+            None => match Destination::of_context(workspace, context) {
+                Some(destination) => destination,
+                None => bail!(
+                    "the context {context} is of no kind, k3d or minikube cluster, so the images must be pushed where it can pull \
+                     them: say where with --registry, for example --registry registry.example.com/team"
+                ),
+            },
+        };
+        progress.expect(1);
+        Tools::prepare_images(progress)?;
+        shell::output(target.kubectl().args(["version", "--request-timeout=10s"]))
+            .with_context(|| format!("the cluster of {} does not answer", target.kubeconfig.display()))?;
+        Ok(target)
+    }
+
+    /// kubectl for this cluster.
+    pub fn kubectl(&self) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        command
+    }
+
+    /// The kubectl program itself.
+    pub fn kubectl_path(&self) -> &Path {
+        &self.kubectl
+    }
+
+    /// Runs kubectl to its end and returns what it printed.
+    pub fn kubectl_output(&self, args: &[&str]) -> Result<String> {
+        shell::output(self.kubectl().args(args))
+    }
+}

@@ -1,0 +1,133 @@
+/*!
+`test`: every class of tests, the cheap ones first. Nothing is skipped in silence: where a class cannot run the
+command fails, unless a flag asked to leave it out.
+*/
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::images::{product, testing};
+use crate::progress::{Progress, Step};
+use crate::target::Target;
+use crate::workspace::Workspace;
+use crate::{install, shell};
+
+/// The test target that needs a cluster.
+const E2E: &str = "e2e";
+
+/// What was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// See [`Target::choose`].
+    pub registry: Option<&'a str>,
+    /// Leaves out the end-to-end tests.
+    pub skip_e2e: bool,
+    /// Runs only the tests whose names contain one of these; all if empty.
+    pub names: &'a [String],
+}
+
+/// Runs the tests.
+pub fn run(workspace: &Workspace, progress: &Progress, options: &Options<'_>) -> Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("the tests of mounts need root: run this as root, for example with `sudo -E`");
+    }
+    let classes = test_targets(workspace)?;
+    progress.expect(2 + classes.len());
+    let unit = ["--workspace", "--lib", "--bins"];
+    progress.step("Unit tests", |step| cargo_test(workspace, step, &unit, options, None))?;
+    progress.step("Tests in documentation", |step| cargo_test(workspace, step, &["--workspace", "--doc"], options, None))?;
+    for class in classes.iter().filter(|class| *class != E2E) {
+        progress.step(&format!("Tests: {class}"), |step| {
+            cargo_test(workspace, step, &["--workspace", "--test", class], options, None)
+        })?;
+    }
+    if options.skip_e2e {
+        progress.say("SKIPPED: the end-to-end tests, as --skip-e2e asked");
+        return Ok(());
+    }
+    if !classes.iter().any(|class| class == E2E) {
+        bail!("there is no test target {E2E}");
+    }
+    let target = Target::choose(workspace, progress, options.registry)?;
+    progress.expect(product::STEPS + install::STEPS + testing::STEPS);
+    let tag = product::provide(workspace, progress, Some(&target.destination))?;
+    install::run(workspace, progress, &target, &tag)?;
+    if target.destination.takes_test_images() {
+        testing::provide(workspace, progress, &target.destination)?;
+    }
+    progress.step("End-to-end tests", |step| cargo_test(workspace, step, &["--test", E2E], options, Some(&target)))
+}
+
+/// Runs `cargo test` and says how many tests passed.
+fn cargo_test(
+    workspace: &Workspace,
+    step: &Step<'_>,
+    args: &[&str],
+    options: &Options<'_>,
+    target: Option<&Target<'_>>,
+) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace.root()).arg("test").args(args);
+    if !options.names.is_empty() {
+        command.arg("--").args(options.names);
+    }
+    command.env_remove("KUBECONFIG");
+    if let Some(target) = target {
+        command.env("KUBECONFIG", &target.kubeconfig);
+        command.env("KUBECTL", target.kubectl_path());
+        if target.local {
+            // How a node's power is cut here; on another cluster a person has to say how.
+            let own = std::env::current_exe().context("finding this program")?;
+            command.env("E2E_REBOOT_COMMAND", format!("{} cluster reboot", own.display()));
+        }
+    }
+    let result = step.run(&mut command);
+    let log = std::fs::read_to_string(step.log()).unwrap_or_default();
+    for failure in log.lines().filter(|line| line.starts_with("test ") && line.ends_with("... FAILED")) {
+        step.say(format!("      {failure}"));
+    }
+    step.say(format!("      {}", summary(&log)));
+    result
+}
+
+/// Adds up the summaries of the test programs in a log.
+fn summary(log: &str) -> String {
+    let results: Vec<_> = log.lines().filter_map(|line| line.strip_prefix("test result: ")).collect();
+    let sum = |what: &str| -> u32 {
+        let counts = results.iter().filter_map(|line| {
+            let before = line.split(what).next().filter(|before| before.len() < line.len())?;
+            before.split_whitespace().last()?.parse::<u32>().ok()
+        });
+        counts.sum()
+    };
+    format!("{} passed, {} failed, {} ignored", sum(" passed"), sum(" failed"), sum(" ignored"))
+}
+
+/// The names of the workspace's integration tests.
+fn test_targets(workspace: &Workspace) -> Result<Vec<String>> {
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace.root()).args(["metadata", "--no-deps", "--format-version=1"]);
+    let metadata: serde_json::Value =
+        serde_json::from_str(&shell::output(&mut command)?).context("reading cargo's metadata")?;
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    let targets = packages.flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    let tests = targets.filter(|target| target["kind"][0] == "test");
+    let mut names: Vec<_> = tests.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect();
+    names.sort();
+    names.dedup();
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::summary;
+
+    #[test]
+    fn summaries_add_up() {
+        let log = "test a ... ok\n\
+                   test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
+                   test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s\n";
+        assert_eq!(summary(log), "5 passed, 1 failed, 1 ignored");
+    }
+}
