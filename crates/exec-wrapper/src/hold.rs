@@ -1,20 +1,27 @@
-//! The provider's main process: there so that the kubelet keeps node, image and layers for us.
+//! `hold`: keeps the provider's container alive, and the node agent aware of it.
 
 use exec_wrapper::protocol::Verb;
 
-use crate::signals::Ending;
-use crate::{Failure, agent};
+use crate::Failure;
+use crate::connection::Agent;
+use crate::say::say;
+use crate::signals::Signals;
 
-/// Keeps a conversation with the agent open until a signal comes, which is success: stopping is all it is asked.
+/// Holds until a signal asks to stop, which is a success: nothing here has to be finished.
 pub(crate) fn hold() -> Result<(), Failure> {
-    let signals = Ending::catch()?;
-    loop {
-        let ended = agent::ask(Verb::Hold, &signals).and_then(|granted| granted.wait_for_end(&signals));
-        match ended {
-            // The agent restarts: tell the new one that we are here.
-            Ok(()) => {}
-            Err(failure) if failure.by_signal() => return Ok(()),
-            Err(failure) => return Err(failure),
+    let signals = Signals::catch().map_err(|error| {
+        say(format_args!("cannot handle signals: {error}"));
+        Failure::Wrapper
+    })?;
+    let held = || -> Result<(), Failure> {
+        let mut agent = Agent::new(Some(&signals))?;
+        loop {
+            let granted = agent.ask(Verb::Hold)?;
+            agent.wait_for_end(&granted)?;
         }
+    };
+    match held() {
+        Err(Failure::Signal(_)) => Ok(()),
+        outcome => outcome,
     }
 }

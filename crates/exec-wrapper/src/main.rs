@@ -1,113 +1,130 @@
 /*!
 The entrypoint of provider and consumer containers.
 
-`hold` sleeps in the provider, `run` becomes the image's command once the node
-agent has moved the container onto its kept filesystem, `hook` does the same for
-exec hooks and probes. One thread, no image code before the last `execve`, and
-nothing of the image is trusted: it is read only to find a home directory and a
-program.
+`hold` keeps a provider alive and tells the node agent of it; `run` waits until
+the agent has moved this container onto its kept filesystem and then becomes the
+image's command; `hook` does the same for exec hooks and probes.
 
-Exit codes are those of a shell and of container runtimes: 125 the wrapper
-failed, 126 the command cannot be executed, 127 it was not found, 128+N ended by
-signal N while waiting.
+One thread, no async, and nothing of an image is read or run before the final
+execve but the PATH look-up and, on request, one line of /etc/passwd.
 */
 
 #![forbid(unsafe_code)]
 
-mod agent;
-mod command;
+mod become_command;
+mod connection;
 mod hold;
-mod passwd;
-mod root;
+mod home;
+mod hook;
+mod kept_root;
+mod run;
+mod say;
 mod signals;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use exec_wrapper::protocol::Verb;
+use crate::say::say;
 
-use crate::command::Command;
-
-const USAGE: &str = "usage: exec-wrapper hold | run [--default-home] -- COMMAND... | hook -- COMMAND...";
-
-/// Why the wrapper ends without having become the command: an exit code and one line for the container's log.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    code: u8,
-    message: String,
+/// What went wrong, as the process's exit code. 126 and 127 mean what they mean in a shell and in `docker run`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The wrapper itself could not do its work.
+    Wrapper,
+    /// The command cannot be executed.
+    NotExecutable,
+    /// There is no such command.
+    NotFound,
+    /// A signal asked to stop.
+    Signal(u8),
 }
 
+impl From<Failure> for ExitCode {
+    fn from(failure: Failure) -> Self {
+        Self::from(match failure {
+            Failure::Wrapper => 125,
+            Failure::NotExecutable => 126,
+            Failure::NotFound => 127,
+            Failure::Signal(number) => 128_u8.saturating_add(number),
+        })
+    }
+}
+
+const USAGE: &str = "usage: exec-wrapper hold | run [--default-home] -- COMMAND [ARGUMENT...] | hook -- COMMAND [ARGUMENT...]";
+
 fn main() -> ExitCode {
-    // A descriptor that a runtime leaked must not reach the command; our own close on exec anyway.
+    // Descriptors that a runtime leaked must not reach the command; ours close on exec anyway.
     close_fds::set_fds_cloexec(3, &[]);
-    let mut arguments = std::env::args_os().skip(1);
-    let verb = arguments.next();
+    let mut args = std::env::args_os().skip(1);
+    let verb = args.next();
     let outcome = match verb.as_deref().and_then(|verb| verb.to_str()) {
-        Some("hold") => hold::hold(),
-        Some("run") => become_command(Verb::Run, arguments.collect()),
-        Some("hook") => become_command(Verb::Hook, arguments.collect()),
-        _ => Err(Failure::wrapper(USAGE)),
+        Some("hold") if args.len() == 0 => hold::hold(),
+        Some("run") => match parse(args) {
+            Some((default_home, command)) => run::run(&command, default_home),
+            None => usage(),
+        },
+        Some("hook") => match parse(args) {
+            Some((false, command)) => hook::hook(&command),
+            _ => usage(),
+        },
+        _ => usage(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("exec-wrapper: {}", failure.message);
-            ExitCode::from(failure.code)
-        }
+        Err(failure) => failure.into(),
     }
 }
 
-fn become_command(verb: Verb, arguments: Vec<OsString>) -> Result<(), Failure> {
-    let command = Command::parse(arguments).ok_or_else(|| Failure::wrapper(USAGE))?;
-    // The path of the working directory, from before the root moves: afterwards it names the directory in the new root.
-    let directory = rustix::process::getcwd(Vec::new())
-        .map_err(|error| Failure::wrapper(format!("the working directory cannot be read: {error}")))?;
-    // A hook of a running container must not need the agent (it may be restarting). `run` starts before the move,
-    // always.
-    if verb == Verb::Run || !root::is_kept() {
-        let signals = signals::Ending::catch()?;
-        agent::ask(verb, &signals)?;
-        signals.check()?;
-        if !root::is_kept() {
-            return Err(Failure::wrapper(
-                "the node agent reported the filesystem as in place, but this container is not on it",
-            ));
-        }
+/// Splits `[--default-home] -- COMMAND [ARGUMENT...]`.
+fn parse(mut args: impl Iterator<Item = OsString>) -> Option<(bool, Vec<OsString>)> {
+    let mut next = args.next()?;
+    let default_home = next == "--default-home";
+    if default_home {
+        next = args.next()?;
     }
-    Err(command.execute(&directory))
+    if next != "--" {
+        return None;
+    }
+    let command: Vec<_> = args.collect();
+    (!command.is_empty()).then_some((default_home, command))
 }
 
-// === impl Failure ===
+fn usage() -> Result<(), Failure> {
+    say(USAGE);
+    Err(Failure::Wrapper)
+}
 
-impl Failure {
-    /// The wrapper itself failed.
-    pub(crate) fn wrapper(message: impl Into<String>) -> Self {
-        Self {
-            code: 125,
-            message: message.into(),
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(args: &[&str]) -> Option<(bool, Vec<String>)> {
+        let (home, command) = parse(args.iter().map(OsString::from))?;
+        Some((
+            home,
+            command.into_iter().map(|a| a.into_string().unwrap()).collect(),
+        ))
     }
 
-    /// The command is there and cannot be executed.
-    pub(crate) fn not_executable(message: String) -> Self {
-        Self { code: 126, message }
-    }
-
-    /// The command is not there.
-    pub(crate) fn not_found(message: String) -> Self {
-        Self { code: 127, message }
-    }
-
-    /// Whether a signal ended the wait.
-    pub(crate) fn by_signal(&self) -> bool {
-        self.code > 128
-    }
-
-    /// A signal asked us to end.
-    pub(crate) fn signal(number: i32) -> Self {
-        Self {
-            code: u8::try_from(128 + number).unwrap_or(255),
-            message: format!("ended by signal {number} while waiting"),
+    #[test]
+    fn the_command_begins_after_two_dashes() {
+        assert_eq!(
+            split(&["--", "sh", "--"]),
+            Some((false, vec!["sh".into(), "--".into()]))
+        );
+        assert_eq!(
+            split(&["--default-home", "--", "sh"]),
+            Some((true, vec!["sh".into()]))
+        );
+        for wrong in [
+            &[][..],
+            &["--"],
+            &["sh"],
+            &["--default-home"],
+            &["--default-home", "sh"],
+            &["--x", "--", "sh"],
+        ] {
+            assert_eq!(split(wrong), None, "{wrong:?}");
         }
     }
 }

@@ -1,0 +1,226 @@
+/*!
+Asking the node agent, for as long as it takes.
+
+The agent may not be there yet, may restart, or may have reasons to wait. What is
+being waited for is said in the container's log, once for each reason. There is
+no polling: a socket that is not there is announced by inotify.
+*/
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use exec_wrapper::protocol::{Answer, MAX_LINE, SOCKET, VOLUME_MOUNT_PATH, Verb};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
+
+use crate::Failure;
+use crate::say::say;
+use crate::signals::Signals;
+
+/// First and longest pause before an agent that hung up is asked again, should no new socket appear earlier.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// An answer `ok`, and the connection that it came on.
+#[derive(Debug)]
+pub(crate) struct Granted {
+    stream: UnixStream,
+}
+
+/// What a connection came to.
+enum Attempt {
+    Granted(Granted),
+    Refused(String),
+    /// The socket is not there, or nobody listens.
+    Nobody,
+    /// The agent hung up.
+    HungUp,
+}
+
+/// One agent, asked again and again.
+#[derive(Debug)]
+pub(crate) struct Agent<'a> {
+    directory: OwnedFd,
+    signals: Option<&'a Signals>,
+    said: String,
+}
+
+/// What ended a wait.
+enum Woken {
+    Ready,
+    TimedOut,
+}
+
+// === impl Agent ===
+
+impl<'a> Agent<'a> {
+    /// Prepares to ask. Signals end every wait.
+    pub(crate) fn new(signals: Option<&'a Signals>) -> Result<Self, Failure> {
+        let watch = || {
+            let directory = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+            let events = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+            inotify::add_watch(&directory, VOLUME_MOUNT_PATH, events)?;
+            Ok::<_, rustix::io::Errno>(directory)
+        };
+        match watch() {
+            Ok(directory) => Ok(Self {
+                directory,
+                signals,
+                said: String::new(),
+            }),
+            Err(error) => {
+                say(format_args!(
+                    "cannot watch {VOLUME_MOUNT_PATH}, the volume of the node agent: {error}"
+                ));
+                Err(Failure::Wrapper)
+            }
+        }
+    }
+
+    /// Asks until the answer is `ok`, or final.
+    pub(crate) fn ask(&mut self, verb: Verb) -> Result<Granted, Failure> {
+        let mut pause = PAUSES.0;
+        loop {
+            // What appears from here on will be noticed even if it is too late for this attempt.
+            self.drain();
+            match self.attempt(verb)? {
+                Attempt::Granted(granted) => return Ok(granted),
+                Attempt::Refused(message) => {
+                    say(message);
+                    return Err(Failure::Wrapper);
+                }
+                Attempt::Nobody => {
+                    self.explain("waiting for the filesystem: the node agent is not running");
+                    self.wait(&[&self.directory], None)?;
+                    pause = PAUSES.0;
+                }
+                Attempt::HungUp => {
+                    match self.wait(&[&self.directory], Some(pause))? {
+                        Woken::Ready => pause = PAUSES.0,
+                        Woken::TimedOut => pause = (pause * 2).min(PAUSES.1),
+                    }
+                    self.explain("waiting for the filesystem: the node agent restarted");
+                }
+            }
+        }
+    }
+
+    /// Waits until the agent ends a connection.
+    pub(crate) fn wait_for_end(&self, granted: &Granted) -> Result<(), Failure> {
+        loop {
+            self.wait(&[&granted.stream], None)?;
+            match (&granted.stream).read(&mut [0; 64]) {
+                Ok(0) => return Ok(()),
+                // Nothing is said after `ok`; whatever it is, it is not for us.
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Ok(()),
+            }
+        }
+    }
+
+    fn attempt(&mut self, verb: Verb) -> Result<Attempt, Failure> {
+        let path = format!("{VOLUME_MOUNT_PATH}/{SOCKET}");
+        let mut stream = match UnixStream::connect(&path) {
+            Ok(stream) => stream,
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                return Ok(Attempt::Nobody);
+            }
+            Err(error) => {
+                say(format_args!(
+                    "cannot connect to the node agent at {path}: {error}"
+                ));
+                return Err(Failure::Wrapper);
+            }
+        };
+        if stream.write_all(verb.to_line().as_bytes()).is_err() {
+            return Ok(Attempt::HungUp);
+        }
+        let mut reader = BufReader::with_capacity(MAX_LINE, stream);
+        let mut line = Vec::new();
+        loop {
+            if reader.buffer().is_empty() {
+                self.wait(&[reader.get_ref()], None)?;
+            }
+            let limit = (MAX_LINE - line.len()) as u64;
+            match reader.by_ref().take(limit).read_until(b'\n', &mut line) {
+                Ok(0) if line.len() < MAX_LINE => return Ok(Attempt::HungUp),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return Ok(Attempt::HungUp),
+            }
+            if line.last() != Some(&b'\n') {
+                if line.len() < MAX_LINE {
+                    continue;
+                }
+                return Ok(Attempt::Refused(
+                    "the node agent speaks another language: a line without end".to_owned(),
+                ));
+            }
+            line.pop();
+            match Answer::parse(&String::from_utf8_lossy(&line)) {
+                Ok(Answer::Done) => {
+                    return Ok(Attempt::Granted(Granted {
+                        stream: reader.into_inner(),
+                    }));
+                }
+                Ok(Answer::Error(message)) => return Ok(Attempt::Refused(message)),
+                Ok(Answer::Wait(message)) => self.explain(&message),
+                Err(error) => {
+                    return Ok(Attempt::Refused(format!(
+                        "the node agent speaks another language: {error}"
+                    )));
+                }
+            }
+            line.clear();
+        }
+    }
+
+    /// Says why nothing happens, if it was not the last thing said.
+    fn explain(&mut self, reason: &str) {
+        if self.said != reason {
+            say(reason);
+            reason.clone_into(&mut self.said);
+        }
+    }
+
+    /// Waits for one of the descriptors, a signal or the time.
+    fn wait(&self, others: &[&dyn AsFd], timeout: Option<Duration>) -> Result<Woken, Failure> {
+        let timeout = timeout.and_then(|t| Timespec::try_from(t).ok());
+        loop {
+            if let Some(number) = self.signals.and_then(Signals::received) {
+                return Err(Failure::Signal(number));
+            }
+            let signals = self.signals.map(|signals| signals.as_fd());
+            let fds = others.iter().map(|fd| fd.as_fd()).chain(signals);
+            let mut fds: Vec<_> = fds
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+                .collect();
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(0) => return Ok(Woken::TimedOut),
+                Ok(_) if fds.iter().take(others.len()).any(|fd| !fd.revents().is_empty()) => {
+                    return Ok(Woken::Ready);
+                }
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => {
+                    say(format_args!("cannot wait for the node agent: {error}"));
+                    return Err(Failure::Wrapper);
+                }
+            }
+        }
+    }
+
+    /// Forgets what happened in the directory so far.
+    fn drain(&self) {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.directory, &mut buffer);
+        while events.next().is_ok() {}
+    }
+}

@@ -1,0 +1,46 @@
+//! `run`: becomes the image's command on the kept filesystem.
+
+use std::ffi::OsString;
+
+use exec_wrapper::protocol::Verb;
+
+use crate::connection::Agent;
+use crate::say::say;
+use crate::signals::Signals;
+use crate::{Failure, become_command, home, kept_root};
+
+/// Waits for the kept filesystem and executes the command there. Returns only if that failed.
+pub(crate) fn run(command: &[OsString], default_home: bool) -> Result<(), Failure> {
+    let signals = Signals::catch().map_err(|error| {
+        say(format_args!("cannot handle signals: {error}"));
+        Failure::Wrapper
+    })?;
+    let place = become_command::Place::here()?;
+    let granted = Agent::new(Some(&signals))?.ask(Verb::Run)?;
+    drop(granted);
+    require_kept_root()?;
+    place.restore()?;
+    let home = if default_home { home::missing() } else { None };
+    // From the execve on a signal goes to the command; until here it came for us.
+    if let Some(number) = signals.received() {
+        return Err(Failure::Signal(number));
+    }
+    Err(become_command::execute(command, home))
+}
+
+/// Nothing of the image's is executed anywhere but on the kept filesystem.
+pub(crate) fn require_kept_root() -> Result<(), Failure> {
+    match kept_root::is_here() {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            say("the node agent said that the filesystem is in place, but it is not");
+            Err(Failure::Wrapper)
+        }
+        Err(error) => {
+            say(format_args!(
+                "cannot find out whether the filesystem is in place: /proc/self/mountinfo: {error}"
+            ));
+            Err(Failure::Wrapper)
+        }
+    }
+}
