@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 /// Developer commands of StoppableContainer.
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask")]
-pub struct Args {
+pub(crate) struct Args {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -17,7 +17,7 @@ pub struct Args {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// The local cluster: a real one-node Kubernetes on this machine.
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -52,7 +52,7 @@ pub enum Command {
 
 /// Where images go.
 #[derive(Debug, clap::Args)]
-pub struct RegistryArg {
+pub(crate) struct RegistryArg {
     /// Registry to push the product's images to, host and path: `registry.example.com/team`.
     #[arg(long, value_name = "HOST")]
     pub registry: Option<String>,
@@ -60,7 +60,7 @@ pub struct RegistryArg {
 
 /// What can be done with the local cluster.
 #[derive(Debug, Subcommand)]
-pub enum ClusterCommand {
+pub(crate) enum ClusterCommand {
     /// Brings it up, or what is missing of it.
     Up,
     /// Stops its processes and removes everything that it made.

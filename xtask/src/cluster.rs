@@ -7,7 +7,7 @@ tables, kernel settings, mount points) is made and removed here.
 
 mod cgroups;
 mod control_plane;
-pub mod dir;
+pub(crate) mod dir;
 mod down;
 mod network;
 mod node;
@@ -16,7 +16,7 @@ mod node_init;
 mod pki;
 mod preflight;
 mod process;
-pub mod registry;
+pub(crate) mod registry;
 mod status;
 mod up;
 
@@ -31,11 +31,11 @@ use crate::workspace::Workspace;
 use dir::ClusterDir;
 use node::Node;
 
-pub use node_config::PAUSE_IMAGE;
+pub(crate) use node_config::PAUSE_IMAGE;
 
 /// The local cluster as seen from one clone.
 #[derive(Debug)]
-pub struct Cluster<'a> {
+pub(crate) struct Cluster<'a> {
     workspace: &'a Workspace,
     progress: &'a Progress,
     tools: Tools,
@@ -46,12 +46,17 @@ pub struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     /// The machine's cluster, up or not.
-    pub fn new(workspace: &'a Workspace, progress: &'a Progress) -> Self {
-        Self { workspace, progress, tools: Tools::of(workspace), dir: ClusterDir::machine() }
+    pub(crate) fn new(workspace: &'a Workspace, progress: &'a Progress) -> Self {
+        Self {
+            workspace,
+            progress,
+            tools: Tools::of(workspace),
+            dir: ClusterDir::machine(),
+        }
     }
 
     /// The administrator's kubeconfig; there while the cluster is.
-    pub fn kubeconfig(&self) -> PathBuf {
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.dir.admin_kubeconfig()
     }
 
@@ -59,7 +64,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// When there is no cluster.
-    pub fn existing_kubeconfig(&self) -> Result<PathBuf> {
+    pub(crate) fn existing_kubeconfig(&self) -> Result<PathBuf> {
         let path = self.kubeconfig();
         if !path.is_file() {
             bail!("there is no local cluster: `cargo xtask cluster up` makes one");
@@ -68,34 +73,36 @@ impl<'a> Cluster<'a> {
     }
 
     /// Brings it up: from nothing, from what a crash or a reboot left, or not at all when it is up.
-    pub fn up(&self) -> Result<()> {
+    pub(crate) fn up(&self) -> Result<()> {
         up::run(self)
     }
 
     /// Stops its processes and removes everything that it made.
-    pub fn down(&self) -> Result<()> {
+    pub(crate) fn down(&self) -> Result<()> {
         down::run(self)
     }
 
     /// Prints what runs. Returns whether all of it does.
-    pub fn status(&self) -> Result<bool> {
+    pub(crate) fn status(&self) -> Result<bool> {
         status::print(self)
     }
 
     /// Cuts a node's power, starts it again and waits until it is Ready.
-    pub fn reboot(&self, name: &str) -> Result<()> {
+    pub(crate) fn reboot(&self, name: &str) -> Result<()> {
         let _lock = self.lock_existing()?;
         let node = Node::named(name)?;
         if !node.dir(&self.dir).is_dir() {
             bail!("the cluster has no node {name}");
         }
         self.progress.expect(2);
-        self.progress.step(&format!("Cut the power of {name}"), |_| node.cut_power(&self.dir))?;
-        self.progress.step(&format!("Start {name}"), |step| up::start_node(self, &node, step))
+        self.progress
+            .step(&format!("Cut the power of {name}"), |_| node.cut_power(&self.dir))?;
+        self.progress
+            .step(&format!("Start {name}"), |step| up::start_node(self, &node, step))
     }
 
     /// Puts the images of an OCI or Docker archive into the cluster's registry.
-    pub fn load(&self, archive: &Path) -> Result<()> {
+    pub(crate) fn load(&self, archive: &Path) -> Result<()> {
         preflight::require_root()?;
         self.existing_kubeconfig()?;
         self.progress.expect(2);
@@ -108,7 +115,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// Runs the first process of a node. For `cluster up` alone.
-    pub fn node_init(&self, name: &str) -> Result<()> {
+    pub(crate) fn node_init(&self, name: &str) -> Result<()> {
         node_init::run(name, &self.dir, &self.tools)
     }
 

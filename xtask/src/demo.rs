@@ -15,7 +15,7 @@ use crate::target::Target;
 use crate::workspace::Workspace;
 
 /// Runs the demo.
-pub fn run(workspace: &Workspace, progress: &Progress, registry: Option<&str>) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, progress: &Progress, registry: Option<&str>) -> Result<()> {
     let target = Target::choose(workspace, progress, registry)?;
     progress.expect(product::STEPS + install::STEPS);
     if target.destination.takes_test_images() {
@@ -38,6 +38,11 @@ fn farewell(target: &Target<'_>) {
         println!("(without a kubectl of your own: target/tools/bin/kubectl)");
         println!("To remove the cluster: cargo xtask cluster down");
     } else {
-        println!("To remove it all: kubectl delete namespace {0}; target/tools/helm uninstall {1} -n {2}", show::NAMESPACE, install::RELEASE, install::NAMESPACE);
+        println!(
+            "To remove it all: kubectl delete namespace {0}; target/tools/helm uninstall {1} -n {2}",
+            show::NAMESPACE,
+            install::RELEASE,
+            install::NAMESPACE
+        );
     }
 }

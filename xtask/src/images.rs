@@ -6,12 +6,12 @@ there is no registry to pull them from.
 mod base;
 mod buildah;
 mod destination;
-pub mod pause;
-pub mod product;
+pub(crate) mod pause;
+pub(crate) mod product;
 mod static_program;
-pub mod testing;
+pub(crate) mod testing;
 
-pub use destination::Destination;
+pub(crate) use destination::Destination;
 
 use anyhow::Result;
 
@@ -21,7 +21,7 @@ use crate::tools::Tools;
 use crate::workspace::Workspace;
 
 /// `image`: builds the product's images and delivers them to a registry or to the local cluster, if one is up.
-pub fn command(workspace: &Workspace, progress: &Progress, registry: Option<String>) -> Result<()> {
+pub(crate) fn command(workspace: &Workspace, progress: &Progress, registry: Option<String>) -> Result<()> {
     progress.expect(1 + product::STEPS);
     Tools::prepare_images(progress)?;
     let local = Cluster::new(workspace, progress).existing_kubeconfig().is_ok();
@@ -35,7 +35,7 @@ pub fn command(workspace: &Workspace, progress: &Progress, registry: Option<Stri
 }
 
 /// `test-images`: builds the test images and puts them into the local cluster.
-pub fn test_command(workspace: &Workspace, progress: &Progress) -> Result<()> {
+pub(crate) fn test_command(workspace: &Workspace, progress: &Progress) -> Result<()> {
     Cluster::new(workspace, progress).existing_kubeconfig()?;
     progress.expect(1 + testing::STEPS);
     Tools::prepare_images(progress)?;

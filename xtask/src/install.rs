@@ -11,16 +11,16 @@ use crate::tools::Tools;
 use crate::workspace::Workspace;
 
 /// Name of the release.
-pub const RELEASE: &str = "stoppablecontainer";
+pub(crate) const RELEASE: &str = "stoppablecontainer";
 /// Namespace of the release.
-pub const NAMESPACE: &str = "stoppablecontainer-system";
+pub(crate) const NAMESPACE: &str = "stoppablecontainer-system";
 /// Steps that [`run`] takes.
-pub const STEPS: usize = 2;
+pub(crate) const STEPS: usize = 2;
 /// How long the product's pods may take until they are ready.
 const PATIENCE: &str = "180s";
 
 /// `install`: images and chart, on the cluster of KUBECONFIG or the local one.
-pub fn command(workspace: &Workspace, progress: &Progress, registry: Option<&str>) -> Result<()> {
+pub(crate) fn command(workspace: &Workspace, progress: &Progress, registry: Option<&str>) -> Result<()> {
     let target = Target::choose(workspace, progress, registry)?;
     progress.expect(product::STEPS + STEPS);
     let tag = product::provide(workspace, progress, Some(&target.destination))?;
@@ -28,17 +28,28 @@ pub fn command(workspace: &Workspace, progress: &Progress, registry: Option<&str
 }
 
 /// Installs the chart or upgrades to it, and waits until it serves.
-pub fn run(workspace: &Workspace, progress: &Progress, target: &Target<'_>, tag: &str) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, progress: &Progress, target: &Target<'_>, tag: &str) -> Result<()> {
     let tools = Tools::of(workspace);
     tools.prepare_helm(progress)?;
     progress.step("Install the chart with helm", |step| {
         let mut command = tools.helm();
         command.arg("--kubeconfig").arg(&target.kubeconfig);
-        command.args(["upgrade", "--install", RELEASE]).arg(workspace.join("charts/stoppablecontainer"));
-        command.args(["--namespace", NAMESPACE, "--create-namespace", "--wait", "--timeout", PATIENCE]);
+        command
+            .args(["upgrade", "--install", RELEASE])
+            .arg(workspace.join("charts/stoppablecontainer"));
+        command.args([
+            "--namespace",
+            NAMESPACE,
+            "--create-namespace",
+            "--wait",
+            "--timeout",
+            PATIENCE,
+        ]);
         command.arg("--set-string").arg(format!("image.tag={tag}"));
         if let Some(registry) = target.destination.chart_registry() {
-            command.arg("--set-string").arg(format!("image.registry={registry}"));
+            command
+                .arg("--set-string")
+                .arg(format!("image.registry={registry}"));
         }
         step.run(&mut command).inspect_err(|_| explain(target, step))
     })
@@ -49,10 +60,22 @@ fn explain(target: &Target<'_>, step: &Step<'_>) {
     let queries: [&[&str]; 3] = [
         &["-n", NAMESPACE, "get", "pods", "-o", "wide"],
         &["-n", NAMESPACE, "get", "events", "--field-selector=type=Warning"],
-        &["-n", NAMESPACE, "logs", "--all-pods=true", "--all-containers", "--tail=20", "--prefix", "-l", "app.kubernetes.io/name=stoppablecontainer"],
+        &[
+            "-n",
+            NAMESPACE,
+            "logs",
+            "--all-pods=true",
+            "--all-containers",
+            "--tail=20",
+            "--prefix",
+            "-l",
+            "app.kubernetes.io/name=stoppablecontainer",
+        ],
     ];
     for query in queries {
-        let text = target.kubectl_output(query).unwrap_or_else(|error| format!("{error:#}"));
+        let text = target
+            .kubectl_output(query)
+            .unwrap_or_else(|error| format!("{error:#}"));
         step.say(format!("--- kubectl {}\n{}", query.join(" "), text.trim_end()));
     }
 }

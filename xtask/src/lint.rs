@@ -12,16 +12,25 @@ use crate::tools::{KUBERNETES_VERSION, Tools};
 use crate::workspace::Workspace;
 
 /// Checks formatting, lints, generated files and the chart.
-pub fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
     progress.expect(4 + codegen::STEPS);
     let cargo = |args: &[&str]| {
         let mut command = Command::new("cargo");
         command.current_dir(workspace.root()).args(args);
         command
     };
-    progress.step("Formatting", |step| step.run(&mut cargo(&["fmt", "--all", "--check"])))?;
+    progress.step("Formatting", |step| {
+        step.run(&mut cargo(&["fmt", "--all", "--check"]))
+    })?;
     progress.step("Clippy", |step| {
-        step.run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+        step.run(&mut cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]))
     })?;
     let tools = Tools::of(workspace);
     tools.prepare_helm(progress)?;
@@ -30,7 +39,14 @@ pub fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
         // A helm built from its module knows no Kubernetes version of its own.
         let version = ["--kube-version", KUBERNETES_VERSION];
         step.run(tools.helm().args(["lint", "--strict"]).args(version).arg(&chart))?;
-        step.output(tools.helm().args(["template", "stoppablecontainer"]).args(version).arg(&chart)).map(drop)
+        step.output(
+            tools
+                .helm()
+                .args(["template", "stoppablecontainer"])
+                .args(version)
+                .arg(&chart),
+        )
+        .map(drop)
     })?;
     codegen::run(workspace, progress, true)
 }

@@ -45,8 +45,16 @@ fn run(args: &Args) -> Result<ExitCode> {
         Command::Cluster(command) => return run_cluster(command, &Cluster::new(&workspace, &progress)),
         Command::Demo(arg) => demo::run(&workspace, &progress, arg.registry.as_deref())?,
         Command::Install(arg) => install::command(&workspace, &progress, arg.registry.as_deref())?,
-        Command::Test { registry, skip_e2e, names } => {
-            let options = test::Options { registry: registry.registry.as_deref(), skip_e2e: *skip_e2e, names };
+        Command::Test {
+            registry,
+            skip_e2e,
+            names,
+        } => {
+            let options = test::Options {
+                registry: registry.registry.as_deref(),
+                skip_e2e: *skip_e2e,
+                names,
+            };
             test::run(&workspace, &progress, &options)?;
         }
         Command::Lint => lint::run(&workspace, &progress)?,

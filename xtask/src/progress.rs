@@ -23,7 +23,7 @@ const REDRAW: Duration = Duration::from_millis(120);
 
 /// The steps of one command line.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     logs: PathBuf,
     total: AtomicUsize,
     begun: AtomicUsize,
@@ -32,7 +32,7 @@ pub struct Progress {
 
 /// One step that is under way.
 #[derive(Debug)]
-pub struct Step<'a> {
+pub(crate) struct Step<'a> {
     progress: &'a Progress,
     title: String,
     log: PathBuf,
@@ -44,23 +44,32 @@ pub struct Step<'a> {
 
 impl Progress {
     /// Steps whose logs go to `logs`.
-    pub fn new(logs: PathBuf) -> Self {
+    pub(crate) fn new(logs: PathBuf) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Self { logs, total: AtomicUsize::new(0), begun: AtomicUsize::new(0), terminal }
+        Self {
+            logs,
+            total: AtomicUsize::new(0),
+            begun: AtomicUsize::new(0),
+            terminal,
+        }
     }
 
     /// Announces `count` more steps, so that the counter can say how far it is.
-    pub fn expect(&self, count: usize) {
+    pub(crate) fn expect(&self, count: usize) {
         self.total.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Prints a line between steps.
-    pub fn say(&self, line: impl AsRef<str>) {
+    #[expect(
+        clippy::unused_self,
+        reason = "what is printed belongs to the display, also where it has no state"
+    )]
+    pub(crate) fn say(&self, line: impl AsRef<str>) {
         let _ = writeln!(std::io::stderr(), "{}", line.as_ref());
     }
 
     /// Runs one step and shows it. The error of a step that wrote a log names the log.
-    pub fn step<T>(&self, title: &str, work: impl FnOnce(&Step<'_>) -> Result<T>) -> Result<T> {
+    pub(crate) fn step<T>(&self, title: &str, work: impl FnOnce(&Step<'_>) -> Result<T>) -> Result<T> {
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let total = self.total.load(Ordering::Relaxed).max(number);
         let label = format!("[{number}/{total}] {title}");
@@ -68,7 +77,11 @@ impl Progress {
         let log = self.logs.join(format!("{}.log", slug(title)));
         drop(File::create(&log).with_context(|| format!("making {}", log.display()))?);
 
-        let bar = if self.terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        let bar = if self.terminal {
+            ProgressBar::new_spinner()
+        } else {
+            ProgressBar::hidden()
+        };
         if self.terminal {
             if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {elapsed} {wide_msg:.dim}") {
                 bar.set_style(style);
@@ -79,7 +92,13 @@ impl Progress {
             self.say(format!("      {label} ..."));
         }
         let started = Instant::now();
-        let step = Step { progress: self, title: title.to_owned(), log: log.clone(), bar, last: Mutex::default() };
+        let step = Step {
+            progress: self,
+            title: title.to_owned(),
+            log: log.clone(),
+            bar,
+            last: Mutex::default(),
+        };
         let result = work(&step);
         step.bar.finish_and_clear();
         let seconds = started.elapsed().as_secs_f32();
@@ -95,19 +114,19 @@ impl Progress {
 
 impl Step<'_> {
     /// The log of this step.
-    pub fn log(&self) -> &Path {
+    pub(crate) fn log(&self) -> &Path {
         &self.log
     }
 
     /// Shows what the step is at.
-    pub fn note(&self, text: impl AsRef<str>) {
+    pub(crate) fn note(&self, text: impl AsRef<str>) {
         let text = text.as_ref();
         self.bar.set_message(text.to_owned());
         self.append(text);
     }
 
     /// Prints a line above the step.
-    pub fn say(&self, line: impl AsRef<str>) {
+    pub(crate) fn say(&self, line: impl AsRef<str>) {
         self.bar.suspend(|| self.progress.say(line));
     }
 
@@ -115,32 +134,41 @@ impl Step<'_> {
     ///
     /// # Errors
     /// When it cannot be started or ends with another status than 0; the error quotes the end of the log and names it.
-    pub fn run(&self, command: &mut Command) -> Result<()> {
+    pub(crate) fn run(&self, command: &mut Command) -> Result<()> {
         self.stream(command, |_| {})
     }
 
     /// As [`Step::run`], but every line of output counts as one of `total` pieces of work.
-    pub fn run_counting(&self, command: &mut Command, total: usize) -> Result<()> {
+    pub(crate) fn run_counting(&self, command: &mut Command, total: usize) -> Result<()> {
         let mut count = 0;
         self.stream(command, |line| {
             count += 1;
-            self.bar.set_message(format!("{count} of {} {line}", total.max(count)));
+            self.bar
+                .set_message(format!("{count} of {} {line}", total.max(count)));
         })
     }
 
     /// As [`Step::run`], but returns what the command wrote to standard output; only standard error is logged.
-    pub fn output(&self, command: &mut Command) -> Result<String> {
+    pub(crate) fn output(&self, command: &mut Command) -> Result<String> {
         self.append(&format!("$ {}", describe(command)));
-        let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {}", describe(command)))?;
+        let output = command
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("starting {}", describe(command)))?;
         self.append(&String::from_utf8_lossy(&output.stderr));
         if !output.status.success() {
-            bail!("{} ended with {}\n{}", program(command), output.status, self.quote());
+            bail!(
+                "{} ended with {}\n{}",
+                program(command),
+                output.status,
+                self.quote()
+            );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// The end of the log and its name, for an error message.
-    pub fn quote(&self) -> String {
+    pub(crate) fn quote(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         let tail = lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n    ");
@@ -164,11 +192,18 @@ impl Step<'_> {
             self.bar.set_message(line.trim().to_owned());
             line_seen(line);
         })?;
-        let status = child.wait().with_context(|| format!("waiting for {}", program(command)))?;
+        let status = child
+            .wait()
+            .with_context(|| format!("waiting for {}", program(command)))?;
         if status.success() {
             return Ok(());
         }
-        bail!("{} ended with {status} ({})\n{}", program(command), self.title, self.quote())
+        bail!(
+            "{} ended with {status} ({})\n{}",
+            program(command),
+            self.title,
+            self.quote()
+        )
     }
 
     fn append(&self, text: &str) {
@@ -182,14 +217,20 @@ impl Step<'_> {
 }
 
 /// The command as a person would type it.
-pub fn describe(command: &Command) -> String {
+pub(crate) fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn program(command: &Command) -> String {
     let path = Path::new(command.get_program());
-    path.file_name().unwrap_or(command.get_program()).to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or(command.get_program())
+        .to_string_lossy()
+        .into_owned()
 }
 
 /// Lines end at a line feed or at a carriage return: progress meters of other programs use the latter.
@@ -198,7 +239,11 @@ fn for_each_line(reader: impl Read, mut seen: impl FnMut(&str)) -> Result<()> {
     let mut buffer = Vec::new();
     loop {
         buffer.clear();
-        if reader.read_until(b'\n', &mut buffer).context("reading a command's output")? == 0 {
+        if reader
+            .read_until(b'\n', &mut buffer)
+            .context("reading a command's output")?
+            == 0
+        {
             return Ok(());
         }
         let text = String::from_utf8_lossy(&buffer);
@@ -208,9 +253,18 @@ fn for_each_line(reader: impl Read, mut seen: impl FnMut(&str)) -> Result<()> {
 }
 
 fn slug(title: &str) -> String {
-    let word = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    let word = |c: char| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_lowercase()
+        } else {
+            '-'
+        }
+    };
     let text: String = title.chars().map(word).collect();
-    text.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+    text.split('-')
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join("-")
 }
 
 #[cfg(test)]
@@ -232,6 +286,9 @@ mod tests {
 
     #[test]
     fn slugs_are_file_names() {
-        assert_eq!(slug("Test image nginx:1.25 (cached)"), "test-image-nginx-1-25-cached");
+        assert_eq!(
+            slug("Test image nginx:1.25 (cached)"),
+            "test-image-nginx-1-25-cached"
+        );
     }
 }

@@ -14,7 +14,7 @@ use crate::progress::describe;
 ///
 /// # Errors
 /// When it cannot be started or fails; the error carries its standard error.
-pub fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
         .output()
@@ -23,23 +23,32 @@ pub fn output(command: &mut Command) -> Result<String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let message = String::from_utf8_lossy(&output.stderr);
-    bail!("{} ended with {}: {}", describe(command), output.status, message.trim())
+    bail!(
+        "{} ended with {}: {}",
+        describe(command),
+        output.status,
+        message.trim()
+    )
 }
 
 /// As [`output`], for a program and its arguments.
-pub fn capture<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Result<String> {
+pub(crate) fn capture<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> Result<String> {
     output(Command::new(program).args(args))
 }
 
 /// Whether a command ends with status 0. One that cannot be started does not.
-pub fn succeeds<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> bool {
+pub(crate) fn succeeds<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> bool {
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
 /// The program's path, as a shell would find it, with the system directories that are not always in a user's PATH.
-pub fn which(program: &str) -> Option<PathBuf> {
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin", "/usr/local/go/bin"].map(PathBuf::from))

@@ -16,7 +16,7 @@ use crate::workspace::Workspace;
 
 /// A cluster that is up, and how images get to it.
 #[derive(Debug)]
-pub struct Target<'a> {
+pub(crate) struct Target<'a> {
     /// kubectl's and helm's configuration.
     pub kubeconfig: PathBuf,
     /// Where the cluster takes images from.
@@ -33,28 +33,47 @@ impl<'a> Target<'a> {
     ///
     /// # Errors
     /// When the cluster does not answer, or nobody says how images get to it.
-    pub fn choose(workspace: &'a Workspace, progress: &Progress, registry: Option<&str>) -> Result<Self> {
+    pub(crate) fn choose(
+        workspace: &'a Workspace,
+        progress: &Progress,
+        registry: Option<&str>,
+    ) -> Result<Self> {
         let cluster = Cluster::new(workspace, progress);
-        let given = std::env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let given = std::env::var_os("KUBECONFIG")
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from);
         let Some(kubeconfig) = given.filter(|path| *path != cluster.kubeconfig()) else {
             progress.say("KUBECONFIG names no other cluster: using the local one");
             cluster.up()?;
             let kubectl = Tools::of(workspace).kubectl_link()?;
-            return Ok(Self { kubeconfig: cluster.kubeconfig(), destination: Destination::Embedded, local: true, kubectl });
+            return Ok(Self {
+                kubeconfig: cluster.kubeconfig(),
+                destination: Destination::Embedded,
+                local: true,
+                kubectl,
+            });
         };
-        let kubectl = match shell::which("kubectl") {
-            Some(path) => path,
-            None => {
-                progress.expect(1);
-                let tools = Tools::of(workspace);
-                tools.prepare_kube(workspace, progress)?;
-                tools.kubectl_link()?
-            }
+        let kubectl = if let Some(path) = shell::which("kubectl") {
+            path
+        } else {
+            progress.expect(1);
+            let tools = Tools::of(workspace);
+            tools.prepare_kube(workspace, progress)?;
+            tools.kubectl_link()?
         };
-        let mut target = Self { kubeconfig, destination: Destination::Embedded, local: false, kubectl };
-        let context = shell::output(target.kubectl().args(["config", "current-context"])).context("reading KUBECONFIG")?;
+        let mut target = Self {
+            kubeconfig,
+            destination: Destination::Embedded,
+            local: false,
+            kubectl,
+        };
+        let context = shell::output(target.kubectl().args(["config", "current-context"]))
+            .context("reading KUBECONFIG")?;
         let context = context.trim();
-        progress.say(format!("using the cluster of {} (context {context})", target.kubeconfig.display()));
+        progress.say(format!(
+            "using the cluster of {} (context {context})",
+            target.kubeconfig.display()
+        ));
         target.destination = match registry {
             Some(host) => Destination::Registry(host.trim_end_matches('/').to_owned()),
             None => match Destination::of_context(workspace, context) {
@@ -73,19 +92,19 @@ impl<'a> Target<'a> {
     }
 
     /// kubectl for this cluster.
-    pub fn kubectl(&self) -> Command {
+    pub(crate) fn kubectl(&self) -> Command {
         let mut command = Command::new(&self.kubectl);
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         command
     }
 
     /// The kubectl program itself.
-    pub fn kubectl_path(&self) -> &Path {
+    pub(crate) fn kubectl_path(&self) -> &Path {
         &self.kubectl
     }
 
     /// Runs kubectl to its end and returns what it printed.
-    pub fn kubectl_output(&self, args: &[&str]) -> Result<String> {
+    pub(crate) fn kubectl_output(&self, args: &[&str]) -> Result<String> {
         shell::output(self.kubectl().args(args))
     }
 }

@@ -18,7 +18,7 @@ const E2E: &str = "e2e";
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Options<'a> {
+pub(crate) struct Options<'a> {
     /// See [`Target::choose`].
     pub registry: Option<&'a str>,
     /// Leaves out the end-to-end tests.
@@ -28,15 +28,19 @@ pub struct Options<'a> {
 }
 
 /// Runs the tests.
-pub fn run(workspace: &Workspace, progress: &Progress, options: &Options<'_>) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<'_>) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("the tests of mounts need root: run this as root, for example with `sudo -E`");
     }
     let classes = test_targets(workspace)?;
     progress.expect(2 + classes.len());
     let unit = ["--workspace", "--lib", "--bins"];
-    progress.step("Unit tests", |step| cargo_test(workspace, step, &unit, options, None))?;
-    progress.step("Tests in documentation", |step| cargo_test(workspace, step, &["--workspace", "--doc"], options, None))?;
+    progress.step("Unit tests", |step| {
+        cargo_test(workspace, step, &unit, options, None)
+    })?;
+    progress.step("Tests in documentation", |step| {
+        cargo_test(workspace, step, &["--workspace", "--doc"], options, None)
+    })?;
     for class in classes.iter().filter(|class| *class != E2E) {
         progress.step(&format!("Tests: {class}"), |step| {
             cargo_test(workspace, step, &["--workspace", "--test", class], options, None)
@@ -56,7 +60,9 @@ pub fn run(workspace: &Workspace, progress: &Progress, options: &Options<'_>) ->
     if target.destination.takes_test_images() {
         testing::provide(workspace, progress, &target.destination)?;
     }
-    progress.step("End-to-end tests", |step| cargo_test(workspace, step, &["--test", E2E], options, Some(&target)))
+    progress.step("End-to-end tests", |step| {
+        cargo_test(workspace, step, &["--test", E2E], options, Some(&target))
+    })
 }
 
 /// Runs `cargo test` and says how many tests passed.
@@ -84,7 +90,10 @@ fn cargo_test(
     }
     let result = step.run(&mut command);
     let log = std::fs::read_to_string(step.log()).unwrap_or_default();
-    for failure in log.lines().filter(|line| line.starts_with("test ") && line.ends_with("... FAILED")) {
+    for failure in log
+        .lines()
+        .filter(|line| line.starts_with("test ") && line.ends_with("... FAILED"))
+    {
         step.say(format!("      {failure}"));
     }
     step.say(format!("      {}", summary(&log)));
@@ -93,27 +102,42 @@ fn cargo_test(
 
 /// Adds up the summaries of the test programs in a log.
 fn summary(log: &str) -> String {
-    let results: Vec<_> = log.lines().filter_map(|line| line.strip_prefix("test result: ")).collect();
+    let results: Vec<_> = log
+        .lines()
+        .filter_map(|line| line.strip_prefix("test result: "))
+        .collect();
     let sum = |what: &str| -> u32 {
         let counts = results.iter().filter_map(|line| {
-            let before = line.split(what).next().filter(|before| before.len() < line.len())?;
+            let before = line
+                .split(what)
+                .next()
+                .filter(|before| before.len() < line.len())?;
             before.split_whitespace().last()?.parse::<u32>().ok()
         });
         counts.sum()
     };
-    format!("{} passed, {} failed, {} ignored", sum(" passed"), sum(" failed"), sum(" ignored"))
+    format!(
+        "{} passed, {} failed, {} ignored",
+        sum(" passed"),
+        sum(" failed"),
+        sum(" ignored")
+    )
 }
 
 /// The names of the workspace's integration tests.
 fn test_targets(workspace: &Workspace) -> Result<Vec<String>> {
     let mut command = Command::new("cargo");
-    command.current_dir(workspace.root()).args(["metadata", "--no-deps", "--format-version=1"]);
+    command
+        .current_dir(workspace.root())
+        .args(["metadata", "--no-deps", "--format-version=1"]);
     let metadata: serde_json::Value =
         serde_json::from_str(&shell::output(&mut command)?).context("reading cargo's metadata")?;
     let packages = metadata["packages"].as_array().into_iter().flatten();
     let targets = packages.flat_map(|package| package["targets"].as_array().into_iter().flatten());
     let tests = targets.filter(|target| target["kind"][0] == "test");
-    let mut names: Vec<_> = tests.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect();
+    let mut names: Vec<_> = tests
+        .filter_map(|target| target["name"].as_str().map(str::to_owned))
+        .collect();
     names.sort();
     names.dedup();
     Ok(names)

@@ -17,19 +17,24 @@ use anyhow::{Context, Result};
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
-pub use golang::{KUBERNETES_VERSION, go as go_version};
-pub use stamp::{Fingerprint, Stamp};
+pub(crate) use golang::{KUBERNETES_VERSION, go as go_version};
+pub(crate) use stamp::{Fingerprint, Stamp};
 
 /// Packages that the local cluster runs without installing them.
 const UNPACKED: &[&str] = &["containerd", "runc", "etcd-server", "docker-registry"];
 /// Programs and the packages that bring them for the local cluster.
-const CLUSTER_PROGRAMS: &[(&str, &str)] = &[("nft", "nftables"), ("ip", "iproute2"), ("iptables", "iptables")];
+const CLUSTER_PROGRAMS: &[(&str, &str)] =
+    &[("nft", "nftables"), ("ip", "iproute2"), ("iptables", "iptables")];
 /// Programs and the packages that bring them for building images.
-const IMAGE_PROGRAMS: &[(&str, &str)] = &[("buildah", "buildah"), ("skopeo", "skopeo"), ("debootstrap", "debootstrap")];
+const IMAGE_PROGRAMS: &[(&str, &str)] = &[
+    ("buildah", "buildah"),
+    ("skopeo", "skopeo"),
+    ("debootstrap", "debootstrap"),
+];
 
 /// The programs below `target/tools`.
 #[derive(Clone, Debug)]
-pub struct Tools {
+pub(crate) struct Tools {
     dir: PathBuf,
 }
 
@@ -37,15 +42,17 @@ pub struct Tools {
 
 impl Tools {
     /// The tools of a clone, made or not.
-    pub fn of(workspace: &Workspace) -> Self {
-        Self { dir: workspace.tools() }
+    pub(crate) fn of(workspace: &Workspace) -> Self {
+        Self {
+            dir: workspace.tools(),
+        }
     }
 
     /// Steps that [`Tools::prepare_cluster`] takes.
-    pub const CLUSTER_STEPS: usize = 3;
+    pub(crate) const CLUSTER_STEPS: usize = 3;
 
     /// Makes what the local cluster needs: `kube`, the unpacked packages and the installed ones.
-    pub fn prepare_cluster(&self, workspace: &Workspace, progress: &Progress) -> Result<()> {
+    pub(crate) fn prepare_cluster(&self, workspace: &Workspace, progress: &Progress) -> Result<()> {
         progress.step("Debian programs of the cluster", |step| {
             apt::install(step, CLUSTER_PROGRAMS)?;
             apt::install_files(step, &[("/usr/lib/cni/bridge", "containernetworking-plugins")])
@@ -57,14 +64,14 @@ impl Tools {
     }
 
     /// Makes the Kubernetes programs.
-    pub fn prepare_kube(&self, workspace: &Workspace, progress: &Progress) -> Result<()> {
+    pub(crate) fn prepare_kube(&self, workspace: &Workspace, progress: &Progress) -> Result<()> {
         progress.step("Build Kubernetes (about 6 minutes the first time)", |step| {
             golang::build_kube(step, &workspace.join("xtask/cluster-tools"), &self.dir)
         })
     }
 
     /// kubectl under its own name, for people and for programs that start it by path.
-    pub fn kubectl_link(&self) -> Result<PathBuf> {
+    pub(crate) fn kubectl_link(&self) -> Result<PathBuf> {
         let link = self.dir.join("bin/kubectl");
         if !link.exists() {
             let dir = self.dir.join("bin");
@@ -75,41 +82,45 @@ impl Tools {
     }
 
     /// Makes sure that images can be built.
-    pub fn prepare_images(progress: &Progress) -> Result<()> {
-        progress.step("Programs that build images", |step| apt::install(step, IMAGE_PROGRAMS))
+    pub(crate) fn prepare_images(progress: &Progress) -> Result<()> {
+        progress.step("Programs that build images", |step| {
+            apt::install(step, IMAGE_PROGRAMS)
+        })
     }
 
     /// Makes `helm`.
-    pub fn prepare_helm(&self, progress: &Progress) -> Result<()> {
-        progress.step("Build helm (about 2 minutes the first time)", |step| golang::install_helm(step, &self.dir))
+    pub(crate) fn prepare_helm(&self, progress: &Progress) -> Result<()> {
+        progress.step("Build helm (about 2 minutes the first time)", |step| {
+            golang::install_helm(step, &self.dir)
+        })
     }
 
     /// One of the Kubernetes programs: `kube-apiserver`, `kubelet`, `kubectl` and so on.
-    pub fn kube(&self, program: &str) -> Command {
+    pub(crate) fn kube(&self, program: &str) -> Command {
         let mut command = Command::new(self.dir.join("kube"));
         command.arg(program);
         command
     }
 
     /// Helm.
-    pub fn helm(&self) -> Command {
+    pub(crate) fn helm(&self) -> Command {
         Command::new(self.dir.join("helm"))
     }
 
     /// A program of an unpacked package.
-    pub fn unpacked(&self, path: &str) -> PathBuf {
+    pub(crate) fn unpacked(&self, path: &str) -> PathBuf {
         self.dir.join("deb/root").join(path)
     }
 
     /// What containerd and the kubelet find programs by: the unpacked packages before the machine's own.
-    pub fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         let root = self.dir.join("deb/root");
         let root = root.display();
         format!("{root}/usr/bin:{root}/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     }
 
     /// Changes whenever a program of the cluster does.
-    pub fn fingerprint(&self) -> String {
+    pub(crate) fn fingerprint(&self) -> String {
         let mut fingerprint = Fingerprint::new();
         for stamp in ["kube.stamp", "deb.stamp"] {
             fingerprint.text(&std::fs::read_to_string(self.dir.join(stamp)).unwrap_or_default());

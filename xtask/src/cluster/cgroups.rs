@@ -22,29 +22,30 @@ const MOUNT: &str = "/sys/fs/cgroup";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The group of the processes that belong to no node.
-pub const CONTROL_PLANE: &str = "control-plane";
+pub(super) const CONTROL_PLANE: &str = "control-plane";
 
 /// The group of a node's own processes, beside its pods'.
-pub fn system_of(node: &Node) -> String {
+pub(super) fn system_of(node: &Node) -> String {
     format!("{}/system", node.name)
 }
 
 /// A node's group as the kubelet is told, a path below the hierarchy's root.
-pub fn root_of(node: &Node) -> String {
+pub(super) fn root_of(node: &Node) -> String {
     format!("/{PARENT}/{}", node.name)
 }
 
 /// Makes a group in every hierarchy, by its path below the cluster's, and returns the files that take a process into it.
-pub fn prepare(group: &str) -> Result<Vec<PathBuf>> {
+pub(super) fn prepare(group: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for hierarchy in hierarchies()? {
         let mut path = hierarchy.clone();
-        for part in Path::new(PARENT).join(group).iter() {
+        for part in &Path::new(PARENT).join(group) {
             if hierarchy.join("cgroup.controllers").is_file() {
                 delegate(&path);
             }
             let child = path.join(part);
-            fs::create_dir_all(&child).with_context(|| format!("making the control group {}", child.display()))?;
+            fs::create_dir_all(&child)
+                .with_context(|| format!("making the control group {}", child.display()))?;
             if hierarchy.join("cpuset.cpus").is_file() {
                 inherit_cpuset(&path, &child)?;
             }
@@ -57,7 +58,7 @@ pub fn prepare(group: &str) -> Result<Vec<PathBuf>> {
 
 /// Removes a node's groups: after a power cut it has none. The kubelet's start would stumble over those of dead pods,
 /// three seconds each. No process may be left in them.
-pub fn clean_node(node: &Node) -> Result<()> {
+pub(super) fn clean_node(node: &Node) -> Result<()> {
     for hierarchy in hierarchies()? {
         retry(|| remove_tree(&hierarchy.join(PARENT).join(&node.name)))?;
     }
@@ -65,7 +66,7 @@ pub fn clean_node(node: &Node) -> Result<()> {
 }
 
 /// Removes the cluster's groups; no process may be left in them.
-pub fn clean() -> Result<()> {
+pub(super) fn clean() -> Result<()> {
     for hierarchy in hierarchies()? {
         retry(|| remove_tree(&hierarchy.join(PARENT)))?;
     }
@@ -98,17 +99,25 @@ fn delegate(path: &Path) {
 /// A new cpuset group of v1 is empty and takes no process.
 fn inherit_cpuset(parent: &Path, child: &Path) -> Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if !fs::read_to_string(child.join(file)).unwrap_or_default().trim().is_empty() {
+        if !fs::read_to_string(child.join(file))
+            .unwrap_or_default()
+            .trim()
+            .is_empty()
+        {
             continue;
         }
-        let value = fs::read_to_string(parent.join(file)).with_context(|| format!("reading {}", parent.display()))?;
-        fs::write(child.join(file), value.trim()).with_context(|| format!("writing {}", child.join(file).display()))?;
+        let value =
+            fs::read_to_string(parent.join(file)).with_context(|| format!("reading {}", parent.display()))?;
+        fs::write(child.join(file), value.trim())
+            .with_context(|| format!("writing {}", child.join(file).display()))?;
     }
     Ok(())
 }
 
 fn remove_tree(path: &Path) -> Result<()> {
-    let Ok(entries) = fs::read_dir(path) else { return Ok(()) };
+    let Ok(entries) = fs::read_dir(path) else {
+        return Ok(());
+    };
     for entry in entries.filter_map(Result::ok) {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_tree(&entry.path())?;

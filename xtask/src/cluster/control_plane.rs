@@ -19,14 +19,19 @@ use crate::progress::Step;
 use crate::tools::Tools;
 
 /// In the order of their start; the reverse is the order of their stop.
-pub const PROCESSES: &[&str] =
-    &["etcd", API_SERVER, "kube-controller-manager", "kube-scheduler", "kube-proxy"];
+pub(super) const PROCESSES: &[&str] = &[
+    "etcd",
+    API_SERVER,
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+];
 const API_SERVER: &str = "kube-apiserver";
 /// How long a part may take until it answers. A cold disk makes etcd and the first API server slow.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Starts the parts that do not run and waits until the API server is ready.
-pub fn start(dir: &ClusterDir, tools: &Tools, step: &Step<'_>) -> Result<()> {
+pub(super) fn start(dir: &ClusterDir, tools: &Tools, step: &Step<'_>) -> Result<()> {
     let pki = Pki::new(dir);
     let commands = [
         etcd(dir, tools, &pki),
@@ -48,7 +53,7 @@ pub fn start(dir: &ClusterDir, tools: &Tools, step: &Step<'_>) -> Result<()> {
 }
 
 /// Whether the API server says that it is ready.
-pub fn is_ready(dir: &ClusterDir, tools: &Tools) -> bool {
+pub(super) fn is_ready(dir: &ClusterDir, tools: &Tools) -> bool {
     let mut command = tools.kube("kubectl");
     command.arg("--kubeconfig").arg(dir.admin_kubeconfig());
     command.args(["get", "--raw", "/readyz", "--request-timeout=5s"]);
@@ -63,7 +68,11 @@ fn wait_until_ready(dir: &ClusterDir, tools: &Tools, started: &[&str]) -> Result
         }
         if Instant::now() > deadline {
             let log = dir.log("kube-apiserver");
-            bail!("the API server is not ready after {} s; see {}", PATIENCE.as_secs(), log.display());
+            bail!(
+                "the API server is not ready after {} s; see {}",
+                PATIENCE.as_secs(),
+                log.display()
+            );
         }
         thread::sleep(Duration::from_millis(200));
     }
@@ -123,7 +132,10 @@ fn api_server(tools: &Tools, pki: &Pki<'_>) -> Command {
         ("kubelet-client-certificate", pki.cert("apiserver-kubelet")),
         ("kubelet-client-key", pki.key("apiserver-kubelet")),
         ("service-account-signing-key-file", pki.key("service-account")),
-        ("service-account-key-file", pki.key("service-account").replace(".key", ".pub")),
+        (
+            "service-account-key-file",
+            pki.key("service-account").replace(".key", ".pub"),
+        ),
         ("requestheader-client-ca-file", pki.cert(FRONT_PROXY)),
         ("proxy-client-cert-file", pki.cert("front-proxy-client")),
         ("proxy-client-key-file", pki.key("front-proxy-client")),
@@ -137,7 +149,11 @@ fn api_server(tools: &Tools, pki: &Pki<'_>) -> Command {
 fn controller_manager(dir: &ClusterDir, tools: &Tools, pki: &Pki<'_>) -> Command {
     let mut command = tools.kube("kube-controller-manager");
     authenticate(&mut command, dir, "kube-controller-manager");
-    command.args(["--bind-address=127.0.0.1", "--leader-elect=false", "--use-service-account-credentials=true"]);
+    command.args([
+        "--bind-address=127.0.0.1",
+        "--leader-elect=false",
+        "--use-service-account-credentials=true",
+    ]);
     let files = [
         ("root-ca-file", pki.cert(CLUSTER)),
         ("service-account-private-key-file", pki.key("service-account")),
@@ -159,7 +175,10 @@ fn scheduler(dir: &ClusterDir, tools: &Tools) -> Command {
 
 fn proxy(dir: &ClusterDir, tools: &Tools) -> Command {
     let mut command = tools.kube("kube-proxy");
-    command.arg(format!("--kubeconfig={}", dir.join("kubeconfig/kube-proxy.conf").display()));
+    command.arg(format!(
+        "--kubeconfig={}",
+        dir.join("kubeconfig/kube-proxy.conf").display()
+    ));
     command.args([
         "--proxy-mode=nftables",
         &format!("--cluster-cidr={POD_NETWORK}"),
@@ -177,7 +196,11 @@ fn proxy(dir: &ClusterDir, tools: &Tools) -> Command {
 
 fn authenticate(command: &mut Command, dir: &ClusterDir, part: &str) {
     let file = dir.join("kubeconfig").join(format!("{part}.conf"));
-    for flag in ["kubeconfig", "authentication-kubeconfig", "authorization-kubeconfig"] {
+    for flag in [
+        "kubeconfig",
+        "authentication-kubeconfig",
+        "authorization-kubeconfig",
+    ] {
         command.arg(format!("--{flag}={}", file.display()));
     }
 }

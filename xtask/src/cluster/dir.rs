@@ -18,13 +18,13 @@ const PLACE: &str = "/var/lib/stoppablecontainer-cluster";
 
 /// The cluster's directory.
 #[derive(Clone, Debug)]
-pub struct ClusterDir {
+pub(crate) struct ClusterDir {
     root: PathBuf,
 }
 
 /// Whose cluster it is and what was changed on the machine to make it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// The clone that brought the cluster up.
     pub clone: PathBuf,
     /// [`crate::tools::Tools::fingerprint`] of the programs that the state was made by.
@@ -37,7 +37,7 @@ pub struct Owner {
 
 /// Held while a command changes the cluster, so that two do not at once.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     _file: File,
 }
 
@@ -45,76 +45,91 @@ pub struct Lock {
 
 impl ClusterDir {
     /// The machine's.
-    pub fn machine() -> Self {
-        Self { root: PathBuf::from(PLACE) }
+    pub(crate) fn machine() -> Self {
+        Self {
+            root: PathBuf::from(PLACE),
+        }
     }
 
     /// The directory itself.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// A path in it.
-    pub fn join(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn join(&self, path: impl AsRef<Path>) -> PathBuf {
         self.root.join(path)
     }
 
     /// Kubeconfig of the cluster's administrator.
-    pub fn admin_kubeconfig(&self) -> PathBuf {
+    pub(crate) fn admin_kubeconfig(&self) -> PathBuf {
         self.join("kubeconfig/admin.conf")
     }
 
     /// The log of a process.
-    pub fn log(&self, process: &str) -> PathBuf {
+    pub(crate) fn log(&self, process: &str) -> PathBuf {
         self.join("logs").join(format!("{process}.log"))
     }
 
     /// The owner's record, if there is a cluster.
-    pub fn owner(&self) -> Result<Option<Owner>> {
+    pub(crate) fn owner(&self) -> Result<Option<Owner>> {
         let path = self.join("owner.json");
         match fs::read(&path) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?)),
+            Ok(bytes) => Ok(Some(
+                serde_json::from_slice(&bytes).with_context(|| format!("reading {}", path.display()))?,
+            )),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
         }
     }
 
     /// Writes the owner's record, whole or not at all.
-    pub fn set_owner(&self, owner: &Owner) -> Result<()> {
+    pub(crate) fn set_owner(&self, owner: &Owner) -> Result<()> {
         self.write("owner.json", &serde_json::to_vec_pretty(owner)?, 0o644)?;
         Ok(())
     }
 
     /// Refuses a cluster that belongs to another clone which still exists.
-    pub fn require_own(&self, workspace: &Workspace) -> Result<()> {
+    pub(crate) fn require_own(&self, workspace: &Workspace) -> Result<()> {
         match self.owner()? {
-            Some(owner) if owner.clone != workspace.root() && owner.clone.join("Cargo.toml").is_file() => bail!(
-                "the local cluster of this machine belongs to the clone in {0}. Use it from there, point KUBECONFIG at {1}, \
+            Some(owner) if owner.clone != workspace.root() && owner.clone.join("Cargo.toml").is_file() => {
+                bail!(
+                    "the local cluster of this machine belongs to the clone in {0}. Use it from there, point KUBECONFIG at {1}, \
                  or remove it with `cd {0} && cargo xtask cluster down`",
-                owner.clone.display(),
-                self.admin_kubeconfig().display()
-            ),
+                    owner.clone.display(),
+                    self.admin_kubeconfig().display()
+                )
+            }
             _ => Ok(()),
         }
     }
 
     /// Makes a directory in it, with its parents.
-    pub fn make(&self, path: impl AsRef<Path>, mode: u32) -> Result<PathBuf> {
+    pub(crate) fn make(&self, path: impl AsRef<Path>, mode: u32) -> Result<PathBuf> {
         let path = self.join(path);
         let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(mode).create(&path).with_context(|| format!("making {}", path.display()))?;
+        builder
+            .recursive(true)
+            .mode(mode)
+            .create(&path)
+            .with_context(|| format!("making {}", path.display()))?;
         Ok(path)
     }
 
     /// Writes a file in it, whole or not at all.
-    pub fn write(&self, path: impl AsRef<Path>, content: &[u8], mode: u32) -> Result<PathBuf> {
+    pub(crate) fn write(&self, path: impl AsRef<Path>, content: &[u8], mode: u32) -> Result<PathBuf> {
         let path = self.join(path);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
         }
         let partial = path.with_added_extension("partial");
         let write = || -> std::io::Result<()> {
-            let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&partial)?;
+            let mut file = File::options()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(mode)
+                .open(&partial)?;
             file.write_all(content)?;
             file.sync_all()?;
             fs::rename(&partial, &path)
@@ -124,15 +139,23 @@ impl ClusterDir {
     }
 
     /// Waits until no other command changes the cluster. Makes the directory where there is none.
-    pub fn lock(&self) -> Result<Lock> {
+    pub(crate) fn lock(&self) -> Result<Lock> {
         loop {
             self.make("", 0o755)?;
             let path = self.join("lock");
-            let file = File::options().write(true).create(true).truncate(false).open(&path);
+            let file = File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path);
             let file = file.with_context(|| format!("making {}", path.display()))?;
-            file.lock().with_context(|| format!("locking {}", path.display()))?;
+            file.lock()
+                .with_context(|| format!("locking {}", path.display()))?;
             // `down` removes the file while it holds the lock: a lock on a file that is gone protects nothing.
-            let ours = file.metadata().with_context(|| format!("looking at {}", path.display()))?.ino();
+            let ours = file
+                .metadata()
+                .with_context(|| format!("looking at {}", path.display()))?
+                .ino();
             if fs::metadata(&path).is_ok_and(|now| now.ino() == ours) {
                 return Ok(Lock { _file: file });
             }
@@ -140,7 +163,7 @@ impl ClusterDir {
     }
 
     /// Removes the directory with everything in it.
-    pub fn remove(&self) -> Result<()> {
+    pub(crate) fn remove(&self) -> Result<()> {
         match fs::remove_dir_all(&self.root) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).with_context(|| format!("removing {}", self.root.display()))

@@ -16,7 +16,7 @@ use super::{Cluster, cgroups, control_plane, network, preflight, registry};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Takes the cluster down. Does nothing when there is none.
-pub fn run(cluster: &Cluster<'_>) -> Result<()> {
+pub(super) fn run(cluster: &Cluster<'_>) -> Result<()> {
     preflight::require_root()?;
     if !cluster.dir.root().exists() {
         cluster.progress.say("there is no local cluster");
@@ -26,11 +26,13 @@ pub fn run(cluster: &Cluster<'_>) -> Result<()> {
     let _lock = cluster.dir.lock()?;
     let owner = cluster.dir.owner()?.unwrap_or_default();
     cluster.progress.expect(1);
-    cluster.progress.step("Stop and remove the cluster", |_| stop_and_clean(cluster, &owner))
+    cluster
+        .progress
+        .step("Stop and remove the cluster", |_| stop_and_clean(cluster, &owner))
 }
 
 /// Stops and removes everything, the directory last, so that a failure on the way can be continued by another `down`.
-pub fn stop_and_clean(cluster: &Cluster<'_>, owner: &Owner) -> Result<()> {
+pub(super) fn stop_and_clean(cluster: &Cluster<'_>, owner: &Owner) -> Result<()> {
     let dir = &cluster.dir;
     let nodes = Node::all(dir)?;
     for node in &nodes {
@@ -49,7 +51,12 @@ pub fn stop_and_clean(cluster: &Cluster<'_>, owner: &Owner) -> Result<()> {
     network::clean(owner)?;
     for place in owner.mount_points.iter().rev() {
         match fs::remove_dir(place) {
-            Err(error) if !matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty) => {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty
+                ) =>
+            {
                 return Err(error).with_context(|| format!("removing {}", place.display()));
             }
             _ => {}

@@ -15,21 +15,21 @@ use super::node::Node;
 use crate::shell;
 
 /// Address that the API server advertises; it belongs to the bridge [`API_BRIDGE`].
-pub const API_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
+pub(super) const API_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 0, 1);
 /// Port of the API server.
-pub const API_PORT: u16 = 6443;
+pub(super) const API_PORT: u16 = 6443;
 /// Port of the local image registry, on 127.0.0.1.
-pub const REGISTRY_PORT: u16 = 5000;
+pub(super) const REGISTRY_PORT: u16 = 5000;
 /// Addresses of all pods.
-pub const POD_NETWORK: &str = "10.244.0.0/16";
+pub(super) const POD_NETWORK: &str = "10.244.0.0/16";
 /// Addresses of Services.
-pub const SERVICE_NETWORK: &str = "10.96.0.0/16";
+pub(super) const SERVICE_NETWORK: &str = "10.96.0.0/16";
 /// Address of the Service `kubernetes`.
-pub const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+pub(super) const SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// Bridge that holds [`API_ADDRESS`]. It never has a port: a local address is reachable without.
 const API_BRIDGE: &str = "stopc-api";
 /// Ports of the control plane, with what listens there.
-pub const PORTS: &[(u16, &str)] = &[
+pub(super) const PORTS: &[(u16, &str)] = &[
     (API_PORT, "the API server"),
     (2379, "etcd"),
     (2380, "etcd"),
@@ -41,52 +41,78 @@ pub const PORTS: &[(u16, &str)] = &[
 ];
 /// Kernel settings that pods' traffic needs: below `/proc/sys`. A bridge's frames must pass the packet filter, or the
 /// answer of a pod to a pod of the same node does not come from the Service's address.
-const SYSCTLS: &[(&str, &str)] = &[("net/ipv4/ip_forward", "1"), ("net/bridge/bridge-nf-call-iptables", "1")];
+const SYSCTLS: &[(&str, &str)] = &[
+    ("net/ipv4/ip_forward", "1"),
+    ("net/bridge/bridge-nf-call-iptables", "1"),
+];
 /// What the kubelet changes by itself; kept so that `down` can put it back.
-const KUBELET_SYSCTLS: &[&str] =
-    &["vm/overcommit_memory", "vm/panic_on_oom", "kernel/panic", "kernel/panic_on_oops", "kernel/keys/root_maxkeys", "kernel/keys/root_maxbytes"];
+const KUBELET_SYSCTLS: &[&str] = &[
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+];
 /// The comment that marks our rules in a forwarding chain that drops by default.
 const RULE_COMMENT: &str = "stoppablecontainer-cluster";
 
 /// Refuses ports that somebody else listens on.
-pub fn require_free_ports<'a>(ports: impl IntoIterator<Item = &'a (u16, &'a str)>) -> Result<()> {
+pub(super) fn require_free_ports<'a>(ports: impl IntoIterator<Item = &'a (u16, &'a str)>) -> Result<()> {
     for (port, part) in ports {
         if TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_err() {
             let holder = shell::capture("ss", ["-Hltnp", &format!("sport = :{port}")]).unwrap_or_default();
-            let holder = holder.split("users:").nth(1).unwrap_or("unknown").trim().to_owned();
-            bail!("port {port}, which {part} of the local cluster needs, is in use by {holder}: stop that process first");
+            let holder = holder
+                .split("users:")
+                .nth(1)
+                .unwrap_or("unknown")
+                .trim()
+                .to_owned();
+            bail!(
+                "port {port}, which {part} of the local cluster needs, is in use by {holder}: stop that process first"
+            );
         }
     }
     Ok(())
 }
 
 /// Remembers the kernel settings as they are now.
-pub fn remember_sysctls(owner: &mut Owner) {
+pub(super) fn remember_sysctls(owner: &mut Owner) {
     load_bridge_filter();
-    let names = SYSCTLS.iter().map(|(name, _)| *name).chain(KUBELET_SYSCTLS.iter().copied());
+    let names = SYSCTLS
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(KUBELET_SYSCTLS.iter().copied());
     owner.sysctls = names
-        .filter_map(|name| Some((name.to_owned(), fs::read_to_string(sysctl(name)).ok()?.trim().to_owned())))
+        .filter_map(|name| {
+            Some((
+                name.to_owned(),
+                fs::read_to_string(sysctl(name)).ok()?.trim().to_owned(),
+            ))
+        })
         .collect();
 }
 
 /// Makes the control plane's bridge and sets what the kernel must do for the pods.
-pub fn prepare() -> Result<()> {
+pub(super) fn prepare() -> Result<()> {
     load_bridge_filter();
     for (name, value) in SYSCTLS {
         let path = sysctl(name);
-        fs::write(&path, value).with_context(|| format!("setting {path} to {value} (is the kernel module br_netfilter missing?)"))?;
+        fs::write(&path, value).with_context(|| {
+            format!("setting {path} to {value} (is the kernel module br_netfilter missing?)")
+        })?;
     }
     make_bridge(API_BRIDGE, API_ADDRESS, 32)?;
     allow_forwarding()
 }
 
 /// Makes a node's bridge.
-pub fn prepare_node(node: &Node) -> Result<()> {
+pub(super) fn prepare_node(node: &Node) -> Result<()> {
     make_bridge(&node.bridge(), node.address(), 24)
 }
 
 /// Removes what [`prepare`] and kube-proxy made, and puts the kernel's settings back.
-pub fn clean(owner: &Owner) -> Result<()> {
+pub(super) fn clean(owner: &Owner) -> Result<()> {
     remove_bridge(API_BRIDGE)?;
     remove_service_rules();
     for rule in forwarding_rules() {
@@ -100,24 +126,24 @@ pub fn clean(owner: &Owner) -> Result<()> {
 }
 
 /// Removes a node's bridge, and the pods' ends of it with it.
-pub fn clean_node(node: &Node) -> Result<()> {
+pub(super) fn clean_node(node: &Node) -> Result<()> {
     remove_bridge(&node.bridge())
 }
 
 /// Removes the nft tables of a kube-proxy that is gone: one beside a new kube-proxy's leaves Service addresses refusing.
-pub fn remove_service_rules() {
+pub(super) fn remove_service_rules() {
     for family in ["ip", "ip6"] {
         let _ = shell::capture("nft", ["delete", "table", family, "kube-proxy"]);
     }
 }
 
 /// Whether nft tables of a kube-proxy exist.
-pub fn has_service_rules() -> bool {
+pub(super) fn has_service_rules() -> bool {
     shell::succeeds("nft", ["list", "table", "ip", "kube-proxy"])
 }
 
 /// Interfaces of the cluster that exist, for the status and for tests of cleanness.
-pub fn interfaces(dir: &ClusterDir) -> Result<Vec<String>> {
+pub(super) fn interfaces(dir: &ClusterDir) -> Result<Vec<String>> {
     let nodes = Node::all(dir)?;
     let names = std::iter::once(API_BRIDGE.to_owned()).chain(nodes.iter().map(Node::bridge));
     Ok(names.filter(|name| interface_exists(name)).collect())
@@ -131,15 +157,19 @@ fn make_bridge(name: &str, address: Ipv4Addr, prefix: u8) -> Result<()> {
         shell::capture("ip", ["link", "add", name, "address", &mac, "type", "bridge"])
             .with_context(|| format!("making the bridge {name}"))?;
     }
-    shell::capture("ip", ["address", "replace", &format!("{address}/{prefix}"), "dev", name])
-        .and_then(|_| shell::capture("ip", ["link", "set", name, "up"]))
-        .with_context(|| format!("setting up the bridge {name}"))?;
+    shell::capture(
+        "ip",
+        ["address", "replace", &format!("{address}/{prefix}"), "dev", name],
+    )
+    .and_then(|_| shell::capture("ip", ["link", "set", name, "up"]))
+    .with_context(|| format!("setting up the bridge {name}"))?;
     Ok(())
 }
 
 fn remove_bridge(name: &str) -> Result<()> {
     if interface_exists(name) {
-        shell::capture("ip", ["link", "delete", name]).with_context(|| format!("removing the bridge {name}"))?;
+        shell::capture("ip", ["link", "delete", name])
+            .with_context(|| format!("removing the bridge {name}"))?;
     }
     Ok(())
 }
@@ -155,8 +185,21 @@ fn allow_forwarding() -> Result<()> {
         return Ok(());
     }
     for direction in ["-s", "-d"] {
-        let rule = ["-w", "-I", "FORWARD", direction, POD_NETWORK, "-m", "comment", "--comment", RULE_COMMENT, "-j", "ACCEPT"];
-        shell::capture("iptables", rule).context("allowing the pods' traffic past the machine's packet filter")?;
+        let rule = [
+            "-w",
+            "-I",
+            "FORWARD",
+            direction,
+            POD_NETWORK,
+            "-m",
+            "comment",
+            "--comment",
+            RULE_COMMENT,
+            "-j",
+            "ACCEPT",
+        ];
+        shell::capture("iptables", rule)
+            .context("allowing the pods' traffic past the machine's packet filter")?;
     }
     Ok(())
 }
@@ -165,7 +208,9 @@ fn allow_forwarding() -> Result<()> {
 fn forwarding_rules() -> Vec<String> {
     let rules = shell::capture("iptables", ["-w", "-S", "FORWARD"]).unwrap_or_default();
     let ours = rules.lines().filter(|line| line.contains(RULE_COMMENT));
-    ours.filter_map(|line| line.strip_prefix("-A ")).map(str::to_owned).collect()
+    ours.filter_map(|line| line.strip_prefix("-A "))
+        .map(str::to_owned)
+        .collect()
 }
 
 fn load_bridge_filter() {

@@ -17,9 +17,9 @@ use super::{cgroups, network, node_config};
 use crate::tools::Tools;
 
 /// The node that `cluster up` makes.
-pub const FIRST: &str = "node1";
+pub(super) const FIRST: &str = "node1";
 /// What a node keeps: directory below its own, and the standard place where the node sees it.
-pub const KEPT: &[(&str, &str)] = &[
+pub(super) const KEPT: &[(&str, &str)] = &[
     ("containerd", "/var/lib/containerd"),
     ("kubelet", "/var/lib/kubelet"),
     ("cni-state", "/var/lib/cni"),
@@ -30,7 +30,7 @@ pub const KEPT: &[(&str, &str)] = &[
 
 /// A node of the cluster, there or not.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub(super) struct Node {
     /// Its name in Kubernetes.
     pub name: String,
     /// 1 for the first: the third byte of its pods' addresses, and what sets its ports apart.
@@ -44,64 +44,70 @@ impl Node {
     ///
     /// # Errors
     /// For any other name, and for N outside 1 to 99.
-    pub fn named(name: &str) -> Result<Self> {
+    pub(super) fn named(name: &str) -> Result<Self> {
         let index = name.strip_prefix("node").and_then(|digits| digits.parse().ok());
         let index = index.filter(|index| (1..=99).contains(index) && name == format!("node{index}"));
-        let index = index.with_context(|| format!("{name} is not a node's name: they are node1, node2 and so on"))?;
-        Ok(Self { name: name.to_owned(), index })
+        let index =
+            index.with_context(|| format!("{name} is not a node's name: they are node1, node2 and so on"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            index,
+        })
     }
 
     /// The nodes that the directory holds.
-    pub fn all(dir: &ClusterDir) -> Result<Vec<Self>> {
+    pub(super) fn all(dir: &ClusterDir) -> Result<Vec<Self>> {
         let nodes = dir.join("nodes");
         if !nodes.is_dir() {
             return Ok(Vec::new());
         }
         let entries = fs::read_dir(&nodes).with_context(|| format!("reading {}", nodes.display()))?;
         let names = entries.filter_map(Result::ok).map(|entry| entry.file_name());
-        let mut found: Vec<_> = names.filter_map(|name| Self::named(&name.to_string_lossy()).ok()).collect();
+        let mut found: Vec<_> = names
+            .filter_map(|name| Self::named(&name.to_string_lossy()).ok())
+            .collect();
         found.sort_by_key(|node| node.index);
         Ok(found)
     }
 
     /// Its bridge in the machine's network namespace.
-    pub fn bridge(&self) -> String {
+    pub(super) fn bridge(&self) -> String {
         format!("stopc-{}", self.name)
     }
 
     /// Its address, which is its bridge's.
-    pub fn address(&self) -> Ipv4Addr {
+    pub(super) fn address(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 244, self.index, 1)
     }
 
     /// Addresses of its pods.
-    pub fn pod_network(&self) -> String {
+    pub(super) fn pod_network(&self) -> String {
         format!("10.244.{}.0/24", self.index)
     }
 
     /// Port of its kubelet.
-    pub fn kubelet_port(&self) -> u16 {
+    pub(super) fn kubelet_port(&self) -> u16 {
         10250 + (u16::from(self.index) - 1) * 100
     }
 
     /// Port of its kubelet's health check.
-    pub fn kubelet_health_port(&self) -> u16 {
+    pub(super) fn kubelet_health_port(&self) -> u16 {
         10248 + (u16::from(self.index) - 1) * 100
     }
 
     /// Its directory in the cluster's.
-    pub fn dir(&self, dir: &ClusterDir) -> PathBuf {
+    pub(super) fn dir(&self, dir: &ClusterDir) -> PathBuf {
         dir.join("nodes").join(&self.name)
     }
 
     /// The process that is the node.
-    pub fn daemon(&self, dir: &ClusterDir) -> Daemon {
+    pub(super) fn daemon(&self, dir: &ClusterDir) -> Daemon {
         Daemon::new(dir, &self.name)
     }
 
     /// Makes its directories, configuration and bridge, and the mount points that the machine lacks;
     /// those are added to the owner's record, which the caller must have stored before anything else is done.
-    pub fn prepare(&self, dir: &ClusterDir, owner: &mut Owner) -> Result<()> {
+    pub(super) fn prepare(&self, dir: &ClusterDir, owner: &mut Owner) -> Result<()> {
         for (own, place) in KEPT {
             dir.make(Path::new("nodes").join(&self.name).join(own), 0o755)?;
             make_mount_point(dir, owner, Path::new(place))?;
@@ -112,7 +118,7 @@ impl Node {
     }
 
     /// Starts it unless it runs. Its `/run` is empty, everything else is as it was left.
-    pub fn start(&self, dir: &ClusterDir, tools: &Tools) -> Result<()> {
+    pub(super) fn start(&self, dir: &ClusterDir, tools: &Tools) -> Result<()> {
         if self.daemon(dir).pid().is_some() {
             return Ok(());
         }
@@ -124,13 +130,22 @@ impl Node {
         let _ = fs::remove_file(&init);
         fs::copy(&own, &init).with_context(|| format!("copying {} to {}", own.display(), init.display()))?;
         let mut command = Command::new("unshare");
-        command.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "slave"]);
+        command.args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--propagation",
+            "slave",
+        ]);
         command.arg(&init).args(["cluster", "node-init", &self.name]);
-        self.daemon(dir).start(&command, &cgroups::system_of(self), &tools.path())
+        self.daemon(dir)
+            .start(&command, &cgroups::system_of(self), &tools.path())
     }
 
     /// Cuts its power: every process in it dies at once.
-    pub fn cut_power(&self, dir: &ClusterDir) -> Result<()> {
+    pub(super) fn cut_power(&self, dir: &ClusterDir) -> Result<()> {
         let daemon = self.daemon(dir);
         if let Some(pid) = daemon.pid() {
             // The recorded process is unshare(1); its only child is the node's init.
@@ -141,14 +156,18 @@ impl Node {
     }
 
     /// Removes what [`Node::prepare`] made outside the cluster's directory. The node must not run.
-    pub fn clean(&self) -> Result<()> {
+    pub(super) fn clean(&self) -> Result<()> {
         network::clean_node(self)
     }
 }
 
 /// Makes a directory and its missing parents outside the cluster's own, each recorded before it is made.
 fn make_mount_point(dir: &ClusterDir, owner: &mut Owner, place: &Path) -> Result<()> {
-    let missing: Vec<_> = place.ancestors().take_while(|path| !path.exists()).map(Path::to_owned).collect();
+    let missing: Vec<_> = place
+        .ancestors()
+        .take_while(|path| !path.exists())
+        .map(Path::to_owned)
+        .collect();
     for path in missing.into_iter().rev() {
         owner.mount_points.push(path.clone());
         dir.set_owner(owner)?;

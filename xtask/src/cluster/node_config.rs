@@ -12,16 +12,24 @@ use super::node::Node;
 use super::pki::{CLUSTER, Pki};
 
 /// Image of the container that holds a pod's namespaces; built here and served by the local registry.
-pub const PAUSE_IMAGE: &str = "docker.io/xtlsoft/pause:1";
+pub(crate) const PAUSE_IMAGE: &str = "docker.io/xtlsoft/pause:1";
 /// Where containerd listens, inside the node.
-pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
 /// Writes all of them. They follow from the node alone, so writing them again changes nothing.
-pub fn write(node: &Node, dir: &ClusterDir) -> Result<()> {
+pub(super) fn write(node: &Node, dir: &ClusterDir) -> Result<()> {
     let own = std::path::Path::new("nodes").join(&node.name);
     let pretty = |value: &serde_json::Value| serde_json::to_vec_pretty(value);
-    dir.write(own.join("containerd.toml"), containerd(node, dir).as_bytes(), 0o644)?;
-    dir.write(own.join("certs.d/_default/hosts.toml"), mirror().as_bytes(), 0o644)?;
+    dir.write(
+        own.join("containerd.toml"),
+        containerd(node, dir).as_bytes(),
+        0o644,
+    )?;
+    dir.write(
+        own.join("certs.d/_default/hosts.toml"),
+        mirror().as_bytes(),
+        0o644,
+    )?;
     dir.write(own.join("cni/10-bridge.conflist"), &pretty(&cni(node))?, 0o644)?;
     dir.write(own.join("kubelet.json"), &pretty(&kubelet(node, dir))?, 0o644)?;
     dir.write(own.join("resolv.conf"), resolver().as_bytes(), 0o644)?;

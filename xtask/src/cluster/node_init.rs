@@ -19,12 +19,12 @@ use super::node_config::CONTAINERD_SOCKET;
 use crate::tools::Tools;
 
 /// How long containerd may take until it listens.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Between the end of containerd or the kubelet and its next start, as a service manager would wait.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 /// Is the node. Returns only with an error: a node ends by being killed.
-pub fn run(name: &str, dir: &ClusterDir, tools: &Tools) -> Result<()> {
+pub(super) fn run(name: &str, dir: &ClusterDir, tools: &Tools) -> Result<()> {
     if !getpid().is_init() {
         bail!("node-init must be the first process of a PID namespace: `cargo xtask cluster up` starts it");
     }
@@ -73,7 +73,9 @@ fn start_containerd(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<Chil
 fn start_kubelet(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<Child> {
     let mut command = tools.kube("kubelet");
     command.arg("--config").arg(node.dir(dir).join("kubelet.json"));
-    command.arg("--kubeconfig").arg(dir.join("kubeconfig").join(format!("{}.conf", node.name)));
+    command
+        .arg("--kubeconfig")
+        .arg(dir.join("kubeconfig").join(format!("{}.conf", node.name)));
     command.arg("--root-dir=/var/lib/kubelet");
     command.arg(format!("--hostname-override={}", node.name));
     command.arg(format!("--node-ip={}", node.address()));
@@ -83,8 +85,12 @@ fn start_kubelet(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<Child> 
 fn start(mut command: Command, log: &Path) -> Result<Child> {
     let open = || std::fs::File::options().append(true).create(true).open(log);
     let file = open().with_context(|| format!("opening {}", log.display()))?;
-    command.stdout(file.try_clone().context("copying a descriptor")?).stderr(file);
-    command.spawn().with_context(|| format!("starting {}", crate::progress::describe(&command)))
+    command
+        .stdout(file.try_clone().context("copying a descriptor")?)
+        .stderr(file);
+    command
+        .spawn()
+        .with_context(|| format!("starting {}", crate::progress::describe(&command)))
 }
 
 fn wait_for_socket(containerd: &mut Child) -> Result<()> {
@@ -94,7 +100,10 @@ fn wait_for_socket(containerd: &mut Child) -> Result<()> {
             bail!("containerd ended with {status}");
         }
         if Instant::now() > deadline {
-            bail!("containerd does not listen on {CONTAINERD_SOCKET} after {} s", PATIENCE.as_secs());
+            bail!(
+                "containerd does not listen on {CONTAINERD_SOCKET} after {} s",
+                PATIENCE.as_secs()
+            );
         }
         thread::sleep(Duration::from_millis(50));
     }

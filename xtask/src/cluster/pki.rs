@@ -10,8 +10,8 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 
 use super::dir::ClusterDir;
@@ -19,15 +19,15 @@ use super::network::{API_ADDRESS, API_PORT, SERVICE_ADDRESS};
 use super::node::Node;
 
 /// The cluster's authority.
-pub const CLUSTER: &str = "ca";
+pub(super) const CLUSTER: &str = "ca";
 /// The authority of etcd.
-pub const ETCD: &str = "etcd-ca";
+pub(super) const ETCD: &str = "etcd-ca";
 /// The authority of the aggregation layer.
-pub const FRONT_PROXY: &str = "front-proxy-ca";
+pub(super) const FRONT_PROXY: &str = "front-proxy-ca";
 
 /// The files of the keys and certificates.
 #[derive(Debug)]
-pub struct Pki<'a> {
+pub(super) struct Pki<'a> {
     dir: &'a ClusterDir,
 }
 
@@ -42,40 +42,77 @@ struct Subject<'a> {
 
 impl<'a> Pki<'a> {
     /// The files below the cluster's directory.
-    pub fn new(dir: &'a ClusterDir) -> Self {
+    pub(super) fn new(dir: &'a ClusterDir) -> Self {
         Self { dir }
     }
 
     /// The file of a certificate.
-    pub fn cert(&self, name: &str) -> String {
+    pub(super) fn cert(&self, name: &str) -> String {
         self.dir.join(format!("pki/{name}.crt")).display().to_string()
     }
 
     /// The file of a key.
-    pub fn key(&self, name: &str) -> String {
+    pub(super) fn key(&self, name: &str) -> String {
         self.dir.join(format!("pki/{name}.key")).display().to_string()
     }
 
     /// Makes what the control plane needs and is not there.
-    pub fn prepare_control_plane(&self) -> Result<()> {
+    pub(super) fn prepare_control_plane(&self) -> Result<()> {
         self.dir.make("pki", 0o700)?;
         for authority in [CLUSTER, ETCD, FRONT_PROXY] {
             self.authority(authority)?;
         }
         let local = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let api = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
-            .map(str::to_owned)
-            .into_iter()
-            .chain([API_ADDRESS.to_string(), SERVICE_ADDRESS.to_string()])
-            .chain(local.clone())
-            .collect::<Vec<_>>();
+        let api = [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+        ]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([API_ADDRESS.to_string(), SERVICE_ADDRESS.to_string()])
+        .chain(local.clone())
+        .collect::<Vec<_>>();
         let masters = Some("system:masters");
-        self.leaf(ETCD, "etcd", &Subject { common_name: "etcd", organization: None, names: &local })?;
-        self.leaf(ETCD, "apiserver-etcd", &Subject { common_name: "kube-apiserver", organization: None, names: &[] })?;
-        self.leaf(CLUSTER, "apiserver", &Subject { common_name: "kube-apiserver", organization: None, names: &api })?;
-        let kubelet_client = Subject { common_name: "kube-apiserver-kubelet-client", organization: masters, names: &[] };
+        self.leaf(
+            ETCD,
+            "etcd",
+            &Subject {
+                common_name: "etcd",
+                organization: None,
+                names: &local,
+            },
+        )?;
+        self.leaf(
+            ETCD,
+            "apiserver-etcd",
+            &Subject {
+                common_name: "kube-apiserver",
+                organization: None,
+                names: &[],
+            },
+        )?;
+        self.leaf(
+            CLUSTER,
+            "apiserver",
+            &Subject {
+                common_name: "kube-apiserver",
+                organization: None,
+                names: &api,
+            },
+        )?;
+        let kubelet_client = Subject {
+            common_name: "kube-apiserver-kubelet-client",
+            organization: masters,
+            names: &[],
+        };
         self.leaf(CLUSTER, "apiserver-kubelet", &kubelet_client)?;
-        let front_proxy = Subject { common_name: "front-proxy-client", organization: None, names: &[] };
+        let front_proxy = Subject {
+            common_name: "front-proxy-client",
+            organization: None,
+            names: &[],
+        };
         self.leaf(FRONT_PROXY, "front-proxy-client", &front_proxy)?;
         self.service_account_key()?;
         self.user("admin", "kubernetes-admin", masters)?;
@@ -86,11 +123,15 @@ impl<'a> Pki<'a> {
     }
 
     /// Makes what a node needs and is not there: its kubelet's identity and serving certificate.
-    pub fn prepare_node(&self, node: &Node) -> Result<()> {
+    pub(super) fn prepare_node(&self, node: &Node) -> Result<()> {
         let names = [node.name.clone(), node.address().to_string()];
         let serving = format!("{}-serving", node.name);
         let common_name = format!("system:node:{}", node.name);
-        let subject = Subject { common_name: &common_name, organization: Some("system:nodes"), names: &names };
+        let subject = Subject {
+            common_name: &common_name,
+            organization: Some("system:nodes"),
+            names: &names,
+        };
         self.leaf(CLUSTER, &serving, &subject)?;
         self.user(&node.name, &common_name, Some("system:nodes"))
     }
@@ -101,7 +142,14 @@ impl<'a> Pki<'a> {
         if self.dir.join(&file).is_file() {
             return Ok(());
         }
-        let (cert, key) = self.issue(CLUSTER, &Subject { common_name, organization, names: &[] })?;
+        let (cert, key) = self.issue(
+            CLUSTER,
+            &Subject {
+                common_name,
+                organization,
+                names: &[],
+            },
+        )?;
         let authority = fs::read_to_string(self.cert(CLUSTER)).context("reading the cluster's authority")?;
         let server = format!("https://127.0.0.1:{API_PORT}");
         // JSON is YAML: every client reads it.
@@ -117,7 +165,8 @@ impl<'a> Pki<'a> {
             }}],
             "contexts": [{"name": "stoppablecontainer", "context": {"cluster": "stoppablecontainer", "user": name}}],
         });
-        self.dir.write(file, &serde_json::to_vec_pretty(&config)?, 0o600)?;
+        self.dir
+            .write(file, &serde_json::to_vec_pretty(&config)?, 0o600)?;
         Ok(())
     }
 
@@ -126,10 +175,20 @@ impl<'a> Pki<'a> {
             return Ok(());
         }
         let key = KeyPair::generate().context("making a key")?;
-        let mut params = params(&Subject { common_name: name, organization: None, names: &[] })?;
+        let mut params = params(&Subject {
+            common_name: name,
+            organization: None,
+            names: &[],
+        })?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-        let cert = params.self_signed(&key).with_context(|| format!("making the authority {name}"))?;
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
+        let cert = params
+            .self_signed(&key)
+            .with_context(|| format!("making the authority {name}"))?;
         self.store(name, &cert.pem(), &key.serialize_pem())
     }
 
@@ -143,14 +202,23 @@ impl<'a> Pki<'a> {
 
     fn issue(&self, authority: &str, subject: &Subject<'_>) -> Result<(String, String)> {
         let read = |path: String| fs::read_to_string(&path).with_context(|| format!("reading {path}"));
-        let authority_key = KeyPair::from_pem(&read(self.key(authority))?).context("reading an authority's key")?;
+        let authority_key =
+            KeyPair::from_pem(&read(self.key(authority))?).context("reading an authority's key")?;
         let issuer = Issuer::from_ca_cert_pem(&read(self.cert(authority))?, authority_key)
             .with_context(|| format!("reading the authority {authority}"))?;
         let key = KeyPair::generate().context("making a key")?;
         let mut params = params(subject)?;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let cert = params.signed_by(&key, &issuer).with_context(|| format!("certifying {}", subject.common_name))?;
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let cert = params
+            .signed_by(&key, &issuer)
+            .with_context(|| format!("certifying {}", subject.common_name))?;
         Ok((cert.pem(), key.serialize_pem()))
     }
 
@@ -160,8 +228,10 @@ impl<'a> Pki<'a> {
             return Ok(());
         }
         let key = KeyPair::generate().context("making a key")?;
-        self.dir.write("pki/service-account.pub", key.public_key_pem().as_bytes(), 0o600)?;
-        self.dir.write("pki/service-account.key", key.serialize_pem().as_bytes(), 0o600)?;
+        self.dir
+            .write("pki/service-account.pub", key.public_key_pem().as_bytes(), 0o600)?;
+        self.dir
+            .write("pki/service-account.key", key.serialize_pem().as_bytes(), 0o600)?;
         Ok(())
     }
 
@@ -172,15 +242,21 @@ impl<'a> Pki<'a> {
     /// The key first: a certificate that exists always has its key.
     fn store(&self, name: &str, cert: &str, key: &str) -> Result<()> {
         self.dir.write(format!("pki/{name}.key"), key.as_bytes(), 0o600)?;
-        self.dir.write(format!("pki/{name}.crt"), cert.as_bytes(), 0o600)?;
+        self.dir
+            .write(format!("pki/{name}.crt"), cert.as_bytes(), 0o600)?;
         Ok(())
     }
 }
 
 fn params(subject: &Subject<'_>) -> Result<CertificateParams> {
     let names = subject.names.to_vec();
-    debug_assert!(names.iter().all(|name| name.parse::<IpAddr>().is_ok() || !name.contains(':')));
-    let mut params = CertificateParams::new(names).with_context(|| format!("naming {}", subject.common_name))?;
+    debug_assert!(
+        names
+            .iter()
+            .all(|name| name.parse::<IpAddr>().is_ok() || !name.contains(':'))
+    );
+    let mut params =
+        CertificateParams::new(names).with_context(|| format!("naming {}", subject.common_name))?;
     let mut name = DistinguishedName::new();
     if let Some(organization) = subject.organization {
         name.push(DnType::OrganizationName, organization);
@@ -199,10 +275,17 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, byte| (word << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        let word = chunk
+            .iter()
+            .fold(0u32, |word, byte| (word << 8) | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
         for place in 0..4 {
             let digit = ALPHABET[(word >> (18 - 6 * place)) as usize & 63];
-            text.push(if place > chunk.len() { '=' } else { char::from(digit) });
+            text.push(if place > chunk.len() {
+                '='
+            } else {
+                char::from(digit)
+            });
         }
     }
     text
@@ -212,7 +295,14 @@ fn base64(bytes: &[u8]) -> String {
 mod tests {
     #[test]
     fn base64_of_rfc_4648() {
-        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
+        let cases = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+        ];
         for (plain, encoded) in cases {
             assert_eq!(super::base64(plain.as_bytes()), encoded);
         }

@@ -19,15 +19,17 @@ const DISK_TO_BUILD: u64 = 8;
 const DISK_TO_RUN: u64 = 2;
 
 /// Refuses to go on as another user.
-pub fn require_root() -> Result<()> {
+pub(super) fn require_root() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("this needs root: the cluster mounts file systems and makes network interfaces. Run it as root, for example with `sudo -E`");
+        bail!(
+            "this needs root: the cluster mounts file systems and makes network interfaces. Run it as root, for example with `sudo -E`"
+        );
     }
     Ok(())
 }
 
 /// Checks the machine for `cluster up`.
-pub fn check(cluster: &Cluster<'_>) -> Result<()> {
+pub(super) fn check(cluster: &Cluster<'_>) -> Result<()> {
     require_root()?;
     cluster.dir.require_own(cluster.workspace)?;
     for program in ["unshare", "setsid", "tar"] {
@@ -72,14 +74,21 @@ fn require_ports(cluster: &Cluster<'_>) -> Result<()> {
     if runs(FIRST) {
         return Ok(());
     }
-    network::require_free_ports(&[(first.kubelet_port(), "the kubelet"), (first.kubelet_health_port(), "the kubelet")])
+    network::require_free_ports(&[
+        (first.kubelet_port(), "the kubelet"),
+        (first.kubelet_health_port(), "the kubelet"),
+    ])
 }
 
 fn require_space(path: &Path, gigabytes: u64) -> Result<()> {
-    let stat = rustix::fs::statvfs(path).with_context(|| format!("asking for free space in {}", path.display()))?;
+    let stat =
+        rustix::fs::statvfs(path).with_context(|| format!("asking for free space in {}", path.display()))?;
     let free = stat.f_bavail * stat.f_frsize / (1 << 30);
     if free < gigabytes {
-        bail!("{} has {free} GiB of free space, the cluster needs {gigabytes} GiB: free some first", path.display());
+        bail!(
+            "{} has {free} GiB of free space, the cluster needs {gigabytes} GiB: free some first",
+            path.display()
+        );
     }
     Ok(())
 }

@@ -20,11 +20,12 @@ use super::cgroups;
 use super::dir::ClusterDir;
 
 /// Enters the control groups whose `cgroup.procs` files come before `--`, then becomes the program after it.
-const ENTER_GROUP: &str = r#"while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@""#;
+const ENTER_GROUP: &str =
+    r#"while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@""#;
 
 /// A process of the cluster, running or not.
 #[derive(Clone, Debug)]
-pub struct Daemon {
+pub(super) struct Daemon {
     name: String,
     record: PathBuf,
     log: PathBuf,
@@ -42,12 +43,16 @@ struct Record {
 
 impl Daemon {
     /// The process with this name.
-    pub fn new(dir: &ClusterDir, name: &str) -> Self {
-        Self { name: name.to_owned(), record: dir.join("processes").join(name), log: dir.log(name) }
+    pub(super) fn new(dir: &ClusterDir, name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            record: dir.join("processes").join(name),
+            log: dir.log(name),
+        }
     }
 
     /// Every process that the directory remembers.
-    pub fn all(dir: &ClusterDir) -> Result<Vec<Self>> {
+    pub(super) fn all(dir: &ClusterDir) -> Result<Vec<Self>> {
         let processes = dir.join("processes");
         if !processes.is_dir() {
             return Ok(Vec::new());
@@ -60,18 +65,13 @@ impl Daemon {
         Ok(found)
     }
 
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Where its output goes.
-    pub fn log(&self) -> &std::path::Path {
+    pub(super) fn log(&self) -> &std::path::Path {
         &self.log
     }
 
     /// Its process id while it runs.
-    pub fn pid(&self) -> Option<i32> {
+    pub(super) fn pid(&self) -> Option<i32> {
         self.open().map(|(pid, _)| pid)
     }
 
@@ -79,11 +79,14 @@ impl Daemon {
     ///
     /// # Errors
     /// When it cannot be started or recorded. That it fails later is for the caller to see, by [`Daemon::require_alive`].
-    pub fn start(&self, program: &Command, group: &str, path: &str) -> Result<()> {
+    pub(super) fn start(&self, program: &Command, group: &str, path: &str) -> Result<()> {
         if self.pid().is_some() {
             return Ok(());
         }
-        for parent in [&self.record, &self.log].into_iter().filter_map(|path| path.parent()) {
+        for parent in [&self.record, &self.log]
+            .into_iter()
+            .filter_map(|path| path.parent())
+        {
             fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
         }
         let log = File::options().append(true).create(true).open(&self.log);
@@ -91,16 +94,39 @@ impl Daemon {
         // setsid(1) and the shell execute in place, so the id of the child is the id of the program.
         let mut command = Command::new("setsid");
         command.args(["sh", "-c", ENTER_GROUP, "sh"]);
-        command.args(cgroups::prepare(group)?).arg("--").arg(program.get_program()).args(program.get_args());
-        command.env_clear().env("PATH", path).env("HOME", "/root").current_dir("/");
-        command.stdin(Stdio::null()).stdout(log.try_clone().context("copying a descriptor")?).stderr(log);
-        let mut child = command.spawn().with_context(|| format!("starting {}", self.name))?;
+        command
+            .args(cgroups::prepare(group)?)
+            .arg("--")
+            .arg(program.get_program())
+            .args(program.get_args());
+        command
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", "/root")
+            .current_dir("/");
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().context("copying a descriptor")?)
+            .stderr(log);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("starting {}", self.name))?;
         let pid = i32::try_from(child.id()).context("reading a process id")?;
         let Some(start) = start_time(pid) else {
-            let status = child.wait().with_context(|| format!("waiting for {}", self.name))?;
-            bail!("{} ended at once with {status}; see {}", self.name, self.log.display());
+            let status = child
+                .wait()
+                .with_context(|| format!("waiting for {}", self.name))?;
+            bail!(
+                "{} ended at once with {status}; see {}",
+                self.name,
+                self.log.display()
+            );
         };
-        let record = Record { pid, start, boot: boot_id()? };
+        let record = Record {
+            pid,
+            start,
+            boot: boot_id()?,
+        };
         fs::write(&self.record, serde_json::to_vec(&record)?)
             .with_context(|| format!("writing {}", self.record.display()))
     }
@@ -109,23 +135,27 @@ impl Daemon {
     ///
     /// # Errors
     /// When it does not run; the error quotes the end of its log.
-    pub fn require_alive(&self) -> Result<()> {
+    pub(super) fn require_alive(&self) -> Result<()> {
         if self.pid().is_some() {
             return Ok(());
         }
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(6)..].join("\n    ");
-        bail!("{} ended:\n    {tail}\n  its whole log is {}", self.name, self.log.display())
+        bail!(
+            "{} ended:\n    {tail}\n  its whole log is {}",
+            self.name,
+            self.log.display()
+        )
     }
 
     /// Asks it to end, makes it end after `patience`, and forgets it. Does nothing when it does not run.
-    pub fn stop(&self, patience: Duration) -> Result<()> {
+    pub(super) fn stop(&self, patience: Duration) -> Result<()> {
         self.end(Signal::TERM, patience)
     }
 
     /// Ends it at once.
-    pub fn kill(&self) -> Result<()> {
+    pub(super) fn kill(&self) -> Result<()> {
         self.end(Signal::KILL, Duration::ZERO)
     }
 
@@ -160,14 +190,18 @@ impl Daemon {
 }
 
 /// Kills a process that is known by a process of ours: the first child of `parent`.
-pub fn kill_first_child(parent: i32) -> Result<()> {
+pub(super) fn kill_first_child(parent: i32) -> Result<()> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     let children = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
-    let child = children.split_whitespace().next().and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+    let child = children
+        .split_whitespace()
+        .next()
+        .and_then(|pid| pid.parse().ok())
+        .and_then(Pid::from_raw);
     let child = child.with_context(|| format!("process {parent} has no child"))?;
     let process = pidfd_open(child, PidfdFlags::empty()).context("opening the process")?;
     signal_process(&process, Signal::KILL).context("killing the process")?;
-    wait_for_end(&process, Duration::from_secs(60))?;
+    wait_for_end(&process, Duration::from_mins(1))?;
     Ok(())
 }
 
@@ -198,10 +232,15 @@ fn start_time(pid: i32) -> Option<u64> {
     // The second field is the program's name in brackets and may hold anything, brackets and spaces too.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
-    (state != "Z" && state != "X").then(|| fields.nth(18).and_then(|text| text.parse().ok())).flatten()
+    (state != "Z" && state != "X")
+        .then(|| fields.nth(18).and_then(|text| text.parse().ok()))
+        .flatten()
 }
 
 fn boot_id() -> Result<String> {
     let path = "/proc/sys/kernel/random/boot_id";
-    Ok(fs::read_to_string(path).with_context(|| format!("reading {path}"))?.trim().to_owned())
+    Ok(fs::read_to_string(path)
+        .with_context(|| format!("reading {path}"))?
+        .trim()
+        .to_owned())
 }

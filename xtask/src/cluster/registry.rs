@@ -19,16 +19,16 @@ use crate::shell;
 use crate::tools::Tools;
 
 /// Name of the process.
-pub const PROCESS: &str = "registry";
+pub(crate) const PROCESS: &str = "registry";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Address of the registry, as image names carry it.
-pub fn address() -> String {
+pub(crate) fn address() -> String {
     format!("127.0.0.1:{REGISTRY_PORT}")
 }
 
 /// Starts the registry unless it runs, and waits until it listens.
-pub fn start(dir: &ClusterDir, tools: &Tools) -> Result<()> {
+pub(crate) fn start(dir: &ClusterDir, tools: &Tools) -> Result<()> {
     let data = dir.make("registry", 0o755)?;
     let config = serde_json::json!({
         "version": "0.1",
@@ -45,7 +45,10 @@ pub fn start(dir: &ClusterDir, tools: &Tools) -> Result<()> {
     while TcpStream::connect((Ipv4Addr::LOCALHOST, REGISTRY_PORT)).is_err() {
         daemon.require_alive()?;
         if Instant::now() > deadline {
-            bail!("the image registry does not listen; see {}", daemon.log().display());
+            bail!(
+                "the image registry does not listen; see {}",
+                daemon.log().display()
+            );
         }
         thread::sleep(Duration::from_millis(50));
     }
@@ -56,10 +59,13 @@ pub fn start(dir: &ClusterDir, tools: &Tools) -> Result<()> {
 ///
 /// # Errors
 /// When the file is neither, or an image in it has no name.
-pub fn load(archive: &Path, step: &Step<'_>) -> Result<Vec<String>> {
+pub(crate) fn load(archive: &Path, step: &Step<'_>) -> Result<Vec<String>> {
     let (transport, names) = archive_images(archive)?;
     if names.is_empty() {
-        bail!("no image in {} has a name (a tag): name it when saving it", archive.display());
+        bail!(
+            "no image in {} has a name (a tag): name it when saving it",
+            archive.display()
+        );
     }
     for (index, name) in names.iter().enumerate() {
         // Docker archives hold several images, told apart by name; OCI archives are told apart by their annotation.
@@ -68,26 +74,34 @@ pub fn load(archive: &Path, step: &Step<'_>) -> Result<Vec<String>> {
             _ if names.len() == 1 => format!("{transport}:{}", archive.display()),
             _ => format!("{transport}:{}:{name}", archive.display()),
         };
-        let copy = ["copy", "--quiet", "--dest-tls-verify=false", &source, &target(name)];
+        let copy = [
+            "copy",
+            "--quiet",
+            "--dest-tls-verify=false",
+            &source,
+            &target(name),
+        ];
         step.run(Command::new("skopeo").args(copy))?;
     }
     Ok(names)
 }
 
 /// Where skopeo puts an image so that pods get it by this name.
-pub fn target(name: &str) -> String {
+pub(crate) fn target(name: &str) -> String {
     format!("docker://{}/{}", address(), repository(name))
 }
 
 /// The name below the registry's host: what containerd asks a mirror for. `nginx:1.25` is `library/nginx:1.25`, and
 /// the host of a full name is left out.
-pub fn repository(name: &str) -> String {
+pub(crate) fn repository(name: &str) -> String {
     match name.split_once('/') {
         None => format!("library/{name}"),
-        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => match rest.split_once('/') {
-            None if host == "docker.io" => format!("library/{rest}"),
-            _ => rest.to_owned(),
-        },
+        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => {
+            match rest.split_once('/') {
+                None if host == "docker.io" => format!("library/{rest}"),
+                _ => rest.to_owned(),
+            }
+        }
         Some(_) => name.to_owned(),
     }
 }
@@ -103,7 +117,9 @@ fn archive_images(archive: &Path) -> Result<(&'static str, Vec<String>)> {
     }
     if let Ok(manifest) = read("manifest.json") {
         let images = manifest.as_array().into_iter().flatten();
-        let names = images.filter_map(|image| image["RepoTags"][0].as_str().map(str::to_owned)).collect();
+        let names = images
+            .filter_map(|image| image["RepoTags"][0].as_str().map(str::to_owned))
+            .collect();
         return Ok(("docker-archive", names));
     }
     let index = read("index.json").with_context(|| {
@@ -113,7 +129,8 @@ fn archive_images(archive: &Path) -> Result<(&'static str, Vec<String>)> {
     let name = |manifest: &serde_json::Value| {
         let annotations = &manifest["annotations"];
         let full = annotations["io.containerd.image.name"].as_str();
-        full.or(annotations["org.opencontainers.image.ref.name"].as_str()).map(str::to_owned)
+        full.or(annotations["org.opencontainers.image.ref.name"].as_str())
+            .map(str::to_owned)
     };
     Ok(("oci-archive", manifests.filter_map(name).collect()))
 }
@@ -128,7 +145,10 @@ mod tests {
             ("nginx:1.25", "library/nginx:1.25"),
             ("docker.io/nginx:1.25", "library/nginx:1.25"),
             ("docker.io/library/nginx:1.25", "library/nginx:1.25"),
-            ("xtlsoft/stoppablecontainer-operator:0.1.0", "xtlsoft/stoppablecontainer-operator:0.1.0"),
+            (
+                "xtlsoft/stoppablecontainer-operator:0.1.0",
+                "xtlsoft/stoppablecontainer-operator:0.1.0",
+            ),
             ("localhost:5000/a/b:1", "a/b:1"),
             ("registry.k8s.io/pause:3.10", "pause:3.10"),
         ];

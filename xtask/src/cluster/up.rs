@@ -21,7 +21,7 @@ use crate::shell;
 use crate::tools::Tools;
 
 /// How long a node may take until it is Ready.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 /// Steps of this command but those of the tools.
 const STEPS: usize = 5;
 
@@ -35,17 +35,21 @@ struct NodeWord {
 }
 
 /// Brings the cluster up.
-pub fn run(cluster: &Cluster<'_>) -> Result<()> {
+pub(super) fn run(cluster: &Cluster<'_>) -> Result<()> {
     preflight::check(cluster)?;
     cluster.progress.expect(Tools::CLUSTER_STEPS + STEPS + 1);
-    cluster.tools.prepare_cluster(cluster.workspace, cluster.progress)?;
+    cluster
+        .tools
+        .prepare_cluster(cluster.workspace, cluster.progress)?;
     Tools::prepare_images(cluster.progress)?;
     let _lock = cluster.dir.lock()?;
     let mut owner = claim(cluster)?;
     match start(cluster, &mut owner) {
         Err(error) if !owner.tools.is_empty() => {
             // State of an earlier life that its own programs cannot use any more, as a disk that was full leaves it.
-            cluster.progress.say(format!("the cluster's old state cannot be used, starting afresh: {error:#}"));
+            cluster.progress.say(format!(
+                "the cluster's old state cannot be used, starting afresh: {error:#}"
+            ));
             down::stop_and_clean(cluster, &owner)?;
             cluster.dir.make("", 0o755)?;
             let mut owner = claim(cluster)?;
@@ -69,9 +73,12 @@ pub fn run(cluster: &Cluster<'_>) -> Result<()> {
 }
 
 /// Starts a node and waits until Kubernetes calls it Ready on the word of this start, not of an earlier one.
-pub fn start_node(cluster: &Cluster<'_>, node: &Node, step: &Step<'_>) -> Result<()> {
+pub(super) fn start_node(cluster: &Cluster<'_>, node: &Node, step: &Step<'_>) -> Result<()> {
     let daemon = node.daemon(&cluster.dir);
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).context("reading the clock")?.as_secs_f64();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("reading the clock")?
+        .as_secs_f64();
     let fresh = daemon.pid().is_none();
     node.start(&cluster.dir, &cluster.tools)?;
     step.note(format!("waiting for {} to be Ready", node.name));
@@ -120,7 +127,9 @@ fn claim(cluster: &Cluster<'_>) -> Result<Owner> {
     dir.require_own(cluster.workspace)?;
     let mut owner = match dir.owner()? {
         Some(owner) if !owner.tools.is_empty() && owner.tools != cluster.tools.fingerprint() => {
-            cluster.progress.say("the cluster was made by other versions of its programs: starting afresh");
+            cluster
+                .progress
+                .say("the cluster was made by other versions of its programs: starting afresh");
             down::stop_and_clean(cluster, &owner)?;
             dir.make("", 0o755)?;
             Owner::default()
@@ -141,12 +150,17 @@ fn finish(cluster: &Cluster<'_>, mut owner: Owner) -> Result<()> {
     owner.tools = cluster.tools.fingerprint();
     cluster.dir.set_owner(&owner)?;
     let kubeconfig = cluster.kubeconfig();
-    cluster.progress.say(format!("the cluster is up: export KUBECONFIG={}", kubeconfig.display()));
+    cluster.progress.say(format!(
+        "the cluster is up: export KUBECONFIG={}",
+        kubeconfig.display()
+    ));
     Ok(())
 }
 
 fn start(cluster: &Cluster<'_>, owner: &mut Owner) -> Result<()> {
-    let Cluster { progress, dir, tools, .. } = cluster;
+    let Cluster {
+        progress, dir, tools, ..
+    } = cluster;
     let node = Node::named(FIRST)?;
     progress.step("Certificates and network of the cluster", |_| {
         Pki::new(dir).prepare_control_plane()?;
@@ -160,12 +174,18 @@ fn start(cluster: &Cluster<'_>, owner: &mut Owner) -> Result<()> {
         registry::start(dir, tools)?;
         pause::provide(cluster.workspace, step)
     })?;
-    progress.step("Start the control plane", |step| control_plane::start(dir, tools, step))?;
+    progress.step("Start the control plane", |step| {
+        control_plane::start(dir, tools, step)
+    })?;
     progress.step(&format!("Start {FIRST}"), |step| start_node(cluster, &node, step))?;
     progress.step("Wait for the default service account", |step| {
         // A pod that starts before these exist waits for "failed to sync configmap cache".
         for object in ["configmap/kube-root-ca.crt", "serviceaccount/default"] {
-            step.run(cluster.kubectl().args(["wait", "--for=create", "--timeout=60s", object]))?;
+            step.run(
+                cluster
+                    .kubectl()
+                    .args(["wait", "--for=create", "--timeout=60s", object]),
+            )?;
         }
         Ok(())
     })
@@ -175,16 +195,28 @@ fn start(cluster: &Cluster<'_>, owner: &mut Owner) -> Result<()> {
 fn last_word(cluster: &Cluster<'_>, node: &Node) -> Result<NodeWord> {
     let field = |object: &[&str], path: &str| -> Result<String> {
         let mut command = cluster.kubectl();
-        command.arg("get").args(object).args(["--request-timeout=5s", "-o", &format!("jsonpath={path}")]);
+        command
+            .arg("get")
+            .args(object)
+            .args(["--request-timeout=5s", "-o", &format!("jsonpath={path}")]);
         shell::output(&mut command)
     };
     let seconds = |time: &str| -> Result<f64> {
         let text = shell::capture("date", ["-d", time, "+%s.%N"])?;
-        text.trim().parse().with_context(|| format!("reading the time {time}"))
+        text.trim()
+            .parse()
+            .with_context(|| format!("reading the time {time}"))
     };
     let ready = r#"{.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].lastHeartbeatTime}"#;
     let ready = field(&["node", &node.name], ready)?;
     let (status, heartbeat) = ready.split_once(' ').context("the node has no Ready condition")?;
-    let lease = field(&["lease", "-n", "kube-node-lease", &node.name], "{.spec.renewTime}")?;
-    Ok(NodeWord { ready: status == "True", heartbeat: seconds(heartbeat)?, lease: seconds(&lease)? })
+    let lease = field(
+        &["lease", "-n", "kube-node-lease", &node.name],
+        "{.spec.renewTime}",
+    )?;
+    Ok(NodeWord {
+        ready: status == "True",
+        heartbeat: seconds(heartbeat)?,
+        lease: seconds(&lease)?,
+    })
 }

@@ -15,7 +15,7 @@ use crate::target::Target;
 use crate::workspace::Workspace;
 
 /// Namespace of the demo's objects.
-pub const NAMESPACE: &str = "stoppablecontainer-demo";
+pub(super) const NAMESPACE: &str = "stoppablecontainer-demo";
 const SAMPLE: &str = "config/samples/nginx.yaml";
 const PLAIN: &str = "plain";
 const PAGE: &str = "/usr/share/nginx/html/index.html";
@@ -31,10 +31,13 @@ struct Show<'a> {
 }
 
 /// Runs it and returns the measured times.
-pub fn run(workspace: &Workspace, target: &Target<'_>) -> Result<Times> {
+pub(super) fn run(workspace: &Workspace, target: &Target<'_>) -> Result<Times> {
     let mut times = Times::default();
     let sample = workspace.join(SAMPLE).display().to_string();
-    let mut show = Show { target, name: String::new() };
+    let mut show = Show {
+        target,
+        name: String::new(),
+    };
     show.prepare(&sample)?;
 
     heading("Create: an nginx StoppableContainer without `command`");
@@ -60,8 +63,15 @@ pub fn run(workspace: &Workspace, target: &Target<'_>) -> Result<Times> {
     show.wait_for("Stopped")?;
     times.ours.stop = started.elapsed();
     show.print_objects()?;
-    ensure!(!show.pod_exists(&show.name)?, "the phase is Stopped, but the pod {} is still there", show.name);
-    ensure!(show.pod_exists(&format!("{}-provider", show.name))?, "the provider pod is gone");
+    ensure!(
+        !show.pod_exists(&show.name)?,
+        "the phase is Stopped, but the pod {} is still there",
+        show.name
+    );
+    ensure!(
+        show.pod_exists(&format!("{}-provider", show.name))?,
+        "the provider pod is gone"
+    );
 
     heading("Start: everything is as it was");
     let started = Instant::now();
@@ -72,7 +82,10 @@ pub fn run(workspace: &Workspace, target: &Target<'_>) -> Result<Times> {
     let kept = show.fingerprints()?;
     println!("{}", indent(&kept));
     println!("  the page over the pod's IP: {}", first_words(&show.page()?));
-    ensure!(kept == written, "the files are not as they were:\n{written}\nbefore, now:\n{kept}");
+    ensure!(
+        kept == written,
+        "the files are not as they were:\n{written}\nbefore, now:\n{kept}"
+    );
 
     heading("For comparison: a plain pod of the same image");
     let image = show.image()?;
@@ -94,11 +107,29 @@ pub fn run(workspace: &Workspace, target: &Target<'_>) -> Result<Times> {
 impl Show<'_> {
     /// Makes the namespace and removes what an earlier demo left in it.
     fn prepare(&self, sample: &str) -> Result<()> {
-        if self.target.kubectl_output(&["get", "namespace", NAMESPACE]).is_err() {
+        if self
+            .target
+            .kubectl_output(&["get", "namespace", NAMESPACE])
+            .is_err()
+        {
             self.target.kubectl_output(&["create", "namespace", NAMESPACE])?;
         }
-        self.quietly(&["delete", "-f", sample, "--ignore-not-found", "--wait=true", PATIENCE])?;
-        self.quietly(&["delete", "pod", PLAIN, "--ignore-not-found", "--wait=true", PATIENCE])?;
+        self.quietly(&[
+            "delete",
+            "-f",
+            sample,
+            "--ignore-not-found",
+            "--wait=true",
+            PATIENCE,
+        ])?;
+        self.quietly(&[
+            "delete",
+            "pod",
+            PLAIN,
+            "--ignore-not-found",
+            "--wait=true",
+            PATIENCE,
+        ])?;
         // Pods that start before these exist wait for them, which would be measured.
         for object in ["configmap/kube-root-ca.crt", "serviceaccount/default"] {
             self.quietly(&["wait", "--for=create", "--timeout=60s", object])?;
@@ -109,23 +140,42 @@ impl Show<'_> {
     /// Applies the sample and returns the name of the StoppableContainer in it.
     fn apply(&self, sample: &str) -> Result<String> {
         let names = self.kubectl(&["apply", "-f", sample, "-o", "name"])?;
-        let name = names.lines().find_map(|line| line.strip_prefix("stoppablecontainer.stoppablecontainer.xtlsoft.top/"));
-        Ok(name.with_context(|| format!("{sample} has no StoppableContainer"))?.to_owned())
+        let name = names
+            .lines()
+            .find_map(|line| line.strip_prefix("stoppablecontainer.stoppablecontainer.xtlsoft.top/"));
+        Ok(name
+            .with_context(|| format!("{sample} has no StoppableContainer"))?
+            .to_owned())
     }
 
     fn set_running(&self, running: bool) -> Result<()> {
         let patch = format!(r#"{{"spec":{{"running":{running}}}}}"#);
-        self.kubectl(&["patch", "stoppablecontainer", &self.name, "--type=merge", "-p", &patch]).map(drop)
+        self.kubectl(&[
+            "patch",
+            "stoppablecontainer",
+            &self.name,
+            "--type=merge",
+            "-p",
+            &patch,
+        ])
+        .map(drop)
     }
 
     /// Waits for a phase, and for the Ready pod where it is Running: what is measured is what a user waits for.
     fn wait_for(&self, phase: &str) -> Result<()> {
         let object = format!("stoppablecontainer/{}", self.name);
         let condition = format!("--for=jsonpath={{.status.phase}}={phase}");
-        let result = self.quietly(&["wait", &object, &condition, PATIENCE]).and_then(|()| match phase {
-            "Running" => self.quietly(&["wait", &format!("pod/{}", self.name), "--for=condition=Ready", PATIENCE]),
-            _ => Ok(()),
-        });
+        let result = self
+            .quietly(&["wait", &object, &condition, PATIENCE])
+            .and_then(|()| match phase {
+                "Running" => self.quietly(&[
+                    "wait",
+                    &format!("pod/{}", self.name),
+                    "--for=condition=Ready",
+                    PATIENCE,
+                ]),
+                _ => Ok(()),
+            });
         result.inspect_err(|_| {
             let _ = self.kubectl(&["describe", "stoppablecontainers,stoppablecontainerinstances,pods"]);
         })
@@ -133,7 +183,9 @@ impl Show<'_> {
 
     fn print_objects(&self) -> Result<()> {
         let object = format!("stoppablecontainer/{}", self.name);
-        self.kubectl(&["get", &object]).and_then(|_| self.kubectl(&["get", "pods", "-o", "wide"])).map(drop)
+        self.kubectl(&["get", &object])
+            .and_then(|_| self.kubectl(&["get", "pods", "-o", "wide"]))
+            .map(drop)
     }
 
     fn exec(&self, script: &str) -> Result<String> {
@@ -152,7 +204,9 @@ impl Show<'_> {
     /// Owner, mode, name and checksum of the files.
     fn fingerprints(&self) -> Result<String> {
         let files = FILES.join(" ");
-        self.exec(&format!("stat -c '%u:%g %a %s bytes %n' {files} && cat {files} | md5sum"))
+        self.exec(&format!(
+            "stat -c '%u:%g %a %s bytes %n' {files} && cat {files} | md5sum"
+        ))
     }
 
     /// The page: over the pod's IP where that can be reached from here, else through the API server.
@@ -161,20 +215,45 @@ impl Show<'_> {
             let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{}:80/proxy/", self.name);
             return self.target.kubectl_output(&["get", "--raw", &path]);
         }
-        let ip = self.target.kubectl_output(&["-n", NAMESPACE, "get", "pod", &self.name, "-o", "jsonpath={.status.podIP}"])?;
-        let mut connection = TcpStream::connect((ip.as_str(), 80)).with_context(|| format!("connecting to {ip}"))?;
-        connection.set_read_timeout(Some(Duration::from_secs(10))).context("setting a time-out")?;
+        let ip = self.target.kubectl_output(&[
+            "-n",
+            NAMESPACE,
+            "get",
+            "pod",
+            &self.name,
+            "-o",
+            "jsonpath={.status.podIP}",
+        ])?;
+        let mut connection =
+            TcpStream::connect((ip.as_str(), 80)).with_context(|| format!("connecting to {ip}"))?;
+        connection
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .context("setting a time-out")?;
         write!(connection, "GET / HTTP/1.0\r\nHost: {ip}\r\n\r\n").context("asking for the page")?;
         let mut answer = String::new();
-        connection.read_to_string(&mut answer).context("reading the page")?;
+        connection
+            .read_to_string(&mut answer)
+            .context("reading the page")?;
         let (head, body) = answer.split_once("\r\n\r\n").context("the page has no head")?;
-        ensure!(head.split(' ').nth(1) == Some("200"), "the page was answered with {}", first_words(head));
+        ensure!(
+            head.split(' ').nth(1) == Some("200"),
+            "the page was answered with {}",
+            first_words(head)
+        );
         Ok(body.to_owned())
     }
 
     fn image(&self) -> Result<String> {
         let path = "jsonpath={.spec.template.spec.containers[0].image}";
-        self.target.kubectl_output(&["-n", NAMESPACE, "get", "stoppablecontainer", &self.name, "-o", path])
+        self.target.kubectl_output(&[
+            "-n",
+            NAMESPACE,
+            "get",
+            "stoppablecontainer",
+            &self.name,
+            "-o",
+            path,
+        ])
     }
 
     fn create_plain(&self, image: &str) -> Result<()> {
@@ -183,7 +262,16 @@ impl Show<'_> {
     }
 
     fn pod_exists(&self, name: &str) -> Result<bool> {
-        let found = self.target.kubectl_output(&["-n", NAMESPACE, "get", "pod", name, "--ignore-not-found", "-o", "name"])?;
+        let found = self.target.kubectl_output(&[
+            "-n",
+            NAMESPACE,
+            "get",
+            "pod",
+            name,
+            "--ignore-not-found",
+            "-o",
+            "name",
+        ])?;
         Ok(!found.trim().is_empty())
     }
 
@@ -192,11 +280,21 @@ impl Show<'_> {
         let mut command = Command::new("kubectl");
         command.args(args);
         println!("  $ {}", describe(&command));
-        let output = self.target.kubectl().args(["-n", NAMESPACE]).args(args).stdin(Stdio::null()).output();
+        let output = self
+            .target
+            .kubectl()
+            .args(["-n", NAMESPACE])
+            .args(args)
+            .stdin(Stdio::null())
+            .output();
         let output = output.context("starting kubectl")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
-            bail!("kubectl {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+            bail!(
+                "kubectl {}: {}",
+                args.join(" "),
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
         }
         if !text.trim().is_empty() {
             println!("{}", indent(&text));
@@ -215,7 +313,11 @@ fn heading(text: &str) {
 }
 
 fn indent(text: &str) -> String {
-    text.trim_end().lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+    text.trim_end()
+        .lines()
+        .map(|line| format!("    {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn first_words(page: &str) -> String {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// What was measured, of ours and of a plain pod.
 #[derive(Clone, Debug, Default)]
-pub struct Times {
+pub(super) struct Times {
     /// The StoppableContainer.
     pub ours: Row,
     /// A plain pod of the same image.
@@ -15,7 +15,7 @@ pub struct Times {
 
 /// One of the two.
 #[derive(Clone, Debug, Default)]
-pub struct Row {
+pub(super) struct Row {
     /// From the request to Ready, the first time.
     pub start: Duration,
     /// From the request until the pod is gone.
@@ -25,16 +25,22 @@ pub struct Row {
 }
 
 /// The table as text.
-pub fn render(times: &Times) -> String {
+pub(super) fn render(times: &Times) -> String {
     let row = |name: &str, row: &Row, files: &str| {
-        let [start, stop, again] = [row.start, row.stop, row.start_again].map(|time| format!("{:.1} s", time.as_secs_f32()));
+        let [start, stop, again] =
+            [row.start, row.stop, row.start_again].map(|time| format!("{:.1} s", time.as_secs_f32()));
         format!("| {name:<18} | {start:>11} | {stop:>7} | {again:>11} | {files:<5} |\n")
     };
-    let mut text = format!("| {:<18} | {:>11} | {:>7} | {:>11} | {:<5} |\n", "", "first start", "stop", "start again", "files");
+    let mut text = format!(
+        "| {:<18} | {:>11} | {:>7} | {:>11} | {:<5} |\n",
+        "", "first start", "stop", "start again", "files"
+    );
     text.push_str("|--------------------|-------------|---------|-------------|-------|\n");
     text.push_str(&row("StoppableContainer", &times.ours, "kept"));
     text.push_str(&row("plain pod", &times.plain, "lost"));
-    text.push_str("From the request to Ready, or until the pod was gone; one run, so compare the rows, not machines.\n");
+    text.push_str(
+        "From the request to Ready, or until the pod was gone; one run, so compare the rows, not machines.\n",
+    );
     text
 }
 

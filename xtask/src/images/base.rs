@@ -13,19 +13,19 @@ use crate::tools::{Fingerprint, Stamp};
 use crate::workspace::Workspace;
 
 /// Name of the image in the clone's storage.
-pub const NAME: &str = "localhost/stoppablecontainer-test-base:1";
+pub(super) const NAME: &str = "localhost/stoppablecontainer-test-base:1";
 const SUITE: &str = "bookworm";
 /// Lines that debootstrap prints; only the progress display uses it.
 const LINES: usize = 420;
 const CONTAINERFILE: &str = "FROM scratch\nADD base.tar /\nCMD [\"bash\"]\n";
 
 /// What the image is made from.
-pub fn fingerprint() -> String {
+pub(super) fn fingerprint() -> String {
     Fingerprint::new().text(SUITE).text(CONTAINERFILE).finish()
 }
 
 /// Makes the image unless it is there.
-pub fn provide(workspace: &Workspace, buildah: &Buildah, step: &Step<'_>) -> Result<()> {
+pub(super) fn provide(workspace: &Workspace, buildah: &Buildah, step: &Step<'_>) -> Result<()> {
     let stamp = Stamp::new(workspace.target().join("images/base.stamp"));
     if stamp.is(&fingerprint()) && buildah.has(NAME) {
         return Ok(());
@@ -36,15 +36,40 @@ pub fn provide(workspace: &Workspace, buildah: &Buildah, step: &Step<'_>) -> Res
         fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
     }
     fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    step.run_counting(Command::new("debootstrap").args(["--variant=minbase", SUITE]).arg(&root), LINES)?;
+    step.run_counting(
+        Command::new("debootstrap")
+            .args(["--variant=minbase", SUITE])
+            .arg(&root),
+        LINES,
+    )?;
     let packages = root.join("var/cache/apt/archives");
-    step.run(Command::new("find").arg(packages).args(["-name", "*.deb", "-delete"]))?;
+    step.run(
+        Command::new("find")
+            .arg(packages)
+            .args(["-name", "*.deb", "-delete"]),
+    )?;
     let archive = dir.join("base.tar");
-    step.run(Command::new("tar").args(["--numeric-owner", "--xattrs", "-C"]).arg(&root).arg("-cf").arg(&archive).arg("."))?;
+    step.run(
+        Command::new("tar")
+            .args(["--numeric-owner", "--xattrs", "-C"])
+            .arg(&root)
+            .arg("-cf")
+            .arg(&archive)
+            .arg("."),
+    )?;
     fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
     let file = dir.join("Containerfile");
     fs::write(&file, CONTAINERFILE).with_context(|| format!("writing {}", file.display()))?;
-    buildah.build(&Recipe { name: NAME, file: &file, context: &dir, target: "", args: &[] }, step)?;
+    buildah.build(
+        &Recipe {
+            name: NAME,
+            file: &file,
+            context: &dir,
+            target: "",
+            args: &[],
+        },
+        step,
+    )?;
     fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
     stamp.set(&fingerprint())
 }

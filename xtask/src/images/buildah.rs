@@ -14,13 +14,13 @@ use crate::workspace::Workspace;
 
 /// Builds images into the clone's own storage.
 #[derive(Clone, Debug)]
-pub struct Buildah {
+pub(crate) struct Buildah {
     storage: PathBuf,
 }
 
 /// One image to build.
 #[derive(Clone, Debug)]
-pub struct Recipe<'a> {
+pub(crate) struct Recipe<'a> {
     /// Its name and tag.
     pub name: &'a str,
     /// The Containerfile.
@@ -35,7 +35,7 @@ pub struct Recipe<'a> {
 
 /// Held while images are built: the storage and `dist/` are the clone's, and two builds would mix.
 #[derive(Debug)]
-pub struct BuildLock {
+pub(crate) struct BuildLock {
     _file: File,
 }
 
@@ -43,24 +43,38 @@ pub struct BuildLock {
 
 impl Buildah {
     /// The clone's storage.
-    pub fn new(workspace: &Workspace) -> Self {
-        Self { storage: workspace.target().join("images/storage") }
+    pub(crate) fn new(workspace: &Workspace) -> Self {
+        Self {
+            storage: workspace.target().join("images/storage"),
+        }
     }
 
     /// Waits until nobody else builds images in this clone.
-    pub fn lock(&self) -> Result<BuildLock> {
-        std::fs::create_dir_all(&self.storage).with_context(|| format!("making {}", self.storage.display()))?;
+    pub(crate) fn lock(&self) -> Result<BuildLock> {
+        std::fs::create_dir_all(&self.storage)
+            .with_context(|| format!("making {}", self.storage.display()))?;
         let path = self.storage.with_extension("lock");
         let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
-        file.lock().with_context(|| format!("locking {}", path.display()))?;
+        file.lock()
+            .with_context(|| format!("locking {}", path.display()))?;
         Ok(BuildLock { _file: file })
     }
 
     /// Builds an image. Its commands run in a chroot, in the machine's network.
-    pub fn build(&self, recipe: &Recipe<'_>, step: &Step<'_>) -> Result<()> {
+    pub(crate) fn build(&self, recipe: &Recipe<'_>, step: &Step<'_>) -> Result<()> {
         let mut command = self.command();
         // Docker's format: OCI's has no place for some of what an image may say.
-        command.args(["build", "--isolation", "chroot", "--network", "host", "--format", "docker", "--tag", recipe.name]);
+        command.args([
+            "build",
+            "--isolation",
+            "chroot",
+            "--network",
+            "host",
+            "--format",
+            "docker",
+            "--tag",
+            recipe.name,
+        ]);
         command.arg("--file").arg(recipe.file);
         if !recipe.target.is_empty() {
             command.args(["--target", recipe.target]);
@@ -72,15 +86,18 @@ impl Buildah {
     }
 
     /// Whether the storage has an image.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         shell::output(self.command().args(["inspect", "--type", "image", name])).is_ok()
     }
 
     /// Removes the images of a repository whose tags do not begin with `tag`: builds that nothing names any more.
-    pub fn remove_other_tags(&self, repository: &str, tag: &str) -> Result<()> {
+    pub(crate) fn remove_other_tags(&self, repository: &str, tag: &str) -> Result<()> {
         let listing = shell::output(self.command().args(["images", "--format", "{{.Name}}:{{.Tag}}"]))?;
         let prefix = format!("{repository}:");
-        let old = listing.lines().filter(|name| name.strip_prefix(&prefix).is_some_and(|own| !own.starts_with(tag)));
+        let old = listing.lines().filter(|name| {
+            name.strip_prefix(&prefix)
+                .is_some_and(|own| !own.starts_with(tag))
+        });
         let old: Vec<_> = old.collect();
         if old.is_empty() {
             return Ok(());
@@ -89,15 +106,28 @@ impl Buildah {
     }
 
     /// Copies an image to where skopeo can: `docker://...`, `docker-archive:...`. `options` are skopeo's.
-    pub fn copy(&self, name: &str, target: &str, options: &[&str], step: &Step<'_>) -> Result<()> {
+    pub(crate) fn copy(&self, name: &str, target: &str, options: &[&str], step: &Step<'_>) -> Result<()> {
         let (root, run) = (self.storage.join("root"), self.storage.join("run"));
-        let source = format!("containers-storage:[overlay@{}+{}]{name}", root.display(), run.display());
-        step.run(in_own_mounts("skopeo").args(["copy", "--quiet"]).args(options).args([&source, target]))
+        let source = format!(
+            "containers-storage:[overlay@{}+{}]{name}",
+            root.display(),
+            run.display()
+        );
+        step.run(
+            in_own_mounts("skopeo")
+                .args(["copy", "--quiet"])
+                .args(options)
+                .args([&source, target]),
+        )
     }
 
     fn command(&self) -> Command {
         let mut command = in_own_mounts("buildah");
-        command.arg("--root").arg(self.storage.join("root")).arg("--runroot").arg(self.storage.join("run"));
+        command
+            .arg("--root")
+            .arg(self.storage.join("root"))
+            .arg("--runroot")
+            .arg(self.storage.join("run"));
         command.args(["--storage-driver", "overlay"]);
         command
     }

@@ -18,7 +18,7 @@ use crate::workspace::Workspace;
 
 /// Where images go.
 #[derive(Clone, Debug)]
-pub enum Destination<'a> {
+pub(crate) enum Destination<'a> {
     /// The registry of the local cluster.
     Embedded,
     /// A kind cluster, by its name.
@@ -35,7 +35,7 @@ pub enum Destination<'a> {
 
 impl<'a> Destination<'a> {
     /// The destination that a kubeconfig's current context tells, if it is of a cluster that images can be loaded into.
-    pub fn of_context(workspace: &'a Workspace, context: &str) -> Option<Self> {
+    pub(crate) fn of_context(workspace: &'a Workspace, context: &str) -> Option<Self> {
         if let Some(name) = context.strip_prefix("kind-") {
             return Some(Self::Kind(workspace, name.to_owned()));
         }
@@ -49,11 +49,19 @@ impl<'a> Destination<'a> {
     ///
     /// # Errors
     /// When a copy fails; the log has the tool's words.
-    pub fn deliver(&self, buildah: &Buildah, name: &str, fingerprint: &str, step: &Step<'_>) -> Result<()> {
+    pub(crate) fn deliver(
+        &self,
+        buildah: &Buildah,
+        name: &str,
+        fingerprint: &str,
+        step: &Step<'_>,
+    ) -> Result<()> {
         let (workspace, load): (&Workspace, Vec<String>) = match self {
             Self::Embedded => {
                 // Kept in the cluster's directory: the registry's content goes with it.
-                let file = ClusterDir::machine().join("delivered").join(registry::repository(name).replace(['/', ':'], "_"));
+                let file = ClusterDir::machine()
+                    .join("delivered")
+                    .join(registry::repository(name).replace(['/', ':'], "_"));
                 let target = registry::target(name);
                 return once(&Stamp::new(file), fingerprint, || {
                     buildah.copy(name, &target, &["--dest-tls-verify=false"], step)
@@ -65,9 +73,18 @@ impl<'a> Destination<'a> {
                 let target = format!("docker://{host}/{short}");
                 return buildah.copy(name, &target, &[], step);
             }
-            Self::Kind(workspace, cluster) => (workspace, words(&["kind", "load", "image-archive", "--name", cluster])),
-            Self::K3d(workspace, cluster) => (workspace, words(&["k3d", "image", "import", "--cluster", cluster])),
-            Self::Minikube(workspace, profile) => (workspace, words(&["minikube", "image", "load", "--profile", profile])),
+            Self::Kind(workspace, cluster) => (
+                workspace,
+                words(&["kind", "load", "image-archive", "--name", cluster]),
+            ),
+            Self::K3d(workspace, cluster) => (
+                workspace,
+                words(&["k3d", "image", "import", "--cluster", cluster]),
+            ),
+            Self::Minikube(workspace, profile) => (
+                workspace,
+                words(&["minikube", "image", "load", "--profile", profile]),
+            ),
         };
         let archive = export(workspace, buildah, name, step)?;
         let result = step.run(Command::new(&load[0]).args(&load[1..]).arg(&archive));
@@ -76,12 +93,12 @@ impl<'a> Destination<'a> {
     }
 
     /// Whether pods can name test images by their public names there, so that the test images must be delivered.
-    pub fn takes_test_images(&self) -> bool {
+    pub(crate) fn takes_test_images(&self) -> bool {
         !matches!(self, Self::Registry(_))
     }
 
     /// The registry that the chart must name, where it is not the product's public one.
-    pub fn chart_registry(&self) -> Option<&str> {
+    pub(crate) fn chart_registry(&self) -> Option<&str> {
         match self {
             Self::Registry(host) => Some(host),
             _ => None,
@@ -99,7 +116,10 @@ fn once(stamp: &Stamp, fingerprint: &str, work: impl FnOnce() -> Result<()>) -> 
 
 /// Writes an image as a Docker archive, which every loader reads.
 fn export(workspace: &Workspace, buildah: &Buildah, name: &str, step: &Step<'_>) -> Result<PathBuf> {
-    let archive = workspace.target().join("images").join(format!("{}.tar", name.replace(['/', ':'], "_")));
+    let archive = workspace
+        .target()
+        .join("images")
+        .join(format!("{}.tar", name.replace(['/', ':'], "_")));
     if archive.exists() {
         fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))?;
     }

@@ -13,7 +13,7 @@ use crate::tools::Fingerprint;
 use crate::workspace::Workspace;
 
 /// Builds the image and puts it into the local registry, unless it is there.
-pub fn provide(workspace: &Workspace, step: &Step<'_>) -> Result<()> {
+pub(crate) fn provide(workspace: &Workspace, step: &Step<'_>) -> Result<()> {
     let buildah = Buildah::new(workspace);
     let _lock = buildah.lock()?;
     let sources = workspace.join("tests/images/static");
@@ -23,7 +23,16 @@ pub fn provide(workspace: &Workspace, step: &Step<'_>) -> Result<()> {
     if !buildah.has(PAUSE_IMAGE) {
         let context = program.parent().unwrap_or(workspace.root());
         let file = sources.join("Containerfile.pause");
-        buildah.build(&Recipe { name: PAUSE_IMAGE, file: &file, context, target: "", args: &[] }, step)?;
+        buildah.build(
+            &Recipe {
+                name: PAUSE_IMAGE,
+                file: &file,
+                context,
+                target: "",
+                args: &[],
+            },
+            step,
+        )?;
     }
     Destination::Embedded.deliver(&buildah, PAUSE_IMAGE, &fingerprint, step)
 }

@@ -47,13 +47,19 @@ const STOP_SIGNALS: &[(&str, &str)] = &[
 ];
 
 /// Steps that [`provide`] takes.
-pub const STEPS: usize = 2;
+pub(crate) const STEPS: usize = 2;
 
 /// Compiles the binaries, builds the images that changed and delivers them. Returns their tag.
-pub fn provide(workspace: &Workspace, progress: &Progress, destination: Option<&Destination<'_>>) -> Result<String> {
+pub(crate) fn provide(
+    workspace: &Workspace,
+    progress: &Progress,
+    destination: Option<&Destination<'_>>,
+) -> Result<String> {
     let buildah = Buildah::new(workspace);
     let _lock = buildah.lock()?;
-    progress.step("Compile static binaries (some minutes the first time)", |step| compile(workspace, step))?;
+    progress.step("Compile static binaries (some minutes the first time)", |step| {
+        compile(workspace, step)
+    })?;
     let tag = tag(workspace)?;
     progress.step("Build and deliver the images", |step| {
         let file = workspace.join("Dockerfile");
@@ -64,15 +70,28 @@ pub fn provide(workspace: &Workspace, progress: &Progress, destination: Option<&
             if !buildah.has(&name) {
                 let args = [("STOP_SIGNAL", signal)];
                 let args = if image == WRAPPER { &args[..] } else { &[] };
-                buildah.build(&Recipe { name: &name, file: &file, context: &context, target, args }, step)?;
+                buildah.build(
+                    &Recipe {
+                        name: &name,
+                        file: &file,
+                        context: &context,
+                        target,
+                        args,
+                    },
+                    step,
+                )?;
             }
-            destination.map_or(Ok(()), |destination| destination.deliver(&buildah, &name, tag, step))
+            destination.map_or(Ok(()), |destination| {
+                destination.deliver(&buildah, &name, tag, step)
+            })
         };
         for (image, target) in IMAGES {
             build(image, target, &tag, "SIGTERM")?;
             buildah.remove_other_tags(&format!("{REGISTRY}/{image}"), &tag)?;
         }
-        STOP_SIGNALS.iter().try_for_each(|(suffix, signal)| build(WRAPPER, "exec-wrapper", &format!("{tag}-{suffix}"), signal))
+        STOP_SIGNALS.iter().try_for_each(|(suffix, signal)| {
+            build(WRAPPER, "exec-wrapper", &format!("{tag}-{suffix}"), signal)
+        })
     })?;
     Ok(tag)
 }
@@ -81,8 +100,13 @@ pub fn provide(workspace: &Workspace, progress: &Progress, destination: Option<&
 fn compile(workspace: &Workspace, step: &Step<'_>) -> Result<()> {
     for profile in ["release", "tiny"] {
         let mut command = Command::new("cargo");
-        command.current_dir(workspace.root()).args(["build", "--target", TARGET, "--profile", profile]);
-        command.env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static");
+        command
+            .current_dir(workspace.root())
+            .args(["build", "--target", TARGET, "--profile", profile]);
+        command.env(
+            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+            "-C target-feature=+crt-static",
+        );
         for (binary, package, _) in BINARIES.iter().filter(|(_, _, own)| *own == profile) {
             command.args(["--package", package, "--bin", binary]);
         }
@@ -106,5 +130,9 @@ fn tag(workspace: &Workspace) -> Result<String> {
     for (binary, _, _) in BINARIES {
         fingerprint.path(&Path::new(&workspace.dist()).join(binary))?;
     }
-    Ok(format!("{}-{}", Workspace::version(), &fingerprint.finish()[..12]))
+    Ok(format!(
+        "{}-{}",
+        Workspace::version(),
+        &fingerprint.finish()[..12]
+    ))
 }

@@ -12,7 +12,7 @@ use crate::tools::{Fingerprint, Stamp};
 use crate::workspace::Workspace;
 
 /// Builds the program unless it is there, and returns its path.
-pub fn build(workspace: &Workspace, step: &Step<'_>) -> Result<PathBuf> {
+pub(super) fn build(workspace: &Workspace, step: &Step<'_>) -> Result<PathBuf> {
     let source = workspace.join("tests/images/static/main.rs");
     let product = workspace.target().join("images/static/static-program");
     let mut fingerprint = Fingerprint::new();
@@ -25,8 +25,19 @@ pub fn build(workspace: &Workspace, step: &Step<'_>) -> Result<PathBuf> {
     std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
     let mut command = Command::new("rustc");
     // The target is named so that the flag is not applied to what runs on this machine while compiling.
-    command.args(["--edition=2024", "--target=x86_64-unknown-linux-gnu", "-Ctarget-feature=+crt-static"]);
-    command.args(["-Copt-level=s", "-Cpanic=abort", "-Cstrip=symbols", "-Clto=fat", "-Ccodegen-units=1", "-o"]);
+    command.args([
+        "--edition=2024",
+        "--target=x86_64-unknown-linux-gnu",
+        "-Ctarget-feature=+crt-static",
+    ]);
+    command.args([
+        "-Copt-level=s",
+        "-Cpanic=abort",
+        "-Cstrip=symbols",
+        "-Clto=fat",
+        "-Ccodegen-units=1",
+        "-o",
+    ]);
     step.run(command.current_dir(workspace.root()).arg(&product).arg(&source))?;
     stamp.set(&fingerprint)?;
     Ok(product)

@@ -28,21 +28,53 @@ struct TestImage {
 }
 
 const IMAGES: &[TestImage] = &[
-    TestImage { name: "docker.io/library/nginx:1.25", dir: "nginx", file: "Containerfile", debian: true },
-    TestImage { name: "docker.io/library/ubuntu:22.04", dir: "ubuntu", file: "Containerfile", debian: true },
-    TestImage { name: "docker.io/library/python:3.11", dir: "python", file: "Containerfile", debian: true },
-    TestImage { name: "docker.io/test/named-user:1", dir: "named-user", file: "Containerfile", debian: true },
-    TestImage { name: "docker.io/test/scratch:1", dir: "static", file: "Containerfile.scratch", debian: false },
+    TestImage {
+        name: "docker.io/library/nginx:1.25",
+        dir: "nginx",
+        file: "Containerfile",
+        debian: true,
+    },
+    TestImage {
+        name: "docker.io/library/ubuntu:22.04",
+        dir: "ubuntu",
+        file: "Containerfile",
+        debian: true,
+    },
+    TestImage {
+        name: "docker.io/library/python:3.11",
+        dir: "python",
+        file: "Containerfile",
+        debian: true,
+    },
+    TestImage {
+        name: "docker.io/test/named-user:1",
+        dir: "named-user",
+        file: "Containerfile",
+        debian: true,
+    },
+    TestImage {
+        name: "docker.io/test/scratch:1",
+        dir: "static",
+        file: "Containerfile.scratch",
+        debian: false,
+    },
 ];
 
 /// Steps that [`provide`] takes.
-pub const STEPS: usize = 1 + IMAGES.len();
+pub(crate) const STEPS: usize = 1 + IMAGES.len();
 
 /// Builds the images whose inputs changed and delivers those that the cluster does not have.
-pub fn provide(workspace: &Workspace, progress: &Progress, destination: &Destination<'_>) -> Result<()> {
+pub(crate) fn provide(
+    workspace: &Workspace,
+    progress: &Progress,
+    destination: &Destination<'_>,
+) -> Result<()> {
     let buildah = Buildah::new(workspace);
     let _lock = buildah.lock()?;
-    progress.step("Test images: Debian base (about a minute the first time)", |step| base::provide(workspace, &buildah, step))?;
+    progress.step(
+        "Test images: Debian base (about a minute the first time)",
+        |step| base::provide(workspace, &buildah, step),
+    )?;
     for image in IMAGES {
         progress.step(&format!("Test image {}", image.name), |step| {
             let fingerprint = image.fingerprint(workspace)?;
@@ -57,7 +89,16 @@ pub fn provide(workspace: &Workspace, progress: &Progress, destination: &Destina
                 let file = image.sources(workspace).join(image.file);
                 let args = [("BASE", base::NAME)];
                 let args = if image.debian { &args[..] } else { &[] };
-                buildah.build(&Recipe { name: image.name, file: &file, context: &context, target: "", args }, step)?;
+                buildah.build(
+                    &Recipe {
+                        name: image.name,
+                        file: &file,
+                        context: &context,
+                        target: "",
+                        args,
+                    },
+                    step,
+                )?;
                 stamp.set(&fingerprint)?;
             }
             destination.deliver(&buildah, image.name, &fingerprint, step)

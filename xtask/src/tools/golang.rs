@@ -12,7 +12,7 @@ use crate::progress::Step;
 use crate::shell;
 
 /// The Kubernetes that the local cluster runs. `xtask/cluster-tools/go.mod` names the same version.
-pub const KUBERNETES_VERSION: &str = "v1.34.4";
+pub(crate) const KUBERNETES_VERSION: &str = "v1.34.4";
 const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.20.2";
 /// Packages that a cold build compiles; only the progress display uses it.
 const KUBE_PACKAGES: usize = 1700;
@@ -20,7 +20,7 @@ const KUBE_PACKAGES: usize = 1700;
 const HELM_PACKAGES: usize = 1150;
 
 /// Builds `kube` into `tools` unless its sources are those of the last build.
-pub fn build_kube(step: &Step<'_>, sources: &Path, tools: &Path) -> Result<()> {
+pub(super) fn build_kube(step: &Step<'_>, sources: &Path, tools: &Path) -> Result<()> {
     let flags = link_flags();
     let mut fingerprint = Fingerprint::new();
     let fingerprint = fingerprint.text(&flags).path(sources)?.finish();
@@ -33,14 +33,27 @@ pub fn build_kube(step: &Step<'_>, sources: &Path, tools: &Path) -> Result<()> {
     let partial = tools.join("kube.partial");
     let mut command = Command::new(go);
     command.current_dir(sources).env("CGO_ENABLED", "0");
-    command.args(["build", "-v", "-trimpath", "-tags", "providerless", "-ldflags", &flags, "-o"]).arg(&partial).arg(".");
+    command
+        .args([
+            "build",
+            "-v",
+            "-trimpath",
+            "-tags",
+            "providerless",
+            "-ldflags",
+            &flags,
+            "-o",
+        ])
+        .arg(&partial)
+        .arg(".");
     step.run_counting(&mut command, KUBE_PACKAGES)?;
-    std::fs::rename(&partial, &product).with_context(|| format!("moving {} into place", partial.display()))?;
+    std::fs::rename(&partial, &product)
+        .with_context(|| format!("moving {} into place", partial.display()))?;
     stamp.set(&fingerprint)
 }
 
 /// Builds helm into `tools` unless this version is there.
-pub fn install_helm(step: &Step<'_>, tools: &Path) -> Result<()> {
+pub(super) fn install_helm(step: &Step<'_>, tools: &Path) -> Result<()> {
     let stamp = Stamp::new(tools.join("helm.stamp"));
     if tools.join("helm").is_file() && stamp.is(HELM) {
         return Ok(());
@@ -56,7 +69,7 @@ pub fn install_helm(step: &Step<'_>, tools: &Path) -> Result<()> {
 ///
 /// # Errors
 /// With what to do where there is none.
-pub fn go() -> Result<std::path::PathBuf> {
+pub(crate) fn go() -> Result<std::path::PathBuf> {
     match shell::which("go") {
         Some(path) => Ok(path),
         None => bail!(
