@@ -11,6 +11,8 @@ exists but for our own labels, and nothing rewrites a pod: that is the webhook.
 pub mod apply;
 pub mod attempts;
 pub mod consumer;
+#[cfg(test)]
+mod fixtures;
 pub mod hash;
 pub mod observe;
 pub mod parent;

@@ -278,3 +278,6 @@ fn outdated(pod: &Pod, hash: &str) -> bool {
         .get(ANNOTATION_TEMPLATE_HASH)
         .is_some_and(|made_from| made_from != hash)
 }
+
+#[cfg(test)]
+mod tests;

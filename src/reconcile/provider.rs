@@ -243,3 +243,6 @@ fn affinity(template: Option<Affinity>, pin: Option<&str>, kept: bool) -> Option
     });
     Some(affinity)
 }
+
+#[cfg(test)]
+mod tests;

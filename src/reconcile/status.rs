@@ -173,21 +173,23 @@ fn provider_verdict(observed: &Observed) -> Verdict {
 fn filesystem_verdict(observed: &Observed) -> Verdict {
     let status = observed.status();
     let at = status.node_name.clone().unwrap_or_default();
+    let state = status.filesystem.as_ref().map(|filesystem| filesystem.state);
+    if observed.deleting() {
+        let message = if state == Some(FilesystemState::Removed) {
+            format!("the data was removed from node {at}")
+        } else if observed.data_is_gone() {
+            "there is no data".to_owned()
+        } else {
+            format!("waits for the node agent on node {at} to remove the data")
+        };
+        return Verdict::no(reason::DELETING, message);
+    }
     let Some(filesystem) = &status.filesystem else {
         return Verdict::no(
             reason::PREPARING,
             "the node agent prepares it once the provider pod runs",
         );
     };
-    if filesystem.state == FilesystemState::Removed {
-        return Verdict::no(reason::DELETING, format!("the data was removed from node {at}"));
-    }
-    if observed.deleting() {
-        return Verdict::no(
-            reason::DELETING,
-            format!("waits for the node agent on node {at} to remove the data"),
-        );
-    }
     if filesystem.state == FilesystemState::Failed {
         let reason = filesystem.reason.as_deref().unwrap_or(reason::FILESYSTEM_FAILED);
         let message = filesystem
@@ -311,3 +313,6 @@ fn prefixed(pod: &str, why: Trouble) -> Trouble {
         reason: why.reason,
     }
 }
+
+#[cfg(test)]
+mod tests;

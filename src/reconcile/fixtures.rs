@@ -1,0 +1,132 @@
+//! Objects for tests, each one step away from the ordinary case.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use stoppablecontainer_api::StoppableContainerInstance;
+
+use super::attempts::Hold;
+use super::consumer::consumer_pod;
+use super::plan::{Observed, Slot};
+use super::pods::{Role, Trouble};
+use super::provider::{OptOuts, provider_pod};
+
+/// An instance `web` with a main container `main`, running, with finalizer and without a status. `change` is merged
+/// into it.
+pub(super) fn instance(change: Value) -> Arc<StoppableContainerInstance> {
+    let mut object = json!({
+        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
+        "kind": "StoppableContainerInstance",
+        "metadata": {
+            "name": "web", "namespace": "team", "uid": "instance-uid", "generation": 3, "resourceVersion": "7",
+            "finalizers": ["stoppablecontainer.xtlsoft.top/cleanup"],
+        },
+        "spec": {
+            "stoppableContainerName": "web",
+            "running": true,
+            "template": { "spec": { "containers": [{ "name": "main", "image": "nginx:1.25" }] } },
+        },
+    });
+    json_patch::merge(&mut object, &change);
+    Arc::new(serde_json::from_value(object).unwrap())
+}
+
+/// Status of an instance whose filesystem on node `n1` is ready.
+pub(super) fn prepared() -> Value {
+    json!({
+        "phase": "Stopped",
+        "nodeName": "n1",
+        "providerPodUid": "provider-uid",
+        "filesystem": {
+            "state": "Ready", "nodeName": "n1", "providerPodUid": "provider-uid",
+            "image": { "reference": "nginx:1.25", "id": "sha256:1" },
+            "identity": { "user": "", "uid": 0, "gid": 0 },
+        },
+    })
+}
+
+/// A pod of `instance` as our builders make it, as the API server returns it, with `status`.
+pub(super) fn pod(instance: &StoppableContainerInstance, role: Role, status: Value) -> Arc<Pod> {
+    let mut pod = match role {
+        Role::Provider => provider_pod(instance, &BTreeSet::new(), &OptOuts::default()),
+        Role::Consumer => consumer_pod(instance),
+    };
+    pod.metadata.uid = Some(format!("{role}-uid"));
+    pod.metadata.resource_version = Some("20".to_owned());
+    pod.spec.as_mut().unwrap().node_name = Some("n1".to_owned());
+    pod.status = serde_json::from_value(status).unwrap();
+    Arc::new(pod)
+}
+
+/// `pod`, with `change` made to it.
+pub(super) fn changed(pod: &Arc<Pod>, change: impl FnOnce(&mut Pod)) -> Slot {
+    let mut pod = (**pod).clone();
+    change(&mut pod);
+    Slot::Ours(Arc::new(pod))
+}
+
+/// `pod`, on its way out.
+pub(super) fn leaving(pod: &Arc<Pod>) -> Slot {
+    changed(pod, |pod| {
+        pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap()
+    })
+}
+
+/// Status of a pod that runs and is ready.
+pub(super) fn up() -> Value {
+    json!({
+        "phase": "Running",
+        "conditions": [{ "type": "Ready", "status": "True" }],
+        "containerStatuses": [{
+            "name": "main", "ready": true, "restartCount": 0, "image": "", "imageID": "",
+            "state": { "running": { "startedAt": null } },
+        }],
+    })
+}
+
+/// Status of a pod that the kubelet refused.
+pub(super) fn out_of_cpu() -> Value {
+    json!({ "phase": "Failed", "reason": "OutOfcpu", "message": "Node didn't have enough resource: cpu" })
+}
+
+/// Nothing but the instance.
+pub(super) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
+    Observed {
+        instance,
+        provider: Slot::Free,
+        consumer: Slot::Free,
+        node_gone: false,
+        exclusive_claims: BTreeSet::new(),
+        provider_hold: None,
+        consumer_hold: None,
+    }
+}
+
+/// A prepared instance, changed by `change`, with its provider up.
+pub(super) fn with_provider(change: Value) -> Observed {
+    let mut object = json!({ "status": prepared() });
+    json_patch::merge(&mut object, &change);
+    let instance = instance(object);
+    Observed {
+        provider: Slot::Ours(pod(&instance, Role::Provider, up())),
+        ..observed(instance)
+    }
+}
+
+/// The same with its consumer in the state `status`.
+pub(super) fn with_both(change: Value, status: Value) -> Observed {
+    let observed = with_provider(change);
+    let consumer = Slot::Ours(pod(&observed.instance, Role::Consumer, status));
+    Observed { consumer, ..observed }
+}
+
+/// A failure that waits for `remaining`.
+pub(super) fn hold(reason: &str, message: &str, remaining: Duration) -> Option<Hold> {
+    Some(Hold {
+        trouble: Trouble::new(reason, message),
+        remaining,
+    })
+}

@@ -1,0 +1,209 @@
+//! What the provider pod takes from the template and what it never has.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::reconcile::fixtures::{instance, prepared};
+
+fn build(change: Value) -> Value {
+    serde_json::to_value(provider_pod(
+        &instance(change),
+        &BTreeSet::new(),
+        &OptOuts::default(),
+    ))
+    .unwrap()
+}
+
+fn full() -> Value {
+    json!({
+        "spec": {
+            "provider": {
+                "resources": { "requests": { "cpu": "5m" } },
+                "nodeSelector": { "disk": "fast", "zone": "b" },
+                "tolerations": [{ "key": "theirs", "operator": "Exists" }],
+            },
+            "template": {
+                "metadata": { "labels": { "app": "web" }, "annotations": { "linkerd.io/inject": "enabled" } },
+                "spec": {
+                    "serviceAccountName": "dev",
+                    "imagePullSecrets": [{ "name": "pull" }],
+                    "nodeSelector": { "zone": "a", "os": "linux" },
+                    "tolerations": [{ "key": "mine", "operator": "Exists" }],
+                    "schedulerName": "other", "priorityClassName": "high", "runtimeClassName": "nvidia",
+                    "hostNetwork": true,
+                    "affinity": {
+                        "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [
+                            { "topologyKey": "kubernetes.io/hostname", "labelSelector": { "matchLabels": { "app": "web" } } },
+                        ] },
+                        "nodeAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [
+                            { "matchExpressions": [{ "key": "a", "operator": "Exists" }] },
+                            { "matchExpressions": [{ "key": "b", "operator": "Exists" }] },
+                        ] } },
+                    },
+                    "volumes": [
+                        { "name": "data", "persistentVolumeClaim": { "claimName": "data" } },
+                        { "name": "alone", "persistentVolumeClaim": { "claimName": "alone" } },
+                        { "name": "secret", "secret": { "secretName": "s" } },
+                    ],
+                    "initContainers": [{ "name": "init", "image": "init" }],
+                    "containers": [
+                        {
+                            "name": "main", "image": "registry/app:1", "imagePullPolicy": "Never",
+                            "command": ["run"], "env": [{ "name": "A", "value": "b" }],
+                            "resources": { "limits": { "nvidia.com/gpu": 1 } },
+                            "securityContext": { "privileged": true },
+                        },
+                        { "name": "side", "image": "side" },
+                    ],
+                },
+            },
+        },
+    })
+}
+
+#[test]
+fn i6_it_passes_pod_security_restricted_whatever_the_template_needs() {
+    let pod = build(full());
+    let spec = &pod["spec"];
+    assert_eq!(spec["containers"].as_array().unwrap().len(), 1);
+    assert!(spec.get("initContainers").is_none() && spec.get("hostNetwork").is_none());
+    assert_eq!(
+        spec["securityContext"]["seccompProfile"]["type"],
+        json!("RuntimeDefault")
+    );
+    assert_eq!(
+        spec["containers"][0]["securityContext"],
+        json!({
+            "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] }, "readOnlyRootFilesystem": true,
+            "runAsGroup": 65534, "runAsNonRoot": true, "runAsUser": 65534,
+        })
+    );
+    let kinds = ["csi", "persistentVolumeClaim"];
+    for volume in spec["volumes"].as_array().unwrap() {
+        assert!(kinds.iter().any(|kind| volume.get(kind).is_some()), "{volume}");
+    }
+    assert_eq!(spec["automountServiceAccountToken"], json!(false));
+    assert_eq!(spec["enableServiceLinks"], json!(false));
+}
+
+#[test]
+fn it_holds_the_users_image_with_what_pulls_it() {
+    let pod = build(full());
+    let spec = &pod["spec"];
+    let container = &spec["containers"][0];
+    assert_eq!(container["name"], json!("provider"));
+    assert_eq!(container["image"], json!("registry/app:1"));
+    assert_eq!(container["imagePullPolicy"], json!("Never"));
+    assert_eq!(
+        container["command"],
+        json!(["/.stoppablecontainer/exec-wrapper", "hold"])
+    );
+    assert_eq!(container["resources"], json!({ "requests": { "cpu": "5m" } }));
+    assert!(container.get("env").is_none());
+    assert_eq!(
+        container["volumeMounts"],
+        json!([{ "name": "stoppablecontainer", "mountPath": "/.stoppablecontainer", "readOnly": true }])
+    );
+    assert_eq!(
+        spec["volumes"][0],
+        json!({ "name": "stoppablecontainer", "csi": { "driver": "csi.stoppablecontainer.xtlsoft.top", "readOnly": true } })
+    );
+    assert_eq!(spec["serviceAccountName"], json!("dev"));
+    assert_eq!(spec["imagePullSecrets"], json!([{ "name": "pull" }]));
+}
+
+#[test]
+fn placement_is_the_templates_with_the_providers_own_on_top() {
+    let spec = build(full())["spec"].clone();
+    assert_eq!(
+        spec["nodeSelector"],
+        json!({ "disk": "fast", "os": "linux", "zone": "b" })
+    );
+    let keys: Vec<_> = spec["tolerations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|t| t["key"].clone())
+        .collect();
+    assert_eq!(keys, [json!("mine"), json!("theirs")]);
+    assert_eq!(spec["schedulerName"], json!("other"));
+    assert_eq!(spec["priorityClassName"], json!("high"));
+    assert_eq!(spec["runtimeClassName"], json!("nvidia"));
+    assert!(spec["affinity"]["podAntiAffinity"].is_object());
+}
+
+#[test]
+fn users_labels_never_reach_it_and_injectors_are_told_to_stay_away() {
+    let metadata = build(full())["metadata"].clone();
+    assert_eq!(
+        metadata["labels"],
+        json!({
+            "sidecar.istio.io/inject": "false",
+            "stoppablecontainer.xtlsoft.top/instance": "web",
+            "stoppablecontainer.xtlsoft.top/managed-by": "stoppablecontainer",
+            "stoppablecontainer.xtlsoft.top/role": "provider",
+        })
+    );
+    let annotations = &metadata["annotations"];
+    assert_eq!(annotations["sidecar.istio.io/inject"], json!("false"));
+    assert_eq!(annotations["linkerd.io/inject"], json!("disabled"));
+    assert_eq!(annotations["vault.hashicorp.com/agent-inject"], json!("false"));
+    assert_eq!(metadata["ownerReferences"][0]["uid"], json!("instance-uid"));
+    assert_eq!(metadata["ownerReferences"][0]["controller"], json!(true));
+    assert_eq!(metadata["ownerReferences"][0]["blockOwnerDeletion"], json!(true));
+}
+
+#[test]
+fn claims_are_listed_until_they_are_bound_but_not_exclusive_ones() {
+    let claims = |pod: Value| -> Vec<Value> {
+        pod["spec"]["volumes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .skip(1)
+            .map(|v| v["name"].clone())
+            .collect()
+    };
+    assert_eq!(claims(build(full())), [json!("data"), json!("alone")]);
+    let exclusive = BTreeSet::from(["alone".to_owned()]);
+    let pod = provider_pod(&instance(full()), &exclusive, &OptOuts::default());
+    assert_eq!(claims(serde_json::to_value(pod).unwrap()), [json!("data")]);
+    let mut kept = full();
+    kept["status"] = prepared();
+    assert!(claims(build(kept)).is_empty());
+}
+
+#[test]
+fn i1_it_comes_back_to_the_node_of_its_data_and_nowhere_else() {
+    let mut kept = full();
+    kept["status"] = prepared();
+    let affinity = build(kept)["spec"]["affinity"].clone();
+    let terms =
+        &affinity["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+    let pin = json!([{ "key": "metadata.name", "operator": "In", "values": ["n1"] }]);
+    for (term, key) in terms.as_array().unwrap().iter().zip(["a", "b"]) {
+        assert_eq!(term["matchFields"], pin, "in every alternative");
+        assert_eq!(term["matchExpressions"][0]["key"], json!(key));
+    }
+    assert!(
+        affinity.get("podAntiAffinity").is_none(),
+        "its own running consumer may be what it would avoid"
+    );
+    let bare = build(json!({ "status": prepared() }));
+    let bare = &bare["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    assert_eq!(bare, &json!({ "nodeSelectorTerms": [{ "matchFields": pin }] }));
+}
+
+#[test]
+fn a_node_named_in_the_template_is_where_the_data_will_be() {
+    let pod = build(json!({ "spec": { "template": { "spec": { "nodeName": "n9" } } } }));
+    assert!(
+        pod["spec"].get("nodeName").is_none(),
+        "past the scheduler nobody would bind the claims"
+    );
+    let terms = &pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    assert_eq!(
+        terms["nodeSelectorTerms"][0]["matchFields"][0]["values"],
+        json!(["n9"])
+    );
+}

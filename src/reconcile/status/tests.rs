@@ -1,0 +1,282 @@
+//! Phases and conditions, one case per state; and that a status which says the same stays as it is.
+
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::reconcile::fixtures::{
+    changed, hold, instance, leaving as leaving_pod, observed, out_of_cpu, pod, prepared, up, with_both,
+    with_provider,
+};
+
+const NOW: &str = "2026-01-02T03:04:05Z";
+
+fn now() -> Timestamp {
+    NOW.parse().unwrap()
+}
+
+fn reasons(status: &StoppableContainerInstanceStatus) -> Vec<String> {
+    let sign = |c: &Condition| if c.status == "True" { '+' } else { '-' };
+    status
+        .conditions
+        .iter()
+        .map(|c| format!("{}{}", sign(c), c.reason))
+        .collect()
+}
+
+fn deleting() -> Value {
+    json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } })
+}
+
+fn pending(status: Value) -> Observed {
+    let instance = instance(json!({}));
+    Observed {
+        provider: Slot::Ours(pod(&instance, Role::Provider, status)),
+        ..observed(instance)
+    }
+}
+
+#[rstest]
+#[case::new(
+    observed(instance(json!({}))),
+    Phase::Pending, ["-Starting", "-Starting", "-Preparing", "-Starting"]
+)]
+#[case::provider_pulls(
+    pending(json!({ "phase": "Pending" })),
+    Phase::Pending, ["-Starting", "-Starting", "-Preparing", "-Starting"]
+)]
+#[case::provider_unschedulable(
+    pending(json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes" }] })),
+    Phase::Pending, ["-Unschedulable", "-Unschedulable", "-Preparing", "-Starting"]
+)]
+#[case::creation_refused(
+    Observed { provider_hold: hold("CreationRefused", "quota", Duration::ZERO), ..observed(instance(json!({}))) },
+    Phase::Pending, ["-CreationRefused", "-CreationRefused", "-Preparing", "-Starting"]
+)]
+#[case::preparing(
+    with_provider(json!({ "status": { "filesystem": { "state": "Preparing" } } })),
+    Phase::Pending, ["-Preparing", "+AsRequested", "-Preparing", "-Starting"]
+)]
+#[case::about_to_start(
+    with_provider(json!({})),
+    Phase::ProviderReady, ["-Starting", "+AsRequested", "+AsRequested", "-Starting"]
+)]
+#[case::consumer_refused(
+    Observed { consumer_hold: hold("CreationRefused", "webhook", Duration::ZERO), ..with_provider(json!({})) },
+    Phase::ProviderReady, ["-CreationRefused", "+AsRequested", "+AsRequested", "-CreationRefused"]
+)]
+#[case::consumer_starts(
+    with_both(json!({}), json!({ "phase": "Pending" })),
+    Phase::ProviderReady, ["-Starting", "+AsRequested", "+AsRequested", "-Starting"]
+)]
+#[case::consumer_refused_by_the_kubelet(
+    with_both(json!({}), out_of_cpu()),
+    Phase::ProviderReady, ["-OutOfcpu", "+AsRequested", "+AsRequested", "-OutOfcpu"]
+)]
+#[case::consumer_not_ready(
+    with_both(json!({}), json!({ "phase": "Running" })),
+    Phase::Running, ["-Starting", "+AsRequested", "+AsRequested", "-Starting"]
+)]
+#[case::consumer_crashes(
+    with_both(json!({}), json!({ "phase": "Running", "containerStatuses": [{
+        "name": "main", "ready": false, "restartCount": 3, "image": "", "imageID": "",
+        "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 10s" } },
+    }] })),
+    Phase::Running, ["-CrashLoopBackOff", "+AsRequested", "+AsRequested", "-CrashLoopBackOff"]
+)]
+#[case::running(
+    with_both(json!({}), up()),
+    Phase::Running, ["+AsRequested", "+AsRequested", "+AsRequested", "+AsRequested"]
+)]
+#[case::stop_asked(
+    with_both(json!({ "spec": { "running": false } }), up()),
+    Phase::Running, ["-Stopping", "+AsRequested", "+AsRequested", "-Stopping"]
+)]
+#[case::stopping(
+    { let o = with_both(json!({ "spec": { "running": false } }), up()); let c = leaving_pod(o.consumer.pod().unwrap()); Observed { consumer: c, ..o } },
+    Phase::ProviderReady, ["-Stopping", "+AsRequested", "+AsRequested", "-Stopping"]
+)]
+#[case::stopped(
+    with_provider(json!({ "spec": { "running": false } })),
+    Phase::Stopped, ["+Stopped", "+AsRequested", "+AsRequested", "-Stopped"]
+)]
+#[case::stopped_and_provider_lost(
+    Observed { provider: Slot::Free, ..with_provider(json!({ "spec": { "running": false } })) },
+    Phase::Pending, ["-Starting", "-Starting", "-Preparing", "-Stopped"]
+)]
+#[case::running_and_provider_lost(
+    Observed { provider: Slot::Free, ..with_both(json!({}), up()) },
+    Phase::Running, ["+AsRequested", "-Starting", "-Preparing", "+AsRequested"]
+)]
+#[case::filesystem_lost(
+    with_provider(json!({ "status": { "filesystem": { "state": "Failed", "reason": "FilesystemLost", "message": "gone" } } })),
+    Phase::Failed, ["-FilesystemLost", "+AsRequested", "-FilesystemLost", "-Starting"]
+)]
+#[case::filesystem_failed_without_a_word(
+    with_provider(json!({ "status": { "filesystem": { "state": "Failed" } } })),
+    Phase::Failed, ["-FilesystemFailed", "+AsRequested", "-FilesystemFailed", "-Starting"]
+)]
+#[case::node_gone(
+    Observed { node_gone: true, ..observed(instance(json!({ "status": prepared() }))) },
+    Phase::Failed, ["-NodeGone", "-NodeGone", "-Preparing", "-Starting"]
+)]
+#[case::provider_name_taken(
+    Observed { provider: Slot::Taken("pod x".to_owned()), ..observed(instance(json!({}))) },
+    Phase::Failed, ["-NameConflict", "-NameConflict", "-Preparing", "-Starting"]
+)]
+#[case::consumer_name_taken(
+    Observed { consumer: Slot::Taken("pod x".to_owned()), ..with_provider(json!({})) },
+    Phase::Failed, ["-NameConflict", "+AsRequested", "+AsRequested", "-NameConflict"]
+)]
+#[case::consumer_name_taken_but_stopped(
+    Observed { consumer: Slot::Taken("pod x".to_owned()), ..with_provider(json!({ "spec": { "running": false } })) },
+    Phase::Stopped, ["+Stopped", "+AsRequested", "+AsRequested", "-Stopped"]
+)]
+#[case::deleting(
+    Observed { provider: Slot::Free, ..with_provider(deleting()) },
+    Phase::Pending, ["-Deleting", "-Deleting", "-Deleting", "-Stopped"]
+)]
+fn i12_phase_and_reasons(#[case] observed: Observed, #[case] phase: Phase, #[case] expected: [&str; 4]) {
+    let status = status(&observed, now());
+    assert_eq!(reasons(&status), expected);
+    assert_eq!(status.phase, Some(phase));
+    assert!(
+        status
+            .conditions
+            .iter()
+            .all(|c| c.observed_generation == Some(3) && !c.message.is_empty())
+    );
+}
+
+#[test]
+fn i12_the_words_of_others_pass_through() {
+    let refused = Observed {
+        consumer_hold: hold(
+            "CreationRefused",
+            "admission webhook \"x\" denied the request: no",
+            Duration::ZERO,
+        ),
+        ..with_provider(json!({}))
+    };
+    let status = status(&refused, now());
+    assert_eq!(
+        status.conditions[3].message,
+        "admission webhook \"x\" denied the request: no"
+    );
+    assert_eq!(
+        status.conditions[0].message, status.conditions[3].message,
+        "Ready says it too"
+    );
+}
+
+#[test]
+fn i12_a_status_that_says_the_same_is_the_same() {
+    let first = with_both(json!({}), up());
+    let mut written = (*first.instance).clone();
+    written.status = Some(status(&first, now()));
+    let second = Observed {
+        instance: Arc::new(written),
+        ..first
+    };
+    let later: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
+    assert_eq!(
+        Some(status(&second, later)),
+        second.instance.status,
+        "nothing to write"
+    );
+    let stopping = Observed {
+        consumer: leaving_pod(second.consumer.pod().unwrap()),
+        ..second
+    };
+    let changed = status(&stopping, later);
+    assert_eq!(
+        changed.conditions[0].last_transition_time.0, later,
+        "Ready became false now"
+    );
+    assert_eq!(
+        changed.conditions[1].last_transition_time.0,
+        now(),
+        "ProviderReady is what it was"
+    );
+}
+
+#[test]
+fn i12_conditions_of_nobody_go() {
+    let stale = json!({ "status": { "conditions": [{
+        "type": "Ancient", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": NOW,
+    }] } });
+    let kinds: Vec<_> = status(&with_provider(stale), now())
+        .conditions
+        .into_iter()
+        .map(|condition| condition.type_)
+        .collect();
+    assert_eq!(
+        kinds,
+        ["Ready", "ProviderReady", "FilesystemReady", "ConsumerReady"]
+    );
+}
+
+#[test]
+fn node_is_recorded_once_and_uids_follow_the_pods() {
+    let fresh = status(&pending(json!({ "phase": "Pending" })), now());
+    assert_eq!(fresh.node_name.as_deref(), Some("n1"));
+    assert_eq!(fresh.provider_pod_uid.as_deref(), Some("provider-uid"));
+    let o = with_both(json!({}), up());
+    let elsewhere = changed(o.provider.pod().unwrap(), |p| {
+        p.spec.as_mut().unwrap().node_name = Some("n2".to_owned())
+    });
+    let status = status(
+        &Observed {
+            provider: elsewhere,
+            consumer: Slot::Free,
+            ..o
+        },
+        now(),
+    );
+    assert_eq!(status.node_name.as_deref(), Some("n1"), "the data does not move");
+    assert_eq!(status.consumer_pod_uid, None);
+}
+
+#[test]
+fn i1_the_agents_part_is_handed_back_untouched() {
+    let o = with_both(json!({}), up());
+    assert_eq!(status(&o, now()).filesystem, o.status().filesystem);
+}
+
+#[test]
+fn placement_goes_through_the_scheduler_after_a_refusal_until_a_start_or_a_stop() {
+    let refused = with_both(json!({}), out_of_cpu());
+    assert_eq!(status(&refused, now()).placement, Some(Placement::Scheduler));
+    let ran = json!({ "phase": "Failed", "reason": "Evicted", "containerStatuses": [{
+        "name": "main", "ready": false, "restartCount": 0, "image": "", "imageID": "",
+        "state": { "terminated": { "exitCode": 137 } },
+    }] });
+    assert_eq!(
+        status(&with_both(json!({}), ran), now()).placement,
+        None,
+        "it had room, and was evicted later"
+    );
+    let queued = json!({ "status": { "placement": "Scheduler" } });
+    assert_eq!(
+        status(&with_provider(queued.clone()), now()).placement,
+        Some(Placement::Scheduler)
+    );
+    assert_eq!(
+        status(&with_both(queued.clone(), json!({})), now()).placement,
+        Some(Placement::Scheduler)
+    );
+    assert_eq!(status(&with_both(queued, up()), now()).placement, None);
+    let stopped = json!({ "spec": { "running": false }, "status": { "placement": "Scheduler" } });
+    assert_eq!(status(&with_provider(stopped), now()).placement, None);
+}
+
+#[rstest]
+#[case("OutOfnvidia.com/gpu", "OutOfnvidiacomgpu")]
+#[case("", "Reason")]
+#[case("1st", "Reason1st")]
+fn reasons_are_what_the_api_server_takes(#[case] given: &str, #[case] expected: &str) {
+    assert_eq!(condition_reason(given), expected);
+}
