@@ -91,6 +91,14 @@ pub(crate) fn target(name: &str) -> String {
     format!("docker://{}/{}", address(), repository(name))
 }
 
+/// Whether the registry has an image.
+pub(crate) fn has(name: &str) -> bool {
+    shell::succeeds(
+        "skopeo",
+        ["inspect", "--raw", "--tls-verify=false", &target(name)],
+    )
+}
+
 /// The name below the registry's host: what containerd asks a mirror for. `nginx:1.25` is `library/nginx:1.25`, and
 /// the host of a full name is left out.
 pub(crate) fn repository(name: &str) -> String {

@@ -56,7 +56,6 @@ pub(crate) fn provide(
     destination: Option<&Destination<'_>>,
 ) -> Result<String> {
     let buildah = Buildah::new(workspace);
-    let _lock = buildah.lock()?;
     progress.step("Compile static binaries (some minutes the first time)", |step| {
         compile(workspace, step)
     })?;
@@ -96,7 +95,7 @@ pub(crate) fn provide(
     Ok(tag)
 }
 
-/// Compiles every binary statically and puts it into `dist/`.
+/// Compiles every binary statically.
 fn compile(workspace: &Workspace, step: &Step<'_>) -> Result<()> {
     for profile in ["release", "tiny"] {
         let mut command = Command::new("cargo");
@@ -112,6 +111,11 @@ fn compile(workspace: &Workspace, step: &Step<'_>) -> Result<()> {
         }
         step.run(&mut command)?;
     }
+    Ok(())
+}
+
+/// Copies the binaries to where the Dockerfile takes them from.
+fn fill_dist(workspace: &Workspace) -> Result<()> {
     let dist = workspace.dist();
     fs::create_dir_all(&dist).with_context(|| format!("making {}", dist.display()))?;
     for (binary, _, profile) in BINARIES {
