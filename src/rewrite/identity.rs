@@ -13,7 +13,8 @@ use super::Denial;
 const STRICT: &str = "Strict";
 
 /// Sets user and group where neither the container nor the pod does, and holds the result against `runAsNonRoot` as
-/// the kubelet would.
+/// the kubelet would. Root is what the wrapper image gives anyway: it is not written out, so that a policy that looks
+/// for `runAsUser: 0` sees in the pod what it would see in the template.
 pub(super) fn set(
     container: &mut Container,
     pod: &PodSecurityContext,
@@ -35,13 +36,15 @@ pub(super) fn set(
             Denial::RunsAsRootByTemplate(path.to_owned())
         });
     }
-    let context = container.security_context.get_or_insert_default();
-    if asked.is_none() {
-        context.run_as_user = Some(uid);
-    }
     // Of a user whom another webhook has put in, the agent knows no group.
-    if context.run_as_group.or(pod.run_as_group).is_none() && uid == identity.uid {
-        context.run_as_group = Some(identity.gid);
+    let group = own.run_as_group.or(pod.run_as_group);
+    let gid = (group.is_none() && uid == identity.uid && identity.gid != 0).then_some(identity.gid);
+    // A group needs a user beside it, be it root.
+    let uid = (asked.is_none() && (uid != 0 || gid.is_some())).then_some(uid);
+    if uid.is_some() || gid.is_some() {
+        let context = container.security_context.get_or_insert_default();
+        context.run_as_user = uid.or(context.run_as_user);
+        context.run_as_group = gid.or(context.run_as_group);
     }
     Ok(())
 }

@@ -59,7 +59,17 @@ fn i5_a_user_of_the_template_gets_the_group_that_the_image_gives_it(
 fn i5_a_user_put_in_by_another_webhook_gets_no_group_of_somebody_else() {
     let case = Case::new(&json!({})).image(&user("web")).identity(&web());
     let case = case.pod(|pod| pod["spec"]["securityContext"] = json!({ "runAsUser": 1000 }));
-    assert_eq!(case.main().security_context.unwrap().run_as_group, None);
+    assert_eq!(case.main().security_context, None);
+}
+
+#[rstest::rstest]
+#[case::plain_root(0, Value::Null)]
+#[case::root_with_another_group(7, json!({ "runAsUser": 0, "runAsGroup": 7 }))]
+fn i6_root_is_written_out_only_where_it_must_be(#[case] gid: i64, #[case] expected: Value) {
+    let main = Case::new(&json!({}))
+        .identity(&json!({ "user": "", "uid": 0, "gid": gid }))
+        .main();
+    assert_eq!(serde_json::to_value(main.security_context).unwrap(), expected);
 }
 
 #[rstest::rstest]
