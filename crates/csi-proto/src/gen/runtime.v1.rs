@@ -50,9 +50,9 @@ pub struct PortMapping {
     /// * Valid host port range is 1-65535.
     /// * The value 0 has explicit semantic meaning: it indicates NO host port should be allocated.
     /// * The value 0 does NOT indicate dynamic port allocation. Future implementations
-    ///    of dynamic allocation will use different values/semantics.
+    ///   of dynamic allocation will use different values/semantics.
     /// * Implementations MUST handle the case where this field is explicitly set to 0,
-    ///    This field SHOULD be omitted when no port is required.
+    ///   This field SHOULD be omitted when no port is required.
     ///
     /// Default: If omitted, container port will not be exposed on the host.
     #[prost(int32, tag = "3")]
@@ -94,9 +94,10 @@ pub struct Mount {
     /// in the Kubernetes core API is a quaternary that can be nil, "Enabled", "IfPossible", or "Disabled".
     /// kubelet translates that quaternary value in the core API into a boolean in this CRI API.
     /// Remarks:
-    /// - nil is just treated as false
-    /// - when set to true, readonly must be explicitly set to true, and propagation must be PRIVATE (0).
-    /// - (readonly == false && recursive_read_only == false) does not make the mount read-only.
+    ///
+    /// * nil is just treated as false
+    /// * when set to true, readonly must be explicitly set to true, and propagation must be PRIVATE (0).
+    /// * (readonly == false && recursive_read_only == false) does not make the mount read-only.
     #[prost(bool, tag = "8")]
     pub recursive_read_only: bool,
     /// Mount an image reference (image ID, with or without digest), which is a
@@ -185,9 +186,10 @@ pub struct Int64Value {
 }
 /// LinuxSandboxSecurityContext holds linux security configuration that will be
 /// applied to a sandbox. Note that:
-/// 1) It does not apply to containers in the pods.
-/// 2) It may not be applicable to a PodSandbox which does not contain any running
-///     process.
+///
+/// 1. It does not apply to containers in the pods.
+/// 1. It may not be applicable to a PodSandbox which does not contain any running
+///    process.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LinuxSandboxSecurityContext {
     /// Configurations for the sandbox's namespaces.
@@ -231,11 +233,12 @@ pub struct LinuxSandboxSecurityContext {
     #[prost(message, optional, tag = "10")]
     pub apparmor: ::core::option::Option<SecurityProfile>,
     /// Seccomp profile for the sandbox, candidate values are:
+    ///
     /// * runtime/default: the default profile for the container runtime
     /// * unconfined: unconfined profile, ie, no seccomp sandboxing
     /// * localhost/<full-path-to-profile>: the profile installed on the node.
-    ///    <full-path-to-profile> is the full path of the profile.
-    /// Default: "", which is identical with unconfined.
+    ///   <full-path-to-profile> is the full path of the profile.
+    ///   Default: "", which is identical with unconfined.
     #[deprecated]
     #[prost(string, tag = "7")]
     pub seccomp_profile_path: ::prost::alloc::string::String,
@@ -365,8 +368,8 @@ pub struct PodSandboxConfig {
     /// containers. For example, the files might be newline separated JSON
     /// structured logs, systemd-journald journal files, gRPC trace files, etc.
     /// E.g.,
-    ///      PodSandboxConfig.LogDirectory = `/var/log/pods/<NAMESPACE>_<NAME>_<UID>/`
-    ///      ContainerConfig.LogPath = `containerName/Instance#.log`
+    /// PodSandboxConfig.LogDirectory = `/var/log/pods/<NAMESPACE>_<NAME>_<UID>/`
+    /// ContainerConfig.LogPath = `containerName/Instance#.log`
     #[prost(string, tag = "3")]
     pub log_directory: ::prost::alloc::string::String,
     /// DNS config for the sandbox.
@@ -948,20 +951,22 @@ pub struct LinuxContainerSecurityContext {
     /// If set, run container in privileged mode.
     /// Privileged mode is incompatible with the following options. If
     /// privileged is set, the following features MAY have no effect:
+    ///
     /// 1. capabilities
-    /// 2. selinux_options
-    /// 4. seccomp
-    /// 5. apparmor
+    /// 1. selinux_options
+    /// 1. seccomp
+    /// 1. apparmor
     ///
     /// Privileged mode implies the following specific options are applied:
+    ///
     /// 1. All capabilities are added.
-    /// 2. Sensitive paths, such as kernel module paths within sysfs, are not masked.
-    /// 3. Any sysfs and procfs mounts are mounted RW.
-    /// 4. AppArmor confinement is not applied.
-    /// 5. Seccomp restrictions are not applied.
-    /// 6. The device cgroup does not restrict access to any devices.
-    /// 7. All devices from the host's /dev are available within the container.
-    /// 8. SELinux restrictions are not applied (e.g. label=disabled).
+    /// 1. Sensitive paths, such as kernel module paths within sysfs, are not masked.
+    /// 1. Any sysfs and procfs mounts are mounted RW.
+    /// 1. AppArmor confinement is not applied.
+    /// 1. Seccomp restrictions are not applied.
+    /// 1. The device cgroup does not restrict access to any devices.
+    /// 1. All devices from the host's /dev are available within the container.
+    /// 1. SELinux restrictions are not applied (e.g. label=disabled).
     #[prost(bool, tag = "2")]
     pub privileged: bool,
     /// Configurations for the container's namespaces.
@@ -1017,20 +1022,22 @@ pub struct LinuxContainerSecurityContext {
     #[prost(message, optional, tag = "16")]
     pub apparmor: ::core::option::Option<SecurityProfile>,
     /// AppArmor profile for the container, candidate values are:
+    ///
     /// * runtime/default: equivalent to not specifying a profile.
     /// * unconfined: no profiles are loaded
-    /// * localhost/<profile_name>: profile loaded on the node
-    ///     (localhost) by name. The possible profile names are detailed at
-    ///     <https://gitlab.com/apparmor/apparmor/-/wikis/AppArmor_Core_Policy_Reference>
+    /// * localhost/\<profile_name>: profile loaded on the node
+    ///   (localhost) by name. The possible profile names are detailed at
+    ///   <https://gitlab.com/apparmor/apparmor/-/wikis/AppArmor_Core_Policy_Reference>
     #[deprecated]
     #[prost(string, tag = "9")]
     pub apparmor_profile: ::prost::alloc::string::String,
     /// Seccomp profile for the container, candidate values are:
+    ///
     /// * runtime/default: the default profile for the container runtime
     /// * unconfined: unconfined profile, ie, no seccomp sandboxing
     /// * localhost/<full-path-to-profile>: the profile installed on the node.
-    ///    <full-path-to-profile> is the full path of the profile.
-    /// Default: "", which is identical with unconfined.
+    ///   <full-path-to-profile> is the full path of the profile.
+    ///   Default: "", which is identical with unconfined.
     #[deprecated]
     #[prost(string, tag = "10")]
     pub seccomp_profile_path: ::prost::alloc::string::String,
@@ -1144,8 +1151,8 @@ pub struct WindowsContainerResources {
     pub affinity_cpus: ::prost::alloc::vec::Vec<WindowsCpuGroupAffinity>,
 }
 /// WindowsCpuGroupAffinity specifies the CPU mask and group to affinitize.
-/// This is similar to the following _GROUP_AFFINITY structure:
-/// <https://learn.microsoft.com/en-us/windows-hardware/drivers/ddi/miniport/ns-miniport-_group_affinity>
+/// This is similar to the following \_GROUP_AFFINITY structure:
+/// <https://learn.microsoft.com/en-us/windows-hardware/drivers/ddi/miniport/ns-miniport-\_group_affinity>
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WindowsCpuGroupAffinity {
     /// CPU mask relative to this CPU group.
@@ -1180,6 +1187,7 @@ pub struct Device {
     #[prost(string, tag = "2")]
     pub host_path: ::prost::alloc::string::String,
     /// Cgroups permissions of the device, candidates are one or more of
+    ///
     /// * r - allows container to read from the specified device.
     /// * w - allows container to write to the specified device.
     /// * m - allows container to create device files that do not yet exist.
@@ -1229,10 +1237,10 @@ pub struct ContainerConfig {
     pub devices: ::prost::alloc::vec::Vec<Device>,
     /// Key-value pairs that may be used to scope and select individual resources.
     /// Label keys are of the form:
-    ///      label-key ::= prefixed-name | name
-    ///      prefixed-name ::= prefix '/' name
-    ///      prefix ::= DNS_SUBDOMAIN
-    ///      name ::= DNS_LABEL
+    /// label-key ::= prefixed-name | name
+    /// prefixed-name ::= prefix '/' name
+    /// prefix ::= DNS_SUBDOMAIN
+    /// name ::= DNS_LABEL
     #[prost(map = "string, string", tag = "9")]
     pub labels: ::std::collections::HashMap<
         ::prost::alloc::string::String,
@@ -1256,8 +1264,8 @@ pub struct ContainerConfig {
     /// Path relative to PodSandboxConfig.LogDirectory for container to store
     /// the log (STDOUT and STDERR) on the host.
     /// E.g.,
-    ///      PodSandboxConfig.LogDirectory = `/var/log/pods/<NAMESPACE>_<NAME>_<UID>/`
-    ///      ContainerConfig.LogPath = `containerName/Instance#.log`
+    /// PodSandboxConfig.LogDirectory = `/var/log/pods/<NAMESPACE>_<NAME>_<UID>/`
+    /// ContainerConfig.LogPath = `containerName/Instance#.log`
     #[prost(string, tag = "11")]
     pub log_path: ::prost::alloc::string::String,
     /// Variables for interactive containers, these have very specialized
@@ -1817,17 +1825,20 @@ pub struct UpdateRuntimeConfigRequest {
 pub struct UpdateRuntimeConfigResponse {}
 /// RuntimeCondition contains condition information for the runtime.
 /// There are 2 kinds of runtime conditions:
+///
 /// 1. Required conditions: Conditions are required for kubelet to work
-/// properly. If any required condition is unmet, the node will be not ready.
-/// The required conditions include:
-///    * RuntimeReady: RuntimeReady means the runtime is up and ready to accept
-///    basic containers e.g. container only needs host network.
-///    * NetworkReady: NetworkReady means the runtime network is up and ready to
-///    accept containers which require container network.
+///    properly. If any required condition is unmet, the node will be not ready.
+///    The required conditions include:
+///
+/// * RuntimeReady: RuntimeReady means the runtime is up and ready to accept
+///   basic containers e.g. container only needs host network.
+/// * NetworkReady: NetworkReady means the runtime network is up and ready to
+///   accept containers which require container network.
+///
 /// 2. Optional conditions: Conditions are informative to the user, but kubelet
-/// will not rely on. Since condition type is an arbitrary string, all conditions
-/// not required are optional. These conditions will be exposed to users to help
-/// them understand the status of the system.
+///    will not rely on. Since condition type is an arbitrary string, all conditions
+///    not required are optional. These conditions will be exposed to users to help
+///    them understand the status of the system.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RuntimeCondition {
     /// Type of runtime condition.
@@ -3693,11 +3704,12 @@ pub mod runtime_service_client {
         }
         /// RuntimeConfig returns configuration information of the runtime.
         /// A couple of notes:
-        /// - The RuntimeConfigRequest object is not to be confused with the contents of UpdateRuntimeConfigRequest.
-        ///   The former is for having runtime tell Kubelet what to do, the latter vice versa.
-        /// - It is the expectation of the Kubelet that these fields are static for the lifecycle of the Kubelet.
-        ///   The Kubelet will not re-request the RuntimeConfiguration after startup, and CRI implementations should
-        ///   avoid updating them without a full node reboot.
+        ///
+        /// * The RuntimeConfigRequest object is not to be confused with the contents of UpdateRuntimeConfigRequest.
+        ///  The former is for having runtime tell Kubelet what to do, the latter vice versa.
+        /// * It is the expectation of the Kubelet that these fields are static for the lifecycle of the Kubelet.
+        ///  The Kubelet will not re-request the RuntimeConfiguration after startup, and CRI implementations should
+        ///  avoid updating them without a full node reboot.
         pub async fn runtime_config(
             &mut self,
             request: impl tonic::IntoRequest<super::RuntimeConfigRequest>,
@@ -3723,7 +3735,7 @@ pub mod runtime_service_client {
             self.inner.unary(req, path, codec).await
         }
         /// UpdatePodSandboxResources synchronously updates the PodSandboxConfig with
-        /// the pod-level resource configuration. This method is called _after_ the
+        /// the pod-level resource configuration. This method is called *after* the
         /// Kubelet reconfigures the pod-level cgroups.
         /// This request is treated as best effort, and failure will not block the
         /// Kubelet with proceeding with a resize.
@@ -4076,11 +4088,12 @@ pub mod runtime_service_server {
         }
         /// RuntimeConfig returns configuration information of the runtime.
         /// A couple of notes:
-        /// - The RuntimeConfigRequest object is not to be confused with the contents of UpdateRuntimeConfigRequest.
-        ///   The former is for having runtime tell Kubelet what to do, the latter vice versa.
-        /// - It is the expectation of the Kubelet that these fields are static for the lifecycle of the Kubelet.
-        ///   The Kubelet will not re-request the RuntimeConfiguration after startup, and CRI implementations should
-        ///   avoid updating them without a full node reboot.
+        ///
+        /// * The RuntimeConfigRequest object is not to be confused with the contents of UpdateRuntimeConfigRequest.
+        ///  The former is for having runtime tell Kubelet what to do, the latter vice versa.
+        /// * It is the expectation of the Kubelet that these fields are static for the lifecycle of the Kubelet.
+        ///  The Kubelet will not re-request the RuntimeConfiguration after startup, and CRI implementations should
+        ///  avoid updating them without a full node reboot.
         async fn runtime_config(
             &self,
             request: tonic::Request<super::RuntimeConfigRequest>,
@@ -4091,7 +4104,7 @@ pub mod runtime_service_server {
             Err(tonic::Status::unimplemented("Not yet implemented"))
         }
         /// UpdatePodSandboxResources synchronously updates the PodSandboxConfig with
-        /// the pod-level resource configuration. This method is called _after_ the
+        /// the pod-level resource configuration. This method is called *after* the
         /// Kubelet reconfigures the pod-level cgroups.
         /// This request is treated as best effort, and failure will not block the
         /// Kubelet with proceeding with a resize.
