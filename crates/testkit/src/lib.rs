@@ -15,6 +15,7 @@ mod kubectl;
 mod namespace;
 mod node;
 mod pod;
+pub mod scripted;
 
 pub use kubectl::{Output, kubectl};
 pub use namespace::{Exclusive, Namespace, alone_in_namespace, client, in_namespace};

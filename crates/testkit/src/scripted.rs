@@ -1,0 +1,158 @@
+/*!
+An API server that answers what the test tells it to, one call after the other.
+
+A test says which call it expects next, looks at it, and answers it. A call that
+is not expected, or does not come, ends the test with what came instead. Watches
+are kept open and silent: what a watch would tell, tests put into caches.
+*/
+
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tower_test::mock::{Handle, SendResponse, pair};
+
+/// Longest wait for a call that is expected. Only a test that fails ever waits that long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The server's side.
+pub struct Scripted {
+    handle: Handle<Request<Body>, Response<Body>>,
+    /// Kept, because a dropped one would end the watch.
+    watches: Vec<SendResponse<Response<Body>>>,
+}
+
+/// A call that waits for its answer.
+pub struct Call {
+    /// `GET`, `POST`, ...
+    pub method: String,
+    /// Path, without the query.
+    pub path: String,
+    /// Query; empty if there is none.
+    pub query: String,
+    /// Body; null if there is none.
+    pub body: Value,
+    respond: SendResponse<Response<Body>>,
+}
+
+// === impl Scripted ===
+
+impl Scripted {
+    /// A client and the server that it talks to.
+    pub fn new() -> (Client, Self) {
+        let (service, handle) = pair::<Request<Body>, Response<Body>>();
+        (
+            Client::new(service, "default"),
+            Self {
+                handle,
+                watches: Vec::new(),
+            },
+        )
+    }
+
+    /// The next call, which must be this one.
+    pub async fn expect(&mut self, method: &str, path: &str) -> Call {
+        let Ok(call) = timeout(PATIENCE, self.next()).await else {
+            panic!("{method} {path} did not come");
+        };
+        let Some(call) = call else {
+            panic!("the client is gone; expected {method} {path}")
+        };
+        assert_eq!(
+            format!("{method} {path}"),
+            format!("{} {}", call.method, call.path),
+            "body: {:#}",
+            call.body
+        );
+        call
+    }
+
+    /// Asserts that no call comes for so long; with paused time that takes none.
+    pub async fn quiet(&mut self, time: Duration) {
+        if let Ok(Some(call)) = timeout(time, self.next()).await {
+            panic!(
+                "nothing was to come, but: {} {} {:#}",
+                call.method, call.path, call.body
+            );
+        }
+    }
+
+    /// Watches that are open.
+    pub fn watches(&self) -> usize {
+        self.watches.len()
+    }
+
+    /// Sends `events` on the watch that was opened last, and ends it, so that the client opens another.
+    pub fn tell(&mut self, events: &[Value]) {
+        let mut lines = events.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+        lines.push('\n');
+        let Some(watch) = self.watches.pop() else {
+            panic!("no watch is open")
+        };
+        watch.send_response(Response::new(Body::from(lines.into_bytes())));
+    }
+
+    async fn next(&mut self) -> Option<Call> {
+        loop {
+            let (request, respond) = self.handle.next_request().await?;
+            let (parts, body) = request.into_parts();
+            let query = parts.uri.query().unwrap_or_default().to_owned();
+            if query.split('&').any(|pair| pair == "watch=true") {
+                self.watches.push(respond);
+                continue;
+            }
+            let body = match body.collect_bytes().await {
+                Ok(bytes) if bytes.is_empty() => Value::Null,
+                Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+                Err(error) => panic!("body of the request: {error}"),
+            };
+            let (method, path) = (parts.method.to_string(), parts.uri.path().to_owned());
+            return Some(Call {
+                method,
+                path,
+                query,
+                body,
+                respond,
+            });
+        }
+    }
+}
+
+// === impl Call ===
+
+impl Call {
+    /// Answers with an object.
+    pub fn answer(self, object: &Value) {
+        self.send(StatusCode::OK, object);
+    }
+
+    /// Answers with what was sent, as the API server stores it: with a UID and a resourceVersion.
+    pub fn create(self, uid: &str) -> Value {
+        let mut object = self.body.clone();
+        object["metadata"]["uid"] = json!(uid);
+        object["metadata"]["resourceVersion"] = json!("1");
+        self.send(StatusCode::CREATED, &object);
+        object
+    }
+
+    /// Refuses, as the API server words it.
+    pub fn refuse(self, code: u16, reason: &str, message: &str) {
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure",
+            "code": code, "reason": reason, "message": message,
+        });
+        self.send(
+            StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+            &status,
+        );
+    }
+
+    fn send(self, code: StatusCode, body: &Value) {
+        let mut response = Response::new(Body::from(body.to_string().into_bytes()));
+        *response.status_mut() = code;
+        self.respond.send_response(response);
+    }
+}

@@ -1,0 +1,202 @@
+//! From nothing to a running consumer, and the same with a crash after each step.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::world::{CONSUMER, INSTANCE, INSTANCE_STATUS, PODS, PROVIDER, World, pod, reasons};
+
+#[tokio::test]
+async fn finalizer_then_provider_then_its_uid() {
+    let mut world = World::new();
+    world.sync(&[]);
+    let pass = world.pass();
+    let patch = world.patched(INSTANCE).await;
+    assert_eq!(
+        patch["metadata"]["finalizers"],
+        json!(["stoppablecontainer.xtlsoft.top/cleanup"])
+    );
+    let create = world.api.expect("POST", PODS).await;
+    assert_eq!(create.body["metadata"]["name"], json!("web-provider"));
+    assert!(
+        create
+            .query
+            .contains("fieldManager=stoppablecontainer-controller")
+    );
+    create.create("provider-uid");
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["providerPodUid"], json!("provider-uid"));
+    assert_eq!(status["status"]["phase"], json!("Pending"));
+    assert_eq!(status["status"]["observedGeneration"], json!(1));
+    assert!(
+        status["status"].get("filesystem").is_none(),
+        "that is the agent's"
+    );
+    pass.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn consumer_then_its_uid_once_the_filesystem_is_ready() {
+    let mut world = World::prepared();
+    let provider = world.provider();
+    world.sync(&[provider]);
+    let pass = world.pass();
+    let create = world.api.expect("POST", PODS).await;
+    assert_eq!(create.body["metadata"]["name"], json!("web"));
+    assert_eq!(create.body["metadata"]["labels"]["app"], json!("web"));
+    assert_eq!(
+        create.body["metadata"]["labels"]["stoppablecontainer.xtlsoft.top/role"],
+        json!("consumer")
+    );
+    assert_eq!(
+        create.body["metadata"]["ownerReferences"][0]["uid"],
+        json!("instance-uid")
+    );
+    assert_eq!(
+        create.body["spec"], world.instance["spec"]["template"]["spec"],
+        "the rewrite is the webhook's"
+    );
+    create.create("consumer-uid");
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["consumerPodUid"], json!("consumer-uid"));
+    assert_eq!(status["status"]["phase"], json!("ProviderReady"));
+    pass.await.unwrap().unwrap();
+}
+
+/// The controller died between the creation and the record: the next pass finds the pod in its cache, or, when the
+/// cache is behind, learns of it from the API server's refusal. Never a second pod.
+#[tokio::test]
+async fn i9_crash_between_creation_and_record() {
+    let consumer = pod("web", "consumer", "consumer-uid");
+    let mut world = World::prepared();
+    let provider = world.provider();
+    world.sync(&[provider.clone(), consumer.clone()]);
+    let pass = world.pass();
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["consumerPodUid"], json!("consumer-uid"));
+    assert_eq!(world.event().await, ("Normal".to_owned(), "Ready".to_owned()));
+    pass.await.unwrap().unwrap();
+
+    let mut world = World::prepared();
+    world.sync(&[provider]);
+    let pass = world.pass();
+    world
+        .api
+        .expect("POST", PODS)
+        .await
+        .refuse(409, "AlreadyExists", "pods \"web\" already exists");
+    world.api.expect("GET", CONSUMER).await.answer(&consumer);
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["consumerPodUid"], json!("consumer-uid"));
+    world.event().await;
+    pass.await.unwrap().unwrap();
+}
+
+/// A recorded pod that is not in the cache is asked for before another is made.
+#[tokio::test]
+async fn i2_a_cache_that_is_behind_makes_no_second_pod() {
+    let (mut world, provider, consumer) = World::running();
+    world.sync(&[provider]);
+    let pass = world.pass();
+    world.api.expect("GET", CONSUMER).await.answer(&consumer);
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["phase"], json!("Running"));
+    world.event().await;
+    pass.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn i12_nothing_is_written_when_nothing_changed() {
+    let (mut world, provider, consumer) = World::running();
+    let pass = world.pass();
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(reasons(&status), ["AsRequested"; 4]);
+    assert_eq!(world.event().await, ("Normal".to_owned(), "Ready".to_owned()));
+    pass.await.unwrap().unwrap();
+    world.sync(&[provider, consumer]);
+    world.settled().await;
+}
+
+/// The consumer goes on while its provider is lost and comes back to the node of the data.
+#[tokio::test]
+async fn i1_lost_provider_comes_back_to_its_node() {
+    let (mut world, _, consumer) = World::running();
+    world.sync(&[consumer]);
+    let pass = world.pass();
+    world
+        .api
+        .expect("GET", PROVIDER)
+        .await
+        .refuse(404, "NotFound", "pods \"web-provider\" not found");
+    let create = world.api.expect("POST", PODS).await;
+    let required =
+        &create.body["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    assert_eq!(
+        required["nodeSelectorTerms"][0]["matchFields"][0]["values"],
+        json!(["n1"])
+    );
+    create.create("provider-2");
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["providerPodUid"], json!("provider-2"));
+    assert_eq!(status["status"]["phase"], json!("Running"));
+    assert_eq!(status["status"]["nodeName"], json!("n1"));
+    world.event().await;
+    pass.await.unwrap().unwrap();
+}
+
+/// A write on what has changed since is refused, and decided anew.
+#[tokio::test]
+async fn conflict_ends_the_pass_and_does_no_harm() {
+    let mut world = World::new();
+    world.sync(&[]);
+    let pass = world.pass();
+    world
+        .api
+        .expect("PATCH", INSTANCE)
+        .await
+        .refuse(409, "Conflict", "the object has been modified");
+    let failure = pass.await.unwrap().unwrap_err();
+    assert!(failure.is_conflict());
+    world.api.quiet(Duration::from_millis(20)).await;
+}
+
+#[tokio::test]
+async fn exclusive_claims_are_looked_up_once_before_the_provider_is_made() {
+    let mut world = World::new();
+    world.instance["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup"]);
+    world.instance["spec"]["template"]["spec"]["volumes"] = json!([
+        { "name": "shared", "persistentVolumeClaim": { "claimName": "shared" } },
+        { "name": "alone", "persistentVolumeClaim": { "claimName": "alone" } },
+        { "name": "missing", "persistentVolumeClaim": { "claimName": "missing" } },
+    ]);
+    world.sync(&[]);
+    let claims = "/api/v1/namespaces/team/persistentvolumeclaims";
+    let claim = |mode: &str| json!({ "metadata": { "name": "c" }, "spec": { "accessModes": [mode] } });
+    let pass = world.pass();
+    world
+        .api
+        .expect("GET", &format!("{claims}/shared"))
+        .await
+        .answer(&claim("ReadWriteOnce"));
+    world
+        .api
+        .expect("GET", &format!("{claims}/alone"))
+        .await
+        .answer(&claim("ReadWriteOncePod"));
+    world
+        .api
+        .expect("GET", &format!("{claims}/missing"))
+        .await
+        .refuse(404, "NotFound", "not found");
+    let create = world.api.expect("POST", PODS).await;
+    let names: Vec<_> = create.body["spec"]["volumes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["stoppablecontainer", "shared", "missing"]);
+    create.create("provider-uid");
+    world.patched(INSTANCE_STATUS).await;
+    pass.await.unwrap().unwrap();
+}

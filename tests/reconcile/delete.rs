@@ -1,0 +1,97 @@
+//! Deletion of an instance: consumer, provider, data, finalizer.
+
+use serde_json::{Value, json};
+
+use crate::world::{CONSUMER, INSTANCE, INSTANCE_STATUS, PROVIDER, World, leaving, preconditions, reasons};
+
+#[tokio::test]
+async fn i11_everything_goes_in_order() {
+    let (mut world, provider, consumer) = World::running();
+    world.instance["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    world.sync(&[provider.clone(), consumer.clone()]);
+    let pass = world.pass();
+    world.patched(INSTANCE_STATUS).await;
+    let delete = world.api.expect("DELETE", CONSUMER).await;
+    assert_eq!(preconditions(&delete).0, "consumer-uid");
+    delete.answer(&leaving(&consumer));
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(reasons(&status)[0], "Deleting");
+    pass.await.unwrap().unwrap();
+
+    world.sync(std::slice::from_ref(&provider));
+    let pass = world.pass();
+    world
+        .api
+        .expect("GET", CONSUMER)
+        .await
+        .refuse(404, "NotFound", "gone");
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["consumerPodUid"], Value::Null);
+    let delete = world.api.expect("DELETE", PROVIDER).await;
+    assert_eq!(preconditions(&delete).0, "provider-uid");
+    delete.answer(&leaving(&provider));
+    pass.await.unwrap().unwrap();
+
+    world.sync(&[]);
+    let pass = world.pass();
+    world
+        .api
+        .expect("GET", PROVIDER)
+        .await
+        .refuse(404, "NotFound", "gone");
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["providerPodUid"], Value::Null);
+    let waits = status["status"]["conditions"][2]["message"].as_str().unwrap();
+    assert!(waits.contains("node agent on node n1"), "{waits}");
+    pass.await.unwrap().unwrap();
+    world.sync(&[]);
+    world.settled().await;
+
+    world.instance["status"]["filesystem"]["state"] = json!("Removed");
+    world.sync(&[]);
+    let pass = world.pass();
+    let patch = world.patched(INSTANCE).await;
+    assert_eq!(patch["metadata"]["finalizers"], json!([]));
+    pass.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn finalizers_of_others_stay() {
+    let mut world = World::new();
+    world.instance["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    world.instance["metadata"]["finalizers"] =
+        json!(["a/b", "stoppablecontainer.xtlsoft.top/cleanup", "c/d"]);
+    world.sync(&[]);
+    let pass = world.pass();
+    let patch = world.patched(INSTANCE).await;
+    assert_eq!(patch["metadata"]["finalizers"], json!(["a/b", "c/d"]));
+    pass.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn an_instance_that_is_gone_already_is_no_failure() {
+    let mut world = World::new();
+    world.instance["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    world.instance["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup"]);
+    world.sync(&[]);
+    let pass = world.pass();
+    world
+        .api
+        .expect("PATCH", INSTANCE)
+        .await
+        .refuse(404, "NotFound", "gone");
+    pass.await.unwrap().unwrap();
+}
+
+/// The Node object is gone, and with it everything that could be removed.
+#[tokio::test]
+async fn i11_a_lost_node_does_not_keep_an_object() {
+    let mut world = World::prepared();
+    world.instance["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    world.instance["status"]["providerPodUid"] = Value::Null;
+    crate::world::put(&mut world.writers.nodes, &[]);
+    world.sync(&[]);
+    let pass = world.pass();
+    world.patched(INSTANCE).await;
+    pass.await.unwrap().unwrap();
+}

@@ -1,0 +1,261 @@
+//! StoppableContainer to instance, and the instance's status back.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testkit::scripted::Call;
+
+use crate::world::{EVENTS, World, merge, put, reasons};
+
+const CONTAINER: &str =
+    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainers/web";
+const CONTAINER_STATUS: &str =
+    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainers/web/status";
+const INSTANCES: &str =
+    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainerinstances";
+const INSTANCE: &str =
+    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainerinstances/web";
+
+fn container() -> Value {
+    json!({
+        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
+        "kind": "StoppableContainer",
+        "metadata": {
+            "name": "web", "namespace": "team", "uid": "container-uid", "generation": 4, "resourceVersion": "1",
+            "finalizers": ["stoppablecontainer.xtlsoft.top/cleanup"],
+        },
+        "spec": {
+            "running": true,
+            "template": {
+                "metadata": { "labels": { "app": "web" } },
+                "spec": { "containers": [{ "name": "main", "image": "nginx:1.25", "resources": { "limits": { "cpu": 0.5 } } }] },
+            },
+        },
+    })
+}
+
+/// The container's instance, with its status.
+fn instance(container: &Value) -> Value {
+    let mut spec = container["spec"].clone();
+    spec["stoppableContainerName"] = json!("web");
+    json!({
+        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
+        "kind": "StoppableContainerInstance",
+        "metadata": {
+            "name": "web", "namespace": "team", "uid": "instance-uid", "generation": 2, "resourceVersion": "5",
+            "ownerReferences": [{
+                "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
+                "name": "web", "uid": "container-uid", "controller": true,
+            }],
+        },
+        "spec": spec,
+        "status": {
+            "phase": "Running", "nodeName": "n1", "observedGeneration": 2,
+            "conditions": [{
+                "type": "Ready", "status": "True", "reason": "AsRequested", "message": "pod web is ready",
+                "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2,
+            }],
+        },
+    })
+}
+
+fn patch(call: Call, container: &mut Value) -> Value {
+    let patch = call.body.clone();
+    merge(container, &patch);
+    call.answer(container);
+    patch
+}
+
+#[tokio::test]
+async fn finalizer_then_instance_then_status() {
+    let mut container = container();
+    container["metadata"]["finalizers"] = json!([]);
+    let mut world = World::new();
+    let pass = world.parent_pass(&container);
+    let added = patch(world.api.expect("PATCH", CONTAINER).await, &mut container);
+    assert_eq!(
+        added["metadata"]["finalizers"],
+        json!(["stoppablecontainer.xtlsoft.top/cleanup"])
+    );
+    let create = world.api.expect("POST", INSTANCES).await;
+    assert_eq!(create.body["metadata"]["name"], json!("web"));
+    assert_eq!(
+        create.body["metadata"]["finalizers"],
+        json!(["stoppablecontainer.xtlsoft.top/cleanup"])
+    );
+    assert_eq!(
+        create.body["metadata"]["ownerReferences"][0]["uid"],
+        json!("container-uid")
+    );
+    assert_eq!(
+        create.body["metadata"]["ownerReferences"][0]["controller"],
+        json!(true)
+    );
+    assert_eq!(create.body["spec"]["stoppableContainerName"], json!("web"));
+    assert_eq!(create.body["spec"]["running"], json!(true));
+    assert_eq!(
+        create.body["spec"]["hostPathPrefix"],
+        json!("/var/lib/stoppablecontainer")
+    );
+    create.create("instance-uid");
+    let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(status["status"]["phase"], json!("Pending"));
+    assert_eq!(status["status"]["instanceName"], json!("web"));
+    pass.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn i12_the_instances_status_is_shown_as_its_own() {
+    let mut container = container();
+    let mut world = World::new();
+    put(&mut world.writers.instances, &[instance(&container)]);
+    let pass = world.parent_pass(&container);
+    let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(status["status"]["phase"], json!("Running"));
+    assert_eq!(status["status"]["nodeName"], json!("n1"));
+    assert_eq!(status["status"]["observedGeneration"], json!(4));
+    assert_eq!(
+        status["status"]["conditions"][0]["observedGeneration"],
+        json!(4),
+        "of this object, not of the other"
+    );
+    world.api.expect("POST", EVENTS).await.create("event-uid");
+    pass.await.unwrap().unwrap();
+    let pass = world.parent_pass(&container);
+    world.api.quiet(Duration::from_millis(50)).await;
+    pass.await.unwrap().unwrap();
+}
+
+/// `kubectl wait` must not take the old state for the answer to the new wish.
+#[tokio::test]
+async fn i12_a_new_wish_is_not_reported_as_fulfilled_before_it_is() {
+    let mut container = container();
+    let mut world = World::new();
+    let before = instance(&container);
+    put(&mut world.writers.instances, std::slice::from_ref(&before));
+    container["spec"]["running"] = json!(false);
+    container["metadata"]["generation"] = json!(5);
+    container["status"] = json!({ "observedGeneration": 4 });
+    let pass = world.parent_pass(&container);
+    let update = world.api.expect("PATCH", INSTANCE).await;
+    assert_eq!(
+        update.body[0],
+        json!({ "op": "test", "path": "/metadata/uid", "value": "instance-uid" })
+    );
+    assert_eq!(update.body[1]["path"], json!("/spec"));
+    assert_eq!(update.body[1]["value"]["running"], json!(false));
+    let mut after = before.clone();
+    after["spec"] = update.body[1]["value"].clone();
+    after["metadata"]["generation"] = json!(3);
+    update.answer(&after);
+    let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(status["status"]["observedGeneration"], json!(4));
+    assert_eq!(status["status"]["conditions"][0]["observedGeneration"], json!(4));
+    world.api.expect("POST", EVENTS).await.create("event-uid");
+    pass.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn name_conflict_with_somebody_elses_instance() {
+    let mut container = container();
+    let mut foreign = instance(&container);
+    foreign["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .remove("ownerReferences");
+    let mut world = World::new();
+    put(&mut world.writers.instances, &[foreign]);
+    let pass = world.parent_pass(&container);
+    let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(status["status"]["phase"], json!("Failed"));
+    assert_eq!(reasons(&status), ["NameConflict"]);
+    let event = world.api.expect("POST", EVENTS).await;
+    assert_eq!(event.body["type"], json!("Warning"));
+    event.create("event-uid");
+    pass.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn i11_deletion_takes_the_instance_along_and_waits_for_it() {
+    let mut container = container();
+    container["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let instance = instance(&container);
+    let mut world = World::new();
+    put(&mut world.writers.instances, std::slice::from_ref(&instance));
+    let pass = world.parent_pass(&container);
+    let delete = world.api.expect("DELETE", INSTANCE).await;
+    assert_eq!(delete.body["preconditions"]["uid"], json!("instance-uid"));
+    let mut going = instance.clone();
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    delete.answer(&going);
+    patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    world.api.expect("POST", EVENTS).await.create("event-uid");
+    pass.await.unwrap().unwrap();
+
+    put(&mut world.writers.instances, std::slice::from_ref(&going));
+    let pass = world.parent_pass(&container);
+    world.api.quiet(Duration::from_millis(50)).await;
+    pass.await.unwrap().unwrap();
+
+    // Gone from the cache; the API server is asked before the last hold is let go.
+    put(&mut world.writers.instances, &[]);
+    let pass = world.parent_pass(&container);
+    world
+        .api
+        .expect("GET", INSTANCE)
+        .await
+        .refuse(404, "NotFound", "gone");
+    let released = patch(world.api.expect("PATCH", CONTAINER).await, &mut container);
+    assert_eq!(released["metadata"]["finalizers"], json!([]));
+    pass.await.unwrap().unwrap();
+}
+
+/// `kubectl delete --cascade=orphan` keeps the instance and the data: the garbage collector goes first.
+#[tokio::test]
+async fn orphaning_keeps_the_instance() {
+    let mut container = container();
+    container["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    container["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup", "orphan"]);
+    let mut cut_loose = instance(&container);
+    let mut world = World::new();
+    put(&mut world.writers.instances, std::slice::from_ref(&cut_loose));
+    let pass = world.parent_pass(&container);
+    patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    world.api.expect("POST", EVENTS).await.create("event-uid");
+    pass.await.unwrap().unwrap();
+
+    cut_loose["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .remove("ownerReferences");
+    container["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup"]);
+    put(&mut world.writers.instances, &[cut_loose]);
+    let pass = world.parent_pass(&container);
+    let released = patch(world.api.expect("PATCH", CONTAINER).await, &mut container);
+    assert_eq!(released["metadata"]["finalizers"], json!([]));
+    pass.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_instance_is_told_and_tried_again() {
+    let mut container = container();
+    let mut world = World::new();
+    let pass = world.parent_pass(&container);
+    world
+        .api
+        .expect("POST", INSTANCES)
+        .await
+        .refuse(403, "Forbidden", "exceeded quota");
+    let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(reasons(&status), ["CreationRefused"]);
+    assert_eq!(
+        status["status"]["conditions"][0]["message"],
+        json!("exceeded quota")
+    );
+    world.api.expect("POST", EVENTS).await.create("event-uid");
+    let next = pass.await.unwrap().unwrap();
+    assert_eq!(
+        next,
+        kube::runtime::controller::Action::requeue(Duration::from_millis(100))
+    );
+}

@@ -1,0 +1,189 @@
+//! Creation that the API server refuses, and names that belong to others.
+
+use std::time::Duration;
+
+use kube::runtime::controller::Action;
+use serde_json::{Value, json};
+
+use crate::world::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS, World, reasons};
+
+const DOWN: &str =
+    "Internal error occurred: failed calling webhook \"inject.example.com\": connection refused";
+
+/// A webhook of the cluster is down: the object says so in the API server's words and with an event, is not Failed,
+/// is tried again ever more slowly, and starts when the webhook is back.
+#[tokio::test(start_paused = true)]
+async fn i10_i12_refused_creation_is_told_and_tried_again() {
+    let mut world = World::prepared();
+    let provider = world.provider();
+    world.sync(std::slice::from_ref(&provider));
+    let pass = world.pass();
+    world
+        .api
+        .expect("POST", PODS)
+        .await
+        .refuse(500, "InternalError", DOWN);
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["phase"], json!("ProviderReady"));
+    assert_eq!(
+        reasons(&status),
+        ["CreationRefused", "AsRequested", "AsRequested", "CreationRefused"]
+    );
+    assert_eq!(status["status"]["conditions"][3]["message"], json!(DOWN));
+    let event = world.api.expect("POST", EVENTS).await;
+    assert_eq!(event.body["reason"], json!("CreationRefused"));
+    assert_eq!(event.body["note"], json!(DOWN));
+    assert_eq!(event.body["regarding"]["name"], json!("web"));
+    event.create("event-uid");
+    assert_eq!(
+        pass.await.unwrap().unwrap(),
+        Action::requeue(Duration::from_millis(100))
+    );
+
+    // Woken by its own status write: it still waits.
+    world.sync(std::slice::from_ref(&provider));
+    let pass = world.pass();
+    world.api.quiet(Duration::from_millis(10)).await;
+    assert_ne!(pass.await.unwrap().unwrap(), Action::await_change());
+
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        tokio::time::advance(Duration::from_secs(31)).await;
+        let pass = world.pass();
+        world
+            .api
+            .expect("POST", PODS)
+            .await
+            .refuse(500, "InternalError", DOWN);
+        waits.push(pass.await.unwrap().unwrap());
+    }
+    assert_eq!(waits[0], Action::requeue(Duration::from_millis(200)));
+    assert_eq!(
+        waits[11],
+        Action::requeue(Duration::from_secs(30)),
+        "an outage costs at most this when it is over"
+    );
+
+    tokio::time::advance(Duration::from_secs(30)).await;
+    let pass = world.pass();
+    world.api.expect("POST", PODS).await.create("consumer-uid");
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(reasons(&status)[3], "Starting");
+    pass.await.unwrap().unwrap();
+}
+
+/// The user corrects the object: no waiting.
+#[tokio::test(start_paused = true)]
+async fn an_edit_is_tried_at_once() {
+    let mut world = World::prepared();
+    let provider = world.provider();
+    world.sync(std::slice::from_ref(&provider));
+    for _ in 0..8 {
+        let pass = world.pass();
+        world
+            .api
+            .expect("POST", PODS)
+            .await
+            .refuse(422, "Invalid", "spec.containers[0].ports[0]: Invalid");
+        if world.instance["status"]["conditions"].is_null() {
+            world.patched(INSTANCE_STATUS).await;
+            world.event().await;
+        }
+        pass.await.unwrap().unwrap();
+        tokio::time::advance(Duration::from_secs(31)).await;
+    }
+    let pass = world.pass();
+    world
+        .api
+        .expect("POST", PODS)
+        .await
+        .refuse(422, "Invalid", "spec.containers[0].ports[0]: Invalid");
+    pass.await.unwrap().unwrap();
+    world.instance["metadata"]["generation"] = json!(2);
+    world.sync(&[provider]);
+    let pass = world.pass();
+    world.api.expect("POST", PODS).await.create("consumer-uid");
+    world.patched(INSTANCE_STATUS).await;
+    pass.await.unwrap().unwrap();
+}
+
+/// A pod with our name that is not ours is left alone, and the object says whose it is.
+#[tokio::test(start_paused = true)]
+async fn name_conflict_touches_nothing() {
+    let foreign = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "web", "namespace": "team", "uid": "theirs", "resourceVersion": "9" },
+    });
+    let mut world = World::prepared();
+    let provider = world.provider();
+    world.sync(std::slice::from_ref(&provider));
+    let pass = world.pass();
+    world
+        .api
+        .expect("POST", PODS)
+        .await
+        .refuse(409, "AlreadyExists", "pods \"web\" already exists");
+    world.api.expect("GET", CONSUMER).await.answer(&foreign);
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["phase"], json!("Failed"));
+    assert_eq!(
+        status["status"]["consumerPodUid"],
+        Value::Null,
+        "the agent must never serve it"
+    );
+    assert_eq!(
+        reasons(&status),
+        ["NameConflict", "AsRequested", "AsRequested", "NameConflict"]
+    );
+    assert_eq!(
+        world.event().await,
+        ("Warning".to_owned(), "NameConflict".to_owned())
+    );
+    assert_eq!(
+        pass.await.unwrap().unwrap(),
+        Action::requeue(Duration::from_millis(100))
+    );
+
+    // Until the wait is over nobody asks again, and nothing is written.
+    world.sync(std::slice::from_ref(&provider));
+    let pass = world.pass();
+    world.api.quiet(Duration::from_millis(10)).await;
+    assert_ne!(
+        pass.await.unwrap().unwrap(),
+        Action::await_change(),
+        "the pod is not watched"
+    );
+
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let pass = world.pass();
+    world.api.expect("POST", PODS).await.create("consumer-uid");
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(
+        status["status"]["phase"],
+        json!("ProviderReady"),
+        "the name is free again"
+    );
+    pass.await.unwrap().unwrap();
+}
+
+/// A pod of ours whose labels somebody removed is found by its name and owner, and gets them back.
+#[tokio::test]
+async fn a_pod_that_lost_its_labels_is_found_again() {
+    let (mut world, provider, mut consumer) = World::running();
+    consumer["metadata"].as_object_mut().unwrap().remove("labels");
+    world.sync(&[provider]);
+    let pass = world.pass();
+    world.api.expect("GET", CONSUMER).await.answer(&consumer);
+    let patch = world.api.expect("PATCH", CONSUMER).await;
+    assert_eq!(patch.body["metadata"]["uid"], json!("consumer-uid"));
+    assert_eq!(
+        patch.body["metadata"]["labels"]["stoppablecontainer.xtlsoft.top/role"],
+        json!("consumer")
+    );
+    crate::world::merge(&mut consumer, &patch.body);
+    patch.answer(&consumer);
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["phase"], json!("Running"));
+    world.event().await;
+    pass.await.unwrap().unwrap();
+}

@@ -1,0 +1,238 @@
+//! One instance with its pods, seen by the API server (values) and by the caches (what was put there by `sync`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::Resource;
+use kube::core::ObjectMeta;
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::watcher::Event;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use stoppablecontainer::reconcile::attempts::Attempts;
+use stoppablecontainer::reconcile::observe::{CacheWriters, caches};
+use stoppablecontainer::reconcile::provider::OptOuts;
+use stoppablecontainer::reconcile::{Context, Failure, parent, pass};
+use stoppablecontainer_api::StoppableContainerInstance;
+use testkit::scripted::{Call, Scripted};
+use tokio::task::JoinHandle;
+
+pub(crate) const INSTANCE: &str =
+    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainerinstances/web";
+pub(crate) const INSTANCE_STATUS: &str =
+    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainerinstances/web/status";
+pub(crate) const PODS: &str = "/api/v1/namespaces/team/pods";
+pub(crate) const PROVIDER: &str = "/api/v1/namespaces/team/pods/web-provider";
+pub(crate) const CONSUMER: &str = "/api/v1/namespaces/team/pods/web";
+pub(crate) const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/team/events";
+
+pub(crate) struct World {
+    pub(crate) api: Scripted,
+    pub(crate) context: Arc<Context>,
+    pub(crate) writers: CacheWriters,
+    pub(crate) instance: Value,
+    version: u64,
+}
+
+impl World {
+    /// A running instance `web` without finalizer and status, and a node `n1`.
+    pub(crate) fn new() -> Self {
+        let (client, api) = Scripted::new();
+        let (caches, mut writers) = caches();
+        put(&mut writers.containers, &[]);
+        put(&mut writers.instances, &[]);
+        put(&mut writers.pods, &[]);
+        put(
+            &mut writers.nodes,
+            &[json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1" } })],
+        );
+        let reporter = Reporter {
+            controller: "test".to_owned(),
+            instance: None,
+        };
+        let context = Arc::new(Context {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            caches,
+            attempts: Attempts::default(),
+            opt_outs: OptOuts::default(),
+        });
+        let instance = json!({
+            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
+            "kind": "StoppableContainerInstance",
+            "metadata": {
+                "name": "web", "namespace": "team", "uid": "instance-uid", "generation": 1, "resourceVersion": "1",
+            },
+            "spec": {
+                "stoppableContainerName": "web",
+                "running": true,
+                "template": {
+                    "metadata": { "labels": { "app": "web" } },
+                    "spec": { "containers": [{ "name": "main", "image": "nginx:1.25" }] },
+                },
+            },
+        });
+        Self {
+            api,
+            context,
+            writers,
+            instance,
+            version: 1,
+        }
+    }
+
+    /// The same, prepared on node `n1` and with both pods running.
+    pub(crate) fn running() -> (Self, Value, Value) {
+        let mut world = Self::prepared();
+        let provider = world.provider();
+        let consumer = pod("web", "consumer", "consumer-uid");
+        world.instance["status"]["consumerPodUid"] = json!("consumer-uid");
+        world.sync(&[provider.clone(), consumer.clone()]);
+        (world, provider, consumer)
+    }
+
+    /// The same, prepared on node `n1`; the provider is in no cache yet.
+    pub(crate) fn prepared() -> Self {
+        let mut world = Self::new();
+        world.instance["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup"]);
+        world.instance["status"] = json!({
+            "phase": "Pending", "nodeName": "n1", "providerPodUid": "provider-uid",
+            "filesystem": {
+                "state": "Ready", "nodeName": "n1", "providerPodUid": "provider-uid",
+                "image": { "reference": "nginx:1.25", "id": "sha256:1" },
+                "identity": { "user": "", "uid": 0, "gid": 0 },
+            },
+        });
+        world
+    }
+
+    /// The provider of [`World::prepared`], running.
+    pub(crate) fn provider(&self) -> Value {
+        pod("web-provider", "provider", "provider-uid")
+    }
+
+    /// Shows the caches what the API server has, and these pods.
+    pub(crate) fn sync(&mut self, pods: &[Value]) {
+        put(&mut self.writers.instances, std::slice::from_ref(&self.instance));
+        put(&mut self.writers.pods, pods);
+    }
+
+    /// Starts a pass over the instance as the API server has it.
+    pub(crate) fn pass(&self) -> JoinHandle<Result<Action, Failure>> {
+        let instance: StoppableContainerInstance = serde_json::from_value(self.instance.clone()).unwrap();
+        tokio::spawn(pass(Arc::new(instance), Arc::clone(&self.context)))
+    }
+
+    /// Starts a pass over a StoppableContainer.
+    pub(crate) fn parent_pass(&self, container: &Value) -> JoinHandle<Result<Action, Failure>> {
+        let container = serde_json::from_value(container.clone()).unwrap();
+        tokio::spawn(parent::pass(Arc::new(container), Arc::clone(&self.context)))
+    }
+
+    /// Expects a merge patch of the instance, at the path, carries it out as the API server would, and returns it.
+    pub(crate) async fn patched(&mut self, path: &str) -> Value {
+        let call = self.api.expect("PATCH", path).await;
+        let sent = call.body.clone();
+        assert_eq!(
+            sent["metadata"]["resourceVersion"], self.instance["metadata"]["resourceVersion"],
+            "written on what was seen"
+        );
+        self.version += 1;
+        merge(&mut self.instance, &sent);
+        self.instance["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        call.answer(&self.instance);
+        sent
+    }
+
+    /// Expects an event and returns its type and reason.
+    pub(crate) async fn event(&mut self) -> (String, String) {
+        let call = self.api.expect("POST", EVENTS).await;
+        let word = |key: &str| call.body[key].as_str().unwrap_or_default().to_owned();
+        let event = (word("type"), word("reason"));
+        call.create("event-uid");
+        event
+    }
+
+    /// Asserts that a pass over the instance sends nothing.
+    pub(crate) async fn settled(&mut self) {
+        let pass = self.pass();
+        self.api.quiet(Duration::from_millis(50)).await;
+        assert_eq!(pass.await.unwrap().unwrap(), Action::await_change());
+    }
+}
+
+/// A running, ready pod of the instance.
+pub(crate) fn pod(name: &str, role: &str, uid: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name, "namespace": "team", "uid": uid, "resourceVersion": "50",
+            "labels": {
+                "stoppablecontainer.xtlsoft.top/managed-by": "stoppablecontainer",
+                "stoppablecontainer.xtlsoft.top/instance": "web",
+                "stoppablecontainer.xtlsoft.top/role": role,
+            },
+            "ownerReferences": [{
+                "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
+                "name": "web", "uid": "instance-uid", "controller": true,
+            }],
+        },
+        "spec": { "nodeName": "n1", "containers": [{ "name": role }] },
+        "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] },
+    })
+}
+
+/// `pod`, with deletion asked for.
+pub(crate) fn leaving(pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    pod
+}
+
+/// Reasons of the conditions in a status patch or object: Ready, ProviderReady, FilesystemReady, ConsumerReady.
+pub(crate) fn reasons(of: &Value) -> Vec<&str> {
+    of["status"]["conditions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["reason"].as_str().unwrap())
+        .collect()
+}
+
+/// UID and resourceVersion that a deletion insists on.
+pub(crate) fn preconditions(call: &Call) -> (&str, &str) {
+    let conditions = &call.body["preconditions"];
+    (
+        conditions["uid"].as_str().unwrap_or_default(),
+        conditions["resourceVersion"].as_str().unwrap_or_default(),
+    )
+}
+
+/// Fills a cache with exactly these objects.
+pub(crate) fn put<K>(cache: &mut kube::runtime::reflector::store::Writer<K>, objects: &[Value])
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + 'static,
+{
+    cache.apply_watcher_event(&Event::Init);
+    for object in objects {
+        let object: K = serde_json::from_value(object.clone()).unwrap();
+        cache.apply_watcher_event(&Event::InitApply(object));
+    }
+    cache.apply_watcher_event(&Event::InitDone);
+}
+
+/// RFC 7396.
+pub(crate) fn merge(into: &mut Value, patch: &Value) {
+    json_patch::merge(into, patch);
+}
+
+#[tokio::test]
+async fn world_is_what_the_types_read() {
+    let (world, provider, _) = World::running();
+    let instance: StoppableContainerInstance = serde_json::from_value(world.instance).unwrap();
+    assert!(instance.status.unwrap().ready_filesystem().is_some());
+    let provider: Pod = serde_json::from_value(provider).unwrap();
+    assert_ne!(provider.metadata, ObjectMeta::default());
+}
