@@ -38,7 +38,7 @@ async fn finalizer_then_provider_then_its_uid() {
 #[tokio::test]
 async fn consumer_then_its_uid_once_the_filesystem_is_ready() {
     let mut world = World::prepared();
-    let provider = world.provider();
+    let provider = World::provider();
     world.sync(&[provider]);
     let pass = world.pass();
     let create = world.api.expect("POST", PODS).await;
@@ -69,7 +69,7 @@ async fn consumer_then_its_uid_once_the_filesystem_is_ready() {
 async fn i9_crash_between_creation_and_record() {
     let consumer = pod("web", "consumer", "consumer-uid");
     let mut world = World::prepared();
-    let provider = world.provider();
+    let provider = World::provider();
     world.sync(&[provider.clone(), consumer.clone()]);
     let pass = world.pass();
     let status = world.patched(INSTANCE_STATUS).await;

@@ -15,7 +15,7 @@ const DOWN: &str =
 #[tokio::test(start_paused = true)]
 async fn i10_i12_refused_creation_is_told_and_tried_again() {
     let mut world = World::prepared();
-    let provider = world.provider();
+    let provider = World::provider();
     world.sync(std::slice::from_ref(&provider));
     let pass = world.pass();
     world
@@ -76,7 +76,7 @@ async fn i10_i12_refused_creation_is_told_and_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn an_edit_is_tried_at_once() {
     let mut world = World::prepared();
-    let provider = world.provider();
+    let provider = World::provider();
     world.sync(std::slice::from_ref(&provider));
     for _ in 0..8 {
         let pass = world.pass();
@@ -115,7 +115,7 @@ async fn name_conflict_touches_nothing() {
         "metadata": { "name": "web", "namespace": "team", "uid": "theirs", "resourceVersion": "9" },
     });
     let mut world = World::prepared();
-    let provider = world.provider();
+    let provider = World::provider();
     world.sync(std::slice::from_ref(&provider));
     let pass = world.pass();
     world

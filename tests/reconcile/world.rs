@@ -86,7 +86,7 @@ impl World {
     /// The same, prepared on node `n1` and with both pods running.
     pub(crate) fn running() -> (Self, Value, Value) {
         let mut world = Self::prepared();
-        let provider = world.provider();
+        let provider = World::provider();
         let consumer = pod("web", "consumer", "consumer-uid");
         world.instance["status"]["consumerPodUid"] = json!("consumer-uid");
         world.sync(&[provider.clone(), consumer.clone()]);
@@ -109,7 +109,7 @@ impl World {
     }
 
     /// The provider of [`World::prepared`], running.
-    pub(crate) fn provider(&self) -> Value {
+    pub(crate) fn provider() -> Value {
         pod("web-provider", "provider", "provider-uid")
     }
 
