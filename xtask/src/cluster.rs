@@ -72,6 +72,12 @@ impl<'a> Cluster<'a> {
         Ok(path)
     }
 
+    /// Whether there is none, or it is this clone's.
+    pub(crate) fn is_own(&self) -> Result<bool> {
+        let owner = self.dir.owner()?;
+        Ok(owner.is_none_or(|owner| owner.clone == self.workspace.root()))
+    }
+
     /// Brings it up: from nothing, from what a crash or a reboot left, or not at all when it is up.
     pub(crate) fn up(&self) -> Result<()> {
         up::run(self)

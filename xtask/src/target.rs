@@ -42,7 +42,21 @@ impl<'a> Target<'a> {
         let given = std::env::var_os("KUBECONFIG")
             .filter(|path| !path.is_empty())
             .map(PathBuf::from);
-        let Some(kubeconfig) = given.filter(|path| *path != cluster.kubeconfig()) else {
+        let named = given.as_ref().is_some_and(|path| *path == cluster.kubeconfig());
+        if named && !cluster.is_own()? {
+            // Asked for by name: another clone's cluster is used as it is, and neither brought up nor down.
+            let kubectl = Self::any_kubectl(workspace, progress)?;
+            progress.expect(1);
+            Tools::prepare_images(progress)?;
+            progress.say("using the local cluster, which another clone brought up");
+            return Ok(Self {
+                kubeconfig: cluster.kubeconfig(),
+                destination: Destination::Embedded,
+                local: true,
+                kubectl,
+            });
+        }
+        let Some(kubeconfig) = given.filter(|_| !named) else {
             progress.say("KUBECONFIG names no other cluster: using the local one");
             cluster.up()?;
             let kubectl = Tools::of(workspace).kubectl_link()?;
@@ -53,14 +67,7 @@ impl<'a> Target<'a> {
                 kubectl,
             });
         };
-        let kubectl = if let Some(path) = shell::which("kubectl") {
-            path
-        } else {
-            progress.expect(1);
-            let tools = Tools::of(workspace);
-            tools.prepare_kube(workspace, progress)?;
-            tools.kubectl_link()?
-        };
+        let kubectl = Self::any_kubectl(workspace, progress)?;
         let mut target = Self {
             kubeconfig,
             destination: Destination::Embedded,
@@ -89,6 +96,17 @@ impl<'a> Target<'a> {
         shell::output(target.kubectl().args(["version", "--request-timeout=10s"]))
             .with_context(|| format!("the cluster of {} does not answer", target.kubeconfig.display()))?;
         Ok(target)
+    }
+
+    /// The machine's kubectl, else one that is built.
+    fn any_kubectl(workspace: &Workspace, progress: &Progress) -> Result<PathBuf> {
+        if let Some(path) = shell::which("kubectl") {
+            return Ok(path);
+        }
+        progress.expect(1);
+        let tools = Tools::of(workspace);
+        tools.prepare_kube(workspace, progress)?;
+        tools.kubectl_link()
     }
 
     /// kubectl for this cluster.

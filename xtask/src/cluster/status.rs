@@ -2,6 +2,9 @@
 `cluster status`: what runs, as a table.
 */
 
+use std::fmt::Write as _;
+use std::io::Write as _;
+
 use anyhow::Result;
 
 use super::node::Node;
@@ -11,16 +14,27 @@ use crate::tools::KUBERNETES_VERSION;
 
 /// Prints the state of every part. Returns whether all run and the API server is ready.
 pub(super) fn print(cluster: &Cluster<'_>) -> Result<bool> {
+    let (text, ready) = describe(cluster)?;
+    // Whoever reads only the first line (`| head -1`) has what he wanted.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(ready)
+}
+
+fn describe(cluster: &Cluster<'_>) -> Result<(String, bool)> {
     let dir = &cluster.dir;
     let Some(owner) = dir.owner()? else {
-        println!("There is no local cluster; `cargo xtask cluster up` makes one.");
-        return Ok(false);
+        return Ok((
+            "There is no local cluster; `cargo xtask cluster up` makes one.\n".to_owned(),
+            false,
+        ));
     };
-    println!(
+    let mut text = String::new();
+    writeln!(
+        text,
         "Kubernetes {KUBERNETES_VERSION} in {}, owned by the clone {}",
         dir.root().display(),
         owner.clone.display()
-    );
+    )?;
     let nodes = Node::all(dir)?;
     let names = std::iter::once(registry::PROCESS).chain(control_plane::PROCESSES.iter().copied());
     let names = names
@@ -30,23 +44,33 @@ pub(super) fn print(cluster: &Cluster<'_>) -> Result<bool> {
     for name in names {
         let daemon = Daemon::new(dir, &name);
         if let Some(pid) = daemon.pid() {
-            println!("  {name:<26} runs, process {pid}");
+            writeln!(text, "  {name:<26} runs, process {pid}")?;
         } else {
             all_run = false;
-            println!("  {name:<26} does not run; its log is {}", daemon.log().display());
+            writeln!(
+                text,
+                "  {name:<26} does not run; its log is {}",
+                daemon.log().display()
+            )?;
         }
     }
-    println!("  {:<26} {}", "interfaces", network::interfaces(dir)?.join(", "));
+    writeln!(
+        text,
+        "  {:<26} {}",
+        "interfaces",
+        network::interfaces(dir)?.join(", ")
+    )?;
     let ready = all_run && control_plane::is_ready(dir, &cluster.tools);
-    println!(
+    writeln!(
+        text,
         "  {:<26} {}",
         "API server",
         if ready { "ready" } else { "not ready" }
-    );
-    println!("  {:<26} {}", "kubeconfig", cluster.kubeconfig().display());
-    println!("  {:<26} {}", "images", registry::address());
+    )?;
+    writeln!(text, "  {:<26} {}", "kubeconfig", cluster.kubeconfig().display())?;
+    writeln!(text, "  {:<26} {}", "images", registry::address())?;
     if !ready {
-        println!("`cargo xtask cluster up` brings up what is missing.");
+        writeln!(text, "`cargo xtask cluster up` brings up what is missing.")?;
     }
-    Ok(ready)
+    Ok((text, ready))
 }

@@ -59,6 +59,8 @@ pub(crate) fn provide(
     progress.step("Compile static binaries (some minutes the first time)", |step| {
         compile(workspace, step)
     })?;
+    let _lock = buildah.lock()?;
+    fill_dist(workspace)?;
     let tag = tag(workspace)?;
     progress.step("Build and deliver the images", |step| {
         let file = workspace.join("Dockerfile");
