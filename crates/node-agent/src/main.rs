@@ -1,2 +1,53 @@
-//! Placeholder header, replaced with the code.
-fn main() {}
+/*!
+The node agent: inline CSI plugin and mounter, one on every node.
+
+It gives provider and consumer pods the volume with the wrapper and a socket,
+keeps the kept filesystems' data, and moves consumers onto them. What it knows of
+pods and instances it asks the API server; what it knows of processes it asks the
+kernel. It may die at any time: running consumers do not notice.
+*/
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod args;
+mod attend;
+mod authorise;
+mod cgroup;
+mod csi;
+mod filesystem;
+mod hold;
+mod host;
+mod image;
+mod instances;
+mod journal;
+mod probe;
+mod removal;
+mod serve;
+mod start;
+mod status;
+mod users;
+mod volumes;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    args.log.init();
+    let result = match &args.command {
+        Command::Run(run) => agent::run(run),
+        Command::Probe(probe) => probe::run(probe),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

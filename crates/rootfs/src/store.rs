@@ -236,8 +236,8 @@ impl Kept {
         if !copy {
             return Ok(Self {
                 key,
-                store_path,
                 store: clone(&self.store).map_err(&fail)?,
+                store_path,
                 fd: clone(&self.fd).map_err(&fail)?,
             });
         }
@@ -251,8 +251,8 @@ impl Kept {
         }
         Ok(Self {
             key,
-            store_path,
             store,
+            store_path,
             fd,
         })
     }

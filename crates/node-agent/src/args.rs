@@ -1,0 +1,89 @@
+//! What can be said on the command line and in the environment.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use tracing_subscriber::EnvFilter;
+
+/// Node agent of StoppableContainer.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) log: Log,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How to log to standard error. What is logged is said by `RUST_LOG` (default: info).
+#[derive(Debug, clap::Args)]
+pub(crate) struct Log {
+    /// Form of log lines.
+    #[arg(long, env = "LOG_FORMAT", default_value = "json", global = true)]
+    log_format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For reading.
+    Compact,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve this node.
+    Run(Run),
+    /// Ask the agent of this container whether it works; for probes of the kubelet.
+    Probe(Probe),
+}
+
+/// How to serve.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Run {
+    /// Name of the Node object.
+    #[arg(long, env = "NODE_NAME")]
+    pub(crate) node_name: String,
+    /// The kubelet's root directory on the node.
+    #[arg(long, default_value = "/var/lib/kubelet")]
+    pub(crate) kubelet_dir: PathBuf,
+    /// The container runtime's socket on the node. Without it the usual places are tried.
+    #[arg(long)]
+    pub(crate) cri_socket: Option<PathBuf>,
+    /// Directories of the node below which data may be kept. May be given several times.
+    #[arg(long, default_value = stoppablecontainer_api::DEFAULT_HOST_PATH_PREFIX)]
+    pub(crate) allowed_prefix: Vec<PathBuf>,
+    /// The static exec-wrapper in the agent's own image.
+    #[arg(long, default_value = "/exec-wrapper")]
+    pub(crate) wrapper: PathBuf,
+}
+
+/// What to ask.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Probe {
+    /// The kubelet's root directory on the node.
+    #[arg(long, default_value = "/var/lib/kubelet")]
+    pub(crate) kubelet_dir: PathBuf,
+    /// Succeed only if the kubelet knows the agent and the agent knows its instances.
+    #[arg(long)]
+    pub(crate) ready: bool,
+}
+
+// === impl Log ===
+
+impl Log {
+    /// Logs from here on.
+    pub(crate) fn init(&self) {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Json => builder.json().flatten_event(true).init(),
+            LogFormat::Compact => builder.compact().init(),
+        }
+    }
+}

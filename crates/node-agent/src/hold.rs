@@ -1,0 +1,102 @@
+/*!
+`hold`: a provider reports, its filesystem is prepared, and as long as it stays
+its image's layers can be used.
+*/
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use exec_wrapper::protocol::Answer;
+
+use crate::agent::Agent;
+use crate::filesystem;
+use crate::instances::Provider;
+use crate::serve::Peer;
+
+/// First and longest pause before preparing is tried again after an error that may pass.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// Serves a provider until it ends.
+pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
+    let mut pause = PAUSES.0;
+    let mut changes = peer.instance.subscribe();
+    loop {
+        let Some(object) = changes.borrow_and_update().object.clone() else {
+            peer.explain("the node agent does not know the instance yet")
+                .await?;
+            tokio::select! {
+                _ = changes.changed() => continue,
+                () = peer.gone() => return Ok(()),
+            }
+        };
+        if object.metadata.deletion_timestamp.is_some() {
+            peer.explain("it is being deleted").await?;
+            peer.gone().await;
+            return Ok(());
+        }
+        match filesystem::prepare(agent, peer, &object).await {
+            Ok(Ok(())) => break,
+            Ok(Err(failure)) => {
+                // Nothing to repeat until somebody changes the object (or the node, and restarts the provider).
+                peer.explain(&failure.message).await?;
+                let generation = object.metadata.generation;
+                let changed = changes.wait_for(|state| {
+                    state
+                        .object
+                        .as_ref()
+                        .is_none_or(|object| object.metadata.generation != generation)
+                });
+                tokio::select! {
+                    _ = changed => {}
+                    () = peer.gone() => return Ok(()),
+                }
+            }
+            Err(error) => {
+                let id = &peer.instance.id;
+                tracing::warn!(instance = %id, pod = %peer.volume.record.pod, "cannot prepare: {error:#}");
+                peer.explain(&format!("{error:#}")).await?;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+                    () = peer.gone() => return Ok(()),
+                }
+            }
+        }
+    }
+    let process = Arc::clone(&peer.process);
+    let provider = Provider {
+        process: Arc::clone(&process),
+        pod_uid: peer.volume.record.pod.uid.clone(),
+        ready: true,
+    };
+    let instance = Arc::clone(&peer.instance);
+    instance.change(|state| state.provider = Some(provider));
+    // From here on, however this ends, the provider is no longer there for others.
+    let _leaving = Leaving {
+        instance: &instance,
+        process: &process,
+    };
+    peer.answer(&Answer::Done).await?;
+    peer.gone().await;
+    Ok(())
+}
+
+/// Takes the provider back when its conversation ends, unless another one took over.
+struct Leaving<'a> {
+    instance: &'a crate::instances::Instance,
+    process: &'a Arc<rootfs::Process>,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.instance.change(|state| {
+            if state
+                .provider
+                .as_ref()
+                .is_some_and(|provider| Arc::ptr_eq(&provider.process, self.process))
+            {
+                state.provider = None;
+            }
+        });
+    }
+}

@@ -1,0 +1,171 @@
+/*!
+The socket of a volume: who connects is checked, then its request is carried out.
+
+Everything here is bounded: connections of a volume, the length of a line, the
+time for the request to arrive. What may last is only the waiting, and that ends
+when the peer, the volume or the agent does.
+*/
+
+use std::os::unix::net::UnixListener as StdListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use exec_wrapper::protocol::{Answer, MAX_LINE, Verb};
+use rootfs::Process;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+
+use crate::agent::Agent;
+use crate::cgroup;
+use crate::image::Container;
+use crate::instances::Instance;
+use crate::journal::Role;
+use crate::volumes::Volume;
+use crate::{hold, start};
+
+/// Most connections of one volume at the same time. Probes and hooks that wait take one each.
+const CONNECTIONS: usize = 64;
+/// How long a peer may take for its request.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// How long an answer may take to be taken.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// A conversation with a wrapper that was checked.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    stream: BufReader<UnixStream>,
+    said: Option<String>,
+    pub(crate) process: Arc<Process>,
+    pub(crate) container_id: String,
+    pub(crate) volume: Arc<Volume>,
+    pub(crate) instance: Arc<Instance>,
+}
+
+/// Serves a volume until it is unpublished.
+pub(crate) fn spawn(agent: Arc<Agent>, volume: Arc<Volume>, listener: StdListener) -> Result<()> {
+    let listener = UnixListener::from_std(listener).context("serve the socket")?;
+    tokio::spawn(async move {
+        let unpublished = volume.unpublished.clone();
+        unpublished
+            .run_until_cancelled(accept(agent, volume, listener))
+            .await;
+    });
+    Ok(())
+}
+
+async fn accept(agent: Arc<Agent>, volume: Arc<Volume>, listener: UnixListener) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+            return;
+        };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely; the connection stays in the queue.
+                tracing::warn!(pod = %volume.record.pod, %error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
+        let (agent, volume) = (Arc::clone(&agent), Arc::clone(&volume));
+        tokio::spawn(async move {
+            let _slot = slot;
+            let unpublished = volume.unpublished.clone();
+            let served = unpublished
+                .run_until_cancelled(serve(&agent, Arc::clone(&volume), stream))
+                .await;
+            if let Some(Err(error)) = served {
+                tracing::debug!(pod = %volume.record.pod, "conversation with a wrapper: {error:#}");
+            }
+        });
+    }
+}
+
+async fn serve(agent: &Agent, volume: Arc<Volume>, stream: UnixStream) -> Result<()> {
+    // First of all, while the peer can hardly have ended: who it is.
+    let process = Process::of_peer(&stream).context("identify the peer")?;
+    let mut stream = BufReader::with_capacity(MAX_LINE, stream);
+    let cgroup = process.cgroup(&agent.host.proc)?;
+    let Some(container_id) = cgroup::container_of(&cgroup, &volume.record.pod.uid) else {
+        tracing::warn!(pod = %volume.record.pod, pid = process.id(), "a process of another pod connected");
+        return say(
+            &mut stream,
+            &Answer::Error("this volume belongs to another pod".to_owned()),
+        )
+        .await;
+    };
+    let mut line = Vec::new();
+    let mut limited = (&mut stream).take(MAX_LINE as u64);
+    let request = limited.read_until(b'\n', &mut line);
+    tokio::time::timeout(REQUEST_TIME, request)
+        .await
+        .context("no request")?
+        .context("read the request")?;
+    let line = line.strip_suffix(b"\n").context("the request has no end")?;
+    let verb = match Verb::parse(&String::from_utf8_lossy(line)) {
+        Ok(verb) => verb,
+        Err(error) => return say(&mut stream, &Answer::Error(error.to_string())).await,
+    };
+    let instance = agent.instances.get(&volume.record.instance);
+    let mut peer = Peer {
+        stream,
+        said: None,
+        process: Arc::new(process),
+        container_id,
+        volume,
+        instance,
+    };
+    match (verb, peer.volume.record.role) {
+        (Verb::Hold, Role::Provider) => hold::hold(agent, &mut peer).await,
+        (Verb::Run, Role::Consumer) => start::run(agent, &mut peer).await,
+        (Verb::Hook, Role::Consumer) => start::hook(agent, &mut peer).await,
+        (verb, role) => {
+            let message = format!("'{}' is not for the {role:?} pod", verb.as_str());
+            peer.answer(&Answer::Error(message)).await
+        }
+    }
+}
+
+// === impl Peer ===
+
+impl Peer {
+    /// Sends an answer.
+    pub(crate) async fn answer(&mut self, answer: &Answer) -> Result<()> {
+        say(&mut self.stream, answer).await
+    }
+
+    /// Tells what is being waited for, if that is news.
+    pub(crate) async fn explain(&mut self, what: &str) -> Result<()> {
+        if self.said.as_deref() == Some(what) {
+            return Ok(());
+        }
+        self.said = Some(what.to_owned());
+        let id = &self.volume.record.instance;
+        self.answer(&Answer::Wait(format!(
+            "waiting for the filesystem of {id}: {what}"
+        )))
+        .await
+    }
+
+    /// Ends when the peer hangs up. Nothing that it says meanwhile matters.
+    pub(crate) async fn gone(&mut self) {
+        let mut buffer = [0; 64];
+        while let Ok(1..) = self.stream.read(&mut buffer).await {}
+    }
+
+    /// The peer's container, as the runtime knows it.
+    pub(crate) async fn container(&self, agent: &Agent) -> Result<Container> {
+        Ok(agent.cri.container(&self.container_id).await?)
+    }
+}
+
+async fn say(stream: &mut BufReader<UnixStream>, answer: &Answer) -> Result<()> {
+    let line = answer.to_line();
+    tokio::time::timeout(ANSWER_TIME, stream.write_all(line.as_bytes()))
+        .await
+        .context("the peer does not take its answer")?
+        .context("the peer is gone")
+}

@@ -1,0 +1,213 @@
+/*!
+`run` and `hook`: a consumer is moved onto its filesystem, and who runs in it
+waits for that.
+*/
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use exec_wrapper::protocol::Answer;
+use rootfs::store::StoreError;
+use rootfs::{AttachError, Attached, Request, Store, attach, holders::Holder};
+use stoppablecontainer_api::StoppableContainerInstance;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::agent::Agent;
+use crate::instances::Provider;
+use crate::serve::Peer;
+
+/// First and longest pause while the kernel takes an old overlay apart. Nothing announces its end.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
+/// What stands in the way for now.
+enum Obstacle {
+    Held(Vec<Holder>),
+    Busy,
+}
+
+/// Serves the main container of a consumer: moves it as soon as that is possible.
+pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
+    let mut pause = PAUSES.0;
+    let mut checked = false;
+    loop {
+        let Some((object, provider)) = ready(peer).await? else {
+            return Ok(());
+        };
+        if object.metadata.deletion_timestamp.is_some() {
+            return refuse(peer, "it is being deleted").await;
+        }
+        if !checked {
+            if let Some(problem) = check_container(agent, peer, &object).await? {
+                return refuse(peer, &problem).await;
+            }
+            checked = true;
+        }
+        match move_container(agent, peer, &object, &provider).await {
+            Ok(Ok(attached)) => {
+                let volume = &peer.volume.record;
+                tracing::info!(pod = %volume.pod, instance = %volume.instance, ?attached, "filesystem in place");
+                peer.instance.change(|state| state.attached += 1);
+                return peer.answer(&Answer::Done).await;
+            }
+            Ok(Err(Obstacle::Held(holders))) => {
+                let pids: Vec<_> = holders
+                    .iter()
+                    .map(|holder| holder.process.id().to_string())
+                    .collect();
+                peer.explain(&format!(
+                    "processes of an earlier start still use it (on the node: {})",
+                    pids.join(", ")
+                ))
+                .await?;
+                tokio::select! {
+                    ended = any_ends(holders) => ended?,
+                    () = peer.gone() => return Ok(()),
+                }
+            }
+            Ok(Err(Obstacle::Busy)) => {
+                if pause == PAUSES.1 {
+                    peer.explain("the kernel still has it mounted for an earlier start")
+                        .await?;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+                    () = peer.gone() => return Ok(()),
+                }
+            }
+            Err(error) => {
+                let volume = &peer.volume.record;
+                tracing::warn!(pod = %volume.pod, instance = %volume.instance, "cannot start: {error:#}");
+                return refuse(peer, &format!("{error:#}")).await;
+            }
+        }
+    }
+}
+
+/// Serves an exec hook or probe: waits until its container was moved.
+pub(crate) async fn hook(agent: &Agent, peer: &mut Peer) -> Result<()> {
+    let mut changes = peer.instance.subscribe();
+    loop {
+        changes.borrow_and_update();
+        let (proc, process, key) = (
+            agent.host.proc.clone(),
+            Arc::clone(&peer.process),
+            peer.instance.id.uid.clone(),
+        );
+        let there = tokio::task::spawn_blocking(move || attach::is_attached(&proc, &process, &key)).await??;
+        if there {
+            return peer.answer(&Answer::Done).await;
+        }
+        peer.explain("the container is not on it yet").await?;
+        tokio::select! {
+            changed = changes.changed() => changed?,
+            () = peer.gone() => return Ok(()),
+        }
+    }
+}
+
+/// Waits for the provider. `None` if the peer has gone.
+async fn ready(peer: &mut Peer) -> Result<Option<(Arc<StoppableContainerInstance>, Provider)>> {
+    let mut changes = peer.instance.subscribe();
+    loop {
+        let state = changes.borrow_and_update().clone();
+        let waiting = match (state.object, state.provider.filter(|provider| provider.ready)) {
+            (Some(object), Some(provider)) if provider.is_of(&object) => return Ok(Some((object, provider))),
+            (Some(_), _) => "provider not ready",
+            (None, _) => "the node agent does not know the instance yet",
+        };
+        peer.explain(waiting).await?;
+        tokio::select! {
+            changed = changes.changed() => changed?,
+            () = peer.gone() => return Ok(None),
+        }
+    }
+}
+
+/// Only the main container is moved: another one of the pod that mounted the volume has no business here.
+async fn check_container(
+    agent: &Agent,
+    peer: &Peer,
+    object: &StoppableContainerInstance,
+) -> Result<Option<String>> {
+    let container = peer.container(agent).await?;
+    let spec = object.spec.template.spec.as_ref();
+    let main = spec
+        .and_then(|spec| spec.containers.first())
+        .map(|container| container.name.as_str());
+    Ok((main != Some(container.name.as_str())).then(|| {
+        format!(
+            "container {} is not the main container, {}",
+            container.name,
+            main.unwrap_or("none")
+        )
+    }))
+}
+
+async fn move_container(
+    agent: &Agent,
+    peer: &Peer,
+    object: &StoppableContainerInstance,
+    provider: &Provider,
+) -> Result<Result<Attached, Obstacle>> {
+    let _working = peer.instance.work.lock().await;
+    let _slot = agent.starts.acquire().await.context("the agent ends")?;
+    let host = Arc::clone(&agent.host);
+    let (image, container) = (Arc::clone(&provider.process), Arc::clone(&peer.process));
+    let (prefix, key) = (
+        PathBuf::from(&object.spec.host_path_prefix),
+        peer.instance.id.uid.clone(),
+    );
+    let work = move || {
+        let store = Store::open(&host.root, &prefix)?.context("the data is gone")?;
+        let kept = store.get(&key)?.context("the data is gone")?;
+        let request = Request {
+            proc: &host.proc,
+            node: &host.namespace,
+            image: &image,
+            container: &container,
+            kept: &kept,
+        };
+        match attach(request) {
+            Ok(attached) => Ok(Ok(attached)),
+            Err(AttachError::Held(holders)) => Ok(Err(Obstacle::Held(holders))),
+            Err(AttachError::Busy | AttachError::Store(StoreError::Locked)) => Ok(Err(Obstacle::Busy)),
+            Err(error) => Err(error.into()),
+        }
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("move the container")?
+}
+
+/// Waits until one of the processes has ended.
+async fn any_ends(holders: Vec<Holder>) -> Result<()> {
+    let pidfds = holders
+        .iter()
+        .map(|holder| holder.process.as_fd().try_clone_to_owned());
+    let waits = pidfds.map(|pidfd| Box::pin(async move { ends(pidfd?).await }));
+    let waits: Vec<_> = waits.collect();
+    futures::future::select_all(waits)
+        .await
+        .0
+        .context("wait for a process")
+}
+
+// The safe constructors are deprecated because a type may hand out another descriptor later; an `OwnedFd` does not.
+#[allow(deprecated)]
+async fn ends(pidfd: OwnedFd) -> std::io::Result<()> {
+    let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+    let _ended = pidfd.readable().await?;
+    Ok(())
+}
+
+async fn refuse(peer: &mut Peer, problem: &str) -> Result<()> {
+    let id = peer.instance.id.clone();
+    peer.answer(&Answer::Error(format!(
+        "the filesystem of {id} cannot be used: {problem}"
+    )))
+    .await
+}

@@ -1,0 +1,249 @@
+/*!
+The volumes that are published on this node: their directories, sockets and
+records, all below `<kubelet-dir>/plugins/<driver>`.
+
+```text
+csi.sock              the kubelet's way in
+exec-wrapper          the program, hard-linked into every volume
+volumes/ID/
+  volume.json         what is published (see `journal`)
+  mount/              what the pod sees, mounted read-only
+    exec-wrapper
+    agent.sock
+```
+*/
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, chmodat, linkat, mkdirat, openat, renameat, unlinkat};
+use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::Record;
+
+use exec_wrapper::protocol::{SOCKET, WRAPPER};
+
+/// All volumes of this node.
+#[derive(Debug)]
+pub(crate) struct Volumes {
+    base: OwnedFd,
+    directory: OwnedFd,
+    published: Mutex<HashMap<String, Arc<Volume>>>,
+    busy: Mutex<HashSet<String>>,
+}
+
+/// One published volume.
+#[derive(Debug)]
+pub(crate) struct Volume {
+    pub(crate) id: String,
+    pub(crate) record: Record,
+    /// Ends when the volume is unpublished.
+    pub(crate) unpublished: CancellationToken,
+}
+
+/// The right to change a volume: one call at a time, as CSI wants it.
+#[derive(Debug)]
+pub(crate) struct Claim<'a> {
+    volumes: &'a Volumes,
+    id: String,
+}
+
+// === impl Volumes ===
+
+impl Volumes {
+    /// `base` is the driver's directory.
+    pub(crate) fn open(base: OwnedFd) -> Result<Self> {
+        let directory =
+            make_directory(&base, "volumes", Mode::RWXU).context("make the directory of volumes")?;
+        Ok(Self {
+            base,
+            directory,
+            published: Mutex::default(),
+            busy: Mutex::default(),
+        })
+    }
+
+    /// Copies the wrapper from the agent's image to the node.
+    pub(crate) fn install_wrapper(&self, image: &Path) -> Result<()> {
+        let mut source = File::open(image).with_context(|| format!("open {}", image.display()))?;
+        let new = format!("{WRAPPER}.new");
+        remove_file(&self.base, &new)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = openat(&self.base, new.as_str(), flags, Mode::from_raw_mode(0o555))
+            .context("make the wrapper")?;
+        let mut target = File::from(fd);
+        io::copy(&mut source, &mut target).context("copy the wrapper")?;
+        rustix::fs::fchmod(&target, Mode::from_raw_mode(0o555)).context("make the wrapper executable")?;
+        target.sync_all().context("sync the wrapper")?;
+        renameat(&self.base, new.as_str(), &self.base, WRAPPER).context("name the wrapper")
+    }
+
+    /// The records on disk, as (id, record).
+    pub(crate) fn recorded(&self) -> Result<Vec<(String, Record)>> {
+        let mut found = Vec::new();
+        for entry in Dir::read_from(&self.directory).context("list volumes")? {
+            let entry = entry.context("list volumes")?;
+            let Ok(id) = entry.file_name().to_str() else {
+                continue;
+            };
+            if !is_id(id) {
+                continue;
+            }
+            let directory = open_directory(&self.directory, id).context("open a volume")?;
+            if let Some(record) = Record::read(&directory)? {
+                found.push((id.to_owned(), record));
+            } else {
+                tracing::warn!(volume = id, "volume without a record");
+            }
+        }
+        Ok(found)
+    }
+
+    /// Claims a volume for a change. `None` while somebody else has it.
+    pub(crate) fn claim(&self, id: &str) -> Option<Claim<'_>> {
+        lock(&self.busy).insert(id.to_owned()).then(|| Claim {
+            volumes: self,
+            id: id.to_owned(),
+        })
+    }
+
+    /// The published volume of this id.
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Volume>> {
+        lock(&self.published).get(id).cloned()
+    }
+
+    /// The published volumes of an instance.
+    pub(crate) fn of_instance(&self, uid: &str) -> Vec<Arc<Volume>> {
+        lock(&self.published)
+            .values()
+            .filter(|volume| volume.record.instance.uid == uid)
+            .cloned()
+            .collect()
+    }
+}
+
+// === impl Claim ===
+
+impl Claim<'_> {
+    /// Makes the volume's directory with record, wrapper and a socket that listens. May be repeated: the record on
+    /// disk must then be the same.
+    pub(crate) fn create(&self, record: &Record) -> Result<(OwnedFd, UnixListener)> {
+        let volume = make_directory(&self.volumes.directory, &self.id, Mode::RWXU)
+            .context("make the volume's directory")?;
+        record.write(&volume)?;
+        let readable = Mode::from_raw_mode(0o755);
+        let mount = make_directory(&volume, "mount", readable).context("make the volume's directory")?;
+        rustix::fs::fchmod(&mount, readable).context("make the volume's directory readable")?;
+        match linkat(&self.volumes.base, WRAPPER, &mount, WRAPPER, AtFlags::empty()) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(e) => return Err(e).context("link the wrapper into the volume"),
+        }
+        let listener = listen(&mount)?;
+        Ok((mount, listener))
+    }
+
+    /// Makes the volume known.
+    pub(crate) fn publish(&self, record: Record) -> Arc<Volume> {
+        let volume = Arc::new(Volume {
+            id: self.id.clone(),
+            record,
+            unpublished: CancellationToken::new(),
+        });
+        if let Some(before) = lock(&self.volumes.published).insert(self.id.clone(), Arc::clone(&volume)) {
+            before.unpublished.cancel();
+        }
+        volume
+    }
+
+    /// The record on disk.
+    pub(crate) fn recorded(&self) -> Result<Option<Record>> {
+        match open_directory(&self.volumes.directory, &self.id) {
+            Ok(volume) => Record::read(&volume),
+            Err(Errno::NOENT) => Ok(None),
+            Err(e) => Err(e).context("open the volume's directory"),
+        }
+    }
+
+    /// Ends the volume and removes its directory, piece by piece: nothing that is not known is deleted.
+    pub(crate) fn remove(&self) -> Result<()> {
+        if let Some(volume) = lock(&self.volumes.published).remove(&self.id) {
+            volume.unpublished.cancel();
+        }
+        let volume = match open_directory(&self.volumes.directory, &self.id) {
+            Ok(volume) => volume,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(e) => return Err(e).context("open the volume's directory"),
+        };
+        match open_directory(&volume, "mount") {
+            Ok(mount) => {
+                for name in [WRAPPER, SOCKET, &format!("{SOCKET}.new")] {
+                    remove_file(&mount, name)?;
+                }
+                unlinkat(&volume, "mount", AtFlags::REMOVEDIR).context("remove the volume's directory")?;
+            }
+            Err(Errno::NOENT) => {}
+            Err(e) => return Err(e).context("open the volume's directory"),
+        }
+        Record::remove(&volume)?;
+        unlinkat(&self.volumes.directory, self.id.as_str(), AtFlags::REMOVEDIR)
+            .context("remove the volume's directory")
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        lock(&self.volumes.busy).remove(&self.id);
+    }
+}
+
+/// Whether a volume id can be a file name. The kubelet's are `csi-` and a hexadecimal hash.
+pub(crate) fn is_id(id: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    !id.is_empty() && id.len() <= 128 && id.chars().all(plain)
+}
+
+/// Listens on the socket of a volume. It gets its name when it listens and everybody may connect: whoever sees it
+/// can use it.
+fn listen(mount: &OwnedFd) -> Result<UnixListener> {
+    let new = format!("{SOCKET}.new");
+    remove_file(mount, &new)?;
+    // The path of the directory may be longer than a socket's address can be.
+    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{new}", mount.as_raw_fd()))
+        .context("bind the socket")?;
+    chmodat(mount, new.as_str(), Mode::from_raw_mode(0o666), AtFlags::empty())
+        .context("open the socket to the pod")?;
+    renameat(mount, new.as_str(), mount, SOCKET).context("name the socket")?;
+    listener.set_nonblocking(true).context("set up the socket")?;
+    Ok(listener)
+}
+
+fn make_directory(parent: &OwnedFd, name: &str, mode: Mode) -> Result<OwnedFd, Errno> {
+    match mkdirat(parent, name, mode) {
+        Ok(()) | Err(Errno::EXIST) => open_directory(parent, name),
+        Err(e) => Err(e),
+    }
+}
+
+fn open_directory(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(parent, name, flags, Mode::empty())
+}
+
+fn remove_file(directory: &OwnedFd, name: &str) -> Result<()> {
+    match unlinkat(directory, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(e) => Err(e).with_context(|| format!("remove {name}")),
+    }
+}
+
+/// A lock whose holders never panic half-way: what it guards is changed in single steps.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,65 @@
+/*!
+The instances of this node, watched.
+*/
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use futures::{StreamExt, pin_mut};
+use kube::Api;
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event, watcher};
+use stoppablecontainer_api::StoppableContainerInstance;
+
+use crate::agent::Agent;
+use crate::attend;
+
+/// Follows the instances of this node for ever.
+pub(crate) async fn follow(agent: Arc<Agent>) -> Result<()> {
+    // The guard lets a single object that is not understood pass instead of ending the watch.
+    let api: Api<DeserializeGuard<StoppableContainerInstance>> = Api::all(agent.client.clone());
+    let config = watcher::Config::default().fields(&format!("status.nodeName={}", agent.node_name));
+    let events = watcher(api, config).default_backoff();
+    pin_mut!(events);
+    let mut listed = HashSet::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(object)) => {
+                if let Some(uid) = apply(&agent, object) {
+                    listed.insert(uid);
+                }
+            }
+            Ok(Event::InitDone) => {
+                agent.instances.retain(&listed);
+                agent.set_synced();
+            }
+            Ok(Event::Apply(object)) => _ = apply(&agent, object),
+            Ok(Event::Delete(object)) => {
+                if let Ok(object) = object.0 {
+                    agent
+                        .instances
+                        .delete(object.metadata.uid.as_deref().unwrap_or_default());
+                }
+            }
+            Err(error) => tracing::warn!(%error, "watch of instances"),
+        }
+    }
+    bail!("the watch of instances ended")
+}
+
+fn apply(agent: &Arc<Agent>, object: DeserializeGuard<StoppableContainerInstance>) -> Option<String> {
+    let object = match object.0 {
+        Ok(object) => object,
+        Err(error) => {
+            tracing::warn!(name = error.metadata.name, namespace = error.metadata.namespace, error = %error.error, "instance is not understood");
+            return error.metadata.uid;
+        }
+    };
+    let instance = agent.instances.apply(object)?;
+    let uid = instance.id.uid.clone();
+    attend::spawn(Arc::clone(agent), instance);
+    Some(uid)
+}
