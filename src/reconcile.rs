@@ -21,6 +21,7 @@ pub mod pods;
 pub mod provider;
 mod report;
 pub mod status;
+pub mod watch;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -38,10 +39,10 @@ use tokio_util::sync::CancellationToken;
 
 use self::apply::Outcome;
 use self::attempts::{Attempts, Task};
-use self::observe::Caches;
 use self::plan::{Action, Observed, Slot};
 use self::pods::{Role, Trouble};
 use self::provider::OptOuts;
+use self::watch::Caches;
 use crate::lease::{Lease, LeaseOptions};
 
 /// Objects that are worked on at the same time, per kind. Passes mostly wait for the API server.
@@ -120,8 +121,8 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
 
 /// Both controllers and their watches. Dropping the future stops them.
 async fn lead(client: Client, opt_outs: OptOuts) {
-    let (caches, writers) = observe::caches();
-    let (queues, watching) = observe::watch(&client, &caches, writers);
+    let (caches, writers) = watch::caches();
+    let (queues, watching) = watch::watch(&client, &caches, writers);
     let reporter = Reporter {
         controller: FIELD_MANAGER_CONTROLLER.to_owned(),
         instance: None,

@@ -1,5 +1,8 @@
 //! Objects for tests, each one step away from the ordinary case.
 
+// Tables read better without borrows and wrappers.
+#![allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps)]
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +74,7 @@ pub(super) fn changed(pod: &Arc<Pod>, change: impl FnOnce(&mut Pod)) -> Slot {
 /// `pod`, on its way out.
 pub(super) fn leaving(pod: &Arc<Pod>) -> Slot {
     changed(pod, |pod| {
-        pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap()
+        pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
     })
 }
 

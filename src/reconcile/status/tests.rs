@@ -226,7 +226,7 @@ fn node_is_recorded_once_and_uids_follow_the_pods() {
     assert_eq!(fresh.provider_pod_uid.as_deref(), Some("provider-uid"));
     let o = with_both(json!({}), up());
     let elsewhere = changed(o.provider.pod().unwrap(), |p| {
-        p.spec.as_mut().unwrap().node_name = Some("n2".to_owned())
+        p.spec.as_mut().unwrap().node_name = Some("n2".to_owned());
     });
     let status = status(
         &Observed {

@@ -1,0 +1,355 @@
+/*!
+What the controller knows without asking: caches that watches keep, and who is
+woken when they change.
+
+One stream per kind feeds its cache first and then the queues, so that whoever is
+woken sees at least what woke him.
+*/
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::PartialObjectMeta;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, reflector};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use stoppablecontainer_api::names::{LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
+use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
+
+/// Read halves of the caches.
+#[derive(Clone)]
+pub struct Caches {
+    /// All StoppableContainers.
+    pub containers: Store<StoppableContainer>,
+    /// All StoppableContainerInstances.
+    pub instances: Store<StoppableContainerInstance>,
+    /// All pods with our label.
+    pub pods: Store<Pod>,
+    /// All nodes; only that they exist.
+    pub nodes: Store<PartialObjectMeta<Node>>,
+}
+
+/// Write halves of the caches.
+pub struct CacheWriters {
+    /// See [`Caches::containers`].
+    pub containers: Writer<StoppableContainer>,
+    /// See [`Caches::instances`].
+    pub instances: Writer<StoppableContainerInstance>,
+    /// See [`Caches::pods`].
+    pub pods: Writer<Pod>,
+    /// See [`Caches::nodes`].
+    pub nodes: Writer<PartialObjectMeta<Node>>,
+}
+
+/// Objects that need a pass.
+pub struct Queues {
+    /// StoppableContainers.
+    pub containers: UnboundedReceiver<ObjectRef<StoppableContainer>>,
+    /// Instances.
+    pub instances: UnboundedReceiver<ObjectRef<StoppableContainerInstance>>,
+}
+
+#[derive(Clone)]
+struct Wake {
+    containers: UnboundedSender<ObjectRef<StoppableContainer>>,
+    instances: UnboundedSender<ObjectRef<StoppableContainerInstance>>,
+}
+
+/// Empty caches.
+pub fn caches() -> (Caches, CacheWriters) {
+    let (containers, write_containers) = reflector::store();
+    let (instances, write_instances) = reflector::store();
+    let (pods, write_pods) = reflector::store();
+    let (nodes, write_nodes) = reflector::store();
+    (
+        Caches {
+            containers,
+            instances,
+            pods,
+            nodes,
+        },
+        CacheWriters {
+            containers: write_containers,
+            instances: write_instances,
+            pods: write_pods,
+            nodes: write_nodes,
+        },
+    )
+}
+
+/// Starts nothing: returns the queues, and the future that watches, fills the caches and the queues and never ends.
+pub fn watch(
+    client: &Client,
+    caches: &Caches,
+    writers: CacheWriters,
+) -> (Queues, impl Future<Output = ()> + Send + use<>) {
+    let (containers, containers_rx) = unbounded();
+    let (instances, instances_rx) = unbounded();
+    let wake = Wake {
+        containers,
+        instances,
+    };
+    let client = client.clone();
+    let caches = caches.clone();
+    let watching = async move {
+        let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
+        let all = watcher::Config::default();
+        tokio::join!(
+            follow(
+                guarded(
+                    Api::<DeserializeGuard<StoppableContainer>>::all(client.clone()),
+                    all.clone()
+                ),
+                writers.containers,
+                |event| wake.on_container(event, &caches),
+            ),
+            follow(
+                guarded(
+                    Api::<DeserializeGuard<StoppableContainerInstance>>::all(client.clone()),
+                    all.clone()
+                ),
+                writers.instances,
+                |event| wake.on_instance(event, &caches),
+            ),
+            follow(
+                watcher::watcher(Api::<Pod>::all(client.clone()), ours)
+                    .default_backoff()
+                    .map(|event| {
+                        event.map(|event| event.modify(|pod| pod.metadata.managed_fields = None))
+                    }),
+                writers.pods,
+                |event| wake.on_pod(event, &caches),
+            ),
+            follow(
+                watcher::watcher(Api::<PartialObjectMeta<Node>>::all(client), all).default_backoff(),
+                writers.nodes,
+                |event| wake.on_node(event, &caches),
+            ),
+        );
+    };
+    (
+        Queues {
+            containers: containers_rx,
+            instances: instances_rx,
+        },
+        watching,
+    )
+}
+
+/// A watch that one object with an impossible spec cannot stop: such an object is reported and passed over. The
+/// schema and the webhook keep them out; this is for objects from before either.
+fn guarded<K>(
+    api: Api<DeserializeGuard<K>>,
+    config: watcher::Config,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    watcher::watcher(api, config)
+        .default_backoff()
+        .filter_map(|event| async {
+            Some(match event {
+                Err(error) => Err(error),
+                Ok(Event::Init) => Ok(Event::Init),
+                Ok(Event::InitDone) => Ok(Event::InitDone),
+                Ok(Event::InitApply(object)) => Ok(Event::InitApply(readable(object)?)),
+                Ok(Event::Apply(object)) => Ok(Event::Apply(readable(object)?)),
+                Ok(Event::Delete(object)) => Ok(Event::Delete(readable(object)?)),
+            })
+        })
+}
+
+fn readable<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Option<K> {
+    match object.0 {
+        Ok(object) => Some(object),
+        Err(invalid) => {
+            tracing::error!(
+                kind = %K::kind(&()),
+                namespace = invalid.metadata.namespace.as_deref().unwrap_or_default(),
+                name = invalid.metadata.name.as_deref().unwrap_or_default(),
+                error = invalid.error,
+                "object cannot be read and is passed over; correct it"
+            );
+            None
+        }
+    }
+}
+
+/// Feeds a cache, then tells what happened. `notify` is asked before the event is applied what it wants to be told
+/// after.
+async fn follow<K, N>(
+    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
+    mut cache: Writer<K>,
+    mut notify: impl FnMut(&Event<K>) -> N + Send,
+) where
+    K: reflector::Lookup<DynamicType = ()> + Clone + 'static,
+    N: FnOnce(),
+{
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(event) => {
+                let told = notify(&event);
+                cache.apply_watcher_event(&event);
+                told();
+            }
+            Err(error) => {
+                tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; it starts again by itself");
+            }
+        }
+    }
+}
+
+// === impl Caches ===
+
+impl Caches {
+    /// Waits until every cache has been filled once.
+    ///
+    /// # Errors
+    /// When the watches were dropped before that.
+    pub async fn filled(&self) -> Result<(), reflector::store::WriterDropped> {
+        self.containers.wait_until_ready().await?;
+        self.instances.wait_until_ready().await?;
+        self.pods.wait_until_ready().await?;
+        self.nodes.wait_until_ready().await
+    }
+
+    /// The pod, if it has our label.
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
+        self.pods.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// Whether a Node object of this name exists.
+    pub fn node_exists(&self, name: &str) -> bool {
+        self.nodes.get(&ObjectRef::new(name)).is_some()
+    }
+}
+
+// === impl Wake ===
+
+// What a list holds gets into the cache when the list is complete, and what is missing from it goes then. So single
+// objects of a list wake nobody, and its end wakes everybody.
+impl Wake {
+    fn on_container(&self, event: &Event<StoppableContainer>, caches: &Caches) -> impl FnOnce() + use<> {
+        let (wake, caches) = (self.clone(), caches.clone());
+        let object = changed(event).map(ObjectRef::from_obj);
+        let listed = matches!(event, Event::InitDone);
+        move || {
+            if let Some(object) = object {
+                wake.container(object);
+            }
+            if listed {
+                wake.all_containers(&caches);
+            }
+        }
+    }
+
+    /// An instance has the name of its StoppableContainer.
+    fn on_instance(
+        &self,
+        event: &Event<StoppableContainerInstance>,
+        caches: &Caches,
+    ) -> impl FnOnce() + use<> {
+        let (wake, caches) = (self.clone(), caches.clone());
+        let object = changed(event).map(ObjectRef::from_obj);
+        let listed = matches!(event, Event::InitDone);
+        move || {
+            if let Some(object) = object {
+                let namespace = object.namespace.clone().unwrap_or_default();
+                wake.container(ObjectRef::new(&object.name).within(&namespace));
+                wake.instance(object);
+            }
+            if listed {
+                wake.all_containers(&caches);
+                wake.instances_where(&caches, |_| true);
+            }
+        }
+    }
+
+    fn on_pod(&self, event: &Event<Pod>, caches: &Caches) -> impl FnOnce() + use<> {
+        let (wake, caches) = (self.clone(), caches.clone());
+        let object = changed(event).and_then(instance_of);
+        let listed = matches!(event, Event::InitDone);
+        move || {
+            if let Some(object) = object {
+                wake.instance(object);
+            }
+            if listed {
+                wake.instances_where(&caches, |_| true);
+            }
+        }
+    }
+
+    /// Only that nodes come and go is of interest.
+    fn on_node(&self, event: &Event<PartialObjectMeta<Node>>, caches: &Caches) -> impl FnOnce() + use<> {
+        let (wake, caches) = (self.clone(), caches.clone());
+        let came_or_went = match event {
+            Event::Delete(node) => Some(node.name_any()),
+            Event::Apply(node) => Some(node.name_any()).filter(|name| !caches.node_exists(name)),
+            Event::Init | Event::InitApply(_) | Event::InitDone => None,
+        };
+        let listed = matches!(event, Event::InitDone);
+        move || {
+            if came_or_went.is_some() || listed {
+                wake.instances_where(&caches, |at| listed || Some(at) == came_or_went.as_deref());
+            }
+        }
+    }
+
+    fn all_containers(&self, caches: &Caches) {
+        for container in caches.containers.state() {
+            self.container(ObjectRef::from_obj(&*container));
+        }
+    }
+
+    fn instances_where(&self, caches: &Caches, on: impl Fn(&str) -> bool) {
+        for instance in caches.instances.state() {
+            let at = instance
+                .status
+                .as_ref()
+                .and_then(|s| s.node_name.as_deref())
+                .unwrap_or_default();
+            if on(at) {
+                self.instance(ObjectRef::from_obj(&*instance));
+            }
+        }
+    }
+
+    // The receivers live as long as the controllers; when they are gone nobody needs a pass.
+    fn container(&self, object: ObjectRef<StoppableContainer>) {
+        let _ = self.containers.unbounded_send(object);
+    }
+
+    fn instance(&self, object: ObjectRef<StoppableContainerInstance>) {
+        let _ = self.instances.unbounded_send(object);
+    }
+}
+
+fn changed<K>(event: &Event<K>) -> Option<&K> {
+    match event {
+        Event::Apply(object) | Event::Delete(object) => Some(object),
+        Event::Init | Event::InitApply(_) | Event::InitDone => None,
+    }
+}
+
+/// The instance that a pod is of, to wake it: by owner, else by label, which may be wrong and then wakes in vain.
+fn instance_of(pod: &Pod) -> Option<ObjectRef<StoppableContainerInstance>> {
+    let kind = StoppableContainerInstance::kind(&());
+    let owner = pod
+        .owner_references()
+        .iter()
+        .find(|o| o.kind == kind)
+        .map(|o| o.name.as_str());
+    let name = owner.or_else(|| pod.labels().get(LABEL_INSTANCE).map(String::as_str))?;
+    Some(ObjectRef::new(name).within(&pod.namespace()?))
+}
+
+#[cfg(test)]
+mod tests;

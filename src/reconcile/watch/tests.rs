@@ -1,0 +1,178 @@
+//! Who is woken by what, and that the cache is up to date by then.
+
+use futures::stream;
+use serde_json::{Value, json};
+
+use super::*;
+
+struct Watched {
+    caches: Caches,
+    wake: Wake,
+    queues: Queues,
+    writers: CacheWriters,
+}
+
+fn watched() -> Watched {
+    let (caches, writers) = caches();
+    let (containers, containers_rx) = unbounded();
+    let (instances, instances_rx) = unbounded();
+    let wake = Wake {
+        containers,
+        instances,
+    };
+    Watched {
+        caches,
+        wake,
+        queues: Queues {
+            containers: containers_rx,
+            instances: instances_rx,
+        },
+        writers,
+    }
+}
+
+fn list<K: DeserializeOwned>(objects: &[Value]) -> Vec<watcher::Result<Event<K>>> {
+    let read = |object: &Value| Ok(Event::InitApply(serde_json::from_value(object.clone()).unwrap()));
+    std::iter::once(Ok(Event::Init))
+        .chain(objects.iter().map(read))
+        .chain([Ok(Event::InitDone)])
+        .collect()
+}
+
+fn object<K: DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).unwrap()
+}
+
+fn instance(name: &str, node: &str) -> Value {
+    json!({
+        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
+        "metadata": { "name": name, "namespace": "team" },
+        "spec": { "stoppableContainerName": name, "template": { "spec": { "containers": [] } } },
+        "status": { "nodeName": node },
+    })
+}
+
+fn node(name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name } })
+}
+
+fn woken<K: Resource<DynamicType = ()>>(queue: &mut UnboundedReceiver<ObjectRef<K>>) -> Vec<String> {
+    std::iter::from_fn(|| queue.try_recv().ok())
+        .map(|object| object.name)
+        .collect()
+}
+
+#[tokio::test]
+async fn an_instance_wakes_itself_and_its_parent() {
+    let Watched {
+        caches,
+        wake,
+        mut queues,
+        writers,
+    } = watched();
+    let events = vec![Ok(Event::Apply(object(instance("web", "n1"))))];
+    follow(stream::iter(events), writers.instances, |event| {
+        wake.on_instance(event, &caches)
+    })
+    .await;
+    assert_eq!(woken(&mut queues.instances), ["web"]);
+    assert_eq!(woken(&mut queues.containers), ["web"]);
+    assert_eq!(caches.instances.len(), 1);
+}
+
+/// A deletion that fell into a gap of the watch is seen by what the new list lacks.
+#[tokio::test]
+async fn the_end_of_a_list_wakes_everybody() {
+    let Watched {
+        caches,
+        wake,
+        mut queues,
+        writers,
+    } = watched();
+    let instances = list(&[instance("a", "n1"), instance("b", "n2")]);
+    follow(stream::iter(instances), writers.instances, |event| {
+        wake.on_instance(event, &caches)
+    })
+    .await;
+    let mut names = woken(&mut queues.instances);
+    names.sort();
+    assert_eq!(names, ["a", "b"]);
+    follow(stream::iter(list(&[])), writers.pods, |event| {
+        wake.on_pod(event, &caches)
+    })
+    .await;
+    assert_eq!(woken(&mut queues.instances).len(), 2);
+}
+
+#[tokio::test]
+async fn a_pod_wakes_the_instance_of_its_owner_reference_before_that_of_its_label() {
+    let Watched {
+        caches,
+        wake,
+        mut queues,
+        writers,
+    } = watched();
+    let pod = json!({
+        "metadata": {
+            "name": "p", "namespace": "team",
+            "labels": { "stoppablecontainer.xtlsoft.top/instance": "labelled" },
+            "ownerReferences": [{ "apiVersion": "v", "kind": "StoppableContainerInstance", "name": "owner", "uid": "u" }],
+        },
+    });
+    let mut orphan = pod.clone();
+    orphan["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .remove("ownerReferences");
+    let events = vec![Ok(Event::Apply(object(pod))), Ok(Event::Delete(object(orphan)))];
+    follow(stream::iter(events), writers.pods, |event| {
+        wake.on_pod(event, &caches)
+    })
+    .await;
+    assert_eq!(woken(&mut queues.instances), ["owner", "labelled"]);
+}
+
+#[tokio::test]
+async fn a_node_wakes_its_instances_when_it_comes_or_goes() {
+    let Watched {
+        caches,
+        wake,
+        mut queues,
+        mut writers,
+    } = watched();
+    for event in list(&[instance("a", "n1"), instance("b", "n2")])
+        .into_iter()
+        .flatten()
+    {
+        writers.instances.apply_watcher_event(&event);
+    }
+    let n1 = || object::<PartialObjectMeta<Node>>(node("n1"));
+    let mut events = list(&[node("n1")]);
+    events.extend([
+        Ok(Event::Apply(n1())),
+        Ok(Event::Delete(n1())),
+        Ok(Event::Apply(n1())),
+        Ok(Event::Apply(n1())),
+    ]);
+    follow(stream::iter(events), writers.nodes, |event| {
+        wake.on_node(event, &caches)
+    })
+    .await;
+    let names = woken(&mut queues.instances);
+    assert_eq!(
+        names.len(),
+        4,
+        "all once for the list, then one for its end and one for its return: {names:?}"
+    );
+    assert_eq!(&names[2..], ["a", "a"]);
+    assert!(caches.node_exists("n1"));
+}
+
+#[test]
+fn an_object_that_cannot_be_read_is_passed_over() {
+    let broken = json!({
+        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
+        "metadata": { "name": "broken" }, "spec": { "running": "yes" },
+    });
+    assert!(readable(object::<DeserializeGuard<StoppableContainer>>(broken)).is_none());
+}
