@@ -77,6 +77,12 @@ pub struct Args {
         default_value = "stoppablecontainer-controller"
     )]
     pub leader_election_lease: String,
+    /// Label of provider pods, as KEY=VALUE, that keeps an injector away; repeated, or with commas.
+    #[arg(long = "provider-label", env = "PROVIDER_LABELS", value_delimiter = ',', value_parser = key_value)]
+    pub provider_labels: Vec<(String, String)>,
+    /// Annotation of provider pods, as KEY=VALUE, that keeps an injector away; repeated, or with commas.
+    #[arg(long = "provider-annotation", env = "PROVIDER_ANNOTATIONS", value_delimiter = ',', value_parser = key_value)]
+    pub provider_annotations: Vec<(String, String)>,
     /// Seconds from SIGTERM to the end of the last connection.
     #[arg(long, env = "DRAIN_SECONDS", default_value_t = 25)]
     pub drain_seconds: u64,
@@ -86,4 +92,10 @@ pub struct Args {
     /// How log lines look.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(key, _)| !key.is_empty());
+    pair.map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .ok_or_else(|| "must be KEY=VALUE".to_owned())
 }

@@ -67,6 +67,9 @@ impl TryFrom<Args> for Config {
         {
             return Err(ConfigError::Prefix(bad.clone()));
         }
+        let mut opt_outs = OptOuts::default();
+        opt_outs.labels.extend(args.provider_labels);
+        opt_outs.annotations.extend(args.provider_annotations);
         Ok(Self {
             webhook_address: args.webhook_address,
             admin_address: args.admin_address,
@@ -93,7 +96,7 @@ impl TryFrom<Args> for Config {
             },
             reconcile: reconcile::Options {
                 lease: LeaseOptions::new(args.namespace, args.leader_election_lease, args.pod_name),
-                opt_outs: OptOuts::default(),
+                opt_outs,
             },
         })
     }
