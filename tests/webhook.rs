@@ -1,5 +1,8 @@
 //! The webhook's router in this process: no port, no cluster, caches filled by hand.
 
+// Helpers of tests may fail like tests; clippy only knows the functions with the attribute.
+#![allow(clippy::unwrap_used)]
+
 #[path = "webhook/consumer.rs"]
 mod consumer;
 #[path = "webhook/objects.rs"]

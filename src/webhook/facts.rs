@@ -202,7 +202,7 @@ impl Watches {
                 },
         } = self;
         let instances = fill(instances, watch_all(Api::all(client.clone())), || {
-            changed.send_replace(())
+            changed.send_replace(());
         });
         // A node's status has its list of images, which can be longer than all the rest.
         let nodes = fill(
@@ -250,10 +250,10 @@ fn readable<K>(event: watcher::Event<DeserializeGuard<K>>, plural: &str) -> Opti
     })
 }
 
-async fn fill<K, R>(
+async fn fill<K>(
     mut writer: Writer<K>,
     events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
-    notify: impl Fn() -> R,
+    notify: impl Fn(),
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + 'static,
 {
@@ -265,7 +265,7 @@ async fn fill<K, R>(
                 notify();
             }
             Err(error) => {
-                tracing::warn!(plural = &*K::plural(&()), %error, "a watch failed and starts again")
+                tracing::warn!(plural = &*K::plural(&()), %error, "a watch failed and starts again");
             }
         }
     }

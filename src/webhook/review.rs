@@ -88,11 +88,9 @@ pub struct Kind {
     /// API group, empty for the core.
     #[serde(default)]
     pub group: String,
-    /// Version of the group.
-    #[serde(default)]
-    pub version: String,
-    /// Kind.
-    pub kind: String,
+    /// Name of the kind.
+    #[serde(rename = "kind")]
+    pub name: String,
 }
 
 /// What is done to an object.
@@ -169,7 +167,7 @@ impl Request {
     /// Whether it is about an object (not a subresource) of this kind.
     pub fn is_about(&self, group: &str, kind: &str) -> bool {
         self.kind.group == group
-            && self.kind.kind == kind
+            && self.kind.name == kind
             && self.sub_resource.as_deref().unwrap_or_default().is_empty()
     }
 }
@@ -246,7 +244,7 @@ impl Verdict {
                 let operations = changes.as_ref().map_or(0, |p| p.0.len());
                 tracing::debug!(
                     path,
-                    kind = kind.kind,
+                    kind = kind.name,
                     namespace,
                     name,
                     uid,
@@ -258,7 +256,7 @@ impl Verdict {
                 let Refusal { reason, message, .. } = refusal;
                 tracing::info!(
                     path,
-                    kind = kind.kind,
+                    kind = kind.name,
                     namespace,
                     name,
                     uid,

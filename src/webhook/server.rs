@@ -17,6 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use http::Request;
+use http::header::{CONNECTION, HeaderValue};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -188,13 +189,19 @@ async fn serve(
     };
 
     let used = CancellationToken::new();
-    let mark = used.clone();
+    let (mark, ending) = (used.clone(), shutdown.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         mark.cancel();
-        let router = router.clone();
+        let (router, ending) = (router.clone(), ending.clone());
         async move {
             let response = router.oneshot(request.map(Body::new)).await;
-            response.map_err(|never: Infallible| match never {})
+            let mut response = response.map_err(|never: Infallible| match never {})?;
+            if !is_http2 && ending.is_cancelled() {
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(response)
         }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));

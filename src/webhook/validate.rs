@@ -78,7 +78,7 @@ pub(super) fn validate(settings: &Settings, request: &Request) -> Verdict {
     let name = object.metadata.name.as_deref().unwrap_or(&request.name);
     Verdict::invalid(format!(
         "{} {name:?} is invalid: {}",
-        request.kind.kind,
+        request.kind.name,
         list.join("; ")
     ))
 }

@@ -34,6 +34,9 @@ use crate::secret;
 /// How often the wall clock is looked at. A timer until the renewal would stand still while a machine sleeps.
 const CLOCK_CHECK: Duration = Duration::from_secs(10);
 
+/// Passes for one event at most; the rest is left to the next.
+const PASSES: usize = 8;
+
 /// Who wrote `caBundle`, in `managedFields`.
 const FIELD_MANAGER: &str = "stoppablecontainer-webhook-certs";
 
@@ -81,6 +84,15 @@ struct Seen {
     secret: Option<Secret>,
     mutating: Option<MutatingWebhookConfiguration>,
     validating: Option<ValidatingWebhookConfiguration>,
+}
+
+/// What a pass did.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Done {
+    /// Everything is in order, or must be waited for.
+    Nothing,
+    /// Something was written: look again.
+    Wrote,
 }
 
 enum Event {
@@ -146,25 +158,44 @@ impl Keeper {
                 }
                 Event::Clock => {}
             }
-            if let Err(error) = self.pass(&seen).await {
-                tracing::warn!(%error, "the webhook's certificates are not in order yet");
+            // What a pass writes is the ground of the next, without waiting for the watch to bring it. A few do it: made,
+            // published, stepped.
+            for _ in 0..PASSES {
+                match self.pass(&mut seen).await {
+                    Ok(Done::Nothing) => break,
+                    Ok(Done::Wrote) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, "the webhook's certificates are not in order yet");
+                        break;
+                    }
+                }
             }
         }
     }
 
-    /// One look at everything. What it writes comes back as an event.
-    async fn pass(&self, seen: &Seen) -> Result<(), PassError> {
+    /// One look at everything, and at most one thing put right.
+    async fn pass(&self, seen: &mut Seen) -> Result<Done, PassError> {
         if !seen.secret_is_known {
-            return Ok(());
+            return Ok(Done::Nothing);
         }
-        let stored = seen.secret.as_ref();
         let now = (self.options.clock)();
-        let Some(material) = self.material(stored, now).await? else {
-            return Ok(());
+        let material = match usable(seen.secret.as_ref(), now) {
+            Ok(material) => material,
+            Err(reason) => {
+                let material = Material::generate(now, &self.options.lifetimes)?;
+                return self.store(seen, &material, &reason).await;
+            }
         };
-
         self.renew_leaf(&material, now)?;
-        let published = self.publish(&material, seen).await?;
+        let bundle = material.bundle();
+        let wrote = [
+            self.publish(&mut seen.mutating, &bundle).await?,
+            self.publish(&mut seen.validating, &bundle).await?,
+        ];
+        if wrote.contains(&Done::Wrote) {
+            return Ok(Done::Wrote);
+        }
+        let published = seen.mutating.is_some() && seen.validating.is_some();
         let certificate = self
             .resolver
             .leaf()
@@ -176,66 +207,44 @@ impl Keeper {
             };
             std::mem::replace(status, new) != new
         });
-        if !published {
-            return Ok(());
+        match published
+            .then(|| material.step(now, &self.options.lifetimes))
+            .transpose()?
+            .flatten()
+        {
+            None => Ok(Done::Nothing),
+            Some(Step { material, reason }) => self.store(seen, &material, reason).await,
         }
-        match material.step(now, &self.options.lifetimes)? {
-            None => Ok(()),
-            Some(Step { material, reason }) => self.store(stored, &material, reason).await,
-        }
-    }
-
-    /// The authorities in the Secret; `None` if they had to be made, and will come back as an event.
-    async fn material(
-        &self,
-        stored: Option<&Secret>,
-        now: SystemTime,
-    ) -> Result<Option<Material>, PassError> {
-        let lifetimes = &self.options.lifetimes;
-        let reason = match stored.map(secret::read) {
-            // Not to wait for publication with this one: nobody can use an authority out of its time.
-            Some(Ok(material)) if !material.current.certificate().validity().contains(now) => {
-                "its authority is not valid at this time".to_owned()
-            }
-            Some(Ok(material)) => return Ok(Some(material)),
-            Some(Err(error)) => format!("its contents are damaged ({error})"),
-            None => "it does not exist".to_owned(),
-        };
-        self.store(stored, &Material::generate(now, lifetimes)?, &reason)
-            .await?;
-        Ok(None)
     }
 
     /// Writes the Secret as it was read with other authorities. Losing against another replica is no error.
-    async fn store(
-        &self,
-        stored: Option<&Secret>,
-        material: &Material,
-        reason: &str,
-    ) -> Result<(), PassError> {
+    async fn store(&self, seen: &mut Seen, material: &Material, reason: &str) -> Result<Done, PassError> {
         let Options {
             namespace,
             secret: name,
             ..
         } = &self.options;
         let api = Api::<Secret>::namespaced(self.client.clone(), namespace);
-        let secret = secret::write(stored, name, namespace, material);
+        let secret = secret::write(seen.secret.as_ref(), name, namespace, material);
         let params = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
         };
-        let result = match stored {
+        let result = match seen.secret {
             Some(_) => api.replace(name, &params, &secret).await,
             None => api.create(&params, &secret).await,
         };
         match result {
-            Ok(_) => {
+            Ok(stored) => {
                 tracing::info!(secret = name, reason, "wrote the webhook's certificate authority");
-                Ok(())
+                seen.secret = Some(stored);
+                Ok(Done::Wrote)
             }
-            Err(kube::Error::Api(status)) if status.is_conflict() || status.is_already_exists() => {
-                tracing::debug!(secret = name, "somebody else wrote the Secret first");
-                Ok(())
+            Err(kube::Error::Api(status))
+                if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
+            {
+                tracing::debug!(secret = name, "somebody else changed the Secret first");
+                Ok(Done::Nothing)
             }
             Err(error) => Err(PassError::Secret(name.clone(), error)),
         }
@@ -262,36 +271,27 @@ impl Keeper {
         Ok(())
     }
 
-    /// Whether both configurations trust the bundle already. Where one does not, it is patched.
-    async fn publish(&self, material: &Material, seen: &Seen) -> Result<bool, PassError> {
-        let bundle = material.bundle();
-        let mutating = self.publish_in(seen.mutating.as_ref(), &bundle).await?;
-        let validating = self.publish_in(seen.validating.as_ref(), &bundle).await?;
-        Ok(mutating && validating)
-    }
-
-    async fn publish_in<K>(&self, configuration: Option<&K>, bundle: &str) -> Result<bool, PassError>
+    /// Makes a configuration trust the bundle, if it is there and does not.
+    async fn publish<K>(&self, configuration: &mut Option<K>, bundle: &str) -> Result<Done, PassError>
     where
         K: Webhooks + Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Serialize,
     {
-        let Some(configuration) = configuration else {
-            return Ok(false);
+        let patch = configuration
+            .as_ref()
+            .and_then(|c| Some((c.name_any(), publish::patch(c, bundle)?)));
+        let Some((name, patch)) = patch else {
+            return Ok(Done::Nothing);
         };
-        let Some(patch) = publish::patch(configuration, bundle) else {
-            return Ok(true);
-        };
-        let name = configuration.name_any();
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()
         };
         let kind = K::kind(&());
-        Api::<K>::all(self.client.clone())
-            .patch(&name, &params, &Patch::<K>::Json(patch))
-            .await
-            .map_err(|error| PassError::Publish(format!("{kind} {name}"), error))?;
+        let api = Api::<K>::all(self.client.clone());
+        let patched = api.patch(&name, &params, &Patch::<K>::Json(patch)).await;
+        *configuration = Some(patched.map_err(|error| PassError::Publish(format!("{kind} {name}"), error))?);
         tracing::info!(kind = &*kind, name, "set caBundle");
-        Ok(false)
+        Ok(Done::Wrote)
     }
 
     fn events(&self) -> BoxStream<'static, Event> {
@@ -316,6 +316,18 @@ impl Keeper {
             clock.boxed(),
         ])
         .boxed()
+    }
+}
+
+/// The authorities in the Secret, or why there must be others.
+fn usable(stored: Option<&Secret>, now: SystemTime) -> Result<Material, String> {
+    let stored = stored.ok_or("it does not exist")?;
+    let material = secret::read(stored).map_err(|error| format!("its contents are damaged ({error})"))?;
+    // Not to wait for publication with this one: nobody can use an authority out of its time.
+    if material.current.certificate().validity().contains(now) {
+        Ok(material)
+    } else {
+        Err("its authority is not valid at this time".to_owned())
     }
 }
 

@@ -1,0 +1,170 @@
+//! The server: protocols, slow clients, and its end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::get;
+use http::{Request, Version};
+use stoppablecontainer::webhook::server::Server;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use webhook_certs::Resolver;
+use webhook_certs::authority::Authority;
+use webhook_certs::leaf::Leaf;
+
+use crate::tls;
+
+struct Running {
+    address: SocketAddr,
+    bundle: String,
+    shutdown: CancellationToken,
+    /// `/slow` has begun.
+    begun: Arc<Notify>,
+    /// Lets `/slow` answer.
+    release: Arc<Notify>,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+async fn start(linger: Duration) -> Running {
+    let day = Duration::from_hours(24);
+    let authority = Authority::generate(SystemTime::now(), day).unwrap();
+    let resolver = Resolver::new(SystemTime::now);
+    resolver.set(Leaf::issue(&authority, &[tls::SERVER_NAME.to_owned()], SystemTime::now(), day).unwrap());
+    let (begun, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let slow = {
+        let (begun, release) = (begun.clone(), release.clone());
+        get(move || async move {
+            begun.notify_one();
+            release.notified().await;
+            "slow"
+        })
+    };
+    let router = Router::new()
+        .route("/", get(|| async { "ok" }))
+        .route("/slow", slow);
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = Server::bind(address, Arc::new(resolver), router, Duration::from_secs(20))
+        .await
+        .unwrap();
+    let address = server.local_address().unwrap();
+    let shutdown = CancellationToken::new();
+    let task = tokio::spawn(server.with_linger(linger).run(shutdown.clone()));
+    Running {
+        address,
+        bundle: authority.certificate().pem().to_owned(),
+        shutdown,
+        begun,
+        release,
+        task,
+    }
+}
+
+#[tokio::test]
+async fn http_1_and_2_are_spoken() {
+    let server = start(Duration::ZERO).await;
+    let (response, body) = tls::get(server.address, &server.bundle, "/").await.unwrap();
+    assert_eq!((response.version(), body.as_str()), (Version::HTTP_11, "ok"));
+    let mut sender = tls::http2(server.address, &server.bundle).await;
+    let request = Request::get(format!("https://{}/", tls::SERVER_NAME))
+        .body(Body::empty())
+        .unwrap();
+    let (response, body) = tls::read(sender.send_request(request).await.unwrap())
+        .await
+        .unwrap();
+    assert_eq!((response.version(), body.as_str()), (Version::HTTP_2, "ok"));
+}
+
+#[tokio::test]
+async fn f10_clients_that_never_finish_a_handshake_do_not_starve_others_and_are_dropped() {
+    let server = start(Duration::ZERO).await;
+    let mut silent = Vec::new();
+    for _ in 0..64 {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    silent[0].write_all(&[22]).await.unwrap();
+    tls::get(server.address, &server.bundle, "/").await.unwrap();
+    for mut stream in silent {
+        // The server closes them; how long it takes is its own constant.
+        let mut rest = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest))
+            .await
+            .expect("still open");
+    }
+}
+
+#[tokio::test]
+async fn f3_requests_in_flight_are_answered_and_told_to_go_elsewhere() {
+    let server = start(Duration::ZERO).await;
+    let request = {
+        let (address, bundle) = (server.address, server.bundle.clone());
+        tokio::spawn(async move { tls::get(address, &bundle, "/slow").await })
+    };
+    let mut http2 = tls::http2(server.address, &server.bundle).await;
+    server.begun.notified().await;
+    let other = Request::get(format!("https://{}/slow", tls::SERVER_NAME))
+        .body(Body::empty())
+        .unwrap();
+    let other = tokio::spawn(http2.send_request(other));
+    server.begun.notified().await;
+
+    server.shutdown.cancel();
+    tokio::task::yield_now().await;
+    server.release.notify_one();
+    server.release.notify_one();
+    while !request.is_finished() || !other.is_finished() {
+        server.release.notify_one();
+        tokio::task::yield_now().await;
+    }
+    let (response, body) = request.await.unwrap().unwrap();
+    assert_eq!(
+        (body.as_str(), response.headers()["connection"].to_str().unwrap()),
+        ("slow", "close")
+    );
+    let (_, body) = tls::read(other.await.unwrap().unwrap()).await.unwrap();
+    assert_eq!(body, "slow");
+    server.task.await.unwrap().unwrap();
+    TcpStream::connect(server.address)
+        .await
+        .expect_err("nobody listens any more");
+}
+
+#[tokio::test]
+async fn f3_new_connections_are_served_while_the_cluster_does_not_know_yet() {
+    let server = start(Duration::from_secs(1)).await;
+    // Connected before, asked after: neither is lost.
+    let mut early = tls::http2(server.address, &server.bundle).await;
+    server.shutdown.cancel();
+    let request = Request::get(format!("https://{}/", tls::SERVER_NAME))
+        .body(Body::empty())
+        .unwrap();
+    tls::read(early.send_request(request).await.unwrap())
+        .await
+        .unwrap();
+    for _ in 0..50 {
+        let (response, body) = tls::get(server.address, &server.bundle, "/").await.unwrap();
+        assert_eq!(
+            (body.as_str(), response.headers()["connection"].to_str().unwrap()),
+            ("ok", "close")
+        );
+    }
+    server.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn h24_who_speaks_no_tls_gets_nothing() {
+    let server = start(Duration::ZERO).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    stream
+        .write_all(b"POST /mutate HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1.1 200"));
+}
