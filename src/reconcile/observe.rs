@@ -18,7 +18,7 @@ use stoppablecontainer_api::conditions::reason;
 use super::Context;
 use super::attempts::{Hold, Task};
 use super::plan::{Observed, Slot};
-use super::pods::Role;
+use super::pods::{Role, node};
 
 /// Looks at everything that the plan of `instance` depends on.
 ///
@@ -52,8 +52,13 @@ pub async fn observe(
         consumer_hold.as_ref(),
     )
     .await?;
+    let at = [&provider, &consumer]
+        .into_iter()
+        .find_map(|slot| slot.pod().and_then(|pod| node(pod)));
+    let agent_missing = at.is_some_and(|at| !context.caches.agent_registered(at));
     let unbound = matches!(provider, Slot::Free) && status.node_name.is_none();
     Ok(Observed {
+        agent_missing,
         provider,
         consumer,
         node_gone: status

@@ -34,6 +34,8 @@ pub struct Observed {
     pub consumer: Slot,
     /// The instance has a node and that Node object does not exist.
     pub node_gone: bool,
+    /// The pods have a node whose kubelet does not know the node agent.
+    pub agent_missing: bool,
     /// Claims of the template that only one pod may use (ReadWriteOncePod).
     pub exclusive_claims: BTreeSet<String>,
     /// The provider's last failure.

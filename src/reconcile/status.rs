@@ -5,6 +5,7 @@ and the UIDs and the node that the agent relies on. Pure, like the plan.
 `status.filesystem` is the agent's. It is read here and never written.
 */
 
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -159,7 +160,7 @@ fn provider_verdict(observed: &Observed) -> Verdict {
             reason::STARTING,
             format!("pod {name} is going away and will be replaced"),
         ),
-        Some(pod) => trouble(pod).map_or_else(
+        Some(pod) => trouble(pod).or_else(|| agent_trouble(observed, pod)).map_or_else(
             || Verdict::no(reason::STARTING, format!("pod {name} is starting")),
             |why| Verdict::because(prefixed(&name, why)),
         ),
@@ -232,14 +233,18 @@ fn consumer_verdict(observed: &Observed) -> Verdict {
             Verdict::no(reason::STOPPING, format!("pod {name} is about to be deleted"))
         }
         Slot::Ours(pod) if ready(pod) => Verdict::yes(reason::AS_REQUESTED, format!("pod {name} is ready")),
-        Slot::Ours(pod) => Verdict::because(trouble(pod).unwrap_or_else(|| {
-            let how = if running(pod) {
-                "runs and is not ready yet"
-            } else {
-                "is starting"
-            };
-            Trouble::new(reason::STARTING, format!("pod {name} {how}"))
-        })),
+        Slot::Ours(pod) => Verdict::because(
+            trouble(pod)
+                .or_else(|| agent_trouble(observed, pod))
+                .unwrap_or_else(|| {
+                    let how = if running(pod) {
+                        "runs and is not ready yet"
+                    } else {
+                        "is starting"
+                    };
+                    Trouble::new(reason::STARTING, format!("pod {name} {how}"))
+                }),
+        ),
         Slot::Taken(_) | Slot::Free if !wanted => Verdict::no(reason::STOPPED, "running is false"),
         _ => observed.consumer_hold.as_ref().map_or_else(
             || Verdict::no(reason::STARTING, "waits for the provider pod and the filesystem"),
@@ -305,6 +310,15 @@ fn placement(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Opt
         None if !observed.instance.spec.running => None,
         _ => old.placement,
     }
+}
+
+/// The kubelet says only in events that it cannot mount a volume whose driver it does not know.
+fn agent_trouble(observed: &Observed, pod: &Pod) -> Option<Trouble> {
+    let at = node(pod).filter(|_| observed.agent_missing && !running(pod))?;
+    Some(Trouble::new(
+        reason::NODE_AGENT_MISSING,
+        format!("no node agent is registered with the kubelet of node {at}; see the node-agent pod there"),
+    ))
 }
 
 fn prefixed(pod: &str, why: Trouble) -> Trouble {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::storage::v1::CSINode;
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
@@ -20,7 +21,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, reflector};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use stoppablecontainer_api::names::{LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
+use stoppablecontainer_api::names::{CSI_DRIVER, LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
 /// Read halves of the caches.
@@ -34,6 +35,8 @@ pub struct Caches {
     pub pods: Store<Pod>,
     /// All nodes; only that they exist.
     pub nodes: Store<PartialObjectMeta<Node>>,
+    /// What CSI drivers the kubelets have, by node.
+    pub drivers: Store<CSINode>,
 }
 
 /// Write halves of the caches.
@@ -46,6 +49,8 @@ pub struct CacheWriters {
     pub pods: Writer<Pod>,
     /// See [`Caches::nodes`].
     pub nodes: Writer<PartialObjectMeta<Node>>,
+    /// See [`Caches::drivers`].
+    pub drivers: Writer<CSINode>,
 }
 
 /// Objects that need a pass.
@@ -68,18 +73,21 @@ pub fn caches() -> (Caches, CacheWriters) {
     let (instances, write_instances) = reflector::store();
     let (pods, write_pods) = reflector::store();
     let (nodes, write_nodes) = reflector::store();
+    let (drivers, write_drivers) = reflector::store();
     (
         Caches {
             containers,
             instances,
             pods,
             nodes,
+            drivers,
         },
         CacheWriters {
             containers: write_containers,
             instances: write_instances,
             pods: write_pods,
             nodes: write_nodes,
+            drivers: write_drivers,
         },
     )
 }
@@ -128,9 +136,16 @@ pub fn watch(
                 |event| wake.on_pod(event, &caches),
             ),
             follow(
-                watcher::watcher(Api::<PartialObjectMeta<Node>>::all(client), all).default_backoff(),
+                watcher::watcher(Api::<PartialObjectMeta<Node>>::all(client.clone()), all).default_backoff(),
                 writers.nodes,
                 |event| wake.on_node(event, &caches),
+            ),
+            follow(
+                watcher::watcher(Api::<CSINode>::all(client), watcher::Config::default())
+                    .default_backoff()
+                    .map(|event| event.map(|event| event.modify(|node| node.metadata.managed_fields = None))),
+                writers.drivers,
+                |event| wake.on_drivers(event, &caches),
             ),
         );
     };
@@ -218,7 +233,8 @@ impl Caches {
         self.containers.wait_until_ready().await?;
         self.instances.wait_until_ready().await?;
         self.pods.wait_until_ready().await?;
-        self.nodes.wait_until_ready().await
+        self.nodes.wait_until_ready().await?;
+        self.drivers.wait_until_ready().await
     }
 
     /// The pod, if it has our label.
@@ -226,10 +242,21 @@ impl Caches {
         self.pods.get(&ObjectRef::new(name).within(namespace))
     }
 
+    /// Whether the kubelet of this node has our CSI driver, that is, the node agent.
+    pub fn agent_registered(&self, node: &str) -> bool {
+        self.drivers
+            .get(&ObjectRef::new(node))
+            .is_some_and(|node| has_our_driver(&node))
+    }
+
     /// Whether a Node object of this name exists.
     pub fn node_exists(&self, name: &str) -> bool {
         self.nodes.get(&ObjectRef::new(name)).is_some()
     }
+}
+
+fn has_our_driver(node: &CSINode) -> bool {
+    node.spec.drivers.iter().any(|driver| driver.name == CSI_DRIVER)
 }
 
 // === impl Wake ===
@@ -293,6 +320,24 @@ impl Wake {
         let came_or_went = match event {
             Event::Delete(node) => Some(node.name_any()),
             Event::Apply(node) => Some(node.name_any()).filter(|name| !caches.node_exists(name)),
+            Event::Init | Event::InitApply(_) | Event::InitDone => None,
+        };
+        let listed = matches!(event, Event::InitDone);
+        move || {
+            if came_or_went.is_some() || listed {
+                wake.instances_where(&caches, |at| listed || Some(at) == came_or_went.as_deref());
+            }
+        }
+    }
+
+    /// Only that the agent comes and goes is of interest.
+    fn on_drivers(&self, event: &Event<CSINode>, caches: &Caches) -> impl FnOnce() + use<> {
+        let (wake, caches) = (self.clone(), caches.clone());
+        let came_or_went = match event {
+            Event::Delete(node) => Some(node.name_any()).filter(|name| caches.agent_registered(name)),
+            Event::Apply(node) => {
+                Some(node.name_any()).filter(|name| caches.agent_registered(name) != has_our_driver(node))
+            }
             Event::Init | Event::InitApply(_) | Event::InitDone => None,
         };
         let listed = matches!(event, Event::InitDone);

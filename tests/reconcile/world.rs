@@ -48,6 +48,11 @@ impl World {
             &mut writers.nodes,
             &[json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "n1" } })],
         );
+        let drivers = json!({
+            "metadata": { "name": "n1" },
+            "spec": { "drivers": [{ "name": "csi.stoppablecontainer.xtlsoft.top", "nodeID": "n1" }] },
+        });
+        put(&mut writers.drivers, &[drivers]);
         let reporter = Reporter {
             controller: "test".to_owned(),
             instance: None,

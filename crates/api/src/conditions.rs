@@ -30,6 +30,8 @@ pub mod reason {
     pub const FILESYSTEM_FAILED: &str = "FilesystemFailed";
     /// The object is being deleted.
     pub const DELETING: &str = "Deleting";
+    /// The node agent is not registered with the kubelet of the pod's node, so the pod cannot start.
+    pub const NODE_AGENT_MISSING: &str = "NodeAgentMissing";
     /// The node that holds the data does not exist (any more).
     pub const NODE_GONE: &str = "NodeGone";
 }

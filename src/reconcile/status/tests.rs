@@ -52,6 +52,14 @@ fn pending(status: Value) -> Observed {
     pending(json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes" }] })),
     Phase::Pending, ["-Unschedulable", "-Unschedulable", "-Preparing", "-Starting"]
 )]
+#[case::agent_missing(
+    Observed { agent_missing: true, ..pending(json!({ "phase": "Pending" })) },
+    Phase::Pending, ["-NodeAgentMissing", "-NodeAgentMissing", "-Preparing", "-Starting"]
+)]
+#[case::agent_away_while_everything_runs(
+    Observed { agent_missing: true, ..with_both(json!({}), up()) },
+    Phase::Running, ["+AsRequested", "+AsRequested", "+AsRequested", "+AsRequested"]
+)]
 #[case::creation_refused(
     Observed { provider_hold: hold("CreationRefused", "quota", Duration::ZERO), ..observed(instance(json!({}))) },
     Phase::Pending, ["-CreationRefused", "-CreationRefused", "-Preparing", "-Starting"]

@@ -168,6 +168,49 @@ async fn a_node_wakes_its_instances_when_it_comes_or_goes() {
     assert!(caches.node_exists("n1"));
 }
 
+#[tokio::test]
+async fn an_agent_wakes_the_instances_of_its_node_when_it_comes_or_goes() {
+    let Watched {
+        caches,
+        wake,
+        mut queues,
+        mut writers,
+    } = watched();
+    for event in list(&[instance("a", "n1"), instance("b", "n2")])
+        .into_iter()
+        .flatten()
+    {
+        writers.instances.apply_watcher_event(&event);
+    }
+    let node = |drivers: &[&str]| {
+        let drivers: Vec<_> = drivers
+            .iter()
+            .map(|name| json!({ "name": name, "nodeID": "n1" }))
+            .collect();
+        object::<CSINode>(json!({ "metadata": { "name": "n1" }, "spec": { "drivers": drivers } }))
+    };
+    let mut events = list(&[]);
+    events.extend([
+        Ok(Event::Apply(node(&["other"]))),
+        Ok(Event::Apply(node(&[
+            "other",
+            "csi.stoppablecontainer.xtlsoft.top",
+        ]))),
+        Ok(Event::Apply(node(&["csi.stoppablecontainer.xtlsoft.top"]))),
+        Ok(Event::Apply(node(&[]))),
+    ]);
+    follow(stream::iter(events), writers.drivers, |event| {
+        wake.on_drivers(event, &caches)
+    })
+    .await;
+    assert_eq!(
+        woken(&mut queues.instances)[2..],
+        ["a", "a"],
+        "after the list: once for coming, once for going"
+    );
+    assert!(!caches.agent_registered("n1"));
+}
+
 #[test]
 fn an_object_that_cannot_be_read_is_passed_over() {
     let broken = json!({
