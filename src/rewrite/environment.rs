@@ -2,14 +2,22 @@
 The image's ENV in the main container's `env`.
 
 A plain container gets the image's variables from the runtime; the wrapper
-image has none, so they go in front of the template's own. They must not become
-referable by that: `$(PATH)` in a template stays literal in a plain pod when
-only the image defines PATH, so such references are escaped.
+image has none, so they go in front of the template's own. Two things must not
+change by that:
+
+- `$(PATH)` in a template stays literal in a plain pod when only the image defines
+  PATH, so such references are escaped.
+- `envFrom` wins over the image, but `env` wins over `envFrom`. So behind each variable
+  of the image stands one optional reference per source of `envFrom` to the key of
+  that name: where the key exists it replaces the image's value, where it does not
+  the kubelet passes over it.
 */
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{Container, EnvVar};
+use k8s_openapi::api::core::v1::{
+    ConfigMapKeySelector, Container, EnvFromSource, EnvVar, EnvVarSource, SecretKeySelector,
+};
 use stoppablecontainer_api::ImageFacts;
 
 use super::{Denial, expansion};
@@ -48,14 +56,17 @@ pub(super) fn fill(
         .filter(|d| env.iter().find(|e| e.name == d.name) == Some(d))
         .map(|d| d.name.as_str())
         .collect();
+    let env_from = container.env_from.as_deref().unwrap_or_default();
+    for name in &ours {
+        put_sources(name, env_from, &mut env);
+    }
 
     // A name of the image that is defined a second time resolves from there on, as it does in a plain pod. Variables
     // of `envFrom` come before all of `env`; which ones there are is not known here, so with them a reference stays.
-    let has_env_from = container.env_from.as_ref().is_some_and(|from| !from.is_empty());
-    let mut image_only: BTreeSet<String> = if has_env_from {
-        BTreeSet::new()
-    } else {
+    let mut image_only: BTreeSet<String> = if env_from.is_empty() {
         ours.iter().map(|name| (*name).to_owned()).collect()
+    } else {
+        BTreeSet::new()
     };
     let mut seen = BTreeSet::new();
     for variable in &mut env {
@@ -108,6 +119,65 @@ fn image_variables(image: &ImageFacts, warnings: &mut Vec<String>) -> Result<Vec
         }
     }
     Ok(variables)
+}
+
+/// Puts references to the sources of `envFrom` behind the image's variable, unless they are there.
+fn put_sources(name: &str, env_from: &[EnvFromSource], env: &mut Vec<EnvVar>) {
+    let wanted: Vec<EnvVar> = env_from
+        .iter()
+        .filter_map(|source| reference(name, source))
+        .collect();
+    let Some(default) = env.iter().position(|e| e.name == name) else {
+        return;
+    };
+    let present = env[default + 1..]
+        .iter()
+        .take_while(|e| wanted.contains(e))
+        .count();
+    let at = default + 1 + present;
+    let missing: Vec<EnvVar> = wanted.into_iter().filter(|w| !env.contains(w)).collect();
+    env.splice(at..at, missing);
+}
+
+/// The entry that takes `name` from a source of `envFrom`, if that can have it.
+fn reference(name: &str, source: &EnvFromSource) -> Option<EnvVar> {
+    let key = name
+        .strip_prefix(source.prefix.as_deref().unwrap_or_default())?
+        .to_owned();
+    if !is_key(&key) {
+        return None;
+    }
+    let optional = Some(true);
+    let value_from = match (&source.config_map_ref, &source.secret_ref) {
+        (Some(map), _) => EnvVarSource {
+            config_map_key_ref: Some(ConfigMapKeySelector {
+                name: map.name.clone(),
+                key,
+                optional,
+            }),
+            ..EnvVarSource::default()
+        },
+        (None, Some(secret)) => EnvVarSource {
+            secret_key_ref: Some(SecretKeySelector {
+                name: secret.name.clone(),
+                key,
+                optional,
+            }),
+            ..EnvVarSource::default()
+        },
+        (None, None) => return None,
+    };
+    Some(EnvVar {
+        name: name.to_owned(),
+        value: None,
+        value_from: Some(value_from),
+    })
+}
+
+/// Whether a ConfigMap or Secret can have this key (`IsConfigMapKey` in Kubernetes).
+fn is_key(key: &str) -> bool {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (1..=253).contains(&key.len()) && key.bytes().all(is_allowed) && key != "." && !key.starts_with("..")
 }
 
 /// The rule of Kubernetes since 1.34: printable ASCII other than `=`. Clusters before that refuse some of these names

@@ -1,6 +1,7 @@
 //! The chart's certificate job: makes the authority and publishes it, so that nothing is created before the webhook can
 //! be trusted.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -54,6 +55,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let Verb::Ensure(ensure) = Command::parse().verb;
     match run(ensure).await {

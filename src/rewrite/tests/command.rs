@@ -70,6 +70,34 @@ fn i5_environment(#[case] template: Value, #[case] image: Value, #[case] expecte
 }
 
 #[test]
+fn i5_env_from_wins_over_the_image_and_the_template_over_both() {
+    let template = json!({
+        "env": [{ "name": "OWN", "value": "o" }],
+        "envFrom": [{ "configMapRef": { "name": "cm" } }, { "prefix": "LA", "secretRef": { "name": "s", "optional": true } }],
+    });
+    let mut case = Case::new(&template).image(&json!({ "env": ["OWN=i", "LANG=C", "P Q=x"] }));
+    let configured = json!({ "name": "LANG", "valueFrom": { "configMapKeyRef": { "name": "cm", "key": "LANG", "optional": true } } });
+    let secret = json!({ "name": "LANG", "valueFrom": { "secretKeyRef": { "name": "s", "key": "NG", "optional": true } } });
+    let (default, odd) = (
+        json!({ "name": "LANG", "value": "C" }),
+        json!({ "name": "P Q", "value": "x" }),
+    );
+    let own = json!({ "name": "OWN", "value": "o" });
+    let env = serde_json::to_value(case.main().env).unwrap();
+    assert_eq!(env, json!([default, configured, secret, odd, own]));
+
+    // A source that another webhook adds after us is seen at the reinvocation.
+    case.pod = serde_json::to_value(case.run().unwrap().pod).unwrap();
+    case.pod["spec"]["containers"][0]["envFrom"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "configMapRef": { "name": "late" } }));
+    let late = json!({ "name": "LANG", "valueFrom": { "configMapKeyRef": { "name": "late", "key": "LANG", "optional": true } } });
+    let env = serde_json::to_value(case.main().env).unwrap();
+    assert_eq!(env, json!([default, configured, secret, late, odd, own]));
+}
+
+#[test]
 fn h8_a_name_that_kubernetes_cannot_carry_is_left_out_and_said() {
     let rewritten = Case::new(&json!({}))
         .image(&json!({ "env": ["Ä=1", "A B=2"] }))
