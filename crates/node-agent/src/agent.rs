@@ -11,6 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use csi_proto::csi::identity_server::IdentityServer;
 use csi_proto::csi::node_server::NodeServer;
 use csi_proto::registration::registration_server::RegistrationServer;
+use futures::TryStreamExt;
 use kube::Client;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::args;
+use crate::csi::authority::Connection;
 use crate::csi::identity::IdentityService;
 use crate::csi::node::NodeService;
 use crate::csi::registration::RegistrationService;
@@ -116,7 +118,7 @@ async fn serve_node(args: &args::Run) -> Result<()> {
     let registration = Server::builder()
         .add_service(RegistrationServer::new(service))
         .serve_with_incoming_shutdown(
-            UnixListenerStream::new(registration),
+            UnixListenerStream::new(registration).map_ok(Connection::new),
             stop.clone().cancelled_owned(),
         );
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
