@@ -1,0 +1,26 @@
+/*!
+The mount engine with real mounts.
+
+Every test runs in a private copy of the machine's mount namespace (its "node"),
+and containers are processes with namespaces of their own, made the way runtimes
+make them: overlay root, mounts, pivot_root. Needs root.
+*/
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+#[path = "rootfs/container.rs"]
+mod container;
+#[path = "rootfs/hostile.rs"]
+mod hostile;
+#[path = "rootfs/interrupted.rs"]
+mod interrupted;
+#[path = "rootfs/moved.rs"]
+mod moved;
+#[path = "rootfs/node.rs"]
+mod node;
+#[path = "rootfs/one_writer.rs"]
+mod one_writer;
+#[path = "rootfs/overlays.rs"]
+mod overlays;
+#[path = "rootfs/store.rs"]
+mod store;

@@ -1,0 +1,369 @@
+/*!
+Containers as a runtime makes them: a process in a mount namespace of its own,
+whose root is an overlay, with mounts on it.
+
+The process is this test program again, started by unshare(1): see [`inside`]. It
+does what it is told on its standard input.
+*/
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use rootfs::Process;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_bind_recursive, mount_change,
+    mount_remount, move_mount, unmount,
+};
+use rustix::process::Pid;
+
+/// Marks what the process inside says among what the test harness prints.
+const MARK: &str = "container says: ";
+
+/// What a container is made of.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Spec {
+    directory: PathBuf,
+    layers: Vec<PathBuf>,
+    read_only: bool,
+    mounts: Vec<String>,
+    working_directory: Option<String>,
+}
+
+/// A running container; ends when it is dropped.
+pub(crate) struct Container {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    pub(crate) process: Process,
+}
+
+// === impl Spec ===
+
+impl Spec {
+    /// A container whose files are kept in `directory` (made), on these layers, the topmost first.
+    pub(crate) fn new(directory: PathBuf, layers: &[&Path]) -> Self {
+        let layers = layers.iter().map(|layer| layer.to_path_buf()).collect();
+        Self {
+            directory,
+            layers,
+            ..Self::default()
+        }
+    }
+
+    /// The root is mounted read-only.
+    pub(crate) fn read_only(mut self) -> Self {
+        self.read_only = true;
+        self
+    }
+
+    /// Mounts an empty tmpfs.
+    pub(crate) fn tmpfs(mut self, path: &str) -> Self {
+        self.mounts.push(format!("tmpfs {path}"));
+        self
+    }
+
+    /// Mounts /proc.
+    pub(crate) fn proc(mut self) -> Self {
+        self.mounts.push("proc /proc".to_owned());
+        self
+    }
+
+    /// Binds a file or directory of the node. `how` is `private`, `slave` or `ro`.
+    pub(crate) fn bind(mut self, source: &Path, path: &str, how: &str) -> Self {
+        self.mounts
+            .push(format!("bind {path} {how} {}", source.display()));
+        self
+    }
+
+    /// Where the process is.
+    pub(crate) fn working_directory(mut self, path: &str) -> Self {
+        self.working_directory = Some(path.to_owned());
+        self
+    }
+
+    /// Starts it.
+    pub(crate) fn start(&self) -> Container {
+        for name in ["upper", "work", "root"] {
+            fs::create_dir_all(self.directory.join(name)).unwrap();
+        }
+        let mut child = Command::new("unshare")
+            .args(["--mount", "--propagation", "slave"])
+            .arg(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "container::inside",
+                "--ignored",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env("CONTAINER_DIRECTORY", &self.directory)
+            .env("CONTAINER_LAYERS", std::env::join_paths(&self.layers).unwrap())
+            .env("CONTAINER_READ_ONLY", self.read_only.to_string())
+            .env("CONTAINER_MOUNTS", self.mounts.join("\n"))
+            .env(
+                "CONTAINER_WORKING_DIRECTORY",
+                self.working_directory.as_deref().unwrap_or("/"),
+            )
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_child(&child);
+        let stdin = child.stdin.take();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut container = Container {
+            child,
+            stdin,
+            stdout,
+            process: Process::open(pid).unwrap(),
+        };
+        assert_eq!(container.hear(), "ready");
+        container
+    }
+}
+
+// === impl Container ===
+
+impl Container {
+    /// Content of a file as the container sees it, or the error.
+    pub(crate) fn read(&mut self, path: &str) -> Result<String, String> {
+        self.ask(&format!("read {path}"))
+    }
+
+    /// Writes a file in the container.
+    pub(crate) fn write(&mut self, path: &str, content: &str) -> Result<String, String> {
+        self.ask(&format!("write {path} {content}"))
+    }
+
+    /// Names in a directory as the container sees it, sorted.
+    pub(crate) fn list(&mut self, path: &str) -> Result<String, String> {
+        self.ask(&format!("list {path}"))
+    }
+
+    /// Type, mode, owner and group: `directory 755 0:0`.
+    pub(crate) fn stat(&mut self, path: &str) -> Result<String, String> {
+        self.ask(&format!("stat {path}"))
+    }
+
+    /// The mountpoints in its mount table, in order.
+    pub(crate) fn mountpoints(&mut self) -> Vec<String> {
+        let table = self.ask("mounts").unwrap();
+        table.split('\u{1}').map(str::to_owned).collect()
+    }
+
+    /// Enters a directory.
+    pub(crate) fn enter(&mut self, path: &str) -> Result<String, String> {
+        self.ask(&format!("enter {path}"))
+    }
+
+    /// The working directory.
+    pub(crate) fn working_directory(&mut self) -> Result<String, String> {
+        self.ask("where")
+    }
+
+    /// Ends it and waits for that.
+    pub(crate) fn end(mut self) {
+        self.stop();
+    }
+
+    fn ask(&mut self, command: &str) -> Result<String, String> {
+        writeln!(self.stdin.as_mut().unwrap(), "{command}").unwrap();
+        let answer = self.hear();
+        match answer.split_once(' ') {
+            Some(("ok", value)) => Ok(value.to_owned()),
+            Some(("error", value)) => Err(value.to_owned()),
+            _ => panic!("the container said {answer:?}"),
+        }
+    }
+
+    fn hear(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            assert_ne!(
+                self.stdout.read_line(&mut line).unwrap(),
+                0,
+                "the container ended"
+            );
+            // The harness ends its own line only after the test.
+            if let Some((_, said)) = line.split_once(MARK) {
+                return said.trim_end_matches('\n').to_owned();
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What runs in a container. Not a test: [`Spec::start`] starts it.
+#[test]
+#[ignore = "runs inside a container that a test makes"]
+fn inside() {
+    let Ok(directory) = std::env::var("CONTAINER_DIRECTORY") else {
+        return;
+    };
+    set_up(Path::new(&directory));
+    say("ready");
+    for line in std::io::stdin().lines() {
+        let line = line.unwrap();
+        let mut words = line.splitn(3, ' ');
+        let verb = words.next().unwrap();
+        let (path, rest) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let result = match verb {
+            "read" => fs::read_to_string(path),
+            "write" => fs::write(path, rest).map(|()| String::new()),
+            "list" => list(path),
+            "stat" => stat(path),
+            "mounts" => fs::read_to_string("/proc/self/mountinfo").map(|table| mountpoints(&table)),
+            "enter" => std::env::set_current_dir(path).map(|()| String::new()),
+            "where" => std::env::current_dir().map(|path| path.display().to_string()),
+            _ => panic!("{line:?}"),
+        };
+        match result {
+            Ok(value) => say(&format!(
+                "ok {}",
+                value.trim_end_matches('\n').replace('\n', "\u{1}")
+            )),
+            Err(error) => say(&format!("error {error}")),
+        }
+    }
+    // Nothing of the harness's own may run on a root that it does not know.
+    std::process::exit(0);
+}
+
+fn say(what: &str) {
+    println!("{MARK}{what}");
+    std::io::stdout().flush().unwrap();
+}
+
+fn set_up(directory: &Path) {
+    let root = directory.join("root");
+    let layers = std::env::var("CONTAINER_LAYERS").unwrap();
+    let option = |name: &str| directory.join(name).display().to_string();
+    let options = [
+        ("upperdir", option("upper")),
+        ("workdir", option("work")),
+        ("lowerdir", layers),
+    ];
+    attach(&overlay(&options), &root);
+    for mount in std::env::var("CONTAINER_MOUNTS").unwrap().lines() {
+        let words: Vec<_> = mount.splitn(4, ' ').collect();
+        let path = root.join(words[1].trim_start_matches('/'));
+        match words[..] {
+            ["tmpfs", _] => {
+                fs::create_dir_all(&path).unwrap();
+                attach(&new_mount("tmpfs", &[]), &path);
+            }
+            ["proc", _] => {
+                fs::create_dir_all(&path).unwrap();
+                attach(&new_mount("proc", &[]), &path);
+            }
+            ["bind", _, how, source] => bind(Path::new(source), &path, how),
+            _ => panic!("{mount:?}"),
+        }
+    }
+    if std::env::var("CONTAINER_READ_ONLY").unwrap() == "true" {
+        mount_remount(&root, MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
+    }
+    let old_root = fs::File::open("/").unwrap();
+    std::env::set_current_dir(&root).unwrap();
+    rustix::process::pivot_root(".", ".").unwrap();
+    rustix::process::fchdir(&old_root).unwrap();
+    mount_change(".", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    unmount(".", UnmountFlags::DETACH).unwrap();
+    std::env::set_current_dir(std::env::var("CONTAINER_WORKING_DIRECTORY").unwrap()).unwrap();
+}
+
+fn bind(source: &Path, path: &Path, how: &str) {
+    if source.is_dir() {
+        fs::create_dir_all(path).unwrap();
+    } else {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+    mount_bind_recursive(source, path).unwrap();
+    let kind = if how == "slave" {
+        MountPropagationFlags::DOWNSTREAM
+    } else {
+        MountPropagationFlags::PRIVATE
+    };
+    mount_change(path, kind | MountPropagationFlags::REC).unwrap();
+    if how == "ro" {
+        mount_remount(path, MountFlags::BIND | MountFlags::RDONLY, "").unwrap();
+    }
+}
+
+/// A detached mount.
+pub(crate) fn new_mount(kind: &str, options: &[(&str, String)]) -> OwnedFd {
+    let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    for (key, value) in options {
+        fsconfig_set_string(&fs, *key, value).unwrap();
+    }
+    fsconfig_create(&fs).unwrap();
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap()
+}
+
+fn overlay(options: &[(&str, String)]) -> OwnedFd {
+    // As runtimes do: by option string, all in one.
+    new_mount("overlay", options)
+}
+
+/// Attaches a detached mount.
+pub(crate) fn attach(mount: impl AsFd, path: &Path) {
+    move_mount(
+        mount,
+        "",
+        rustix::fs::CWD,
+        path,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+    )
+    .unwrap();
+}
+
+fn list(path: &str) -> std::io::Result<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        names.push(entry?.file_name().into_string().unwrap());
+    }
+    names.sort();
+    Ok(names.join(" "))
+}
+
+fn stat(path: &str) -> std::io::Result<String> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = fs::symlink_metadata(path)?;
+    let kind = if metadata.is_dir() {
+        "directory"
+    } else if metadata.is_symlink() {
+        "link"
+    } else {
+        "file"
+    };
+    Ok(format!(
+        "{kind} {:o} {}:{}",
+        metadata.mode() & 0o7777,
+        metadata.uid(),
+        metadata.gid()
+    ))
+}
+
+fn mountpoints(table: &str) -> String {
+    let mut points = String::new();
+    for line in table.lines() {
+        let _ = writeln!(points, "{}", line.split(' ').nth(4).unwrap());
+    }
+    points
+}

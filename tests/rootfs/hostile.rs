@@ -1,0 +1,174 @@
+//! Images that point elsewhere stay where they are.
+
+use std::fs;
+
+use rootfs::Attached;
+
+use crate::node::Node;
+
+#[test]
+fn h1_links_at_mountpoints_lead_inside_the_root() {
+    Node::with(|node| {
+        let outside = node.path("outside");
+        fs::create_dir_all(&outside).unwrap();
+        fs::write(outside.join("hosts"), "of the node").unwrap();
+        let outside_name = outside.display().to_string();
+        let base = node.layer(
+            "base",
+            &[
+                ("etc", Some(&format!("-> {outside_name}"))),
+                ("up", Some("-> ../../../../../..")),
+                ("dangling", Some("-> /nowhere/at/all")),
+                ("relative/link", Some("-> ../target")),
+            ],
+        );
+        let volume = node.path("volume");
+        fs::create_dir_all(&volume).unwrap();
+        fs::write(volume.join("file"), "v").unwrap();
+        let provider = node.provider(&[&base]);
+        let mut consumer = node
+            .consumer("consumer")
+            .bind(&volume, "/up/climbed", "private")
+            .bind(&volume, "/dangling", "private")
+            .bind(&volume, "/relative/link/x", "private")
+            .start();
+        assert_eq!(node.attach(&provider, &consumer).unwrap(), Attached::Now);
+        for path in ["/climbed/file", "/nowhere/at/all/file", "/target/x/file"] {
+            assert_eq!(consumer.read(path).as_deref(), Ok("v"), "{path}");
+        }
+        // What was mounted on /etc/hosts is where the link leads inside.
+        assert_eq!(
+            consumer.read(&format!("{outside_name}/hosts")).unwrap(),
+            "hosts of the pod"
+        );
+        assert_eq!(fs::read_to_string(outside.join("hosts")).unwrap(), "of the node");
+        assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+    });
+}
+
+#[test]
+fn h1_h3_the_runtimes_own_directories_must_be_real() {
+    for (name, target) in [
+        ("proc", "-> /etc"),
+        ("dev", "-> /tmp"),
+        ("proc", "a file"),
+        ("dev", "-> loop"),
+    ] {
+        Node::with(|node| {
+            let base = node.layer(
+                "base",
+                &[
+                    (name, Some(target)),
+                    ("loop", Some("-> loop")),
+                    ("etc/motd", Some("x")),
+                ],
+            );
+            // The provider is not what this is about, so its image has real ones.
+            let image = node.layer("image", &[("etc/motd", Some("x"))]);
+            let wrapper = node.provider(&[&image]);
+            let mut consumer = node.consumer("consumer").start();
+            // The upper directory is where a tenant would have put them.
+            let kept = node.kept();
+            fs::remove_dir_all(node.upper("")).unwrap();
+            fs::rename(&base, node.upper("")).unwrap();
+            drop(kept);
+            let error = node.attach(&wrapper, &consumer).unwrap_err();
+            let text = format!("{error:?}");
+            assert!(
+                text.contains("SymbolicLink") || text.contains("NotADirectory"),
+                "{name} {target}: {text}"
+            );
+            // Everything was taken back: the container is as it was.
+            assert_eq!(consumer.read("/exec-wrapper").unwrap(), "wrapper");
+            assert!(
+                !consumer
+                    .mountpoints()
+                    .iter()
+                    .any(|m| m.contains("stoppablecontainer-root"))
+            );
+        });
+    }
+}
+
+#[test]
+fn h1_a_mountpoint_of_the_wrong_type_is_refused() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/hosts", None)]);
+        let provider = node.provider(&[&base]);
+        let mut consumer = node.consumer("consumer").start();
+        let error = format!("{:?}", node.attach(&provider, &consumer).unwrap_err());
+        assert!(
+            error.contains("IsADirectory") && error.contains("/etc/hosts"),
+            "{error}"
+        );
+        assert_eq!(consumer.read("/exec-wrapper").unwrap(), "wrapper");
+    });
+    Node::with(|node| {
+        let base = node.layer("base", &[("data", Some("a file"))]);
+        let provider = node.provider(&[&base]);
+        let mut consumer = node.consumer("consumer").tmpfs("/data").start();
+        let error = format!("{:?}", node.attach(&provider, &consumer).unwrap_err());
+        assert!(
+            error.contains("NotADirectory") && error.contains("/data"),
+            "{error}"
+        );
+        assert_eq!(consumer.read("/exec-wrapper").unwrap(), "wrapper");
+    });
+}
+
+#[test]
+fn h1_a_loop_of_links_is_refused() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("a", Some("-> b")), ("b", Some("-> a"))]);
+        let provider = node.provider(&[&base]);
+        let consumer = node.consumer("consumer").tmpfs("/a/x").start();
+        let error = format!("{:?}", node.attach(&provider, &consumer).unwrap_err());
+        assert!(error.contains("TooManyLinks"), "{error}");
+    });
+}
+
+#[test]
+fn h9_layers_and_mounts_with_odd_names() {
+    Node::with(|node| {
+        let base = node.layer("a,b c", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        let mut consumer = node.consumer("consumer").tmpfs("/odd,name\\here").start();
+        consumer.write("/odd,name\\here/x", "x").unwrap();
+        node.attach(&provider, &consumer).unwrap();
+        assert_eq!(consumer.read("/odd,name\\here/x").unwrap(), "x");
+        assert_eq!(consumer.read("/etc/motd").unwrap(), "hello");
+    });
+}
+
+#[test]
+fn h12_only_small_regular_files_are_read() {
+    Node::with(|node| {
+        let base = node.layer(
+            "base",
+            &[
+                ("etc/passwd", Some("root:x:0:0::/:")),
+                ("etc/link", Some("-> /etc/passwd")),
+                ("etc/out", Some("-> ../../../etc/passwd")),
+                ("etc/dir", None),
+            ],
+        );
+        let fifo = rustix::fs::FileType::Fifo;
+        let mode = rustix::fs::Mode::from_raw_mode(0o644);
+        rustix::fs::mknodat(rustix::fs::CWD, base.join("etc/fifo"), fifo, mode, 0).unwrap();
+        let file = fs::File::create(base.join("etc/sparse")).unwrap();
+        file.set_len(10 << 30).unwrap();
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
+        let root = rootfs::Root::new(rustix::fs::open(&base, flags, rustix::fs::Mode::empty()).unwrap());
+        let read = |path: &str| {
+            root.read(path.as_ref(), 1 << 20)
+                .map_err(|e| format!("{:?}", e.problem))
+        };
+        for path in ["etc/passwd", "etc/link", "etc/out"] {
+            assert_eq!(read(path), Ok(Some(b"root:x:0:0::/:".to_vec())), "{path}");
+        }
+        assert_eq!(read("etc/none"), Ok(None));
+        assert_eq!(read("etc/fifo").unwrap_err(), "NotAFile");
+        assert_eq!(read("etc/dir").unwrap_err(), "NotAFile");
+        assert!(read("etc/sparse").unwrap_err().starts_with("TooLarge"));
+    });
+}

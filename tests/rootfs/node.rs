@@ -1,0 +1,142 @@
+/*!
+The node of a test: a private copy of the machine's mount namespace with a file
+system of its own for layers, containers and kept filesystems.
+*/
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rootfs::namespace::Visitor;
+use rootfs::{AttachError, Attached, Kept, Namespace, Proc, Request, Root, Store, attach};
+use rustix::fs::{Mode, OFlags};
+
+use crate::container::{self, Container, Spec};
+
+/// A node.
+pub(crate) struct Node {
+    directory: tempfile::TempDir,
+    /// Key of the kept filesystem; another one for each test, as they share the machine's processes.
+    pub(crate) key: String,
+    pub(crate) proc: Proc,
+    pub(crate) namespace: Namespace,
+}
+
+// === impl Node ===
+
+impl Node {
+    /// Runs a test on a node of its own.
+    pub(crate) fn with(test: impl FnOnce(&Self) + Send) {
+        // Made outside, so that it can be removed outside.
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
+        Visitor::run(|visitor| {
+            visitor.enter_private_copy().unwrap();
+            container::attach(
+                container::new_mount("tmpfs", &[("mode", "0755".to_owned())]),
+                &path,
+            );
+            let proc = Proc::open().unwrap();
+            let namespace = Namespace::new(proc.open_at("thread-self/ns/mnt", OFlags::RDONLY).unwrap());
+            let name = directory.path().file_name().unwrap().to_str().unwrap();
+            let key = format!("kept-{}", name.trim_start_matches('.'));
+            let node = Self {
+                directory,
+                key,
+                proc,
+                namespace,
+            };
+            let before = node.mounts();
+            test(&node);
+            assert_eq!(node.mounts(), before, "the node's mount table changed");
+            rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH).unwrap();
+        })
+        .unwrap();
+    }
+
+    /// A path on the node's own file system.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A directory of the image with these files; `None` as content makes a directory, `-> x` a link to x.
+    pub(crate) fn layer(&self, name: &str, files: &[(&str, Option<&str>)]) -> PathBuf {
+        let layer = self.path("layers").join(name);
+        fs::create_dir_all(&layer).unwrap();
+        fs::set_permissions(&layer, fs::Permissions::from_mode(0o755)).unwrap();
+        for (path, content) in files {
+            let path = layer.join(path.trim_start_matches('/'));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            match content {
+                None => fs::create_dir_all(&path).unwrap(),
+                Some(content) => match content.strip_prefix("-> ") {
+                    Some(target) => std::os::unix::fs::symlink(target, &path).unwrap(),
+                    None => fs::write(&path, content).unwrap(),
+                },
+            }
+        }
+        layer
+    }
+
+    /// A container that runs an image of these layers, the topmost first.
+    pub(crate) fn provider(&self, layers: &[&Path]) -> Container {
+        Spec::new(self.path("provider"), layers)
+            .read_only()
+            .proc()
+            .start()
+    }
+
+    /// What a consumer is before it is moved: the wrapper image and the usual mounts.
+    pub(crate) fn consumer(&self, name: &str) -> Spec {
+        let image = self.layer("wrapper", &[("exec-wrapper", Some("wrapper"))]);
+        let hosts = self.path("hosts");
+        fs::write(&hosts, "hosts of the pod").unwrap();
+        Spec::new(self.path(name), &[&image])
+            .proc()
+            .tmpfs("/dev")
+            .tmpfs("/dev/shm")
+            .bind(&hosts, "/etc/hosts", "private")
+    }
+
+    /// The kept filesystem, made if it is missing.
+    pub(crate) fn kept(&self) -> Kept {
+        let store = Store::create(&self.root(), &self.path("store")).unwrap();
+        store
+            .create_key(&self.key, &Root::of_this_thread().unwrap().stat().unwrap())
+            .unwrap()
+    }
+
+    /// The node's root.
+    pub(crate) fn root(&self) -> Root {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Root::new(rustix::fs::open("/", flags, Mode::empty()).unwrap())
+    }
+
+    /// Moves a container onto the kept filesystem.
+    pub(crate) fn attach(&self, image: &Container, container: &Container) -> Result<Attached, AttachError> {
+        attach(Request {
+            proc: &self.proc,
+            node: &self.namespace,
+            image: &image.process,
+            container: &container.process,
+            kept: &self.kept(),
+        })
+    }
+
+    /// Content of a file in the upper directory.
+    pub(crate) fn upper(&self, path: &str) -> PathBuf {
+        self.path("store")
+            .join(&self.key)
+            .join("upper")
+            .join(path.trim_start_matches('/'))
+    }
+
+    fn mounts(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let table = self.proc.own_mounts().unwrap();
+        table
+            .mounts()
+            .iter()
+            .map(|m| (m.mountpoint.clone(), m.super_options.clone()))
+            .collect()
+    }
+}

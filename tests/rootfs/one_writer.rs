@@ -1,0 +1,129 @@
+//! I2: never two overlays on one upper directory.
+
+use rootfs::namespace::Visitor;
+use rootfs::{AttachError, Attached, holders};
+
+use crate::node::Node;
+
+#[test]
+fn i2_a_second_container_is_refused_while_the_first_one_lives() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        let first = node.consumer("first").start();
+        node.attach(&provider, &first).unwrap();
+        let mut second = node.consumer("second").start();
+        match node.attach(&provider, &second) {
+            Err(AttachError::Held(holders)) => {
+                assert_eq!(
+                    holders.iter().map(|h| h.process.id()).collect::<Vec<_>>(),
+                    [first.process.id()]
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(
+            second.read("/exec-wrapper").unwrap(),
+            "wrapper",
+            "it is as it was"
+        );
+        first.end();
+        assert_eq!(attach_when_free(node, &provider, &second), Attached::Now);
+    });
+}
+
+#[test]
+fn i2_the_same_container_is_not_moved_twice() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        let mut consumer = node.consumer("consumer").start();
+        assert_eq!(node.attach(&provider, &consumer).unwrap(), Attached::Now);
+        consumer.write("/etc/motd", "changed").unwrap();
+        let mounts = consumer.mountpoints();
+        assert_eq!(node.attach(&provider, &consumer).unwrap(), Attached::Already);
+        assert_eq!(consumer.mountpoints(), mounts);
+        assert_eq!(consumer.read("/etc/motd").unwrap(), "changed");
+    });
+}
+
+#[test]
+fn i2_the_kernel_tells_of_an_overlay_that_no_table_shows() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        let kept = node.kept();
+        let probe = || {
+            Visitor::run(|visitor| {
+                visitor.enter(&node.namespace).unwrap();
+                holders::probe(visitor, &kept).unwrap()
+            })
+            .unwrap()
+        };
+        assert_eq!(probe(), holders::Use::Free);
+        let consumer = node.consumer("consumer").start();
+        // As a process that hid the mount (its own namespace, nothing but an open directory) would hold it.
+        node.attach(&provider, &consumer).unwrap();
+        assert_eq!(probe(), holders::Use::Held);
+        let root = consumer.process.root(&node.proc).unwrap();
+        consumer.end();
+        assert!(holders::find(&node.proc, &node.key).unwrap().is_empty());
+        assert_eq!(probe(), holders::Use::Held);
+        let second = node.consumer("second").start();
+        assert!(matches!(node.attach(&provider, &second), Err(AttachError::Busy)));
+        drop(root);
+        assert_eq!(attach_when_free(node, &provider, &second), Attached::Now);
+        // What the question leaves behind is not in the kept filesystem.
+        assert!(!node.upper("../upper/index").exists());
+    });
+}
+
+#[test]
+fn i2_one_at_a_time() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        let consumer = node.consumer("consumer").start();
+        let kept = node.kept();
+        let locked = kept.lock().unwrap();
+        assert!(matches!(
+            node.attach(&provider, &consumer),
+            Err(AttachError::Store(rootfs::store::StoreError::Locked))
+        ));
+        drop(locked);
+        assert_eq!(node.attach(&provider, &consumer).unwrap(), Attached::Now);
+    });
+}
+
+#[test]
+fn the_node_itself_is_never_moved() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        let kept = node.kept();
+        let own = provider.process.mount_namespace(&node.proc).unwrap();
+        let request = rootfs::Request {
+            proc: &node.proc,
+            node: &own,
+            image: &provider.process,
+            container: &provider.process,
+            kept: &kept,
+        };
+        assert!(matches!(rootfs::attach(request), Err(AttachError::NotAContainer)));
+    });
+}
+
+/// The kernel takes an overlay apart a moment after its last process ended.
+fn attach_when_free(
+    node: &Node,
+    provider: &crate::container::Container,
+    container: &crate::container::Container,
+) -> Attached {
+    for _ in 0..1000 {
+        match node.attach(provider, container) {
+            Err(AttachError::Held(_) | AttachError::Busy) => std::thread::yield_now(),
+            other => return other.unwrap(),
+        }
+    }
+    panic!("the kept filesystem does not become free");
+}

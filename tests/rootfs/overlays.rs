@@ -1,0 +1,178 @@
+//! Overlays and what may lie under them.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rootfs::namespace::Visitor;
+use rootfs::overlay::{Dialect, Overlay, OverlayError, Upper};
+use rootfs::{Attached, Root, attach};
+use rustix::fs::{Mode, OFlags};
+
+use crate::container::{self, Spec};
+use crate::node::Node;
+
+fn open(path: &Path) -> OwnedFd {
+    rustix::fs::open(
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .unwrap()
+}
+
+/// Makes an overlay in a dialect and reads a file of it.
+fn read(
+    node: &Node,
+    layers: &[OwnedFd],
+    dialect: Dialect,
+    path: &str,
+) -> Result<Option<Vec<u8>>, OverlayError> {
+    let kept = node.kept();
+    let (upper, work) = (format!("{}/upper", node.key), format!("{}/work", node.key));
+    Visitor::run(|visitor| {
+        visitor.enter(&node.namespace).unwrap();
+        let overlay = Overlay {
+            lower: layers.iter().map(AsFd::as_fd).collect(),
+            upper: Some(Upper {
+                base: kept.store(),
+                upper: &upper,
+                work: &work,
+            }),
+            exclusive: false,
+        };
+        let root = Root::new(overlay.mount_in(visitor, dialect)?);
+        Ok(root.read(path.as_ref(), 100).unwrap())
+    })
+    .unwrap()
+}
+
+#[test]
+fn every_dialect_stacks_layers_in_order() {
+    for dialect in [Dialect::Descriptors, Dialect::Paths, Dialect::Joined] {
+        Node::with(|node| {
+            let layers = [("top: a,b", "1"), ("middle\\", "2"), ("bottom", "3")];
+            let layers = layers.map(|(name, content)| open(&node.layer(name, &[("file", Some(content))])));
+            assert_eq!(
+                read(node, &layers, dialect, "file").unwrap(),
+                Some(b"1".to_vec()),
+                "{dialect:?}"
+            );
+        });
+    }
+}
+
+#[test]
+fn many_layers() {
+    Node::with(|node| {
+        let layers: Vec<_> = (0..127)
+            .map(|i| {
+                open(&node.layer(
+                    &format!("{i}-{}", "x".repeat(200)),
+                    &[(&format!("file{i}"), Some("x"))],
+                ))
+            })
+            .collect();
+        for dialect in [Dialect::Descriptors, Dialect::Paths] {
+            assert_eq!(
+                read(node, &layers, dialect, "file126").unwrap(),
+                Some(b"x".to_vec()),
+                "{dialect:?}"
+            );
+        }
+        let joined = read(node, &layers, Dialect::Joined, "file126");
+        assert!(
+            matches!(joined, Err(OverlayError::TooManyLayers(127))),
+            "{joined:?}"
+        );
+    });
+}
+
+#[test]
+fn the_containers_root_is_a_layer_where_there_are_no_others() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        // Other directories of the same names: what a runtime's private mounts look like from outside.
+        fs::rename(&base, node.path("elsewhere")).unwrap();
+        let mut consumer = node.consumer("consumer").start();
+        assert_eq!(node.attach(&provider, &consumer).unwrap(), Attached::Now);
+        assert_eq!(consumer.read("/etc/motd").unwrap(), "hello");
+        consumer.write("/etc/motd", "changed").unwrap();
+        assert_eq!(fs::read_to_string(node.upper("/etc/motd")).unwrap(), "changed");
+    });
+}
+
+#[test]
+fn a_view_is_merged_and_read_only_and_leaves_nothing() {
+    Node::with(|node| {
+        let base = node.layer(
+            "base",
+            &[
+                ("etc/passwd", Some("of the image")),
+                ("etc/group", Some("of the image")),
+            ],
+        );
+        let provider = node.provider(&[&base]);
+        let kept = node.kept();
+        fs::create_dir_all(node.upper("/etc")).unwrap();
+        fs::write(node.upper("/etc/passwd"), "changed").unwrap();
+        let read = attach::with_view(&node.proc, &node.namespace, &provider.process, &kept, |root| {
+            assert!(root.create_directory("x".as_ref(), Mode::RWXU).is_err());
+            ["etc/passwd", "etc/group"].map(|path| root.read(path.as_ref(), 100).unwrap().unwrap())
+        });
+        assert_eq!(read.unwrap(), [b"changed".to_vec(), b"of the image".to_vec()]);
+    });
+}
+
+#[test]
+fn h15_a_planted_redirect_is_not_followed() {
+    Node::with(|node| {
+        let base = node.layer(
+            "base",
+            &[("secret/file", Some("secret")), ("etc/motd", Some("hello"))],
+        );
+        let provider = node.provider(&[&base]);
+        drop(node.kept());
+        fs::create_dir_all(node.upper("/open")).unwrap();
+        let redirect = rustix::fs::XattrFlags::empty();
+        rustix::fs::setxattr(
+            node.upper("/open"),
+            "trusted.overlay.redirect",
+            b"/secret",
+            redirect,
+        )
+        .unwrap();
+        let mut consumer = node.consumer("consumer").start();
+        node.attach(&provider, &consumer).unwrap();
+        assert!(consumer.read("/open/file").is_err());
+        assert_eq!(consumer.read("/etc/motd").unwrap(), "hello");
+    });
+}
+
+#[test]
+fn a_container_on_a_kept_filesystem_is_no_image() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        let first = node.consumer("first").start();
+        node.attach(&provider, &first).unwrap();
+        let image = Spec::new(node.path("other"), &[&base]).proc().start();
+        drop(image);
+        let second = node.consumer("second").start();
+        let kept = {
+            let store = rootfs::Store::create(&node.root(), &node.path("store")).unwrap();
+            store.create_key("another", &node.root().stat().unwrap()).unwrap()
+        };
+        let request = rootfs::Request {
+            proc: &node.proc,
+            node: &node.namespace,
+            image: &first.process,
+            container: &second.process,
+            kept: &kept,
+        };
+        let error = format!("{:?}", rootfs::attach(request).unwrap_err());
+        assert!(error.contains("Kept"), "{error}");
+        drop(container::new_mount("tmpfs", &[]));
+    });
+}
