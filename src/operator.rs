@@ -58,7 +58,9 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
         }
     });
 
-    let webhook = Webhook::new(config.settings, caches, metrics.admission()).router();
+    let webhook = Webhook::new(config.settings, caches, metrics.admission())
+        .with_dry_run(client.clone())
+        .router();
     let server = Server::bind(config.webhook_address, resolver, webhook, config.drain);
     let server = server
         .await

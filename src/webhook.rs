@@ -6,25 +6,28 @@ an AdmissionReview.
 - `/validate-pod`: consumer pods as they will be stored (invariant I3);
 - `/validate`: StoppableContainers and StoppableContainerInstances.
 
-No answer has a side effect (I13) or needs a call to the API server: what a
-decision needs comes from watches that fill [`Caches`].
+No answer has a side effect (I13). What a decision on a pod needs comes from
+watches that fill [`Caches`], never from a call to the API server.
 */
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::Request as HttpRequest;
+use kube::Client;
 
 use crate::metrics::AdmissionMetrics;
 use crate::rewrite::Wrapper;
 
+mod body;
 mod consumer;
+mod dry_run;
 mod facts;
 mod final_state;
 pub mod patch;
@@ -32,16 +35,12 @@ mod review;
 pub mod server;
 mod validate;
 
+use body::{BodyError, Budget};
+
+pub use body::BODY_LIMIT;
 pub use facts::{CacheWriters, Caches, Watches};
 pub use review::{BadReview, Request, Verdict};
 pub use validate::{Problem, is_clean_path};
-
-/// Longest body that is read, in bytes: what the API server's own library allows (`controller-runtime`,
-/// `pkg/webhook/admission/http.go`). etcd's limit on objects is below it even with old and new object in one review.
-pub const BODY_LIMIT: usize = 7 * 1024 * 1024;
-
-/// How long a body may take to arrive. The API server waits no longer than `timeoutSeconds` (3) for the answer.
-const BODY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What the webhook knows besides its caches.
 #[derive(Clone, Debug)]
@@ -55,11 +54,13 @@ pub struct Settings {
     pub controller: String,
 }
 
-/// The webhook: settings, caches and counters.
+/// The webhook: settings, caches, counters, and a client for dry runs.
 pub struct Webhook {
     settings: Settings,
     caches: Caches,
     metrics: AdmissionMetrics,
+    client: Option<Client>,
+    bodies: Budget,
 }
 
 /// Why a request got no review in answer.
@@ -67,10 +68,8 @@ pub struct Webhook {
 enum HttpError {
     #[error("the body must be application/json")]
     ContentType,
-    #[error("the body did not arrive within {} s", BODY_TIMEOUT.as_secs())]
-    Slow,
-    #[error("the body is longer than {BODY_LIMIT} bytes or was cut off")]
-    Body(#[source] axum::Error),
+    #[error(transparent)]
+    Body(#[from] BodyError),
     #[error(transparent)]
     Review(#[from] BadReview),
 }
@@ -92,6 +91,17 @@ impl Webhook {
             settings,
             caches,
             metrics,
+            client: None,
+            bodies: Budget::default(),
+        }
+    }
+
+    /// Asks the API server what it makes of the pod before an object of ours is stored.
+    #[must_use]
+    pub fn with_dry_run(self, client: Client) -> Self {
+        Self {
+            client: Some(client),
+            ..self
         }
     }
 
@@ -138,16 +148,12 @@ impl Webhook {
         if media_type != Some("application/json") {
             return Err(HttpError::ContentType);
         }
-        let body = tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), BODY_LIMIT));
-        let body = body
-            .await
-            .map_err(|_| HttpError::Slow)?
-            .map_err(HttpError::Body)?;
-        let request = Request::parse(&body)?;
+        let body = self.bodies.read(request.into_body()).await?;
+        let request = Request::parse(&body.bytes)?;
         let verdict = match path {
             Path::Mutate => consumer::mutate(&self.settings, &self.caches, &request).await,
             Path::ValidatePod => final_state::validate(&self.settings, &self.caches, &request).await,
-            Path::Validate => validate::validate(&self.settings, &request),
+            Path::Validate => validate::validate(&self.settings, self.client.as_ref(), &request).await,
         };
         Ok((request, verdict))
     }
@@ -159,9 +165,9 @@ impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let status = match self {
             Self::ContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Slow => StatusCode::REQUEST_TIMEOUT,
-            Self::Body(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Review(_) => StatusCode::BAD_REQUEST,
+            Self::Body(BodyError::Slow) => StatusCode::REQUEST_TIMEOUT,
+            Self::Body(BodyError::Long) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Body(BodyError::Broken(_)) | Self::Review(_) => StatusCode::BAD_REQUEST,
         };
         (status, format!("{self}\n")).into_response()
     }

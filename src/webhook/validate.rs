@@ -8,7 +8,7 @@ rules have come since it was made.
 */
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
 use serde::Deserialize;
 use serde_json::Value;
 use stoppablecontainer_api::names::{
@@ -16,6 +16,7 @@ use stoppablecontainer_api::names::{
     VOLUME_NAME,
 };
 
+use super::dry_run::{self, Opinion};
 use super::{Request, Settings, Verdict};
 use crate::rewrite::is_reserved_path;
 use crate::webhook::review::Operation;
@@ -32,8 +33,6 @@ pub struct Problem {
 /// What both kinds have in common.
 #[derive(Clone, Debug, Deserialize)]
 struct Object {
-    #[serde(default)]
-    metadata: ObjectMeta,
     spec: Spec,
 }
 
@@ -48,7 +47,7 @@ struct Spec {
 }
 
 /// Answers `/validate`.
-pub(super) fn validate(settings: &Settings, request: &Request) -> Verdict {
+pub(super) async fn validate(settings: &Settings, client: Option<&Client>, request: &Request) -> Verdict {
     let ours = request.kind.group == GROUP && request.sub_resource.as_deref().unwrap_or_default().is_empty();
     if !ours || !matches!(request.operation, Operation::Create | Operation::Update) {
         return Verdict::allow();
@@ -71,14 +70,29 @@ pub(super) fn validate(settings: &Settings, request: &Request) -> Verdict {
         .into_iter()
         .filter(|p| !known.contains(p))
         .collect();
-    if problems.is_empty() {
-        return Verdict::allow().with_warnings(warnings(&object.spec, old.as_ref().map(|o| &o.spec)));
+    if !problems.is_empty() {
+        return refused(request, &problems);
     }
+    let mut warnings = warnings(&object.spec, old.as_ref().map(|o| &o.spec));
+    // The controller carries over what its author was already told.
+    let is_author = request.user_info.username != settings.controller;
+    let is_new = old.is_none_or(|old| old.spec.template != object.spec.template);
+    if let Some(client) = client.filter(|_| is_author && is_new) {
+        match dry_run::ask(client, &request.namespace, &request.name, &object.spec.template).await {
+            Opinion::Good => {}
+            Opinion::Doubtful(warning) => warnings.push(warning),
+            Opinion::Invalid(problems) => return refused(request, &problems),
+        }
+    }
+    Verdict::allow().with_warnings(warnings)
+}
+
+fn refused(request: &Request, problems: &[Problem]) -> Verdict {
     let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    let name = object.metadata.name.as_deref().unwrap_or(&request.name);
     Verdict::invalid(format!(
-        "{} {name:?} is invalid: {}",
+        "{} {:?} is invalid: {}",
         request.kind.name,
+        request.name,
         list.join("; ")
     ))
 }
@@ -253,7 +267,7 @@ fn warnings(spec: &Spec, old: Option<&Spec>) -> Vec<String> {
 // === impl Problem ===
 
 impl Problem {
-    fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(super) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             field: field.into(),
             message: message.into(),

@@ -1,5 +1,10 @@
 //! `/validate`: StoppableContainers and StoppableContainerInstances.
 
+use std::sync::{Arc, Mutex};
+
+use axum::body::Bytes;
+use axum::http::{StatusCode, Uri};
+use axum::{Json, Router};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Harness, creation};
@@ -197,4 +202,116 @@ async fn an_object_that_cannot_be_read_is_refused() {
         answer.message().starts_with("spec: cannot be read: "),
         "{answer:?}"
     );
+}
+
+/// What an API server answers to the dry run of the pod, and the requests that it got.
+fn api(code: u16, status: Value) -> (Harness, Arc<Mutex<Vec<(String, Value)>>>) {
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let seen = requests.clone();
+    let answer = move |uri: Uri, body: Bytes| async move {
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let answer = if code < 300 { body.clone() } else { status };
+        seen.lock().unwrap().push((uri.to_string(), body));
+        (StatusCode::from_u16(code).unwrap(), Json(answer))
+    };
+    (Harness::with_api(Router::new().fallback(answer)), requests)
+}
+
+fn status(code: u16, message: &str, causes: &Value) -> Value {
+    json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": "x", "message": message,
+        "details": { "causes": causes },
+    })
+}
+
+async fn by_user(harness: &Harness, spec: &Value) -> Answer {
+    let mut request = creation("StoppableContainer", GROUP, &object(spec));
+    request["userInfo"]["username"] = json!("jane");
+    harness.review("/validate", &request).await
+}
+
+#[tokio::test]
+async fn i13_the_pod_is_tried_without_being_made_or_told_as_ours() {
+    let (harness, requests) = api(201, Value::Null);
+    let mut spec = template(
+        &json!({ "nodeName": "n", "restartPolicy": "Never", "containers": [{ "name": "main", "image": "i" }] }),
+    );
+    spec["template"]["metadata"]["labels"] =
+        json!({ "app": "x", "stoppablecontainer.xtlsoft.top/role": "consumer" });
+    assert!(by_user(&harness, &spec).await.is_allowed());
+    let requests = requests.lock().unwrap();
+    let [(uri, pod)] = requests.as_slice() else {
+        panic!("{requests:?}")
+    };
+    assert!(
+        uri.starts_with("/api/v1/namespaces/team/pods?") && uri.contains("dryRun=All"),
+        "{uri}"
+    );
+    assert_eq!(
+        pod["metadata"],
+        json!({ "generateName": "dev-", "labels": { "app": "x" } })
+    );
+    assert_eq!(
+        pod["spec"],
+        json!({ "restartPolicy": "Always", "containers": [{ "name": "main", "image": "i" }] })
+    );
+}
+
+#[tokio::test]
+async fn what_makes_the_pod_invalid_makes_the_object_invalid_with_its_paths() {
+    let causes = json!([
+        { "reason": "FieldValueInvalid", "field": "spec.containers[0].ports[0].containerPort", "message": "Invalid value: 0: must be between 1 and 65535" },
+        { "reason": "FieldValueRequired", "field": "spec.containers[0].image", "message": "Required value" },
+    ]);
+    let (harness, _) = api(422, status(422, "Pod is invalid", &causes));
+    let answer = by_user(&harness, &json!({})).await;
+    for problem in [
+        "spec.template.spec.containers[0].ports[0].containerPort: Invalid value: 0",
+        "spec.template.spec.containers[0].image: Required value",
+    ] {
+        assert!(answer.message().contains(problem), "{answer:?}");
+    }
+}
+
+#[rstest::rstest]
+#[case::policy(403, "pods is forbidden: violates PodSecurity \"restricted:latest\"")]
+#[case::quota(403, "pods is forbidden: exceeded quota: q")]
+#[case::service_account(403, "error looking up service account team/robot")]
+#[case::webhook(422, "admission webhook \"v.example\" denied the request: no")]
+#[case::server(500, "etcd is away")]
+#[tokio::test]
+async fn what_stands_in_the_way_now_is_a_warning(#[case] code: u16, #[case] message: &str) {
+    let (harness, _) = api(code, status(code, message, &json!([])));
+    let answer = by_user(&harness, &json!({})).await;
+    assert!(
+        answer.is_allowed() && answer.warnings()[0].contains(message),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn f10_a_slow_api_server_is_not_waited_for() {
+    let harness = Harness::with_api(Router::new().fallback(|| std::future::pending::<()>()));
+    let answer = by_user(&harness, &json!({})).await;
+    assert!(
+        answer.is_allowed() && answer.warnings()[0].contains("was not checked"),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_pod_is_tried_for_authors_and_new_templates_only() {
+    let (harness, requests) = api(201, Value::Null);
+    harness
+        .review(
+            "/validate",
+            &creation("StoppableContainer", GROUP, &object(&json!({}))),
+        )
+        .await;
+    let mut request = creation("StoppableContainer", GROUP, &object(&json!({ "running": false })));
+    request["userInfo"]["username"] = json!("jane");
+    request["operation"] = json!("UPDATE");
+    request["oldObject"] = object(&json!({}));
+    assert!(harness.review("/validate", &request).await.is_allowed());
+    assert!(requests.lock().unwrap().is_empty());
 }

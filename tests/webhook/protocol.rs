@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::support::{Harness, creation, pod};
@@ -84,5 +85,64 @@ async fn answers_are_counted() {
         r#"stoppablecontainer_admission_reviews_total{path="/validate",outcome="error"} 1"#,
     ] {
         assert!(text.contains(line), "{line} not in {text}");
+    }
+}
+
+/// A review in which something, anywhere, is replaced by something else.
+fn spoilt() -> impl Strategy<Value = String> {
+    let junk = prop_oneof![
+        Just(Value::Null),
+        Just(json!([])),
+        Just(json!({})),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[/.$()a-z\\PC]{0,12}".prop_map(Value::from),
+        Just(json!([{ "name": "main", "env": [{}], "command": ["$("] }])),
+    ];
+    let paths: Vec<String> = pointers(&serde_json::from_str(&review(|_| ())).unwrap(), "");
+    let change = (prop::sample::select(paths), junk);
+    prop::collection::vec(change, 1..4).prop_map(|changes| {
+        review(|review| {
+            for (path, junk) in changes {
+                if let Some(place) = review.pointer_mut(&path) {
+                    *place = junk;
+                }
+            }
+        })
+    })
+}
+
+fn pointers(value: &Value, at: &str) -> Vec<String> {
+    let children: Vec<(String, &Value)> = match value {
+        Value::Object(fields) => fields
+            .iter()
+            .map(|(k, v)| (k.replace('~', "~0").replace('/', "~1"), v))
+            .collect(),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .map(|(k, v)| (k.to_string(), v))
+            .collect(),
+        _ => Vec::new(),
+    };
+    let below = children
+        .into_iter()
+        .flat_map(|(key, value)| pointers(value, &format!("{at}/{key}")));
+    std::iter::once(at.to_owned()).chain(below).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn h24_a_spoilt_review_gets_an_answer_or_a_bad_request(body in spoilt()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let (mutate, validate) = runtime.block_on(async {
+            let harness = Harness::new();
+            (harness.post("/mutate", body.clone()).await, harness.post("/validate-pod", body.clone()).await)
+        });
+        for (status, _) in [mutate, validate] {
+            prop_assert!(matches!(status, StatusCode::OK | StatusCode::BAD_REQUEST), "{status}");
+        }
     }
 }

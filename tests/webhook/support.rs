@@ -29,6 +29,15 @@ pub(crate) struct Answer(pub(crate) Value);
 impl Harness {
     /// Empty caches.
     pub(crate) fn empty() -> Self {
+        Self::build(|webhook| webhook)
+    }
+
+    /// Empty caches, and an API server that answers dry runs like this.
+    pub(crate) fn with_api(api: Router) -> Self {
+        Self::build(|webhook| webhook.with_dry_run(kube::Client::new(api, "default")))
+    }
+
+    fn build(change: impl FnOnce(Webhook) -> Webhook) -> Self {
         let settings = Settings {
             wrapper: Wrapper {
                 image: "example/wrapper:1".to_owned(),
@@ -39,7 +48,7 @@ impl Harness {
         };
         let (caches, writers) = Caches::new();
         let metrics = Metrics::default();
-        let router = Webhook::new(settings, caches, metrics.admission()).router();
+        let router = change(Webhook::new(settings, caches, metrics.admission())).router();
         Self {
             reviewer: Reviewer(router),
             writers,
