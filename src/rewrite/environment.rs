@@ -108,7 +108,8 @@ fn image_variables(image: &ImageFacts, warnings: &mut Vec<String>) -> Result<Vec
             ));
             continue;
         }
-        let value = Some(expansion::escape(value));
+        // As the API server writes it back: an empty value is none.
+        let value = Some(expansion::escape(value)).filter(|v| !v.is_empty());
         match variables.iter_mut().find(|v| v.name == name) {
             Some(earlier) => earlier.value = value,
             None => variables.push(EnvVar {

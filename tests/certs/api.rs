@@ -23,7 +23,7 @@ struct Inner {
 #[derive(Default)]
 struct Objects {
     /// By collection and name.
-    objects: BTreeMap<(String, String), Value>,
+    stored: BTreeMap<(String, String), Value>,
     /// What happened, in order; the resource version is the index.
     log: Vec<(String, &'static str, Value)>,
     /// Requests that changed something or tried to.
@@ -47,7 +47,7 @@ impl FakeApi {
             .state
             .lock()
             .unwrap()
-            .objects
+            .stored
             .get(&(collection.to_owned(), name.to_owned()))
             .cloned()
     }
@@ -56,11 +56,9 @@ impl FakeApi {
     pub(crate) fn put(&self, collection: &str, object: Value) -> Value {
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         let mut state = self.0.state.lock().unwrap();
-        let known = state.objects.contains_key(&(collection.to_owned(), name.clone()));
+        let known = state.stored.contains_key(&(collection.to_owned(), name.clone()));
         let stored = state.record(collection, if known { "MODIFIED" } else { "ADDED" }, object);
-        state
-            .objects
-            .insert((collection.to_owned(), name), stored.clone());
+        state.stored.insert((collection.to_owned(), name), stored.clone());
         self.0.version.send_replace(state.log.len());
         stored
     }
@@ -74,7 +72,7 @@ impl FakeApi {
     pub(crate) fn delete(&self, collection: &str, name: &str) {
         let mut state = self.0.state.lock().unwrap();
         let object = state
-            .objects
+            .stored
             .remove(&(collection.to_owned(), name.to_owned()))
             .unwrap();
         state.record(collection, "DELETED", object);

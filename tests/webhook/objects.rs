@@ -204,8 +204,11 @@ async fn an_object_that_cannot_be_read_is_refused() {
     );
 }
 
+/// URI and body of each request.
+type Requests = Arc<Mutex<Vec<(String, Value)>>>;
+
 /// What an API server answers to the dry run of the pod, and the requests that it got.
-fn api(code: u16, status: Value) -> (Harness, Arc<Mutex<Vec<(String, Value)>>>) {
+fn api(code: u16, status: Value) -> (Harness, Requests) {
     let requests = Arc::new(Mutex::new(Vec::new()));
     let seen = requests.clone();
     let answer = move |uri: Uri, body: Bytes| async move {
@@ -291,7 +294,7 @@ async fn what_stands_in_the_way_now_is_a_warning(#[case] code: u16, #[case] mess
 
 #[tokio::test(start_paused = true)]
 async fn f10_a_slow_api_server_is_not_waited_for() {
-    let harness = Harness::with_api(Router::new().fallback(|| std::future::pending::<()>()));
+    let harness = Harness::with_api(Router::new().fallback(std::future::pending::<()>));
     let answer = by_user(&harness, &json!({})).await;
     assert!(
         answer.is_allowed() && answer.warnings()[0].contains("was not checked"),
