@@ -5,6 +5,8 @@
 
 #[path = "webhook/consumer.rs"]
 mod consumer;
+#[path = "webhook/injectors.rs"]
+mod injectors;
 #[path = "webhook/objects.rs"]
 mod objects;
 #[path = "webhook/protocol.rs"]
