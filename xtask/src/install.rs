@@ -51,7 +51,17 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, target: &Target<'_
                 .arg("--set-string")
                 .arg(format!("image.registry={registry}"));
         }
-        step.run(&mut command).inspect_err(|_| explain(target, step))
+        // Helm counts a DaemonSet as ready while its only pod is not.
+        let mut rollout = target.kubectl();
+        rollout.args(["-n", NAMESPACE, "rollout", "status", "deployments,daemonsets"]);
+        rollout.args([
+            "-l",
+            &format!("app.kubernetes.io/instance={RELEASE}"),
+            &format!("--timeout={PATIENCE}"),
+        ]);
+        step.run(&mut command)
+            .and_then(|()| step.run(&mut rollout))
+            .inspect_err(|_| explain(target, step))
     })
 }
 

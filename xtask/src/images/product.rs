@@ -19,12 +19,12 @@ use crate::workspace::Workspace;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Where the images are published, and what the chart names by default.
 const REGISTRY: &str = "docker.io/xtlsoft";
-/// Binaries and the cargo package and profile that make them.
-const BINARIES: &[(&str, &str, &str)] = &[
-    ("operator", "stoppablecontainer", "release"),
-    ("webhook-certs", "webhook-certs", "release"),
-    ("node-agent", "node-agent", "release"),
-    ("exec-wrapper", "exec-wrapper", "tiny"),
+/// Binaries and the cargo packages that make them.
+const BINARIES: &[(&str, &str)] = &[
+    ("operator", "stoppablecontainer"),
+    ("webhook-certs", "webhook-certs"),
+    ("node-agent", "node-agent"),
+    ("exec-wrapper", "exec-wrapper"),
 ];
 /// Images and the Dockerfile targets that make them.
 const IMAGES: &[(&str, &str)] = &[
@@ -46,6 +46,24 @@ const STOP_SIGNALS: &[(&str, &str)] = &[
     ("sigrtmin-3", "SIGRTMIN+3"),
 ];
 
+/// Cargo profiles of the binaries.
+#[derive(Clone, Copy, Debug)]
+struct Profiles {
+    programs: &'static str,
+    wrapper: &'static str,
+}
+
+/// For clusters that pull from a registry, which somebody else may use too.
+const PUBLISHED: Profiles = Profiles {
+    programs: "release",
+    wrapper: "tiny",
+};
+/// For clusters on this machine.
+const LOCAL: Profiles = Profiles {
+    programs: "local",
+    wrapper: "tiny",
+};
+
 /// Steps that [`provide`] takes.
 pub(crate) const STEPS: usize = 2;
 
@@ -56,11 +74,15 @@ pub(crate) fn provide(
     destination: Option<&Destination<'_>>,
 ) -> Result<String> {
     let buildah = Buildah::new(workspace);
+    let profiles = match destination {
+        Some(Destination::Registry(_)) => PUBLISHED,
+        _ => LOCAL,
+    };
     progress.step("Compile static binaries (some minutes the first time)", |step| {
-        compile(workspace, step)
+        compile(workspace, profiles, step)
     })?;
     let _lock = buildah.lock()?;
-    fill_dist(workspace)?;
+    fill_dist(workspace, profiles)?;
     let tag = tag(workspace)?;
     progress.step("Build and deliver the images", |step| {
         let file = workspace.join("Dockerfile");
@@ -97,9 +119,21 @@ pub(crate) fn provide(
     Ok(tag)
 }
 
+// === impl Profiles ===
+
+impl Profiles {
+    fn of(self, binary: &str) -> &'static str {
+        if binary == "exec-wrapper" {
+            self.wrapper
+        } else {
+            self.programs
+        }
+    }
+}
+
 /// Compiles every binary statically.
-fn compile(workspace: &Workspace, step: &Step<'_>) -> Result<()> {
-    for profile in ["release", "tiny"] {
+fn compile(workspace: &Workspace, profiles: Profiles, step: &Step<'_>) -> Result<()> {
+    for profile in [profiles.programs, profiles.wrapper] {
         let mut command = Command::new("cargo");
         command
             .current_dir(workspace.root())
@@ -108,7 +142,10 @@ fn compile(workspace: &Workspace, step: &Step<'_>) -> Result<()> {
             "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
             "-C target-feature=+crt-static",
         );
-        for (binary, package, _) in BINARIES.iter().filter(|(_, _, own)| *own == profile) {
+        for (binary, package) in BINARIES
+            .iter()
+            .filter(|(binary, _)| profiles.of(binary) == profile)
+        {
             command.args(["--package", package, "--bin", binary]);
         }
         step.run(&mut command)?;
@@ -117,11 +154,15 @@ fn compile(workspace: &Workspace, step: &Step<'_>) -> Result<()> {
 }
 
 /// Copies the binaries to where the Dockerfile takes them from.
-fn fill_dist(workspace: &Workspace) -> Result<()> {
+fn fill_dist(workspace: &Workspace, profiles: Profiles) -> Result<()> {
     let dist = workspace.dist();
     fs::create_dir_all(&dist).with_context(|| format!("making {}", dist.display()))?;
-    for (binary, _, profile) in BINARIES {
-        let source = workspace.target().join(TARGET).join(profile).join(binary);
+    for (binary, _) in BINARIES {
+        let source = workspace
+            .target()
+            .join(TARGET)
+            .join(profiles.of(binary))
+            .join(binary);
         let partial = dist.join(format!("{binary}.partial"));
         fs::copy(&source, &partial).with_context(|| format!("copying {}", source.display()))?;
         fs::rename(&partial, dist.join(binary)).with_context(|| format!("moving {binary} into place"))?;
@@ -133,7 +174,7 @@ fn fill_dist(workspace: &Workspace) -> Result<()> {
 fn tag(workspace: &Workspace) -> Result<String> {
     let mut fingerprint = Fingerprint::new();
     fingerprint.path(&workspace.join("Dockerfile"))?;
-    for (binary, _, _) in BINARIES {
+    for (binary, _) in BINARIES {
         fingerprint.path(&Path::new(&workspace.dist()).join(binary))?;
     }
     Ok(format!(
