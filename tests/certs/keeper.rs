@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
-use webhook_certs::{Keeper, Lifetimes, Options, Resolver, Status};
+use webhook_certs::{Keeper, Lifetimes, Options, Resolver, Source, Status};
 
 use crate::api::FakeApi;
 use crate::clock;
@@ -31,13 +31,17 @@ pub(crate) struct Replica {
 
 impl Replica {
     pub(crate) fn start(api: &FakeApi) -> Self {
+        Self::start_with(api, Source::SelfManaged(lifetimes()))
+    }
+
+    fn start_with(api: &FakeApi, source: Source) -> Self {
         let options = Options {
             namespace: "operators".to_owned(),
             secret: "certs".to_owned(),
             service: "webhook".to_owned(),
             mutating: "ours".to_owned(),
             validating: "ours".to_owned(),
-            lifetimes: lifetimes(),
+            source,
             clock: clock::now,
         };
         let keeper = Keeper::new(api.client(), options);
@@ -115,7 +119,10 @@ async fn f6_two_replicas_that_boot_without_a_secret_agree() {
     one.ready().await;
     two.ready().await;
     for replica in [&one, &two] {
-        assert_eq!(replica.resolver.leaf().unwrap().issuer.pem(), authority(&api));
+        assert_eq!(
+            replica.resolver.leaf().unwrap().issuer.as_ref().unwrap().pem(),
+            authority(&api)
+        );
     }
     assert_eq!(bundle(&api), authority(&api));
     let stored = api.get(SECRETS, "certs").unwrap();
@@ -205,7 +212,10 @@ async fn f9_a_secret_that_was_deleted_or_damaged_is_replaced(#[case] damage: fn(
         .await;
     }
     replica.ready().await;
-    assert_eq!(replica.resolver.leaf().unwrap().issuer.pem(), authority(&api));
+    assert_eq!(
+        replica.resolver.leaf().unwrap().issuer.as_ref().unwrap().pem(),
+        authority(&api)
+    );
 }
 
 #[tokio::test]
@@ -224,4 +234,45 @@ async fn nothing_is_written_while_nothing_changes() {
     }
     Replica::start(&api).ready().await;
     assert_eq!(api.writes(), before);
+}
+
+fn supplied() -> Value {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["webhook.operators.svc".to_owned()]).unwrap();
+    let encoded = |text: String| serde_json::to_value(ByteString(text.into_bytes())).unwrap();
+    json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": { "name": "certs" },
+        "data": {
+            "tls.crt": encoded(cert.pem()), "tls.key": encoded(signing_key.serialize_pem()), "ca.crt": encoded(cert.pem()),
+        },
+    })
+}
+
+#[tokio::test]
+async fn f9_a_supplied_certificate_is_served_published_and_followed() {
+    let api = api();
+    let mut replica = Replica::start_with(&api, Source::Supplied);
+    // Nobody makes one while it is awaited, or repairs one that is damaged: it is somebody else's.
+    let first = supplied();
+    let mut damaged = first.clone();
+    damaged["data"]["tls.key"] = supplied()["data"]["tls.key"].clone();
+    api.put(SECRETS, damaged);
+    api.put(SECRETS, first.clone());
+    replica.ready().await;
+    assert_eq!(
+        api.get(MUTATING, "ours").unwrap()["webhooks"][0]["clientConfig"]["caBundle"],
+        first["data"]["ca.crt"]
+    );
+
+    let served = replica.resolver.leaf().unwrap().key.cert.clone();
+    let second = supplied();
+    api.put(SECRETS, second.clone());
+    let trusts = |c: &Value| c["webhooks"][1]["clientConfig"]["caBundle"] == second["data"]["ca.crt"];
+    api.until(VALIDATING, "ours", trusts).await;
+    assert_ne!(replica.resolver.leaf().unwrap().key.cert, served);
+    assert!(
+        api.writes().iter().all(|write| !write.contains("secrets")),
+        "{:?}",
+        api.writes()
+    );
 }

@@ -19,13 +19,13 @@ async fn i5_scratch_image_runs_and_is_kept() {
         run(&ns, "kept", template).await?;
         let id = ns.exec("kept", "main", &["/static", "id"]).await?.success()?;
         ensure!(id.contains("65532"), "USER of the image is not honoured: {id}");
-        ns.exec("kept", "main", &["/static", "write", "/file", "kept"])
+        ns.exec("kept", "main", &["/static", "write", "/notes", "kept"])
             .await?
             .success()?;
         stop(&ns, "kept").await?;
         start(&ns, "kept").await?;
         let file = ns
-            .exec("kept", "main", &["/static", "cat", "/file"])
+            .exec("kept", "main", &["/static", "cat", "/notes"])
             .await?
             .success()?;
         ensure!(file.contains("kept"), "the file is gone: {file}");

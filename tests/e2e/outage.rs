@@ -70,8 +70,7 @@ async fn while_down(ns: &Namespace) -> Result<()> {
 }
 
 async fn webhook_service(ns: &Namespace) -> Result<(Api<Service>, String)> {
-    let params = ListParams::default()
-        .labels("app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=controller");
+    let params = ListParams::default().labels("app.kubernetes.io/name=stoppablecontainer");
     let found = Api::<Service>::all(ns.client.clone()).list(&params).await?.items;
     let service = found
         .first()

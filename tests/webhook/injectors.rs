@@ -199,10 +199,14 @@ fn replaces_command(pod: &mut Value) {
 /// The pod that reaches storage: `before` have names before ours, `after` behind it.
 async fn admitted(harness: &Harness, before: &[Webhook], after: &[Webhook]) -> Value {
     let mut pod = template();
-    before.iter().for_each(|webhook| webhook(&mut pod));
+    for webhook in before {
+        webhook(&mut pod);
+    }
     pod = harness.mutated(&pod).await;
     let ours = pod.clone();
-    after.iter().for_each(|webhook| webhook(&mut pod));
+    for webhook in after {
+        webhook(&mut pod);
+    }
     if pod != ours {
         pod = harness.mutated(&pod).await;
     }
