@@ -3,11 +3,22 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use stoppablecontainer_api::DEFAULT_HOST_PATH_PREFIX;
 use webhook_certs::parse_duration;
 
 use crate::telemetry::LogFormat;
+
+/// Who makes the webhook's certificates.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CertificateSource {
+    /// The operator: the Secret holds its authority.
+    #[default]
+    SelfManaged,
+    /// Somebody else, such as cert-manager: the Secret (kubernetes.io/tls) holds the serving certificate. With `ca.crt` in
+    /// it the operator publishes that as caBundle; without, somebody else has to.
+    Supplied,
+}
 
 /// The StoppableContainer operator: admission webhook and, on the leader, controllers.
 #[derive(Clone, Debug, Parser)]
@@ -37,7 +48,10 @@ pub struct Args {
     /// Name of this pod's service account, the only one that may create consumer pods.
     #[arg(long, env = "SERVICE_ACCOUNT")]
     pub service_account: String,
-    /// Name of the Secret with the webhook's certificate authority.
+    /// Who makes the webhook's certificates.
+    #[arg(long, env = "CERTIFICATE_SOURCE", value_enum, default_value_t)]
+    pub certificate_source: CertificateSource,
+    /// Name of the Secret with the webhook's certificate authority or, if supplied, its serving certificate.
     #[arg(
         long,
         env = "CERTIFICATE_SECRET",

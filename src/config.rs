@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use webhook_certs::Lifetimes;
+use webhook_certs::{Lifetimes, Source};
 
-use crate::args::Args;
+use crate::args::{Args, CertificateSource};
 use crate::lease::LeaseOptions;
 use crate::reconcile::{self, provider::OptOuts};
 use crate::rewrite::Wrapper;
@@ -53,6 +53,10 @@ impl TryFrom<Args> for Config {
             leaf: args.certificate_lifetime,
             overlap: args.certificate_overlap,
         };
+        let source = match args.certificate_source {
+            CertificateSource::SelfManaged => Source::SelfManaged(lifetimes),
+            CertificateSource::Supplied => Source::Supplied,
+        };
         if !lifetimes.is_sound() {
             return Err(ConfigError::Lifetimes);
         }
@@ -91,7 +95,7 @@ impl TryFrom<Args> for Config {
                 service: args.service,
                 mutating: args.mutating_webhook_configuration,
                 validating: args.validating_webhook_configuration,
-                lifetimes,
+                source,
                 clock: SystemTime::now,
             },
             reconcile: reconcile::Options {

@@ -137,10 +137,7 @@ impl Certificate {
         if !constraints.is_some_and(|c| c.value.ca) {
             return Err(AuthorityError::NotAuthority);
         }
-        let validity = Validity {
-            not_before: system_time(x509.validity().not_before.timestamp()),
-            not_after: system_time(x509.validity().not_after.timestamp()),
-        };
+        let validity = Validity::of(&x509);
         let public_key = x509.public_key().raw.to_vec();
         Ok(Self {
             pem: pem.trim_end().to_owned() + "\n",
@@ -158,11 +155,6 @@ impl Certificate {
     pub fn validity(&self) -> Validity {
         self.validity
     }
-}
-
-/// Seconds since 1970 as the clock's type. Before 1970 nothing is valid anyway.
-fn system_time(seconds: i64) -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or_default())
 }
 
 #[cfg(test)]

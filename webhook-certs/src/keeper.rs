@@ -30,6 +30,7 @@ use crate::material::{Material, Step};
 use crate::publish::{self, Webhooks};
 use crate::resolver::Resolver;
 use crate::secret;
+use crate::supplied::{self, SuppliedError};
 
 /// How often the wall clock is looked at. A timer until the renewal would stand still while a machine sleeps.
 const CLOCK_CHECK: Duration = Duration::from_secs(10);
@@ -53,10 +54,19 @@ pub struct Options {
     pub mutating: String,
     /// Name of the `ValidatingWebhookConfiguration`.
     pub validating: String,
-    /// Lives of the certificates.
-    pub lifetimes: Lifetimes,
+    /// Who makes the certificates.
+    pub source: Source,
     /// The wall clock.
     pub clock: fn() -> SystemTime,
+}
+
+/// Who makes the certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// We do, with these lives; the Secret holds the authority.
+    SelfManaged(Lifetimes),
+    /// Somebody else; the Secret holds the serving certificate (see [`crate::supplied`]).
+    Supplied,
 }
 
 /// How far things are.
@@ -107,6 +117,10 @@ enum Event {
 enum PassError {
     #[error("cannot write Secret {0}: {1}")]
     Secret(String, #[source] kube::Error),
+    #[error("Secret {0} does not exist: somebody has to supply it, as --certificate-source says")]
+    NotSupplied(String),
+    #[error("Secret {0} cannot be served with: {1}")]
+    Supplied(String, #[source] SuppliedError),
     #[error("cannot set caBundle of {0}: {1}")]
     Publish(String, #[source] kube::Error),
     #[error(transparent)]
@@ -178,24 +192,64 @@ impl Keeper {
         if !seen.secret_is_known {
             return Ok(Done::Nothing);
         }
+        match self.options.source {
+            Source::SelfManaged(lifetimes) => self.pass_self_managed(seen, &lifetimes).await,
+            Source::Supplied => self.pass_supplied(seen).await,
+        }
+    }
+
+    async fn pass_self_managed(&self, seen: &mut Seen, lifetimes: &Lifetimes) -> Result<Done, PassError> {
         let now = (self.options.clock)();
         let material = match usable(seen.secret.as_ref(), now) {
             Ok(material) => material,
             Err(reason) => {
-                let material = Material::generate(now, &self.options.lifetimes)?;
+                let material = Material::generate(now, lifetimes)?;
                 return self.store(seen, &material, &reason).await;
             }
         };
-        self.renew_leaf(&material, now)?;
-        let bundle = material.bundle();
-        let wrote = [
-            self.publish(&mut seen.mutating, &bundle).await?,
-            self.publish(&mut seen.validating, &bundle).await?,
-        ];
-        if wrote.contains(&Done::Wrote) {
+        self.renew_leaf(&material, now, lifetimes)?;
+        if self.publish_everywhere(seen, &material.bundle()).await? == Done::Wrote {
             return Ok(Done::Wrote);
         }
-        let published = seen.mutating.is_some() && seen.validating.is_some();
+        let published = self.report(seen);
+        match published
+            .then(|| material.step(now, lifetimes))
+            .transpose()?
+            .flatten()
+        {
+            None => Ok(Done::Nothing),
+            Some(Step { material, reason }) => self.store(seen, &material, reason).await,
+        }
+    }
+
+    async fn pass_supplied(&self, seen: &mut Seen) -> Result<Done, PassError> {
+        let name = &self.options.secret;
+        let secret = seen
+            .secret
+            .as_ref()
+            .ok_or_else(|| PassError::NotSupplied(name.clone()))?;
+        let supplied = supplied::read(secret).map_err(|error| PassError::Supplied(name.clone(), error))?;
+        if self
+            .resolver
+            .leaf()
+            .is_none_or(|leaf| leaf.key.cert != supplied.leaf.key.cert)
+        {
+            self.serve(supplied.leaf);
+        }
+        if let Some(bundle) = supplied.bundle
+            && self.publish_everywhere(seen, &bundle).await? == Done::Wrote
+        {
+            return Ok(Done::Wrote);
+        }
+        self.report(seen);
+        Ok(Done::Nothing)
+    }
+
+    /// Tells whoever waits how far things are; whether both configurations trust somebody.
+    fn report(&self, seen: &Seen) -> bool {
+        let published = seen.mutating.as_ref().is_some_and(publish::is_published)
+            && seen.validating.as_ref().is_some_and(publish::is_published);
+        let now = (self.options.clock)();
         let certificate = self
             .resolver
             .leaf()
@@ -207,14 +261,7 @@ impl Keeper {
             };
             std::mem::replace(status, new) != new
         });
-        match published
-            .then(|| material.step(now, &self.options.lifetimes))
-            .transpose()?
-            .flatten()
-        {
-            None => Ok(Done::Nothing),
-            Some(Step { material, reason }) => self.store(seen, &material, reason).await,
-        }
+        published
     }
 
     /// Writes the Secret as it was read with other authorities. Losing against another replica is no error.
@@ -251,24 +298,40 @@ impl Keeper {
     }
 
     /// A new serving certificate when there is none, it is due, or another authority signs now.
-    fn renew_leaf(&self, material: &Material, now: SystemTime) -> Result<(), PassError> {
+    fn renew_leaf(
+        &self,
+        material: &Material,
+        now: SystemTime,
+        lifetimes: &Lifetimes,
+    ) -> Result<(), PassError> {
         let authority = &material.current;
-        let held = self.resolver.leaf();
         let is_good =
-            held.is_some_and(|leaf| !leaf.validity.is_due(now) && leaf.issuer == *authority.certificate());
-        if is_good {
-            return Ok(());
+            |leaf: &Leaf| !leaf.validity.is_due(now) && leaf.issuer.as_ref() == Some(authority.certificate());
+        if !self.resolver.leaf().is_some_and(|leaf| is_good(&leaf)) {
+            self.serve(Leaf::issue(
+                authority,
+                &self.options.dns_names(),
+                now,
+                lifetimes.leaf,
+            )?);
         }
-        let leaf = Leaf::issue(
-            authority,
-            &self.options.dns_names(),
-            now,
-            self.options.lifetimes.leaf,
-        )?;
+        Ok(())
+    }
+
+    fn serve(&self, leaf: Leaf) {
         let until = jiff::Timestamp::try_from(leaf.validity.not_after).unwrap_or_default();
         tracing::info!(%until, "serving with a new certificate");
         self.resolver.set(leaf);
-        Ok(())
+    }
+
+    async fn publish_everywhere(&self, seen: &mut Seen, bundle: &str) -> Result<Done, PassError> {
+        let mutating = self.publish(&mut seen.mutating, bundle).await?;
+        let validating = self.publish(&mut seen.validating, bundle).await?;
+        Ok(if mutating == validating {
+            mutating
+        } else {
+            Done::Wrote
+        })
     }
 
     /// Makes a configuration trust the bundle, if it is there and does not.

@@ -23,8 +23,8 @@ pub struct Leaf {
     pub key: Arc<CertifiedKey>,
     /// When it is valid.
     pub validity: Validity,
-    /// The authority that signed it.
-    pub issuer: Certificate,
+    /// The authority that signed it, if it was made here.
+    pub issuer: Option<Certificate>,
 }
 
 /// Why no certificate could be made.
@@ -70,7 +70,7 @@ impl Leaf {
         Ok(Self {
             key: Arc::new(certified),
             validity,
-            issuer: issuer.clone(),
+            issuer: Some(issuer.clone()),
         })
     }
 }

@@ -17,7 +17,8 @@ pub mod material;
 pub mod publish;
 mod resolver;
 pub mod secret;
+pub mod supplied;
 
-pub use keeper::{Keeper, Options, Status};
+pub use keeper::{Keeper, Options, Source, Status};
 pub use lifetimes::{Lifetimes, ParseDurationError, Validity, parse_duration};
 pub use resolver::Resolver;

@@ -1,6 +1,8 @@
 //! How long certificates live, and when their time has come by the wall clock.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use x509_parser::certificate::X509Certificate;
 
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -87,6 +89,16 @@ impl Lifetimes {
 // === impl Validity ===
 
 impl Validity {
+    /// As a certificate says it. Before 1970 nothing is valid anyway.
+    pub(crate) fn of(certificate: &X509Certificate<'_>) -> Self {
+        let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or_default());
+        let validity = certificate.validity();
+        Self {
+            not_before: time(validity.not_before.timestamp()),
+            not_after: time(validity.not_after.timestamp()),
+        }
+    }
+
     /// A life that begins now.
     pub(crate) fn from(now: SystemTime, lifetime: Duration) -> Self {
         Self {

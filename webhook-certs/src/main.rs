@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-use webhook_certs::{Keeper, Lifetimes, Options, Status, parse_duration};
+use webhook_certs::{Keeper, Lifetimes, Options, Source, Status, parse_duration};
 
 /// Certificates of the StoppableContainer webhook.
 #[derive(Parser)]
@@ -88,7 +88,7 @@ async fn run(ensure: Ensure) -> anyhow::Result<()> {
             service: ensure.service,
             mutating: ensure.mutating_webhook_configuration,
             validating: ensure.validating_webhook_configuration,
-            lifetimes,
+            source: Source::SelfManaged(lifetimes),
             clock: SystemTime::now,
         },
     );

@@ -61,6 +61,20 @@ pub fn patch(configuration: &impl Webhooks, bundle: &str) -> Option<Patch> {
     (!operations.is_empty()).then_some(Patch(operations))
 }
 
+/// Whether every webhook of the configuration trusts somebody.
+pub fn is_published(configuration: &impl Webhooks) -> bool {
+    let trusts = |client: &WebhookClientConfig| {
+        client
+            .ca_bundle
+            .as_ref()
+            .is_some_and(|bundle| !bundle.0.is_empty())
+    };
+    configuration
+        .webhooks()
+        .into_iter()
+        .all(|(_, client)| trusts(client))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
