@@ -146,6 +146,12 @@ fn restore(agent: &Arc<Agent>) -> Result<()> {
         let Some(claim) = agent.volumes.claim(&id) else {
             continue;
         };
+        let Some(record) = record else {
+            if let Err(error) = claim.remove() {
+                tracing::warn!(volume = id, "cannot remove the rest of a volume: {error:#}");
+            }
+            continue;
+        };
         tracing::info!(pod = %record.pod, role = ?record.role, "serving a volume that was published before");
         match claim.create(&record) {
             Ok((_, listener)) => {

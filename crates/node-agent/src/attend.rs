@@ -1,6 +1,6 @@
 /*!
 What an instance needs when it changes: another user resolved, or its data
-deleted.
+deleted. One task for each instance, from when it is first seen until it is gone.
 */
 
 use std::sync::Arc;
@@ -13,33 +13,35 @@ use crate::{filesystem, removal};
 /// First and longest pause between tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_mins(1));
 
-/// Does what the present state of the instance asks for; tries again until that worked or the instance is gone.
+/// Attends to an instance until it is gone, unless somebody does already.
 pub(crate) fn spawn(agent: Arc<Agent>, instance: Arc<Instance>) {
-    tokio::spawn(async move {
-        let mut pause = PAUSES.0;
-        let mut changes = instance.subscribe();
-        loop {
-            changes.borrow_and_update();
-            if instance.state().object.is_none() {
-                return;
-            }
-            let done = async {
-                filesystem::refresh_identity(&agent, &instance).await?;
-                removal::remove(&agent, &instance).await
-            };
-            match done.await {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::warn!(instance = %instance.id, "cannot attend to the instance: {error:#}");
+    if instance.claim_attendance() {
+        tokio::spawn(attend(agent, instance));
+    }
+}
+
+async fn attend(agent: Arc<Agent>, instance: Arc<Instance>) {
+    let mut pause = PAUSES.0;
+    let mut changes = instance.subscribe();
+    while changes.borrow_and_update().object.is_some() {
+        let work = async {
+            filesystem::refresh_identity(&agent, &instance).await?;
+            removal::remove(&agent, &instance).await
+        };
+        match work.await {
+            Ok(()) => {
+                pause = PAUSES.0;
+                if changes.changed().await.is_err() {
+                    return;
                 }
             }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
-                // A newer object has its own attendance; this one ends.
-                changed = changes.wait_for(|state| state.object.is_none()) => {
-                    if changed.is_ok() { return }
+            Err(error) => {
+                tracing::warn!(instance = %instance.id, "cannot attend to the instance: {error:#}");
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+                    changed = changes.changed() => if changed.is_err() { return },
                 }
             }
         }
-    });
+    }
 }

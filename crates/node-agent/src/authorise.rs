@@ -33,10 +33,11 @@ pub(crate) struct Authorised {
 /// Decides whether a pod may have a volume, and which instance's.
 pub(crate) async fn authorise(agent: &Agent, pod: &Object) -> Result<Authorised, Status> {
     let api: Api<Pod> = Api::namespaced(agent.client.clone(), &pod.namespace);
-    let found = api
-        .get_opt(&pod.name)
-        .await
-        .map_err(|error| Status::unavailable(format!("cannot ask the API server for pod {pod}: {error}")))?;
+    let asked = tokio::time::timeout(LAG, api.get_opt(&pod.name)).await;
+    let unavailable = |error: &dyn std::fmt::Display| {
+        Status::unavailable(format!("cannot ask the API server for pod {pod}: {error}"))
+    };
+    let found = asked.map_err(|e| unavailable(&e))?.map_err(|e| unavailable(&e))?;
     let Some(found) = found else {
         return Err(Status::permission_denied(format!("pod {pod} does not exist")));
     };

@@ -38,7 +38,7 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
         match filesystem::prepare(agent, peer, &object).await {
             Ok(Ok(())) => break,
             Ok(Err(failure)) => {
-                // Nothing to repeat until somebody changes the object (or the node, and restarts the provider).
+                // Somebody has to change the object or, which nothing announces, the node: restore the data, say.
                 peer.explain(&failure.message).await?;
                 let generation = object.metadata.generation;
                 let changed = changes.wait_for(|state| {
@@ -49,6 +49,7 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
                 });
                 tokio::select! {
                     _ = changed => {}
+                    () = tokio::time::sleep(PAUSES.1) => {}
                     () = peer.gone() => return Ok(()),
                 }
             }

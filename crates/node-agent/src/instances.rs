@@ -6,6 +6,7 @@ provider, a status, a deletion) waits for a change of the snapshot.
 */
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub(crate) struct Instances {
 pub(crate) struct Instance {
     pub(crate) id: Object,
     state: watch::Sender<State>,
+    attended: AtomicBool,
     /// Held while its kept filesystem is prepared, mounted or removed.
     pub(crate) work: AsyncMutex<()>,
 }
@@ -114,8 +116,14 @@ impl Instance {
         Self {
             id,
             state: watch::Sender::default(),
+            attended: AtomicBool::new(false),
             work: AsyncMutex::default(),
         }
+    }
+
+    /// Whether the caller is the first to attend to it.
+    pub(crate) fn claim_attendance(&self) -> bool {
+        !self.attended.swap(true, Ordering::Relaxed)
     }
 
     /// What is known now.

@@ -56,8 +56,7 @@ pub(crate) enum Role {
 // === impl Record ===
 
 impl Record {
-    /// Reads the record of a volume's directory. `None` if there is none, or none that can be read: it is written
-    /// before anything else is made, so then nothing was.
+    /// Reads the record of a volume's directory. `None` if there is none, or none that is understood.
     pub(crate) fn read(directory: impl AsFd) -> Result<Option<Self>> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = match openat(&directory, NAME, flags, Mode::empty()) {
@@ -76,6 +75,15 @@ impl Record {
                 tracing::warn!(%error, "record of a volume is not understood");
                 Ok(None)
             }
+        }
+    }
+
+    /// Whether there is a record, understood or not.
+    pub(crate) fn exists(directory: impl AsFd) -> Result<bool> {
+        match rustix::fs::statat(&directory, NAME, rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e).context("examine the record of a volume"),
         }
     }
 

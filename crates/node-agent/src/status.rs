@@ -1,5 +1,7 @@
 //! Writes `status.filesystem` of instances, which is the agent's alone.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
@@ -8,6 +10,9 @@ use stoppablecontainer_api::names::FIELD_MANAGER_AGENT;
 use stoppablecontainer_api::{FilesystemStatus, StoppableContainerInstance};
 
 use crate::instances::Instance;
+
+/// How long the API server may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Applies the status, unless it is there already. The object must be the one of this UID.
 pub(crate) async fn apply(client: &Client, instance: &Instance, status: FilesystemStatus) -> Result<()> {
@@ -24,8 +29,10 @@ pub(crate) async fn apply(client: &Client, instance: &Instance, status: Filesyst
         "status": { "filesystem": status },
     });
     let params = PatchParams::apply(FIELD_MANAGER_AGENT).force();
-    api.patch_status(&id.name, &params, &Patch::Apply(patch))
+    let patch = Patch::Apply(patch);
+    tokio::time::timeout(TIMEOUT, api.patch_status(&id.name, &params, &patch))
         .await
+        .context("the API server does not answer")?
         .with_context(|| format!("write the status of instance {id}"))?;
     tracing::info!(instance = %id, state = ?status.state, reason = status.reason, "filesystem");
     instance.change(|state| state.written = Some(status));

@@ -85,8 +85,8 @@ impl Volumes {
         renameat(&self.base, new.as_str(), &self.base, WRAPPER).context("name the wrapper")
     }
 
-    /// The records on disk, as (id, record).
-    pub(crate) fn recorded(&self) -> Result<Vec<(String, Record)>> {
+    /// The volumes on disk, as (id, record). Without a record nothing was mounted yet, or is any more.
+    pub(crate) fn recorded(&self) -> Result<Vec<(String, Option<Record>)>> {
         let mut found = Vec::new();
         for entry in Dir::read_from(&self.directory).context("list volumes")? {
             let entry = entry.context("list volumes")?;
@@ -97,10 +97,14 @@ impl Volumes {
                 continue;
             }
             let directory = open_directory(&self.directory, id).context("open a volume")?;
-            if let Some(record) = Record::read(&directory)? {
-                found.push((id.to_owned(), record));
-            } else {
-                tracing::warn!(volume = id, "volume without a record");
+            match Record::read(&directory)? {
+                None if Record::exists(&directory)? => {
+                    tracing::error!(
+                        volume = id,
+                        "the record is not understood, the volume is not served"
+                    );
+                }
+                record => found.push((id.to_owned(), record)),
             }
         }
         Ok(found)

@@ -70,6 +70,15 @@ pub enum OverlayError {
     /// More layers than the kernel can be told.
     #[error("the image has {0} layers, more than this kernel takes")]
     TooManyLayers(usize),
+    /// The kernel refused the overlay; what it logged about that.
+    #[error("the kernel refuses the overlay: {log}")]
+    Refused {
+        /// The kernel's words, if any.
+        log: String,
+        /// What it returned.
+        #[source]
+        source: Errno,
+    },
     /// What failed, and how.
     #[error("overlay: {0}")]
     System(&'static str, #[source] Errno),
@@ -86,15 +95,17 @@ impl Overlay<'_> {
     pub fn mount(&self, visitor: &Visitor) -> Result<OwnedFd, OverlayError> {
         let mut dialect = Dialect::from_number(DIALECT.load(Ordering::Relaxed));
         loop {
-            match self.mount_in(visitor, dialect) {
-                Err(OverlayError::System(_, Errno::INVAL)) if dialect != Dialect::Joined => {
-                    dialect = dialect.older();
-                }
+            let error = match self.mount_in(visitor, dialect) {
                 Ok(mount) => {
                     DIALECT.store(dialect as u8, Ordering::Relaxed);
                     return Ok(mount);
                 }
-                Err(e) => return Err(e),
+                Err(error) => error,
+            };
+            // An option that an older kernel does not know is refused when it is set.
+            match (&error, dialect.older()) {
+                (OverlayError::System(_, Errno::INVAL), Some(older)) => dialect = older,
+                _ => return Err(error),
             }
         }
     }
@@ -150,7 +161,10 @@ impl Overlay<'_> {
         }
         fsconfig_create(&fs).map_err(|e| match e {
             Errno::BUSY => OverlayError::InUse,
-            e => OverlayError::System("create", e),
+            source => OverlayError::Refused {
+                log: log_of(&fs),
+                source,
+            },
         })?;
         fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
             .map_err(|e| OverlayError::System("fsmount", e))
@@ -184,14 +198,30 @@ impl Dialect {
         }
     }
 
-    fn older(self) -> Self {
+    fn older(self) -> Option<Self> {
         match self {
-            Self::Descriptors => Self::Paths,
-            Self::Paths | Self::Joined => Self::Joined,
+            Self::Descriptors => Some(Self::Paths),
+            Self::Paths => Some(Self::Joined),
+            Self::Joined => None,
         }
     }
 }
 
 fn by_descriptor(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
+/// What the kernel logged about a file system that it refuses. Every read gives one message.
+fn log_of(fs: &OwnedFd) -> String {
+    let mut log = Vec::new();
+    let mut message = [0; 1024];
+    while let Ok(length @ 1..) = rustix::io::read(fs, &mut message) {
+        // `e `, `w ` or `i ` comes first.
+        let text = String::from_utf8_lossy(&message[..length]);
+        log.push(text.get(2..).unwrap_or_default().trim_end().to_owned());
+        if log.len() == 8 {
+            break;
+        }
+    }
+    log.join("; ")
 }

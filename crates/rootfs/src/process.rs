@@ -111,7 +111,7 @@ impl Process {
     pub fn of_peer(socket: impl AsFd) -> Result<Self, ProcessError> {
         let peer =
             rustix::net::sockopt::socket_peercred(&socket).map_err(system("cannot learn who connected"))?;
-        let pidfd = match sys::peer_pidfd(&socket).map_err(system("cannot learn who connected"))? {
+        let pidfd = match sys::peer_pidfd(&socket).map_err(gone_or("cannot learn who connected"))? {
             Some(pidfd) => pidfd,
             // Before kernel 6.5. Between connect and now the id may have been given to somebody else, so callers
             // compare what they know of the peer (its cgroup) afterwards.

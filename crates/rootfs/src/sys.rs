@@ -25,7 +25,7 @@ pub(crate) fn unshare_mounts() -> Result<()> {
 }
 
 /// A pidfd of the process that connected the socket, as it was when it connected. `None` where the kernel does
-/// not offer it (before 6.5), or where that process has already been reaped.
+/// not offer it (before 6.5); `ESRCH` if that process is gone.
 pub(crate) fn peer_pidfd(socket: impl AsFd) -> Result<Option<OwnedFd>> {
     let mut pidfd: libc::c_int = -1;
     let Ok(mut length) = libc::socklen_t::try_from(size_of::<libc::c_int>()) else {
@@ -45,7 +45,10 @@ pub(crate) fn peer_pidfd(socket: impl AsFd) -> Result<Option<OwnedFd>> {
     if result != 0 {
         let error = std::io::Error::last_os_error();
         return match Errno::from_io_error(&error) {
-            Some(Errno::NOPROTOOPT | Errno::SRCH | Errno::NODATA | Errno::INVAL) => Ok(None),
+            // The kernel does not know the option.
+            Some(Errno::NOPROTOOPT) => Ok(None),
+            // The process has been reaped, and its id may be somebody else's by now.
+            Some(Errno::SRCH | Errno::NODATA | Errno::INVAL) => Err(Errno::SRCH),
             Some(errno) => Err(errno),
             None => Err(Errno::IO),
         };

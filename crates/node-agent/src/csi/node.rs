@@ -23,7 +23,7 @@ use crate::authorise::authorise;
 use crate::host::Target;
 use crate::journal::{Object, Record, Role};
 use crate::volumes::{Claim, is_id};
-use crate::{attend, filesystem, serve};
+use crate::{filesystem, serve};
 
 /// Keys that the kubelet sets for a pod's inline volume.
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
@@ -198,7 +198,8 @@ impl NodeService {
         .map_err(|e| internal(&e))?;
         drop(claim);
         if let Some(record) = &record {
-            attend::spawn(Arc::clone(agent), agent.instances.get(&record.instance));
+            // Its data may have waited for this to be deleted.
+            agent.instances.get(&record.instance).change(|_| {});
         }
         Ok(record)
     }
