@@ -58,8 +58,7 @@ pub(super) fn wrap(
 
 /// Puts `hook` in front of the commands of exec hooks and probes.
 pub(super) fn wrap_hooks(container: &mut Container, names: &Names) {
-    // The kubelet expands references in the commands of probes, not in those of hooks. It does so with the values as
-    // written in `env`: a probe that refers to a variable whose own reference had to be escaped sees one dollar more.
+    // The kubelet expands references in the commands of probes (with the values as written in `env`), not in those of hooks.
     let probes = [
         &mut container.startup_probe,
         &mut container.liveness_probe,

@@ -1,12 +1,13 @@
 /*!
 The image's ENV in the main container's `env`.
 
-A plain container gets the image's variables from the runtime; the wrapper
-image has none, so they go in front of the template's own. Two things must not
-change by that:
+A plain container gets the image's variables from the runtime; the wrapper image
+has none, so they go behind the template's own. Two things must not change by
+that:
 
 - `$(PATH)` in a template stays literal in a plain pod when only the image defines
-  PATH, so such references are escaped.
+  PATH. Values in `env` see only what stands before them; in command, args and the
+  commands of probes such references are escaped.
 - `envFrom` wins over the image, but `env` wins over `envFrom`. So behind each variable
   of the image stands one optional reference per source of `envFrom` to the key of
   that name: where the key exists it replaces the image's value, where it does not
@@ -30,8 +31,8 @@ pub(super) struct Names {
     pub(super) home: bool,
 }
 
-/// Puts the image's variables in front of the container's where the container does not define them, and escapes
-/// references in the container's values that would resolve only now.
+/// Puts the image's variables behind the container's where the container does not define them, and escapes references
+/// to them in values that other webhooks have put behind them.
 pub(super) fn fill(
     container: &mut Container,
     template: Option<&Container>,
@@ -46,7 +47,7 @@ pub(super) fn fill(
         .filter(|d| !defined.contains(d.name.as_str()))
         .cloned()
         .collect();
-    let mut env: Vec<EnvVar> = missing.into_iter().chain(env).collect();
+    let mut env: Vec<EnvVar> = env.into_iter().chain(missing).collect();
 
     // Recognised by content, so that the entries of an earlier rewrite count as well.
     let template_env = template.and_then(|t| t.env.as_deref()).unwrap_or_default();
@@ -61,17 +62,14 @@ pub(super) fn fill(
         put_sources(name, env_from, &mut env);
     }
 
-    // A name of the image that is defined a second time resolves from there on, as it does in a plain pod. Variables
-    // of `envFrom` come before all of `env`; which ones there are is not known here, so with them a reference stays.
-    let mut image_only: BTreeSet<String> = if env_from.is_empty() {
-        ours.iter().map(|name| (*name).to_owned()).collect()
-    } else {
-        BTreeSet::new()
-    };
+    // A name of the image that is defined a second time resolves from there on, as it does in a plain pod. `envFrom` may
+    // define any name; which ones it does is not known here, so with it a reference stays.
+    let mut image_only = BTreeSet::new();
     let mut seen = BTreeSet::new();
     for variable in &mut env {
-        let is_ours = ours.contains(variable.name.as_str()) && seen.insert(variable.name.clone());
-        if is_ours {
+        if env_from.is_empty() && ours.contains(variable.name.as_str()) && seen.insert(variable.name.clone())
+        {
+            image_only.insert(variable.name.clone());
             continue;
         }
         if let Some(value) = &mut variable.value {

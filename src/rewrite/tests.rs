@@ -206,9 +206,9 @@ fn a_whole_pod() {
                     "args": ["/entry.sh", "serve", "$$(PORT)"],
                     "workingDir": "/srv",
                     "env": [
+                        { "name": "A", "value": "$(PATH)" },
                         { "name": "PATH", "value": "/bin" },
                         { "name": "PORT", "value": "80" },
-                        { "name": "A", "value": "$$(PATH)" },
                     ],
                     "securityContext": { "runAsUser": 33, "runAsGroup": 34 },
                     "volumeMounts": [

@@ -33,7 +33,7 @@ async fn fields_of_a_newer_kubernetes_stay() {
         .as_array()
         .unwrap()
         .clone();
-    assert_eq!(env[1]["valueFrom"], json!({ "futureRef": { "key": "k" } }));
+    assert_eq!(env[0]["valueFrom"], json!({ "futureRef": { "key": "k" } }));
 }
 
 #[tokio::test]

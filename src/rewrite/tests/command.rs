@@ -44,12 +44,12 @@ fn i5_home_that_somebody_defines_stays(#[case] env: Value, #[case] image: Value)
 }
 
 #[rstest::rstest]
-#[case::in_front(json!([]), json!(["A=1", "B=2"]), json!([["A", "1"], ["B", "2"]]))]
-#[case::template_wins(json!([["B", "x"]]), json!(["A=1", "B=2"]), json!([["A", "1"], ["B", "x"]]))]
+#[case::behind(json!([]), json!(["A=1", "B=2"]), json!([["A", "1"], ["B", "2"]]))]
+#[case::template_wins(json!([["B", "x"]]), json!(["A=1", "B=2"]), json!([["B", "x"], ["A", "1"]]))]
 #[case::last_of_equal_names(json!([]), json!(["A=1", "B=2", "A=3"]), json!([["A", "3"], ["B", "2"]]))]
 #[case::values_are_literal(json!([]), json!(["A=$(B)$$=", "B=é\nz"]), json!([["A", "$$(B)$$$="], ["B", "é\nz"]]))]
 #[case::not_variables(json!([]), json!(["A", "=x", ""]), json!([]))]
-#[case::new_references_stay_literal(json!([["X", "$(A) $(C)"]]), json!(["A=1"]), json!([["A", "1"], ["X", "$$(A) $(C)"]]))]
+#[case::new_references_stay_literal(json!([["X", "$(A) $(C)"]]), json!(["A=1"]), json!([["X", "$(A) $(C)"], ["A", "1"]]))]
 #[case::a_later_definition_does_not_count(
     json!([["X", "$(A)"], ["A", "2"], ["Y", "$(A)"]]), json!(["A=1"]), json!([["X", "$(A)"], ["A", "2"], ["Y", "$(A)"]])
 )]
@@ -84,7 +84,7 @@ fn i5_env_from_wins_over_the_image_and_the_template_over_both() {
     );
     let own = json!({ "name": "OWN", "value": "o" });
     let env = serde_json::to_value(case.main().env).unwrap();
-    assert_eq!(env, json!([default, configured, secret, odd, own]));
+    assert_eq!(env, json!([own, default, configured, secret, odd]));
 
     // A source that another webhook adds after us is seen at the reinvocation.
     case.pod = serde_json::to_value(case.run().unwrap().pod).unwrap();
@@ -94,7 +94,7 @@ fn i5_env_from_wins_over_the_image_and_the_template_over_both() {
         .push(json!({ "configMapRef": { "name": "late" } }));
     let late = json!({ "name": "LANG", "valueFrom": { "configMapKeyRef": { "name": "late", "key": "LANG", "optional": true } } });
     let env = serde_json::to_value(case.main().env).unwrap();
-    assert_eq!(env, json!([default, configured, secret, late, odd, own]));
+    assert_eq!(env, json!([own, default, configured, secret, late, odd]));
 }
 
 #[test]
