@@ -225,6 +225,15 @@ pub(crate) fn describe(command: &Command) -> String {
         .join(" ")
 }
 
+/// A word as a shell takes it for one.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
 fn program(command: &Command) -> String {
     let path = Path::new(command.get_program());
     path.file_name()

@@ -54,7 +54,6 @@ pub(super) fn run(workspace: &Workspace, target: &Target<'_>) -> Result<Times> {
     show.exec(&format!("printf '#!/bin/sh\\necho hello, I was installed by hand\\n' > {0} && chmod 0750 {0} && chown 1:12 {0}", FILES[1]))?;
     show.copy_in("copied with kubectl cp\n", FILES[2])?;
     let written = show.fingerprints()?;
-    println!("{}", indent(&written));
     println!("  the page over the pod's IP: {}", first_words(&show.page()?));
 
     heading("Stop: the pod goes, the files stay");
@@ -80,7 +79,6 @@ pub(super) fn run(workspace: &Workspace, target: &Target<'_>) -> Result<Times> {
     times.ours.start_again = started.elapsed();
     show.print_objects()?;
     let kept = show.fingerprints()?;
-    println!("{}", indent(&kept));
     println!("  the page over the pod's IP: {}", first_words(&show.page()?));
     ensure!(
         kept == written,
@@ -320,7 +318,28 @@ fn indent(text: &str) -> String {
         .join("\n")
 }
 
+/// The text of a page without its tags and title, cut to a line.
 fn first_words(page: &str) -> String {
-    let text = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    let body = page.split_once("<body>").map_or(page, |(_, body)| body);
+    let mut in_tag = false;
+    let outside = |c: char| {
+        in_tag = c == '<' || (in_tag && c != '>');
+        if in_tag || c == '>' { ' ' } else { c }
+    };
+    let text: String = body.chars().map(outside).collect();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     text.chars().take(90).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_words;
+
+    #[test]
+    fn pages_are_shown_as_text() {
+        let page =
+            "<html><head><title>T</title></head>\n<body><h1>Welcome!</h1><p>It\n works.</p></body></html>";
+        assert_eq!(first_words(page), "Welcome! It works.");
+        assert_eq!(first_words("plain text\n"), "plain text");
+    }
 }
