@@ -8,10 +8,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// The protos below `proto`, one per generated file.
-const SOURCES: [(&str, &str); 3] = [("csi", "csi.proto"), ("cri", "api.proto"), ("registration", "api.proto")];
+const SOURCES: [(&str, &str); 3] = [
+    ("csi", "csi.proto"),
+    ("cri", "api.proto"),
+    ("registration", "api.proto"),
+];
 
 fn main() -> Result<()> {
-    let out = std::env::args_os().nth(1).map(PathBuf::from).context("name the directory to write to")?;
+    let out = std::env::args_os()
+        .nth(1)
+        .map(PathBuf::from)
+        .context("name the directory to write to")?;
     let protos = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
     for (directory, proto) in SOURCES {
         let include = protos.join(directory);
