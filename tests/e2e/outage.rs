@@ -7,7 +7,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::{Phase, StoppableContainer};
-use testkit::{Namespace, alone_in_namespace};
+use testkit::{Namespace, alone_in_namespace, kubectl};
 
 use crate::support::{run, running, shell_template};
 
@@ -20,7 +20,13 @@ async fn i10_f1_webhook_down_only_consumers_wait_and_heal_alone() {
         let (services, name) = webhook_service(&ns).await?;
         let before = services.get(&name).await?;
         redirect(&services, &name, json!({"nobody": "serves-this"})).await?;
-        let outcome = while_down(&ns).await;
+        let outcome = async {
+            // The API server has open connections to the webhook; they end with its pods. The new ones reconcile, and
+            // nobody can reach them.
+            restart_controllers(&before).await?;
+            while_down(&ns).await
+        }
+        .await;
         let selector = before
             .spec
             .and_then(|s| s.selector)
@@ -66,6 +72,29 @@ async fn while_down(ns: &Namespace) -> Result<()> {
     plain["metadata"] = json!({"name": "plain"});
     ns.create_json::<Pod>(plain).await?;
     ns.pod_ready("plain").await?;
+    Ok(())
+}
+
+async fn restart_controllers(service: &Service) -> Result<()> {
+    let namespace = service.namespace().unwrap_or_default();
+    let label = "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=controller";
+    kubectl(
+        &["-n", &namespace, "rollout", "restart", "deployment", "-l", label],
+        "",
+    )
+    .await?
+    .success()?;
+    let status = [
+        "-n",
+        &namespace,
+        "rollout",
+        "status",
+        "deployment",
+        "-l",
+        label,
+        "--timeout=120s",
+    ];
+    kubectl(&status, "").await?.success()?;
     Ok(())
 }
 

@@ -48,7 +48,13 @@ pub(crate) fn command(args: &[&str]) -> Command {
 impl Output {
     /// Standard output of a command that has to succeed.
     pub fn success(self) -> Result<String> {
-        anyhow::ensure!(self.code == 0, "exit code {}\nstdout: {}\nstderr: {}", self.code, self.stdout, self.stderr);
+        anyhow::ensure!(
+            self.code == 0,
+            "exit code {}\nstdout: {}\nstderr: {}",
+            self.code,
+            self.stdout,
+            self.stderr
+        );
         Ok(self.stdout)
     }
 }

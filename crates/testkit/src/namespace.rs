@@ -42,9 +42,13 @@ pub struct Exclusive(());
 /// A client of the cluster that `KUBECONFIG` names.
 pub async fn client() -> Result<Client> {
     if std::env::var_os("KUBECONFIG").is_none() {
-        bail!("KUBECONFIG is not set: `cargo xtask test` sets it, or name a cluster with StoppableContainer installed");
+        bail!(
+            "KUBECONFIG is not set: `cargo xtask test` sets it, or name a cluster with StoppableContainer installed"
+        );
     }
-    Client::try_default().await.context("KUBECONFIG does not name a usable cluster")
+    Client::try_default()
+        .await
+        .context("KUBECONFIG does not name a usable cluster")
 }
 
 /// Runs a test in a namespace of its own, beside others.
@@ -78,7 +82,9 @@ where
     F: FnOnce(Namespace) -> Fut,
     Fut: Future<Output = Result<()>>,
 {
-    let namespace = Namespace::create(name).await.unwrap_or_else(|error| panic!("{error:#}"));
+    let namespace = Namespace::create(name)
+        .await
+        .unwrap_or_else(|error| panic!("{error:#}"));
     let (client, full_name) = (namespace.client.clone(), namespace.name.clone());
     let outcome = AssertUnwindSafe(test(namespace)).catch_unwind().await;
     if !matches!(outcome, Ok(Ok(()))) {
@@ -108,17 +114,30 @@ fn raise(outcome: std::thread::Result<Result<()>>) {
 impl Namespace {
     async fn create(test: &str) -> Result<Self> {
         let client = client().await?;
-        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_nanos();
-        let name = format!("e2e-{test}-{:x}", (nanos ^ u128::from(std::process::id())) & 0xff_ffff_ffff);
+        let nanos = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)?
+            .as_nanos();
+        let name = format!(
+            "e2e-{test}-{:x}",
+            (nanos ^ u128::from(std::process::id())) & 0xff_ffff_ffff
+        );
         let object = NamespaceObject {
-            metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                ..ObjectMeta::default()
+            },
             ..NamespaceObject::default()
         };
         let namespaces: Api<NamespaceObject> = Api::all(client.clone());
-        namespaces.create(&PostParams::default(), &object).await.context("cannot create the test's namespace")?;
+        namespaces
+            .create(&PostParams::default(), &object)
+            .await
+            .context("cannot create the test's namespace")?;
         let namespace = Self { client, name };
         // Pods are refused until the controllers have made it.
-        namespace.wait::<ServiceAccount>("default", "the service account exists", |_| true).await?;
+        namespace
+            .wait::<ServiceAccount>("default", "the service account exists", |_| true)
+            .await?;
         Ok(namespace)
     }
 
@@ -149,7 +168,13 @@ impl Namespace {
         self.api::<K>()
             .create(&PostParams::default(), object)
             .await
-            .with_context(|| format!("cannot create {} {}", K::kind(&K::DynamicType::default()), object.name_any()))
+            .with_context(|| {
+                format!(
+                    "cannot create {} {}",
+                    K::kind(&K::DynamicType::default()),
+                    object.name_any()
+                )
+            })
     }
 
     /// Creates the object that a JSON value describes.
@@ -168,7 +193,10 @@ impl Namespace {
         K::DynamicType: Default,
     {
         let params = kube::api::PatchParams::default();
-        Ok(self.api::<K>().patch(name, &params, &kube::api::Patch::Merge(patch)).await?)
+        Ok(self
+            .api::<K>()
+            .patch(name, &params, &kube::api::Patch::Merge(patch))
+            .await?)
     }
 
     /// Deletes an object and waits until it is gone.
@@ -207,9 +235,12 @@ impl Namespace {
             }
             Err(anyhow!("the watch ended"))
         };
-        tokio::time::timeout(PATIENCE, gone)
-            .await
-            .map_err(|_| anyhow!("{} {name} is still there after {PATIENCE:?}", K::kind(&K::DynamicType::default())))?
+        tokio::time::timeout(PATIENCE, gone).await.map_err(|_| {
+            anyhow!(
+                "{} {name} is still there after {PATIENCE:?}",
+                K::kind(&K::DynamicType::default())
+            )
+        })?
     }
 
     /// Runs `kubectl -n NAMESPACE ARGS`.

@@ -47,7 +47,9 @@ impl<'a> NodeShell<'a> {
 
     /// Runs a script as root in the node's mount namespace; it has to succeed.
     pub async fn sh(&self, script: &str) -> Result<String> {
-        let command = ["nsenter", "--target", "1", "--mount", "--", "/bin/sh", "-ec", script];
+        let command = [
+            "nsenter", "--target", "1", "--mount", "--", "/bin/sh", "-ec", script,
+        ];
         let output = self.namespace.exec(&self.pod, "shell", &command).await?;
         ensure!(output.code == 0, "`{script}` on the node: {output:?}");
         Ok(output.stdout.trim_end_matches('\n').to_owned())
@@ -58,17 +60,27 @@ impl<'a> NodeShell<'a> {
     pub async fn processes(&self, container_id: &str) -> Result<Vec<u32>> {
         let id = container_id.rsplit('/').next().unwrap_or(container_id);
         let script = format!("grep -l '{id}' /proc/[0-9]*/cgroup 2>/dev/null | cut -d/ -f3 | sort -n");
-        self.sh(&script).await?.lines().map(|line| Ok(line.parse()?)).collect()
+        self.sh(&script)
+            .await?
+            .lines()
+            .map(|line| Ok(line.parse()?))
+            .collect()
     }
 
     /// Every line of every process's mount table that mentions `text`; what is left behind after a deletion.
     pub async fn mounts_with(&self, text: &str) -> Result<String> {
-        self.sh(&format!("cat /proc/[0-9]*/mountinfo 2>/dev/null | grep -F '{text}' || true")).await
+        self.sh(&format!(
+            "cat /proc/[0-9]*/mountinfo 2>/dev/null | grep -F '{text}' || true"
+        ))
+        .await
     }
 
     /// Removes the shell.
     pub async fn close(self) -> Result<()> {
-        self.namespace.api::<Pod>().delete(&self.pod, &DeleteParams::default().grace_period(0)).await?;
+        self.namespace
+            .api::<Pod>()
+            .delete(&self.pod, &DeleteParams::default().grace_period(0))
+            .await?;
         Ok(())
     }
 }

@@ -24,7 +24,8 @@ impl Namespace {
     pub async fn pod_restarted(&self, name: &str, container: &str, count: i32) -> Result<Pod> {
         let restarted = |pod: &Pod| {
             let statuses = pod.status.as_ref().and_then(|s| s.container_statuses.as_ref());
-            is_ready(pod) && statuses.is_some_and(|s| s.iter().any(|c| c.name == container && c.restart_count >= count))
+            is_ready(pod)
+                && statuses.is_some_and(|s| s.iter().any(|c| c.name == container && c.restart_count >= count))
         };
         self.wait(name, "the container was restarted", restarted).await
     }
@@ -41,8 +42,10 @@ impl Namespace {
             .await
             .with_context(|| format!("cannot exec {command:?} in {pod}"))?;
         let status = process.take_status().context("exec without status")?;
-        let (mut stdout, mut stderr) =
-            (process.stdout().context("exec without stdout")?, process.stderr().context("exec without stderr")?);
+        let (mut stdout, mut stderr) = (
+            process.stdout().context("exec without stdout")?,
+            process.stderr().context("exec without stderr")?,
+        );
         let (mut out, mut err) = (Vec::new(), Vec::new());
         tokio::try_join!(stdout.read_to_end(&mut out), stderr.read_to_end(&mut err))?;
         let status = status.await.context("exec ended without status")?;
@@ -52,7 +55,11 @@ impl Namespace {
             _ => status
                 .details
                 .and_then(|d| d.causes)
-                .and_then(|causes| causes.into_iter().find(|c| c.reason.as_deref() == Some("ExitCode")))
+                .and_then(|causes| {
+                    causes
+                        .into_iter()
+                        .find(|c| c.reason.as_deref() == Some("ExitCode"))
+                })
                 .and_then(|cause| cause.message)
                 .and_then(|code| code.parse().ok())
                 .with_context(|| format!("{command:?} in {pod}: {}", status.message.unwrap_or_default()))?,
@@ -75,19 +82,35 @@ impl Namespace {
     /// Fetches a page of a pod through the API server's proxy: works on every cluster.
     pub async fn http_get(&self, pod: &str, port: u16, path: &str) -> Result<String> {
         let url = format!("/api/v1/namespaces/{}/pods/{pod}:{port}/proxy{path}", self.name);
-        Ok(self.client.request_text(http::Request::get(url).body(Vec::new())?).await?)
+        Ok(self
+            .client
+            .request_text(http::Request::get(url).body(Vec::new())?)
+            .await?)
     }
 
     /// Starts `kubectl port-forward` and returns the local port and the process; it ends when dropped.
     pub async fn port_forward(&self, pod: &str, port: u16) -> Result<(u16, tokio::process::Child)> {
         use tokio::io::{AsyncBufReadExt, BufReader};
         let args = ["-n", &self.name, "port-forward", pod, &format!(":{port}")];
-        let mut child = crate::kubectl::command(&args).stdout(std::process::Stdio::piped()).spawn()?;
+        let mut child = crate::kubectl::command(&args)
+            .stdout(std::process::Stdio::piped())
+            .spawn()?;
         let stdout = child.stdout.take().context("port-forward without stdout")?;
-        let line = BufReader::new(stdout).lines().next_line().await?.context("port-forward ended at once")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let line = lines.next_line().await?.context("port-forward ended at once")?;
+        // It says more with every connection, and ends if nobody listens.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         // "Forwarding from 127.0.0.1:40123 -> 80"
-        let local = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next());
-        Ok((local.with_context(|| format!("port-forward said {line:?}"))?.parse()?, child))
+        let local = line
+            .split("127.0.0.1:")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next());
+        Ok((
+            local
+                .with_context(|| format!("port-forward said {line:?}"))?
+                .parse()?,
+            child,
+        ))
     }
 }
 
