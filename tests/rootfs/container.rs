@@ -258,18 +258,18 @@ fn set_up(directory: &Path) {
         ("workdir", option("work")),
         ("lowerdir", layers),
     ];
-    attach(&overlay(&options), &root);
+    attach(overlay(&options), &root);
     for mount in std::env::var("CONTAINER_MOUNTS").unwrap().lines() {
         let words: Vec<_> = mount.splitn(4, ' ').collect();
         let path = root.join(words[1].trim_start_matches('/'));
         match words[..] {
             ["tmpfs", _] => {
                 fs::create_dir_all(&path).unwrap();
-                attach(&new_mount("tmpfs", &[]), &path);
+                attach(new_mount("tmpfs", &[]), &path);
             }
             ["proc", _] => {
                 fs::create_dir_all(&path).unwrap();
-                attach(&new_mount("proc", &[]), &path);
+                attach(new_mount("proc", &[]), &path);
             }
             ["bind", _, how, source] => bind(Path::new(source), &path, how),
             _ => panic!("{mount:?}"),

@@ -107,6 +107,7 @@ impl Node {
     }
 
     /// The node's root.
+    #[allow(clippy::unused_self, reason = "it is this node's because the thread is on it")]
     pub(crate) fn root(&self) -> Root {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Root::new(rustix::fs::open("/", flags, Mode::empty()).unwrap())

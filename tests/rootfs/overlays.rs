@@ -9,7 +9,6 @@ use rootfs::overlay::{Dialect, Overlay, OverlayError, Upper};
 use rootfs::{Attached, Root, attach};
 use rustix::fs::{Mode, OFlags};
 
-use crate::container::{self, Spec};
 use crate::node::Node;
 
 fn open(path: &Path) -> OwnedFd {
@@ -157,8 +156,6 @@ fn a_container_on_a_kept_filesystem_is_no_image() {
         let provider = node.provider(&[&base]);
         let first = node.consumer("first").start();
         node.attach(&provider, &first).unwrap();
-        let image = Spec::new(node.path("other"), &[&base]).proc().start();
-        drop(image);
         let second = node.consumer("second").start();
         let kept = {
             let store = rootfs::Store::create(&node.root(), &node.path("store")).unwrap();
@@ -173,6 +170,5 @@ fn a_container_on_a_kept_filesystem_is_no_image() {
         };
         let error = format!("{:?}", rootfs::attach(request).unwrap_err());
         assert!(error.contains("Kept"), "{error}");
-        drop(container::new_mount("tmpfs", &[]));
     });
 }

@@ -57,8 +57,8 @@ impl Place {
 }
 
 /// Executes the command with this process's environment, HOME replaced if given. Returns only if that failed.
-pub(crate) fn execute(command: &[OsString], home: Option<OsString>) -> Failure {
-    match try_execute(command, home.as_deref()) {
+pub(crate) fn execute(command: &[OsString], home: Option<&OsStr>) -> Failure {
+    match try_execute(command, home) {
         Ok(never) => match never {},
         Err(failure) => failure,
     }

@@ -25,7 +25,7 @@ pub(crate) fn run(command: &[OsString], default_home: bool) -> Result<(), Failur
     if let Some(number) = signals.received() {
         return Err(Failure::Signal(number));
     }
-    Err(become_command::execute(command, home))
+    Err(become_command::execute(command, home.as_deref()))
 }
 
 /// Nothing of the image's is executed anywhere but on the kept filesystem.

@@ -1,0 +1,370 @@
+/*!
+The wrapper as a program, against an agent that the test plays.
+
+It runs in a root of its own: an overlay over the machine's files, whose source is
+the kept filesystem's or another. Needs root.
+*/
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Makes the root, then becomes the wrapper. Arguments: directory, source of the root, command.
+const SCRIPT: &str = r#"
+set -e
+dir=$1 source=$2; shift 2
+mount -t tmpfs tmpfs "$dir/scratch"
+mkdir "$dir/scratch/upper" "$dir/scratch/work" "$dir/scratch/root"
+mount -t overlay "$source" -o "lowerdir=/,upperdir=$dir/scratch/upper,workdir=$dir/scratch/work" "$dir/scratch/root"
+cd "$dir/scratch/root"
+mkdir -p .stoppablecontainer srv/here
+mount --bind "$dir/volume" .stoppablecontainer
+mount --rbind /proc proc
+mount --rbind /dev dev
+cp "$dir/files/"* srv/here/ 2>/dev/null || true
+exec 7</etc/passwd
+exec /usr/sbin/chroot . /bin/sh -c 'cd /srv/here && exec "$@"' sh /.stoppablecontainer/exec-wrapper "$@"
+"#;
+
+/// A container with the wrapper, and the agent's side of its volume.
+struct World {
+    directory: tempfile::TempDir,
+    source: &'static str,
+    environment: Vec<(&'static str, &'static str)>,
+}
+
+/// A wrapper that runs.
+struct Wrapper {
+    child: Child,
+    stderr: BufReader<std::process::ChildStderr>,
+}
+
+// === impl World ===
+
+impl World {
+    fn new(source: &'static str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["volume", "scratch", "files"] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        let wrapper = directory.path().join("volume/exec-wrapper");
+        std::fs::copy(env!("CARGO_BIN_EXE_exec-wrapper"), wrapper).unwrap();
+        Self {
+            directory,
+            source,
+            environment: vec![("PATH", "/usr/bin:/bin")],
+        }
+    }
+
+    fn kept() -> Self {
+        Self::new("stoppablecontainer")
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A file in the working directory of the container.
+    fn file(self, name: &str, content: &str, mode: u32) -> Self {
+        let path = self.path("files").join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        self
+    }
+
+    fn environment(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
+        self
+    }
+
+    /// The agent's socket, made as the agent makes it.
+    fn listen(&self) -> UnixListener {
+        let new = self.path("volume/agent.sock.new");
+        let listener = UnixListener::bind(&new).unwrap();
+        std::fs::rename(new, self.path("volume/agent.sock")).unwrap();
+        listener
+    }
+
+    fn start(&self, arguments: &[&str]) -> Wrapper {
+        let mut child = Command::new("unshare")
+            .args([
+                "--mount",
+                "--propagation",
+                "private",
+                "/bin/sh",
+                "-c",
+                SCRIPT,
+                "sh",
+            ])
+            .arg(self.directory.path())
+            .arg(self.source)
+            .args(arguments)
+            .env_clear()
+            .envs(self.environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Wrapper { child, stderr }
+    }
+
+    /// Runs a command to its end; the agent says `ok` at once.
+    fn run(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let listener = self.listen();
+        let wrapper = self.start(&[&["run"], arguments].concat());
+        let mut stream = accept(&listener, "run 1");
+        stream.write_all(b"ok\n").unwrap();
+        wrapper.finish()
+    }
+}
+
+// === impl Wrapper ===
+
+impl Wrapper {
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stderr.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn signal(&self, number: i32) {
+        let pid = self.child.id().to_string();
+        assert!(
+            Command::new("kill")
+                .args([&format!("-{number}"), &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    fn stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().unwrap()
+    }
+
+    fn finish(mut self) -> (Option<i32>, String, String) {
+        let (mut out, mut err) = (String::new(), String::new());
+        self.stdout().read_to_string(&mut out).unwrap();
+        self.stderr.read_to_string(&mut err).unwrap();
+        (self.wait().code(), out, err)
+    }
+}
+
+/// The next connection, whose request must be this.
+fn accept(listener: &UnixListener, request: &str) -> UnixStream {
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    let patience = Timespec {
+        tv_sec: 20,
+        tv_nsec: 0,
+    };
+    assert_eq!(poll(&mut fds, Some(&patience)), Ok(1), "nobody connected");
+    let (stream, _) = listener.accept().unwrap();
+    let mut line = String::new();
+    BufReader::new(&stream).read_line(&mut line).unwrap();
+    assert_eq!(line.trim_end_matches('\n'), request);
+    stream
+}
+
+#[test]
+fn run_waits_visibly_and_becomes_the_command() {
+    let world = World::kept().environment("GREETING", "hello");
+    let listener = world.listen();
+    let mut wrapper = world.start(&["run", "--", "sh", "-c", "echo $GREETING $0 $PWD; exit 7", "arg0"]);
+    let mut stream = accept(&listener, "run 1");
+    stream
+        .write_all(b"wait provider not ready\nwait provider not ready\nwait almost\n")
+        .unwrap();
+    assert_eq!(wrapper.line(), "stoppablecontainer: provider not ready");
+    assert_eq!(wrapper.line(), "stoppablecontainer: almost");
+    stream.write_all(b"ok\n").unwrap();
+    assert_eq!(
+        wrapper.finish(),
+        (Some(7), "hello arg0 /srv/here\n".to_owned(), String::new())
+    );
+}
+
+#[test]
+fn i3_nothing_is_executed_off_the_kept_filesystem() {
+    for verb in ["run", "hook"] {
+        let world = World::new("overlay");
+        let listener = world.listen();
+        let wrapper = world.start(&[verb, "--", "echo", "executed"]);
+        let mut stream = accept(&listener, &format!("{verb} 1"));
+        stream.write_all(b"ok\n").unwrap();
+        let (code, out, err) = wrapper.finish();
+        assert_eq!((code, out.as_str()), (Some(125), ""), "{err}");
+    }
+}
+
+#[test]
+fn a_refusal_is_final() {
+    let world = World::kept();
+    let listener = world.listen();
+    let wrapper = world.start(&["run", "--", "echo", "executed"]);
+    accept(&listener, "run 1")
+        .write_all(b"error it is another pod's\n")
+        .unwrap();
+    let (code, out, err) = wrapper.finish();
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (Some(125), "", "stoppablecontainer: it is another pod's\n")
+    );
+}
+
+#[test]
+fn a_signal_ends_the_wait() {
+    // SIGTERM, SIGQUIT, SIGWINCH (without a terminal), SIGRTMIN+3: whatever an image's STOPSIGNAL may be.
+    for number in [15, 3, 28, 37] {
+        let world = World::kept();
+        let listener = world.listen();
+        let mut wrapper = world.start(&["run", "--", "echo", "executed"]);
+        let mut stream = accept(&listener, "run 1");
+        stream.write_all(b"wait here\n").unwrap();
+        wrapper.line();
+        wrapper.signal(number);
+        assert_eq!(wrapper.finish().0, Some(128 + number));
+    }
+}
+
+#[test]
+fn a_provider_ends_well_on_any_stop_signal() {
+    for number in [15, 2, 3, 1, 10, 12, 28, 37] {
+        let world = World::new("overlay");
+        let listener = world.listen();
+        let mut wrapper = world.start(&["hold"]);
+        let mut stream = accept(&listener, "hold 1");
+        stream.write_all(b"wait here\n").unwrap();
+        wrapper.line();
+        stream.write_all(b"ok\n").unwrap();
+        wrapper.signal(number);
+        assert_eq!(wrapper.wait().code(), Some(0), "signal {number}");
+    }
+}
+
+#[test]
+fn i9_a_provider_reports_again_to_every_new_agent() {
+    let world = World::new("overlay");
+    // The provider starts before the agent does.
+    let mut wrapper = world.start(&["hold"]);
+    assert_eq!(
+        wrapper.line(),
+        "stoppablecontainer: waiting for the filesystem: the node agent is not running"
+    );
+    for _ in 0..3 {
+        let listener = world.listen();
+        let mut stream = accept(&listener, "hold 1");
+        stream.write_all(b"ok\n").unwrap();
+        // The agent dies; its socket stays, and nobody listens.
+    }
+    wrapper.signal(15);
+    assert_eq!(wrapper.wait().code(), Some(0));
+}
+
+#[test]
+fn i9_hooks_on_the_kept_filesystem_need_no_agent() {
+    let world = World::kept();
+    let wrapper = world.start(&["hook", "--", "sh", "-c", "echo here; exit 3"]);
+    let (code, out, _) = wrapper.finish();
+    assert_eq!((code, out.as_str()), (Some(3), "here\n"));
+}
+
+#[test]
+fn h5_no_descriptor_but_the_first_three_survives() {
+    let (code, out, err) = World::kept().run(&["--", "ls", "/proc/self/fd"]);
+    // The fourth is the directory that ls reads.
+    assert_eq!((code, out.as_str()), (Some(0), "0\n1\n2\n3\n"), "{err}");
+}
+
+#[test]
+fn i5_exit_codes_are_those_of_a_shell() {
+    let world = World::kept()
+        .file("plain", "text", 0o644)
+        .file("unknown", "echo executed by a shell\n", 0o755)
+        .file("lost", "#!/nowhere/sh\n", 0o755);
+    for (command, code, message) in [
+        ("nowhere", 127, "nowhere: executable file not found in $PATH"),
+        ("./nowhere", 127, "./nowhere: no such file or directory"),
+        ("./plain", 126, "./plain: permission denied"),
+        ("/etc", 126, "/etc: is a directory"),
+        ("./unknown", 126, "./unknown: Exec format error"),
+        ("./lost", 127, "./lost: No such file or directory"),
+    ] {
+        let expected = (
+            Some(code),
+            String::new(),
+            format!("stoppablecontainer: {message}\n"),
+        );
+        assert_eq!(world.run(&["--", command]), expected);
+    }
+}
+
+#[test]
+fn i5_no_signal_is_blocked_and_a_closed_pipe_is_deadly() {
+    let (_, out, _) = World::kept().run(&["--", "cat", "/proc/self/status"]);
+    let mask = |name: &str| {
+        let line = out.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    };
+    assert_eq!(mask("SigBlk:"), 0);
+    // Signal 13 is SIGPIPE, which Rust's runtime ignores.
+    assert_eq!(mask("SigIgn:") & 1 << 12, 0);
+}
+
+#[test]
+fn i5_home_is_that_of_the_user_where_nobody_sets_it() {
+    let home =
+        |world: World, arguments: &[&str]| world.run(&[arguments, &["--", "printenv", "HOME"]].concat()).1;
+    assert_eq!(
+        home(World::kept().environment("HOME", "/"), &["--default-home"]),
+        "/root\n"
+    );
+    assert_eq!(home(World::kept().environment("HOME", "/"), &[]), "/\n");
+    assert_eq!(
+        home(World::kept().environment("HOME", "/here"), &["--default-home"]),
+        "/here\n"
+    );
+}
+
+#[test]
+fn h8_the_environment_arrives_as_it_is() {
+    let world = World::kept()
+        .environment("A", "x=y\nz")
+        .environment("ODD", "\u{7f}ü");
+    let (_, out, _) = world.run(&["--", "env", "-0"]);
+    for expected in ["A=x=y\nz", "ODD=\u{7f}ü"] {
+        assert!(out.split('\0').any(|entry| entry == expected), "{out:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_understood_is_explained() {
+    for arguments in [
+        &[][..],
+        &["run"],
+        &["run", "sh"],
+        &["hold", "x"],
+        &["hook", "--default-home", "--", "x"],
+        &["stop"],
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_exec-wrapper"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(125));
+        assert!(
+            String::from_utf8(output.stderr)
+                .unwrap()
+                .contains("usage: exec-wrapper")
+        );
+    }
+}
