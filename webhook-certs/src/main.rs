@@ -73,12 +73,16 @@ async fn run(ensure: Ensure) -> anyhow::Result<()> {
     let client = kube::Client::try_default()
         .await
         .context("no way to reach the API server")?;
+    // The operator's other lives do not matter here, but they have to fit.
+    let Lifetimes { leaf, overlap, .. } = Lifetimes::default();
+    let authority = ensure.authority_lifetime;
     let lifetimes = Lifetimes {
-        authority: ensure.authority_lifetime,
-        ..Lifetimes::default()
+        authority,
+        leaf: leaf.min(authority / 3),
+        overlap: overlap.min(authority / 6),
     };
     if !lifetimes.is_sound() {
-        bail!("--authority-lifetime is too short for a rotation, or longer than 20 years");
+        bail!("--authority-lifetime is longer than 20 years");
     }
     let keeper = Keeper::new(
         client,

@@ -32,9 +32,9 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- printf "%s/stoppablecontainer-%s:%s" $root.Values.image.registry (index . 1) (default $root.Chart.AppVersion $root.Values.image.tag) -}}
 {{- end -}}
 
-{{/* Name of the Secret with the certificate authority. */}}
+{{/* Name of the Secret with the certificate authority or, if supplied, the serving certificate. */}}
 {{- define "stoppablecontainer.certificateSecret" -}}
-{{- include "stoppablecontainer.fullname" . }}-webhook-certs
+{{- .Values.certificates.secretName | default (printf "%s-webhook-certs" (include "stoppablecontainer.fullname" .)) -}}
 {{- end -}}
 
 {{/* Rules that let a certificate keeper publish the caBundle: by name, and no other configuration. */}}
