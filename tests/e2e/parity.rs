@@ -47,7 +47,7 @@ async fn look_inside(ns: &Namespace, pod: &str) -> Result<Seen> {
         ("environment of exec", "env | grep -v -e ^HOSTNAME= -e ^_= | sort"),
         (
             "environment of the main process",
-            "tr '\\0' '\\n' < /proc/1/environ | grep -v ^HOSTNAME= | sort",
+            "tr '\\0' '\\n' < /proc/1/environ | grep -v -e ^HOSTNAME= -e ^$ | sort",
         ),
         ("argv of the main process", "tr '\\0' ' ' < /proc/1/cmdline"),
         (
@@ -248,7 +248,7 @@ async fn http_get(port: u16) -> Result<String> {
     let mut page = Vec::new();
     // Whoever forwards may reset the connection instead of closing it; what came counts.
     match connection.read_to_end(&mut page).await {
-        Err(error) if page.is_empty() => return Err(error).context("no answer through the forwarded port"),
+        Err(error) if page.is_empty() => Err(error).context("no answer through the forwarded port"),
         _ => Ok(String::from_utf8(page)?),
     }
 }

@@ -24,12 +24,12 @@ const WRITE: &str = r#"
 "#;
 
 /// Names, owners, modes, sizes, link counts and contents of what `WRITE` touched, and what it removed.
-const LOOK: &str = r#"
+const LOOK: &str = r"
     find /etc/issue /usr/local /opt /var/lib/app /srv /root/.hidden /usr/share/doc -printf '%p %U:%G %m %y %n %l ' \
         \( -type f -printf '%s %T@ ' \) -printf '\n' | sort
     find /etc/issue /usr/local /opt /srv /root/.hidden /usr/share/doc -type f -exec sha256sum {} + | sort
     test ! -e /etc/debian_version
-"#;
+";
 
 /// Runs a container, writes, lets `event` happen, and compares what is there then.
 async fn survives<F, Fut>(ns: &Namespace, event: F) -> Result<()>
