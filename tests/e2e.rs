@@ -6,10 +6,13 @@ Each test has a namespace of its own; those that disturb the whole cluster run
 alone. A failed test prints what is in its namespace; `E2E_KEEP=1` leaves it.
 */
 
-#![allow(missing_docs)]
+// A test is one future; that it is large costs nothing.
+#![allow(missing_docs, clippy::large_futures)]
 
 #[path = "e2e/admission.rs"]
 mod admission;
+#[path = "e2e/availability.rs"]
+mod availability;
 #[path = "e2e/deletion.rs"]
 mod deletion;
 #[path = "e2e/images.rs"]
