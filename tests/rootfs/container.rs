@@ -73,7 +73,7 @@ impl Spec {
         self
     }
 
-    /// Binds a file or directory of the node. `how` is `private`, `slave` or `ro`.
+    /// Binds a file or directory of the node. `how` is `private`, `slave`, `shared` or `ro`.
     pub(crate) fn bind(mut self, source: &Path, path: &str, how: &str) -> Self {
         self.mounts
             .push(format!("bind {path} {how} {}", source.display()));
@@ -92,7 +92,7 @@ impl Spec {
             fs::create_dir_all(self.directory.join(name)).unwrap();
         }
         let mut child = Command::new("unshare")
-            .args(["--mount", "--propagation", "slave"])
+            .args(["--mount", "--propagation", "unchanged"])
             .arg(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -250,6 +250,15 @@ fn say(what: &str) {
 }
 
 fn set_up(directory: &Path) {
+    // As runtimes do: what is mounted from here on is not seen outside, but for what the specification shares.
+    let propagated = std::env::var("CONTAINER_MOUNTS").unwrap().contains(" shared ");
+    if !propagated {
+        mount_change(
+            "/",
+            MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+        )
+        .unwrap();
+    }
     let root = directory.join("root");
     let layers = std::env::var("CONTAINER_LAYERS").unwrap();
     let option = |name: &str| directory.join(name).display().to_string();
@@ -295,10 +304,10 @@ fn bind(source: &Path, path: &Path, how: &str) {
         fs::write(path, "").unwrap();
     }
     mount_bind_recursive(source, path).unwrap();
-    let kind = if how == "slave" {
-        MountPropagationFlags::DOWNSTREAM
-    } else {
-        MountPropagationFlags::PRIVATE
+    let kind = match how {
+        "slave" => MountPropagationFlags::DOWNSTREAM,
+        "shared" => MountPropagationFlags::SHARED,
+        _ => MountPropagationFlags::PRIVATE,
     };
     mount_change(path, kind | MountPropagationFlags::REC).unwrap();
     if how == "ro" {

@@ -1,8 +1,10 @@
 //! A container on its kept filesystem is as it would be on its image.
 
 use std::fs;
+use std::path::Path;
 
 use rootfs::Attached;
+use rootfs::namespace::Visitor;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use crate::container;
@@ -153,6 +155,46 @@ fn a_host_to_container_mount_keeps_receiving_and_sends_nothing_back() {
 
         unmount(shared.join("later"), UnmountFlags::DETACH).unwrap();
         assert_eq!(consumer.list("/shared/later").unwrap(), "");
+        drop(consumer);
+        unmount(&shared, UnmountFlags::DETACH).unwrap();
+    });
+}
+
+#[test]
+fn i5_a_bidirectional_mount_stays_bidirectional() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let shared = node.path("shared");
+        fs::create_dir_all(&shared).unwrap();
+        container::attach(container::new_mount("tmpfs", &[]), &shared);
+        for name in ["by-the-container", "by-the-node"] {
+            fs::create_dir(shared.join(name)).unwrap();
+        }
+        mount_change(&shared, MountPropagationFlags::SHARED).unwrap();
+        container::attach(container::new_mount("tmpfs", &[]), &shared.join("by-the-node"));
+        fs::write(shared.join("by-the-node/file"), "n").unwrap();
+        let provider = node.provider(&[&base]);
+        let mut consumer = node
+            .consumer("consumer")
+            .bind(&shared, "/shared", "shared")
+            .start();
+        node.attach(&provider, &consumer).unwrap();
+        // Detaching the old root took nothing away on the node.
+        assert_eq!(fs::read_to_string(shared.join("by-the-node/file")).unwrap(), "n");
+        assert_eq!(consumer.read("/shared/by-the-node/file").unwrap(), "n");
+
+        let theirs = consumer.process.mount_namespace(&node.proc).unwrap();
+        Visitor::run(|visitor| {
+            visitor.enter(&theirs).unwrap();
+            let inside = Path::new("/shared/by-the-container");
+            container::attach(container::new_mount("tmpfs", &[]), inside);
+            fs::write(inside.join("file"), "c").unwrap();
+        })
+        .unwrap();
+        assert_eq!(
+            fs::read_to_string(shared.join("by-the-container/file")).unwrap(),
+            "c"
+        );
         drop(consumer);
         unmount(&shared, UnmountFlags::DETACH).unwrap();
     });

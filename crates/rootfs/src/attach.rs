@@ -52,6 +52,9 @@ pub enum AttachError {
     /// The process is not in a container of its own.
     #[error("the process shares the node's mount namespace")]
     NotAContainer,
+    /// It is in a user namespace of its own, in which a mount of the node's would be locked or lose its owners.
+    #[error("the container has a user namespace of its own (hostUsers: false), which is not supported")]
+    UserNamespace,
     /// It is on another kept filesystem.
     #[error("the container is already on another kept filesystem")]
     Foreign,
@@ -151,6 +154,9 @@ impl Request<'_> {
                 .map_err(at("identify the node's mount namespace"))?
         {
             return Err(AttachError::NotAContainer);
+        }
+        if !container.shares_user_namespace(proc)? {
+            return Err(AttachError::UserNamespace);
         }
         let working_directory = container.working_directory(proc)?;
         let seen = container.mounts(proc)?;

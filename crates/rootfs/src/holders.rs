@@ -7,7 +7,8 @@ asked. The mount tables of all processes say *who* holds it. The kernel itself
 says *whether* anybody does, even one that no table shows any more: a second
 overlay that has the upper directory as its lower layer, made with `index=on`,
 is refused while the first one lives. That second overlay writes nothing to the
-kept filesystem.
+kept filesystem. On a file system without file handles the kernel cannot do
+`index=on` and does not refuse; there only the mount tables count.
 */
 
 use std::collections::HashSet;

@@ -184,6 +184,18 @@ impl Process {
         Ok(path.is_absolute().then_some(path))
     }
 
+    /// Whether it is in the user namespace of the calling process.
+    pub fn shares_user_namespace(&self, proc: &Proc) -> Result<bool, ProcessError> {
+        let identity = |path: String| {
+            let stat = rustix::fs::statat(proc, path, rustix::fs::AtFlags::empty());
+            stat.map(|stat| (stat.st_dev, stat.st_ino))
+                .map_err(gone_or("cannot examine its user namespace"))
+        };
+        let theirs = identity(format!("{}/ns/user", self.id()))?;
+        let ours = identity("self/ns/user".to_owned())?;
+        self.still(theirs == ours)
+    }
+
     /// Its `/proc/PID/cgroup`.
     pub fn cgroup(&self, proc: &Proc) -> Result<String, ProcessError> {
         let file = self.open_below(proc, "cgroup", OFlags::RDONLY)?;
