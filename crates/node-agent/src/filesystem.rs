@@ -136,6 +136,7 @@ async fn examine(
         Err(error) => return Err(error.into()),
     };
     let key = peer.instance.id.uid.clone();
+    let directory = prefix.join(&key);
     let prefix = prefix.to_owned();
     let host = Arc::clone(&agent.host);
     let data = tokio::task::spawn_blocking(move || look(&host, &prefix, &key))
@@ -145,12 +146,12 @@ async fn examine(
         Ok(recorded) => recorded,
         Err(error) => return Ok(Err(Failure::new("FilesystemUnusable", format!("{error:#}")))),
     };
-    Ok(compare(&peer.instance, &agent.node_name, &image, known, recorded.as_ref()).map(|()| image))
+    Ok(compare(&directory, &agent.node_name, &image, known, recorded.as_ref()).map(|()| image))
 }
 
-/// Whether this image may be used with what is there.
+/// Whether this image may be used with what is in the directory.
 fn compare(
-    instance: &Instance,
+    directory: &Path,
     node: &str,
     image: &ImageFacts,
     known: Option<&ImageFacts>,
@@ -162,7 +163,7 @@ fn compare(
             format!(
                 "the data of this instance is not on node {node} any more (directory {}); it is not started on an \
                  empty filesystem. Restore the directory, or delete the object",
-                instance.id.uid
+                directory.display()
             ),
         ));
     }
@@ -344,8 +345,6 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instances::Instances;
-    use crate::journal::Object;
 
     fn image(reference: &str, id: &str) -> ImageFacts {
         ImageFacts {
@@ -365,21 +364,9 @@ mod tests {
     }
 
     fn reason(known: Option<&ImageFacts>, recorded: Option<&Record>) -> Option<&'static str> {
-        let id = Object {
-            namespace: "ns".into(),
-            name: "web".into(),
-            uid: "u".into(),
-        };
-        let instance = Instances::default().get(&id);
-        compare(
-            &instance,
-            "node1",
-            &image("nginx:1.25", "sha256:1"),
-            known,
-            recorded,
-        )
-        .err()
-        .map(|f| f.reason)
+        let image = image("nginx:1.25", "sha256:1");
+        let compared = compare(Path::new("/data/u"), "node1", &image, known, recorded);
+        compared.err().map(|failure| failure.reason)
     }
 
     #[test]

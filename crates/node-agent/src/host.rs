@@ -158,3 +158,6 @@ fn remove_target(parent: &OwnedFd, name: &Path) -> Result<()> {
         Err(e) => Err(e).context("remove the target"),
     }
 }
+
+#[cfg(test)]
+mod tests;

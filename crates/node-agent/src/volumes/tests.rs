@@ -1,0 +1,153 @@
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use super::*;
+use crate::journal::{Object, Role};
+
+const ID: &str = "csi-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+struct Plugin {
+    directory: tempfile::TempDir,
+    volumes: Volumes,
+}
+
+impl Plugin {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let volumes = Self::open(directory.path());
+        std::fs::write(directory.path().join("image"), "program").unwrap();
+        volumes.install_wrapper(&directory.path().join("image")).unwrap();
+        Self { directory, volumes }
+    }
+
+    fn open(directory: &Path) -> Volumes {
+        Volumes::open(File::open(directory).unwrap().into()).unwrap()
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join("volumes").join(ID).join(name)
+    }
+
+    fn mode(&self, name: &str) -> u32 {
+        std::fs::metadata(self.path(name)).unwrap().permissions().mode() & 0o777
+    }
+}
+
+fn record(pod: &str) -> Record {
+    let object = |name: &str| Object {
+        namespace: "ns".into(),
+        name: name.into(),
+        uid: format!("uid-{name}"),
+    };
+    Record {
+        target: "/target".into(),
+        pod: object(pod),
+        instance: object("instance"),
+        role: Role::Provider,
+        prefix: "/data".into(),
+    }
+}
+
+#[test]
+fn a_volume_holds_the_wrapper_and_a_socket_for_everybody() {
+    let plugin = Plugin::new();
+    let claim = plugin.volumes.claim(ID).unwrap();
+    let (_, listener) = claim.create(&record("pod")).unwrap();
+    assert_eq!(
+        std::fs::read_to_string(plugin.path("mount/exec-wrapper")).unwrap(),
+        "program"
+    );
+    assert_eq!(
+        (
+            plugin.mode("mount"),
+            plugin.mode("mount/exec-wrapper"),
+            plugin.mode("mount/agent.sock")
+        ),
+        (0o755, 0o555, 0o666)
+    );
+    // The volume's own directory, with the record, is for root alone.
+    assert_eq!(plugin.mode(""), 0o700);
+    // Its path is too long for a socket's address; that of the wrapper's view is not.
+    let directory = File::open(plugin.path("mount")).unwrap();
+    let short = format!("/proc/self/fd/{}/agent.sock", directory.as_raw_fd());
+    let mut client = UnixStream::connect(short).unwrap();
+    client.write_all(b"x").unwrap();
+    listener.set_nonblocking(false).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    server.read_exact(&mut [0]).unwrap();
+}
+
+#[test]
+fn f23_one_call_at_a_time() {
+    let plugin = Plugin::new();
+    let claim = plugin.volumes.claim(ID).unwrap();
+    assert!(plugin.volumes.claim(ID).is_none());
+    assert!(plugin.volumes.claim("another").is_some());
+    drop(claim);
+    assert!(plugin.volumes.claim(ID).is_some());
+}
+
+#[test]
+fn f23_creating_and_removing_again_and_again() {
+    let plugin = Plugin::new();
+    let claim = plugin.volumes.claim(ID).unwrap();
+    for _ in 0..3 {
+        for _ in 0..3 {
+            let _listening = claim.create(&record("pod")).unwrap();
+            claim.publish(record("pod"));
+        }
+        assert_eq!(claim.recorded().unwrap(), Some(record("pod")));
+        assert_eq!(plugin.volumes.of_instance("uid-instance").len(), 1);
+        claim.remove().unwrap();
+        claim.remove().unwrap();
+        assert_eq!(claim.recorded().unwrap(), None);
+        assert!(!plugin.path("").exists());
+    }
+}
+
+#[test]
+fn who_serves_a_volume_learns_that_it_ended() {
+    let plugin = Plugin::new();
+    let claim = plugin.volumes.claim(ID).unwrap();
+    let first = claim.publish(record("pod"));
+    let second = claim.publish(record("pod"));
+    assert!(first.unpublished.is_cancelled(), "another one took its place");
+    assert!(!second.unpublished.is_cancelled());
+    claim.remove().unwrap();
+    assert!(second.unpublished.is_cancelled());
+}
+
+#[test]
+fn i9_another_agent_finds_what_is_published() {
+    let plugin = Plugin::new();
+    drop(plugin.volumes.claim(ID).unwrap().create(&record("pod")).unwrap());
+    // What an agent leaves that died before it had written the record, or after it had removed it.
+    std::fs::create_dir_all(plugin.directory.path().join("volumes/unfinished/mount")).unwrap();
+    let again = Plugin::open(plugin.directory.path());
+    let mut found = again.recorded().unwrap();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(
+        found,
+        [
+            (ID.to_owned(), Some(record("pod"))),
+            ("unfinished".to_owned(), None)
+        ]
+    );
+    again.claim("unfinished").unwrap().remove().unwrap();
+    assert_eq!(again.recorded().unwrap().len(), 1);
+}
+
+#[test]
+fn nothing_unknown_is_deleted() {
+    let plugin = Plugin::new();
+    let claim = plugin.volumes.claim(ID).unwrap();
+    drop(claim.create(&record("pod")).unwrap());
+    std::fs::write(plugin.path("mount/data"), "somebody's").unwrap();
+    assert!(claim.remove().is_err());
+    assert_eq!(
+        std::fs::read_to_string(plugin.path("mount/data")).unwrap(),
+        "somebody's"
+    );
+}
