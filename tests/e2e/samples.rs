@@ -46,7 +46,7 @@ impl<'a> LocalStorage<'a> {
             "spec": {
                 "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": name,
                 "persistentVolumeReclaimPolicy": "Retain",
-                "hostPath": {"path": format!("/var/lib/{name}"), "type": "DirectoryOrCreate"},
+                "hostPath": {"path": format!("/mnt/disks/{name}"), "type": "DirectoryOrCreate"},
                 "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
                     {"key": "kubernetes.io/hostname", "operator": "In", "values": [node]},
                 ]}]}},

@@ -24,6 +24,8 @@ pub(super) const KEPT: &[(&str, &str)] = &[
     ("kubelet", "/var/lib/kubelet"),
     ("cni-state", "/var/lib/cni"),
     ("data", "/var/lib/stoppablecontainer"),
+    // Where local volumes are by convention: what pods leave there goes with the cluster.
+    ("disks", "/mnt/disks"),
     ("log-pods", "/var/log/pods"),
     ("log-containers", "/var/log/containers"),
 ];
