@@ -1,10 +1,9 @@
 //! I9: whoever moves a container may die at any point; the next attempt brings it to the same state.
 
-use std::fs;
-use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Mutex;
 
 use rootfs::namespace::Visitor;
-use rootfs::overlay::{Overlay, Upper};
 use rootfs::{AttachError, Attached};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MoveMountFlags, move_mount};
@@ -12,63 +11,71 @@ use rustix::mount::{MoveMountFlags, move_mount};
 use crate::container::Container;
 use crate::node::Node;
 
-/// Leaves a container as somebody who died before the change-over would: the kept filesystem on the staging
-/// directory, with one of the mounts already below it.
-fn half_done(node: &Node, layer: &std::path::Path, container: &Container) {
-    let kept = node.kept();
-    let theirs = container.process.mount_namespace(&node.proc).unwrap();
-    Visitor::run(|visitor| {
-        visitor.enter(&node.namespace).unwrap();
-        let layer = rustix::fs::open(layer, OFlags::PATH, Mode::empty()).unwrap();
-        let (upper, work) = (format!("{}/upper", node.key), format!("{}/work", node.key));
-        let overlay = Overlay {
-            lower: vec![layer.as_fd()],
-            upper: Some(Upper {
-                base: kept.store(),
-                upper: &upper,
-                work: &work,
-            }),
-            exclusive: false,
-        };
-        let overlay = overlay.mount(visitor).unwrap();
-        visitor.enter(&theirs).unwrap();
-        fs::create_dir_all("/.stoppablecontainer-root").unwrap();
-        let from = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(&overlay, "", rustix::fs::CWD, "/.stoppablecontainer-root", from).unwrap();
-        fs::create_dir_all("/.stoppablecontainer-root/dev").unwrap();
-        rustix::mount::mount_bind_recursive("/dev", "/.stoppablecontainer-root/dev").unwrap();
-    })
-    .unwrap();
+/// Ends the work as a kill would: nothing is taken back, descriptors close.
+struct Killed;
+
+/// Moves a container while somebody kills the work after `step` steps; the names of those that were done.
+fn killed_after(node: &Node, provider: &Container, consumer: &Container, step: usize) -> Vec<&'static str> {
+    let steps = Mutex::new(Vec::new());
+    let observer = |name| {
+        let mut steps = steps.lock().unwrap();
+        steps.push(name);
+        if steps.len() == step {
+            drop(steps);
+            resume_unwind(Box::new(Killed));
+        }
+    };
+    loop {
+        steps.lock().unwrap().clear();
+        match catch_unwind(AssertUnwindSafe(|| {
+            node.attach_observed(provider, consumer, Some(&observer))
+        })) {
+            Ok(Err(AttachError::Held(_) | AttachError::Busy)) => std::thread::yield_now(),
+            Ok(other) => panic!("step {step} is after the end: {other:?}"),
+            Err(panic) => {
+                assert!(panic.is::<Killed>());
+                break;
+            }
+        }
+    }
+    steps.into_inner().unwrap()
 }
 
 #[test]
-fn i9_f17_dead_before_the_change_over() {
+fn i9_f17_killed_at_every_step_and_tried_again() {
     Node::with(|node| {
         let base = node.layer("base", &[("etc/motd", Some("hello"))]);
         let provider = node.provider(&[&base]);
-        let mut clean = node.consumer("clean").start();
-        node.attach(&provider, &clean).unwrap();
-        let expected = clean.mountpoints();
-        clean.end();
-
-        let consumer = node.consumer("consumer").start();
-        while matches!(
-            node.attach(&provider, &consumer),
-            Err(AttachError::Held(_) | AttachError::Busy)
-        ) {}
-        consumer.end();
-        let mut consumer = node.consumer("again").start();
-        half_done(node, &base, &consumer);
-        let attached = loop {
-            match node.attach(&provider, &consumer) {
-                Err(AttachError::Held(_) | AttachError::Busy) => std::thread::yield_now(),
-                other => break other.unwrap(),
-            }
+        let consumer = |name: &str| {
+            let spec = node.consumer(name).tmpfs("/data").tmpfs("/data/deep").read_only();
+            spec.working_directory("/data").start()
         };
-        assert_eq!(attached, Attached::Now);
-        assert_eq!(consumer.mountpoints(), expected);
-        assert_eq!(consumer.read("/etc/motd").unwrap(), "hello");
-        assert!(consumer.read("/.stoppablecontainer-root").is_err());
+        let mut clean = consumer("clean");
+        let all = Mutex::new(Vec::new());
+        node.attach_observed(&provider, &clean, Some(&|name| all.lock().unwrap().push(name)))
+            .unwrap();
+        let (all, expected) = (all.into_inner().unwrap(), clean.mountpoints());
+        clean.end();
+        assert!(all.len() >= 12, "{all:?}");
+
+        for step in 1..=all.len() {
+            let mut consumer = consumer(&format!("killed-after-{step}"));
+            let done = killed_after(node, &provider, &consumer, step);
+            assert_eq!(done, all[..step]);
+            let attached = node.attach_when_free(&provider, &consumer);
+            // From the change-over on the container is where it belongs.
+            let there = done.contains(&"change over");
+            assert_eq!(
+                attached,
+                if there { Attached::Already } else { Attached::Now },
+                "{done:?}"
+            );
+            assert_eq!(consumer.mountpoints(), expected, "{done:?}");
+            assert_eq!(consumer.read("/etc/motd").unwrap(), "hello");
+            assert!(consumer.write("/etc/motd", "x").is_err(), "read-only: {done:?}");
+            consumer.write("/data/deep/x", "x").unwrap();
+            consumer.end();
+        }
     });
 }
 

@@ -115,13 +115,35 @@ impl Node {
 
     /// Moves a container onto the kept filesystem.
     pub(crate) fn attach(&self, image: &Container, container: &Container) -> Result<Attached, AttachError> {
+        self.attach_observed(image, container, None)
+    }
+
+    /// The same, with somebody who is told of every step.
+    pub(crate) fn attach_observed(
+        &self,
+        image: &Container,
+        container: &Container,
+        observer: Option<&(dyn Fn(&'static str) + Sync)>,
+    ) -> Result<Attached, AttachError> {
         attach(Request {
             proc: &self.proc,
             node: &self.namespace,
             image: &image.process,
             container: &container.process,
             kept: &self.kept(),
+            observer,
         })
+    }
+
+    /// The same, as soon as the kernel has taken apart what used the kept filesystem before.
+    pub(crate) fn attach_when_free(&self, image: &Container, container: &Container) -> Attached {
+        for _ in 0..100_000 {
+            match self.attach(image, container) {
+                Err(AttachError::Held(_) | AttachError::Busy) => std::thread::yield_now(),
+                other => return other.unwrap(),
+            }
+        }
+        panic!("the kept filesystem does not become free");
     }
 
     /// Content of a file in the upper directory.

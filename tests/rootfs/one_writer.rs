@@ -28,7 +28,7 @@ fn i2_a_second_container_is_refused_while_the_first_one_lives() {
             "it is as it was"
         );
         first.end();
-        assert_eq!(attach_when_free(node, &provider, &second), Attached::Now);
+        assert_eq!(node.attach_when_free(&provider, &second), Attached::Now);
     });
 }
 
@@ -72,7 +72,7 @@ fn i2_the_kernel_tells_of_an_overlay_that_no_table_shows() {
         let second = node.consumer("second").start();
         assert!(matches!(node.attach(&provider, &second), Err(AttachError::Busy)));
         drop(root);
-        assert_eq!(attach_when_free(node, &provider, &second), Attached::Now);
+        assert_eq!(node.attach_when_free(&provider, &second), Attached::Now);
         // What the question leaves behind is not in the kept filesystem.
         assert!(!node.upper("../upper/index").exists());
     });
@@ -108,22 +108,8 @@ fn the_node_itself_is_never_moved() {
             image: &provider.process,
             container: &provider.process,
             kept: &kept,
+            observer: None,
         };
         assert!(matches!(rootfs::attach(request), Err(AttachError::NotAContainer)));
     });
-}
-
-/// The kernel takes an overlay apart a moment after its last process ended.
-fn attach_when_free(
-    node: &Node,
-    provider: &crate::container::Container,
-    container: &crate::container::Container,
-) -> Attached {
-    for _ in 0..1000 {
-        match node.attach(provider, container) {
-            Err(AttachError::Held(_) | AttachError::Busy) => std::thread::yield_now(),
-            other => return other.unwrap(),
-        }
-    }
-    panic!("the kept filesystem does not become free");
 }

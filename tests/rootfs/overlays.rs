@@ -167,6 +167,7 @@ fn a_container_on_a_kept_filesystem_is_no_image() {
             image: &first.process,
             container: &second.process,
             kept: &kept,
+            observer: None,
         };
         let error = format!("{:?}", rootfs::attach(request).unwrap_err());
         assert!(error.contains("Kept"), "{error}");

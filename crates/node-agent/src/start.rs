@@ -170,6 +170,7 @@ async fn move_container(
             image: &image,
             container: &container,
             kept: &kept,
+            observer: None,
         };
         match attach(request) {
             Ok(attached) => Ok(Ok(attached)),

@@ -63,12 +63,14 @@ pub enum ApplyError {
 }
 
 /// Makes `new_root` (a detached mount) the root of the container whose mount namespace the thread is in, with
-/// everything that the container has mounted. `working_directory` is made in it if it is missing.
+/// everything that the container has mounted. `working_directory` is made in it if it is missing. `done` is told of every
+/// step.
 pub(crate) fn apply(
     _visitor: &Visitor,
     proc: &Proc,
     new_root: OwnedFd,
     working_directory: Option<&Path>,
+    done: &dyn Fn(&'static str),
 ) -> Result<(), ApplyError> {
     let old_root = Root::of_this_thread().map_err(step("open the container's root"))?;
     let table = proc.own_mounts()?;
@@ -76,18 +78,22 @@ pub(crate) fn apply(
     // Nothing that is mounted on it from here on may show up elsewhere, or pivot_root refuses.
     in_directory(&old_root, || mount_change(".", MountPropagationFlags::PRIVATE))
         .map_err(step("separate the container's root"))?;
+    done("separate the root");
     // Before the new root is attached: a recursive clone must not contain it.
     let clones = plan
         .moves
         .iter()
         .map(|m| clone(&old_root, m))
         .collect::<Result<Vec<_>, _>>()?;
+    done("clone the mounts");
     let staging = staging(&old_root, plan.flags).map_err(step("make the staging directory"))?;
+    done("make the staging directory");
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&new_root, "", &staging, "", empty).map_err(step("attach the kept filesystem"))?;
+    done("attach the new root");
     let new_root = Root::new(new_root);
-    let filled = fill(&new_root, &plan, clones, working_directory)
-        .and_then(|()| change_over(&old_root, new_root.as_fd()));
+    let filled = fill(&new_root, &plan, clones, working_directory, done)
+        .and_then(|()| change_over(&old_root, new_root.as_fd(), done));
     if let Err(error) = filled {
         if let Err(error) = detach(new_root.as_fd()) {
             tracing::warn!(%error, "cannot take back the attempt to attach a kept filesystem");
@@ -96,7 +102,9 @@ pub(crate) fn apply(
     }
     // The container runs on its new root from here on. A failure leaves the old one on top of it, invisible to
     // the container's processes; `clean` takes it away.
-    detach(old_root.as_fd()).map_err(step("detach the container's old root"))
+    detach(old_root.as_fd()).map_err(step("detach the container's old root"))?;
+    done("detach the old root");
+    Ok(())
 }
 
 /// Takes away what an interrupted [`apply`] left. The thread is in the container's namespace; `seen` is the mount
@@ -161,6 +169,7 @@ fn fill(
     plan: &Plan,
     clones: Vec<OwnedFd>,
     working_directory: Option<&Path>,
+    done: &dyn Fn(&'static str),
 ) -> Result<(), ApplyError> {
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     for (planned, clone) in plan.moves.iter().zip(clones) {
@@ -172,9 +181,11 @@ fn fill(
             (false, _) => new_root.create_file(&planned.path, MOUNTPOINT_MODE)?,
         };
         move_mount(&clone, "", &target, "", empty).map_err(on("attach the mount", planned))?;
+        done("attach a mount");
     }
     if let Some(path) = working_directory {
         new_root.create_directory(path, MOUNTPOINT_MODE)?;
+        done("make the working directory");
     }
     let flags = to_mount_flags(plan.flags);
     if !flags.is_empty() {
@@ -184,10 +195,15 @@ fn fill(
     Ok(())
 }
 
-fn change_over(old_root: &Root, new_root: BorrowedFd<'_>) -> Result<(), ApplyError> {
+fn change_over(
+    old_root: &Root,
+    new_root: BorrowedFd<'_>,
+    done: &dyn Fn(&'static str),
+) -> Result<(), ApplyError> {
     fchdir(new_root).map_err(step("enter the kept filesystem"))?;
     // The old root ends up on top of the new one, from where it is detached without needing a place in it.
     pivot_root(".", ".").map_err(step("make the kept filesystem the container's root"))?;
+    done("change over");
     fchdir(old_root).map_err(step("return to the old root"))
 }
 

@@ -17,7 +17,7 @@ use crate::table::{Mount, Table, ends_with};
 use crate::{Namespace, Root};
 
 /// Who is to be moved where.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// The node's /proc.
     pub proc: &'a Proc,
@@ -29,6 +29,8 @@ pub struct Request<'a> {
     pub container: &'a Process,
     /// The kept filesystem.
     pub kept: &'a Kept,
+    /// Told the name of every step when it is done. Tests make the work end there, at each step in turn.
+    pub observer: Option<&'a (dyn Fn(&'static str) + Sync)>,
 }
 
 /// How a container came to its kept filesystem.
@@ -142,7 +144,13 @@ impl Request<'_> {
             image,
             container,
             kept,
+            observer,
         } = *self;
+        let done = |step| {
+            if let Some(observer) = observer {
+                observer(step);
+            }
+        };
         let _locked = kept.lock()?;
         let namespace = container.mount_namespace(proc)?;
         let theirs = namespace
@@ -164,6 +172,7 @@ impl Request<'_> {
             .enter(&namespace)
             .map_err(at("enter the container's mount namespace"))?;
         apply::clean(visitor, proc, &seen)?;
+        done("clean up after an earlier attempt");
         match kept_root(&seen) {
             Some(root) if is_of(root, kept.key()) => return Ok(Attached::Already),
             Some(_) => return Err(AttachError::Foreign),
@@ -183,6 +192,7 @@ impl Request<'_> {
         if holders::probe(visitor, kept)? == Use::Held {
             return Err(AttachError::Busy);
         }
+        done("prove that nobody uses the data");
         let layers = Layers::of(visitor, proc, node, image)?;
         let here = kept.here(layers.kind() == Kind::ContainerRoot)?;
         let (upper, work) = (format!("{}/upper", kept.key()), format!("{}/work", kept.key()));
@@ -196,10 +206,11 @@ impl Request<'_> {
             exclusive: false,
         };
         let overlay = overlay.mount(visitor)?;
+        done("make the overlay");
         visitor
             .enter(&namespace)
             .map_err(at("enter the container's mount namespace"))?;
-        apply::apply(visitor, proc, overlay, working_directory.as_deref())?;
+        apply::apply(visitor, proc, overlay, working_directory.as_deref(), &done)?;
         match kept_root(&container.mounts(proc)?) {
             Some(root) if is_of(root, kept.key()) => Ok(Attached::Now),
             _ => Err(AttachError::LeftBehind),
