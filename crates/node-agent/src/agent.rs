@@ -32,7 +32,7 @@ use crate::host::Host;
 use crate::image::Cri;
 use crate::instances::Instances;
 use crate::volumes::Volumes;
-use crate::{serve, watch};
+use crate::{removal, serve, watch};
 
 /// Name of the plugin's socket.
 pub(crate) const SOCKET: &str = "csi.sock";
@@ -102,6 +102,8 @@ async fn serve_node(args: &args::Run) -> Result<()> {
         synced: AtomicBool::new(false),
     });
     restore(&agent)?;
+    // It ends by itself; what it does not get done waits for the next start or the instance's deletion.
+    tokio::spawn(removal::collect_volumes(Arc::clone(&agent)));
 
     let stop = CancellationToken::new();
     let csi = listen(&base, SOCKET)?;

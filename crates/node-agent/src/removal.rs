@@ -64,6 +64,22 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
     status::apply(&agent.client, instance, removed).await
 }
 
+/// Drops the volumes that are left over from pods that ended while no agent or kubelet ran.
+pub(crate) async fn collect_volumes(agent: Arc<Agent>) {
+    for volume in agent.volumes.all() {
+        let collected = async {
+            if is_stale(&agent, &volume).await? {
+                tracing::info!(pod = %volume.record.pod, "volume of a pod that is gone");
+                drop_volume(&agent, &volume)?;
+            }
+            anyhow::Ok(())
+        };
+        if let Err(error) = collected.await {
+            tracing::warn!(pod = %volume.record.pod, "cannot find out whether a volume is left over: {error:#}");
+        }
+    }
+}
+
 /// Whether a volume is left over from a pod that ended without an unpublish: nothing is mounted at its target and
 /// the pod is gone. (A kubelet forgets volumes of pods that were deleted while the node was down.)
 async fn is_stale(agent: &Agent, volume: &Volume) -> Result<bool> {

@@ -23,6 +23,9 @@ use crate::serve::Peer;
 /// First and longest pause while the kernel takes an old overlay apart. Nothing announces its end.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
+/// How long a start may take. Some milliseconds are usual; a disk that does not answer takes for ever.
+const START_TIME: Duration = Duration::from_secs(30);
+
 /// What stands in the way for now.
 enum Obstacle {
     Held(Vec<Holder>),
@@ -179,8 +182,11 @@ async fn move_container(
             Err(error) => Err(error.into()),
         }
     };
-    tokio::task::spawn_blocking(work)
+    // The work cannot be interrupted, but nobody else's start may wait for it: until it ends, the lock on the data
+    // keeps everybody from trying again.
+    tokio::time::timeout(START_TIME, tokio::task::spawn_blocking(work))
         .await
+        .with_context(|| format!("the node needs more than {} s for it", START_TIME.as_secs()))?
         .context("move the container")?
 }
 

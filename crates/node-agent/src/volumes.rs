@@ -123,6 +123,11 @@ impl Volumes {
         lock(&self.published).get(id).cloned()
     }
 
+    /// All published volumes.
+    pub(crate) fn all(&self) -> Vec<Arc<Volume>> {
+        lock(&self.published).values().cloned().collect()
+    }
+
     /// The published volumes of an instance.
     pub(crate) fn of_instance(&self, uid: &str) -> Vec<Arc<Volume>> {
         lock(&self.published)

@@ -63,8 +63,8 @@ pub enum ApplyError {
 }
 
 /// Makes `new_root` (a detached mount) the root of the container whose mount namespace the thread is in, with
-/// everything that the container has mounted. `working_directory` is made in it if it is missing. `done` is told of every
-/// step.
+/// everything that the container has mounted. `working_directory` is made in it if it is missing. `done` is told of
+/// every step.
 pub(crate) fn apply(
     _visitor: &Visitor,
     proc: &Proc,
@@ -93,7 +93,7 @@ pub(crate) fn apply(
     done("attach the new root");
     let new_root = Root::new(new_root);
     let filled = fill(&new_root, &plan, clones, working_directory, done)
-        .and_then(|()| change_over(&old_root, new_root.as_fd(), done));
+        .and_then(|()| change_over(new_root.as_fd(), done));
     if let Err(error) = filled {
         if let Err(error) = detach(new_root.as_fd()) {
             tracing::warn!(%error, "cannot take back the attempt to attach a kept filesystem");
@@ -109,8 +109,7 @@ pub(crate) fn apply(
 
 /// Takes away what an interrupted [`apply`] left. The thread is in the container's namespace; `seen` is the mount
 /// table as a process of the container sees it.
-pub(crate) fn clean(visitor: &Visitor, proc: &Proc, seen: &Table) -> Result<(), ApplyError> {
-    let _ = visitor;
+pub(crate) fn clean(_visitor: &Visitor, proc: &Proc, seen: &Table) -> Result<(), ApplyError> {
     let top = Root::of_this_thread().map_err(step("open the container's root"))?;
     let own = proc.own_mounts()?;
     let root = own.root().ok_or(ApplyError::NoRoot)?;
@@ -195,16 +194,13 @@ fn fill(
     Ok(())
 }
 
-fn change_over(
-    old_root: &Root,
-    new_root: BorrowedFd<'_>,
-    done: &dyn Fn(&'static str),
-) -> Result<(), ApplyError> {
+fn change_over(new_root: BorrowedFd<'_>, done: &dyn Fn(&'static str)) -> Result<(), ApplyError> {
     fchdir(new_root).map_err(step("enter the kept filesystem"))?;
-    // The old root ends up on top of the new one, from where it is detached without needing a place in it.
+    // The old root ends up on top of the new one, from where it is detached without needing a place in it. Nothing
+    // after this may fail: there is no way back.
     pivot_root(".", ".").map_err(step("make the kept filesystem the container's root"))?;
     done("change over");
-    fchdir(old_root).map_err(step("return to the old root"))
+    Ok(())
 }
 
 /// Unmounts a mount with all below it, without telling anybody.
