@@ -172,3 +172,61 @@ fn h12_only_small_regular_files_are_read() {
         assert!(read("etc/sparse").unwrap_err().starts_with("TooLarge"));
     });
 }
+
+#[test]
+fn h2_a_directory_swapped_for_a_link_while_it_is_resolved() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{CWD, Mode, OFlags, RenameFlags, renameat_with};
+
+    const ATTEMPTS: usize = 10_000;
+    Node::with(|node| {
+        let outside = node.path("outside");
+        fs::create_dir_all(outside.join("below")).unwrap();
+        let tree = node.path("tree");
+        fs::create_dir_all(tree.join("target/below")).unwrap();
+        // The same path exists inside, so that a link that is followed inside leads somewhere as well.
+        fs::create_dir_all(tree.join(outside.strip_prefix("/").unwrap()).join("below")).unwrap();
+        std::os::unix::fs::symlink(&outside, tree.join("link")).unwrap();
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        let root = rootfs::Root::new(rustix::fs::open(&tree, flags, Mode::empty()).unwrap());
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    renameat_with(
+                        CWD,
+                        tree.join("target"),
+                        CWD,
+                        tree.join("link"),
+                        RenameFlags::EXCHANGE,
+                    )
+                    .unwrap();
+                }
+            });
+            let (mut direct, mut through, mut refused) = (0, 0, 0);
+            for attempt in 0..ATTEMPTS {
+                let made = format!("made-{attempt}");
+                match root.create_directory(format!("target/below/{made}").as_ref(), Mode::RWXU) {
+                    Ok(_)
+                        if tree.join("target/below").join(&made).exists()
+                            || tree.join("link/below").join(&made).exists() =>
+                    {
+                        direct += 1;
+                    }
+                    Ok(_) => through += 1,
+                    Err(_) => refused += 1,
+                }
+            }
+            over.store(true, Ordering::Relaxed);
+            // The race has to be won both ways, often, for this to mean something.
+            assert!(direct > ATTEMPTS / 100, "{direct} {through} {refused}");
+            assert!(through + refused > ATTEMPTS / 100, "{direct} {through} {refused}");
+        });
+        assert_eq!(
+            fs::read_dir(outside.join("below")).unwrap().count(),
+            0,
+            "an escape"
+        );
+    });
+}
