@@ -3,7 +3,6 @@
 */
 
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -11,9 +10,6 @@ use super::dir::Owner;
 use super::node::Node;
 use super::process::Daemon;
 use super::{Cluster, cgroups, control_plane, network, preflight, registry};
-
-/// How long a process may take to end by itself. etcd and the API server write what they hold.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Takes the cluster down. Does nothing when there is none.
 pub(super) fn run(cluster: &Cluster<'_>) -> Result<()> {
@@ -35,14 +31,15 @@ pub(super) fn run(cluster: &Cluster<'_>) -> Result<()> {
 pub(super) fn stop_and_clean(cluster: &Cluster<'_>, owner: &Owner) -> Result<()> {
     let dir = &cluster.dir;
     let nodes = Node::all(dir)?;
+    // Killed and not asked: what they would still write is removed below, and the API server takes ten seconds to end.
     for node in &nodes {
         node.cut_power(dir)?;
     }
     for name in control_plane::PROCESSES.iter().rev().chain([&registry::PROCESS]) {
-        Daemon::new(dir, name).stop(PATIENCE)?;
+        Daemon::new(dir, name).kill()?;
     }
     for daemon in Daemon::all(dir)? {
-        daemon.stop(PATIENCE)?;
+        daemon.kill()?;
     }
     for node in &nodes {
         node.clean()?;

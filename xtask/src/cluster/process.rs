@@ -23,6 +23,9 @@ use super::dir::ClusterDir;
 const ENTER_GROUP: &str =
     r#"while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@""#;
 
+/// How long a killed process may take to be gone. The first of a node waits for all others of it.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// A process of the cluster, running or not.
 #[derive(Clone, Debug)]
 pub(super) struct Daemon {
@@ -149,25 +152,10 @@ impl Daemon {
         )
     }
 
-    /// Asks it to end, makes it end after `patience`, and forgets it. Does nothing when it does not run.
-    pub(super) fn stop(&self, patience: Duration) -> Result<()> {
-        self.end(Signal::TERM, patience)
-    }
-
-    /// Ends it at once.
+    /// Kills it, waits until it is gone, and forgets it. Does nothing when it does not run.
     pub(super) fn kill(&self) -> Result<()> {
-        self.end(Signal::KILL, Duration::ZERO)
-    }
-
-    fn end(&self, signal: Signal, patience: Duration) -> Result<()> {
         if let Some((_, process)) = self.open() {
-            signal_process(&process, signal).with_context(|| format!("stopping {}", self.name))?;
-            if !wait_for_end(&process, patience)? {
-                signal_process(&process, Signal::KILL).with_context(|| format!("killing {}", self.name))?;
-                if !wait_for_end(&process, Duration::from_secs(30))? {
-                    bail!("{} does not end although it was killed", self.name);
-                }
-            }
+            kill(&process).with_context(|| format!("killing {}", self.name))?;
         }
         match fs::remove_file(&self.record) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -200,26 +188,22 @@ pub(super) fn kill_first_child(parent: i32) -> Result<()> {
         .and_then(Pid::from_raw);
     let child = child.with_context(|| format!("process {parent} has no child"))?;
     let process = pidfd_open(child, PidfdFlags::empty()).context("opening the process")?;
-    signal_process(&process, Signal::KILL).context("killing the process")?;
-    wait_for_end(&process, Duration::from_mins(1))?;
-    Ok(())
+    kill(&process).context("killing the process")
 }
 
-fn signal_process(process: &OwnedFd, signal: Signal) -> Result<()> {
-    match pidfd_send_signal(process, signal) {
-        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
-        Err(error) => Err(error.into()),
+/// Kills a process and waits until it is gone. A process is readable once it has ended, reaped or not.
+fn kill(process: &OwnedFd) -> Result<()> {
+    match pidfd_send_signal(process, Signal::KILL) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => return Err(error.into()),
     }
-}
-
-/// Whether it ended in time. A process is readable once it has ended, reaped or not.
-fn wait_for_end(process: &OwnedFd, patience: Duration) -> Result<bool> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).context("computing a time-out")?;
         match poll(&mut [PollFd::new(process, PollFlags::IN)], Some(&timeout)) {
-            Ok(count) => return Ok(count > 0),
+            Ok(0) => bail!("it has not ended {} s later", PATIENCE.as_secs()),
+            Ok(_) => return Ok(()),
             Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("waiting for a process"),
         }
