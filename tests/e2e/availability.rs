@@ -6,8 +6,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures::StreamExt;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::conditions::is_deleted;
+use kube::runtime::wait::await_condition;
 use kube::runtime::watcher::watch_object;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -24,21 +26,19 @@ const REPAIRED_WITHIN: Duration = Duration::from_secs(10);
 const RATE: u32 = 50;
 
 #[tokio::test]
-async fn f3_no_call_fails_during_a_rolling_update() {
+async fn f3_no_call_fails_during_five_rolling_updates() {
     alone_in_namespace("rollout", async |ns, _alone| {
-        let (deployments, name) = controller(&ns).await?;
-        let restart =
-            json!({"spec": {"template": {"metadata": {"annotations": {"e2e/restarted": ns.name}}}}});
-        deployments
-            .patch(&name, &PatchParams::default(), &Patch::Merge(restart))
-            .await?;
-
         let mut calls = JoinSet::new();
         let mut pace = tokio::time::interval(Duration::from_secs(1) / RATE);
-        let mut rolled_out = std::pin::pin!(rolled_out(&deployments, &name));
+        let mut updates = std::pin::pin!(async {
+            for update in 0..5 {
+                restart(&ns, update).await?;
+            }
+            anyhow::Ok(())
+        });
         loop {
             tokio::select! {
-                done = &mut rolled_out => break done?,
+                done = &mut updates => break done?,
                 _ = pace.tick() => {
                     let objects = ns.api::<StoppableContainer>();
                     calls.spawn(async move { dry_run(&objects).await });
@@ -57,7 +57,7 @@ async fn f3_no_call_fails_during_a_rolling_update() {
             failed.len(),
             results.len()
         );
-        ensure!(results.len() > 100, "only {} calls were made", results.len());
+        ensure!(results.len() > 500, "only {} calls were made", results.len());
         Ok(())
     })
     .await;
@@ -180,29 +180,25 @@ async fn controller(ns: &Namespace) -> Result<(Api<Deployment>, String)> {
     ))
 }
 
-/// Returns once only new pods are left and all are available.
-async fn rolled_out(deployments: &Api<Deployment>, name: &str) -> Result<()> {
-    let is_done = |deployment: &Deployment| {
-        let wanted = deployment.spec.as_ref().and_then(|s| s.replicas);
-        deployment.status.as_ref().is_some_and(|status| {
-            status.observed_generation == deployment.metadata.generation
-                && status.updated_replicas == wanted
-                && status.available_replicas == wanted
-                && status.replicas == wanted
-                && status.terminating_replicas.unwrap_or_default() == 0
-        })
-    };
-    let mut watch = std::pin::pin!(watch_object(deployments.clone(), name));
-    while let Some(event) = watch.next().await {
-        if event
-            .ok()
-            .flatten()
-            .is_some_and(|deployment| is_done(&deployment))
-        {
-            return Ok(());
-        }
+/// A rolling update from its beginning until the last old pod is gone.
+async fn restart(ns: &Namespace, update: u32) -> Result<()> {
+    let (deployments, name) = controller(ns).await?;
+    let pods = Api::<Pod>::namespaced(ns.client.clone(), deployments.namespace().unwrap_or_default());
+    let labels = "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=controller";
+    let old = pods.list(&ListParams::default().labels(labels)).await?.items;
+
+    let mark = format!("{}-{update}", ns.name);
+    let change = json!({"spec": {"template": {"metadata": {"annotations": {"e2e/restarted": mark}}}}});
+    deployments
+        .patch(&name, &PatchParams::default(), &Patch::Merge(change))
+        .await?;
+    for pod in old {
+        let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
+        let gone = await_condition(pods.clone(), &name, is_deleted(&uid));
+        let timeout = tokio::time::timeout(Duration::from_mins(2), gone).await;
+        timeout.with_context(|| format!("pod {name} of the old revision stays"))??;
     }
-    bail!("the watch of the Deployment ended")
+    Ok(())
 }
 
 async fn configuration(ns: &Namespace) -> Result<ValidatingWebhookConfiguration> {
