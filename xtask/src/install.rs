@@ -33,7 +33,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, target: &Target<'_
     tools.prepare_helm(progress)?;
     progress.step("Install the chart with helm", |step| {
         let mut command = tools.helm();
-        command.arg("--kubeconfig").arg(&target.kubeconfig);
+        command.env("KUBECONFIG", &target.kubeconfig);
         command
             .args(["upgrade", "--install", RELEASE])
             .arg(workspace.join("charts/stoppablecontainer"));

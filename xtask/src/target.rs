@@ -2,6 +2,7 @@
 Which cluster a command works on: the one that KUBECONFIG names, else the local one.
 */
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -39,9 +40,8 @@ impl<'a> Target<'a> {
         registry: Option<&str>,
     ) -> Result<Self> {
         let cluster = Cluster::new(workspace, progress);
-        let given = std::env::var_os("KUBECONFIG")
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from);
+        let given = std::env::var_os("KUBECONFIG").filter(|paths| !paths.is_empty());
+        let given = given.map(|paths| absolute(&paths)).transpose()?;
         let named = given.as_ref().is_some_and(|path| *path == cluster.kubeconfig());
         if named && !cluster.is_own()? {
             // Asked for by name: another clone's cluster is used as it is, and neither brought up nor down.
@@ -112,7 +112,7 @@ impl<'a> Target<'a> {
     /// kubectl for this cluster.
     pub(crate) fn kubectl(&self) -> Command {
         let mut command = Command::new(&self.kubectl);
-        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        command.env("KUBECONFIG", &self.kubeconfig);
         command
     }
 
@@ -125,4 +125,14 @@ impl<'a> Target<'a> {
     pub(crate) fn kubectl_output(&self, args: &[&str]) -> Result<String> {
         shell::output(self.kubectl().args(args))
     }
+}
+
+/// A list of paths with every one absolute: tests run in another directory.
+fn absolute(paths: &OsStr) -> Result<PathBuf> {
+    let paths = std::env::split_paths(paths).filter(|path| !path.as_os_str().is_empty());
+    let paths = paths
+        .map(std::path::absolute)
+        .collect::<Result<Vec<_>, _>>()
+        .context("reading KUBECONFIG")?;
+    Ok(std::env::join_paths(paths).context("reading KUBECONFIG")?.into())
 }

@@ -71,7 +71,10 @@ impl<'a> Destination<'a> {
                 let own = registry::repository(name);
                 let short = own.rsplit('/').next().unwrap_or(&own);
                 let target = format!("docker://{host}/{short}");
-                return buildah.copy(name, &target, &[], step);
+                // A registry on this machine speaks plain HTTP, as Docker takes for granted too.
+                let local = host.starts_with("localhost") || host.starts_with("127.");
+                let options: &[&str] = if local { &["--dest-tls-verify=false"] } else { &[] };
+                return buildah.copy(name, &target, options, step);
             }
             Self::Kind(workspace, cluster) => (
                 workspace,
