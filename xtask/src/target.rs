@@ -67,6 +67,12 @@ impl<'a> Target<'a> {
                 kubectl,
             });
         };
+        if !std::env::split_paths(&kubeconfig).any(|path| path.is_file()) {
+            bail!(
+                "KUBECONFIG names {}, which does not exist: unset it to use the local cluster, or set it to a file",
+                kubeconfig.display()
+            );
+        }
         let kubectl = Self::any_kubectl(workspace, progress)?;
         let mut target = Self {
             kubeconfig,

@@ -117,7 +117,7 @@ fn summary(log: &str) -> String {
         counts.sum()
     };
     format!(
-        "{} passed, {} failed, {} ignored",
+        "{} passed, {} failed, {} skipped",
         sum(" passed"),
         sum(" failed"),
         sum(" ignored")
@@ -152,6 +152,6 @@ mod tests {
         let log = "test a ... ok\n\
                    test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
                    test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s\n";
-        assert_eq!(summary(log), "5 passed, 1 failed, 1 ignored");
+        assert_eq!(summary(log), "5 passed, 1 failed, 1 skipped");
     }
 }
