@@ -261,7 +261,9 @@ fn for_each_line(reader: impl Read, mut seen: impl FnMut(&str)) -> Result<()> {
     }
 }
 
+/// A file name from a title, without what the title says in brackets.
 fn slug(title: &str) -> String {
+    let title = title.split(" (").next().unwrap_or(title);
     let word = |c: char| {
         if c.is_ascii_alphanumeric() {
             c.to_ascii_lowercase()

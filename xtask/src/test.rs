@@ -90,14 +90,35 @@ fn cargo_test(
     }
     let result = step.run(&mut command);
     let log = std::fs::read_to_string(step.log()).unwrap_or_default();
-    for failure in log
-        .lines()
-        .filter(|line| line.starts_with("test ") && line.ends_with("... FAILED"))
-    {
-        step.say(format!("      {failure}"));
+    for line in failures(&log) {
+        step.say(format!("      {line}"));
     }
     step.say(format!("      {}", summary(&log)));
     result
+}
+
+/// Lines after a panic that say what it was about.
+const PANIC_LINES: usize = 6;
+
+/// What a log says of tests that failed: their names, and the beginning of each panic's message.
+fn failures(log: &str) -> Vec<&str> {
+    let lines: Vec<_> = log.lines().collect();
+    let of_line = |(at, line): (usize, &&str)| {
+        let count = if line.starts_with("test ") && line.ends_with("... FAILED") {
+            1
+        } else if line.starts_with("thread '") && line.contains("panicked at") {
+            1 + PANIC_LINES
+        } else {
+            0
+        };
+        at..lines.len().min(at + count)
+    };
+    lines
+        .iter()
+        .enumerate()
+        .flat_map(of_line)
+        .map(|at| lines[at])
+        .collect()
 }
 
 /// Adds up the summaries of the test programs in a log.
@@ -145,7 +166,18 @@ fn test_targets(workspace: &Workspace) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::summary;
+    use super::{failures, summary};
+
+    #[test]
+    fn failures_are_named_with_their_reasons() {
+        let log = "test a ... ok\ntest b ... FAILED\nother\nthread 'b' panicked at b.rs:1:2:\nthe reason";
+        let said = [
+            "test b ... FAILED",
+            "thread 'b' panicked at b.rs:1:2:",
+            "the reason",
+        ];
+        assert_eq!(failures(log), said);
+    }
 
     #[test]
     fn summaries_add_up() {
