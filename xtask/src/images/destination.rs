@@ -13,6 +13,7 @@ use super::buildah::Buildah;
 use crate::cluster::dir::ClusterDir;
 use crate::cluster::registry;
 use crate::progress::Step;
+use crate::shell;
 use crate::tools::Stamp;
 use crate::workspace::Workspace;
 
@@ -89,6 +90,12 @@ impl<'a> Destination<'a> {
                 words(&["minikube", "image", "load", "--profile", profile]),
             ),
         };
+        if shell::which(&load[0]).is_none() {
+            bail!(
+                "KUBECONFIG's context is of a {0} cluster, but there is no `{0}` to load images with: install it, or give --registry",
+                load[0]
+            );
+        }
         let archive = export(workspace, buildah, name, step)?;
         let result = step.run(Command::new(&load[0]).args(&load[1..]).arg(&archive));
         fs::remove_file(&archive).with_context(|| format!("removing {}", archive.display()))?;
