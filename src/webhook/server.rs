@@ -33,8 +33,10 @@ use tower::ServiceExt;
 
 /// A handshake is two round trips; an API server gives the whole call three seconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the head of a request may take, and how long an HTTP/1 connection may be idle.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the head of a request may take, and how long an HTTP/1 connection may be idle. Longer than the 90 s after
+/// which an API server gives an idle connection up (`IdleConnTimeout` of Go's transport): who closes first risks that
+/// the other one is just sending a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(100);
 /// How often, and how patiently, an HTTP/2 peer is asked whether it is still there.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,6 +46,10 @@ const CONNECTIONS: usize = 512;
 const STREAMS: u32 = 250;
 /// How long new connections are taken after shutdown began.
 const LINGER: Duration = Duration::from_secs(5);
+/// How long after shutdown began an HTTP/1 connection that nobody uses is kept. Such a connection cannot be told to end,
+/// and a request that meets its closing fails: Go's client does not repeat a POST. API servers speak HTTP/1.1 to
+/// webhooks and take the connection they used last, so what was not used for this long is at the bottom of the pile.
+const IDLE: Duration = Duration::from_secs(10);
 /// Pause after accept failed, for want of descriptors for example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -205,10 +211,14 @@ async fn serve(
         }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // A connection that was opened while we are leaving gets its first request answered.
+    // A connection that was opened while we are leaving gets its first request answered. HTTP/2 can say that it ends
+    // (GOAWAY); HTTP/1 says so with the answer to its next request.
     let leaving = async {
         shutdown.cancelled().await;
         used.cancelled().await;
+        if !is_http2 {
+            tokio::time::sleep(IDLE).await;
+        }
     };
     tokio::select! {
         result = connection.as_mut() => return result.map_err(ConnectionError::Http),

@@ -66,18 +66,40 @@ pub(crate) async fn get(
     bundle: &str,
     path: &str,
 ) -> Result<(Response<()>, String), String> {
+    ask(&mut http1(address, bundle).await?, path).await
+}
+
+/// An HTTP/1.1 connection.
+pub(crate) async fn http1(
+    address: SocketAddr,
+    bundle: &str,
+) -> Result<hyper::client::conn::http1::SendRequest<Body>, String> {
     let stream = connect(address, bundle, "http/1.1")
         .await
         .map_err(|e| e.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|e| e.to_string())?;
     tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// One request on an HTTP/1.1 connection.
+pub(crate) async fn ask(
+    connection: &mut hyper::client::conn::http1::SendRequest<Body>,
+    path: &str,
+) -> Result<(Response<()>, String), String> {
     let request = Request::get(path)
         .header("host", SERVER_NAME)
         .body(Body::empty())
         .unwrap();
-    read(sender.send_request(request).await.map_err(|e| e.to_string())?).await
+    read(
+        connection
+            .send_request(request)
+            .await
+            .map_err(|e| e.to_string())?,
+    )
+    .await
 }
 
 /// An HTTP/2 connection.

@@ -23,7 +23,7 @@ async fn i10_f1_webhook_down_only_consumers_wait_and_heal_alone() {
         let outcome = async {
             // The API server has open connections to the webhook; they end with its pods. The new ones reconcile, and
             // nobody can reach them.
-            restart_controllers(&before).await?;
+            replace_controllers(&before).await?;
             while_down(&ns).await
         }
         .await;
@@ -75,11 +75,21 @@ async fn while_down(ns: &Namespace) -> Result<()> {
     Ok(())
 }
 
-async fn restart_controllers(service: &Service) -> Result<()> {
+/// Ends the controllers without the time that they take to let connections end, and waits for the next ones.
+async fn replace_controllers(service: &Service) -> Result<()> {
     let namespace = service.namespace().unwrap_or_default();
     let label = "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=controller";
     kubectl(
-        &["-n", &namespace, "rollout", "restart", "deployment", "-l", label],
+        &[
+            "-n",
+            &namespace,
+            "delete",
+            "pods",
+            "-l",
+            label,
+            "--grace-period=1",
+            "--wait",
+        ],
         "",
     )
     .await?
