@@ -94,11 +94,7 @@ async fn i1_files_survive_kill_9_of_the_consumers_process() {
         let ns = &ns;
         survives(ns, async |pod| {
             let node = NodeShell::on(ns, &node_of(&pod)?).await?;
-            let processes = node.processes(&container_id(&pod, "main")?).await?;
-            let first = processes
-                .first()
-                .context("no process of the consumer on the node")?;
-            node.sh(&format!("kill -9 {first}")).await?;
+            node.kill_first(&container_id(&pod, "main")?).await?;
             ns.pod_restarted("kept", "main", 1).await?;
             node.close().await
         })
@@ -115,11 +111,7 @@ async fn i1_files_survive_a_kill_of_the_providers_container() {
             let name = provider_pod_name("kept");
             let provider = ns.pod_ready(&name).await?;
             let node = NodeShell::on(ns, &node_of(&pod)?).await?;
-            let processes = node.processes(&container_id(&provider, "provider")?).await?;
-            let first = processes
-                .first()
-                .context("no process of the provider on the node")?;
-            node.sh(&format!("kill -9 {first}")).await?;
+            node.kill_first(&container_id(&provider, "provider")?).await?;
             ns.pod_restarted(&name, "provider", 1).await?;
             // I9: whoever runs does not notice.
             let now = ns.pod_ready("kept").await?;

@@ -1,11 +1,9 @@
 //! What a failed test leaves in the log: the state that explains it.
 
-use kube::Client;
-
 use crate::kubectl::kubectl;
 
 /// Prints the namespace's objects, events and logs, and the logs of the operator and the agents.
-pub(crate) async fn print(_client: &Client, namespace: &str) {
+pub(crate) async fn print(namespace: &str) {
     let system =
         std::env::var("E2E_SYSTEM_NAMESPACE").unwrap_or_else(|_| "stoppablecontainer-system".to_owned());
     eprintln!("======== state of {namespace} at the failure ========");

@@ -88,7 +88,7 @@ where
     let (client, full_name) = (namespace.client.clone(), namespace.name.clone());
     let outcome = AssertUnwindSafe(test(namespace)).catch_unwind().await;
     if !matches!(outcome, Ok(Ok(()))) {
-        crate::dump::print(&client, &full_name).await;
+        crate::dump::print(&full_name).await;
         if std::env::var_os("E2E_KEEP").is_some() {
             eprintln!("E2E_KEEP is set: namespace {full_name} stays");
             return raise(outcome);

@@ -57,7 +57,7 @@ impl<'a> NodeShell<'a> {
 
     /// PIDs, on the node, of the processes of one container of a pod, the oldest first. `container_id` as the API
     /// reports it (`containerd://...`).
-    pub async fn processes(&self, container_id: &str) -> Result<Vec<u32>> {
+    async fn processes(&self, container_id: &str) -> Result<Vec<u32>> {
         let id = container_id.rsplit('/').next().unwrap_or(container_id);
         let script = format!("grep -l '{id}' /proc/[0-9]*/cgroup 2>/dev/null | cut -d/ -f3 | sort -n");
         self.sh(&script)
@@ -65,6 +65,15 @@ impl<'a> NodeShell<'a> {
             .lines()
             .map(|line| Ok(line.parse()?))
             .collect()
+    }
+
+    /// Kills the first process of a container, as `kill -9` on the node does.
+    pub async fn kill_first(&self, container_id: &str) -> Result<()> {
+        let processes = self.processes(container_id).await?;
+        let first = processes
+            .first()
+            .with_context(|| format!("no process of {container_id} on the node"))?;
+        self.sh(&format!("kill -9 {first}")).await.map(drop)
     }
 
     /// Every line of every process's mount table that mentions `text`; what is left behind after a deletion.
