@@ -79,6 +79,10 @@ pub(crate) enum ClusterCommand {
         /// The node, `node1` for the first.
         node: String,
     },
+    /// Cuts the power of everything, control plane and nodes, and starts it again.
+    Restart,
+    /// Prints the key and the last revision of everything that etcd holds, a line each.
+    EtcdKeys,
     /// The first process of a node; `up` starts it.
     #[command(hide = true)]
     NodeInit {

@@ -9,6 +9,7 @@ mod cgroups;
 mod control_plane;
 pub(crate) mod dir;
 mod down;
+mod etcd_keys;
 mod network;
 mod node;
 mod node_config;
@@ -105,6 +106,24 @@ impl<'a> Cluster<'a> {
             .step(&format!("Cut the power of {name}"), |_| node.cut_power(&self.dir))?;
         self.progress
             .step(&format!("Start {name}"), |step| up::start_node(self, &node, step))
+    }
+
+    /// Cuts the power of the control plane and of all nodes, and starts everything again.
+    pub(crate) fn restart(&self) -> Result<()> {
+        let _lock = self.lock_existing()?;
+        self.progress.expect(1 + up::STEPS);
+        self.progress
+            .step("Cut the power of the whole cluster", |_| down::stop(self))?;
+        up::start_existing(self)
+    }
+
+    /// Key and last revision of everything that etcd holds: a line each, sorted by key.
+    pub(crate) fn etcd_keys(&self) -> Result<String> {
+        preflight::require_root()?;
+        self.existing_kubeconfig()?;
+        self.progress.expect(1);
+        self.tools.prepare_etcdctl(self.progress)?;
+        etcd_keys::read(&self.dir, &self.tools)
     }
 
     /// Puts the images of an OCI or Docker archive into the cluster's registry.

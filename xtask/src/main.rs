@@ -74,6 +74,8 @@ fn run_cluster(command: &ClusterCommand, cluster: &Cluster<'_>) -> Result<ExitCo
         ClusterCommand::Load { file } => cluster.load(file)?,
         ClusterCommand::Kubeconfig => println!("{}", cluster.existing_kubeconfig()?.display()),
         ClusterCommand::Reboot { node } => cluster.reboot(node)?,
+        ClusterCommand::Restart => cluster.restart()?,
+        ClusterCommand::EtcdKeys => print!("{}", cluster.etcd_keys()?),
         ClusterCommand::NodeInit { node } => cluster.node_init(node)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -16,6 +16,14 @@ use crate::{install, shell};
 /// The test target that needs a cluster.
 const E2E: &str = "e2e";
 
+/// What end-to-end tests cannot do through the API server: variables that hold the commands for it, and the subcommands
+/// of `cluster` that they are on the local cluster.
+const CLUSTER_COMMANDS: &[(&str, &str)] = &[
+    ("E2E_REBOOT_COMMAND", "reboot"),
+    ("E2E_RESTART_COMMAND", "restart"),
+    ("E2E_ETCD_KEYS_COMMAND", "etcd-keys"),
+];
+
 /// What was asked for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options<'a> {
@@ -83,9 +91,11 @@ fn cargo_test(
         command.env("KUBECONFIG", &target.kubeconfig);
         command.env("KUBECTL", target.kubectl_path());
         if target.local {
-            // How a node's power is cut here; on another cluster a person has to say how.
+            // How it is done here; on another cluster a person has to say how.
             let own = std::env::current_exe().context("finding this program")?;
-            command.env("E2E_REBOOT_COMMAND", format!("{} cluster reboot", own.display()));
+            for (variable, subcommand) in CLUSTER_COMMANDS {
+                command.env(variable, format!("{} cluster {subcommand}", own.display()));
+            }
         }
     }
     let result = step.run(&mut command);

@@ -81,6 +81,18 @@ impl Tools {
         Ok(link)
     }
 
+    /// Makes `etcdctl`. It is no part of the cluster: to have it or not makes it no other one.
+    pub(crate) fn prepare_etcdctl(&self, progress: &Progress) -> Result<()> {
+        progress.step("Unpack etcdctl", |step| {
+            apt::unpack(step, &["etcd-client"], &self.dir.join("etcd-client"))
+        })
+    }
+
+    /// etcdctl.
+    pub(crate) fn etcdctl(&self) -> Command {
+        Command::new(self.dir.join("etcd-client/root/usr/bin/etcdctl"))
+    }
+
     /// Makes sure that images can be built.
     pub(crate) fn prepare_images(progress: &Progress) -> Result<()> {
         progress.step("Programs that build images", |step| {

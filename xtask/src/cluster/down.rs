@@ -27,12 +27,10 @@ pub(super) fn run(cluster: &Cluster<'_>) -> Result<()> {
         .step("Stop and remove the cluster", |_| stop_and_clean(cluster, &owner))
 }
 
-/// Stops and removes everything, the directory last, so that a failure on the way can be continued by another `down`.
-pub(super) fn stop_and_clean(cluster: &Cluster<'_>, owner: &Owner) -> Result<()> {
+/// Kills every process of the cluster, and removes nothing.
+pub(super) fn stop(cluster: &Cluster<'_>) -> Result<()> {
     let dir = &cluster.dir;
-    let nodes = Node::all(dir)?;
-    // Killed and not asked: what they would still write is removed below, and the API server takes ten seconds to end.
-    for node in &nodes {
+    for node in &Node::all(dir)? {
         node.cut_power(dir)?;
     }
     for name in control_plane::PROCESSES.iter().rev().chain([&registry::PROCESS]) {
@@ -41,7 +39,15 @@ pub(super) fn stop_and_clean(cluster: &Cluster<'_>, owner: &Owner) -> Result<()>
     for daemon in Daemon::all(dir)? {
         daemon.kill()?;
     }
-    for node in &nodes {
+    Ok(())
+}
+
+/// Stops and removes everything, the directory last, so that a failure on the way can be continued by another `down`.
+pub(super) fn stop_and_clean(cluster: &Cluster<'_>, owner: &Owner) -> Result<()> {
+    let dir = &cluster.dir;
+    // Killed and not asked: what they would still write is removed below, and the API server takes ten seconds to end.
+    stop(cluster)?;
+    for node in &Node::all(dir)? {
         node.clean()?;
     }
     cgroups::clean()?;

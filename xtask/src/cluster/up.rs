@@ -23,7 +23,7 @@ use crate::tools::Tools;
 /// How long a node may take until it is Ready.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// Steps of this command but those of the tools.
-const STEPS: usize = 5;
+pub(super) const STEPS: usize = 5;
 
 /// What a node's kubelet said last.
 struct NodeWord {
@@ -70,6 +70,15 @@ pub(super) fn run(cluster: &Cluster<'_>) -> Result<()> {
         }
         Ok(()) => finish(cluster, owner),
     }
+}
+
+/// Starts a cluster that was up once and whose processes were stopped. If it does not start it is left as it is.
+pub(super) fn start_existing(cluster: &Cluster<'_>) -> Result<()> {
+    let mut owner = cluster
+        .dir
+        .owner()?
+        .context("the cluster's directory says nothing of its owner")?;
+    start(cluster, &mut owner)
 }
 
 /// Starts a node and waits until Kubernetes calls it Ready on the word of this start, not of an earlier one.
