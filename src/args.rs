@@ -39,6 +39,14 @@ pub struct Args {
     /// Directory that spec.hostPathPrefix may name; more than one with commas or by repetition.
     #[arg(long = "allowed-prefix", env = "ALLOWED_PREFIXES", value_delimiter = ',', default_value = DEFAULT_HOST_PATH_PREFIX)]
     pub allowed_prefixes: Vec<String>,
+    /// Namespace whose pods the API server does not send to the webhook, so that no object of ours works there; repeated,
+    /// or with commas.
+    #[arg(
+        long = "excluded-namespace",
+        env = "EXCLUDED_NAMESPACES",
+        value_delimiter = ','
+    )]
+    pub excluded_namespaces: Vec<String>,
     /// Namespace of this pod.
     #[arg(long, env = "POD_NAMESPACE")]
     pub namespace: String,

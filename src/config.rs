@@ -84,6 +84,7 @@ impl TryFrom<Args> for Config {
                     pull_secret: args.wrapper_pull_secret.filter(|name| !name.is_empty()),
                 },
                 allowed_prefixes,
+                excluded_namespaces: args.excluded_namespaces,
                 controller: format!(
                     "system:serviceaccount:{}:{}",
                     args.namespace, args.service_account

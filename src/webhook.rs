@@ -50,6 +50,8 @@ pub struct Settings {
     /// Directories that `spec.hostPathPrefix` may name, compared exactly: a directory below an allowed one could lie in
     /// another object's data.
     pub allowed_prefixes: Vec<String>,
+    /// Namespaces whose pods the webhook configurations leave out.
+    pub excluded_namespaces: Vec<String>,
     /// User name of the controller's service account, the only one that may create consumer pods.
     pub controller: String,
 }

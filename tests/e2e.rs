@@ -29,3 +29,5 @@ mod stopped;
 mod support;
 #[path = "e2e/survival.rs"]
 mod survival;
+#[path = "e2e/tenants.rs"]
+mod tenants;

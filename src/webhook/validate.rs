@@ -66,8 +66,13 @@ pub(super) async fn validate(settings: &Settings, client: Option<&Client>, reque
         .as_ref()
         .map(|old| problems(&old.spec, settings))
         .unwrap_or_default();
-    let problems: Vec<_> = problems(&object.spec, settings)
+    let place = old
+        .is_none()
+        .then(|| check_namespace(&request.namespace, settings));
+    let problems: Vec<_> = place
+        .flatten()
         .into_iter()
+        .chain(problems(&object.spec, settings))
         .filter(|p| !known.contains(p))
         .collect();
     if !problems.is_empty() {
@@ -99,6 +104,19 @@ fn refused(request: &Request, problems: &[Problem]) -> Verdict {
 
 fn read(object: &Value) -> Result<Object, serde_json::Error> {
     Object::deserialize(object)
+}
+
+/// Consumer pods of an excluded namespace never reach the webhook, so an object there could only fail later.
+fn check_namespace(namespace: &str, settings: &Settings) -> Option<Problem> {
+    let is_excluded = settings.excluded_namespaces.iter().any(|n| n == namespace);
+    is_excluded.then(|| {
+        Problem::new(
+            "metadata.namespace",
+            format!(
+                "Invalid value: {namespace:?}: the administrator keeps StoppableContainer out of this namespace; use another one"
+            ),
+        )
+    })
 }
 
 /// Everything that is wrong with a spec.

@@ -91,6 +91,28 @@ async fn a_mistake_is_refused_with_its_path(#[case] spec: Value, #[case] expecte
     assert_eq!(answer.0["status"]["code"], 422);
 }
 
+/// Its consumers would never be sent to the webhook; the reason must not come from the node agent, much later.
+#[tokio::test]
+async fn an_object_in_an_excluded_namespace_is_refused_and_an_old_one_there_can_be_changed() {
+    let object = object(&json!({}));
+    let mut request = creation("StoppableContainer", GROUP, &object);
+    request["namespace"] = json!("kube-system");
+    let answer = Harness::empty().review("/validate", &request).await;
+    assert!(
+        answer
+            .message()
+            .contains("metadata.namespace: Invalid value: \"kube-system\""),
+        "{answer:?}"
+    );
+
+    let mut stopped = object.clone();
+    stopped["spec"]["running"] = json!(false);
+    request["operation"] = json!("UPDATE");
+    request["oldObject"] = object;
+    request["object"] = stopped;
+    assert!(Harness::empty().review("/validate", &request).await.is_allowed());
+}
+
 #[tokio::test]
 async fn all_mistakes_come_in_one_answer() {
     let mut spec = template(&json!({

@@ -44,6 +44,7 @@ impl Harness {
                 pull_secret: None,
             },
             allowed_prefixes: vec!["/var/lib/stoppablecontainer".to_owned(), "/data/sc".to_owned()],
+            excluded_namespaces: vec!["kube-system".to_owned()],
             controller: CONTROLLER.to_owned(),
         };
         let (caches, writers) = Caches::new();

@@ -11,6 +11,13 @@ use crate::progress::Progress;
 use crate::tools::{KUBERNETES_VERSION, Tools};
 use crate::workspace::Workspace;
 
+/// Ways to install that make templates differ.
+const CHART_VALUES: &[&str] = &[
+    "certificates.source=self-managed",
+    "certificates.source=supplied,networkPolicy.enabled=true",
+    "certificates.source=cert-manager",
+];
+
 /// Checks formatting, lints, generated files and the chart.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
     progress.expect(4 + codegen::STEPS);
@@ -39,14 +46,11 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
         // A helm built from its module knows no Kubernetes version of its own.
         let version = ["--kube-version", KUBERNETES_VERSION];
         step.run(tools.helm().args(["lint", "--strict"]).args(version).arg(&chart))?;
-        step.output(
-            tools
-                .helm()
-                .args(["template", "stoppablecontainer"])
-                .args(version)
-                .arg(&chart),
-        )
-        .map(drop)
+        for values in CHART_VALUES {
+            let template = ["template", "stoppablecontainer", "--set", values];
+            step.output(tools.helm().args(template).args(version).arg(&chart))?;
+        }
+        Ok(())
     })?;
     codegen::run(workspace, progress, true)
 }

@@ -37,6 +37,14 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- .Values.certificates.secretName | default (printf "%s-webhook-certs" (include "stoppablecontainer.fullname" .)) -}}
 {{- end -}}
 
+{{/* What makes cert-manager's injector fill in the caBundle. */}}
+{{- define "stoppablecontainer.injectorAnnotations" -}}
+{{- if eq .Values.certificates.source "cert-manager" -}}
+annotations:
+  cert-manager.io/inject-ca-from: {{ .Release.Namespace }}/{{ .Values.certificates.certificateName | default (include "stoppablecontainer.certificateSecret" .) }}
+{{- end -}}
+{{- end -}}
+
 {{/* Rules that let a certificate keeper publish the caBundle: by name, and no other configuration. */}}
 {{- define "stoppablecontainer.caBundleRules" -}}
 - apiGroups: [admissionregistration.k8s.io]
@@ -56,19 +64,26 @@ app.kubernetes.io/component: {{ index . 1 }}
   verbs: [create]
 {{- end -}}
 
+{{/* Namespaces that have nothing to do with the webhook, as a YAML list. */}}
+{{- define "stoppablecontainer.excludedNamespaces" -}}
+{{- concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | toYaml -}}
+{{- end -}}
+
 {{/* Pod selectors of the webhooks for consumer pods: ours alone, and never the API server's own world (invariant I10). */}}
 {{- define "stoppablecontainer.consumerSelectors" -}}
 objectSelector:
   matchLabels:
     stoppablecontainer.xtlsoft.top/role: consumer
 namespaceSelector:
-  matchExpressions:
-    - key: kubernetes.io/metadata.name
-      operator: NotIn
-      values:
-        {{- range (concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq) }}
-        - {{ . }}
-        {{- end }}
+  {{- include "stoppablecontainer.namespaceSelector" . | nindent 2 }}
+{{- end -}}
+
+{{- define "stoppablecontainer.namespaceSelector" -}}
+matchExpressions:
+  - key: kubernetes.io/metadata.name
+    operator: NotIn
+    values:
+      {{- include "stoppablecontainer.excludedNamespaces" . | nindent 6 }}
 {{- end -}}
 
 {{/* Where the API server finds the webhook; call with (list . "/path"). The caBundle is published by the operator. */}}

@@ -1,0 +1,325 @@
+//! What the users of a shared cluster may try: the verdict is that on a plain pod, and nobody gets at what is not theirs.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Pod, ResourceQuota};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use stoppablecontainer_api::conditions::CONSUMER_READY;
+use stoppablecontainer_api::names::{
+    CSI_DRIVER, LABEL_ROLE, ROLE_CONSUMER, VOLUME_MOUNT_PATH, VOLUME_NAME, provider_pod_name,
+};
+use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
+use testkit::{Namespace, NodeShell, in_namespace};
+
+use crate::support::{create, data_directory, node_of, run, running, shell_template, start, stop, uid_of};
+
+/// The labels decide on no access, but Services and policies read them.
+#[tokio::test]
+async fn h19_system_labels_cannot_be_changed_after_creation() {
+    in_namespace("labels", async |ns| {
+        run(&ns, "kept", shell_template()).await?;
+        let mut own = shell_template();
+        own["metadata"] = json!({"name": "own"});
+        ns.create_json::<Pod>(own).await?;
+
+        let change = |name: &'static str, metadata: Value| {
+            let patch = json!({"metadata": metadata});
+            let ns = &ns;
+            async move { ns.patch::<Pod>(name, patch).await }
+        };
+        for (name, metadata) in [
+            ("kept", json!({"labels": {LABEL_ROLE: null}})),
+            ("kept", json!({"labels": {LABEL_ROLE: "provider"}})),
+            ("own", json!({"labels": {LABEL_ROLE: ROLE_CONSUMER}})),
+            (
+                "kept",
+                json!({"annotations": {"stoppablecontainer.xtlsoft.top/main-container": "other"}}),
+            ),
+        ] {
+            let answer = change(name, metadata.clone()).await;
+            let error = answer.err().with_context(|| format!("{name} took {metadata}"))?;
+            ensure!(
+                format!("{error:#}").contains("only its controller sets, changes or removes"),
+                "{error:#}"
+            );
+        }
+        // Everything else about a pod is its owner's.
+        change(
+            "kept",
+            json!({"labels": {"team": "a"}, "annotations": {"note": "x"}}),
+        )
+        .await?;
+        change("own", json!({"labels": {"team": "a"}})).await?;
+        Ok(())
+    })
+    .await;
+}
+
+/// `kubectl debug` works as on any pod; the volume through which the kept filesystem is asked for stays out of reach.
+#[tokio::test]
+async fn h20_a_debug_container_sees_the_kept_filesystem_and_does_not_get_its_volume() {
+    in_namespace("debug", async |ns| {
+        run(&ns, "kept", shell_template()).await?;
+        ns.sh("kept", "main", "echo kept > /root/file").await?;
+        let debug = [
+            "debug",
+            "kept",
+            "--image=ubuntu:22.04",
+            "--target=main",
+            "--container=looker",
+            "--profile=sysadmin",
+            "--",
+            "sleep",
+            "infinity",
+        ];
+        ns.kubectl(&debug).await?.success()?;
+        ns.wait("kept", "the debug container runs", |pod: &Pod| {
+            let statuses = pod
+                .status
+                .as_ref()
+                .and_then(|s| s.ephemeral_container_statuses.as_ref());
+            statuses.is_some_and(|s| {
+                s.iter()
+                    .any(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()))
+            })
+        })
+        .await?;
+        let seen = ns.sh("kept", "looker", "cat /proc/1/root/root/file").await?;
+        ensure!(seen == "kept", "the debug container saw {seen:?}");
+
+        let pod = ns.api::<Pod>().get("kept").await?;
+        let known = serde_json::to_value(pod.spec.and_then(|s| s.ephemeral_containers))?;
+        let mut containers = known.as_array().cloned().unwrap_or_default();
+        containers.push(json!({
+            "name": "thief", "image": "ubuntu:22.04",
+            "volumeMounts": [{"name": VOLUME_NAME, "mountPath": "/stolen"}],
+        }));
+        let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": containers}}));
+        let answer = ns
+            .api::<Pod>()
+            .patch_subresource("ephemeralcontainers", "kept", &PatchParams::default(), &patch)
+            .await;
+        let error = answer.err().context("a debug container got the volume")?;
+        ensure!(
+            error.to_string().contains("the main container's alone"),
+            "{error}"
+        );
+        Ok(())
+    })
+    .await;
+}
+
+/// A pod written by hand that names somebody's instance gets no mount, and its author is told why.
+#[tokio::test]
+async fn h16_a_pod_written_by_hand_gets_nothing() {
+    in_namespace("forged", async |ns| {
+        let pod = run(&ns, "kept", shell_template()).await?;
+        ns.sh("kept", "main", "echo secret > /root/file").await?;
+        let instance = ns.api::<StoppableContainerInstance>().get("kept").await?;
+        for (name, attributes) in [
+            ("plain", json!({})),
+            (
+                "attributes",
+                json!({"instance": "kept", "csi.storage.k8s.io/pod.uid": uid_of(&pod)}),
+            ),
+        ] {
+            ns.create_json::<Pod>(json!({
+                "metadata": {"name": name, "ownerReferences": [{
+                    "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
+                    "name": "kept", "uid": instance.uid(), "controller": true,
+                }]},
+                "spec": {
+                    "nodeName": node_of(&pod)?, "terminationGracePeriodSeconds": 0,
+                    "containers": [{
+                        "name": "main", "image": "ubuntu:22.04", "command": ["sleep", "infinity"],
+                        "volumeMounts": [{"name": "v", "mountPath": VOLUME_MOUNT_PATH}],
+                    }],
+                    "volumes": [{"name": "v", "csi": {"driver": CSI_DRIVER, "volumeAttributes": attributes}}],
+                }
+            }))
+            .await?;
+            let note = event_about(&ns, name, "FailedMount").await?;
+            ensure!(
+                note.contains("PermissionDenied") || note.contains("InvalidArgument"),
+                "the event says {note:?}"
+            );
+        }
+        let shell = NodeShell::on(&ns, &node_of(&pod)?).await?;
+        let forged = ns.api::<Pod>().get("plain").await?;
+        let mounts = shell.mounts_with(&uid_of(&forged)).await?;
+        ensure!(!mounts.contains("kubernetes.io~csi"), "{mounts}");
+        let file = format!("{}/upper/root/file", data_directory(&ns, "kept").await?);
+        ensure!(shell.sh(&format!("cat {file}")).await? == "secret");
+        shell.close().await
+    })
+    .await;
+}
+
+/// Pod Security, quota and the existence of what the template names: the API server says of ours what it says of a plain
+/// pod, and the controller makes nothing that its user could not.
+#[tokio::test]
+async fn h22_the_verdict_is_that_on_a_plain_pod() {
+    in_namespace("verdict", async |ns| {
+        let label = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}});
+        ns.cluster_api::<NamespaceObject>()
+            .patch(&ns.name, &PatchParams::default(), &Patch::Merge(label))
+            .await?;
+        ns.create_json::<ResourceQuota>(json!({
+            "metadata": {"name": "small"}, "spec": {"hard": {"limits.memory": "1Gi"}},
+        }))
+        .await?;
+        let limit = json!({"resources": {"limits": {"memory": "64Mi"}}});
+        let with = |main: Value, pod: Value| {
+            let mut template = shell_template();
+            for fields in [&limit, &main] {
+                json_patch::merge(&mut template["spec"]["containers"][0], fields);
+            }
+            json_patch::merge(&mut template["spec"], &pod);
+            template
+        };
+        let cases = [
+            (
+                "privileged",
+                with(json!({"securityContext": {"privileged": true}}), json!({})),
+            ),
+            ("host-network", with(json!({}), json!({"hostNetwork": true}))),
+            ("host-pid", with(json!({}), json!({"hostPID": true}))),
+            (
+                "host-path",
+                with(
+                    json!({}),
+                    json!({"volumes": [{"name": "h", "hostPath": {"path": "/"}}]}),
+                ),
+            ),
+            (
+                "account",
+                with(json!({}), json!({"serviceAccountName": "nobodys"})),
+            ),
+            (
+                "priority",
+                with(json!({}), json!({"priorityClassName": "nobodys"})),
+            ),
+            ("runtime", with(json!({}), json!({"runtimeClassName": "nobodys"}))),
+            (
+                "quota",
+                with(json!({"resources": {"limits": {"memory": "2Gi"}}}), json!({})),
+            ),
+        ];
+        for (name, template) in cases {
+            let mut plain = template.clone();
+            plain["metadata"] = json!({"name": name});
+            let dry_run = PostParams {
+                dry_run: true,
+                ..PostParams::default()
+            };
+            let refused = ns
+                .api::<Pod>()
+                .create(&dry_run, &serde_json::from_value(plain)?)
+                .await
+                .err()
+                .with_context(|| format!("a plain pod would be taken: {name}"))?;
+            let kube::Error::Api(refused) = refused else {
+                return Err(refused.into());
+            };
+            // What follows "is forbidden:" is the verdict; before it stands the name.
+            let verdict = refused
+                .message
+                .split_once("forbidden: ")
+                .map_or(refused.message.as_str(), |(_, v)| v);
+            let verdict = verdict.split(", requested").next().unwrap_or(verdict).to_owned();
+
+            create(&ns, name, true, template).await?;
+            let blocked = |object: &StoppableContainer| {
+                let conditions = object.status.iter().flat_map(|s| &s.conditions);
+                conditions
+                    .clone()
+                    .any(|c| c.status == "False" && c.message.contains(&verdict))
+            };
+            ns.wait(name, &format!("a condition says {verdict:?}"), blocked)
+                .await?;
+            ensure!(
+                ns.api::<Pod>().get_opt(name).await?.is_none(),
+                "{name}: a consumer was made"
+            );
+        }
+        Ok(())
+    })
+    .await;
+}
+
+/// What no node can hold waits in the scheduler's queue with the scheduler's words, as a plain pod does; the kubelet is
+/// asked at most once.
+#[tokio::test]
+async fn h23_what_does_not_fit_waits_with_the_schedulers_words() {
+    in_namespace("too-big", async |ns| {
+        let mut template = shell_template();
+        template["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1000"}});
+        create(&ns, "kept", true, template).await?;
+        ns.wait(
+            "kept",
+            "ConsumerReady has the scheduler's words",
+            |object: &StoppableContainer| {
+                let conditions = object.status.iter().flat_map(|s| &s.conditions);
+                conditions.clone().any(|c| {
+                    c.type_ == CONSUMER_READY && c.status == "False" && c.message.contains("Insufficient cpu")
+                })
+            },
+        )
+        .await?;
+        let pending = ns.api::<Pod>().get("kept").await?;
+        ensure!(
+            pending.status.and_then(|s| s.phase).as_deref() == Some("Pending"),
+            "the pod is not Pending"
+        );
+        let refusals = events(&ns, "kept").await?;
+        let refusals = refusals
+            .iter()
+            .filter(|e| e.reason.as_deref() == Some("OutOfcpu"))
+            .count();
+        ensure!(refusals <= 1, "the kubelet was asked {refusals} times");
+        ns.pod_ready(&provider_pod_name("kept")).await?;
+
+        // Smaller, it starts, without its owner having to do anything else.
+        stop(&ns, "kept").await?;
+        ns.patch::<StoppableContainer>("kept", json!({"spec": {"template": shell_template()}}))
+            .await?;
+        start(&ns, "kept").await?;
+        running(&ns, "kept").await?;
+        Ok(())
+    })
+    .await;
+}
+
+/// Events about a pod.
+async fn events(ns: &Namespace, about: &str) -> Result<Vec<Event>> {
+    let api: Api<Event> = ns.api();
+    let fields = format!("regarding.kind=Pod,regarding.name={about}");
+    Ok(api.list(&ListParams::default().fields(&fields)).await?.items)
+}
+
+/// Watches until there is an event with this reason about a pod, and returns its note.
+async fn event_about(ns: &Namespace, about: &str, reason: &str) -> Result<String> {
+    use futures::StreamExt;
+    use kube::runtime::{WatchStreamExt, watcher};
+    let config = watcher::Config::default().fields(&format!(
+        "regarding.kind=Pod,regarding.name={about},reason={reason}"
+    ));
+    let watch = watcher(ns.api::<Event>(), config)
+        .default_backoff()
+        .applied_objects();
+    let mut watch = std::pin::pin!(watch);
+    let first = async {
+        loop {
+            match watch.next().await {
+                Some(Ok(event)) => return event.note.unwrap_or_default(),
+                Some(Err(_)) => {}
+                None => return String::new(),
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_mins(3), first)
+        .await
+        .with_context(|| format!("no event {reason} about {about}"))
+}
