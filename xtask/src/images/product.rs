@@ -4,7 +4,7 @@ them, so that a cluster never runs an older build under the same name.
 */
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -119,6 +119,21 @@ pub(crate) fn provide(
     Ok(tag)
 }
 
+/// Compiles the stand-ins for other people's webhooks, which are in a test image, and returns the program. Together with
+/// the product's programs: alone their dependencies would have other features and be compiled again.
+pub(super) fn build_injectors(workspace: &Workspace, step: &Step<'_>) -> Result<PathBuf> {
+    let program = "injectors";
+    let product = BINARIES
+        .iter()
+        .filter(|(binary, _)| LOCAL.of(binary) == LOCAL.programs);
+    let binaries: Vec<_> = product.copied().chain([(program, program)]).collect();
+    build(workspace, LOCAL.programs, &binaries, step)?;
+    // A directory of its own is the context of the image.
+    let copy = workspace.target().join("images/injectors").join(program);
+    copy_program(workspace, LOCAL.programs, program, &copy)?;
+    Ok(copy)
+}
+
 // === impl Profiles ===
 
 impl Profiles {
@@ -131,43 +146,54 @@ impl Profiles {
     }
 }
 
-/// Compiles every binary statically.
+/// Compiles every binary.
 fn compile(workspace: &Workspace, profiles: Profiles, step: &Step<'_>) -> Result<()> {
     for profile in [profiles.programs, profiles.wrapper] {
-        let mut command = Command::new("cargo");
-        command
-            .current_dir(workspace.root())
-            .args(["build", "--target", TARGET, "--profile", profile]);
-        command.env(
-            "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
-            "-C target-feature=+crt-static",
-        );
-        for (binary, package) in BINARIES
+        let of_profile = BINARIES
             .iter()
-            .filter(|(binary, _)| profiles.of(binary) == profile)
-        {
-            command.args(["--package", package, "--bin", binary]);
-        }
-        step.run(&mut command)?;
+            .filter(|(binary, _)| profiles.of(binary) == profile);
+        build(workspace, profile, &of_profile.copied().collect::<Vec<_>>(), step)?;
     }
     Ok(())
 }
 
+/// Compiles binaries statically.
+fn build(workspace: &Workspace, profile: &str, binaries: &[(&str, &str)], step: &Step<'_>) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(workspace.root())
+        .args(["build", "--target", TARGET, "--profile", profile]);
+    command.env(
+        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
+        "-C target-feature=+crt-static",
+    );
+    for (binary, package) in binaries {
+        command.args(["--package", package, "--bin", binary]);
+    }
+    step.run(&mut command)
+}
+
 /// Copies the binaries to where the Dockerfile takes them from.
 fn fill_dist(workspace: &Workspace, profiles: Profiles) -> Result<()> {
-    let dist = workspace.dist();
-    fs::create_dir_all(&dist).with_context(|| format!("making {}", dist.display()))?;
-    for (binary, _) in BINARIES {
-        let source = workspace
-            .target()
-            .join(TARGET)
-            .join(profiles.of(binary))
-            .join(binary);
-        let partial = dist.join(format!("{binary}.partial"));
-        fs::copy(&source, &partial).with_context(|| format!("copying {}", source.display()))?;
-        fs::rename(&partial, dist.join(binary)).with_context(|| format!("moving {binary} into place"))?;
+    BINARIES.iter().try_for_each(|(binary, _)| {
+        copy_program(
+            workspace,
+            profiles.of(binary),
+            binary,
+            &workspace.dist().join(binary),
+        )
+    })
+}
+
+/// Copies a compiled program, never leaving half of it.
+fn copy_program(workspace: &Workspace, profile: &str, binary: &str, to: &Path) -> Result<()> {
+    let source = workspace.target().join(TARGET).join(profile).join(binary);
+    if let Some(dir) = to.parent() {
+        fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     }
-    Ok(())
+    let partial = to.with_extension("partial");
+    fs::copy(&source, &partial).with_context(|| format!("copying {}", source.display()))?;
+    fs::rename(&partial, to).with_context(|| format!("moving {binary} into place"))
 }
 
 /// The version and twelve digits of what the images are made from.

@@ -9,8 +9,8 @@ use anyhow::Result;
 
 use super::buildah::{Buildah, Recipe};
 use super::destination::Destination;
-use super::{base, static_program};
-use crate::progress::Progress;
+use super::{base, product, static_program};
+use crate::progress::{Progress, Step};
 use crate::tools::{Fingerprint, Stamp};
 use crate::workspace::Workspace;
 
@@ -23,8 +23,18 @@ struct TestImage {
     dir: &'static str,
     /// Containerfile in it.
     file: &'static str,
-    /// Made from the Debian base; else from the static program alone.
-    debian: bool,
+    content: Content,
+}
+
+/// What an image is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// The Debian base or another test image, and the files beside its Containerfile.
+    Debian,
+    /// The static program alone.
+    Static,
+    /// The stand-ins for other people's webhooks.
+    Injectors,
 }
 
 const IMAGES: &[TestImage] = &[
@@ -32,31 +42,49 @@ const IMAGES: &[TestImage] = &[
         name: "docker.io/library/nginx:1.25",
         dir: "nginx",
         file: "Containerfile",
-        debian: true,
+        content: Content::Debian,
     },
     TestImage {
         name: "docker.io/library/ubuntu:22.04",
         dir: "ubuntu",
         file: "Containerfile",
-        debian: true,
+        content: Content::Debian,
     },
     TestImage {
         name: "docker.io/library/python:3.11",
         dir: "python",
         file: "Containerfile",
-        debian: true,
+        content: Content::Debian,
     },
     TestImage {
         name: "docker.io/test/named-user:1",
         dir: "named-user",
         file: "Containerfile",
-        debian: true,
+        content: Content::Debian,
     },
     TestImage {
         name: "docker.io/test/scratch:1",
         dir: "static",
         file: "Containerfile.scratch",
-        debian: false,
+        content: Content::Static,
+    },
+    TestImage {
+        name: "docker.io/library/my-app:latest",
+        dir: "my-app",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/pytorch/pytorch:2.0.0-cuda11.7-cudnn8-runtime",
+        dir: "pytorch",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/test/injectors:1",
+        dir: "injectors",
+        file: "Containerfile",
+        content: Content::Injectors,
     },
 ];
 
@@ -77,18 +105,21 @@ pub(crate) fn provide(
     )?;
     for image in IMAGES {
         progress.step(&format!("Test image {}", image.name), |step| {
-            let fingerprint = image.fingerprint(workspace)?;
+            let program = image.program(workspace, step)?;
+            let fingerprint = image.fingerprint(workspace, program.as_deref())?;
             let stamp = Stamp::new(workspace.target().join(format!("images/{}.stamp", image.dir)));
             if !stamp.is(&fingerprint) || !buildah.has(image.name) {
-                let context = if image.debian {
-                    image.sources(workspace)
-                } else {
-                    let program = static_program::build(workspace, step)?;
-                    program.parent().map_or_else(PathBuf::new, Path::to_owned)
-                };
                 let file = image.sources(workspace).join(image.file);
+                let context = program
+                    .as_deref()
+                    .and_then(Path::parent)
+                    .map_or_else(|| image.sources(workspace), Path::to_owned);
                 let args = [("BASE", base::NAME)];
-                let args = if image.debian { &args[..] } else { &[] };
+                let args = if image.content == Content::Static {
+                    &[]
+                } else {
+                    &args[..]
+                };
                 buildah.build(
                     &Recipe {
                         name: image.name,
@@ -114,11 +145,23 @@ impl TestImage {
         workspace.join("tests/images").join(self.dir)
     }
 
-    fn fingerprint(&self, workspace: &Workspace) -> Result<String> {
+    /// The program that the image is made from, if it is.
+    fn program(&self, workspace: &Workspace, step: &Step<'_>) -> Result<Option<PathBuf>> {
+        match self.content {
+            Content::Debian => Ok(None),
+            Content::Static => static_program::build(workspace, step).map(Some),
+            Content::Injectors => product::build_injectors(workspace, step).map(Some),
+        }
+    }
+
+    fn fingerprint(&self, workspace: &Workspace, program: Option<&Path>) -> Result<String> {
         let mut fingerprint = Fingerprint::new();
         fingerprint.text(self.name).path(&self.sources(workspace))?;
-        if self.debian {
+        if self.content == Content::Debian {
             fingerprint.text(&base::fingerprint());
+        }
+        if let (Content::Injectors, Some(program)) = (self.content, program) {
+            fingerprint.path(program)?;
         }
         Ok(fingerprint.finish())
     }
