@@ -2,13 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::{Phase, StoppableContainer};
-use testkit::{Namespace, alone_in_namespace, kubectl};
+use testkit::{Namespace, alone_in_namespace};
 
+use crate::availability::release::Release;
 use crate::support::{run, running, shell_template};
 
 #[tokio::test]
@@ -17,13 +18,14 @@ async fn i10_f1_webhook_down_only_consumers_wait_and_heal_alone() {
         run(&ns, "kept", shell_template()).await?;
         ns.sh("kept", "main", "echo kept > /root/file").await?;
 
-        let (services, name) = webhook_service(&ns).await?;
-        let before = services.get(&name).await?;
+        let release = Release::find(&ns.client).await?;
+        let (services, before) = (release.api::<Service>(), release.service().await?);
+        let name = before.name_any();
         redirect(&services, &name, json!({"nobody": "serves-this"})).await?;
         let outcome = async {
             // The API server has open connections to the webhook; they end with its pods. The new ones reconcile, and
             // nobody can reach them.
-            replace_controllers(&before).await?;
+            release.replace_controllers().await?;
             while_down(&ns).await
         }
         .await;
@@ -73,49 +75,6 @@ async fn while_down(ns: &Namespace) -> Result<()> {
     ns.create_json::<Pod>(plain).await?;
     ns.pod_ready("plain").await?;
     Ok(())
-}
-
-/// Ends the controllers without the time that they take to let connections end, and waits for the next ones.
-async fn replace_controllers(service: &Service) -> Result<()> {
-    let namespace = service.namespace().unwrap_or_default();
-    let label = "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=controller";
-    kubectl(
-        &[
-            "-n",
-            &namespace,
-            "delete",
-            "pods",
-            "-l",
-            label,
-            "--grace-period=1",
-            "--wait",
-        ],
-        "",
-    )
-    .await?
-    .success()?;
-    let status = [
-        "-n",
-        &namespace,
-        "rollout",
-        "status",
-        "deployment",
-        "-l",
-        label,
-        "--timeout=120s",
-    ];
-    kubectl(&status, "").await?.success()?;
-    Ok(())
-}
-
-async fn webhook_service(ns: &Namespace) -> Result<(Api<Service>, String)> {
-    let params = ListParams::default().labels("app.kubernetes.io/name=stoppablecontainer");
-    let found = Api::<Service>::all(ns.client.clone()).list(&params).await?.items;
-    let service = found
-        .first()
-        .context("no Service of the webhook on this cluster")?;
-    let namespace = service.namespace().unwrap_or_default();
-    Ok((Api::namespaced(ns.client.clone(), &namespace), service.name_any()))
 }
 
 /// Replaces the selector of a Service.

@@ -10,6 +10,7 @@ The cluster is the one that `KUBECONFIG` names. Nothing here creates one.
 // A test helper that cannot go on ends the test: there is nobody to hand an error to.
 #![allow(clippy::panic, clippy::missing_panics_doc)]
 
+mod command;
 mod dump;
 mod kubectl;
 mod namespace;
@@ -17,6 +18,7 @@ mod node;
 mod pod;
 pub mod scripted;
 
+pub use command::cluster_command;
 pub use kubectl::{Output, kubectl};
 pub use namespace::{Exclusive, Namespace, alone_in_namespace, client, in_namespace};
 pub use node::NodeShell;

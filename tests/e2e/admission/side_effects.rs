@@ -1,0 +1,157 @@
+//! I13: what only asks (dry runs, diffs) changes nothing, by what etcd holds before and after.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use stoppablecontainer::reconcile::consumer::consumer_pod;
+use stoppablecontainer_api::{Phase, StoppableContainerInstance};
+use testkit::{Namespace, alone_in_namespace, cluster_command};
+
+use crate::availability::release::Release;
+use crate::support::{create, phase, run, shell_template, stop};
+
+/// Keys that change all the time, whatever anybody asks: heartbeats of nodes, of API servers and of leaders.
+const HEARTBEATS: [&str; 3] = [
+    "/registry/leases/",
+    "/registry/masterleases/",
+    "/registry/minions/",
+];
+
+/// How often what others do at the same time may spoil the comparison.
+const ATTEMPTS: usize = 5;
+
+/// Key and revision of its last change.
+type Keys = BTreeMap<String, String>;
+
+#[tokio::test]
+async fn i13_dry_runs_and_diffs_of_every_kind_change_nothing_in_etcd() {
+    alone_in_namespace("side-effects", async |ns, _alone| {
+        run(&ns, "kept", shell_template()).await?;
+        stop(&ns, "kept").await?;
+        let ours = format!("/{}/", ns.name);
+
+        // Changed in every attempt so far. What others do hits another key each time; what the dry runs do, the same.
+        let mut elsewhere: Option<BTreeSet<String>> = None;
+        let mut events = BTreeSet::new();
+        for attempt in 0..ATTEMPTS {
+            let before = keys().await?;
+            ask_everything(&ns).await?;
+            // Made in earnest: once it is there, the controllers have worked through what came before it.
+            let witness = format!("witness-{attempt}");
+            create(&ns, &witness, false, shell_template()).await?;
+            phase(&ns, &witness, Phase::Stopped).await?;
+            let after = keys().await?;
+
+            let changed = changes(&before, &after);
+            let (here, other): (BTreeSet<_>, _) = changed.into_iter().partition(|key| key.contains(&ours));
+            let objects;
+            (events, objects) = here
+                .into_iter()
+                .partition(|key| key.starts_with("/registry/events/"));
+            ensure!(objects.is_empty(), "dry runs changed {objects:?}");
+            let still = match elsewhere.take() {
+                Some(earlier) => earlier.intersection(&other).cloned().collect(),
+                None => other,
+            };
+            if events.is_empty() && still.is_empty() {
+                return Ok(());
+            }
+            elsewhere = Some(still);
+        }
+        // The last event of an earlier start or stop may come late, but not time and again.
+        let elsewhere = elsewhere.unwrap_or_default();
+        ensure!(
+            events.is_empty() && elsewhere.is_empty(),
+            "{ATTEMPTS} rounds of dry runs changed each time: {elsewhere:?}, events: {events:?}"
+        );
+        Ok(())
+    })
+    .await;
+}
+
+/// Every way to ask without doing, for every kind, for objects that exist and for new ones.
+async fn ask_everything(ns: &Namespace) -> Result<()> {
+    let controller = format!("--as={}", Release::find(&ns.client).await?.controller_user()?);
+    let instance = ns.api::<StoppableContainerInstance>().get("kept").await?;
+    let of_user = json!({"running": true, "template": shell_template()});
+    let mut of_controller = serde_json::to_value(&instance.spec)?;
+    of_controller["running"] = json!(true);
+    for (kind, spec) in [
+        ("StoppableContainer", of_user),
+        ("StoppableContainerInstance", of_controller),
+    ] {
+        let object = |name| {
+            json!({
+                "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": kind,
+                "metadata": {"name": name}, "spec": spec,
+            })
+        };
+        for name in ["kept", "fresh"] {
+            let manifest = object(name);
+            let applied = ask(ns, &["apply", "--dry-run=server"], &manifest).await?;
+            ensure!(applied.contains("(server dry run)"), "{applied}");
+            let shown = ask(ns, &["diff"], &manifest).await?;
+            ensure!(shown.contains("running: true"), "no difference shown: {shown:?}");
+        }
+        ask(ns, &["create", "--dry-run=server"], &object("fresh")).await?;
+        ns.kubectl(&["delete", "--dry-run=server", kind, "kept"])
+            .await?
+            .success()?;
+    }
+
+    let mut pod = serde_json::to_value(consumer_pod(&instance))?;
+    pod["apiVersion"] = json!("v1");
+    pod["kind"] = json!("Pod");
+    let rewritten = ask(ns, &["create", "--dry-run=server", "-o=json", &controller], &pod).await?;
+    ensure!(
+        rewritten.contains("csi.stoppablecontainer.xtlsoft.top"),
+        "not rewritten: {rewritten}"
+    );
+    ask(ns, &["apply", "--dry-run=server", &controller], &pod).await?;
+    let shown = ask(ns, &["diff", &controller], &pod).await?;
+    ensure!(shown.contains("csi.stoppablecontainer.xtlsoft.top"), "{shown}");
+    let refused = ns
+        .kubectl_with_input(&["create", "--dry-run=server", "-f", "-"], &pod.to_string())
+        .await?;
+    ensure!(refused.code != 0, "a consumer by somebody else: {refused:?}");
+    Ok(())
+}
+
+/// Runs kubectl with a manifest; `diff` ends with 1 when there is a difference.
+async fn ask(ns: &Namespace, args: &[&str], manifest: &Value) -> Result<String> {
+    let output = ns
+        .kubectl_with_input(&[args, &["-f", "-"]].concat(), &manifest.to_string())
+        .await?;
+    let expected = i32::from(args[0] == "diff");
+    ensure!(output.code == expected, "{args:?} of {manifest}: {output:?}");
+    Ok(output.stdout)
+}
+
+async fn keys() -> Result<Keys> {
+    let what = "the command that prints what etcd holds, a line `KEY REVISION` for each key";
+    let lines = cluster_command("E2E_ETCD_KEYS_COMMAND", what, &[]).await?;
+    let keys: Keys = lines
+        .lines()
+        .map(|line| {
+            let (key, revision) = line.rsplit_once(' ').with_context(|| format!("read {line:?}"))?;
+            Ok((key.to_owned(), revision.to_owned()))
+        })
+        .collect::<Result<_>>()?;
+    ensure!(
+        keys.keys().any(|key| key.contains("/stoppablecontainers/")),
+        "these are not etcd's keys: {lines}"
+    );
+    Ok(keys)
+}
+
+/// Keys that are new, gone or changed, but for heartbeats and the witnesses.
+fn changes(before: &Keys, after: &Keys) -> BTreeSet<String> {
+    before
+        .keys()
+        .chain(after.keys())
+        .filter(|key| before.get(*key) != after.get(*key))
+        .filter(|key| !HEARTBEATS.iter().any(|prefix| key.starts_with(prefix)) && !key.contains("witness"))
+        .cloned()
+        .collect()
+}

@@ -1,0 +1,93 @@
+//! Calls of the webhook through the API server, all the time.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow, ensure};
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+use stoppablecontainer_api::StoppableContainer;
+use testkit::Namespace;
+use tokio::task::JoinSet;
+
+use super::release::PATIENCE;
+use crate::support::shell_template;
+
+/// Calls per second.
+const RATE: u32 = 50;
+
+/// One call.
+pub(crate) struct Call {
+    pub(crate) begun: Instant,
+    pub(crate) ended: Instant,
+    pub(crate) error: Option<String>,
+}
+
+/// Does `work` while calls are made, and returns them all with what the work came to.
+pub(crate) async fn under_load<T>(
+    ns: &Namespace,
+    work: impl Future<Output = Result<T>>,
+) -> Result<(T, Vec<Call>)> {
+    let mut calls = JoinSet::new();
+    let mut pace = tokio::time::interval(Duration::from_secs(1) / RATE);
+    let mut work = std::pin::pin!(work);
+    let done = loop {
+        tokio::select! {
+            done = &mut work => break done?,
+            _ = pace.tick() => {
+                let objects = ns.api::<StoppableContainer>();
+                calls.spawn(async move {
+                    let begun = Instant::now();
+                    let error = dry_run(&objects).await.err().map(|error| error.to_string());
+                    Call { begun, ended: Instant::now(), error }
+                });
+            }
+        }
+    };
+    Ok((done, calls.join_all().await))
+}
+
+/// Fails if a call did, or if there were so few that it says nothing.
+pub(crate) fn none_failed(calls: &[Call]) -> Result<()> {
+    let failed: Vec<_> = calls.iter().filter_map(|call| call.error.as_ref()).collect();
+    ensure!(
+        failed.is_empty(),
+        "{} of {} calls failed: {failed:?}",
+        failed.len(),
+        calls.len()
+    );
+    ensure!(calls.len() > 500, "only {} calls were made", calls.len());
+    Ok(())
+}
+
+/// A dry run that the webhook for objects must answer.
+pub(crate) async fn dry_run(objects: &Api<StoppableContainer>) -> kube::Result<()> {
+    let object: Value = json!({
+        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
+        "metadata": {"generateName": "call-"}, "spec": {"running": false, "template": shell_template()},
+    });
+    let object = serde_json::from_value(object).map_err(kube::Error::SerdeError)?;
+    let params = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    objects.create(&params, &object).await.map(drop)
+}
+
+/// Waits until so many calls in a row succeed. Every API server must hear of a new bundle, and every replica of a new
+/// authority: until then calls may fail.
+pub(crate) async fn callable(ns: &Namespace, times: u32) -> Result<()> {
+    let objects = ns.api::<StoppableContainer>();
+    let succeed = async {
+        let mut row = 0;
+        while row < times {
+            row = if dry_run(&objects).await.is_ok() {
+                row + 1
+            } else {
+                0
+            };
+        }
+    };
+    let timeout = tokio::time::timeout(PATIENCE, succeed).await;
+    timeout.map_err(|_| anyhow!("the webhook could not be called within {PATIENCE:?}"))
+}

@@ -1,0 +1,228 @@
+//! The installed release, found by its labels: the controllers, and what the API server knows of them.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use futures::StreamExt;
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::runtime::conditions::is_deleted;
+use kube::runtime::reflector::Store;
+use kube::runtime::wait::await_condition;
+use kube::runtime::{reflector, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use testkit::kubectl;
+
+/// How long something is waited for. It takes a moment; a loaded machine is given more than any repair may take.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Labels of all objects of the release.
+const RELEASE: &str = "app.kubernetes.io/name=stoppablecontainer";
+/// Labels of the controllers' Deployment and pods.
+pub(crate) const CONTROLLERS: &str =
+    "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=controller";
+
+/// The release, as found when it was looked for.
+#[derive(Clone)]
+pub(crate) struct Release {
+    pub(crate) client: Client,
+    pub(crate) namespace: String,
+    pub(crate) deployment: Deployment,
+}
+
+impl Release {
+    /// Finds the release. It needs two replicas: nothing here holds for one.
+    pub(crate) async fn find(client: &Client) -> Result<Self> {
+        let found = Api::<Deployment>::all(client.clone())
+            .list(&ListParams::default().labels(CONTROLLERS))
+            .await?
+            .items;
+        let deployment = found
+            .into_iter()
+            .next()
+            .context("no Deployment of the controller on this cluster")?;
+        let spec = deployment.spec.as_ref();
+        let replicas = spec.and_then(|s| s.replicas).unwrap_or_default();
+        ensure!(
+            replicas >= 2,
+            "the webhook needs two replicas for this, not {replicas}"
+        );
+        Ok(Self {
+            client: client.clone(),
+            namespace: deployment.namespace().unwrap_or_default(),
+            deployment,
+        })
+    }
+
+    /// The API of a kind in the release's namespace.
+    pub(crate) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// The user that creates consumer pods.
+    pub(crate) fn controller_user(&self) -> Result<String> {
+        let spec = self
+            .deployment
+            .spec
+            .as_ref()
+            .and_then(|s| s.template.spec.as_ref());
+        let account = spec.and_then(|s| s.service_account_name.as_ref());
+        let account = account.context("the controller has no service account")?;
+        Ok(format!("system:serviceaccount:{}:{account}", self.namespace))
+    }
+
+    /// The controllers' pods that are not on their way out.
+    pub(crate) async fn controllers(&self) -> Result<Vec<Pod>> {
+        let mut pods = self
+            .api::<Pod>()
+            .list(&ListParams::default().labels(CONTROLLERS))
+            .await?
+            .items;
+        pods.retain(|pod| pod.metadata.deletion_timestamp.is_none());
+        Ok(pods)
+    }
+
+    /// Changes the pod template and waits until the last pod of before is gone.
+    pub(crate) async fn roll(&self, template: Value) -> Result<()> {
+        let old = self.controllers().await?;
+        let change = Patch::Merge(json!({"spec": {"template": template}}));
+        self.api::<Deployment>()
+            .patch(&self.deployment.name_any(), &PatchParams::default(), &change)
+            .await?;
+        for pod in old {
+            self.gone(&pod).await?;
+        }
+        Ok(())
+    }
+
+    /// Ends the controllers without the time that they take to let connections end, and waits for the next ones: the
+    /// API server keeps connections to a webhook, and with new ones it looks again where the webhook is.
+    pub(crate) async fn replace_controllers(&self) -> Result<()> {
+        let pods = self.controllers().await?;
+        for pod in &pods {
+            let at_once = DeleteParams::default().grace_period(1);
+            self.api::<Pod>().delete(&pod.name_any(), &at_once).await?;
+        }
+        for pod in &pods {
+            self.gone(pod).await?;
+        }
+        self.rolled_out().await
+    }
+
+    /// Waits until every replica is there as the Deployment says now, and ready.
+    pub(crate) async fn rolled_out(&self) -> Result<()> {
+        let name = self.deployment.name_any();
+        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+        let args = [
+            "-n",
+            &self.namespace,
+            "rollout",
+            "status",
+            "deployment",
+            &name,
+            &timeout,
+        ];
+        kubectl(&args, "").await?.success()?;
+        Ok(())
+    }
+
+    /// Waits until a pod is gone.
+    pub(crate) async fn gone(&self, pod: &Pod) -> Result<()> {
+        let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
+        let gone = await_condition(self.api::<Pod>(), &name, is_deleted(&uid));
+        let timeout = tokio::time::timeout(PATIENCE, gone).await;
+        timeout.with_context(|| format!("pod {name} stays"))??;
+        Ok(())
+    }
+
+    /// Watches the endpoints of the webhook until `met` holds for the UIDs of the pods that are called.
+    pub(crate) async fn endpoints(&self, what: &str, met: impl Fn(&BTreeSet<String>) -> bool) -> Result<()> {
+        let service = self.service().await?.name_any();
+        let config = watcher::Config::default().labels(&format!("kubernetes.io/service-name={service}"));
+        let (slices, writer) = reflector::store();
+        let mut events = pin!(reflector(writer, watcher(self.api::<EndpointSlice>(), config)));
+        let reached = async {
+            let mut listed = false;
+            while let Some(event) = events.next().await {
+                listed |= matches!(event, Ok(watcher::Event::InitDone));
+                if listed && met(&ready_pods(&slices)) {
+                    return true;
+                }
+            }
+            false
+        };
+        let reached = tokio::time::timeout(PATIENCE, reached).await;
+        ensure!(
+            matches!(reached, Ok(true)),
+            "waited {PATIENCE:?} until {what}; ready: {:?}",
+            ready_pods(&slices)
+        );
+        Ok(())
+    }
+
+    /// The Service in front of the webhook.
+    pub(crate) async fn service(&self) -> Result<Service> {
+        first(&self.api(), |_| true).await
+    }
+
+    /// One of the two webhook configurations; both carry the same bundle.
+    pub(crate) async fn configuration(&self) -> Result<ValidatingWebhookConfiguration> {
+        first(&self.cluster_api(), |_| true).await
+    }
+
+    /// The Secret with the webhook's authority.
+    pub(crate) async fn secret(&self) -> Result<Secret> {
+        let has_key = |s: &Secret| s.data.as_ref().is_some_and(|data| data.contains_key("ca.key"));
+        first(&self.api(), has_key).await
+    }
+
+    /// The API of a kind that has no namespace.
+    pub(crate) fn cluster_api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = ClusterResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::all(self.client.clone())
+    }
+}
+
+fn ready_pods(slices: &Store<EndpointSlice>) -> BTreeSet<String> {
+    let slices = slices.state();
+    slices
+        .iter()
+        .flat_map(|slice| &slice.endpoints)
+        .filter(|endpoint| {
+            endpoint
+                .conditions
+                .as_ref()
+                .is_none_or(|c| c.ready != Some(false))
+        })
+        .filter_map(|endpoint| endpoint.target_ref.as_ref()?.uid.clone())
+        .collect()
+}
+
+async fn first<K>(api: &Api<K>, is_it: impl Fn(&K) -> bool) -> Result<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug,
+    K::DynamicType: Default,
+{
+    let found = api.list(&ListParams::default().labels(RELEASE)).await?.items;
+    let kind = K::kind(&K::DynamicType::default()).into_owned();
+    found
+        .into_iter()
+        .find(is_it)
+        .with_context(|| format!("no {kind} of the release on this cluster"))
+}
