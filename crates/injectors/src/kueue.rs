@@ -10,7 +10,8 @@ use crate::pod::{edit_list, edited, has, label, list};
 
 const QUEUE: &str = "kueue.x-k8s.io/queue-name";
 const MANAGED: &str = "kueue.x-k8s.io/managed";
-const GATE: &str = "kueue.x-k8s.io/admission";
+/// The second belongs to topology-aware scheduling, which is on by default.
+const GATES: [&str; 2] = ["kueue.x-k8s.io/admission", "kueue.x-k8s.io/topology"];
 
 pub(crate) fn patch(pod: &Value, default_queue: bool) -> Patch {
     edited(pod, |pod| {
@@ -27,8 +28,10 @@ pub(crate) fn patch(pod: &Value, default_queue: bool) -> Patch {
             }
         });
         edit_list(&mut pod["spec"], "schedulingGates", |gates| {
-            if !has(gates, GATE) {
-                gates.push(json!({ "name": GATE }));
+            for gate in GATES {
+                if !has(gates, gate) {
+                    gates.push(json!({ "name": gate }));
+                }
             }
         });
         let annotation = "kueue.x-k8s.io/role-hash";

@@ -88,12 +88,10 @@ fn capabilities(pod: &Value) -> Value {
         .unwrap_or_default()
 }
 
-/// Where the containers of the pod have the token of the service account.
+/// Where the first container has the token of the service account.
 fn token(pod: &Value) -> Option<Value> {
-    list(&pod["spec"], "containers")
-        .iter()
-        .find_map(token_mount)
-        .cloned()
+    let first = list(&pod["spec"], "containers").first()?;
+    token_mount(first).cloned()
 }
 
 /// `linkerd-init`. What its stand-in does is nothing: it redirects no traffic.

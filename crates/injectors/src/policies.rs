@@ -29,8 +29,8 @@ pub(crate) fn registry(pod: &Value) -> Patch {
     })
 }
 
-/// A Kyverno mutation with add-if-not-present anchors, as in kyverno/policies
-/// `other/add-default-securitycontext`, here for every container. Kyverno sends the difference.
+/// A Kyverno mutation with add-if-not-present anchors for every container, as kyverno/policies
+/// `other/add-default-securitycontext` has them for the pod. Kyverno sends the difference.
 pub(crate) fn kyverno(pod: &Value) -> Patch {
     edited(pod, |pod| {
         for key in ["initContainers", "containers"] {
@@ -55,6 +55,9 @@ pub(crate) fn kyverno(pod: &Value) -> Patch {
 pub(crate) fn vpa(pod: &Value) -> Patch {
     let mut operations = Operations::default();
     let mut updates = Vec::new();
+    if pod["metadata"]["annotations"].is_null() {
+        operations.add(["metadata", "annotations"], json!({}));
+    }
     for (at, container) in list(&pod["spec"], "containers").iter().enumerate() {
         let at = at.to_string();
         let path = ["spec", "containers", &at, "resources"];
@@ -68,9 +71,6 @@ pub(crate) fn vpa(pod: &Value) -> Patch {
             operations.add(path.into_iter().chain(["requests", resource]), json!(value));
         }
         updates.push(format!("container {at}: cpu request, memory request"));
-    }
-    if pod["metadata"]["annotations"].is_null() {
-        operations.add(["metadata", "annotations"], json!({}));
     }
     let updates = format!("Pod resources updated by standin: {}", updates.join("; "));
     operations.add(["metadata", "annotations", "vpaUpdates"], json!(updates));
