@@ -2,9 +2,13 @@
 
 #[path = "availability/certificates.rs"]
 mod certificates;
+#[path = "availability/lives.rs"]
+mod lives;
 #[path = "availability/load.rs"]
 mod load;
 #[path = "availability/release.rs"]
 pub(crate) mod release;
 #[path = "availability/replicas.rs"]
 mod replicas;
+#[path = "availability/rotation.rs"]
+mod rotation;

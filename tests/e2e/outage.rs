@@ -1,9 +1,8 @@
 //! While the webhook is down only consumers wait, and nothing needs a human afterwards.
 
-use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::{Api, ResourceExt};
+use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DeleteParams;
 use serde_json::json;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::{Phase, StoppableContainer};
@@ -19,22 +18,14 @@ async fn i10_f1_webhook_down_only_consumers_wait_and_heal_alone() {
         ns.sh("kept", "main", "echo kept > /root/file").await?;
 
         let release = Release::find(&ns.client).await?;
-        let (services, before) = (release.api::<Service>(), release.service().await?);
-        let name = before.name_any();
-        redirect(&services, &name, json!({"nobody": "serves-this"})).await?;
-        let outcome = async {
-            // The API server has open connections to the webhook; they end with its pods. The new ones reconcile, and
-            // nobody can reach them.
-            release.replace_controllers().await?;
-            while_down(&ns).await
-        }
-        .await;
-        let selector = before
-            .spec
-            .and_then(|s| s.selector)
-            .context("the webhook's Service has no selector")?;
-        let restored = redirect(&services, &name, json!(selector)).await;
-        outcome.and(restored)?;
+        release
+            .without_endpoints(async || {
+                // The API server has open connections to the webhook; they end with its pods. The new ones reconcile,
+                // and nobody can reach them.
+                release.replace_controllers().await?;
+                while_down(&ns).await
+            })
+            .await?;
 
         running(&ns, "kept").await?;
         ensure!(
@@ -74,15 +65,5 @@ async fn while_down(ns: &Namespace) -> Result<()> {
     plain["metadata"] = json!({"name": "plain"});
     ns.create_json::<Pod>(plain).await?;
     ns.pod_ready("plain").await?;
-    Ok(())
-}
-
-/// Replaces the selector of a Service.
-async fn redirect(services: &Api<Service>, name: &str, selector: serde_json::Value) -> Result<()> {
-    let patch: json_patch::Patch =
-        serde_json::from_value(json!([{"op": "replace", "path": "/spec/selector", "value": selector}]))?;
-    services
-        .patch(name, &PatchParams::default(), &Patch::<()>::Json(patch))
-        .await?;
     Ok(())
 }

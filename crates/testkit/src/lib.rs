@@ -17,6 +17,7 @@ mod namespace;
 mod node;
 mod pod;
 pub mod scripted;
+pub mod tls;
 
 pub use command::cluster_command;
 pub use kubectl::{Output, kubectl};

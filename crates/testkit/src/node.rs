@@ -69,11 +69,29 @@ impl<'a> NodeShell<'a> {
 
     /// Kills the first process of a container, as `kill -9` on the node does.
     pub async fn kill_first(&self, container_id: &str) -> Result<()> {
+        self.signal_first(container_id, "KILL").await
+    }
+
+    /// Sends a signal, such as `STOP`, to the first process of a container.
+    pub async fn signal_first(&self, container_id: &str, signal: &str) -> Result<()> {
+        let first = self.first(container_id).await?;
+        self.sh(&format!("kill -{signal} {first}")).await.map(drop)
+    }
+
+    /// Runs a command of the node in the network namespace of a container; it has to succeed.
+    pub async fn in_network_of(&self, container_id: &str, command: &str) -> Result<String> {
+        let first = self.first(container_id).await?;
+        self.sh(&format!("nsenter --target {first} --net -- {command}"))
+            .await
+    }
+
+    /// The first process of a container, by its number on the node.
+    async fn first(&self, container_id: &str) -> Result<u32> {
         let processes = self.processes(container_id).await?;
-        let first = processes
+        processes
             .first()
-            .with_context(|| format!("no process of {container_id} on the node"))?;
-        self.sh(&format!("kill -9 {first}")).await.map(drop)
+            .copied()
+            .with_context(|| format!("no process of {container_id} on the node"))
     }
 
     /// Every line of every process's mount table that mentions `text`; what is left behind after a deletion.

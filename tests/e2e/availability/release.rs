@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
-use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
+};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
@@ -21,6 +24,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use testkit::kubectl;
+use testkit::tls::{Handshake, tunnel};
 
 /// How long something is waited for. It takes a moment; a loaded machine is given more than any repair may take.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
@@ -37,6 +41,8 @@ pub(crate) struct Release {
     pub(crate) client: Client,
     pub(crate) namespace: String,
     pub(crate) deployment: Deployment,
+    /// Name of the Service in front of the webhook.
+    pub(crate) service: String,
 }
 
 impl Release {
@@ -56,10 +62,13 @@ impl Release {
             replicas >= 2,
             "the webhook needs two replicas for this, not {replicas}"
         );
+        let namespace = deployment.namespace().unwrap_or_default();
+        let service: Service = first(&Api::namespaced(client.clone(), &namespace), |_| true).await?;
         Ok(Self {
             client: client.clone(),
-            namespace: deployment.namespace().unwrap_or_default(),
+            namespace,
             deployment,
+            service: service.name_any(),
         })
     }
 
@@ -150,8 +159,8 @@ impl Release {
 
     /// Watches the endpoints of the webhook until `met` holds for the UIDs of the pods that are called.
     pub(crate) async fn endpoints(&self, what: &str, met: impl Fn(&BTreeSet<String>) -> bool) -> Result<()> {
-        let service = self.service().await?.name_any();
-        let config = watcher::Config::default().labels(&format!("kubernetes.io/service-name={service}"));
+        let config =
+            watcher::Config::default().labels(&format!("kubernetes.io/service-name={}", self.service));
         let (slices, writer) = reflector::store();
         let mut events = pin!(reflector(writer, watcher(self.api::<EndpointSlice>(), config)));
         let reached = async {
@@ -173,9 +182,102 @@ impl Release {
         Ok(())
     }
 
-    /// The Service in front of the webhook.
-    pub(crate) async fn service(&self) -> Result<Service> {
-        first(&self.api(), |_| true).await
+    /// Watches the lease until `met` holds for the name of the pod that leads.
+    pub(crate) async fn leader(&self, what: &str, met: impl Fn(&str) -> bool) -> Result<String> {
+        let name = self.flag("--leader-election-lease")?;
+        let mut events = pin!(watcher::watch_object(self.api::<Lease>(), &name));
+        let found = async {
+            while let Some(event) = events.next().await {
+                let spec = event.ok().flatten().and_then(|lease| lease.spec);
+                let holder = spec.and_then(|spec| spec.holder_identity);
+                if let Some(holder) = holder.filter(|holder| !holder.is_empty() && met(holder)) {
+                    return Some(holder);
+                }
+            }
+            None
+        };
+        let found = tokio::time::timeout(PATIENCE, found).await.ok().flatten();
+        found.with_context(|| format!("waited {PATIENCE:?} until {what}"))
+    }
+
+    /// A flag of the operator.
+    fn flag(&self, flag: &str) -> Result<String> {
+        let spec = self
+            .deployment
+            .spec
+            .as_ref()
+            .and_then(|s| s.template.spec.as_ref());
+        let args = spec.and_then(|s| s.containers.first()?.args.as_ref());
+        let value = args
+            .into_iter()
+            .flatten()
+            .find_map(|arg| arg.strip_prefix(flag)?.strip_prefix('='));
+        Ok(value
+            .with_context(|| format!("the controller has no {flag}"))?
+            .to_owned())
+    }
+
+    /// What each webhook's caller is told to trust, of both configurations.
+    pub(crate) async fn bundles(&self) -> Result<Vec<Vec<u8>>> {
+        let name = self.configuration().await?.name_any();
+        let mutating = self
+            .cluster_api::<MutatingWebhookConfiguration>()
+            .get(&name)
+            .await?;
+        let validating = self.configuration().await?;
+        let clients = mutating.webhooks.into_iter().flatten().map(|w| w.client_config);
+        let clients = clients.chain(validating.webhooks.into_iter().flatten().map(|w| w.client_config));
+        clients
+            .map(|client| Ok(client.ca_bundle.context("a webhook without caBundle")?.0))
+            .collect()
+    }
+
+    /// A handshake with the webhook of one replica, trusting what is published at this moment.
+    pub(crate) async fn shake_hands(&self, pod: &Pod) -> Result<Handshake> {
+        let ports = pod
+            .spec
+            .iter()
+            .flat_map(|s| s.containers.iter())
+            .flat_map(|c| c.ports.iter().flatten());
+        let mut webhook = ports.filter(|port| port.name.as_deref() == Some("webhook"));
+        let port = webhook
+            .next()
+            .context("a controller without the webhook's port")?;
+        let tunnel = tunnel(
+            &self.api::<Pod>(),
+            &pod.name_any(),
+            port.container_port.try_into()?,
+        )
+        .await?;
+        let bundle = self.bundles().await?.pop().context("no webhook")?;
+        tunnel.handshake(&self.host(), &bundle).await
+    }
+
+    /// The name by which API servers call the webhook.
+    pub(crate) fn host(&self) -> String {
+        format!("{}.{}.svc", self.service, self.namespace)
+    }
+
+    /// Does `work` while no pod is behind the Service, but for those in EndpointSlices that the work makes.
+    pub(crate) async fn without_endpoints<T>(&self, work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
+        let before = self.api::<Service>().get(&self.service).await?.spec;
+        let selector = before.and_then(|spec| spec.selector);
+        let selector = selector.context("the webhook's Service has no selector")?;
+        self.select(json!({"nobody": "serves-this"})).await?;
+        let outcome = work().await;
+        let restored = self.select(json!(selector)).await;
+        let done = outcome?;
+        restored.map(|()| done)
+    }
+
+    async fn select(&self, selector: Value) -> Result<()> {
+        let patch: json_patch::Patch =
+            serde_json::from_value(json!([{"op": "replace", "path": "/spec/selector", "value": selector}]))?;
+        let params = PatchParams::default();
+        self.api::<Service>()
+            .patch(&self.service, &params, &Patch::<()>::Json(patch))
+            .await?;
+        Ok(())
     }
 
     /// One of the two webhook configurations; both carry the same bundle.

@@ -1,0 +1,202 @@
+/*!
+TLS to a port of a pod, through the API server's port-forward, so that it works on every cluster. What the server
+shows is looked at before it is judged: a test can tell a refusal from a certificate that is not to be trusted.
+*/
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, anyhow};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::Portforwarder;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::WebPkiServerVerifier;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+};
+
+/// What both directions of a tunnel are.
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A connection to a port of a pod.
+pub struct Tunnel {
+    stream: Box<dyn Duplex>,
+    /// Carries the stream.
+    forwarder: Portforwarder,
+}
+
+/// A certificate that a server showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The certificate itself.
+    pub der: Vec<u8>,
+    /// Its subject's issuer.
+    pub issuer: String,
+    /// Beginning of its validity.
+    pub not_before: SystemTime,
+    /// End of its validity.
+    pub not_after: SystemTime,
+}
+
+/// An encrypted connection, or why there is none, and what the server showed.
+pub struct Handshake {
+    /// The certificate, if the server came to showing one.
+    pub shown: Option<Shown>,
+    /// The connection, if the certificate is good for the name, by the bundle, now.
+    pub connection: Result<Connection>,
+}
+
+/// An encrypted connection.
+pub struct Connection {
+    stream: TlsStream<Box<dyn Duplex>>,
+    /// Carries the stream; kept as long as it.
+    _forwarder: Portforwarder,
+}
+
+/// Judges as any client does, and remembers what it saw.
+#[derive(Debug)]
+struct Recorder {
+    judge: Arc<WebPkiServerVerifier>,
+    seen: Mutex<Option<Vec<u8>>>,
+}
+
+/// Opens a connection to a port of a pod. Whether anybody listens shows when it is used.
+pub async fn tunnel(pods: &Api<Pod>, pod: &str, port: u16) -> Result<Tunnel> {
+    let forward = pods.portforward(pod, &[port]).await;
+    let mut forwarder = forward.with_context(|| format!("cannot forward a port of {pod}"))?;
+    let stream = forwarder.take_stream(port).context("a tunnel without stream")?;
+    Ok(Tunnel {
+        stream: Box::new(stream),
+        forwarder,
+    })
+}
+
+// === impl Tunnel ===
+
+impl Tunnel {
+    /// A TLS handshake as with the server `name`, trusting the certificates of `bundle` (PEM) only.
+    pub async fn handshake(self, name: &str, bundle: &[u8]) -> Result<Handshake> {
+        let provider = Arc::new(ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(bundle) {
+            roots.add(certificate.map_err(|error| anyhow!("the bundle: {error}"))?)?;
+        }
+        let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
+        let recorder = Arc::new(Recorder {
+            judge,
+            seen: Mutex::default(),
+        });
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(recorder.clone())
+            .with_no_client_auth();
+        let name = ServerName::try_from(name.to_owned())?;
+        let connected = TlsConnector::from(Arc::new(config))
+            .connect(name, self.stream)
+            .await;
+        let seen = recorder
+            .seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        Ok(Handshake {
+            shown: seen.map(Shown::read).transpose()?,
+            connection: connected.map_err(Into::into).map(|stream| Connection {
+                stream,
+                _forwarder: self.forwarder,
+            }),
+        })
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// Posts JSON by HTTP/1.1 and returns the body of the answer.
+    pub async fn post(mut self, host: &str, path: &str, body: &str) -> Result<String> {
+        let length = body.len();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n{body}"
+        );
+        self.stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        self.stream.read_to_end(&mut answer).await?;
+        let answer = String::from_utf8(answer)?;
+        let (head, body) = answer
+            .split_once("\r\n\r\n")
+            .context("an answer without end of head")?;
+        anyhow::ensure!(head.starts_with("HTTP/1.1 200"), "{path} answered {answer}");
+        Ok(body.to_owned())
+    }
+}
+
+// === impl Shown ===
+
+impl Shown {
+    fn read(der: Vec<u8>) -> Result<Self> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(&der)?;
+        let time = |seconds: i64| UNIX_EPOCH + Duration::from_secs(seconds.try_into().unwrap_or_default());
+        let validity = certificate.validity();
+        let (not_before, not_after) = (
+            time(validity.not_before.timestamp()),
+            time(validity.not_after.timestamp()),
+        );
+        let issuer = certificate.issuer().to_string();
+        Ok(Self {
+            der,
+            issuer,
+            not_before,
+            not_after,
+        })
+    }
+}
+
+// === impl Recorder ===
+
+impl ServerCertVerifier for Recorder {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(end_entity.to_vec());
+        self.judge
+            .verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.judge.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        self.judge.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.judge.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,165 @@
+//! Certificates that follow each other under load (F5, F6), and a replica that sleeps over it (F7).
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use testkit::tls::{Handshake, Shown};
+use testkit::{NodeShell, alone_in_namespace};
+
+use tokio::task::JoinHandle;
+
+use super::lives::{Lives, with_lives};
+use super::load::{callable, none_failed, under_load};
+use super::release::Release;
+use crate::support::{container_id, node_of, uid_of};
+
+/// Serving certificates that each replica is to have shown, unless `E2E_ROTATIONS` says how many.
+const ROTATIONS: usize = 10;
+
+/// Between two handshakes with a replica.
+const PACE: Duration = Duration::from_millis(200);
+
+/// Connections that are opened while a replica is stopped.
+const WAITING: usize = 8;
+
+/// What a replica showed.
+#[derive(Default)]
+struct Seen {
+    leaves: BTreeSet<Vec<u8>>,
+    issuers: BTreeSet<String>,
+    handshakes: usize,
+}
+
+/// While certificates and authorities follow each other, every call and every new connection succeeds, and what is
+/// trusted is what is published at that moment.
+#[tokio::test]
+async fn f5_f6_ten_rotations_of_leaves_and_some_of_the_authority_without_an_error() {
+    alone_in_namespace("rotation", async |ns, _alone| {
+        let count = std::env::var("E2E_ROTATIONS").map_or(Ok(ROTATIONS), |text| text.parse())?;
+        let release = Release::find(&ns.client).await?;
+        let lives = Lives {
+            authority: "180s",
+            leaf: "60s",
+            overlap: "30s",
+        };
+        let (seen, calls) = with_lives(&ns, &release, lives, async || {
+            let replicas = release.controllers().await?;
+            let watching = replicas.iter().map(|pod| watch_leaves(&release, pod, count));
+            under_load(&ns, try_join_all(watching)).await
+        })
+        .await?;
+        for seen in &seen {
+            println!(
+                "{} handshakes, {} certificates of {} authorities",
+                seen.handshakes,
+                seen.leaves.len(),
+                seen.issuers.len()
+            );
+            // An authority lives for three certificates.
+            ensure!(seen.issuers.len() > count / 5, "the authority was not replaced");
+        }
+        none_failed(&calls)
+    })
+    .await;
+}
+
+/// A leader that is stopped while its certificate expires: it never shows that one again, has a new one, and has lost
+/// the lease.
+#[tokio::test]
+async fn f7_a_replica_that_slept_over_its_certificate_shows_no_expired_one() {
+    alone_in_namespace("asleep", async |ns, _alone| {
+        let release = Release::find(&ns.client).await?;
+        let lives = Lives {
+            authority: "1h",
+            leaf: "60s",
+            overlap: "1m",
+        };
+        with_lives(&ns, &release, lives, async || {
+            let leader = release.leader("somebody leads", |_| true).await?;
+            let pod = release.api::<Pod>().get(&leader).await?;
+            let (uid, id) = (uid_of(&pod), container_id(&pod, "operator")?);
+            let shell = NodeShell::on(&ns, &node_of(&pod)?).await?;
+            let awake = release.shake_hands(&pod).await?.shown.context("no certificate")?;
+            shell.signal_first(&id, "STOP").await?;
+            // Whatever comes of it: a stopped process would not end when it is told to.
+            let slept = sleep_until(&release, &pod, awake.not_after).await;
+            shell.signal_first(&id, "CONT").await?;
+            let (waiting, next_leader) = slept?;
+
+            let mut refused = 0;
+            for handshake in try_join_all(waiting).await? {
+                let Some(shown) = handshake?.shown else {
+                    refused += 1;
+                    continue;
+                };
+                ensure!(
+                    shown != awake && SystemTime::now() < shown.not_after,
+                    "an expired certificate was shown: {shown:?}"
+                );
+            }
+            println!("of {WAITING} connections that waited {refused} were refused, the others saw a new certificate");
+            release
+                .endpoints("the replica is called again", |ready| {
+                    ready.len() >= 2 && ready.contains(&uid)
+                })
+                .await?;
+            let awake = release.api::<Pod>().get(&leader).await?;
+            ensure!(
+                container_id(&awake, "operator")? == id,
+                "the replica was restarted, and did not wake up"
+            );
+            release.shake_hands(&pod).await?.connection?;
+            let still = release.leader("somebody leads", |_| true).await?;
+            ensure!(still == next_leader, "{still} leads, and not {next_leader}");
+            callable(&ns, 20).await
+        })
+        .await
+    })
+    .await;
+}
+
+type Waiting = Vec<JoinHandle<Result<Handshake>>>;
+
+/// Waits until a stopped replica's certificate has expired and another one leads. Returns connections that wait for the
+/// replica to wake up, and who leads.
+async fn sleep_until(release: &Release, pod: &Pod, not_after: SystemTime) -> Result<(Waiting, String)> {
+    let connect = |_| {
+        let (release, pod) = (release.clone(), pod.clone());
+        tokio::spawn(async move { release.shake_hands(&pod).await })
+    };
+    let waiting = (0..WAITING).map(connect).collect();
+    let stopped = pod.name_any();
+    let leader = release
+        .leader("another replica leads", |name| name != stopped)
+        .await?;
+    // There is nothing to watch: the clock decides. A second more, as certificates know no fractions.
+    let left = not_after.duration_since(SystemTime::now()).unwrap_or_default();
+    tokio::time::sleep(left + Duration::from_secs(1)).await;
+    Ok((waiting, leader))
+}
+
+/// Shakes hands with a replica until it has shown so many certificates. Every handshake must succeed.
+async fn watch_leaves(release: &Release, pod: &Pod, count: usize) -> Result<Seen> {
+    let mut seen = Seen::default();
+    let mut pace = tokio::time::interval(PACE);
+    while seen.leaves.len() < count {
+        pace.tick().await;
+        let Handshake { shown, connection } = release.shake_hands(pod).await?;
+        connection.with_context(|| {
+            format!(
+                "handshake {} with {}, which showed {shown:?}",
+                seen.handshakes,
+                pod.name_any()
+            )
+        })?;
+        let Shown { der, issuer, .. } = shown.context("a handshake without a certificate")?;
+        seen.leaves.insert(der);
+        seen.issuers.insert(issuer);
+        seen.handshakes += 1;
+    }
+    Ok(seen)
+}
