@@ -1,5 +1,5 @@
-//! The webhook server: HTTPS on 8443, with the certificate that is mounted at `/tls`. The path names the injector; the
-//! query `delay=MILLISECONDS` makes it a slow one.
+//! The webhook server: HTTPS on 8443, with the certificate that is mounted at `/tls`. The path names the injector, and,
+//! for a slow one, the milliseconds that it takes: `/kyverno/2000`.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::extract::Path;
-use axum::http::Uri;
 use axum::routing::post;
 use axum::{Json, Router};
 use base64::Engine as _;
@@ -41,7 +40,12 @@ pub(crate) async fn run() -> Result<()> {
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let router = Router::new().route("/{injector}", post(review));
+    let at_once = async |Path(name): Path<String>, review| review_after(&name, 0, review).await;
+    let slowly =
+        async |Path((name, delay)): Path<(String, u64)>, review| review_after(&name, delay, review).await;
+    let router = Router::new()
+        .route("/{injector}", post(at_once))
+        .route("/{injector}/{delay}", post(slowly));
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)).await?;
     println!("listening on {PORT}");
     let accept = async {
@@ -69,16 +73,9 @@ async fn serve(acceptor: TlsAcceptor, connection: TcpStream, router: Router) {
     }
 }
 
-async fn review(
-    Path(name): Path<String>,
-    uri: Uri,
-    Json(review): Json<Value>,
-) -> Result<Json<Value>, String> {
+async fn review_after(name: &str, delay: u64, Json(review): Json<Value>) -> Result<Json<Value>, String> {
     let injector: Injector = name.parse()?;
-    let delay = uri
-        .query()
-        .and_then(|query| query.strip_prefix("delay=")?.parse().ok());
-    tokio::time::sleep(Duration::from_millis(delay.unwrap_or_default())).await;
+    tokio::time::sleep(Duration::from_millis(delay)).await;
     let request = &review["request"];
     let mut pod = request["object"].clone();
     // The name is the request's until the pod is stored; Istio writes the namespace into the pod, too.

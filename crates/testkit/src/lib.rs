@@ -12,6 +12,7 @@ The cluster is the one that `KUBECONFIG` names. Nothing here creates one.
 
 mod command;
 mod dump;
+mod injector;
 mod kubectl;
 mod namespace;
 mod node;
@@ -20,6 +21,7 @@ pub mod scripted;
 pub mod tls;
 
 pub use command::cluster_command;
+pub use injector::{Hook, Injectors, Order};
 pub use kubectl::{Output, kubectl};
 pub use namespace::{Exclusive, Namespace, alone_in_namespace, client, in_namespace};
 pub use node::NodeShell;

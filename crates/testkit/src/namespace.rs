@@ -23,7 +23,7 @@ use crate::kubectl::{Output, kubectl};
 
 /// How long a test waits for something that should take seconds. Generous: a loaded two-core machine is slow, and a
 /// wait that is met costs nothing.
-const PATIENCE: Duration = Duration::from_mins(3);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Tests that disturb the whole cluster (reboot, agent gone, webhook down) hold this alone; all others share it.
 static CLUSTER: RwLock<()> = RwLock::const_new(());
