@@ -25,11 +25,13 @@ use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use rustls::server::ResolvesServerCert;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+use connections::{Connections, Place};
+
+mod connections;
 
 /// A handshake is two round trips; an API server gives the whole call three seconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,7 +42,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(100);
 /// How often, and how patiently, an HTTP/2 peer is asked whether it is still there.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections at a time. API servers use one or two each; the rest is room for strangers to waste.
+/// Connections at a time. API servers use one or two each; the rest is room for strangers to waste, and where there is
+/// none left whoever has waited longest goes.
 const CONNECTIONS: usize = 512;
 /// Requests at a time on one HTTP/2 connection.
 const STREAMS: u32 = 250;
@@ -60,6 +63,7 @@ pub struct Server {
     router: Router,
     drain: Duration,
     linger: Duration,
+    limit: usize,
 }
 
 // === impl Server ===
@@ -88,6 +92,7 @@ impl Server {
             router,
             drain,
             linger: LINGER.min(drain),
+            limit: CONNECTIONS,
         })
     }
 
@@ -105,13 +110,18 @@ impl Server {
         Self { linger, ..self }
     }
 
+    /// Keeps so many connections at a time at most, instead of 512.
+    #[must_use]
+    pub fn with_connections(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
+
     /// Serves until `shutdown` and then until every connection has ended, but no longer than the drain time.
     ///
     /// # Errors
     /// None; the type is that of a watched task.
     pub async fn run(self, shutdown: CancellationToken) -> io::Result<()> {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS));
-        let mut connections = JoinSet::new();
+        let mut connections = Connections::new(self.limit);
         let mut last_call = pin!(async {
             shutdown.cancelled().await;
             tokio::time::sleep(self.linger).await;
@@ -119,16 +129,14 @@ impl Server {
         loop {
             tokio::select! {
                 () = &mut last_call => break,
-                Some(_) = connections.join_next() => {}
-                (permit, accepted) = async { (permits.clone().acquire_owned().await, self.listener.accept().await) } => {
+                accepted = self.listener.accept() => {
                     match accepted {
                         Ok((stream, peer)) => {
-                            let connection = serve(stream, self.acceptor.clone(), self.router.clone(), shutdown.clone());
-                            connections.spawn(async move {
-                                if let Err(error) = connection.await {
+                            let (acceptor, router, shutdown) = (self.acceptor.clone(), self.router.clone(), shutdown.clone());
+                            connections.add(|place| async move {
+                                if let Err(error) = serve(stream, acceptor, router, shutdown, place).await {
                                     tracing::debug!(%peer, %error, "a connection ended early");
                                 }
-                                drop(permit);
                             });
                         }
                         Err(error) => {
@@ -140,8 +148,7 @@ impl Server {
             }
         }
         drop(self.listener);
-        let all = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.drain.saturating_sub(self.linger), all)
+        if tokio::time::timeout(self.drain.saturating_sub(self.linger), connections.ended())
             .await
             .is_err()
         {
@@ -166,6 +173,7 @@ async fn serve(
     acceptor: TlsAcceptor,
     router: Router,
     shutdown: CancellationToken,
+    place: Place,
 ) -> Result<(), ConnectionError> {
     // Small answers must not wait for more to send; without this they only come later.
     let _ = stream.set_nodelay(true);
@@ -195,12 +203,15 @@ async fn serve(
     };
 
     let used = CancellationToken::new();
+    let place = Arc::new(place);
     let (mark, ending) = (used.clone(), shutdown.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         mark.cancel();
-        let (router, ending) = (router.clone(), ending.clone());
+        place.touch();
+        let (router, ending, place) = (router.clone(), ending.clone(), place.clone());
         async move {
             let response = router.oneshot(request.map(Body::new)).await;
+            place.touch();
             let mut response = response.map_err(|never: Infallible| match never {})?;
             if !is_http2 && ending.is_cancelled() {
                 response

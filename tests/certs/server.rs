@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
-use axum::body::Body;
-use axum::routing::get;
+use axum::body::{Body, Bytes};
+use axum::routing::{get, post};
 use http::{Request, Version};
 use stoppablecontainer::webhook::server::Server;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use webhook_certs::Resolver;
 use webhook_certs::authority::Authority;
@@ -32,6 +32,10 @@ struct Running {
 }
 
 async fn start(linger: Duration) -> Running {
+    start_with(linger, |server| server).await
+}
+
+async fn start_with(linger: Duration, change: impl FnOnce(Server) -> Server) -> Running {
     let day = Duration::from_hours(24);
     let authority = Authority::generate(SystemTime::now(), day).unwrap();
     let resolver = Resolver::new(SystemTime::now);
@@ -47,14 +51,15 @@ async fn start(linger: Duration) -> Running {
     };
     let router = Router::new()
         .route("/", get(|| async { "ok" }))
-        .route("/slow", slow);
+        .route("/slow", slow)
+        .route("/body", post(|body: Bytes| async move { body }));
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
     let server = Server::bind(address, Arc::new(resolver), router, Duration::from_secs(20))
         .await
         .unwrap();
     let address = server.local_address().unwrap();
     let shutdown = CancellationToken::new();
-    let task = tokio::spawn(server.with_linger(linger).run(shutdown.clone()));
+    let task = tokio::spawn(change(server).with_linger(linger).run(shutdown.clone()));
     Running {
         address,
         bundle: authority.certificate().pem().to_owned(),
@@ -95,6 +100,53 @@ async fn f10_clients_that_never_finish_a_handshake_do_not_starve_others_and_are_
         let _ = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest))
             .await
             .expect("still open");
+    }
+}
+
+/// For each of these the server has patience: who is not done with the handshake, with the head of a request, with its
+/// body, and who does not ask again.
+#[tokio::test]
+async fn f10_h24_more_slow_clients_than_there_is_room_for_do_not_keep_others_out() {
+    let server = start_with(Duration::ZERO, |server| server.with_connections(16)).await;
+    let mut clients = JoinSet::new();
+    for kind in 0..64 {
+        // Connected one after the other: whoever comes later is behind them.
+        let stream = TcpStream::connect(server.address).await.unwrap();
+        let bundle = server.bundle.clone();
+        clients.spawn(async move {
+            if kind % 4 == 0 {
+                return trickle(stream, "\u{16}", "\u{3}").await;
+            }
+            let stream = tls::secure(stream, &bundle, "http/1.1").await?;
+            match kind % 4 {
+                1 => trickle(stream, "GET / HTTP/1.1\r\nhost: ", "x").await,
+                2 => {
+                    let head = "POST /body HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\n";
+                    trickle(stream, head, "x").await
+                }
+                _ => trickle(stream, "GET / HTTP/1.1\r\nhost: x\r\n\r\n", "").await,
+            }
+        });
+    }
+    for _ in 0..20 {
+        let answer = tls::get(server.address, &server.bundle, "/");
+        let answer = tokio::time::timeout(Duration::from_secs(30), answer).await;
+        let (_, body) = answer.expect("others are kept out").unwrap();
+        assert_eq!(body, "ok");
+    }
+    clients.abort_all();
+}
+
+/// Sends a beginning and then a little every second, until the server has enough.
+async fn trickle(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    beginning: &str,
+    more: &str,
+) -> std::io::Result<()> {
+    stream.write_all(beginning.as_bytes()).await?;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stream.write_all(more.as_bytes()).await?;
     }
 }
 

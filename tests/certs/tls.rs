@@ -37,6 +37,15 @@ pub(crate) async fn connect(
     bundle: &str,
     alpn: &str,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    secure(TcpStream::connect(address).await?, bundle, alpn).await
+}
+
+/// As [`connect`], on a connection that is there.
+pub(crate) async fn secure(
+    stream: TcpStream,
+    bundle: &str,
+    alpn: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
         roots.add(certificate.unwrap()).unwrap();
@@ -48,7 +57,6 @@ pub(crate) async fn connect(
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
     // Every handshake is a whole one: what is tested is the certificate.
     config.resumption = rustls::client::Resumption::disabled();
-    let stream = TcpStream::connect(address).await?;
     TlsConnector::from(Arc::new(config))
         .connect(ServerName::try_from(SERVER_NAME).unwrap(), stream)
         .await
