@@ -2,10 +2,16 @@
 
 #[path = "availability/certificates.rs"]
 mod certificates;
+#[path = "availability/cold_start.rs"]
+mod cold_start;
+#[path = "availability/egress.rs"]
+mod egress;
 #[path = "availability/lives.rs"]
 mod lives;
 #[path = "availability/load.rs"]
 mod load;
+#[path = "availability/network.rs"]
+mod network;
 #[path = "availability/release.rs"]
 pub(crate) mod release;
 #[path = "availability/replicas.rs"]
