@@ -38,8 +38,8 @@ pub enum ConfigError {
     Prefix(String),
     /// Certificates that cannot be rotated.
     #[error(
-        "--certificate-...: the lifetime of the authority may be 20 years at most, that of a certificate a third of it, and the \
-         overlap a sixth"
+        "--certificate-...: the lifetime of the authority may be 20 years at most, that of a certificate a third of it and no \
+         less than a minute, and the overlap a sixth"
     )]
     Lifetimes,
 }

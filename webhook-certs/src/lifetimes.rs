@@ -76,10 +76,16 @@ impl Lifetimes {
     /// Longest life that is accepted: X.509 dates and every clock are fine with it.
     pub const LONGEST: Duration = Duration::from_hours(20 * 365 * 24);
 
-    /// Whether a rotation fits into the lives: a serving certificate must not outlive its authority, and an authority
-    /// must be able to wait out the overlap between its renewal point and its end.
+    /// Shortest life of a serving certificate that is accepted. Its last third must be long enough for the next look at
+    /// the clock, which is ten seconds away at most, and for the signing on a busy machine; else it would run out before
+    /// there is another.
+    pub const SHORTEST: Duration = MINUTE;
+
+    /// Whether a rotation fits into the lives: a serving certificate must not outlive its authority nor run out before it
+    /// is replaced, and an authority must be able to wait out the overlap between its renewal point and its end.
     pub fn is_sound(&self) -> bool {
         self.authority <= Self::LONGEST
+            && self.leaf >= Self::SHORTEST
             && self.leaf <= self.authority / 3
             && self.overlap <= self.authority / 6
             && !self.overlap.is_zero()
@@ -146,6 +152,16 @@ mod tests {
     #[test]
     fn the_default_is_sound() {
         assert!(Lifetimes::default().is_sound());
+    }
+
+    #[test]
+    fn f5_a_certificate_that_would_run_out_between_two_looks_at_the_clock_is_not_sound() {
+        let lives = |seconds| Lifetimes {
+            leaf: Duration::from_secs(seconds),
+            ..Lifetimes::default()
+        };
+        assert!(lives(60).is_sound());
+        assert!(!lives(59).is_sound());
     }
 
     #[test]

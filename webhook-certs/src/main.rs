@@ -82,7 +82,7 @@ async fn run(ensure: Ensure) -> anyhow::Result<()> {
         overlap: overlap.min(authority / 6),
     };
     if !lifetimes.is_sound() {
-        bail!("--authority-lifetime is longer than 20 years");
+        bail!("--authority-lifetime must be three minutes at least and 20 years at most");
     }
     let keeper = Keeper::new(
         client,
