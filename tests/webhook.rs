@@ -5,10 +5,14 @@
 
 #[path = "webhook/consumer.rs"]
 mod consumer;
+#[path = "webhook/generated.rs"]
+mod generated;
 #[path = "webhook/injectors.rs"]
 mod injectors;
 #[path = "webhook/objects.rs"]
 mod objects;
+#[path = "webhook/properties.rs"]
+mod properties;
 #[path = "webhook/protocol.rs"]
 mod protocol;
 #[path = "webhook/support.rs"]

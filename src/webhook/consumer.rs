@@ -35,7 +35,10 @@ pub(super) async fn mutate(settings: &Settings, caches: &Caches, request: &Reque
     match rewritten(settings, caches, request, |_, _| None).await {
         Ok((pod, Rewritten { pod: new, warnings })) => {
             match (serde_json::to_value(&pod), serde_json::to_value(&new)) {
-                (Ok(old), Ok(new)) => Verdict::patch(patch::between(&old, &new)).with_warnings(warnings),
+                (Ok(old), Ok(new)) => {
+                    let old = patch::held(old, &request.object);
+                    Verdict::patch(patch::between(&old, &new)).with_warnings(warnings)
+                }
                 (Err(error), _) | (_, Err(error)) => Refusal::Unreadable(error.to_string()).into_verdict(),
             }
         }

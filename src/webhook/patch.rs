@@ -23,6 +23,26 @@ pub fn between(old: &Value, new: &Value) -> Patch {
     Patch(operations)
 }
 
+/// `typed` as far as `raw` has it. A value that went through Kubernetes' types has every list that they require, also
+/// where the original has none or null; a patch that goes into such a list would not apply to the original.
+pub fn held(mut typed: Value, raw: &Value) -> Value {
+    match (&mut typed, raw) {
+        (Value::Object(typed), Value::Object(raw)) => {
+            typed.retain(|key, _| raw.get(key).is_some_and(|raw| !raw.is_null()));
+            for (key, value) in typed.iter_mut() {
+                *value = held(value.take(), &raw[key]);
+            }
+        }
+        (Value::Array(typed), Value::Array(raw)) => {
+            for (value, raw) in typed.iter_mut().zip(raw) {
+                *value = held(value.take(), raw);
+            }
+        }
+        _ => {}
+    }
+    typed
+}
+
 fn compare(path: &PointerBuf, old: &Value, new: &Value, operations: &mut Vec<PatchOperation>) {
     match (old, new) {
         _ if old == new => {}
@@ -118,6 +138,22 @@ mod tests {
         let actual = json!({ "env": [{ "name": "A", "value": "1", "unknown": true }] });
         let expected = json!({ "env": [{ "name": "IMAGE", "value": "0" }, { "name": "A", "value": "2", "unknown": true }] });
         assert_eq!(applied(&patch, &actual), expected);
+    }
+
+    /// Story: a fuzzer left `nodeSelectorTerms` out of an affinity. Our types have the list all the same, so the patch put
+    /// a term into a list that was not there.
+    #[test]
+    fn h21_a_list_that_only_the_types_have_is_added_as_a_whole() {
+        let typed = json!({ "required": { "terms": [] }, "list": [{ "a": [] }] });
+        let new = json!({ "required": { "terms": [1] }, "list": [{ "a": [1] }] });
+        for raw in [
+            json!({ "required": {}, "list": [{ "unknown": 1 }] }),
+            json!({ "required": { "terms": null }, "list": [{ "a": null }] }),
+        ] {
+            let patched = applied(&between(&held(typed.clone(), &raw), &new), &raw);
+            assert_eq!(patched["required"], new["required"]);
+            assert_eq!(patched["list"][0]["a"], json!([1]));
+        }
     }
 
     #[test]

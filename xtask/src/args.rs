@@ -36,6 +36,17 @@ pub(crate) enum Command {
         #[arg(last = true)]
         names: Vec<String>,
     },
+    /// Runs the fuzz targets; an input that fails is left in target/fuzz.
+    Fuzz {
+        /// How long each is run.
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// How many inputs each is run with, instead.
+        #[arg(long)]
+        runs: Option<u32>,
+        /// Their names; all if empty.
+        targets: Vec<String>,
+    },
     /// Checks formatting, lints, generated files and the chart.
     Lint,
     /// Writes the generated files: CRDs, `config/`, protobuf code.

@@ -27,7 +27,9 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
         command
     };
     progress.step("Formatting", |step| {
-        step.run(&mut cargo(&["fmt", "--all", "--check"]))
+        step.run(&mut cargo(&["fmt", "--all", "--check"]))?;
+        let fuzz = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
+        step.run(&mut cargo(&fuzz))
     })?;
     progress.step("Clippy", |step| {
         step.run(&mut cargo(&[

@@ -8,6 +8,7 @@ mod args;
 mod cluster;
 mod codegen;
 mod demo;
+mod fuzz;
 mod images;
 mod install;
 mod lint;
@@ -56,6 +57,14 @@ fn run(args: &Args) -> Result<ExitCode> {
                 names,
             };
             test::run(&workspace, &progress, &options)?;
+        }
+        Command::Fuzz {
+            seconds,
+            runs,
+            targets,
+        } => {
+            let limit = runs.map_or(fuzz::Limit::Seconds(*seconds), fuzz::Limit::Runs);
+            fuzz::command(&workspace, &progress, targets, limit)?;
         }
         Command::Lint => lint::run(&workspace, &progress)?,
         Command::Codegen { check } => codegen::command(&workspace, &progress, *check)?,

@@ -11,7 +11,7 @@ use crate::images::{product, testing};
 use crate::progress::{Progress, Step};
 use crate::target::Target;
 use crate::workspace::Workspace;
-use crate::{install, shell};
+use crate::{fuzz, install, shell};
 
 /// The test target that needs a cluster.
 const E2E: &str = "e2e";
@@ -53,6 +53,9 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
         progress.step(&format!("Tests: {class}"), |step| {
             cargo_test(workspace, step, &["--workspace", "--test", class], options, None)
         })?;
+    }
+    if options.names.is_empty() {
+        fuzz::test(workspace, progress)?;
     }
     if options.skip_e2e {
         progress.say("SKIPPED: the end-to-end tests, as --skip-e2e asked");

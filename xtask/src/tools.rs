@@ -32,6 +32,9 @@ const IMAGE_PROGRAMS: &[(&str, &str)] = &[
     ("debootstrap", "debootstrap"),
 ];
 
+/// Version of cargo-fuzz.
+const CARGO_FUZZ: &str = "0.13.2";
+
 /// The programs below `target/tools`.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
@@ -105,6 +108,36 @@ impl Tools {
         progress.step("Build helm (about 2 minutes the first time)", |step| {
             golang::install_helm(step, &self.dir)
         })
+    }
+
+    /// Makes `cargo fuzz`, and what it compiles libFuzzer with.
+    pub(crate) fn prepare_cargo_fuzz(&self, progress: &Progress) -> Result<()> {
+        progress.step("Build cargo-fuzz (about a minute the first time)", |step| {
+            apt::install(step, &[("c++", "g++")])?;
+            let stamp = Stamp::new(self.dir.join("cargo-fuzz.stamp"));
+            if self.dir.join("bin/cargo-fuzz").is_file() && stamp.is(CARGO_FUZZ) {
+                return Ok(());
+            }
+            let mut command = Command::new("cargo");
+            command
+                .args([
+                    "install",
+                    "cargo-fuzz",
+                    "--locked",
+                    "--force",
+                    "--version",
+                    CARGO_FUZZ,
+                ])
+                .arg("--root")
+                .arg(&self.dir);
+            step.run(&mut command)?;
+            stamp.set(CARGO_FUZZ)
+        })
+    }
+
+    /// cargo-fuzz, to be called as cargo calls it: with `fuzz` as its first argument.
+    pub(crate) fn cargo_fuzz(&self) -> Command {
+        Command::new(self.dir.join("bin/cargo-fuzz"))
     }
 
     /// One of the Kubernetes programs: `kube-apiserver`, `kubelet`, `kubectl` and so on.

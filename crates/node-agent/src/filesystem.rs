@@ -127,7 +127,7 @@ async fn examine(
     let container = peer.container(agent).await?;
     let image = match agent.cri.facts(&container).await {
         Ok(image) => image,
-        Err(error @ (CriError::Config(_) | CriError::TooLarge(_))) => {
+        Err(error @ CriError::Config(_)) => {
             return Ok(Err(Failure::new(
                 "ImageConfigInvalid",
                 format!("image {}: {error}", container.image),

@@ -1,9 +1,8 @@
 /*!
-What the container runtime knows, by CRI: which container is which, and what an
-image's config says.
+What the container runtime knows, by CRI: which container is which, and of what
+image.
 */
 
-use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,12 +14,12 @@ use csi_proto::cri::{ContainerStatusRequest, ImageSpec, ImageStatusRequest};
 use hyper_util::rt::TokioIo;
 use rootfs::Root;
 use rustix::fs::OFlags;
-use serde::Deserialize;
 use stoppablecontainer_api::ImageFacts;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::host::Host;
+use crate::image_config::{self, ConfigError};
 
 /// Where runtimes listen by default.
 const SOCKETS: [&str; 5] = [
@@ -32,8 +31,6 @@ const SOCKETS: [&str; 5] = [
 ];
 /// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest sum of an image's facts, in bytes: they become part of an object of the API, which ends at 1.5 MiB.
-const MAX_FACTS: usize = 256 << 10;
 
 /// The runtime of this node.
 #[derive(Clone, Debug)]
@@ -61,12 +58,9 @@ pub(crate) enum CriError {
     /// The answer lacks what every answer has.
     #[error("container runtime: the answer lacks {0}")]
     Missing(&'static str),
-    /// The image's config is not as the OCI image specification describes.
-    #[error("the image's config is not understood: {0}")]
-    Config(#[from] serde_json::Error),
-    /// The image's config is too large.
-    #[error("the image's config has {0} bytes of environment and commands, more than {MAX_FACTS}")]
-    TooLarge(usize),
+    /// The image's config cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
 // === impl Cri ===
@@ -123,7 +117,11 @@ impl Cri {
             .await?
             .into_inner();
         let image = answer.image.ok_or(CriError::Missing("the container's image"))?;
-        facts(&container.image, &image.id, &answer.info)
+        let info = answer
+            .info
+            .get("info")
+            .ok_or(CriError::Missing("the image's config"))?;
+        Ok(image_config::facts(&container.image, &image.id, info)?)
     }
 }
 
@@ -146,127 +144,4 @@ async fn connect(host: &Root, socket: Option<&Path>) -> std::io::Result<UnixStre
         }
     }
     Err(failed)
-}
-
-/// The part of `info` that containerd and CRI-O share.
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Info {
-    image_spec: Option<Spec>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Spec {
-    config: Option<Config>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct Config {
-    user: Option<String>,
-    env: Option<Vec<String>>,
-    entrypoint: Option<Vec<String>>,
-    cmd: Option<Vec<String>>,
-    working_dir: Option<String>,
-    stop_signal: Option<String>,
-}
-
-fn facts(reference: &str, id: &str, info: &HashMap<String, String>) -> Result<ImageFacts, CriError> {
-    let info = info.get("info").ok_or(CriError::Missing("the image's config"))?;
-    let info: Info = serde_json::from_str(info)?;
-    let config = info
-        .image_spec
-        .ok_or(CriError::Missing("the image's config"))?
-        .config
-        .unwrap_or_default();
-    let facts = ImageFacts {
-        reference: reference.to_owned(),
-        id: id.to_owned(),
-        entrypoint: config.entrypoint.unwrap_or_default(),
-        cmd: config.cmd.unwrap_or_default(),
-        env: config.env.unwrap_or_default(),
-        working_dir: config.working_dir.unwrap_or_default(),
-        user: config.user.unwrap_or_default(),
-        stop_signal: config.stop_signal.unwrap_or_default(),
-    };
-    let lists = facts.entrypoint.iter().chain(&facts.cmd).chain(&facts.env);
-    let size = lists.map(|s| s.len() + 1).sum::<usize>()
-        + [&facts.working_dir, &facts.user, &facts.stop_signal]
-            .map(String::len)
-            .iter()
-            .sum::<usize>();
-    if size > MAX_FACTS {
-        Err(CriError::TooLarge(size))
-    } else {
-        Ok(facts)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(info: &str) -> Result<ImageFacts, CriError> {
-        facts(
-            "nginx:1.25",
-            "sha256:1",
-            &HashMap::from([("info".to_owned(), info.to_owned())]),
-        )
-    }
-
-    #[test]
-    fn what_containerd_says() {
-        let facts = read(
-            r#"{"chainID":"sha256:x","imageSpec":{"architecture":"amd64","config":{"User":"app:grp","ExposedPorts":{"80/tcp":{}},
-            "Env":["PATH=/bin","A=b=c"],"Entrypoint":["/e.sh"],"Cmd":["nginx","-g","daemon off;"],"WorkingDir":"/w","StopSignal":"SIGQUIT"},
-            "rootfs":{"type":"layers"}}}"#,
-        );
-        let facts = facts.unwrap();
-        assert_eq!(
-            (facts.reference.as_str(), facts.id.as_str()),
-            ("nginx:1.25", "sha256:1")
-        );
-        assert_eq!(facts.entrypoint, ["/e.sh"]);
-        assert_eq!(facts.cmd, ["nginx", "-g", "daemon off;"]);
-        assert_eq!(facts.env, ["PATH=/bin", "A=b=c"]);
-        assert_eq!(
-            (
-                facts.working_dir.as_str(),
-                facts.user.as_str(),
-                facts.stop_signal.as_str()
-            ),
-            ("/w", "app:grp", "SIGQUIT")
-        );
-    }
-
-    #[test]
-    fn h10_null_is_nothing() {
-        let facts = read(r#"{"imageSpec":{"config":{"Env":null,"Cmd":null,"User":null}}}"#).unwrap();
-        assert_eq!(
-            facts,
-            ImageFacts {
-                reference: "nginx:1.25".into(),
-                id: "sha256:1".into(),
-                ..ImageFacts::default()
-            }
-        );
-        assert!(read(r#"{"imageSpec":{"config":null}}"#).is_ok());
-    }
-
-    #[test]
-    fn h10_wrong_types_and_huge_values_are_refused() {
-        for config in [r#"{"Env":"A=b"}"#, r#"{"Cmd":[1]}"#, r#"{"User":0}"#, "7"] {
-            assert!(
-                read(&format!(r#"{{"imageSpec":{{"config":{config}}}}}"#)).is_err(),
-                "{config}"
-            );
-        }
-        assert!(matches!(read("{}"), Err(CriError::Missing(_))));
-        let huge = format!(
-            r#"{{"imageSpec":{{"config":{{"Env":["A={}"]}}}}}}"#,
-            "x".repeat(MAX_FACTS)
-        );
-        assert!(matches!(read(&huge), Err(CriError::TooLarge(_))));
-    }
 }

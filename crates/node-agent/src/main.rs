@@ -19,6 +19,7 @@ mod filesystem;
 mod hold;
 mod host;
 mod image;
+mod image_config;
 mod instances;
 mod journal;
 mod probe;

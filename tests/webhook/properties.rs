@@ -1,0 +1,57 @@
+//! Properties of the whole way of a pod through the webhook. `cargo xtask fuzz pod_rewrite` has the same with as many
+//! cases as wanted, guided by coverage.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::generated::pod_spec;
+use crate::support::{Harness, instance, pod};
+
+/// Admits the consumer of a template with this pod spec, and checks what must hold for any.
+pub(crate) async fn check(harness: &mut Harness, spec: &Value) {
+    let mut instance = instance();
+    instance["spec"]["template"]["spec"] = spec.clone();
+    // What the node agent resolved the template's user to.
+    let asked = [&spec["containers"][0], spec].map(|place| place["securityContext"]["runAsUser"].as_i64());
+    let uid = asked.into_iter().flatten().next();
+    let user = uid.map(|uid| uid.to_string()).unwrap_or_default();
+    instance["status"]["filesystem"]["identity"] = json!({ "user": user, "uid": uid.unwrap_or(0), "gid": 0 });
+    harness.instance(&instance);
+    let mut created = pod();
+    created["spec"] = spec.clone();
+
+    let rewritten = harness.mutated(&created).await;
+    assert_eq!(harness.mutated(&rewritten).await, rewritten, "I4");
+    let answer = harness.final_state(&rewritten).await;
+    assert!(answer.is_allowed(), "I3: {answer:?}");
+    // H20: nothing but the main container runs on the wrapper, and it does.
+    for list in ["containers", "initContainers"] {
+        let list_of = |pod: &Value| pod["spec"][list].as_array().cloned().unwrap_or_default();
+        let (before, after) = (list_of(&created), list_of(&rewritten));
+        assert_eq!(before.len(), after.len());
+        for (before, after) in before.iter().zip(&after) {
+            if before["name"] == "main" {
+                assert_ne!(before["image"], after["image"]);
+            } else {
+                assert_eq!(before, after);
+            }
+        }
+    }
+    // An unmutated pod never passes.
+    assert!(!harness.final_state(&created).await.is_allowed(), "I3");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn i3_i4_h20_h21_any_pod_is_rewritten_once_and_passes(spec in pod_spec()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        let mut harness = Harness::new();
+        runtime.block_on(check(&mut harness, &spec));
+        // What the API server's types do not know stays where it is.
+        let mut unknown = spec.clone();
+        unknown["containers"][0]["unknown"] = json!("x");
+        runtime.block_on(check(&mut harness, &unknown));
+    }
+}
