@@ -17,6 +17,8 @@ mod availability;
 mod deletion;
 #[path = "e2e/images.rs"]
 mod images;
+#[path = "e2e/injectors.rs"]
+mod injectors;
 #[path = "e2e/outage.rs"]
 mod outage;
 #[path = "e2e/parity.rs"]

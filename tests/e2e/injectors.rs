@@ -1,0 +1,89 @@
+//! Other people's admission webhooks in the chain, as servers that change pods in the shape of the originals
+//! (`crates/injectors`), before and after ours.
+
+use anyhow::{Context, Result};
+use injectors::Injector;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use serde_json::{Value, json};
+use testkit::{Hook, Namespace};
+
+#[path = "injectors/away.rs"]
+mod away;
+#[path = "injectors/examples.rs"]
+mod examples;
+#[path = "injectors/five_starts.rs"]
+mod five_starts;
+#[path = "injectors/kueue.rs"]
+mod kueue;
+
+/// The main container of the templates here.
+const MAIN: &str = "app";
+
+/// What a stand-in is registered with: the selectors of the original.
+fn hook(injector: Injector, pods: &str) -> Hook {
+    let hook = Hook::new(injector.name(), pods);
+    match injector {
+        // istio/istio manifests/charts/istio-control/istio-discovery/templates/mutatingwebhook.yaml
+        Injector::Istio | Injector::IstioFirst | Injector::IstioLast => hook.with(json!({"objectSelector": {
+            "matchExpressions": [{"key": "sidecar.istio.io/inject", "operator": "NotIn", "values": ["false"]}],
+        }})),
+        // kyverno/kyverno pkg/controllers/webhook/controller.go
+        Injector::Kyverno => hook.with(json!({"reinvocationPolicy": "IfNeeded"})),
+        _ => hook,
+    }
+}
+
+/// The ConfigMap that every pod with an Istio sidecar mounts, which istiod puts into every namespace.
+async fn istio_root_certificate(ns: &Namespace) -> Result<()> {
+    ns.create_json::<ConfigMap>(json!({
+        "metadata": {"name": "istio-ca-root-cert"}, "data": {"root-cert.pem": "stand-in"},
+    }))
+    .await
+    .map(drop)
+}
+
+/// The spec, as far as it can be compared with that of another pod: the API server makes up the name of the volume with
+/// the token.
+fn spec_of(pod: &Pod) -> Result<Value> {
+    let spec = serde_json::to_value(pod.spec.as_ref().context("a pod without spec")?)?;
+    let made_up = list(&spec["volumes"])
+        .iter()
+        .filter_map(|volume| volume["name"].as_str())
+        .find(|name| name.starts_with("kube-api-access-"));
+    let Some(made_up) = made_up.map(str::to_owned) else {
+        return Ok(spec);
+    };
+    Ok(serde_json::from_str(
+        &spec.to_string().replace(&made_up, "kube-api-access"),
+    )?)
+}
+
+/// A container of a spec, init containers too.
+fn container<'a>(spec: &'a Value, name: &str) -> Result<&'a Value> {
+    ["containers", "initContainers"]
+        .into_iter()
+        .flat_map(|key| list(&spec[key]))
+        .find(|container| container["name"] == name)
+        .with_context(|| format!("no container {name} in {spec:#}"))
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The value of a variable in a container's spec.
+fn variable<'a>(container: &'a Value, name: &str) -> &'a str {
+    let env = list(&container["env"]).iter();
+    let found = env.rev().find(|variable| variable["name"] == name);
+    found
+        .and_then(|variable| variable["value"].as_str())
+        .unwrap_or_default()
+}
+
+/// Names of the containers at `key`.
+fn names<'a>(spec: &'a Value, key: &str) -> Vec<&'a str> {
+    let containers = list(&spec[key]).iter();
+    containers
+        .filter_map(|container| container["name"].as_str())
+        .collect()
+}

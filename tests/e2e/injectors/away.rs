@@ -1,0 +1,139 @@
+//! Webhooks that are away, slow, or say no: the object waits, says for whom, is never Failed for it, and starts by itself.
+
+use anyhow::{Result, ensure};
+use injectors::{Injector, SECRET};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::ListParams;
+use serde_json::json;
+use stoppablecontainer_api::conditions::CONSUMER_READY;
+use stoppablecontainer_api::names::provider_pod_name;
+use stoppablecontainer_api::{Phase, StoppableContainer};
+use testkit::{Hook, Injectors, Namespace, Order, in_namespace};
+
+use super::{MAIN, container, hook, istio_root_certificate, names, spec_of};
+use crate::support::{create, run, running, shell_template};
+
+const NAME: &str = "kept";
+
+/// Waits until the object says `cause` in the condition of its consumer, and looks at how it says it.
+async fn waits_for(ns: &Namespace, cause: &str) -> Result<()> {
+    let what = format!("its consumer waits for {cause}");
+    let object: StoppableContainer = ns
+        .wait(NAME, &what, |object: &StoppableContainer| {
+            let conditions = object.status.iter().flat_map(|s| &s.conditions);
+            conditions
+                .clone()
+                .any(|c| c.type_ == CONSUMER_READY && c.status == "False" && c.message.contains(cause))
+        })
+        .await?;
+    let phase = object.status.and_then(|s| s.phase);
+    ensure!(phase != Some(Phase::Failed), "the phase is Failed for {cause}");
+    ensure!(ns.api::<Pod>().get_opt(NAME).await?.is_none(), "there is a pod");
+    Ok(())
+}
+
+/// Whether an event of the object says `cause`.
+async fn event_says(ns: &Namespace, cause: &str) -> Result<()> {
+    let params = ListParams::default().fields(&format!("involvedObject.name={NAME},type=Warning"));
+    let events = ns.api::<Event>().list(&params).await?.items;
+    let said = events.iter().filter_map(|event| event.message.as_deref());
+    ensure!(
+        said.clone().any(|said| said.contains(cause)),
+        "{:?}",
+        said.collect::<Vec<_>>()
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn i12_a_webhook_that_is_away_is_named_and_waited_for() {
+    in_namespace("injector-away", async |ns| {
+        istio_root_certificate(&ns).await?;
+        let server = Injectors::start(&ns).await?;
+        let pods = format!("object.metadata.name.startsWith('{NAME}')");
+        server
+            .register(Order::Before, &[hook(Injector::Istio, &pods)])
+            .await?;
+        server.leave().await?;
+
+        create(&ns, NAME, true, shell_template()).await?;
+        // The provider's label keeps the API server from asking for it at all.
+        ns.pod_ready(&provider_pod_name(NAME)).await?;
+        waits_for(&ns, "istio-0.injectors.test").await?;
+        event_says(&ns, "istio-0.injectors.test").await?;
+
+        server.come().await?;
+        let pod = running(&ns, NAME).await?;
+        ensure!(names(&spec_of(&pod)?, "initContainers") == ["istio-init", "istio-proxy"]);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i12_a_refusal_of_another_webhook_is_told_and_an_edit_helps() {
+    in_namespace("injector-refuses", async |ns| {
+        let server = Injectors::start(&ns).await?;
+        let pods = format!("object.metadata.name.startsWith('{NAME}')");
+        server
+            .register(Order::After, &[hook(Injector::Vault, &pods)])
+            .await?;
+        let mut template = shell_template();
+        template["spec"]["automountServiceAccountToken"] = json!(false);
+        template["metadata"]["annotations"] = json!({
+            "vault.hashicorp.com/agent-inject": "true",
+            "vault.hashicorp.com/role": "my-role",
+            "vault.hashicorp.com/agent-inject-secret-config": "secret/data/my-app/config",
+        });
+        create(&ns, NAME, true, template).await?;
+        let refusal = "failed to find service account volume mount";
+        waits_for(&ns, refusal).await?;
+        event_says(&ns, refusal).await?;
+
+        let edit = json!({"spec": {"template": {"spec": {"automountServiceAccountToken": true}}}});
+        ns.patch::<StoppableContainer>(NAME, edit).await?;
+        running(&ns, NAME).await?;
+        ensure!(ns.sh(NAME, "main", "cat /vault/secrets/config").await? == format!("password: {SECRET}"));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i3_what_is_undone_after_our_last_call_never_runs() {
+    in_namespace("injector-undoes", async |ns| {
+        let server = Injectors::start(&ns).await?;
+        let last_word = Hook::new(Injector::Remover.name(), "true").with(json!({
+            "reinvocationPolicy": "IfNeeded",
+            "objectSelector": {"matchLabels": {"stoppablecontainer.xtlsoft.top/role": "consumer"}},
+        }));
+        server.register(Order::After, &[last_word]).await?;
+        create(&ns, NAME, true, shell_template()).await?;
+        waits_for(&ns, "/spec/volumes").await?;
+        event_says(&ns, "would not run on its kept filesystem").await?;
+
+        server.unregister(Order::After).await?;
+        running(&ns, NAME).await.map(drop)
+    })
+    .await;
+}
+
+/// Slower than ours may be, on both sides.
+#[tokio::test]
+async fn slow_webhooks_only_take_their_time() {
+    in_namespace("injector-slow", async |ns| {
+        let server = Injectors::start(&ns).await?;
+        for order in Order::BOTH {
+            let slow = Hook::new("kyverno/4000", &format!("object.metadata.name == '{NAME}'"));
+            server.register(order, &[slow]).await?;
+        }
+        let mut template = shell_template();
+        template["spec"]["containers"][0]["name"] = json!(MAIN);
+        let pod = run(&ns, NAME, template).await?;
+        let spec = spec_of(&pod)?;
+        let security = &container(&spec, MAIN)?["securityContext"];
+        ensure!(security["allowPrivilegeEscalation"] == false, "{security}");
+        Ok(())
+    })
+    .await;
+}
