@@ -205,6 +205,9 @@ pub fn rewrite(pod: &Pod, facts: &Facts<'_>) -> Result<Rewritten, Denial> {
     if container.working_dir.as_ref().is_none_or(String::is_empty) && !prepared.image.working_dir.is_empty() {
         container.working_dir = Some(prepared.image.working_dir.clone());
     }
+    if main.rewritten {
+        identity::give_way(container, &pod_security, main.template, prepared.identity);
+    }
     identity::set(
         container,
         &pod_security,

@@ -12,6 +12,30 @@ use super::Denial;
 /// Value of `supplementalGroupsPolicy` with which groups of the image do not count.
 const STRICT: &str = "Strict";
 
+/// Takes back what an earlier call wrote into a container for whose pod another webhook has named a user since: the user
+/// of the image gave way to it had it been named in time, as in a plain pod.
+pub(super) fn give_way(
+    container: &mut Container,
+    pod: &PodSecurityContext,
+    template: Option<&Container>,
+    identity: &Identity,
+) {
+    let template = template
+        .and_then(|c| c.security_context.clone())
+        .unwrap_or_default();
+    let Some(context) = container.security_context.as_mut() else {
+        return;
+    };
+    let is_ours = template.run_as_user.is_none() && context.run_as_user == Some(identity.uid);
+    if !is_ours || pod.run_as_user.is_none() {
+        return;
+    }
+    context.run_as_user = None;
+    if template.run_as_group.is_none() && context.run_as_group == Some(identity.gid) {
+        context.run_as_group = None;
+    }
+}
+
 /// Sets user and group where neither the container nor the pod does, and holds the result against `runAsNonRoot` as
 /// the kubelet would. Root is what the wrapper image gives anyway: it is not written out, so that a policy that looks
 /// for `runAsUser: 0` sees in the pod what it would see in the template.

@@ -86,6 +86,24 @@ fn i4_a_program_put_in_front_of_ours_runs_behind_our_wrapper() {
     );
 }
 
+/// As a Kyverno policy does that adds a default user to every pod without one.
+#[test]
+fn i5_a_user_that_another_webhook_gives_the_pod_counts_before_and_after_ours() {
+    let case = || {
+        Case::new(&json!({}))
+            .image(&json!({ "user": "web" }))
+            .identity(&json!({ "user": "web", "uid": 33, "gid": 34 }))
+    };
+    let policy =
+        |pod: &mut Value| pod["spec"]["securityContext"] = json!({ "runAsUser": 1000, "runAsGroup": 3000 });
+    let before = case().pod(policy).pod_spec();
+    let after = again(&mut case(), policy);
+    for spec in [before, after] {
+        let context = spec.containers[0].security_context.clone().unwrap_or_default();
+        assert_eq!((context.run_as_user, context.run_as_group), (None, None));
+    }
+}
+
 #[test]
 fn i4_variables_that_others_add_later_win_as_in_a_plain_pod() {
     let mut case = Case::new(&json!({})).image(&json!({ "env": ["LANG=C"] }));
