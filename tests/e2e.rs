@@ -15,6 +15,8 @@ mod admission;
 mod availability;
 #[path = "e2e/deletion.rs"]
 mod deletion;
+#[path = "e2e/generated.rs"]
+mod generated;
 #[path = "e2e/images.rs"]
 mod images;
 #[path = "e2e/injectors.rs"]
