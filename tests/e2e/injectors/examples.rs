@@ -14,7 +14,7 @@ use stoppablecontainer_api::names::provider_pod_name;
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Injectors, Namespace, Order, in_namespace};
 
-use super::kueue::Queue;
+use super::kueue::{Queue, with_queue};
 use super::{hook, istio_root_certificate, names, spec_of};
 use crate::support::{create, phase, running, shell_template, start, stop};
 
@@ -108,20 +108,19 @@ async fn the_kueue_example_of_the_api_reference_runs_verbatim() {
         priority_class(&ns, "high-priority").await?;
         let node = any_node(&ns).await?;
         gpus(&ns, &node, Some("1")).await?;
-        let result = train(&ns).await;
+        let result = with_queue(&ns, false, async |queue| train(&ns, queue).await).await;
         gpus(&ns, &node, None).await?;
         result
     })
     .await;
 }
 
-async fn train(ns: &Namespace) -> Result<()> {
+async fn train(ns: &Namespace, queue: &Queue) -> Result<()> {
     let name = "ml-training";
     let server = Injectors::start(ns).await?;
     server
         .register(Order::Before, &[hook(Injector::Kueue, ALL)])
         .await?;
-    let queue = Queue::start(ns, false);
     apply(ns, "kueue.yaml").await?;
     let gated = ns.wait(name, "the pod is gated", is_gated).await?;
     ensure!(gated.spec.as_ref().is_some_and(|s| s.node_name.is_none()));
@@ -157,27 +156,30 @@ async fn a_default_queue_takes_the_provider_as_it_is() {
         server
             .register(Order::Before, &[hook(Injector::KueueDefault, ALL)])
             .await?;
-        let queue = Queue::start(&ns, false);
-        create(&ns, "kept", true, shell_template()).await?;
-        ns.wait(&provider_pod_name("kept"), "the provider is gated", is_gated)
-            .await?;
-        phase(&ns, "kept", Phase::Pending).await?;
-        queue.open();
-        running(&ns, "kept").await?;
-        plain_provider(&ns, "kept").await?;
-        ensure!(queue.admitted().len() == 2, "{:?}", queue.admitted());
-        stop(&ns, "kept").await?;
-        ensure!(
-            queue.admitted() == [provider_pod_name("kept")],
-            "{:?}",
-            queue.admitted()
-        );
-        // Deletion does not hang on the finalizers.
-        ns.delete::<StoppableContainer>("kept").await?;
-        ensure!(queue.admitted().is_empty());
-        Ok(())
+        with_queue(&ns, false, async |queue| queue_both(&ns, queue).await).await
     })
     .await;
+}
+
+async fn queue_both(ns: &Namespace, queue: &Queue) -> Result<()> {
+    create(ns, "kept", true, shell_template()).await?;
+    ns.wait(&provider_pod_name("kept"), "the provider is gated", is_gated)
+        .await?;
+    phase(ns, "kept", Phase::Pending).await?;
+    queue.open();
+    running(ns, "kept").await?;
+    plain_provider(ns, "kept").await?;
+    ensure!(queue.admitted().len() == 2, "{:?}", queue.admitted());
+    stop(ns, "kept").await?;
+    ensure!(
+        queue.admitted() == [provider_pod_name("kept")],
+        "{:?}",
+        queue.admitted()
+    );
+    // Deletion does not hang on the finalizers.
+    ns.delete::<StoppableContainer>("kept").await?;
+    ensure!(queue.admitted().is_empty());
+    Ok(())
 }
 
 fn is_gated(pod: &Pod) -> bool {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use stoppablecontainer_api::names::provider_pod_name;
 use testkit::{Hook, Injectors, Namespace, NodeShell, Order, in_namespace};
 
-use super::kueue::Queue;
+use super::kueue::{Queue, with_queue};
 use super::{MAIN, container, hook, istio_root_certificate, names, spec_of, variable};
 use crate::support::{data_directory, node_of, run, start, stop};
 
@@ -47,7 +47,6 @@ async fn i4_i5_every_injector_before_and_after_ours_five_starts() {
     in_namespace("injectors", async |ns| {
         istio_root_certificate(&ns).await?;
         let server = Injectors::start(&ns).await?;
-        let queue = Queue::start(&ns, true);
         for order in Order::BOTH {
             let hooks: Vec<Hook> = INJECTORS
                 .into_iter()
@@ -65,30 +64,31 @@ async fn i4_i5_every_injector_before_and_after_ours_five_starts() {
                 .collect();
             server.register(order, &hooks).await?;
         }
-        let cases = INJECTORS
-            .into_iter()
-            .flat_map(|injector| Order::BOTH.map(|order| (injector, order)));
-        let results: Vec<Result<()>> = futures::stream::iter(cases)
-            .map(async |(injector, order)| {
-                let case = Case {
-                    ns: &ns,
-                    queue: &queue,
-                    injector,
-                    order,
-                };
-                case.five_starts().await.with_context(|| case.name())
-            })
-            .buffer_unordered(WIDTH)
-            .collect()
-            .await;
-        let failures: Vec<String> = results
-            .into_iter()
-            .filter_map(|result| result.err().map(|error| format!("{error:#}")))
-            .collect();
-        ensure!(failures.is_empty(), "{}", failures.join("\n\n"));
-        Ok(())
+        with_queue(&ns, true, async |queue| all_cases(&ns, queue).await).await
     })
     .await;
+}
+
+async fn all_cases(ns: &Namespace, queue: &Queue) -> Result<()> {
+    let cases = INJECTORS.into_iter().flat_map(|injector| {
+        Order::BOTH.map(|order| Case {
+            ns,
+            queue,
+            injector,
+            order,
+        })
+    });
+    let results: Vec<Result<()>> = futures::stream::iter(cases)
+        .map(async |case| case.five_starts().await.with_context(|| case.name()))
+        .buffer_unordered(WIDTH)
+        .collect()
+        .await;
+    let failures: Vec<String> = results
+        .into_iter()
+        .filter_map(|result| result.err().map(|error| format!("{error:#}")))
+        .collect();
+    ensure!(failures.is_empty(), "{}", failures.join("\n\n"));
+    Ok(())
 }
 
 fn case_name(injector: Injector, order: Order) -> String {

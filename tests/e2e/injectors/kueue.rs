@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::Result;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_pods};
 use kube::{Api, ResourceExt};
@@ -35,11 +36,32 @@ struct Controller {
     usage: Usage,
 }
 
+/// Runs a test with a controller; without quota (`open`), pods stay gated. However the test ends, no finalizer is left
+/// that only the controller would take away, as such pods would keep the namespace for ever.
+pub(super) async fn with_queue(
+    ns: &Namespace,
+    open: bool,
+    test: impl AsyncFnOnce(&Queue) -> Result<()>,
+) -> Result<()> {
+    let queue = Queue::start(ns, open);
+    let result = test(&queue).await;
+    drop(queue);
+    let pods = ns.api::<Pod>();
+    let managed = ListParams::default().labels(&format!("{MANAGED}=true"));
+    for pod in pods.list(&managed).await?.items {
+        let patch = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        match pods.patch(&pod.name_any(), &PatchParams::default(), &patch).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            patched => drop(patched?),
+        }
+    }
+    result
+}
+
 // === impl Queue ===
 
 impl Queue {
-    /// Starts the controller; without quota, pods stay gated.
-    pub(super) fn start(ns: &Namespace, open: bool) -> Self {
+    fn start(ns: &Namespace, open: bool) -> Self {
         let (sender, receiver) = watch::channel(open);
         let usage = Usage::default();
         let controller = Controller {
