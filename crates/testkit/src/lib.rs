@@ -18,7 +18,7 @@ mod namespace;
 mod node;
 mod pod;
 pub mod scripted;
-pub mod tls;
+pub mod tunnel;
 
 pub use command::cluster_command;
 pub use injector::{Hook, Injectors, Order};

@@ -143,26 +143,25 @@ impl<'a> Replica<'a> {
                 !ready.contains(&uid)
             })
             .await?;
-        let url = format!(
-            "/api/v1/namespaces/{}/pods/{name}:8080/proxy/readyz",
-            self.release.namespace
-        );
+        let mut last = String::new();
         let says = async {
-            loop {
-                let request = http::Request::get(&url).body(Vec::new())?;
-                match self.ns.client.request_text(request).await {
-                    Ok(text) => return Err(anyhow!("it says that it is ready: {text}")),
-                    Err(error) if error.to_string().contains("waiting for: ") => {
-                        return Ok(error.to_string());
-                    }
-                    // Not there yet.
-                    Err(_) => tokio::task::yield_now().await,
-                }
+            while !last.contains("waiting for: ") {
+                ensure!(
+                    !last.starts_with("HTTP/1.1 200"),
+                    "it says that it is ready: {last}"
+                );
+                // Until it listens the tunnel ends with an error or without an answer.
+                let tunnel = self.release.tunnel(&self.pod, "admin").await?;
+                last = tunnel
+                    .get("/readyz")
+                    .await
+                    .unwrap_or_else(|error| error.to_string());
             }
+            Ok(())
         };
         let says = tokio::time::timeout(PATIENCE, says).await;
-        let says = says.map_err(|_| anyhow!("the replica did not start again"))??;
-        ensure!(says.contains("caches"), "it waits for something else: {says}");
+        says.map_err(|_| anyhow!("the replica did not start again; its readiness: {last}"))??;
+        ensure!(last.contains("caches"), "it waits for something else: {last}");
         self.release
             .endpoints("the replica is still not called", |ready| {
                 !ready.is_empty() && !ready.contains(&uid)

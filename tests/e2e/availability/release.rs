@@ -24,7 +24,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use testkit::kubectl;
-use testkit::tls::{Handshake, tunnel};
+use testkit::tunnel::{self, Handshake, Tunnel};
 
 /// How long something is waited for. It takes a moment; a loaded machine is given more than any repair may take.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
@@ -234,23 +234,23 @@ impl Release {
 
     /// A handshake with the webhook of one replica, trusting what is published at this moment.
     pub(crate) async fn shake_hands(&self, pod: &Pod) -> Result<Handshake> {
-        let ports = pod
-            .spec
-            .iter()
-            .flat_map(|s| s.containers.iter())
-            .flat_map(|c| c.ports.iter().flatten());
-        let mut webhook = ports.filter(|port| port.name.as_deref() == Some("webhook"));
-        let port = webhook
-            .next()
-            .context("a controller without the webhook's port")?;
-        let tunnel = tunnel(
-            &self.api::<Pod>(),
-            &pod.name_any(),
-            port.container_port.try_into()?,
-        )
-        .await?;
+        let tunnel = self.tunnel(pod, "webhook").await?;
         let bundle = self.bundles().await?.pop().context("no webhook")?;
         tunnel.handshake(&self.host(), &bundle).await
+    }
+
+    /// A connection to a port of one replica, by the port's name.
+    pub(crate) async fn tunnel(&self, pod: &Pod, port: &str) -> Result<Tunnel> {
+        let containers = pod.spec.iter().flat_map(|s| s.containers.iter());
+        let mut ports = containers.flat_map(|c| c.ports.iter().flatten());
+        let named = ports.find(|p| p.name.as_deref() == Some(port));
+        let number = named.with_context(|| format!("a controller without the port {port}"))?;
+        tunnel::open(
+            &self.api::<Pod>(),
+            &pod.name_any(),
+            number.container_port.try_into()?,
+        )
+        .await
     }
 
     /// The name by which API servers call the webhook.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use testkit::tls::{Handshake, Shown};
+use testkit::tunnel::{Handshake, Shown};
 use testkit::{NodeShell, alone_in_namespace};
 
 use tokio::task::JoinHandle;

@@ -1,6 +1,7 @@
 /*!
-TLS to a port of a pod, through the API server's port-forward, so that it works on every cluster. What the server
-shows is looked at before it is judged: a test can tell a refusal from a certificate that is not to be trusted.
+Connections to ports of pods, through the API server's port-forward, so that they work on every cluster: plain HTTP, and
+TLS. What a TLS server shows is looked at before it is judged: a test can tell a refusal from a certificate that is not to
+be trusted.
 */
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,7 +71,7 @@ struct Recorder {
 }
 
 /// Opens a connection to a port of a pod. Whether anybody listens shows when it is used.
-pub async fn tunnel(pods: &Api<Pod>, pod: &str, port: u16) -> Result<Tunnel> {
+pub async fn open(pods: &Api<Pod>, pod: &str, port: u16) -> Result<Tunnel> {
     let forward = pods.portforward(pod, &[port]).await;
     let mut forwarder = forward.with_context(|| format!("cannot forward a port of {pod}"))?;
     let stream = forwarder.take_stream(port).context("a tunnel without stream")?;
@@ -83,6 +84,15 @@ pub async fn tunnel(pods: &Api<Pod>, pod: &str, port: u16) -> Result<Tunnel> {
 // === impl Tunnel ===
 
 impl Tunnel {
+    /// Asks for a page by plain HTTP/1.1 and returns the whole answer, whatever its status; empty if nobody listens.
+    pub async fn get(mut self, path: &str) -> Result<String> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n");
+        self.stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        self.stream.read_to_end(&mut answer).await?;
+        Ok(String::from_utf8(answer)?)
+    }
+
     /// A TLS handshake as with the server `name`, trusting the certificates of `bundle` (PEM) only.
     pub async fn handshake(self, name: &str, bundle: &[u8]) -> Result<Handshake> {
         let provider = Arc::new(ring::default_provider());
