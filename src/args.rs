@@ -75,6 +75,9 @@ pub struct Args {
     /// How long old and new certificate authority are published together, before and after the change.
     #[arg(long, env = "CERTIFICATE_OVERLAP", default_value = "1h", value_parser = parse_duration)]
     pub certificate_overlap: Duration,
+    /// How much of a certificate's or an authority's life is over when it is renewed, in percent.
+    #[arg(long, env = "CERTIFICATE_RENEW_AFTER_PERCENT", default_value_t = 66)]
+    pub certificate_renew_after_percent: u32,
     /// Name of the Service in front of the webhook.
     #[arg(long, env = "WEBHOOK_SERVICE", default_value = "stoppablecontainer-webhook")]
     pub service: String,

@@ -38,8 +38,8 @@ pub enum ConfigError {
     Prefix(String),
     /// Certificates that cannot be rotated.
     #[error(
-        "--certificate-...: the lifetime of the authority may be 20 years at most, that of a certificate a third of it and no \
-         less than a minute, and the overlap a sixth"
+        "--certificate-...: the lifetime of the authority may be 20 years at most, that of a certificate a third of it; the \
+         renewal is due after 10 to 80 percent, leaves a certificate 20 seconds at least, and an authority twice the overlap"
     )]
     Lifetimes,
 }
@@ -52,6 +52,7 @@ impl TryFrom<Args> for Config {
             authority: args.certificate_authority_lifetime,
             leaf: args.certificate_lifetime,
             overlap: args.certificate_overlap,
+            renew_after_percent: args.certificate_renew_after_percent,
         };
         let source = match args.certificate_source {
             CertificateSource::SelfManaged => Source::SelfManaged(lifetimes),

@@ -19,6 +19,7 @@ pub(crate) fn lifetimes() -> Lifetimes {
         authority: Duration::from_hours(6),
         leaf: Duration::from_hours(1),
         overlap: Duration::from_mins(10),
+        ..Lifetimes::default()
     }
 }
 

@@ -305,8 +305,9 @@ impl Keeper {
         lifetimes: &Lifetimes,
     ) -> Result<(), PassError> {
         let authority = &material.current;
-        let is_good =
-            |leaf: &Leaf| !leaf.validity.is_due(now) && leaf.issuer.as_ref() == Some(authority.certificate());
+        let is_good = |leaf: &Leaf| {
+            !lifetimes.is_due(&leaf.validity, now) && leaf.issuer.as_ref() == Some(authority.certificate())
+        };
         if !self.resolver.leaf().is_some_and(|leaf| is_good(&leaf)) {
             self.serve(Leaf::issue(
                 authority,

@@ -12,7 +12,7 @@ const DAY: Duration = Duration::from_hours(24);
 /// set back.
 pub(crate) const BACKDATE: Duration = HOUR;
 
-/// How long authorities and serving certificates live. Each is renewed when two thirds of its life are over.
+/// How long authorities and serving certificates live, and when they are renewed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
     /// Life of an authority.
@@ -22,6 +22,8 @@ pub struct Lifetimes {
     /// How long a new authority is published before it signs anything, and how long the old one stays published
     /// afterwards.
     pub overlap: Duration,
+    /// How much of the life of either is over when it is renewed, in percent.
+    pub renew_after_percent: u32,
 }
 
 /// From when until when a certificate is valid.
@@ -68,6 +70,7 @@ impl Default for Lifetimes {
             authority: 365 * DAY,
             leaf: DAY,
             overlap: HOUR,
+            renew_after_percent: 66,
         }
     }
 }
@@ -76,19 +79,35 @@ impl Lifetimes {
     /// Longest life that is accepted: X.509 dates and every clock are fine with it.
     pub const LONGEST: Duration = Duration::from_hours(20 * 365 * 24);
 
-    /// Shortest life of a serving certificate that is accepted. Its last third must be long enough for the next look at
-    /// the clock, which is ten seconds away at most, and for the signing on a busy machine; else it would run out before
-    /// there is another.
-    pub const SHORTEST: Duration = MINUTE;
+    /// What is left of a serving certificate when it is renewed, at the least: enough for the next look at the clock, which
+    /// is ten seconds away at most, and for the signing on a busy machine; else it would run out before there is another.
+    pub const SHORTEST_REST: Duration = Duration::from_secs(20);
 
     /// Whether a rotation fits into the lives: a serving certificate must not outlive its authority nor run out before it
-    /// is replaced, and an authority must be able to wait out the overlap between its renewal point and its end.
+    /// is replaced, and an authority must be able to wait out the overlap, before and after the change, between its renewal
+    /// and its end.
     pub fn is_sound(&self) -> bool {
-        self.authority <= Self::LONGEST
-            && self.leaf >= Self::SHORTEST
+        (10..=80).contains(&self.renew_after_percent)
+            && self.authority <= Self::LONGEST
+            && self.rest(self.leaf) >= Self::SHORTEST_REST
             && self.leaf <= self.authority / 3
-            && self.overlap <= self.authority / 6
+            && self.overlap <= self.rest(self.authority) / 2
             && !self.overlap.is_zero()
+    }
+
+    /// What is left of a life at its renewal.
+    fn rest(&self, life: Duration) -> Duration {
+        life * 100u32.saturating_sub(self.renew_after_percent) / 100
+    }
+
+    /// Whether what is valid from when until when should be replaced: enough of its life is over, or the clock says that it
+    /// is not valid at all.
+    pub fn is_due(&self, validity: &Validity, now: SystemTime) -> bool {
+        let life = validity
+            .not_after
+            .duration_since(validity.made())
+            .unwrap_or_default();
+        !validity.contains(now) || now >= validity.made() + life * self.renew_after_percent / 100
     }
 }
 
@@ -121,12 +140,6 @@ impl Validity {
     /// When it was made, by whoever made it here.
     pub fn made(&self) -> SystemTime {
         self.not_before + BACKDATE
-    }
-
-    /// Whether it should be replaced: two thirds are over, or the clock says that it is not valid at all.
-    pub fn is_due(&self, now: SystemTime) -> bool {
-        let life = self.not_after.duration_since(self.made()).unwrap_or_default();
-        !self.contains(now) || now >= self.made() + life * 2 / 3
     }
 }
 
@@ -161,18 +174,51 @@ mod tests {
             ..Lifetimes::default()
         };
         assert!(lives(60).is_sound());
-        assert!(!lives(59).is_sound());
+        assert!(!lives(55).is_sound());
+    }
+
+    #[test]
+    fn a_renewal_that_leaves_no_time_for_the_overlap_is_not_sound() {
+        let renewed = |renew_after_percent| Lifetimes {
+            renew_after_percent,
+            ..Lifetimes::default()
+        };
+        for percent in [10, 50, 80] {
+            assert!(renewed(percent).is_sound(), "{percent}");
+        }
+        for percent in [0, 9, 81, 100, u32::MAX] {
+            assert!(!renewed(percent).is_sound(), "{percent}");
+        }
+        let long_overlap = Lifetimes {
+            authority: 30 * DAY,
+            overlap: 4 * DAY,
+            ..Lifetimes::default()
+        };
+        assert!(long_overlap.is_sound());
+        let late = Lifetimes {
+            renew_after_percent: 80,
+            ..long_overlap
+        };
+        assert!(!late.is_sound());
     }
 
     #[test]
     fn f7_a_clock_outside_the_life_makes_it_due() {
         let now = SystemTime::UNIX_EPOCH + 1000 * DAY;
         let validity = Validity::from(now, DAY);
-        assert!(!validity.is_due(now));
-        assert!(!validity.is_due(now - BACKDATE));
-        assert!(!validity.is_due(now + DAY / 2));
-        assert!(validity.is_due(now + DAY * 2 / 3));
-        assert!(validity.is_due(now + 365 * DAY));
-        assert!(validity.is_due(now - DAY));
+        let lifetimes = Lifetimes {
+            renew_after_percent: 60,
+            ..Lifetimes::default()
+        };
+        for (at, is_due) in [
+            (now, false),
+            (now - BACKDATE, false),
+            (now + DAY * 59 / 100, false),
+            (now + DAY * 60 / 100, true),
+            (now + 365 * DAY, true),
+            (now - DAY, true),
+        ] {
+            assert_eq!(lifetimes.is_due(&validity, at), is_due, "{at:?}");
+        }
     }
 }

@@ -74,12 +74,18 @@ async fn run(ensure: Ensure) -> anyhow::Result<()> {
         .await
         .context("no way to reach the API server")?;
     // The operator's other lives do not matter here, but they have to fit.
-    let Lifetimes { leaf, overlap, .. } = Lifetimes::default();
+    let Lifetimes {
+        leaf,
+        overlap,
+        renew_after_percent,
+        ..
+    } = Lifetimes::default();
     let authority = ensure.authority_lifetime;
     let lifetimes = Lifetimes {
         authority,
         leaf: leaf.min(authority / 3),
         overlap: overlap.min(authority / 6),
+        renew_after_percent,
     };
     if !lifetimes.is_sound() {
         bail!("--authority-lifetime must be three minutes at least and 20 years at most");

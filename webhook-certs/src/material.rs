@@ -98,7 +98,7 @@ impl Material {
                 }
             }));
         }
-        if validity.is_due(now) {
+        if lifetimes.is_due(&validity, now) {
             let next = Some(Authority::generate(now, lifetimes.authority)?);
             let material = Self {
                 current,
@@ -107,7 +107,7 @@ impl Material {
             };
             return Ok(Some(Step {
                 material,
-                reason: "the authority has lived two thirds of its life: the next one is published",
+                reason: "the authority has lived most of its life: the next one is published",
             }));
         }
         Ok(None)
@@ -142,6 +142,7 @@ mod tests {
             authority: Duration::from_mins(15),
             leaf: Duration::from_mins(1),
             overlap: Duration::from_secs(30),
+            renew_after_percent: 60,
         }
     }
 
@@ -172,22 +173,22 @@ mod tests {
     fn f6_rotation_overlaps_at_every_step() {
         let first = Material::generate(at(0), &lifetimes()).unwrap();
         let old = first.current.certificate().clone();
-        rest(&first, 599);
+        rest(&first, 539);
 
-        let both = store(first, 600);
+        let both = store(first, 540);
         assert_eq!(both.current.certificate(), &old);
         let new = both.next.as_ref().unwrap().certificate().clone();
         assert_eq!(both.bundle(), format!("{}{}", old.pem(), new.pem()));
-        rest(&both, 629);
+        rest(&both, 569);
 
-        let swapped = store(both, 630);
+        let swapped = store(both, 570);
         assert_eq!(swapped.current.certificate(), &new);
         assert_eq!(swapped.bundle(), format!("{}{}", new.pem(), old.pem()));
-        rest(&swapped, 659);
+        rest(&swapped, 599);
 
-        let last = store(swapped, 660);
+        let last = store(swapped, 600);
         assert_eq!(last.bundle(), new.pem());
-        rest(&last, 1199);
+        rest(&last, 1079);
     }
 
     #[test]
