@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
-use kube::Api;
 use kube::api::PostParams;
+use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
 use testkit::Namespace;
@@ -28,6 +28,10 @@ pub(crate) async fn under_load<T>(
     ns: &Namespace,
     work: impl Future<Output = Result<T>>,
 ) -> Result<(T, Vec<Call>)> {
+    // The client would ask again by itself where an API server is busy, and nobody would know.
+    let mut config = Config::infer().await?;
+    config.default_retry = false;
+    let objects = Api::<StoppableContainer>::namespaced(Client::try_from(config)?, &ns.name);
     let mut calls = JoinSet::new();
     let mut pace = tokio::time::interval(Duration::from_secs(1) / RATE);
     let mut work = std::pin::pin!(work);
@@ -35,7 +39,7 @@ pub(crate) async fn under_load<T>(
         tokio::select! {
             done = &mut work => break done?,
             _ = pace.tick() => {
-                let objects = ns.api::<StoppableContainer>();
+                let objects = objects.clone();
                 calls.spawn(async move {
                     let begun = Instant::now();
                     let error = dry_run(&objects).await.err().map(|error| error.to_string());
