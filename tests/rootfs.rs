@@ -10,6 +10,10 @@ make them: overlay root, mounts, pivot_root. Needs root.
 
 #[path = "rootfs/container.rs"]
 mod container;
+#[path = "rootfs/disk.rs"]
+mod disk;
+#[path = "rootfs/full_disk.rs"]
+mod full_disk;
 #[path = "rootfs/hostile.rs"]
 mod hostile;
 #[path = "rootfs/interrupted.rs"]
@@ -22,5 +26,7 @@ mod node;
 mod one_writer;
 #[path = "rootfs/overlays.rs"]
 mod overlays;
+#[path = "rootfs/power_cut.rs"]
+mod power_cut;
 #[path = "rootfs/store.rs"]
 mod store;

@@ -140,6 +140,16 @@ impl Container {
         self.ask(&format!("write {path} {content}"))
     }
 
+    /// Writes a file in the container and waits until it is durable.
+    pub(crate) fn write_durable(&mut self, path: &str, content: &str) -> Result<String, String> {
+        self.ask(&format!("write-durable {path} {content}"))
+    }
+
+    /// Removes a file in the container.
+    pub(crate) fn remove(&mut self, path: &str) -> Result<String, String> {
+        self.ask(&format!("remove {path}"))
+    }
+
     /// Names in a directory as the container sees it, sorted.
     pub(crate) fn list(&mut self, path: &str) -> Result<String, String> {
         self.ask(&format!("list {path}"))
@@ -225,6 +235,8 @@ fn inside() {
         let result = match verb {
             "read" => fs::read_to_string(path),
             "write" => fs::write(path, rest).map(|()| String::new()),
+            "write-durable" => write_durable(path, rest).map(|()| String::new()),
+            "remove" => fs::remove_file(path).map(|()| String::new()),
             "list" => list(path),
             "stat" => stat(path),
             "mounts" => fs::read_to_string("/proc/self/mountinfo").map(|table| mountpoints(&table)),
@@ -340,6 +352,12 @@ pub(crate) fn attach(mount: impl AsFd, path: &Path) {
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )
     .unwrap();
+}
+
+fn write_durable(path: &str, content: &str) -> std::io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()
 }
 
 fn list(path: &str) -> std::io::Result<String> {

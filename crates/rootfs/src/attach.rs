@@ -4,6 +4,7 @@ The whole of one start: overlay, namespaces, mounts, change-over.
 
 use std::os::fd::AsFd;
 
+use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
 
 use crate::apply::{self, ApplyError};
@@ -60,6 +61,10 @@ pub enum AttachError {
     /// It is on another kept filesystem.
     #[error("the container is already on another kept filesystem")]
     Foreign,
+    /// Its disk takes no writes. The kernel makes such an overlay all the same, and read-only: the container would
+    /// start and fail at its first write.
+    #[error("the disk of the kept filesystem takes no writes: it is mounted read-only, or broken")]
+    ReadOnly,
     /// The data is not there.
     #[error("the kept filesystem has no data")]
     Missing,
@@ -182,6 +187,9 @@ impl Request<'_> {
         if !kept.has_upper()? {
             return Err(AttachError::Missing);
         }
+        if is_read_only(kept)? {
+            return Err(AttachError::ReadOnly);
+        }
         let holders = holders::find(proc, kept.key())?;
         if !holders.is_empty() {
             return Err(AttachError::Held(holders));
@@ -206,6 +214,9 @@ impl Request<'_> {
             exclusive: false,
         };
         let overlay = overlay.mount(visitor)?;
+        if is_read_only(&overlay)? {
+            return Err(AttachError::ReadOnly);
+        }
         done("make the overlay");
         visitor
             .enter(&namespace)
@@ -230,6 +241,11 @@ fn is_of(root: &Mount, key: &str) -> bool {
     let upper = format!("{key}/upper");
     root.super_option("upperdir")
         .any(|option| ends_with(&option, &upper))
+}
+
+fn is_read_only(directory: impl AsFd) -> Result<bool, AttachError> {
+    let status = fstatvfs(directory).map_err(at("examine the disk of the kept filesystem"))?;
+    Ok(status.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 fn at(what: &'static str) -> impl Fn(Errno) -> AttachError {

@@ -1,0 +1,202 @@
+//! F22: the disk of the kept filesystems is full, has no inodes left, is read-only or fails.
+
+use std::error::Error;
+use std::fs;
+
+use rootfs::store::StoreError;
+use rootfs::{AttachError, Attached, Request, Store};
+use rustix::io::Errno;
+
+use crate::container::Container;
+use crate::disk::{self, Disk};
+use crate::node::Node;
+
+const NO_SPACE: &str = "No space left on device (os error 28)";
+
+/// A full disk is the consumer's affair: it starts, reads, is told by its own writes, and can delete files of its own
+/// to go on. A container that has no data yet is refused with the reason.
+#[test]
+fn f22_a_full_disk() {
+    Node::with(|node| {
+        let provider = provider(node);
+        let disk = Disk::make(node, &node.path("disk.image"), 16, 256);
+        let mut first = node.consumer("first").start();
+        node.attach(&provider, &first).unwrap();
+        first.write_durable("/etc/motd", "kept").unwrap();
+        let large = "x".repeat(50_000);
+        first.write_durable("/large", &large).unwrap();
+        let filler = node.path("store/filler");
+        disk::fill(&filler);
+        // Who runs already is told as well, and keeps what it had.
+        assert_eq!(first.write("/more", &large), Err(NO_SPACE.to_owned()));
+        first.end();
+        assert_eq!(create_another(node).unwrap_err(), Errno::NOSPC);
+
+        let mut second = node.consumer("second").start();
+        assert_eq!(node.attach_when_free(&provider, &second), Attached::Now);
+        assert_eq!(second.read("/etc/motd").unwrap(), "kept");
+        assert_eq!(second.write("/more", &large), Err(NO_SPACE.to_owned()));
+        second.remove("/large").unwrap();
+        second.write_durable("/small", "x").unwrap();
+        fs::remove_file(filler).unwrap();
+        second.write_durable("/more", &large).unwrap();
+        second.end();
+        create_another(node).unwrap();
+        drop(disk);
+    });
+}
+
+/// Without a free inode nobody is moved, and the container is as it was; it works again when there are some.
+#[test]
+fn f22_a_disk_without_inodes() {
+    Node::with(|node| {
+        let provider = provider(node);
+        let disk = Disk::make(node, &node.path("disk.image"), 16, 64);
+        keep(node, &provider);
+        let file = |number| node.path(&format!("store/file-{number}"));
+        let files = (0..)
+            .take_while(|number| fs::write(file(*number), "").is_ok())
+            .count();
+        assert_eq!(create_another(node).unwrap_err(), Errno::NOSPC);
+
+        let mut second = node.consumer("second").start();
+        let error = node.attach(&provider, &second).unwrap_err();
+        assert_eq!(cause(&error), NO_SPACE);
+        assert_eq!(
+            second.read("/exec-wrapper").unwrap(),
+            "wrapper",
+            "it is as it was"
+        );
+        for number in 0..files {
+            fs::remove_file(file(number)).unwrap();
+        }
+        works(node, &provider, &mut second);
+        second.end();
+        drop(disk);
+    });
+}
+
+/// The kernel would mount a read-only overlay: the container would start, and fail at its first write.
+#[test]
+fn f22_a_read_only_disk() {
+    Node::with(|node| {
+        let provider = provider(node);
+        let disk = Disk::make(node, &node.path("disk.image"), 16, 256);
+        keep(node, &provider);
+        disk.remount("ro");
+        assert_eq!(create_another(node).unwrap_err(), Errno::ROFS);
+
+        let mut second = node.consumer("second").start();
+        let attached = node.attach(&provider, &second);
+        assert!(matches!(attached, Err(AttachError::ReadOnly)), "{attached:?}");
+        assert_eq!(
+            second.read("/exec-wrapper").unwrap(),
+            "wrapper",
+            "it is as it was"
+        );
+        disk.remount("rw");
+        works(node, &provider, &mut second);
+        second.end();
+        drop(disk);
+    });
+}
+
+/// A disk that fails to write, after which its file system takes no more writes: nobody is moved there, and after a
+/// repair everything that was durable is there.
+#[test]
+fn f22_a_disk_that_fails() {
+    Node::with(|node| {
+        let provider = provider(node);
+        // Blocks of the disk that were never written have no place in its image when this is full.
+        let hardware = node.path("hardware");
+        disk::small_tmpfs(&hardware, 8);
+        let disk = Disk::make(node, &hardware.join("disk.image"), 64, 256);
+        let mut first = node.consumer("first").start();
+        node.attach(&provider, &first).unwrap();
+        first.write_durable("/etc/motd", "kept").unwrap();
+        let filler = hardware.join("filler");
+        disk::fill(&filler);
+        let large = "x".repeat(100_000);
+        // Its data cannot be written, and sooner or later the file system's journal neither, which ends all writing.
+        let ended = (0..200).any(|number| {
+            let error = first.write_durable(&format!("/{number}"), &large).err();
+            error.as_deref() == Some("Read-only file system (os error 30)")
+        });
+        assert!(ended, "the disk does not fail");
+        first.end();
+
+        let mut second = node.consumer("second").start();
+        let kept = {
+            let store = Store::open(&node.root(), &node.path("store")).unwrap().unwrap();
+            store.get(&node.key).unwrap().unwrap()
+        };
+        let attached = loop {
+            let request = Request {
+                proc: &node.proc,
+                node: &node.namespace,
+                image: &provider.process,
+                container: &second.process,
+                kept: &kept,
+                observer: None,
+            };
+            match rootfs::attach(request) {
+                Err(AttachError::Held(_) | AttachError::Busy) => std::thread::yield_now(),
+                attached => break attached,
+            }
+        };
+        drop(kept);
+        assert!(matches!(attached, Err(AttachError::ReadOnly)), "{attached:?}");
+        assert_eq!(
+            second.read("/exec-wrapper").unwrap(),
+            "wrapper",
+            "it is as it was"
+        );
+        fs::remove_file(filler).unwrap();
+        let disk = disk.repair(node);
+        works(node, &provider, &mut second);
+        second.end();
+        drop(disk);
+        disk::unmount(&hardware);
+    });
+}
+
+fn provider(node: &Node) -> Container {
+    let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+    node.provider(&[&base])
+}
+
+/// A consumer that writes a file and ends.
+fn keep(node: &Node, provider: &Container) {
+    let mut first = node.consumer("first").start();
+    node.attach(provider, &first).unwrap();
+    first.write_durable("/etc/motd", "kept").unwrap();
+    first.end();
+}
+
+/// The consumer comes to its files and can write.
+fn works(node: &Node, provider: &Container, consumer: &mut Container) {
+    assert_eq!(node.attach_when_free(provider, consumer), Attached::Now);
+    assert_eq!(consumer.read("/etc/motd").unwrap(), "kept");
+    consumer.write_durable("/new", "x").unwrap();
+}
+
+/// Makes a second kept filesystem on the disk.
+fn create_another(node: &Node) -> Result<(), Errno> {
+    let root = node.root().stat().unwrap();
+    let created =
+        Store::create(&node.root(), &node.path("store")).and_then(|store| store.create_key("another", &root));
+    match created {
+        Ok(_) => Ok(()),
+        Err(StoreError::System { source, .. }) => Err(source),
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// What is at the bottom of an error.
+fn cause(error: &dyn Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
