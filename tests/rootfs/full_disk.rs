@@ -54,7 +54,7 @@ fn f22_a_disk_without_inodes() {
         let disk = Disk::make(node, &node.path("disk.image"), 16, 64);
         keep(node, &provider);
         let file = |number| node.path(&format!("store/file-{number}"));
-        let files = (0..)
+        let files = (0..64)
             .take_while(|number| fs::write(file(*number), "").is_ok())
             .count();
         assert_eq!(create_another(node).unwrap_err(), Errno::NOSPC);
