@@ -13,6 +13,8 @@ alone. A failed test prints what is in its namespace; `E2E_KEEP=1` leaves it.
 mod admission;
 #[path = "e2e/availability.rs"]
 mod availability;
+#[path = "e2e/csi.rs"]
+mod csi;
 #[path = "e2e/deletion.rs"]
 mod deletion;
 #[path = "e2e/generated.rs"]
@@ -29,6 +31,8 @@ mod parity;
 mod samples;
 #[path = "e2e/stopped.rs"]
 mod stopped;
+#[path = "e2e/storage.rs"]
+mod storage;
 #[path = "e2e/support.rs"]
 mod support;
 #[path = "e2e/survival.rs"]

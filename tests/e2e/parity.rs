@@ -12,6 +12,9 @@ use testkit::{Namespace, in_namespace};
 
 use crate::support::create;
 
+#[path = "parity/specs.rs"]
+mod specs;
+
 const PLAIN: &str = "plain";
 const KEPT: &str = "kept";
 
@@ -77,7 +80,8 @@ async fn look_inside(ns: &Namespace, pod: &str) -> Result<Seen> {
         ),
         (
             "network files",
-            "cat /etc/resolv.conf; grep -c . /etc/hosts; test \"$(cat /etc/hostname)\" = \"$HOSTNAME\" && echo ok",
+            // The order of the options is that of a map in the kubelet.
+            "tr ' ' '\\n' < /etc/resolv.conf | sort; grep -c . /etc/hosts; test \"$(cat /etc/hostname)\" = \"$HOSTNAME\" && echo ok",
         ),
         (
             "masked paths",

@@ -5,7 +5,7 @@ are installed because they bring nothing but programs. Each is made once and aga
 */
 
 mod apt;
-mod golang;
+pub(crate) mod golang;
 mod stamp;
 
 use std::os::unix::fs::symlink;

@@ -26,6 +26,8 @@ const BINARIES: &[(&str, &str)] = &[
     ("node-agent", "node-agent"),
     ("exec-wrapper", "exec-wrapper"),
 ];
+/// Programs of test images; their packages have the same names.
+const TEST_PROGRAMS: &[&str] = &["injectors", "csi-sanity-shim"];
 /// Images and the Dockerfile targets that make them.
 const IMAGES: &[(&str, &str)] = &[
     ("stoppablecontainer-operator", "operator"),
@@ -119,17 +121,17 @@ pub(crate) fn provide(
     Ok(tag)
 }
 
-/// Compiles the stand-ins for other people's webhooks, which are in a test image, and returns the program. Together with
-/// the product's programs: alone their dependencies would have other features and be compiled again.
-pub(super) fn build_injectors(workspace: &Workspace, step: &Step<'_>) -> Result<PathBuf> {
-    let program = "injectors";
+/// Compiles a program that is in a test image alone, and returns it; a directory of its own is the context of the image.
+/// All of them, together with the product's programs: alone their dependencies would have other features and be compiled
+/// again.
+pub(super) fn build_test_program(workspace: &Workspace, program: &str, step: &Step<'_>) -> Result<PathBuf> {
     let product = BINARIES
         .iter()
         .filter(|(binary, _)| LOCAL.of(binary) == LOCAL.programs);
-    let binaries: Vec<_> = product.copied().chain([(program, program)]).collect();
+    let tests = TEST_PROGRAMS.iter().map(|program| (*program, *program));
+    let binaries: Vec<_> = product.copied().chain(tests).collect();
     build(workspace, LOCAL.programs, &binaries, step)?;
-    // A directory of its own is the context of the image.
-    let copy = workspace.target().join("images/injectors").join(program);
+    let copy = workspace.target().join("images").join(program).join(program);
     copy_program(workspace, LOCAL.programs, program, &copy)?;
     Ok(copy)
 }

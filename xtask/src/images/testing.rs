@@ -11,7 +11,7 @@ use super::buildah::{Buildah, Recipe};
 use super::destination::Destination;
 use super::{base, product, static_program};
 use crate::progress::{Progress, Step};
-use crate::tools::{Fingerprint, Stamp};
+use crate::tools::{Fingerprint, Stamp, golang};
 use crate::workspace::Workspace;
 
 /// One test image.
@@ -33,8 +33,10 @@ enum Content {
     Debian,
     /// The static program alone.
     Static,
-    /// The stand-ins for other people's webhooks.
-    Injectors,
+    /// A program of this workspace that is in no other image, and the Debian base to prepare it with.
+    Program(&'static str),
+    /// csi-sanity and the program between it and the node agent.
+    CsiSanity,
 }
 
 const IMAGES: &[TestImage] = &[
@@ -84,7 +86,13 @@ const IMAGES: &[TestImage] = &[
         name: "docker.io/test/injectors:1",
         dir: "injectors",
         file: "Containerfile",
-        content: Content::Injectors,
+        content: Content::Program("injectors"),
+    },
+    TestImage {
+        name: "docker.io/test/csi-sanity:1",
+        dir: "csi-sanity",
+        file: "Containerfile",
+        content: Content::CsiSanity,
     },
 ];
 
@@ -150,7 +158,12 @@ impl TestImage {
         match self.content {
             Content::Debian => Ok(None),
             Content::Static => static_program::build(workspace, step).map(Some),
-            Content::Injectors => product::build_injectors(workspace, step).map(Some),
+            Content::Program(name) => product::build_test_program(workspace, name, step).map(Some),
+            Content::CsiSanity => {
+                let shim = product::build_test_program(workspace, "csi-sanity-shim", step)?;
+                golang::install_csi_sanity(step, shim.parent().unwrap_or(workspace.root()))?;
+                Ok(Some(shim))
+            }
         }
     }
 
@@ -160,7 +173,7 @@ impl TestImage {
         if self.content == Content::Debian {
             fingerprint.text(&base::fingerprint());
         }
-        if let (Content::Injectors, Some(program)) = (self.content, program) {
+        if let (Content::Program(_) | Content::CsiSanity, Some(program)) = (self.content, program) {
             fingerprint.path(program)?;
         }
         Ok(fingerprint.finish())

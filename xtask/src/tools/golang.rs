@@ -14,6 +14,7 @@ use crate::shell;
 /// The Kubernetes that the local cluster runs. `xtask/cluster-tools/go.mod` names the same version.
 pub(crate) const KUBERNETES_VERSION: &str = "v1.34.4";
 const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.20.2";
+const CSI_SANITY: &str = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@v5.6.0";
 /// Packages that a cold build compiles; only the progress display uses it.
 const KUBE_PACKAGES: usize = 1700;
 /// As above, for helm.
@@ -63,6 +64,19 @@ pub(super) fn install_helm(step: &Step<'_>, tools: &Path) -> Result<()> {
     command.args(["install", "-v", "-trimpath", "-ldflags", "-s -w", HELM]);
     step.run_counting(&mut command, HELM_PACKAGES)?;
     stamp.set(HELM)
+}
+
+/// Installs csi-sanity, the conformance test of CSI plugins, into a directory.
+pub(crate) fn install_csi_sanity(step: &Step<'_>, dir: &Path) -> Result<()> {
+    let stamp = Stamp::new(dir.join("csi-sanity.stamp"));
+    if dir.join("csi-sanity").is_file() && stamp.is(CSI_SANITY) {
+        return Ok(());
+    }
+    let mut command = Command::new(go()?);
+    command.env("CGO_ENABLED", "0").env("GOBIN", dir);
+    command.args(["install", "-trimpath", "-ldflags", "-s -w", CSI_SANITY]);
+    step.run(&mut command)?;
+    stamp.set(CSI_SANITY)
 }
 
 /// The go command.

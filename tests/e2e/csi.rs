@@ -1,0 +1,123 @@
+//! The node agent as a CSI plugin, asked by the conformance test that all of them are measured with.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::LogParams;
+use serde_json::json;
+use stoppablecontainer_api::names::{CSI_DRIVER, provider_pod_name};
+use testkit::{Namespace, in_namespace};
+
+use crate::support::{node_of, run, shell_template, uid_of};
+
+/// What csi-sanity says when it leaves tests out, and why that is right. Everything else of its node and identity tests
+/// runs.
+const SKIPPED: &[(&str, &str)] = &[
+    (
+        "NodeStageVolume not supported",
+        "an inline volume is published in one step; there is nothing to stage",
+    ),
+    ("NodeUnstageVolume not supported", "as above"),
+    (
+        "NodeGetVolume not supported",
+        "statistics: the volume holds a socket and a program; what the container writes is not in it",
+    ),
+    ("NodeExpandVolume not supported", "an inline volume has no size"),
+    (
+        "NodeGetVolumeHealth not supported",
+        "an alpha call that no kubelet makes",
+    ),
+    ("NodeGetStorageHealth not supported", "as above"),
+    (
+        "Service does not have single node multi writer capability",
+        "an inline volume belongs to one pod",
+    ),
+];
+
+/// csi-sanity's node tests want a controller, which a plugin for inline volumes has not: a shim adds one. The volumes that
+/// it makes are further volumes of a real provider pod, so the agent checks them as it checks the kubelet's.
+#[tokio::test]
+async fn f24_csi_sanity_passes() {
+    in_namespace("csi-sanity", async |ns| {
+        run(&ns, "kept", shell_template()).await?;
+        let provider = ns.api::<Pod>().get(&provider_pod_name("kept")).await?;
+        let pod = sanity(&ns, &provider)?;
+        ns.create_json::<Pod>(pod).await?;
+        let ended = ns
+            .wait("sanity", "csi-sanity has ended", |pod: &Pod| {
+                exit_code(pod).is_some()
+            })
+            .await?;
+        let params = LogParams {
+            container: Some("sanity".to_owned()),
+            ..LogParams::default()
+        };
+        let log = ns.api::<Pod>().logs("sanity", &params).await?;
+        ensure!(exit_code(&ended) == Some(0), "{log}");
+        let summary = log
+            .lines()
+            .find(|line| line.contains("Passed") && line.contains("Skipped"))
+            .context("csi-sanity printed no summary")?;
+        ensure!(summary.contains("0 Failed"), "{summary}");
+        let reasons = log
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("[SKIPPED] "));
+        let surprises: Vec<_> = reasons
+            .filter(|reason| !reason.starts_with("in ["))
+            .filter(|reason| !SKIPPED.iter().any(|(known, _)| known == reason))
+            .collect();
+        ensure!(surprises.is_empty(), "skipped without a reason: {surprises:?}");
+        // What the tests are about, named: an idle run passes too.
+        for test in ["should work", "should be idempotent", "should remove target path"] {
+            ensure!(log.contains(test), "csi-sanity did not run {test:?}: {log}");
+        }
+        Ok(())
+    })
+    .await;
+}
+
+/// The pod with csi-sanity and the shim, on the node of `provider`, with its volumes in the directory of that pod.
+fn sanity(ns: &Namespace, provider: &Pod) -> Result<serde_json::Value> {
+    let context = json!({
+        "csi.storage.k8s.io/pod.name": provider.metadata.name,
+        "csi.storage.k8s.io/pod.namespace": ns.name,
+        "csi.storage.k8s.io/pod.uid": uid_of(provider),
+        "csi.storage.k8s.io/ephemeral": "true",
+    });
+    let kubelet = "/var/lib/kubelet";
+    let agent = format!("{kubelet}/plugins/{CSI_DRIVER}/csi.sock");
+    let volumes = format!("{kubelet}/pods/{}/volumes/kubernetes.io~csi", uid_of(provider));
+    let mounts = json!([
+        {"name": "shim", "mountPath": "/shim"},
+        {"name": "kubelet", "mountPath": kubelet, "mountPropagation": "HostToContainer"},
+    ]);
+    Ok(json!({
+        "metadata": {"name": "sanity"},
+        "spec": {
+            "nodeName": node_of(provider)?, "restartPolicy": "Never", "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": false,
+            "initContainers": [{
+                "name": "shim", "image": "test/csi-sanity:1", "restartPolicy": "Always", "volumeMounts": mounts,
+                "command": ["/csi-sanity-shim", agent, "/shim/csi.sock", context.to_string()],
+            }],
+            "containers": [{
+                "name": "sanity", "image": "test/csi-sanity:1", "volumeMounts": mounts,
+                "command": [
+                    "/csi-sanity", "--csi.endpoint=/shim/csi.sock", format!("--csi.mountdir={volumes}/sanity"),
+                    format!("--csi.stagingdir={volumes}/sanity-staging"), "--ginkgo.v", "--ginkgo.no-color",
+                    "--ginkgo.focus=Identity Service|Node Service",
+                ],
+                "securityContext": {"privileged": true},
+            }],
+            "volumes": [
+                {"name": "shim", "emptyDir": {}},
+                {"name": "kubelet", "hostPath": {"path": kubelet}},
+            ],
+        }
+    }))
+}
+
+fn exit_code(pod: &Pod) -> Option<i32> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let state = statuses.iter().find(|c| c.name == "sanity")?.state.as_ref()?;
+    state.terminated.as_ref().map(|t| t.exit_code)
+}
