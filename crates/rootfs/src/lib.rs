@@ -25,10 +25,12 @@ pub mod overlay;
 pub mod plan;
 pub mod process;
 mod remove;
+mod reset;
 pub mod root;
 pub mod store;
 mod sys;
 pub mod table;
+pub mod usage;
 
 pub use apply::ApplyError;
 pub use attach::{AttachError, Attached, Request, attach};
