@@ -21,6 +21,7 @@ pub mod pods;
 pub mod provider;
 mod report;
 pub mod status;
+pub mod storage;
 pub mod watch;
 
 use std::convert::Infallible;

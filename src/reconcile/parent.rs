@@ -14,10 +14,10 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{READY, reason};
-use stoppablecontainer_api::names::FINALIZER;
+use stoppablecontainer_api::names::{ANNOTATION_RECOVERY, FINALIZER};
 use stoppablecontainer_api::{
-    Phase, StoppableContainer, StoppableContainerInstance, StoppableContainerInstanceSpec,
-    StoppableContainerStatus,
+    KeptFilesystem, Phase, RecoveryAnswer, StoppableContainer, StoppableContainerInstance,
+    StoppableContainerInstanceSpec, StoppableContainerStatus,
 };
 
 use super::apply::{creating, finalizer_patch, ours};
@@ -66,6 +66,8 @@ pub enum Action {
         Arc<StoppableContainerInstance>,
         Box<StoppableContainerInstanceSpec>,
     ),
+    /// Tell the instance what the user decided about a failure.
+    Decide(Arc<StoppableContainerInstance>, RecoveryAnswer),
     /// Delete the instance, and with it the data.
     Delete(Arc<StoppableContainerInstance>),
 }
@@ -161,10 +163,26 @@ pub fn plan(observed: &Observed) -> Vec<Action> {
             if instance.spec != wanted {
                 actions.push(Action::Update(Arc::clone(instance), Box::new(wanted)));
             }
+            let decided = RecoveryAnswer::of(&*observed.container);
+            if let Some(answer) = decided.filter(|answer| awaited(instance, answer)) {
+                actions.push(Action::Decide(Arc::clone(instance), answer));
+            }
         }
         Slot::Free | Slot::Ours(_) | Slot::Taken => {}
     }
     actions
+}
+
+/// Whether an answer is to what the instance asks now, and has not been passed on. What an old annotation says stays
+/// where it is.
+fn awaited(instance: &StoppableContainerInstance, answer: &RecoveryAnswer) -> bool {
+    let filesystem = instance
+        .status
+        .as_ref()
+        .and_then(|status| status.filesystem.as_ref());
+    let offer = filesystem.and_then(|filesystem| filesystem.recovery.as_ref());
+    offer.is_some_and(|offer| offer.taken(answer).is_some())
+        && RecoveryAnswer::of(instance).as_ref() != Some(answer)
 }
 
 /// The instance that a StoppableContainer wants.
@@ -241,6 +259,12 @@ async fn act(context: &Context, observed: &mut Observed, action: Action) -> Resu
             let written = instances.patch(&name, &ours(), &Patch::Json::<()>(patch)).await?;
             observed.instance = Slot::Ours(Arc::new(written));
         }
+        Action::Decide(instance, answer) => {
+            let annotations = json!({ ANNOTATION_RECOVERY: answer.to_string() });
+            let patch = json!({ "metadata": { "uid": instance.uid(), "annotations": annotations } });
+            let written = instances.patch(&name, &ours(), &Patch::Merge(patch)).await?;
+            observed.instance = Slot::Ours(Arc::new(written));
+        }
         Action::Delete(instance) => {
             let params = DeleteParams {
                 preconditions: Some(Preconditions {
@@ -285,6 +309,7 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerStatus {
         phase: Some(phase),
         node_name: None,
         instance_name: None,
+        filesystem: None,
         observed_generation: generation,
         conditions: conditions(&old.conditions, [(READY, verdict)], generation, now),
     };
@@ -342,6 +367,9 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerStatus {
         phase: Some(inner.phase.unwrap_or(Phase::Pending)),
         node_name: inner.node_name,
         instance_name: Some(name.clone()),
+        filesystem: inner.filesystem.map(|filesystem| KeptFilesystem {
+            usage: filesystem.usage,
+        }),
         observed_generation,
         conditions: if mirrored.is_empty() { starting() } else { mirrored },
     }
@@ -357,7 +385,11 @@ async fn write_status(
     }
     let mut fields = serde_json::to_value(status).unwrap_or_default();
     if let Some(fields) = fields.as_object_mut() {
-        for absent in ["nodeName", "instanceName", "observedGeneration"] {
+        // A merge patch leaves what it does not name.
+        if let Some(filesystem) = fields.get_mut("filesystem").and_then(Value::as_object_mut) {
+            filesystem.entry("usage").or_insert(Value::Null);
+        }
+        for absent in ["nodeName", "instanceName", "observedGeneration", "filesystem"] {
             fields.entry(absent).or_insert(Value::Null);
         }
     }

@@ -13,7 +13,8 @@ use kube::ResourceExt;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_HASH, FINALIZER};
 use stoppablecontainer_api::{
-    FilesystemState, FilesystemStatus, Identity, StoppableContainerInstance, StoppableContainerInstanceStatus,
+    FilesystemState, FilesystemStatus, Identity, StoppableContainerInstance,
+    StoppableContainerInstanceStatus, StorageExcess,
 };
 
 use super::attempts::Hold;
@@ -22,6 +23,7 @@ use super::pods::{
     Role, Trouble, ended, has_started, labelled, leaving, node, owned_by, ready, running, trouble,
 };
 use super::provider::{CONTAINER, OptOuts, provider_hash, provider_pod};
+use super::storage;
 
 /// Everything that a pass over an instance looks at.
 #[derive(Clone, Debug)]
@@ -136,6 +138,31 @@ impl Observed {
         Some((filesystem, identity))
     }
 
+    /// What keeps a consumer from being started: the filesystem takes more than the template's limit.
+    pub fn start_excess(&self) -> Option<StorageExcess> {
+        let filesystem = self.instance.status.as_ref()?.filesystem.as_ref();
+        self.instance.spec.storage_excess(filesystem)
+    }
+
+    /// Whether the filesystem takes more than the limit of the consumer that runs, which is its pod's own.
+    fn running_excess(&self, pod: &Pod) -> Option<StorageExcess> {
+        let usage = self.instance.status.as_ref()?.filesystem.as_ref()?.usage;
+        StorageExcess::of(pod.spec.as_ref()?, Some(main_container(&self.instance)), usage)
+    }
+
+    /// The data is gone, so whatever runs has no filesystem to go on with.
+    fn filesystem_lost(&self) -> bool {
+        let filesystem = self
+            .instance
+            .status
+            .as_ref()
+            .and_then(|status| status.filesystem.as_ref());
+        filesystem.is_some_and(|filesystem| {
+            filesystem.state == FilesystemState::Failed
+                && filesystem.reason.as_deref() == Some(reason::FILESYSTEM_LOST)
+        })
+    }
+
     /// Whether nothing of the instance is on any node: the agent removed it, or there never was anything, or the node
     /// itself is no more.
     pub fn data_is_gone(&self) -> bool {
@@ -207,18 +234,14 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
 
 fn plan_consumer(observed: &Observed) -> Vec<Action> {
     let spec = &observed.instance.spec;
-    let main = spec
-        .template
-        .spec
-        .as_ref()
-        .and_then(|s| s.containers.first())
-        .map_or("", |c| c.name.as_str());
+    let main = main_container(&observed.instance);
     match &observed.consumer {
         Slot::Taken(_) => Vec::new(),
         Slot::Free => {
             let may_start = spec.running
                 && observed.working_provider().is_some()
                 && observed.usable_filesystem().is_some()
+                && observed.start_excess().is_none()
                 && !waits(observed.consumer_hold.as_ref());
             if may_start {
                 vec![Action::Create(
@@ -229,13 +252,25 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
                 Vec::new()
             }
         }
-        Slot::Ours(pod) if !spec.running => delete_once(Role::Consumer, pod, None),
+        Slot::Ours(pod) if !spec.running || observed.filesystem_lost() => {
+            delete_once(Role::Consumer, pod, None)
+        }
         Slot::Ours(pod) if ended(pod) => delete_once(Role::Consumer, pod, trouble(pod)),
         Slot::Ours(pod) if !has_started(pod, main) && outdated(pod, &consumer_hash(&observed.instance)) => {
             delete_once(Role::Consumer, pod, None)
         }
-        Slot::Ours(pod) => relabel(Role::Consumer, pod, observed),
+        Slot::Ours(pod) => match observed.running_excess(pod) {
+            Some(excess) => delete_once(Role::Consumer, pod, Some(storage::eviction(&excess))),
+            None => relabel(Role::Consumer, pod, observed),
+        },
     }
+}
+
+/// Name of the container whose filesystem is kept.
+fn main_container(instance: &StoppableContainerInstance) -> &str {
+    let pod = instance.spec.template.spec.as_ref();
+    let main = pod.and_then(|pod| pod.containers.first());
+    main.map_or("", |container| container.name.as_str())
 }
 
 fn delete_once(role: Role, pod: &Arc<Pod>, trouble: Option<Trouble>) -> Vec<Action> {

@@ -50,7 +50,7 @@ fn events(before: &[Condition], after: &[Condition]) -> Vec<Event> {
             let blocked = now.status != "True" && !STEPS.contains(&now.reason.as_str());
             let type_ = match (now.type_ == READY, now.status == "True") {
                 (true, true) => EventType::Normal,
-                (false, _) if blocked => EventType::Warning,
+                (false, _) if blocked || now.reason == reason::DISK_LOW => EventType::Warning,
                 (true, false) if blocked && !parts => EventType::Warning,
                 _ => return None,
             };
@@ -113,6 +113,20 @@ mod tests {
             1,
             "Ready speaks where nothing else does"
         );
+    }
+
+    #[test]
+    fn f22_a_disk_that_is_nearly_full_is_a_warning_until_it_is_not() {
+        let fine = [condition("FilesystemReady", "True", "AsRequested")];
+        let low = [condition("FilesystemReady", "True", "DiskLow")];
+        let told = events(&fine, &low);
+        assert_eq!(told.len(), 1);
+        assert_eq!(
+            (told[0].type_, told[0].reason.as_str()),
+            (EventType::Warning, "DiskLow")
+        );
+        assert!(events(&low, &low).is_empty());
+        assert!(events(&low, &fine).is_empty());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use stoppablecontainer_api::{FilesystemState, Phase, Placement, StoppableContain
 
 use super::plan::{Observed, Slot};
 use super::pods::{Role, Trouble, leaving, node, ready, refused_by_kubelet, running, trouble};
+use super::storage;
 
 /// Whether something holds, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -197,10 +198,14 @@ fn filesystem_verdict(observed: &Observed) -> Verdict {
             .message
             .clone()
             .unwrap_or_else(|| "the node agent gave no reason".to_owned());
-        return Verdict::no(reason, message);
+        let ways = storage::ways_out(&observed.instance, filesystem);
+        return Verdict::no(reason, format!("{message}{ways}"));
     }
     if observed.usable_filesystem().is_some() {
-        return Verdict::yes(reason::AS_REQUESTED, format!("kept on node {at}"));
+        return match &filesystem.disk_low {
+            Some(warning) => Verdict::yes(reason::DISK_LOW, warning.clone()),
+            None => Verdict::yes(reason::AS_REQUESTED, format!("kept on node {at}")),
+        };
     }
     if let Some(image) = status.ready_filesystem().and_then(|ready| ready.image.as_ref()) {
         let user = observed.instance.spec.requested_user(image);
@@ -246,10 +251,15 @@ fn consumer_verdict(observed: &Observed) -> Verdict {
                 }),
         ),
         Slot::Taken(_) | Slot::Free if !wanted => Verdict::no(reason::STOPPED, "running is false"),
-        _ => observed.consumer_hold.as_ref().map_or_else(
-            || Verdict::no(reason::STARTING, "waits for the provider pod and the filesystem"),
-            |hold| Verdict::because(hold.trouble.clone()),
-        ),
+        _ => {
+            if let Some(excess) = observed.start_excess() {
+                return Verdict::because(storage::refusal(&observed.instance, &excess));
+            }
+            observed.consumer_hold.as_ref().map_or_else(
+                || Verdict::no(reason::STARTING, "waits for the provider pod and the filesystem"),
+                |hold| Verdict::because(hold.trouble.clone()),
+            )
+        }
     }
 }
 
@@ -265,8 +275,12 @@ fn phase(observed: &Observed, provider: &Verdict, filesystem: &Verdict) -> Phase
         .filesystem
         .is_some_and(|f| f.state == FilesystemState::Failed);
     let wants_taken_name = observed.instance.spec.running && matches!(observed.consumer, Slot::Taken(_));
+    let wants_too_much = observed.instance.spec.running
+        && matches!(observed.consumer, Slot::Free)
+        && observed.start_excess().is_some();
     let stuck = matches!(observed.provider, Slot::Taken(_))
         || wants_taken_name
+        || wants_too_much
         || failed_filesystem
         || provider.why.reason == reason::NODE_GONE;
     if stuck && !observed.deleting() {

@@ -11,9 +11,10 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use kube::Client;
 use serde::Deserialize;
 use serde_json::Value;
+use stoppablecontainer_api::RecoveryAnswer;
 use stoppablecontainer_api::names::{
-    ANNOTATION_MAIN_CONTAINER, GROUP, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE, VOLUME_MOUNT_PATH,
-    VOLUME_NAME,
+    ANNOTATION_MAIN_CONTAINER, ANNOTATION_RECOVERY, GROUP, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE,
+    VOLUME_MOUNT_PATH, VOLUME_NAME,
 };
 
 use super::dry_run::{self, Opinion};
@@ -53,7 +54,13 @@ pub(super) async fn validate(settings: &Settings, client: Option<&Client>, reque
         return Verdict::allow();
     }
     let is_deleted = !request.object["metadata"]["deletionTimestamp"].is_null();
-    if is_deleted || request.object["spec"] == request.old_object["spec"] {
+    if is_deleted {
+        return Verdict::allow();
+    }
+    if let Some(problem) = check_recovery(request) {
+        return refused(request, &[problem]);
+    }
+    if request.object["spec"] == request.old_object["spec"] {
         return Verdict::allow();
     }
     let object = match read(&request.object) {
@@ -114,6 +121,22 @@ fn check_namespace(namespace: &str, settings: &Settings) -> Option<Problem> {
             "metadata.namespace",
             format!(
                 "Invalid value: {namespace:?}: the administrator keeps StoppableContainer out of this namespace; use another one"
+            ),
+        )
+    })
+}
+
+/// A decision on a failure names the failure, and is only looked at when it is new.
+fn check_recovery(request: &Request) -> Option<Problem> {
+    let said = |object: &Value| object["metadata"]["annotations"][ANNOTATION_RECOVERY].clone();
+    let new = said(&request.object);
+    let value = new.as_str().filter(|_| new != said(&request.old_object))?;
+    RecoveryAnswer::parse(value).is_none().then(|| {
+        Problem::new(
+            format!("metadata.annotations[{ANNOTATION_RECOVERY}]"),
+            format!(
+                "Unsupported value: {value:?}: must be accept-ID or reset-ID, with the ID that the message of the \
+                 condition FilesystemReady or ConsumerReady names"
             ),
         )
     })

@@ -126,6 +126,78 @@ async fn i12_the_instances_status_is_shown_as_its_own() {
     pass.await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn usage_is_shown_and_taken_back() {
+    let mut container = container();
+    container["status"] = json!({ "filesystem": { "usage": { "bytes": 1, "inodes": 1 } } });
+    let mut world = World::new();
+    let mut inner = instance(&container);
+    inner["status"]["filesystem"] =
+        json!({ "state": "Ready", "nodeName": "n1", "usage": { "bytes": 4096, "inodes": 3 } });
+    put(&mut world.writers.instances, std::slice::from_ref(&inner));
+    let pass = world.parent_pass(&container);
+    patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(
+        container["status"]["filesystem"],
+        json!({ "usage": { "bytes": 4096, "inodes": 3 } })
+    );
+    world.api.expect("POST", EVENTS).await.create("event-uid");
+    pass.await.unwrap().unwrap();
+    inner["status"]["filesystem"] = json!({ "state": "Ready", "nodeName": "n1" });
+    put(&mut world.writers.instances, &[inner]);
+    let pass = world.parent_pass(&container);
+    patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(container["status"]["filesystem"]["usage"], Value::Null);
+    pass.await.unwrap().unwrap();
+}
+
+/// The user's decision is passed on while the instance asks for it, once; what a tool keeps in the annotation is not.
+#[tokio::test]
+async fn i1_a_decision_is_passed_on_only_while_it_is_asked_for() {
+    let mut container = container();
+    container["metadata"]["annotations"] =
+        json!({ "stoppablecontainer.xtlsoft.top/recovery": "reset-0123456789abcdef" });
+    let mut world = World::new();
+    let mut asking = instance(&container);
+    asking["status"]["filesystem"] = json!({
+        "state": "Failed", "nodeName": "n1", "recovery": { "id": "0123456789abcdef", "verbs": ["accept", "reset"] },
+    });
+    for other in [
+        json!({ "id": "ffffffffffffffff", "verbs": ["accept", "reset"] }),
+        json!({ "id": "0123456789abcdef", "verbs": ["accept"] }),
+        Value::Null,
+    ] {
+        let mut other_failure = asking.clone();
+        other_failure["status"]["filesystem"]["recovery"] = other;
+        put(&mut world.writers.instances, &[other_failure]);
+        let pass = world.parent_pass(&container);
+        if container["status"].is_null() {
+            patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+            world.api.expect("POST", EVENTS).await.create("event-uid");
+        }
+        world.api.quiet(Duration::from_millis(50)).await;
+        pass.await.unwrap().unwrap();
+    }
+
+    put(&mut world.writers.instances, std::slice::from_ref(&asking));
+    let pass = world.parent_pass(&container);
+    let call = world.api.expect("PATCH", INSTANCE).await;
+    assert_eq!(
+        call.body["metadata"],
+        json!({
+            "uid": "instance-uid",
+            "annotations": { "stoppablecontainer.xtlsoft.top/recovery": "reset-0123456789abcdef" },
+        })
+    );
+    patch(call, &mut asking);
+    pass.await.unwrap().unwrap();
+
+    put(&mut world.writers.instances, &[asking]);
+    let pass = world.parent_pass(&container);
+    world.api.quiet(Duration::from_millis(50)).await;
+    pass.await.unwrap().unwrap();
+}
+
 /// `kubectl wait` must not take the old state for the answer to the new wish.
 #[tokio::test]
 async fn i12_a_new_wish_is_not_reported_as_fulfilled_before_it_is() {

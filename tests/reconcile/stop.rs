@@ -139,3 +139,47 @@ async fn refused_by_the_kubelet_queues_through_the_scheduler() {
     );
     pass.await.unwrap().unwrap();
 }
+
+/// More files than `ephemeral-storage` allows: stopped with the kubelet's reason, not started again by itself, and
+/// started at once when the limit is raised.
+#[tokio::test(start_paused = true)]
+async fn i12_a_container_over_its_storage_limit_is_stopped_once() {
+    let (mut world, provider, mut consumer) = World::running();
+    let limit = |limit: &str| json!({ "limits": { "ephemeral-storage": limit } });
+    world.instance["spec"]["template"]["spec"]["containers"][0]["resources"] = limit("1M");
+    world.instance["status"]["filesystem"]["usage"] = json!({ "bytes": 2_000_000, "inodes": 5 });
+    consumer["spec"]["containers"] = json!([{ "name": "main", "resources": limit("1M") }]);
+    world.sync(&[provider.clone(), consumer.clone()]);
+    let pass = world.pass();
+    world.patched(INSTANCE_STATUS).await;
+    let delete = world.api.expect("DELETE", CONSUMER).await;
+    assert_eq!(preconditions(&delete), ("consumer-uid", "50"));
+    delete.answer(&leaving(&consumer));
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(reasons(&status)[3], "Stopping");
+    pass.await.unwrap().unwrap();
+
+    world.sync(std::slice::from_ref(&provider));
+    let pass = world.pass();
+    world
+        .api
+        .expect("GET", CONSUMER)
+        .await
+        .refuse(404, "NotFound", "pods \"web\" not found");
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["phase"], json!("Failed"));
+    assert_eq!(reasons(&status)[3], "Evicted");
+    assert_eq!(world.event().await, ("Warning".to_owned(), "Evicted".to_owned()));
+    pass.await.unwrap().unwrap();
+    tokio::time::advance(std::time::Duration::from_mins(10)).await;
+    world.sync(std::slice::from_ref(&provider));
+    world.settled().await;
+
+    world.instance["spec"]["template"]["spec"]["containers"][0]["resources"] = limit("3M");
+    world.instance["metadata"]["generation"] = json!(2);
+    world.sync(&[provider]);
+    let pass = world.pass();
+    world.api.expect("POST", PODS).await.create("consumer-2");
+    world.patched(INSTANCE_STATUS).await;
+    pass.await.unwrap().unwrap();
+}

@@ -113,6 +113,31 @@ async fn an_object_in_an_excluded_namespace_is_refused_and_an_old_one_there_can_
     assert!(Harness::empty().review("/validate", &request).await.is_allowed());
 }
 
+/// A decision that names no failure could be taken for one on a later failure, and lose data.
+#[tokio::test]
+async fn i1_a_decision_on_a_failure_names_the_failure() {
+    let decided = |value: &str| {
+        let mut object = object(&json!({}));
+        object["metadata"]["annotations"] = json!({ "stoppablecontainer.xtlsoft.top/recovery": value });
+        object
+    };
+    for value in ["accept-0123456789abcdef", "reset-0123456789abcdef"] {
+        assert!(
+            update(&object(&json!({})), &decided(value)).await.is_allowed(),
+            "{value}"
+        );
+    }
+    for value in ["reset", "accept", "", "wipe-0123456789abcdef"] {
+        let answer = update(&object(&json!({})), &decided(value)).await;
+        let expected = "metadata.annotations[stoppablecontainer.xtlsoft.top/recovery]: Unsupported value";
+        assert!(answer.message().contains(expected), "{value:?}: {answer:?}");
+        assert!(
+            update(&decided(value), &decided(value)).await.is_allowed(),
+            "an old mistake does not stand in the way of labels"
+        );
+    }
+}
+
 #[tokio::test]
 async fn all_mistakes_come_in_one_answer() {
     let mut spec = template(&json!({

@@ -28,6 +28,12 @@ pub mod reason {
     pub const PREPARING: &str = "Preparing";
     /// The node agent could not prepare or has lost the filesystem.
     pub const FILESYSTEM_FAILED: &str = "FilesystemFailed";
+    /// The data is not on its node any more: whatever runs is stopped (invariant I1).
+    pub const FILESYSTEM_LOST: &str = "FilesystemLost";
+    /// The filesystem can be used, but the node's disk is nearly full.
+    pub const DISK_LOW: &str = "DiskLow";
+    /// The main container wrote more than its `ephemeral-storage` limit; the word is the kubelet's.
+    pub const EVICTED: &str = "Evicted";
     /// The object is being deleted.
     pub const DELETING: &str = "Deleting";
     /// The node agent is not registered with the kubelet of the pod's node, so the pod cannot start.

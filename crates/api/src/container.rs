@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::status::Phase;
+use crate::usage::FilesystemUsage;
 
 /// Where the data of an object lies on its node unless `spec.hostPathPrefix` says otherwise.
 pub const DEFAULT_HOST_PATH_PREFIX: &str = "/var/lib/stoppablecontainer";
@@ -87,6 +88,10 @@ pub struct StoppableContainerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_name: Option<String>,
 
+    /// The kept filesystem.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filesystem: Option<KeptFilesystem>,
+
     /// The `metadata.generation` that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
@@ -94,6 +99,15 @@ pub struct StoppableContainerStatus {
     /// Ready, ProviderReady, FilesystemReady and ConsumerReady.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// What is shown of the kept filesystem; the instance says more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptFilesystem {
+    /// What was written over the image, as last measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<FilesystemUsage>,
 }
 
 // === impl ProviderSpec ===

@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::container::{ProviderSpec, default_host_path_prefix};
+use crate::recovery::RecoveryOffer;
 use crate::status::Phase;
+use crate::usage::{FilesystemUsage, StorageExcess};
 
 /// One kept filesystem on one node, with its provider and consumer pods. Its UID names the data on the node.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,6 +129,18 @@ pub struct FilesystemStatus {
     /// Who the main container runs as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
+
+    /// What was written over the image, as last measured: now and then while it runs, and when it is stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<FilesystemUsage>,
+
+    /// What the user may decide if the filesystem cannot be used, or is too large for its limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<RecoveryOffer>,
+
+    /// Set while the node's disk is nearly full: a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_low: Option<String>,
 }
 
 /// State of a kept filesystem.
@@ -204,6 +218,11 @@ impl StoppableContainerInstanceSpec {
                     .and_then(|c| c.run_as_user)
             })
             .map_or_else(|| image.user.clone(), |uid| uid.to_string())
+    }
+
+    /// Whether the filesystem takes more than the template's limit allows: nothing is started on it then.
+    pub fn storage_excess(&self, filesystem: Option<&FilesystemStatus>) -> Option<StorageExcess> {
+        StorageExcess::of(self.template.spec.as_ref()?, None, filesystem?.usage)
     }
 }
 

@@ -17,16 +17,20 @@ mod container;
 #[expect(unreachable_pub, reason = "as above")]
 mod instance;
 pub mod names;
+mod recovery;
 mod schema;
 mod status;
+mod usage;
 
 pub use container::{
-    DEFAULT_HOST_PATH_PREFIX, ProviderSpec, StoppableContainer, StoppableContainerSpec,
+    DEFAULT_HOST_PATH_PREFIX, KeptFilesystem, ProviderSpec, StoppableContainer, StoppableContainerSpec,
     StoppableContainerStatus,
 };
 pub use instance::{
     FilesystemState, FilesystemStatus, Identity, ImageFacts, Placement, StoppableContainerInstance,
     StoppableContainerInstanceSpec, StoppableContainerInstanceStatus,
 };
+pub use recovery::{RecoveryAnswer, RecoveryOffer, RecoveryVerb};
 pub use schema::custom_resource_definitions;
 pub use status::Phase;
+pub use usage::{FilesystemUsage, StorageExcess, whole_quantity};

@@ -28,6 +28,10 @@ pub const ANNOTATION_MAIN_CONTAINER: &str = "stoppablecontainer.xtlsoft.top/main
 /// was corrected.
 pub const ANNOTATION_TEMPLATE_HASH: &str = "stoppablecontainer.xtlsoft.top/template-hash";
 
+/// Annotation on both kinds with which the user takes a way out of a failure: `accept-ID` or `reset-ID`, as the
+/// condition `FilesystemReady` words it.
+pub const ANNOTATION_RECOVERY: &str = "stoppablecontainer.xtlsoft.top/recovery";
+
 /// Finalizer on both kinds: the object goes when its pods and its data are gone.
 pub const FINALIZER: &str = "stoppablecontainer.xtlsoft.top/cleanup";
 

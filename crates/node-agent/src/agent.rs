@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use stoppablecontainer_api::names::CSI_DRIVER;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -31,8 +31,9 @@ use crate::csi::registration::RegistrationService;
 use crate::host::Host;
 use crate::image::Cri;
 use crate::instances::Instances;
+use crate::space::Minimum;
 use crate::volumes::Volumes;
-use crate::{removal, serve, watch};
+use crate::{metrics, removal, serve, usage, watch};
 
 /// Name of the plugin's socket.
 pub(crate) const SOCKET: &str = "csi.sock";
@@ -50,6 +51,9 @@ pub(crate) struct Agent {
     pub(crate) volumes: Volumes,
     pub(crate) instances: Instances,
     pub(crate) starts: Semaphore,
+    pub(crate) minimum: Minimum,
+    /// Held while a filesystem is measured: one at a time.
+    pub(crate) measuring: Mutex<()>,
     registered: AtomicBool,
     synced: AtomicBool,
 }
@@ -98,6 +102,11 @@ async fn serve_node(args: &args::Run) -> Result<()> {
         volumes,
         instances: Instances::default(),
         starts: Semaphore::new(STARTS),
+        minimum: Minimum {
+            bytes: args.minimum_free.clone(),
+            inodes: args.minimum_free_inodes.clone(),
+        },
+        measuring: Mutex::default(),
         registered: AtomicBool::new(false),
         synced: AtomicBool::new(false),
     });
@@ -134,6 +143,8 @@ async fn serve_node(args: &args::Run) -> Result<()> {
         result = csi => result.context("serve CSI")?,
         result = registration => result.context("serve the registration")?,
         result = watch::follow(Arc::clone(&agent)) => result?,
+        result = metrics::serve(Arc::clone(&agent), args.metrics_address) => result?,
+        () = usage::follow(Arc::clone(&agent)) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }

@@ -1,10 +1,13 @@
 //! What can be said on the command line and in the environment.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
+
+use crate::space::Amount;
 
 /// Node agent of StoppableContainer.
 #[derive(Debug, Parser)]
@@ -60,6 +63,15 @@ pub(crate) struct Run {
     /// The static exec-wrapper in the agent's own image.
     #[arg(long, default_value = "/exec-wrapper")]
     pub(crate) wrapper: PathBuf,
+    /// Space that has to be free on the disk of a data directory for a new filesystem: 5%, or bytes such as 10Gi.
+    #[arg(long, default_value = "5%")]
+    pub(crate) minimum_free: Amount,
+    /// Inodes that have to be free there: 5%, or a number.
+    #[arg(long, default_value = "5%")]
+    pub(crate) minimum_free_inodes: Amount,
+    /// Where /metrics is served (plain HTTP).
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub(crate) metrics_address: SocketAddr,
 }
 
 /// What to ask.

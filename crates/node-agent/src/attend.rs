@@ -1,6 +1,6 @@
 /*!
-What an instance needs when it changes: another user resolved, or its data
-deleted. One task for each instance, from when it is first seen until it is gone.
+What an instance needs when it changes: another user resolved, its size compared
+with its limit, or its data deleted. One task for each instance, from when it is first seen until it is gone.
 */
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::agent::Agent;
 use crate::instances::Instance;
-use crate::{filesystem, removal};
+use crate::{filesystem, removal, usage};
 
 /// First and longest pause between tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_mins(1));
@@ -26,6 +26,7 @@ async fn attend(agent: Arc<Agent>, instance: Arc<Instance>) {
     while changes.borrow_and_update().object.is_some() {
         let work = async {
             filesystem::refresh_identity(&agent, &instance).await?;
+            usage::judge(&agent, &instance).await?;
             removal::remove(&agent, &instance).await
         };
         match work.await {

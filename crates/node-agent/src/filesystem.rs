@@ -2,7 +2,8 @@
 The kept filesystem of an instance: its data, and what is reported of it.
 
 Preparing is where invariant I1 is held: data that was there once must be there
-again, and only the image that it was made with may lie under it.
+again, and only the image that it was made with may lie under it (see `data`),
+unless the user decides otherwise (see `recovery`).
 */
 
 use std::path::{Path, PathBuf};
@@ -10,41 +11,22 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rootfs::{Kept, Process, Root, Store, attach, holders};
-use serde::{Deserialize, Serialize};
 use stoppablecontainer_api::{
-    FilesystemState, FilesystemStatus, Identity, ImageFacts, StoppableContainerInstance,
+    FilesystemState, FilesystemStatus, Identity, ImageFacts, RecoveryVerb, StoppableContainerInstance,
 };
 
 use crate::agent::Agent;
+use crate::data::{self, Data, Failure, Record};
 use crate::host::Host;
 use crate::image::CriError;
 use crate::instances::Instance;
 use crate::journal::Record as Volume;
+use crate::recovery::{self, Decision};
 use crate::serve::Peer;
-use crate::{status, users};
+use crate::{space, status, users};
 
 /// Largest /etc/passwd or /etc/group that is read, in bytes.
 const MAX_USER_FILE: u64 = 16 << 20;
-
-/// Why a filesystem cannot be used: what goes into its status.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) reason: &'static str,
-    pub(crate) message: String,
-}
-
-/// What is remembered next to the data.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Record {
-    /// Of the instance, for whoever finds the directory.
-    namespace: String,
-    name: String,
-    /// Identity of the image that the data was made with.
-    image_id: String,
-    /// That image as it was named.
-    image: String,
-}
 
 /// Prepares the filesystem for the provider that asks, and reports it. The error says what the status says.
 pub(crate) async fn prepare(
@@ -54,59 +36,106 @@ pub(crate) async fn prepare(
 ) -> Result<Result<(), Failure>> {
     let instance = &peer.instance;
     let _working = instance.work.lock().await;
+    instance.change(|state| state.suspect = false);
     let before = instance.filesystem();
-    let pod_uid = peer.volume.record.pod.uid.clone();
-    let report = |state, image, identity, failure: Option<&Failure>| FilesystemStatus {
+    let known = before.clone();
+    let report = |state| FilesystemStatus {
         state,
         node_name: agent.node_name.clone(),
-        provider_pod_uid: Some(pod_uid.clone()),
-        reason: failure.map(|f| f.reason.to_owned()),
-        message: failure.map(|f| f.message.clone()),
-        image,
-        identity,
-    };
-    let known_image = before.as_ref().and_then(|before| before.image.clone());
-    let known_identity = before.as_ref().and_then(|before| before.identity.clone());
-    let announce = async || {
-        // Whoever deletes the instance from here on must wait for the agent.
-        if before.is_none() {
-            let status = report(FilesystemState::Preparing, None, None, None);
-            status::apply(&agent.client, instance, status).await?;
-        }
-        anyhow::Ok(())
-    };
-    let failure = match examine(agent, peer, object, known_image.as_ref()).await? {
-        Err(failure) => failure,
-        Ok(image) => {
-            announce().await?;
-            match make(agent, peer, object, &image).await {
-                Err(failure) => failure,
-                Ok(identity) => {
-                    let status = report(FilesystemState::Ready, Some(image), Some(identity), None);
-                    status::apply(&agent.client, instance, status).await?;
-                    return Ok(Ok(()));
-                }
-            }
-        }
+        provider_pod_uid: Some(peer.volume.record.pod.uid.clone()),
+        reason: None,
+        message: None,
+        image: known.as_ref().and_then(|known| known.image.clone()),
+        identity: known.as_ref().and_then(|known| known.identity.clone()),
+        usage: known.as_ref().and_then(|known| known.usage),
+        recovery: None,
+        disk_low: known.as_ref().and_then(|known| known.disk_low.clone()),
     };
     // What the data was made with stays on record whatever happens.
-    let status = report(
-        FilesystemState::Failed,
-        known_image,
-        known_identity,
-        Some(&failure),
-    );
+    let failed = |failure: &Failure| FilesystemStatus {
+        reason: Some(failure.reason.to_owned()),
+        message: Some(failure.message.clone()),
+        recovery: recovery::offer(before.as_ref(), failure),
+        ..report(FilesystemState::Failed)
+    };
+    let (image, data, compared) = match examine(agent, peer, object, before.as_ref()).await? {
+        Ok(examined) => examined,
+        Err(failure) => {
+            status::apply(&agent.client, instance, failed(&failure)).await?;
+            return Ok(Err(failure));
+        }
+    };
+    let decided = recovery::decision(object, before.as_ref(), compared.as_ref().copied(), &data);
+    if let (Err(failure), None) = (compared, &decided) {
+        status::apply(&agent.client, instance, failed(&failure)).await?;
+        return Ok(Err(failure));
+    }
+    if before.is_none() {
+        // Whoever deletes the instance from here on must wait for the agent.
+        status::apply(&agent.client, instance, report(FilesystemState::Preparing)).await?;
+    }
+    let record = record(instance, &image, &data, decided.as_ref());
+    let reset = record.resetting;
+    if reset {
+        recovery::clear(agent, object, record.clone()).await?;
+        instance.change(|state| state.resets += 1);
+        tracing::warn!(instance = %instance.id, recovery = record.recovered, "the data was deleted as its user decided");
+    }
+    let made = make(agent, peer, object, &image, record).await;
+    if let Some(Decision { verb, id }) = &decided {
+        tracing::info!(instance = %instance.id, ?verb, id, "the user's decision is carried out");
+        // Used up, whatever becomes of the status.
+        instance.change(|state| {
+            state.written = before.clone().map(|before| FilesystemStatus {
+                recovery: None,
+                ..before
+            });
+        });
+    }
+    let status = match &made {
+        Err(failure) => failed(failure),
+        Ok(identity) => FilesystemStatus {
+            image: Some(image),
+            identity: Some(identity.clone()),
+            usage: known.as_ref().and_then(|known| known.usage).filter(|_| !reset),
+            // Of a filesystem that is too large; it is another task's to make and take back.
+            recovery: known
+                .as_ref()
+                .filter(|known| known.state == FilesystemState::Ready && decided.is_none())
+                .and_then(|known| known.recovery.clone()),
+            ..report(FilesystemState::Ready)
+        },
+    };
     status::apply(&agent.client, instance, status).await?;
-    Ok(Err(failure))
+    Ok(made.map(drop))
 }
 
-/// Looks at image and data without changing anything. The outer error is worth another try.
+/// The record to be, next to the data: the one that is there unless its user decided otherwise.
+fn record(instance: &Instance, image: &ImageFacts, data: &Data, decided: Option<&Decision>) -> Record {
+    let (recovered, resetting) = match (data, decided) {
+        (_, Some(decided)) => (Some(decided.id.clone()), decided.verb == RecoveryVerb::Reset),
+        (Data::Recorded(begun), None) if begun.resetting => (begun.recovered.clone(), true),
+        (Data::Recorded(record), None) => return record.clone(),
+        (Data::Absent | Data::Unproven, None) => (None, false),
+    };
+    Record {
+        namespace: instance.id.namespace.clone(),
+        name: instance.id.name.clone(),
+        image_id: image.id.clone(),
+        image: image.reference.clone(),
+        recovered,
+        resetting,
+    }
+}
+
+/// Looks at image and data without changing anything; last comes whether they belong together. The outer error is
+/// worth another try, the second one is nobody's to decide.
 async fn examine(
     agent: &Agent,
     peer: &Peer,
     object: &StoppableContainerInstance,
-    known: Option<&ImageFacts>,
-) -> Result<Result<ImageFacts, Failure>> {
+    before: Option<&FilesystemStatus>,
+) -> Result<Result<(ImageFacts, Data, Result<(), Failure>), Failure>> {
     let prefix = Path::new(&object.spec.host_path_prefix);
     if !agent.allows(prefix) {
         let allowed: Vec<_> = agent
@@ -139,67 +168,27 @@ async fn examine(
     let directory = prefix.join(&key);
     let prefix = prefix.to_owned();
     let host = Arc::clone(&agent.host);
-    let data = tokio::task::spawn_blocking(move || look(&host, &prefix, &key))
+    let look = move || anyhow::Ok((data::look(&host, &prefix, &key)?, space::look(&host, &prefix)?));
+    let looked = tokio::task::spawn_blocking(look)
         .await
         .context("examine the data")?;
-    let recorded = match data {
-        Ok(recorded) => recorded,
+    let (data, space) = match looked {
+        Ok(looked) => looked,
         Err(error) => return Ok(Err(Failure::new("FilesystemUnusable", format!("{error:#}")))),
     };
-    Ok(compare(&directory, &agent.node_name, &image, known, recorded.as_ref()).map(|()| image))
-}
-
-/// Whether this image may be used with what is in the directory.
-fn compare(
-    directory: &Path,
-    node: &str,
-    image: &ImageFacts,
-    known: Option<&ImageFacts>,
-    recorded: Option<&Record>,
-) -> Result<(), Failure> {
-    if let (Some(_), None) = (known, recorded) {
-        return Err(Failure::new(
-            "FilesystemLost",
-            format!(
-                "the data of this instance is not on node {node} any more (directory {}); it is not started on an \
-                 empty filesystem. Restore the directory, or delete the object",
-                directory.display()
-            ),
-        ));
+    let known = before.and_then(|before| before.image.as_ref());
+    let compared = data::compare(&directory, &agent.node_name, &image, known, &data);
+    let is_new = data == Data::Absent && compared.is_ok();
+    if let Some(shortage) = agent.minimum.shortage(space, false).filter(|_| is_new) {
+        let prefix = Path::new(&object.spec.host_path_prefix);
+        let message = format!(
+            "{}; no new filesystem is made there. Free space on the node, or delete objects that are not needed; it \
+             goes on by itself then",
+            space::on(&agent.node_name, prefix, &shortage)
+        );
+        return Ok(Err(Failure::new("InsufficientDisk", message)));
     }
-    let made_with = recorded
-        .map(|r| (&r.image, &r.image_id))
-        .or(known.map(|k| (&k.reference, &k.id)));
-    if let Some((name, id)) = made_with.filter(|(_, id)| **id != image.id) {
-        return Err(Failure::new(
-            "ImageChanged",
-            format!(
-                "the data was made with image {name} ({id}), but the provider runs {} ({}); it is not put on another \
-                 image. Set the template's image to the one it was made with, by digest",
-                image.reference, image.id
-            ),
-        ));
-    }
-    Ok(())
-}
-
-/// What is recorded next to the data; none where there is no data.
-fn look(host: &Host, prefix: &Path, key: &str) -> Result<Option<Record>> {
-    let Some(store) = Store::open(&host.root, prefix)? else {
-        return Ok(None);
-    };
-    let Some(kept) = store.get(key)? else {
-        return Ok(None);
-    };
-    if !kept.has_upper()? {
-        return Ok(None);
-    }
-    let Some(record) = kept.record()? else {
-        return Ok(None);
-    };
-    Ok(Some(
-        serde_json::from_slice(&record).context("the record next to the data is not understood")?,
-    ))
+    Ok(Ok((image, data, compared)))
 }
 
 /// Makes what is missing and resolves the user.
@@ -208,18 +197,17 @@ async fn make(
     peer: &Peer,
     object: &StoppableContainerInstance,
     image: &ImageFacts,
+    record: Record,
 ) -> Result<Identity, Failure> {
     let host = Arc::clone(&agent.host);
-    let (prefix, id) = (
+    let (prefix, uid) = (
         PathBuf::from(&object.spec.host_path_prefix),
-        peer.instance.id.clone(),
+        peer.instance.id.uid.clone(),
     );
     let provider = Arc::clone(&peer.process);
     let record = Record {
-        namespace: id.namespace,
-        name: id.name,
-        image_id: image.id.clone(),
-        image: image.reference.clone(),
+        resetting: false,
+        ..record
     };
     let user = object.spec.requested_user(image);
     let work = move || -> Result<Result<Identity, users::UserError>> {
@@ -229,9 +217,10 @@ async fn make(
             .root(&host.proc)?
             .stat()
             .context("examine the image's root")?;
-        let kept = store.create_key(&id.uid, &root)?;
-        if kept.record()?.is_none() {
-            kept.set_record(&serde_json::to_vec(&record).context("write the record")?)?;
+        let kept = store.create_key(&uid, &root)?;
+        let record = serde_json::to_vec(&record).context("write the record")?;
+        if kept.record()?.as_ref() != Some(&record) {
+            kept.set_record(&record)?;
         }
         resolve(&host, &provider, &kept, &user)
     };
@@ -331,72 +320,5 @@ fn resolve(
     match holders::find(&host.proc, kept.key())?.first() {
         Some(holder) => read(&holder.process.root(&host.proc)?),
         None => attach::with_view(&host.proc, &host.namespace, provider, kept, read)?,
-    }
-}
-
-// === impl Failure ===
-
-impl Failure {
-    pub(crate) fn new(reason: &'static str, message: String) -> Self {
-        Self { reason, message }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn image(reference: &str, id: &str) -> ImageFacts {
-        ImageFacts {
-            reference: reference.into(),
-            id: id.into(),
-            ..ImageFacts::default()
-        }
-    }
-
-    fn record(id: &str) -> Record {
-        Record {
-            namespace: "ns".into(),
-            name: "web".into(),
-            image_id: id.into(),
-            image: "nginx:1.25".into(),
-        }
-    }
-
-    fn reason(known: Option<&ImageFacts>, recorded: Option<&Record>) -> Option<&'static str> {
-        let image = image("nginx:1.25", "sha256:1");
-        let compared = compare(Path::new("/data/u"), "node1", &image, known, recorded);
-        compared.err().map(|failure| failure.reason)
-    }
-
-    #[test]
-    fn i1_the_first_time_anything_is_fine() {
-        assert_eq!(reason(None, None), None);
-    }
-
-    #[test]
-    fn i1_data_that_was_there_must_be_there() {
-        assert_eq!(
-            reason(Some(&image("nginx:1.25", "sha256:1")), None),
-            Some("FilesystemLost")
-        );
-        assert_eq!(
-            reason(Some(&image("nginx:1.25", "sha256:1")), Some(&record("sha256:1"))),
-            None
-        );
-    }
-
-    #[test]
-    fn f25_another_image_is_never_put_under_the_data() {
-        assert_eq!(reason(None, Some(&record("sha256:2"))), Some("ImageChanged"));
-        assert_eq!(
-            reason(Some(&image("x", "sha256:1")), Some(&record("sha256:2"))),
-            Some("ImageChanged")
-        );
-        // The record lies next to the data, so it is the one that counts.
-        assert_eq!(
-            reason(Some(&image("x", "sha256:2")), Some(&record("sha256:1"))),
-            None
-        );
     }
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use exec_wrapper::protocol::Answer;
+use stoppablecontainer_api::{RecoveryAnswer, StoppableContainerInstance};
 
 use crate::agent::Agent;
-use crate::filesystem;
-use crate::instances::Provider;
+use crate::instances::{Provider, State};
 use crate::serve::Peer;
+use crate::{filesystem, recovery};
 
 /// First and longest pause before preparing is tried again after an error that may pass.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -40,13 +41,12 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
             Ok(Err(failure)) => {
                 // Somebody has to change the object or, which nothing announces, the node: restore the data, say.
                 peer.explain(&failure.message).await?;
-                let generation = object.metadata.generation;
-                let changed = changes.wait_for(|state| {
-                    state
-                        .object
-                        .as_ref()
-                        .is_none_or(|object| object.metadata.generation != generation)
-                });
+                let asked = |object: &StoppableContainerInstance| {
+                    (object.metadata.generation, RecoveryAnswer::of(object))
+                };
+                let before = asked(&object);
+                let changed = changes
+                    .wait_for(|state| state.object.as_ref().is_none_or(|object| asked(object) != before));
                 tokio::select! {
                     _ = changed => {}
                     () = tokio::time::sleep(PAUSES.1) => {}
@@ -78,8 +78,21 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
         process: &process,
     };
     peer.answer(&Answer::Done).await?;
-    peer.gone().await;
+    // The wrapper asks again when the conversation ends, and then the filesystem is prepared again.
+    tokio::select! {
+        _ = changes.wait_for(wants_preparing) => {}
+        () = peer.gone() => {}
+    }
     Ok(())
+}
+
+/// Whether a filesystem that was prepared has to be prepared again.
+fn wants_preparing(state: &State) -> bool {
+    let emptied = || {
+        let (object, filesystem) = (state.object.as_ref()?, state.filesystem()?);
+        Some(recovery::reset_wanted(object, filesystem))
+    };
+    state.suspect || emptied().unwrap_or(false)
 }
 
 /// Takes the provider back when its conversation ends, unless another one took over.

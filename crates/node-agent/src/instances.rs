@@ -43,6 +43,10 @@ pub(crate) struct State {
     pub(crate) provider: Option<Provider>,
     /// How many containers were moved since the agent started.
     pub(crate) attached: u64,
+    /// A start did not find the data, so it has to be looked at again.
+    pub(crate) suspect: bool,
+    /// How often the data was deleted since the agent started: what was measured before says nothing then.
+    pub(crate) resets: u64,
 }
 
 /// A provider that holds.
@@ -64,6 +68,12 @@ impl Instances {
             .entry(id.uid.clone())
             .or_insert_with(|| Arc::new(Instance::new(id.clone())));
         Arc::clone(instance)
+    }
+
+    /// All that are known.
+    pub(crate) fn all(&self) -> Vec<Arc<Instance>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.values().cloned().collect()
     }
 
     /// Takes a newer object. `None` if it lacks what every stored object has.
@@ -96,6 +106,16 @@ impl Instances {
         for uid in gone {
             self.delete(&uid);
         }
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// The filesystem's status, as this agent or the API server last had it.
+    pub(crate) fn filesystem(&self) -> Option<&FilesystemStatus> {
+        let seen = || self.object.as_ref()?.status.as_ref()?.filesystem.as_ref();
+        self.written.as_ref().or_else(seen)
     }
 }
 
@@ -157,10 +177,7 @@ impl Instance {
 
     /// The filesystem's status, as this agent or the API server last had it.
     pub(crate) fn filesystem(&self) -> Option<FilesystemStatus> {
-        let state = self.state();
-        state
-            .written
-            .or_else(|| state.object?.status.as_ref()?.filesystem.clone())
+        self.state.borrow().filesystem().cloned()
     }
 }
 

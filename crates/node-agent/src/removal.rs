@@ -8,15 +8,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use rootfs::namespace::Visitor;
-use rootfs::{Store, holders};
+use rootfs::Store;
 use stoppablecontainer_api::{FilesystemState, FilesystemStatus};
 
 use crate::agent::Agent;
 use crate::host::{Host, Target};
 use crate::instances::Instance;
-use crate::status;
 use crate::volumes::Volume;
+use crate::{data, status};
 
 /// Deletes the data if the instance is being deleted and no volume of it is published any more, and reports it.
 /// An error is worth another try.
@@ -60,6 +59,9 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
         message: None,
         image: None,
         identity: None,
+        usage: None,
+        recovery: None,
+        disk_low: None,
     };
     status::apply(&agent.client, instance, removed).await
 }
@@ -110,20 +112,6 @@ fn delete(host: &Host, prefix: &std::path::Path, key: &str) -> Result<()> {
     let Some(kept) = store.get(key)? else {
         return Ok(());
     };
-    let _locked = kept.lock()?;
-    if let Some(holder) = holders::find(&host.proc, key)?.first() {
-        bail!("process {} still uses the data", holder.process.id());
-    }
-    if kept.has_upper()? {
-        let used = Visitor::run(|visitor| {
-            visitor
-                .enter(&host.namespace)
-                .context("enter the node's mount namespace")?;
-            Ok::<_, anyhow::Error>(holders::probe(visitor, &kept)?)
-        });
-        if used.context("start a thread")?? == holders::Use::Held {
-            bail!("the kernel still uses the data");
-        }
-    }
+    let _locked = data::lock_unused(host, &kept)?;
     Ok(store.remove(key)?)
 }

@@ -17,6 +17,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::agent::Agent;
+use crate::data::{self, Data};
 use crate::instances::Provider;
 use crate::serve::Peer;
 
@@ -30,6 +31,7 @@ const START_TIME: Duration = Duration::from_secs(30);
 enum Obstacle {
     Held(Vec<Holder>),
     Busy,
+    Lost,
 }
 
 /// Serves the main container of a consumer: moves it as soon as that is possible.
@@ -80,6 +82,11 @@ pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
                     () = peer.gone() => return Ok(()),
                 }
+            }
+            Ok(Err(Obstacle::Lost)) => {
+                // Whoever prepares says so in the status, with the ways out.
+                peer.instance.change(|state| state.suspect = true);
+                return refuse(peer, "the data is gone").await;
             }
             Err(error) => {
                 let volume = &peer.volume.record;
@@ -165,6 +172,9 @@ async fn move_container(
         peer.instance.id.uid.clone(),
     );
     let work = move || {
+        if !matches!(data::look(&host, &prefix, &key)?, Data::Recorded(record) if !record.resetting) {
+            return Ok(Err(Obstacle::Lost));
+        }
         let store = Store::open(&host.root, &prefix)?.context("the data is gone")?;
         let kept = store.get(&key)?.context("the data is gone")?;
         let request = Request {

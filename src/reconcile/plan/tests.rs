@@ -323,3 +323,49 @@ fn i8_only_the_owners_uid_makes_a_pod_ours() {
         "{whose}"
     );
 }
+
+fn too_large(limit: &str) -> serde_json::Value {
+    json!({
+        "spec": { "template": { "spec": { "containers": [{
+            "name": "main", "image": "nginx:1.25", "resources": { "limits": { "ephemeral-storage": limit } },
+        }]}}},
+        "status": { "filesystem": { "usage": { "bytes": 2_000_000, "inodes": 10 } } },
+    })
+}
+
+/// The kubelet does not see what is written below the kept root, so the limit is held here: stopped once, and not
+/// started again before something was done about it.
+#[test]
+fn ephemeral_storage_over_the_limit_stops_the_consumer_and_keeps_it_from_starting() {
+    assert_eq!(
+        words(&with_both(too_large("1M"), up())),
+        ["delete consumer: Evicted"]
+    );
+    assert_eq!(words(&with_both(too_large("2M"), up())), [""; 0]);
+    assert_eq!(words(&with_provider(too_large("1M"))), [""; 0]);
+    assert_eq!(words(&with_provider(too_large("2M"))), ["create consumer"]);
+}
+
+/// What runs has the limit that it was started with, as everything else of its template.
+#[test]
+fn ephemeral_storage_of_what_runs_is_held_to_its_own_limit() {
+    let lowered = with_provider(too_large("1M"));
+    let consumer = pod(&with_provider(too_large("1G")).instance, Role::Consumer, up());
+    let lowered = Observed {
+        consumer: Slot::Ours(consumer),
+        ..lowered
+    };
+    assert_eq!(words(&lowered), [""; 0]);
+}
+
+#[test]
+fn i1_lost_data_is_a_stop_and_another_image_is_none_for_what_runs() {
+    let failed =
+        |reason: &str| json!({ "status": { "filesystem": { "state": "Failed", "reason": reason } } });
+    assert_eq!(
+        words(&with_both(failed("FilesystemLost"), up())),
+        ["delete consumer"]
+    );
+    assert_eq!(words(&with_provider(failed("FilesystemLost"))), [""; 0]);
+    assert_eq!(words(&with_both(failed("ImageChanged"), up())), [""; 0]);
+}

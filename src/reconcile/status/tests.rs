@@ -288,3 +288,91 @@ fn placement_goes_through_the_scheduler_after_a_refusal_until_a_start_or_a_stop(
 fn reasons_are_what_the_api_server_takes(#[case] given: &str, #[case] expected: &str) {
     assert_eq!(condition_reason(given), expected);
 }
+
+fn message<'a>(status: &'a StoppableContainerInstanceStatus, kind: &str) -> &'a str {
+    let found = status.conditions.iter().find(|c| c.type_ == kind);
+    found.map_or("", |c| c.message.as_str())
+}
+
+fn failed(owners: &Value) -> Observed {
+    with_provider(json!({
+        "metadata": { "ownerReferences": owners },
+        "status": { "filesystem": {
+            "state": "Failed", "reason": "ImageChanged", "message": "another image",
+            "recovery": { "id": "0123abcd", "verbs": ["accept", "reset"] },
+        }},
+    }))
+}
+
+#[test]
+fn i12_a_failure_says_what_to_type_for_each_way_out() {
+    let status = status(&failed(&Value::Null), now());
+    assert_eq!(status.phase, Some(Phase::Failed));
+    assert_eq!(
+        message(&status, FILESYSTEM_READY),
+        "another image. To use the files that are there, on the present image: kubectl annotate --overwrite -n team \
+         stoppablecontainerinstance web stoppablecontainer.xtlsoft.top/recovery=accept-0123abcd. To DELETE all files \
+         and begin with the present image: kubectl annotate --overwrite -n team stoppablecontainerinstance web \
+         stoppablecontainer.xtlsoft.top/recovery=reset-0123abcd"
+    );
+    let owner = json!([{
+        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer", "name": "web",
+        "uid": "u", "controller": true,
+    }]);
+    let status = super::status(&failed(&owner), now());
+    assert!(
+        message(&status, FILESYSTEM_READY).contains(" stoppablecontainer web "),
+        "it is typed for the object that the user wrote: {status:?}"
+    );
+}
+
+#[test]
+fn i12_a_filesystem_over_its_limit_is_told_in_the_kubelets_words_with_what_to_do() {
+    let too_large = |running| {
+        with_provider(json!({
+            "spec": { "running": running, "template": { "spec": { "containers": [{
+                "name": "main", "image": "nginx:1.25", "resources": { "limits": { "ephemeral-storage": "1M" } },
+            }]}}},
+            "status": { "filesystem": {
+                "usage": { "bytes": 2_000_000, "inodes": 10 }, "recovery": { "id": "0123abcd", "verbs": ["reset"] },
+            }},
+        }))
+    };
+    let wanted = status(&too_large(true), now());
+    assert_eq!(wanted.phase, Some(Phase::Failed));
+    assert_eq!(
+        reasons(&wanted),
+        ["-Evicted", "+AsRequested", "+AsRequested", "-Evicted"]
+    );
+    let words = message(&wanted, CONSUMER_READY);
+    assert!(
+        words.starts_with("Container main exceeded its local ephemeral storage limit \"1M\". The files are kept and take 2000000 bytes;"),
+        "{words}"
+    );
+    assert!(
+        words.contains("limit (resources.limits.ephemeral-storage) is raised"),
+        "{words}"
+    );
+    assert!(words.ends_with("recovery=reset-0123abcd"), "{words}");
+    let stopped = status(&too_large(false), now());
+    assert_eq!(
+        stopped.phase,
+        Some(Phase::Stopped),
+        "nothing is in the way of what is wished"
+    );
+}
+
+#[test]
+fn f22_a_disk_that_is_nearly_full_is_a_warning_and_no_more() {
+    let change = json!({ "status": { "filesystem": { "diskLow": "node n1 has less than 5% free" } } });
+    let status = status(&with_both(change, up()), now());
+    assert_eq!(status.phase, Some(Phase::Running));
+    assert_eq!(
+        reasons(&status),
+        ["+AsRequested", "+AsRequested", "+DiskLow", "+AsRequested"]
+    );
+    assert_eq!(
+        message(&status, FILESYSTEM_READY),
+        "node n1 has less than 5% free"
+    );
+}

@@ -22,8 +22,9 @@ use crate::agent::Agent;
 use crate::authorise::authorise;
 use crate::host::Target;
 use crate::journal::{Object, Record, Role};
+use crate::usage::Moment;
 use crate::volumes::{Claim, is_id};
-use crate::{filesystem, serve};
+use crate::{filesystem, serve, usage};
 
 /// Keys that the kubelet sets for a pod's inline volume.
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
@@ -197,6 +198,10 @@ impl NodeService {
         })
         .map_err(|e| internal(&e))?;
         drop(claim);
+        if let Some(record) = record.clone().filter(|record| record.role == Role::Consumer) {
+            let agent = Arc::clone(agent);
+            tokio::spawn(async move { usage::observe(&agent, &record, Moment::Stopped).await });
+        }
         if let Some(record) = &record {
             // Its data may have waited for this to be deleted.
             agent.instances.get(&record.instance).change(|_| {});

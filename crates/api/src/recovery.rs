@@ -1,0 +1,131 @@
+/*!
+Ways out for a filesystem that cannot be used, and how the user takes one.
+
+The node agent offers ways out under an identifier that is new for every failure.
+The user answers with an annotation that names the identifier, so an answer that
+a tool keeps applying, or that a backup brought back, never does anything to a
+later filesystem.
+*/
+
+use kube::ResourceExt;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::names::ANNOTATION_RECOVERY;
+
+/// A way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RecoveryVerb {
+    /// Use the data that is there, on the present image.
+    Accept,
+    /// Delete the data and prepare an empty filesystem.
+    Reset,
+}
+
+/// The ways out of one failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryOffer {
+    /// Names the failure; never used again.
+    pub id: String,
+    /// What can be answered.
+    pub verbs: Vec<RecoveryVerb>,
+}
+
+/// What the annotation [`ANNOTATION_RECOVERY`] says: `accept-ID` or `reset-ID`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveryAnswer {
+    /// The way out.
+    pub verb: RecoveryVerb,
+    /// The failure that it is for.
+    pub id: String,
+}
+
+// === impl RecoveryVerb ===
+
+impl RecoveryVerb {
+    /// The verb as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Accept => "accept",
+            Self::Reset => "reset",
+        }
+    }
+}
+
+// === impl RecoveryOffer ===
+
+impl RecoveryOffer {
+    /// The verb, if `answer` is to this offer and one of its verbs.
+    pub fn taken(&self, answer: &RecoveryAnswer) -> Option<RecoveryVerb> {
+        (answer.id == self.id && self.verbs.contains(&answer.verb)).then_some(answer.verb)
+    }
+}
+
+// === impl RecoveryAnswer ===
+
+impl RecoveryAnswer {
+    /// Reads a value of the annotation. `None` if it is none.
+    pub fn parse(value: &str) -> Option<Self> {
+        let (verb, id) = value.split_once('-')?;
+        let verb = [RecoveryVerb::Accept, RecoveryVerb::Reset]
+            .into_iter()
+            .find(|known| known.as_str() == verb)?;
+        let is_id = (8..=64).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric());
+        is_id.then(|| Self {
+            verb,
+            id: id.to_owned(),
+        })
+    }
+
+    /// What is said in the annotation of an object.
+    pub fn of(object: &impl ResourceExt) -> Option<Self> {
+        Self::parse(object.annotations().get(ANNOTATION_RECOVERY)?)
+    }
+}
+
+impl std::fmt::Display for RecoveryAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.verb.as_str(), self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_verb_with_an_id_is_an_answer() {
+        let answer = RecoveryAnswer::parse("reset-0123abcd").unwrap();
+        assert_eq!(
+            (answer.verb, answer.id.as_str()),
+            (RecoveryVerb::Reset, "0123abcd")
+        );
+        assert_eq!(answer.to_string(), "reset-0123abcd");
+        for none in [
+            "",
+            "reset",
+            "accept",
+            "reset-",
+            "reset-1",
+            "Reset-0123abcd",
+            "wipe-0123abcd",
+            "reset-0123 abcd",
+        ] {
+            assert_eq!(RecoveryAnswer::parse(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn i1_an_answer_is_for_one_failure_and_what_was_offered() {
+        let offer = RecoveryOffer {
+            id: "0123abcd".to_owned(),
+            verbs: vec![RecoveryVerb::Reset],
+        };
+        let taken = |value| offer.taken(&RecoveryAnswer::parse(value).unwrap());
+        assert_eq!(taken("reset-0123abcd"), Some(RecoveryVerb::Reset));
+        assert_eq!(taken("reset-0123abce"), None);
+        assert_eq!(taken("accept-0123abcd"), None);
+    }
+}

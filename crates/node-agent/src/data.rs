@@ -1,0 +1,249 @@
+/*!
+What lies in the directory of a kept filesystem, and whether an image may be put
+under it. Here invariant I1 is decided.
+*/
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use rootfs::namespace::Visitor;
+use rootfs::store::Locked;
+use rootfs::{Kept, Store, holders};
+use serde::{Deserialize, Serialize};
+use stoppablecontainer_api::conditions::reason;
+use stoppablecontainer_api::{ImageFacts, RecoveryVerb};
+
+use crate::host::Host;
+
+/// Why a filesystem cannot be used: what goes into its status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) reason: &'static str,
+    pub(crate) message: String,
+    /// What the user may decide.
+    pub(crate) verbs: Vec<RecoveryVerb>,
+}
+
+/// What is remembered next to the data.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Record {
+    /// Of the instance, for whoever finds the directory.
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// Identity of the image that the data was made with.
+    pub(crate) image_id: String,
+    /// That image as it was named.
+    pub(crate) image: String,
+    /// The failure that the user last decided on, by its identifier. An identifier is used once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) recovered: Option<String>,
+    /// The user decided to delete the data, and that is not finished.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) resetting: bool,
+}
+
+/// What was found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Data {
+    /// Nothing.
+    Absent,
+    /// Data without a record: nothing says whose it is and what it was made with.
+    Unproven,
+    /// Data, or the order to delete it, with its record.
+    Recorded(Record),
+}
+
+/// Looks at what is there without changing it.
+pub(crate) fn look(host: &Host, prefix: &Path, key: &str) -> Result<Data> {
+    let Some(store) = Store::open(&host.root, prefix)? else {
+        return Ok(Data::Absent);
+    };
+    let Some(kept) = store.get(key)? else {
+        return Ok(Data::Absent);
+    };
+    let record = kept.record()?.map(|record| {
+        serde_json::from_slice::<Record>(&record).context("the record next to the data is not understood")
+    });
+    if let Some(Ok(record)) = &record
+        && record.resetting
+    {
+        return Ok(Data::Recorded(record.clone()));
+    }
+    if !kept.has_upper()? {
+        return Ok(Data::Absent);
+    }
+    Ok(record.transpose()?.map_or(Data::Unproven, Data::Recorded))
+}
+
+/// Whether this image may be used with what is there.
+pub(crate) fn compare(
+    directory: &Path,
+    node: &str,
+    image: &ImageFacts,
+    known: Option<&ImageFacts>,
+    data: &Data,
+) -> Result<(), Failure> {
+    let made_with = match (known, data) {
+        (None, Data::Absent | Data::Unproven) => return Ok(()),
+        (_, Data::Recorded(record)) if record.resetting => return Ok(()),
+        (Some(_), Data::Absent) => {
+            return Err(Failure {
+                reason: reason::FILESYSTEM_LOST,
+                message: format!(
+                    "the data of this instance is not on node {node} any more (directory {}); it is not started on \
+                     an empty filesystem. Restore the directory, or delete the object",
+                    directory.display()
+                ),
+                verbs: vec![RecoveryVerb::Reset],
+            });
+        }
+        (Some(_), Data::Unproven) => {
+            return Err(Failure {
+                reason: reason::FILESYSTEM_LOST,
+                message: format!(
+                    "the record of this instance is not on node {node} any more, and nothing else says that the data \
+                     in directory {} is its own. Restore the directory, or delete the object",
+                    directory.display()
+                ),
+                verbs: vec![RecoveryVerb::Accept, RecoveryVerb::Reset],
+            });
+        }
+        (_, Data::Recorded(record)) => (&record.image, &record.image_id),
+    };
+    let (name, id) = made_with;
+    if *id != image.id {
+        return Err(Failure {
+            reason: "ImageChanged",
+            message: format!(
+                "the data was made with image {name} ({id}), but the provider runs {} ({}); it is not put on another \
+                 image. Set the template's image to the one it was made with, by digest",
+                image.reference, image.id
+            ),
+            verbs: vec![RecoveryVerb::Accept, RecoveryVerb::Reset],
+        });
+    }
+    Ok(())
+}
+
+/// Locks data that nobody uses. An error is worth another try.
+pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<Locked> {
+    let locked = kept.lock()?;
+    if let Some(holder) = holders::find(&host.proc, kept.key())?.first() {
+        bail!("process {} still uses the data", holder.process.id());
+    }
+    if kept.has_upper()? {
+        let used = Visitor::run(|visitor| {
+            visitor
+                .enter(&host.namespace)
+                .context("enter the node's mount namespace")?;
+            Ok::<_, anyhow::Error>(holders::probe(visitor, kept)?)
+        });
+        if used.context("start a thread")?? == holders::Use::Held {
+            bail!("the kernel still uses the data");
+        }
+    }
+    Ok(locked)
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// A failure that the user cannot decide away.
+    pub(crate) fn new(reason: &'static str, message: String) -> Self {
+        Self {
+            reason,
+            message,
+            verbs: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(reference: &str, id: &str) -> ImageFacts {
+        ImageFacts {
+            reference: reference.into(),
+            id: id.into(),
+            ..ImageFacts::default()
+        }
+    }
+
+    fn record(id: &str) -> Record {
+        Record {
+            namespace: "ns".into(),
+            name: "web".into(),
+            image_id: id.into(),
+            image: "nginx:1.25".into(),
+            recovered: None,
+            resetting: false,
+        }
+    }
+
+    fn failure(known: Option<&ImageFacts>, data: &Data) -> Option<Failure> {
+        let image = image("nginx:1.25", "sha256:1");
+        compare(Path::new("/data/u"), "node1", &image, known, data).err()
+    }
+
+    fn found(known: Option<&ImageFacts>, data: &Data) -> Option<&'static str> {
+        failure(known, data).map(|failure| failure.reason)
+    }
+
+    fn recorded(id: &str) -> Data {
+        Data::Recorded(record(id))
+    }
+
+    #[test]
+    fn i1_the_first_time_anything_is_fine() {
+        assert_eq!(found(None, &Data::Absent), None);
+        // Made by an agent that died before it wrote the record.
+        assert_eq!(found(None, &Data::Unproven), None);
+    }
+
+    #[test]
+    fn i1_data_that_was_there_must_be_there() {
+        let known = image("nginx:1.25", "sha256:1");
+        assert_eq!(found(Some(&known), &Data::Absent), Some("FilesystemLost"));
+        assert_eq!(found(Some(&known), &Data::Unproven), Some("FilesystemLost"));
+        assert_eq!(found(Some(&known), &recorded("sha256:1")), None);
+    }
+
+    #[test]
+    fn i1_what_is_not_there_cannot_be_accepted() {
+        let known = image("nginx:1.25", "sha256:1");
+        let verbs = |data| failure(Some(&known), data).unwrap().verbs;
+        assert_eq!(verbs(&Data::Absent), [RecoveryVerb::Reset]);
+        assert_eq!(
+            verbs(&Data::Unproven),
+            [RecoveryVerb::Accept, RecoveryVerb::Reset]
+        );
+    }
+
+    #[test]
+    fn f25_another_image_is_never_put_under_the_data() {
+        assert_eq!(found(None, &recorded("sha256:2")), Some("ImageChanged"));
+        assert_eq!(
+            found(Some(&image("x", "sha256:1")), &recorded("sha256:2")),
+            Some("ImageChanged")
+        );
+        // The record lies next to the data, so it is the one that counts.
+        assert_eq!(found(Some(&image("x", "sha256:2")), &recorded("sha256:1")), None);
+    }
+
+    #[test]
+    fn i9_a_reset_that_was_begun_is_finished_whatever_the_image() {
+        let begun = Record {
+            resetting: true,
+            ..record("sha256:2")
+        };
+        assert_eq!(found(Some(&image("x", "sha256:1")), &Data::Recorded(begun)), None);
+    }
+
+    #[test]
+    fn records_of_earlier_versions_are_read() {
+        let old = br#"{"namespace":"ns","name":"web","imageId":"sha256:1","image":"nginx:1.25"}"#;
+        assert_eq!(serde_json::from_slice::<Record>(old).unwrap(), record("sha256:1"));
+    }
+}

@@ -1,0 +1,386 @@
+//! The kept filesystem as a resource: lost and found wanting, measured, limited, and the disk that it lies on.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use stoppablecontainer_api::names::provider_pod_name;
+use stoppablecontainer_api::{Phase, StoppableContainer};
+use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace, kubectl};
+
+use crate::support::{
+    create, data_directory, node_of, phase, run, running, set_running, shell_template, start, stop, uid_of,
+};
+
+/// Labels of the agents' DaemonSet and pods.
+const AGENTS: &str = "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=node-agent";
+
+/// Lost data is told, never replaced by an empty root, and given up by its user with the command that the condition
+/// names. The annotation that stays behind does nothing to data that is lost later.
+#[tokio::test]
+async fn i1_lost_data_is_given_up_once_by_its_user() {
+    in_namespace("lost", async |ns| {
+        let pod = run(&ns, "kept", shell_template()).await?;
+        let node = NodeShell::on(&ns, &node_of(&pod)?).await?;
+        ns.sh("kept", "main", "echo kept > /root/file").await?;
+        let upper = format!("{}/upper", data_directory(&ns, "kept").await?);
+
+        stop(&ns, "kept").await?;
+        node.sh(&format!("rm -r {upper}")).await?;
+        set_running(&ns, "kept", true).await?;
+        let first = blocked(&ns, "kept", "FilesystemReady", "FilesystemLost").await?;
+        phase(&ns, "kept", Phase::Failed).await?;
+        ensure!(
+            !first.contains("recovery=accept-"),
+            "there is nothing to accept: {first}"
+        );
+        told(&ns, "kept", "FilesystemLost").await?;
+        decide(&ns, &first, "reset").await?;
+        running(&ns, "kept").await?;
+        let file = ns.exec("kept", "main", &["/bin/cat", "/root/file"]).await?;
+        ensure!(file.code != 0, "the file is back from nowhere");
+
+        // Data whose record is gone: the same failure once more, and the old decision is still in the annotation.
+        ns.sh("kept", "main", "echo again > /root/file").await?;
+        stop(&ns, "kept").await?;
+        node.sh(&format!("rm {}", upper.replace("/upper", "/record")))
+            .await?;
+        set_running(&ns, "kept", true).await?;
+        let second = blocked(&ns, "kept", "FilesystemReady", "FilesystemLost").await?;
+        ensure!(
+            command(&first, "reset")? != command(&second, "reset")?,
+            "one decision for two failures"
+        );
+        let again = node.sh(&format!("cat {upper}/root/file")).await?;
+        ensure!(again == "again", "an old decision deleted data: {again}");
+        decide(&ns, &second, "accept").await?;
+        running(&ns, "kept").await?;
+        ensure!(
+            ns.sh("kept", "main", "cat /root/file").await? == "again",
+            "what was accepted is not there"
+        );
+        node.close().await
+    })
+    .await;
+}
+
+/// Another image is put under the data only if the user says so; the files are then on it.
+#[tokio::test]
+async fn f25_another_image_is_accepted_by_its_user() {
+    in_namespace("other-image", async |ns| {
+        run(&ns, "kept", shell_template()).await?;
+        ns.sh("kept", "main", "echo kept > /root/file && ! id app")
+            .await?;
+        stop(&ns, "kept").await?;
+        let containers = json!([{
+            "name": "main", "image": "test/named-user:1", "command": ["/bin/sleep", "infinity"],
+            "securityContext": {"runAsUser": 0},
+        }]);
+        ns.patch::<StoppableContainer>(
+            "kept",
+            json!({"spec": {"template": {"spec": {"containers": containers}}}}),
+        )
+        .await?;
+        let provider = ns.pod_ready(&provider_pod_name("kept")).await?;
+        ns.api::<Pod>()
+            .delete(&provider_pod_name("kept"), &DeleteParams::default())
+            .await?;
+        ns.other_pod_ready(&provider_pod_name("kept"), &uid_of(&provider))
+            .await?;
+        let message = blocked(&ns, "kept", "FilesystemReady", "ImageChanged").await?;
+        set_running(&ns, "kept", true).await?;
+        phase(&ns, "kept", Phase::Failed).await?;
+        ensure!(
+            ns.api::<Pod>().get_opt("kept").await?.is_none(),
+            "started on another image"
+        );
+        decide(&ns, &message, "accept").await?;
+        running(&ns, "kept").await?;
+        let seen = ns.sh("kept", "main", "cat /root/file; id -un 1000").await?;
+        ensure!(
+            seen == "kept\napp",
+            "not the kept files on the present image: {seen}"
+        );
+        // It is the recorded one from here on.
+        stop(&ns, "kept").await?;
+        start(&ns, "kept").await?;
+        Ok(())
+    })
+    .await;
+}
+
+/// What is written counts in the status and in the agent's metrics; over the limit the container is stopped as the
+/// kubelet stops others, keeps its files, and goes on when its user raised the limit or gave up the files.
+#[tokio::test]
+async fn i12_a_filesystem_over_its_limit_stops_its_container() {
+    in_namespace("limit", async |ns| {
+        let limited = |limit: &str| {
+            let mut template = shell_template();
+            template["spec"]["containers"][0]["resources"] = json!({"limits": {"ephemeral-storage": limit}});
+            template
+        };
+        run(&ns, "kept", limited("16Mi")).await?;
+        let write = |size: &str| format!("head -c {size} /dev/zero > /root/file-{size}; sync");
+        // It may be stopped before the command is done.
+        let _ = ns.exec("kept", "main", &["/bin/sh", "-c", &write("20M")]).await;
+        let message = blocked(&ns, "kept", "ConsumerReady", "Evicted").await?;
+        let words = "Container main exceeded its local ephemeral storage limit \"16Mi\". ";
+        ensure!(message.starts_with(words), "not the kubelet's words: {message}");
+        phase(&ns, "kept", Phase::Failed).await?;
+        told(&ns, "kept", "Evicted").await?;
+        ensure!(
+            ns.api::<Pod>().get_opt("kept").await?.is_none(),
+            "it was started again"
+        );
+        let usage = measured(&ns, "kept", 20_000_000).await?;
+        ensure!(
+            exported(&ns, "stoppablecontainer_filesystem_bytes", "kept").await? == usage,
+            "the agent's metrics say something else than {usage}"
+        );
+
+        let containers = limited("32Mi")["spec"]["containers"].clone();
+        ns.patch::<StoppableContainer>(
+            "kept",
+            json!({"spec": {"template": {"spec": {"containers": containers}}}}),
+        )
+        .await?;
+        running(&ns, "kept").await?;
+        ensure!(
+            ns.sh("kept", "main", "wc -c < /root/file-20M").await? == "20971520",
+            "the file changed"
+        );
+        // Small again, which is seen when it stops, and that it stops is seen.
+        ns.sh("kept", "main", "rm /root/file-20M").await?;
+        stop(&ns, "kept").await?;
+        ns.wait("kept", "its usage was measured", |object: &StoppableContainer| {
+            bytes(object).is_some_and(|bytes| bytes < 1_000_000)
+        })
+        .await?;
+        start(&ns, "kept").await?;
+
+        let _ = ns.exec("kept", "main", &["/bin/sh", "-c", &write("40M")]).await;
+        let message = blocked(&ns, "kept", "ConsumerReady", "Evicted").await?;
+        decide(&ns, &message, "reset").await?;
+        running(&ns, "kept").await?;
+        let file = ns.exec("kept", "main", &["/bin/ls", "/root/file-40M"]).await?;
+        ensure!(file.code != 0, "a reset that kept the file");
+        Ok(())
+    })
+    .await;
+}
+
+/// On a disk that is nearly full no new filesystem is made and those that run are warned. Both go away by themselves.
+#[tokio::test]
+async fn f22_a_nearly_full_disk_takes_nothing_new_and_warns() {
+    alone_in_namespace("disk-low", async |ns, _alone| {
+        run(&ns, "runs", shell_template()).await?;
+        let agents = Agents::find(&ns).await?;
+        // No disk has all of itself free.
+        agents.set_minimum_free("100%").await?;
+        let checked = full(&ns).await;
+        agents.restore().await?;
+        checked?;
+        running(&ns, "new").await?;
+        ns.wait(
+            "runs",
+            "the warning is taken back",
+            |object: &StoppableContainer| {
+                condition(object, "FilesystemReady").is_some_and(|(_, reason, _)| reason == "AsRequested")
+            },
+        )
+        .await?;
+        Ok(())
+    })
+    .await;
+}
+
+async fn full(ns: &Namespace) -> Result<()> {
+    create(ns, "new", true, shell_template()).await?;
+    let message = blocked(ns, "new", "FilesystemReady", "InsufficientDisk").await?;
+    ensure!(
+        message.contains("has less than 100% free (minimumFree) on the disk of /")
+            && message.contains("Free space"),
+        "what is the matter and what to do: {message}"
+    );
+    told(ns, "new", "InsufficientDisk").await?;
+    ns.wait("runs", "it is warned", |object: &StoppableContainer| {
+        condition(object, "FilesystemReady")
+            .is_some_and(|(status, reason, _)| status == "True" && reason == "DiskLow")
+    })
+    .await?;
+    told(ns, "runs", "DiskLow").await?;
+    phase(ns, "runs", Phase::Running).await.map(drop)
+}
+
+/// The agents of the cluster, with the arguments that they had.
+struct Agents {
+    api: Api<DaemonSet>,
+    name: String,
+    namespace: String,
+    arguments: Vec<String>,
+}
+
+// === impl Agents ===
+
+impl Agents {
+    async fn find(ns: &Namespace) -> Result<Self> {
+        let found = Api::<DaemonSet>::all(ns.client.clone())
+            .list(&ListParams::default().labels(AGENTS))
+            .await?
+            .items;
+        let agent = found
+            .into_iter()
+            .next()
+            .context("no node agent on this cluster")?;
+        let pod = agent.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+        let arguments = pod.and_then(|pod| pod.containers.first()?.args.clone());
+        let namespace = agent.namespace().unwrap_or_default();
+        Ok(Self {
+            api: Api::namespaced(ns.client.clone(), &namespace),
+            name: agent.name_any(),
+            namespace,
+            arguments: arguments.context("a node agent without arguments")?,
+        })
+    }
+
+    async fn set_minimum_free(&self, amount: &str) -> Result<()> {
+        let mut arguments = self.arguments.clone();
+        arguments.retain(|argument| !argument.starts_with("--minimum-free="));
+        arguments.push(format!("--minimum-free={amount}"));
+        self.run_with(&arguments).await
+    }
+
+    async fn restore(&self) -> Result<()> {
+        self.run_with(&self.arguments).await
+    }
+
+    async fn run_with(&self, arguments: &[String]) -> Result<()> {
+        let change =
+            json!([{ "op": "replace", "path": "/spec/template/spec/containers/0/args", "value": arguments }]);
+        let change = Patch::Json::<()>(serde_json::from_value(change)?);
+        self.api
+            .patch(&self.name, &PatchParams::default(), &change)
+            .await?;
+        let target = format!("daemonset/{}", self.name);
+        let args = [
+            "-n",
+            &self.namespace,
+            "rollout",
+            "status",
+            &target,
+            "--timeout=120s",
+        ];
+        kubectl(&args, "").await?.success().map(drop)
+    }
+}
+
+// === What a test sees ===
+
+/// Status, reason and message of a condition.
+fn condition<'a>(object: &'a StoppableContainer, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {
+    let found = object
+        .status
+        .as_ref()?
+        .conditions
+        .iter()
+        .find(|c| c.type_ == kind)?;
+    Some((&found.status, &found.reason, &found.message))
+}
+
+/// Waits until a condition is false for this reason, and returns its message.
+async fn blocked(ns: &Namespace, name: &str, kind: &str, reason: &str) -> Result<String> {
+    let is = |object: &StoppableContainer| {
+        condition(object, kind).is_some_and(|(status, why, _)| status == "False" && why == reason)
+    };
+    let object = ns.wait(name, &format!("{kind} is false: {reason}"), is).await?;
+    let (_, _, message) = condition(&object, kind).context("no condition")?;
+    Ok(message.to_owned())
+}
+
+/// Waits for an event about a StoppableContainer.
+async fn told(ns: &Namespace, name: &str, reason: &str) -> Result<()> {
+    let about = |event: &Event| {
+        let object = event.regarding.as_ref();
+        event.reason.as_deref() == Some(reason)
+            && object.is_some_and(|o| {
+                o.kind.as_deref() == Some("StoppableContainer") && o.name.as_deref() == Some(name)
+            })
+    };
+    let fields = format!("regarding.name={name},reason={reason}");
+    let mut events = std::pin::pin!(kube::runtime::watcher(
+        ns.api::<Event>(),
+        kube::runtime::watcher::Config::default().fields(&fields),
+    ));
+    let seen = async {
+        use futures::StreamExt;
+        while let Some(event) = events.next().await {
+            use kube::runtime::watcher::Event::{Apply, InitApply};
+            if let Ok(Apply(event) | InitApply(event)) = &event
+                && about(event)
+            {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the watch ended")
+    };
+    tokio::time::timeout(std::time::Duration::from_mins(1), seen)
+        .await
+        .with_context(|| format!("no event {reason} about {name}"))?
+}
+
+/// The command in a condition's message that carries a way out.
+fn command(message: &str, verb: &str) -> Result<String> {
+    let found = message
+        .split("kubectl ")
+        .skip(1)
+        .find(|c| c.contains(&format!("/recovery={verb}-")));
+    let line = found.with_context(|| format!("no command to {verb}: {message}"))?;
+    Ok(line.split(". ").next().unwrap_or(line).to_owned())
+}
+
+/// Types it.
+async fn decide(ns: &Namespace, message: &str, verb: &str) -> Result<()> {
+    let line = command(message, verb)?;
+    ensure!(line.contains(&ns.name), "not for this namespace: {line}");
+    let args: Vec<&str> = line.split_whitespace().collect();
+    kubectl(&args, "").await?.success().map(drop)
+}
+
+fn bytes(object: &StoppableContainer) -> Option<i64> {
+    Some(object.status.as_ref()?.filesystem?.usage?.bytes)
+}
+
+/// Waits until a container takes at least so much, and returns how much. It has to be stopped.
+async fn measured(ns: &Namespace, name: &str, least: i64) -> Result<i64> {
+    let object = ns
+        .wait(
+            name,
+            &format!("its usage is at least {least}"),
+            |object: &StoppableContainer| bytes(object).is_some_and(|bytes| bytes >= least),
+        )
+        .await?;
+    bytes(&object).context("no usage")
+}
+
+/// A number from the metrics of the agents about a container of the test.
+async fn exported(ns: &Namespace, metric: &str, name: &str) -> Result<i64> {
+    let pods = Api::<Pod>::all(ns.client.clone())
+        .list(&ListParams::default().labels(AGENTS))
+        .await?;
+    let labels = format!("{metric}{{namespace=\"{}\",name=\"{name}\"}} ", ns.name);
+    for pod in pods {
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{}:8080/proxy/metrics",
+            pod.namespace().unwrap_or_default(),
+            pod.name_any()
+        );
+        let text = kubectl(&["get", "--raw", &path], "").await?.success()?;
+        if let Some(number) = text.lines().find_map(|line| line.strip_prefix(&labels)) {
+            return Ok(number.parse()?);
+        }
+    }
+    anyhow::bail!("no agent exports {labels}")
+}
