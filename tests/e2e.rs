@@ -17,6 +17,8 @@ mod availability;
 mod csi;
 #[path = "e2e/deletion.rs"]
 mod deletion;
+#[path = "e2e/faults.rs"]
+mod faults;
 #[path = "e2e/generated.rs"]
 mod generated;
 #[path = "e2e/images.rs"]

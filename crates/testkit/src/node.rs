@@ -78,6 +78,18 @@ impl<'a> NodeShell<'a> {
         self.sh(&format!("kill -{signal} {first}")).await.map(drop)
     }
 
+    /// Starts a process that keeps the mounts of a container, whatever becomes of the container, as one does that hangs
+    /// in the kernel. Returns its number on the node; it ends with the shell.
+    pub async fn hold_mounts_of(&self, container_id: &str) -> Result<u32> {
+        let first = self.first(container_id).await?;
+        let hold = format!(
+            "setsid nsenter --target {first} --mount -- sleep infinity </dev/null >/dev/null 2>&1 & holder=$!
+             theirs=$(readlink /proc/{first}/ns/mnt)
+             until [ \"$(readlink /proc/$holder/ns/mnt)\" = \"$theirs\" ]; do sleep 0.1; done; echo $holder"
+        );
+        Ok(self.sh(&hold).await?.parse()?)
+    }
+
     /// Runs a command of the node in the network namespace of a container; it has to succeed.
     pub async fn in_network_of(&self, container_id: &str, command: &str) -> Result<String> {
         let first = self.first(container_id).await?;
