@@ -5,14 +5,22 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::{AsyncBufReadExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::LogParams;
+use kube::api::{DeleteParams, LogParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
 use serde_json::json;
-use testkit::{Namespace, NodeShell, in_namespace};
+use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace};
 
-use crate::support::{container_id, data_directory, node_of, run, running, shell_template, uid_of};
+use crate::support::{
+    container_id, create, data_directory, node_of, run, running, shell_template, start, stop, uid_of,
+};
 
-/// How long a pod may take to say something.
+/// How long a pod may take to start or to say something.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Labels of the agents' pods.
+const AGENTS: &str = "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=node-agent";
+/// How often an agent is killed.
+const KILLS: usize = 20;
 
 /// The consumer's process outlives its pod, which was deleted by force: the next pod waits and says for whom. There are
 /// never two overlays on one upper directory.
@@ -41,12 +49,7 @@ async fn f21_i2_a_process_that_outlives_its_pod_keeps_the_next_one_waiting() {
             "--wait=false",
         ];
         ns.kubectl(&by_force).await?.success()?;
-        let runs = |pod: &Pod| {
-            let status = pod.status.as_ref();
-            let mut containers = status.iter().flat_map(|s| s.container_statuses.iter().flatten());
-            uid_of(pod) != uid_of(&old)
-                && containers.any(|c| c.state.as_ref().is_some_and(|state| state.running.is_some()))
-        };
+        let runs = |pod: &Pod| uid_of(pod) != uid_of(&old) && is_running(pod);
         let waiting = ns.wait("kept", "the next pod's container runs", runs).await?;
         let words = format!("processes of an earlier start still use it (on the node: {holder})");
         says(&ns, "kept", &words).await?;
@@ -67,6 +70,80 @@ async fn f21_i2_a_process_that_outlives_its_pod_keeps_the_next_one_waiting() {
         node.close().await
     })
     .await;
+}
+
+/// The agent is killed again and again, each time as soon as it runs: consumers do not notice, exec and logs go on, and
+/// a start in the middle of that is only late.
+#[tokio::test]
+async fn f18_i9_consumers_do_not_notice_twenty_kills_of_the_agent() {
+    alone_in_namespace("agent-killed", async |ns, _alone| {
+        let mut template = shell_template();
+        let program = "i=0; while :; do echo $i; i=$((i + 1)); sleep 0.1; done";
+        template["spec"]["containers"][0]["command"] = json!(["/bin/sh", "-c", program]);
+        let before = run(&ns, "kept", template).await?;
+        let node = NodeShell::on(&ns, &node_of(&before)?).await?;
+        let config = watcher::Config::default()
+            .labels(AGENTS)
+            .fields(&format!("spec.nodeName={}", node_of(&before)?));
+        let agents = watcher(Api::<Pod>::all(ns.client.clone()), config).applied_objects();
+        let mut agents = std::pin::pin!(agents);
+        let mut killed: Vec<String> = Vec::new();
+        for kill in 0..KILLS {
+            let next = async {
+                while let Some(agent) = agents.next().await {
+                    // A watch that breaks starts again by itself.
+                    let Ok(agent) = agent else { continue };
+                    if is_running(&agent) && !killed.contains(&uid_of(&agent)) {
+                        return Ok(agent);
+                    }
+                }
+                anyhow::bail!("the watch ended")
+            };
+            let agent = tokio::time::timeout(PATIENCE, next)
+                .await
+                .context("no agent starts")??;
+            node.kill_first(&container_id(&agent, "node-agent")?).await?;
+            // A new pod, as the kubelet makes those wait that end often.
+            let by_force = DeleteParams::default().grace_period(0);
+            let api = Api::<Pod>::namespaced(ns.client.clone(), &agent.namespace().unwrap_or_default());
+            api.delete(&agent.name_any(), &by_force).await?;
+            killed.push(uid_of(&agent));
+            ensure!(
+                ns.sh(
+                    "kept",
+                    "main",
+                    &format!("echo {kill} > /root/kill; cat /root/kill")
+                )
+                .await?
+                    == kill.to_string()
+            );
+            if kill == KILLS / 2 {
+                create(&ns, "late", true, shell_template()).await?;
+            }
+        }
+        running(&ns, "late").await?;
+        let after = running(&ns, "kept").await?;
+        ensure!(
+            container_id(&after, "main")? == container_id(&before, "main")?,
+            "the consumer was restarted"
+        );
+        let log = ns.api::<Pod>().logs("kept", &LogParams::default()).await?;
+        for (number, line) in log.lines().enumerate() {
+            ensure!(line == number.to_string(), "line {number} of the log is {line:?}");
+        }
+        says(&ns, "kept", &(log.lines().count() + 1).to_string()).await?;
+        stop(&ns, "kept").await?;
+        start(&ns, "kept").await?;
+        ensure!(ns.sh("kept", "main", "cat /root/kill").await? == (KILLS - 1).to_string());
+        node.close().await
+    })
+    .await;
+}
+
+fn is_running(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let mut containers = status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+    containers.any(|c| c.state.as_ref().is_some_and(|state| state.running.is_some()))
 }
 
 /// The overlays, by the kernel's number, whose upper directory ends like this, in any mount table of the node.
