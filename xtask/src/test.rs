@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::images::{product, testing};
 use crate::progress::{Progress, Step};
 use crate::target::Target;
+use crate::tools::Tools;
 use crate::workspace::Workspace;
 use crate::{fuzz, install, shell};
 
@@ -41,7 +42,8 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
         bail!("the tests of mounts need root: run this as root, for example with `sudo -E`");
     }
     let classes = test_targets(workspace)?;
-    progress.expect(2 + classes.len());
+    progress.expect(3 + classes.len());
+    Tools::prepare_disks(progress)?;
     let unit = ["--workspace", "--lib", "--bins"];
     progress.step("Unit tests", |step| {
         cargo_test(workspace, step, &unit, options, None)

@@ -32,6 +32,12 @@ const IMAGE_PROGRAMS: &[(&str, &str)] = &[
     ("debootstrap", "debootstrap"),
 ];
 
+/// Programs and the packages that bring them for the tests on disks of their own.
+const DISK_PROGRAMS: &[(&str, &str)] = &[
+    ("mkfs.ext4", "e2fsprogs"),
+    ("losetup", "mount"),
+    ("fsfreeze", "util-linux"),
+];
 /// Version of cargo-fuzz.
 const CARGO_FUZZ: &str = "0.13.2";
 
@@ -100,6 +106,13 @@ impl Tools {
     pub(crate) fn prepare_images(progress: &Progress) -> Result<()> {
         progress.step("Programs that build images", |step| {
             apt::install(step, IMAGE_PROGRAMS)
+        })
+    }
+
+    /// Makes sure that tests can make disks.
+    pub(crate) fn prepare_disks(progress: &Progress) -> Result<()> {
+        progress.step("Programs that make disks", |step| {
+            apt::install(step, DISK_PROGRAMS)
         })
     }
 
