@@ -80,7 +80,13 @@ pub async fn write_status(
     if let Some(fields) = fields.as_object_mut() {
         fields.remove("filesystem");
         // In a merge patch a field that is to go has to be named.
-        for absent in ["nodeName", "providerPodUid", "consumerPodUid", "placement"] {
+        for absent in [
+            "nodeName",
+            "providerPodUid",
+            "consumerPodUid",
+            "placement",
+            "storageLimit",
+        ] {
             fields.entry(absent).or_insert(Value::Null);
         }
         fields.entry("conditions").or_insert_with(|| json!([]));

@@ -14,7 +14,7 @@ use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_HASH, FINALIZER};
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, Identity, StoppableContainerInstance,
-    StoppableContainerInstanceStatus, StorageExcess,
+    StoppableContainerInstanceStatus, StorageExcess, storage_limit,
 };
 
 use super::attempts::Hold;
@@ -141,13 +141,14 @@ impl Observed {
     /// What keeps a consumer from being started: the filesystem takes more than the template's limit.
     pub fn start_excess(&self) -> Option<StorageExcess> {
         let filesystem = self.instance.status.as_ref()?.filesystem.as_ref();
-        self.instance.spec.storage_excess(filesystem)
+        self.instance.storage_excess(filesystem)
     }
 
     /// Whether the filesystem takes more than the limit of the consumer that runs, which is its pod's own.
     fn running_excess(&self, pod: &Pod) -> Option<StorageExcess> {
         let usage = self.instance.status.as_ref()?.filesystem.as_ref()?.usage;
-        StorageExcess::of(pod.spec.as_ref()?, Some(main_container(&self.instance)), usage)
+        let main = self.instance.spec.main_container();
+        StorageExcess::over(main, storage_limit(pod.spec.as_ref()?, main)?, usage)
     }
 
     /// The data is gone, so whatever runs has no filesystem to go on with.
@@ -234,7 +235,7 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
 
 fn plan_consumer(observed: &Observed) -> Vec<Action> {
     let spec = &observed.instance.spec;
-    let main = main_container(&observed.instance);
+    let main = spec.main_container();
     match &observed.consumer {
         Slot::Taken(_) => Vec::new(),
         Slot::Free => {
@@ -264,13 +265,6 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
             None => relabel(Role::Consumer, pod, observed),
         },
     }
-}
-
-/// Name of the container whose filesystem is kept.
-fn main_container(instance: &StoppableContainerInstance) -> &str {
-    let pod = instance.spec.template.spec.as_ref();
-    let main = pod.and_then(|pod| pod.containers.first());
-    main.map_or("", |container| container.name.as_str())
 }
 
 fn delete_once(role: Role, pod: &Arc<Pod>, trouble: Option<Trouble>) -> Vec<Action> {

@@ -10,7 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, READY, reason};
-use stoppablecontainer_api::{FilesystemState, Phase, Placement, StoppableContainerInstanceStatus};
+use stoppablecontainer_api::{
+    FilesystemState, Phase, Placement, StoppableContainerInstanceStatus, storage_limit,
+};
 
 use super::plan::{Observed, Slot};
 use super::pods::{Role, Trouble, leaving, node, ready, refused_by_kubelet, running, trouble};
@@ -51,6 +53,7 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstance
         provider_pod_uid: observed.provider.pod().and_then(|pod| pod.uid()),
         consumer_pod_uid: observed.consumer.pod().and_then(|pod| pod.uid()),
         placement: placement(observed, &old),
+        storage_limit: consumer_limit(observed, &old),
         conditions: conditions(&old.conditions, verdicts, generation, now),
         filesystem: old.filesystem,
     }
@@ -324,6 +327,15 @@ fn placement(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Opt
         None if !observed.instance.spec.running => None,
         _ => old.placement,
     }
+}
+
+/// As the consumer has it; a LimitRange may have set it. Without a consumer, as the last one had it.
+fn consumer_limit(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<String> {
+    let Some(pod) = observed.consumer.pod() else {
+        return old.storage_limit.clone();
+    };
+    let limit = storage_limit(pod.spec.as_ref()?, observed.instance.spec.main_container());
+    limit.map(str::to_owned)
 }
 
 /// The kubelet says only in events that it cannot mount a volume whose driver it does not know.

@@ -58,7 +58,7 @@ pub fn ways_out(instance: &StoppableContainerInstance, filesystem: &FilesystemSt
     let way = |verb: &RecoveryVerb| {
         let purpose = match verb {
             RecoveryVerb::Accept => "To use the files that are there, on the present image",
-            RecoveryVerb::Reset => "To DELETE all files and begin with the present image",
+            RecoveryVerb::Reset => "To DELETE all files and begin with the present image, once it is stopped",
         };
         let answer = RecoveryAnswer {
             verb: *verb,

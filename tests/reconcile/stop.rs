@@ -146,12 +146,16 @@ async fn refused_by_the_kubelet_queues_through_the_scheduler() {
 async fn i12_a_container_over_its_storage_limit_is_stopped_once() {
     let (mut world, provider, mut consumer) = World::running();
     let limit = |limit: &str| json!({ "limits": { "ephemeral-storage": limit } });
-    world.instance["spec"]["template"]["spec"]["containers"][0]["resources"] = limit("1M");
     world.instance["status"]["filesystem"]["usage"] = json!({ "bytes": 2_000_000, "inodes": 5 });
     consumer["spec"]["containers"] = json!([{ "name": "main", "resources": limit("1M") }]);
     world.sync(&[provider.clone(), consumer.clone()]);
     let pass = world.pass();
-    world.patched(INSTANCE_STATUS).await;
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(
+        status["status"]["storageLimit"],
+        json!("1M"),
+        "a LimitRange gave it; the pod is about to go"
+    );
     let delete = world.api.expect("DELETE", CONSUMER).await;
     assert_eq!(preconditions(&delete), ("consumer-uid", "50"));
     delete.answer(&leaving(&consumer));

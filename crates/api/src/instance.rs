@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::{ProviderSpec, default_host_path_prefix};
 use crate::recovery::RecoveryOffer;
 use crate::status::Phase;
-use crate::usage::{FilesystemUsage, StorageExcess};
+use crate::usage::{FilesystemUsage, StorageExcess, storage_limit};
 
 /// One kept filesystem on one node, with its provider and consumer pods. Its UID names the data on the node.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +78,10 @@ pub struct StoppableContainerInstanceStatus {
     /// How the next consumer pod is placed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
+
+    /// The `ephemeral-storage` limit of the last consumer pod's main container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_limit: Option<String>,
 
     /// The kept filesystem, as the node agent sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -220,9 +224,25 @@ impl StoppableContainerInstanceSpec {
             .map_or_else(|| image.user.clone(), |uid| uid.to_string())
     }
 
-    /// Whether the filesystem takes more than the template's limit allows: nothing is started on it then.
+    /// Name of the main container, whose filesystem is kept; empty in a template without containers.
+    pub fn main_container(&self) -> &str {
+        let pod = self.template.spec.as_ref();
+        let main = pod.and_then(|pod| pod.containers.first());
+        main.map_or("", |container| container.name.as_str())
+    }
+}
+
+// === impl StoppableContainerInstance ===
+
+impl StoppableContainerInstance {
+    /// Whether `filesystem` takes more than the next consumer may: nothing is started on it then. The limit is the
+    /// template's or, if that has none, what the last consumer was given by somebody else (a LimitRange).
     pub fn storage_excess(&self, filesystem: Option<&FilesystemStatus>) -> Option<StorageExcess> {
-        StorageExcess::of(self.template.spec.as_ref()?, None, filesystem?.usage)
+        let main = self.spec.main_container();
+        let given = || self.status.as_ref()?.storage_limit.as_deref();
+        let pod = self.spec.template.spec.as_ref();
+        let limit = pod.and_then(|pod| storage_limit(pod, main)).or_else(given)?;
+        StorageExcess::over(main, limit, filesystem?.usage)
     }
 }
 

@@ -33,4 +33,4 @@ pub use instance::{
 pub use recovery::{RecoveryAnswer, RecoveryOffer, RecoveryVerb};
 pub use schema::custom_resource_definitions;
 pub use status::Phase;
-pub use usage::{FilesystemUsage, StorageExcess, whole_quantity};
+pub use usage::{FilesystemUsage, StorageExcess, storage_limit, whole_quantity};

@@ -33,21 +33,22 @@ pub struct StorageExcess {
 // === impl StorageExcess ===
 
 impl StorageExcess {
-    /// Whether `usage` is more than the `ephemeral-storage` limit of the container `main` in a pod, by default its
-    /// first one.
-    pub fn of(pod: &PodSpec, main: Option<&str>, usage: Option<FilesystemUsage>) -> Option<Self> {
-        let container = match main {
-            Some(name) => pod.containers.iter().find(|c| c.name == name),
-            None => pod.containers.first(),
-        }?;
-        let limit = container.resources.as_ref()?.limits.as_ref()?.get(RESOURCE)?;
+    /// Whether `usage` is more than `limit`.
+    pub fn over(container: &str, limit: &str, usage: Option<FilesystemUsage>) -> Option<Self> {
         let bytes = usage?.bytes;
-        (bytes > whole_quantity(&limit.0)?).then(|| Self {
-            container: container.name.clone(),
-            limit: limit.0.clone(),
+        (bytes > whole_quantity(limit)?).then(|| Self {
+            container: container.to_owned(),
+            limit: limit.to_owned(),
             bytes,
         })
     }
+}
+
+/// The `ephemeral-storage` limit of the container `name` of a pod.
+pub fn storage_limit<'a>(pod: &'a PodSpec, name: &str) -> Option<&'a str> {
+    let container = pod.containers.iter().find(|c| c.name == name)?;
+    let limit = container.resources.as_ref()?.limits.as_ref()?.get(RESOURCE)?;
+    Some(&limit.0)
 }
 
 /// A quantity (`1.5Gi`, `2e3`) in whole units, rounded up as Kubernetes does. `None` if it is not one.
@@ -108,21 +109,27 @@ mod tests {
     }
 
     #[test]
-    fn only_more_than_the_limit_of_the_main_container_is_too_much() {
-        let pod: PodSpec = serde_json::from_value(json!({ "containers": [
-            { "name": "main", "resources": { "limits": { "ephemeral-storage": "1Ki" } } },
-            { "name": "side", "resources": { "limits": { "ephemeral-storage": "1" } } },
-            { "name": "free" },
-        ]}))
-        .unwrap();
-        let excess = |main, bytes| StorageExcess::of(&pod, main, Some(FilesystemUsage { bytes, inodes: 1 }));
-        assert_eq!(excess(None, 1024), None);
-        let over = excess(None, 1025).unwrap();
+    fn only_more_than_the_limit_is_too_much() {
+        let excess = |bytes| StorageExcess::over("main", "1Ki", Some(FilesystemUsage { bytes, inodes: 1 }));
+        assert_eq!(excess(1024), None);
+        let over = excess(1025).unwrap();
         assert_eq!(
             (over.container.as_str(), over.limit.as_str(), over.bytes),
             ("main", "1Ki", 1025)
         );
-        assert_eq!(excess(Some("free"), 1 << 40), None);
-        assert_eq!(StorageExcess::of(&pod, None, None), None, "not measured yet");
+        assert_eq!(StorageExcess::over("main", "1Ki", None), None, "not measured yet");
+    }
+
+    #[test]
+    fn each_container_has_a_limit_of_its_own() {
+        let pod: PodSpec = serde_json::from_value(json!({ "containers": [
+            { "name": "side", "resources": { "limits": { "ephemeral-storage": "1" } } },
+            { "name": "main", "resources": { "limits": { "ephemeral-storage": "1Ki" } } },
+            { "name": "free" },
+        ]}))
+        .unwrap();
+        assert_eq!(storage_limit(&pod, "main"), Some("1Ki"));
+        assert_eq!(storage_limit(&pod, "free"), None);
+        assert_eq!(storage_limit(&pod, "none"), None);
     }
 }

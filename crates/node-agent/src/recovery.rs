@@ -103,7 +103,7 @@ fn shows(status: &FilesystemStatus, failure: &Failure) -> bool {
 }
 
 fn is_too_large(object: &StoppableContainerInstance, status: &FilesystemStatus) -> bool {
-    status.state == FilesystemState::Ready && object.spec.storage_excess(Some(status)).is_some()
+    status.state == FilesystemState::Ready && object.storage_excess(Some(status)).is_some()
 }
 
 fn answered(object: &StoppableContainerInstance, status: &FilesystemStatus) -> Option<Decision> {

@@ -114,8 +114,8 @@ async fn try_observe(agent: &Agent, instance: &Instance, volume: &Record, moment
         usage: Some(usage),
         ..before.clone()
     };
-    let crossed = object.spec.storage_excess(Some(before)).is_some()
-        != object.spec.storage_excess(Some(&status)).is_some();
+    let crossed =
+        object.storage_excess(Some(before)).is_some() != object.storage_excess(Some(&status)).is_some();
     if crossed || is_news(before.usage, usage, moment) {
         status::apply(&agent.client, instance, judged(object, status)).await?;
     }
@@ -184,7 +184,7 @@ fn judged(object: &StoppableContainerInstance, status: FilesystemStatus) -> File
     if status.state != FilesystemState::Ready {
         return status;
     }
-    let recovery = object.spec.storage_excess(Some(&status)).map(|_| {
+    let recovery = object.storage_excess(Some(&status)).map(|_| {
         let offer = status.recovery.clone();
         offer.unwrap_or_else(|| recovery::new_offer(vec![RecoveryVerb::Reset]))
     });

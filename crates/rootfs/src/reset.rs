@@ -33,3 +33,35 @@ impl Kept {
         fsync(&directory).map_err(fail)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use crate::{Root, Store};
+
+    /// The data goes, in whatever state it is, and nothing else: neither what it links to nor the record.
+    #[test]
+    fn i1_a_reset_deletes_the_data_and_keeps_the_record() {
+        let (top, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(other.path().join("file"), "theirs").unwrap();
+        let root = Root::of_this_thread().unwrap();
+        let store = Store::create(&root, &top.path().join("data")).unwrap();
+        let stat = rustix::fs::stat(top.path()).unwrap();
+        let kept = store.create_key("one", &stat).unwrap();
+        kept.set_record(b"decided").unwrap();
+        let upper = top.path().join("data/one/upper");
+        fs::create_dir_all(upper.join("a/b")).unwrap();
+        symlink(other.path(), upper.join("a/link")).unwrap();
+        for _ in 0..2 {
+            kept.clear().unwrap();
+            assert!(!kept.has_upper().unwrap());
+            assert_eq!(kept.record().unwrap().unwrap(), b"decided");
+        }
+        assert!(other.path().join("file").exists());
+        let again = store.create_key("one", &stat).unwrap();
+        assert_eq!(fs::read_dir(&upper).unwrap().count(), 0);
+        assert_eq!(again.record().unwrap().unwrap(), b"decided");
+    }
+}

@@ -369,3 +369,22 @@ fn i1_lost_data_is_a_stop_and_another_image_is_none_for_what_runs() {
     assert_eq!(words(&with_provider(failed("FilesystemLost"))), [""; 0]);
     assert_eq!(words(&with_both(failed("ImageChanged"), up())), [""; 0]);
 }
+
+/// A LimitRange puts its limit into the pod, where the template says nothing.
+#[test]
+fn ephemeral_storage_is_held_to_a_limit_that_others_gave() {
+    let given = |limit: &str| {
+        json!({ "status": {
+            "storageLimit": limit, "filesystem": { "usage": { "bytes": 2_000_000, "inodes": 10 } },
+        }})
+    };
+    assert_eq!(words(&with_provider(given("1M"))), [""; 0]);
+    assert_eq!(words(&with_provider(given("2M"))), ["create consumer"]);
+    let mut own = too_large("3M");
+    own["status"]["storageLimit"] = json!("1M");
+    assert_eq!(
+        words(&with_provider(own)),
+        ["create consumer"],
+        "what the template says is how the user raises it"
+    );
+}

@@ -312,7 +312,7 @@ fn i12_a_failure_says_what_to_type_for_each_way_out() {
         message(&status, FILESYSTEM_READY),
         "another image. To use the files that are there, on the present image: kubectl annotate --overwrite -n team \
          stoppablecontainerinstance web stoppablecontainer.xtlsoft.top/recovery=accept-0123abcd. To DELETE all files \
-         and begin with the present image: kubectl annotate --overwrite -n team stoppablecontainerinstance web \
+         and begin with the present image, once it is stopped: kubectl annotate --overwrite -n team stoppablecontainerinstance web \
          stoppablecontainer.xtlsoft.top/recovery=reset-0123abcd"
     );
     let owner = json!([{
