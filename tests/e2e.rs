@@ -33,6 +33,8 @@ mod parity;
 mod samples;
 #[path = "e2e/stopped.rs"]
 mod stopped;
+#[path = "e2e/storage.rs"]
+mod storage;
 #[path = "e2e/support.rs"]
 mod support;
 #[path = "e2e/survival.rs"]
