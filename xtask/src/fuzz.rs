@@ -67,13 +67,16 @@ pub(crate) enum Limit {
     Seconds(u32),
     /// This many inputs.
     Runs(u32),
+    /// This many inputs, the same every time.
+    Same(u32),
 }
 
-/// What `test` does: a look at every target, and 100,000 generated pods.
+/// What `test` does: the same inputs every time, so that it says something about the change and not about luck. A look at
+/// every target, and 100,000 generated pods.
 pub(crate) fn test(workspace: &Workspace, progress: &Progress) -> Result<()> {
     let limit = |target: &Target| match target.name {
-        "pod_rewrite" => Limit::Runs(100_000),
-        _ => Limit::Seconds(10),
+        "pod_rewrite" => Limit::Same(100_000),
+        _ => Limit::Same(20_000),
     };
     run(workspace, progress, TARGETS, limit)
 }
@@ -129,8 +132,6 @@ fn run(
 impl Target {
     /// The command that fuzzes it: from what earlier runs found and from the seeds of the repository.
     fn fuzzer(&self, workspace: &Workspace, dir: &Path, limit: Limit) -> Result<Command> {
-        let corpus = dir.join("corpus").join(self.name);
-        std::fs::create_dir_all(&corpus)?;
         let program = dir.join("x86_64-unknown-linux-gnu/debug").join(self.name);
         let mut command = Command::new(program);
         // Where it leaves an input that fails.
@@ -143,12 +144,24 @@ impl Target {
                     .args(["-jobs=2", "-workers=2"])
                     .arg(format!("-runs={}", runs.div_ceil(2)))
             }
+            Limit::Same(runs) => command.arg("-seed=1").arg(format!("-runs={runs}")),
         };
         command.arg(format!("-timeout={INPUT_SECONDS}"));
         command.arg(format!("-max_len={}", self.max_len));
         if let Some(dictionary) = self.dictionary {
             command.arg(format!("-dict={}", workspace.join(dictionary).display()));
         }
+        // What is found goes into the first directory that is named.
+        let corpus = if matches!(limit, Limit::Same(_)) {
+            let fresh = dir.join("same").join(self.name);
+            if fresh.exists() {
+                std::fs::remove_dir_all(&fresh)?;
+            }
+            fresh
+        } else {
+            dir.join("corpus").join(self.name)
+        };
+        std::fs::create_dir_all(&corpus)?;
         command.arg(corpus);
         let seeds = workspace.join("fuzz/seeds").join(self.name);
         if seeds.is_dir() {
