@@ -10,7 +10,7 @@ use support::{Answer, Harness};
 use tokio::runtime::{Builder, Runtime};
 
 #[path = "../../tests/webhook/support.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the tests use more of it")]
 mod support;
 
 struct World {

@@ -6,7 +6,6 @@
 use libfuzzer_sys::fuzz_target;
 
 #[path = "../../crates/node-agent/src/image_config.rs"]
-#[allow(unreachable_pub)]
 mod image_config;
 
 fuzz_target!(|info: &str| {

@@ -15,10 +15,10 @@ use tokio::runtime::{Builder, Runtime};
 #[path = "../../tests/webhook/generated.rs"]
 mod generated;
 #[path = "../../tests/webhook/properties.rs"]
-#[allow(unused_imports)]
+#[allow(unused_imports, reason = "the test in it is left out here")]
 mod properties;
 #[path = "../../tests/webhook/support.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the tests use more of it")]
 mod support;
 
 struct World {

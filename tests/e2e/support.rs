@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
+use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::names::provider_pod_name;
 use stoppablecontainer_api::{Phase, StoppableContainer, StoppableContainerInstance};
 use testkit::Namespace;
@@ -47,6 +48,22 @@ pub(crate) async fn phase(ns: &Namespace, name: &str, phase: Phase) -> Result<St
         },
     )
     .await
+}
+
+/// Waits until the object says that its consumer's creation was refused; there is none then.
+pub(crate) async fn creation_refused(ns: &Namespace, name: &str) -> Result<StoppableContainer> {
+    let refused =
+        |object: &StoppableContainer| {
+            object.status.iter().flat_map(|s| &s.conditions).any(|c| {
+                c.type_ == CONSUMER_READY && c.status == "False" && c.reason == reason::CREATION_REFUSED
+            })
+        };
+    let object = ns.wait(name, "ConsumerReady names the refusal", refused).await?;
+    anyhow::ensure!(
+        ns.api::<Pod>().get_opt(name).await?.is_none(),
+        "a consumer was created past the webhook"
+    );
+    Ok(object)
 }
 
 pub(crate) async fn set_running(ns: &Namespace, name: &str, running: bool) -> Result<()> {

@@ -8,12 +8,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
-use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use testkit::{Namespace, alone_in_namespace};
 
 use super::load::{callable, dry_run};
 use super::release::Release;
-use crate::support::{run, running, shell_template};
+use crate::support::{creation_refused, run, running, shell_template};
 
 /// A proxy for TCP. What `/tmp/mode` says is done to every piece of data as it comes, on old connections too:
 /// `pass`, `delay SECONDS`, `reset`, or `hole`, in which all disappears until it is something else.
@@ -121,20 +120,7 @@ async fn suffer(ns: &Namespace, trouble: &str, words: &[&str]) -> Result<()> {
 
     // Consumers wait, and say so.
     ns.api::<Pod>().delete("kept", &DeleteParams::default()).await?;
-    ns.wait(
-        "kept",
-        "ConsumerReady names the refusal",
-        |object: &StoppableContainer| {
-            object.status.iter().flat_map(|s| &s.conditions).any(|c| {
-                c.type_ == CONSUMER_READY && c.status == "False" && c.reason == reason::CREATION_REFUSED
-            })
-        },
-    )
-    .await?;
-    ensure!(
-        ns.api::<Pod>().get_opt("kept").await?.is_none(),
-        "a consumer was created past the webhook"
-    );
+    creation_refused(ns, "kept").await?;
     // Everybody else is served, and the objects that exist can still be changed where their spec is not.
     let mut plain = shell_template();
     plain["metadata"] = json!({"name": "plain"});
