@@ -2,6 +2,7 @@
 What was typed.
 */
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -92,6 +93,13 @@ pub(crate) enum ClusterCommand {
     },
     /// Cuts the power of everything, control plane and nodes, and starts it again.
     Restart,
+    /// Cuts a node off from the API server until standard input ends.
+    Partition {
+        /// The node.
+        node: String,
+        /// Addresses of pods to cut off too.
+        pods: Vec<Ipv4Addr>,
+    },
     /// Prints the key and the last revision of everything that etcd holds, a line each.
     EtcdKeys,
     /// The first process of a node; `up` starts it.

@@ -14,6 +14,7 @@ mod network;
 mod node;
 mod node_config;
 mod node_init;
+mod partition;
 mod pki;
 mod preflight;
 mod process;
@@ -21,6 +22,7 @@ pub(crate) mod registry;
 mod status;
 mod up;
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,6 +34,7 @@ use crate::workspace::Workspace;
 use dir::ClusterDir;
 use node::Node;
 
+pub(crate) use node::{DISK, FSTAB};
 pub(crate) use node_config::PAUSE_IMAGE;
 
 /// The local cluster as seen from one clone.
@@ -97,10 +100,7 @@ impl<'a> Cluster<'a> {
     /// Cuts a node's power, starts it again and waits until it is Ready.
     pub(crate) fn reboot(&self, name: &str) -> Result<()> {
         let _lock = self.lock_existing()?;
-        let node = Node::named(name)?;
-        if !node.dir(&self.dir).is_dir() {
-            bail!("the cluster has no node {name}");
-        }
+        let node = self.existing_node(name)?;
         self.progress.expect(2);
         self.progress
             .step(&format!("Cut the power of {name}"), |_| node.cut_power(&self.dir))?;
@@ -115,6 +115,14 @@ impl<'a> Cluster<'a> {
         self.progress
             .step("Cut the power of the whole cluster", |_| down::stop(self))?;
         up::start_existing(self)
+    }
+
+    /// Cuts a node and the pods with these addresses off from the API server until standard input ends.
+    pub(crate) fn partition(&self, name: &str, pods: &[Ipv4Addr]) -> Result<()> {
+        preflight::require_root()?;
+        self.existing_kubeconfig()?;
+        self.dir.require_own(self.workspace)?;
+        partition::run(&self.existing_node(name)?, pods)
     }
 
     /// Key and last revision of everything that etcd holds: a line each, sorted by key.
@@ -149,6 +157,14 @@ impl<'a> Cluster<'a> {
         let mut command = self.tools.kube("kubectl");
         command.arg("--kubeconfig").arg(self.kubeconfig());
         command
+    }
+
+    fn existing_node(&self, name: &str) -> Result<Node> {
+        let node = Node::named(name)?;
+        if !node.dir(&self.dir).is_dir() {
+            bail!("the cluster has no node {name}");
+        }
+        Ok(node)
     }
 
     fn lock_existing(&self) -> Result<dir::Lock> {

@@ -84,6 +84,7 @@ fn run_cluster(command: &ClusterCommand, cluster: &Cluster<'_>) -> Result<ExitCo
         ClusterCommand::Kubeconfig => println!("{}", cluster.existing_kubeconfig()?.display()),
         ClusterCommand::Reboot { node } => cluster.reboot(node)?,
         ClusterCommand::Restart => cluster.restart()?,
+        ClusterCommand::Partition { node, pods } => cluster.partition(node, pods)?,
         ClusterCommand::EtcdKeys => print!("{}", cluster.etcd_keys()?),
         ClusterCommand::NodeInit { node } => cluster.node_init(node)?,
     }

@@ -12,7 +12,7 @@ use crate::progress::{Progress, Step};
 use crate::target::Target;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
-use crate::{fuzz, install, shell};
+use crate::{cluster, fuzz, install, shell};
 
 /// The test target that needs a cluster.
 const E2E: &str = "e2e";
@@ -22,8 +22,12 @@ const E2E: &str = "e2e";
 const CLUSTER_COMMANDS: &[(&str, &str)] = &[
     ("E2E_REBOOT_COMMAND", "reboot"),
     ("E2E_RESTART_COMMAND", "restart"),
+    ("E2E_PARTITION_COMMAND", "partition"),
     ("E2E_ETCD_KEYS_COMMAND", "etcd-keys"),
 ];
+
+/// What end-to-end tests have to know of nodes.
+const NODE_PATHS: &[(&str, &str)] = &[("E2E_DISK", cluster::DISK), ("E2E_FSTAB", cluster::FSTAB)];
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug)]
@@ -101,6 +105,7 @@ fn cargo_test(
             for (variable, subcommand) in CLUSTER_COMMANDS {
                 command.env(variable, format!("{} cluster {subcommand}", own.display()));
             }
+            command.envs(NODE_PATHS.iter().copied());
         }
     }
     let result = step.run(&mut command);

@@ -34,6 +34,18 @@ pub(super) fn root_of(node: &Node) -> String {
     format!("/{PARENT}/{}", node.name)
 }
 
+/// The group of a node's own processes in the unified hierarchy, as packet filters know it: a path below where the
+/// machine mounts control groups, and its depth in the hierarchy.
+pub(super) fn unified_of(node: &Node) -> Result<(String, usize)> {
+    let hierarchy = hierarchies()?
+        .into_iter()
+        .find(|path| path.join("cgroup.controllers").is_file())
+        .context("the machine has no unified hierarchy of control groups")?;
+    let group = Path::new(PARENT).join(system_of(node));
+    let below = hierarchy.strip_prefix(MOUNT).unwrap_or(&hierarchy).join(&group);
+    Ok((below.display().to_string(), group.components().count()))
+}
+
 /// Makes a group in every hierarchy, by its path below the cluster's, and returns the files that take a process into it.
 pub(super) fn prepare(group: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();

@@ -30,6 +30,11 @@ pub(super) const KEPT: &[(&str, &str)] = &[
     ("log-containers", "/var/log/containers"),
 ];
 
+/// What a node mounts when it starts, in the format of fstab(5), as the node sees it: the machine has its own.
+pub(crate) const FSTAB: &str = "/mnt/disks/fstab";
+/// Where a disk for kept filesystems may be mounted on a node.
+pub(crate) const DISK: &str = "/mnt/disks/stoppablecontainer";
+
 /// A node of the cluster, there or not.
 #[derive(Clone, Debug)]
 pub(super) struct Node {

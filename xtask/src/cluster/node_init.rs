@@ -14,7 +14,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_
 use rustix::process::{WaitOptions, getpid, wait};
 
 use super::dir::ClusterDir;
-use super::node::{KEPT, Node};
+use super::node::{FSTAB, KEPT, Node};
 use super::node_config::CONTAINERD_SOCKET;
 use crate::tools::Tools;
 
@@ -61,7 +61,21 @@ fn mount_file_systems(node: &Node, dir: &ClusterDir) -> Result<()> {
         mount_bind(&source, *place).with_context(|| format!("binding {} over {place}", source.display()))?;
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    mount("tmpfs", "/run", "tmpfs", flags, c"mode=755").context("mounting an empty /run")
+    mount("tmpfs", "/run", "tmpfs", flags, c"mode=755").context("mounting an empty /run")?;
+    mount_disks();
+    Ok(())
+}
+
+/// Mounts what the node's own table says, before anything uses it. A disk that is broken does not keep a node from
+/// starting.
+fn mount_disks() {
+    if !Path::new(FSTAB).exists() {
+        return;
+    }
+    let status = Command::new("mount").args(["--all", "--fstab", FSTAB]).status();
+    if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
+        eprintln!("node-init: not all file systems of {FSTAB} are mounted: {status:?}");
+    }
 }
 
 fn start_containerd(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<Child> {
