@@ -11,7 +11,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use stoppablecontainer_api::conditions::reason;
-use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_HASH, FINALIZER};
+use stoppablecontainer_api::names::{ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, FINALIZER};
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, Identity, StoppableContainerInstance,
     StoppableContainerInstanceStatus, StorageExcess, storage_limit,
@@ -123,6 +123,26 @@ impl Observed {
             .filter(|pod| running(pod) && ready(pod) && !leaving(pod))
     }
 
+    /// Whether the template names another image than the one that the provider was made of, and nothing runs on that
+    /// one. Its replacement shows whether they are the same after all; if not, the user is asked (invariant I1).
+    pub fn wants_other_image(&self) -> bool {
+        let made_of = self
+            .provider
+            .pod()
+            .and_then(|pod| pod.annotations().get(ANNOTATION_IMAGE));
+        matches!(self.consumer, Slot::Free)
+            && made_of.is_some_and(|image| image != self.instance.spec.main_image())
+    }
+
+    /// What keeps a consumer whose containers run from its filesystem, and so from executing its command.
+    pub fn blocked(&self) -> Option<&str> {
+        let pod = self.consumer.pod().filter(|pod| running(pod) && !leaving(pod))?;
+        self.instance
+            .status
+            .as_ref()?
+            .blocked(pod.metadata.uid.as_deref())
+    }
+
     /// The filesystem that a consumer may start on, with the identity that its main container is to have. `None`
     /// while the agent has still to prepare it, or to resolve another user after the template changed.
     pub fn usable_filesystem(&self) -> Option<(&FilesystemStatus, &Identity)> {
@@ -229,6 +249,7 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
         {
             delete_once(Role::Provider, pod, None)
         }
+        Slot::Ours(pod) if observed.wants_other_image() => delete_once(Role::Provider, pod, None),
         Slot::Ours(pod) => relabel(Role::Provider, pod, observed),
     }
 }
@@ -241,6 +262,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
         Slot::Free => {
             let may_start = spec.running
                 && observed.working_provider().is_some()
+                && !observed.wants_other_image()
                 && observed.usable_filesystem().is_some()
                 && observed.start_excess().is_none()
                 && !waits(observed.consumer_hold.as_ref());

@@ -18,7 +18,7 @@ use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::names::{
-    ANNOTATION_TEMPLATE_HASH, CSI_DRIVER, VOLUME_MOUNT_PATH, VOLUME_NAME, WRAPPER_IN_VOLUME,
+    ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, CSI_DRIVER, VOLUME_MOUNT_PATH, VOLUME_NAME, WRAPPER_IN_VOLUME,
 };
 
 use super::hash::template_hash;
@@ -88,6 +88,7 @@ pub fn provider_pod(
     labels.extend(Role::Provider.labels(&name));
     let mut annotations = opt_outs.annotations.clone();
     annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), provider_hash(instance));
+    annotations.insert(ANNOTATION_IMAGE.to_owned(), instance.spec.main_image().to_owned());
     Pod {
         metadata: ObjectMeta {
             name: Some(Role::Provider.pod_name(&name)),

@@ -240,6 +240,11 @@ fn consumer_verdict(observed: &Observed) -> Verdict {
         Slot::Ours(_) if !wanted => {
             Verdict::no(reason::STOPPING, format!("pod {name} is about to be deleted"))
         }
+        // The kubelet knows no more than that the container runs, or ends again and again.
+        Slot::Ours(_) if let Some(what) = observed.blocked() => Verdict::no(
+            reason::WAITING_FOR_FILESYSTEM,
+            format!("pod {name} has not got its filesystem: {what}"),
+        ),
         Slot::Ours(pod) if ready(pod) => Verdict::yes(reason::AS_REQUESTED, format!("pod {name} is ready")),
         Slot::Ours(pod) => Verdict::because(
             trouble(pod)
@@ -270,7 +275,7 @@ fn consumer_verdict(observed: &Observed) -> Verdict {
 fn phase(observed: &Observed, provider: &Verdict, filesystem: &Verdict) -> Phase {
     let consumer = observed.consumer.pod();
     // What runs, runs, whatever happened to the provider since.
-    if consumer.is_some_and(|pod| running(pod) && !leaving(pod)) {
+    if consumer.is_some_and(|pod| running(pod) && !leaving(pod)) && observed.blocked().is_none() {
         return Phase::Running;
     }
     let failed_filesystem = observed

@@ -9,16 +9,17 @@ use kube::api::{DeleteParams, LogParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::json;
+use stoppablecontainer_api::Phase;
+use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace};
 
 use crate::support::{
-    container_id, create, data_directory, node_of, run, running, shell_template, start, stop, uid_of,
+    AGENTS, blocked, container_id, create, data_directory, node_of, phase, run, running, shell_template,
+    start, stop, told, uid_of,
 };
 
 /// How long a pod may take to start or to say something.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Labels of the agents' pods.
-const AGENTS: &str = "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=node-agent";
 /// How often an agent is killed.
 const KILLS: usize = 20;
 
@@ -53,6 +54,11 @@ async fn f21_i2_a_process_that_outlives_its_pod_keeps_the_next_one_waiting() {
         let waiting = ns.wait("kept", "the next pod's container runs", runs).await?;
         let words = format!("processes of an earlier start still use it (on the node: {holder})");
         says(&ns, "kept", &words).await?;
+        // To the kubelet the container is ready. I12: the object says that its program has not begun.
+        let blocked = blocked(&ns, "kept", CONSUMER_READY, reason::WAITING_FOR_FILESYSTEM).await?;
+        ensure!(blocked.contains(&words), "the condition says {blocked}");
+        phase(&ns, "kept", Phase::ProviderReady).await?;
+        told(&ns, "kept", reason::WAITING_FOR_FILESYSTEM).await?;
         let meanwhile = overlays(&node, &upper).await?;
         ensure!(
             meanwhile == before,

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use serde_json::json;
-use stoppablecontainer_api::Phase;
+use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, alone_in_namespace};
 
 use crate::availability::release::Release;
@@ -39,7 +39,8 @@ async fn i10_f1_webhook_down_only_consumers_wait_and_heal_alone() {
 async fn while_down(ns: &Namespace) -> Result<()> {
     ns.api::<Pod>().delete("kept", &DeleteParams::default()).await?;
     // The reconciler tries to create it again and is refused; the object says so and does not give up.
-    let object = creation_refused(ns, "kept").await?;
+    creation_refused(ns, "kept").await?;
+    let object = ns.api::<StoppableContainer>().get("kept").await?;
     let phase = object.status.as_ref().and_then(|s| s.phase);
     ensure!(
         phase != Some(Phase::Failed),

@@ -3,20 +3,16 @@
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::events::v1::Event;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use stoppablecontainer_api::names::provider_pod_name;
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace, kubectl};
 
 use crate::support::{
-    create, data_directory, node_of, phase, run, running, set_running, shell_template, start, stop, uid_of,
+    AGENTS, blocked, condition, create, data_directory, node_of, phase, run, running, set_running,
+    shell_template, start, stop, told,
 };
-
-/// Labels of the agents' DaemonSet and pods.
-const AGENTS: &str = "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=node-agent";
 
 /// Lost data is told, never replaced by an empty root, and given up by its user with the command that the condition
 /// names. The annotation that stays behind does nothing to data that is lost later.
@@ -84,12 +80,6 @@ async fn f25_another_image_is_accepted_by_its_user() {
             json!({"spec": {"template": {"spec": {"containers": containers}}}}),
         )
         .await?;
-        let provider = ns.pod_ready(&provider_pod_name("kept")).await?;
-        ns.api::<Pod>()
-            .delete(&provider_pod_name("kept"), &DeleteParams::default())
-            .await?;
-        ns.other_pod_ready(&provider_pod_name("kept"), &uid_of(&provider))
-            .await?;
         let message = blocked(&ns, "kept", "FilesystemReady", "ImageChanged").await?;
         set_running(&ns, "kept", true).await?;
         phase(&ns, "kept", Phase::Failed).await?;
@@ -278,58 +268,6 @@ impl Agents {
 }
 
 // === What a test sees ===
-
-/// Status, reason and message of a condition.
-fn condition<'a>(object: &'a StoppableContainer, kind: &str) -> Option<(&'a str, &'a str, &'a str)> {
-    let found = object
-        .status
-        .as_ref()?
-        .conditions
-        .iter()
-        .find(|c| c.type_ == kind)?;
-    Some((&found.status, &found.reason, &found.message))
-}
-
-/// Waits until a condition is false for this reason, and returns its message.
-async fn blocked(ns: &Namespace, name: &str, kind: &str, reason: &str) -> Result<String> {
-    let is = |object: &StoppableContainer| {
-        condition(object, kind).is_some_and(|(status, why, _)| status == "False" && why == reason)
-    };
-    let object = ns.wait(name, &format!("{kind} is false: {reason}"), is).await?;
-    let (_, _, message) = condition(&object, kind).context("no condition")?;
-    Ok(message.to_owned())
-}
-
-/// Waits for an event about a StoppableContainer.
-async fn told(ns: &Namespace, name: &str, reason: &str) -> Result<()> {
-    let about = |event: &Event| {
-        let object = event.regarding.as_ref();
-        event.reason.as_deref() == Some(reason)
-            && object.is_some_and(|o| {
-                o.kind.as_deref() == Some("StoppableContainer") && o.name.as_deref() == Some(name)
-            })
-    };
-    let fields = format!("regarding.name={name},reason={reason}");
-    let mut events = std::pin::pin!(kube::runtime::watcher(
-        ns.api::<Event>(),
-        kube::runtime::watcher::Config::default().fields(&fields),
-    ));
-    let seen = async {
-        use futures::StreamExt;
-        while let Some(event) = events.next().await {
-            use kube::runtime::watcher::Event::{Apply, InitApply};
-            if let Ok(Apply(event) | InitApply(event)) = &event
-                && about(event)
-            {
-                return Ok(());
-            }
-        }
-        anyhow::bail!("the watch ended")
-    };
-    tokio::time::timeout(std::time::Duration::from_mins(1), seen)
-        .await
-        .with_context(|| format!("no event {reason} about {name}"))?
-}
 
 /// The command in a condition's message that carries a way out.
 fn command(message: &str, verb: &str) -> Result<String> {

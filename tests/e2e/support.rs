@@ -2,11 +2,16 @@
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::names::provider_pod_name;
 use stoppablecontainer_api::{Phase, StoppableContainer, StoppableContainerInstance};
 use testkit::Namespace;
+
+/// Labels of the agents' DaemonSet and pods.
+pub(crate) const AGENTS: &str =
+    "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=node-agent";
 
 /// A template with one container that sleeps, for tests that only need a shell.
 pub(crate) fn shell_template() -> Value {
@@ -51,19 +56,68 @@ pub(crate) async fn phase(ns: &Namespace, name: &str, phase: Phase) -> Result<St
 }
 
 /// Waits until the object says that its consumer's creation was refused; there is none then.
-pub(crate) async fn creation_refused(ns: &Namespace, name: &str) -> Result<StoppableContainer> {
-    let refused =
-        |object: &StoppableContainer| {
-            object.status.iter().flat_map(|s| &s.conditions).any(|c| {
-                c.type_ == CONSUMER_READY && c.status == "False" && c.reason == reason::CREATION_REFUSED
-            })
-        };
-    let object = ns.wait(name, "ConsumerReady names the refusal", refused).await?;
+pub(crate) async fn creation_refused(ns: &Namespace, name: &str) -> Result<String> {
+    let message = blocked(ns, name, CONSUMER_READY, reason::CREATION_REFUSED).await?;
     anyhow::ensure!(
         ns.api::<Pod>().get_opt(name).await?.is_none(),
         "a consumer was created past the webhook"
     );
-    Ok(object)
+    Ok(message)
+}
+
+/// Status, reason and message of a condition.
+pub(crate) fn condition<'a>(
+    object: &'a StoppableContainer,
+    kind: &str,
+) -> Option<(&'a str, &'a str, &'a str)> {
+    let found = object
+        .status
+        .as_ref()?
+        .conditions
+        .iter()
+        .find(|c| c.type_ == kind)?;
+    Some((&found.status, &found.reason, &found.message))
+}
+
+/// Waits until a condition is false for this reason, and returns its message.
+pub(crate) async fn blocked(ns: &Namespace, name: &str, kind: &str, reason: &str) -> Result<String> {
+    let is = |object: &StoppableContainer| {
+        condition(object, kind).is_some_and(|(status, why, _)| status == "False" && why == reason)
+    };
+    let object = ns.wait(name, &format!("{kind} is false: {reason}"), is).await?;
+    let (_, _, message) = condition(&object, kind).context("no condition")?;
+    Ok(message.to_owned())
+}
+
+/// Waits for an event about a StoppableContainer.
+pub(crate) async fn told(ns: &Namespace, name: &str, reason: &str) -> Result<()> {
+    let about = |event: &Event| {
+        let object = event.regarding.as_ref();
+        event.reason.as_deref() == Some(reason)
+            && object.is_some_and(|o| {
+                o.kind.as_deref() == Some("StoppableContainer") && o.name.as_deref() == Some(name)
+            })
+    };
+    let fields = format!("regarding.name={name},reason={reason}");
+    let mut events = std::pin::pin!(kube::runtime::watcher(
+        ns.api::<Event>(),
+        kube::runtime::watcher::Config::default().fields(&fields),
+    ));
+    let seen = async {
+        use futures::StreamExt;
+        while let Some(event) = events.next().await {
+            use kube::runtime::watcher::Event::{Apply, InitApply};
+            if let Ok(Apply(event) | InitApply(event)) = &event
+                && about(event)
+            {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the watch ended")
+    };
+    tokio::time::timeout(std::time::Duration::from_mins(1), seen)
+        .await
+        .with_context(|| format!("no event {reason} about {name}"))?
 }
 
 pub(crate) async fn set_running(ns: &Namespace, name: &str, running: bool) -> Result<()> {

@@ -32,6 +32,8 @@ pub mod reason {
     pub const FILESYSTEM_LOST: &str = "FilesystemLost";
     /// The filesystem can be used, but the node's disk is nearly full.
     pub const DISK_LOW: &str = "DiskLow";
+    /// The consumer's container runs, but not its command: its filesystem is not in place yet.
+    pub const WAITING_FOR_FILESYSTEM: &str = "WaitingForFilesystem";
     /// The main container wrote more than its `ephemeral-storage` limit; the word is the kubelet's.
     pub const EVICTED: &str = "Evicted";
     /// The object is being deleted.

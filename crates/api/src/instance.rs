@@ -145,6 +145,21 @@ pub struct FilesystemStatus {
     /// Set while the node's disk is nearly full: a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_low: Option<String>,
+
+    /// Set while a consumer's container is up and its command is not, because the filesystem is not in place yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<BlockedConsumer>,
+}
+
+/// A consumer whose container runs without its filesystem: to the kubelet it looks like any other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockedConsumer {
+    /// UID of the consumer pod.
+    pub pod_uid: String,
+
+    /// What is in its way, as a part of a sentence.
+    pub message: String,
 }
 
 /// State of a kept filesystem.
@@ -224,6 +239,14 @@ impl StoppableContainerInstanceSpec {
             .map_or_else(|| image.user.clone(), |uid| uid.to_string())
     }
 
+    /// Image of the main container; empty in a template without one.
+    pub fn main_image(&self) -> &str {
+        let pod = self.template.spec.as_ref();
+        let main = pod.and_then(|pod| pod.containers.first());
+        main.and_then(|container| container.image.as_deref())
+            .unwrap_or_default()
+    }
+
     /// Name of the main container, whose filesystem is kept; empty in a template without containers.
     pub fn main_container(&self) -> &str {
         let pod = self.template.spec.as_ref();
@@ -249,6 +272,12 @@ impl StoppableContainerInstance {
 // === impl StoppableContainerInstanceStatus ===
 
 impl StoppableContainerInstanceStatus {
+    /// What keeps the consumer pod of this UID from its filesystem.
+    pub fn blocked(&self, consumer_pod_uid: Option<&str>) -> Option<&str> {
+        let blocked = self.filesystem.as_ref()?.blocked.as_ref()?;
+        (Some(blocked.pod_uid.as_str()) == consumer_pod_uid).then_some(&blocked.message)
+    }
+
     /// The filesystem, if a consumer may start on it: prepared with the provider that is in place now.
     pub fn ready_filesystem(&self) -> Option<&FilesystemStatus> {
         self.filesystem.as_ref().filter(|f| {

@@ -27,8 +27,8 @@ pub use container::{
     StoppableContainerStatus,
 };
 pub use instance::{
-    FilesystemState, FilesystemStatus, Identity, ImageFacts, Placement, StoppableContainerInstance,
-    StoppableContainerInstanceSpec, StoppableContainerInstanceStatus,
+    BlockedConsumer, FilesystemState, FilesystemStatus, Identity, ImageFacts, Placement,
+    StoppableContainerInstance, StoppableContainerInstanceSpec, StoppableContainerInstanceStatus,
 };
 pub use recovery::{RecoveryAnswer, RecoveryOffer, RecoveryVerb};
 pub use schema::custom_resource_definitions;

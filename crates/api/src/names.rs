@@ -28,6 +28,10 @@ pub const ANNOTATION_MAIN_CONTAINER: &str = "stoppablecontainer.xtlsoft.top/main
 /// was corrected.
 pub const ANNOTATION_TEMPLATE_HASH: &str = "stoppablecontainer.xtlsoft.top/template-hash";
 
+/// Annotation on a provider pod: the image that the template named when it was made. Other webhooks may have changed
+/// the image itself.
+pub const ANNOTATION_IMAGE: &str = "stoppablecontainer.xtlsoft.top/image";
+
 /// Annotation on both kinds with which the user takes a way out of a failure: `accept-ID` or `reset-ID`, as the
 /// condition `FilesystemReady` words it.
 pub const ANNOTATION_RECOVERY: &str = "stoppablecontainer.xtlsoft.top/recovery";

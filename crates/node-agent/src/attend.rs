@@ -1,6 +1,6 @@
 /*!
 What an instance needs when it changes: another user resolved, its size compared
-with its limit, or its data deleted. One task for each instance, from when it is first seen until it is gone.
+with its limit, its data deleted, or a word on who waits for it. One task for each instance, from when it is first seen until it is gone.
 */
 
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::agent::Agent;
 use crate::instances::Instance;
-use crate::{filesystem, removal, usage};
+use crate::{blocked, filesystem, removal, usage};
 
 /// First and longest pause between tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_mins(1));
@@ -27,13 +27,21 @@ async fn attend(agent: Arc<Agent>, instance: Arc<Instance>) {
         let work = async {
             filesystem::refresh_identity(&agent, &instance).await?;
             usage::judge(&agent, &instance).await?;
-            removal::remove(&agent, &instance).await
+            removal::remove(&agent, &instance).await?;
+            blocked::report(&agent, &instance).await
         };
         match work.await {
-            Ok(()) => {
+            Ok(again) => {
                 pause = PAUSES.0;
-                if changes.changed().await.is_err() {
-                    return;
+                let again = async {
+                    match again {
+                        Some(rest) => tokio::time::sleep(rest).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = again => {},
+                    changed = changes.changed() => if changed.is_err() { return },
                 }
             }
             Err(error) => {

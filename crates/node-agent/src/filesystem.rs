@@ -50,6 +50,7 @@ pub(crate) async fn prepare(
         usage: known.as_ref().and_then(|known| known.usage),
         recovery: None,
         disk_low: known.as_ref().and_then(|known| known.disk_low.clone()),
+        blocked: known.as_ref().and_then(|known| known.blocked.clone()),
     };
     // What the data was made with stays on record whatever happens.
     let failed = |failure: &Failure| FilesystemStatus {

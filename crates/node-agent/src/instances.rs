@@ -14,6 +14,7 @@ use rootfs::Process;
 use stoppablecontainer_api::{FilesystemStatus, StoppableContainerInstance};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
+use crate::blocked::Blocked;
 use crate::journal::Object;
 
 /// All instances that matter here.
@@ -45,6 +46,8 @@ pub(crate) struct State {
     pub(crate) attached: u64,
     /// A start did not find the data, so it has to be looked at again.
     pub(crate) suspect: bool,
+    /// The consumer that waits for the filesystem.
+    pub(crate) blocked: Option<Blocked>,
     /// How often the data was deleted since the agent started: what was measured before says nothing then.
     pub(crate) resets: u64,
 }
@@ -80,7 +83,13 @@ impl Instances {
     pub(crate) fn apply(&self, object: StoppableContainerInstance) -> Option<Arc<Instance>> {
         let id = id_of(&object)?;
         let instance = self.get(&id);
-        instance.change(|state| state.object = Some(Arc::new(object)));
+        instance.change(|state| {
+            if state.object.is_none() && state.blocked.is_none() {
+                // An earlier agent said so, and nobody else knows better.
+                state.blocked = Blocked::recorded(&object);
+            }
+            state.object = Some(Arc::new(object));
+        });
         Some(instance)
     }
 

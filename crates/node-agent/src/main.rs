@@ -13,6 +13,7 @@ mod agent;
 mod args;
 mod attend;
 mod authorise;
+mod blocked;
 mod cgroup;
 mod csi;
 mod data;

@@ -62,6 +62,7 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
         usage: None,
         recovery: None,
         disk_low: None,
+        blocked: None,
     };
     status::apply(&agent.client, instance, removed).await
 }

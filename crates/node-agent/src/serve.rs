@@ -137,17 +137,18 @@ impl Peer {
         say(&mut self.stream, answer).await
     }
 
-    /// Tells what is being waited for, if that is news.
-    pub(crate) async fn explain(&mut self, what: &str) -> Result<()> {
+    /// Tells what is being waited for, if that is news. Returns whether it is.
+    pub(crate) async fn explain(&mut self, what: &str) -> Result<bool> {
         if self.said.as_deref() == Some(what) {
-            return Ok(());
+            return Ok(false);
         }
         self.said = Some(what.to_owned());
         let id = &self.volume.record.instance;
         self.answer(&Answer::Wait(format!(
             "waiting for the filesystem of {id}: {what}"
         )))
-        .await
+        .await?;
+        Ok(true)
     }
 
     /// Ends when the peer hangs up. Nothing that it says meanwhile matters.

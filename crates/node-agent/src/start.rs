@@ -17,6 +17,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::agent::Agent;
+use crate::blocked;
 use crate::data::{self, Data};
 use crate::instances::Provider;
 use crate::serve::Peer;
@@ -56,6 +57,11 @@ pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
                 let volume = &peer.volume.record;
                 tracing::info!(pod = %volume.pod, instance = %volume.instance, ?attached, "filesystem in place");
                 peer.instance.change(|state| state.attached += 1);
+                blocked::forget(&peer.instance, &volume.pod.uid);
+                // Before the answer: should the agent end here, the wrapper asks the next one, which gets here again.
+                if let Err(error) = blocked::report(agent, &peer.instance).await {
+                    tracing::warn!(pod = %volume.pod, "cannot say that it waits no more: {error:#}");
+                }
                 return peer.answer(&Answer::Done).await;
             }
             Ok(Err(Obstacle::Held(holders))) => {
@@ -63,10 +69,13 @@ pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
                     .iter()
                     .map(|holder| holder.process.id().to_string())
                     .collect();
-                peer.explain(&format!(
-                    "processes of an earlier start still use it (on the node: {})",
-                    pids.join(", ")
-                ))
+                wait(
+                    peer,
+                    &format!(
+                        "processes of an earlier start still use it (on the node: {})",
+                        pids.join(", ")
+                    ),
+                )
                 .await?;
                 tokio::select! {
                     ended = any_ends(holders) => ended?,
@@ -75,8 +84,7 @@ pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
             }
             Ok(Err(Obstacle::Busy)) => {
                 if pause == PAUSES.1 {
-                    peer.explain("the kernel still has it mounted for an earlier start")
-                        .await?;
+                    wait(peer, "the kernel still has it mounted for an earlier start").await?;
                 }
                 tokio::select! {
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
@@ -129,7 +137,7 @@ async fn ready(peer: &mut Peer) -> Result<Option<(Arc<StoppableContainerInstance
             (Some(_), _) => "provider not ready",
             (None, _) => "the node agent does not know the instance yet",
         };
-        peer.explain(waiting).await?;
+        wait(peer, waiting).await?;
         tokio::select! {
             changed = changes.changed() => changed?,
             () = peer.gone() => return Ok(None),
@@ -221,7 +229,17 @@ async fn ends(pidfd: OwnedFd) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Tells the container's log and, if it lasts, the instance's status what is being waited for.
+async fn wait(peer: &mut Peer, what: &str) -> Result<()> {
+    if peer.explain(what).await? {
+        blocked::set(peer, what);
+    }
+    Ok(())
+}
+
+/// The container ends, and the kubelet starts it again.
 async fn refuse(peer: &mut Peer, problem: &str) -> Result<()> {
+    blocked::set(peer, problem);
     let id = peer.instance.id.clone();
     peer.answer(&Answer::Error(format!(
         "the filesystem of {id} cannot be used: {problem}"

@@ -282,6 +282,35 @@ fn a_pod_that_never_ran_is_replaced_when_its_template_was_corrected() {
     );
 }
 
+#[rstest]
+#[case::stopped(json!({ "spec": { "running": false } }))]
+#[case::about_to_start(json!({}))]
+fn f25_another_image_gets_another_provider_once_nothing_runs(#[case] change: serde_json::Value) {
+    let other = |observed: Observed| {
+        let mut instance = (*observed.instance).clone();
+        instance.spec.template.spec.as_mut().unwrap().containers[0].image = Some("nginx:1.26".to_owned());
+        Observed {
+            instance: Arc::new(instance),
+            ..observed
+        }
+    };
+    assert_eq!(words(&other(with_provider(change))), ["delete provider"]);
+    let running = with_both(json!({}), up());
+    assert!(words(&other(running)).is_empty(), "the provider holds what runs");
+    // A registry's webhook changed the pod's image: it is still the one that was asked for.
+    let rewritten = with_provider(json!({ "spec": { "running": false } }));
+    let provider = changed(rewritten.provider.pod().unwrap(), |pod| {
+        pod.spec.as_mut().unwrap().containers[0].image = Some("mirror.example/nginx:1.25".to_owned());
+    });
+    assert!(
+        words(&Observed {
+            provider,
+            ..rewritten
+        })
+        .is_empty()
+    );
+}
+
 #[test]
 fn the_node_that_came_with_the_first_provider_is_no_correction() {
     let fresh = instance(json!({ "spec": { "running": false } }));

@@ -31,6 +31,10 @@ fn deleting() -> Value {
     json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } })
 }
 
+fn blocked(pod_uid: &str) -> Value {
+    json!({ "status": { "filesystem": { "blocked": { "podUid": pod_uid, "message": "process 7 uses it" } } } })
+}
+
 fn pending(status: Value) -> Observed {
     let instance = instance(json!({}));
     Observed {
@@ -94,6 +98,14 @@ fn pending(status: Value) -> Observed {
         "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 10s" } },
     }] })),
     Phase::Running, ["-CrashLoopBackOff", "+AsRequested", "+AsRequested", "-CrashLoopBackOff"]
+)]
+#[case::consumer_waits_for_its_filesystem(
+    with_both(blocked("consumer-uid"), up()),
+    Phase::ProviderReady, ["-WaitingForFilesystem", "+AsRequested", "+AsRequested", "-WaitingForFilesystem"]
+)]
+#[case::an_earlier_consumer_waited(
+    with_both(blocked("earlier-uid"), up()),
+    Phase::Running, ["+AsRequested", "+AsRequested", "+AsRequested", "+AsRequested"]
 )]
 #[case::running(
     with_both(json!({}), up()),

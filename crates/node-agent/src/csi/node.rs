@@ -24,7 +24,7 @@ use crate::host::Target;
 use crate::journal::{Object, Record, Role};
 use crate::usage::Moment;
 use crate::volumes::{Claim, is_id};
-use crate::{filesystem, serve, usage};
+use crate::{blocked, filesystem, serve, usage};
 
 /// Keys that the kubelet sets for a pod's inline volume.
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
@@ -204,7 +204,7 @@ impl NodeService {
         }
         if let Some(record) = &record {
             // Its data may have waited for this to be deleted.
-            agent.instances.get(&record.instance).change(|_| {});
+            blocked::forget(&agent.instances.get(&record.instance), &record.pod.uid);
         }
         Ok(record)
     }

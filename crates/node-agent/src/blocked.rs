@@ -1,0 +1,181 @@
+/*!
+A consumer that waits for its filesystem, in the status of its instance.
+
+To the kubelet its container runs, and without probes it is even ready; that its
+command has not been executed is known here alone.
+*/
+
+use std::time::Duration;
+
+use anyhow::Result;
+use stoppablecontainer_api::{BlockedConsumer, FilesystemStatus, StoppableContainerInstance};
+use tokio::time::Instant;
+
+use crate::agent::Agent;
+use crate::instances::{Instance, State};
+use crate::serve::Peer;
+use crate::status;
+
+/// What lasts no longer than this is the normal way of a start, and not worth a write.
+const USUAL: Duration = Duration::from_secs(2);
+
+/// Who waits, and for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Blocked {
+    consumer: BlockedConsumer,
+    since: Instant,
+}
+
+/// Remembers what the peer waits for.
+pub(crate) fn set(peer: &Peer, message: &str) {
+    let consumer = BlockedConsumer {
+        pod_uid: peer.volume.record.pod.uid.clone(),
+        message: message.to_owned(),
+    };
+    peer.instance.change(|state| {
+        let before = state
+            .blocked
+            .take()
+            .filter(|before| before.consumer.pod_uid == consumer.pod_uid);
+        let since = before.map_or_else(Instant::now, |before| before.since);
+        state.blocked = Some(Blocked { consumer, since });
+    });
+}
+
+/// The pod does not wait any more: it has its filesystem, or is gone.
+pub(crate) fn forget(instance: &Instance, pod_uid: &str) {
+    instance.change(|state| {
+        if is_blocked(state, pod_uid) {
+            state.blocked = None;
+        }
+    });
+}
+
+/// Reports what lasts. Returns when to look again.
+pub(crate) async fn report(agent: &Agent, instance: &Instance) -> Result<Option<Duration>> {
+    match due(&instance.state()) {
+        Due::Never => return Ok(None),
+        Due::In(rest) => return Ok(Some(rest)),
+        Due::Now(_) => {}
+    }
+    let _working = instance.work.lock().await;
+    if let Due::Now(status) = due(&instance.state()) {
+        status::apply(&agent.client, instance, *status).await?;
+    }
+    Ok(None)
+}
+
+enum Due {
+    Never,
+    In(Duration),
+    Now(Box<FilesystemStatus>),
+}
+
+fn due(state: &State) -> Due {
+    let Some(before) = state.filesystem() else {
+        return Due::Never;
+    };
+    let blocked = state.blocked.as_ref().map(|blocked| &blocked.consumer);
+    let deleted = || {
+        state
+            .object
+            .as_ref()
+            .is_none_or(|object| object.metadata.deletion_timestamp.is_some())
+    };
+    if before.blocked.as_ref() == blocked || deleted() {
+        return Due::Never;
+    }
+    let rest = state
+        .blocked
+        .as_ref()
+        .map(|blocked| USUAL.saturating_sub(blocked.since.elapsed()));
+    match rest.filter(|rest| !rest.is_zero()) {
+        Some(rest) => Due::In(rest),
+        None => Due::Now(Box::new(FilesystemStatus {
+            blocked: blocked.cloned(),
+            ..before.clone()
+        })),
+    }
+}
+
+fn is_blocked(state: &State, pod_uid: &str) -> bool {
+    state
+        .blocked
+        .as_ref()
+        .is_some_and(|blocked| blocked.consumer.pod_uid == pod_uid)
+}
+
+// === impl Blocked ===
+
+impl Blocked {
+    /// What an earlier agent reported.
+    pub(crate) fn recorded(object: &StoppableContainerInstance) -> Option<Self> {
+        let consumer = object.status.as_ref()?.filesystem.as_ref()?.blocked.clone()?;
+        let since = Instant::now();
+        Some(Self { consumer, since })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn state(reported: Option<&str>, blocked: Option<(&str, Duration)>) -> State {
+        let consumer = |message: &str| json!({ "podUid": "u1", "message": message });
+        let object = json!({
+            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
+            "metadata": { "name": "web" },
+            "spec": { "stoppableContainerName": "web", "template": { "spec": { "containers": [] } } },
+            "status": { "filesystem": { "state": "Ready", "nodeName": "n1", "blocked": reported.map(consumer) } },
+        });
+        State {
+            object: Some(Arc::new(serde_json::from_value(object).unwrap())),
+            blocked: blocked.map(|(message, age)| Blocked {
+                consumer: serde_json::from_value(consumer(message)).unwrap(),
+                since: Instant::now().checked_sub(age).unwrap(),
+            }),
+            ..State::default()
+        }
+    }
+
+    #[test]
+    fn i12_only_what_lasts_is_reported_and_it_is_taken_back() {
+        let long = Duration::from_mins(1);
+        assert!(matches!(due(&state(None, None)), Due::Never));
+        assert!(matches!(
+            due(&state(None, Some(("x", Duration::ZERO)))),
+            Due::In(_)
+        ));
+        assert!(matches!(due(&state(Some("x"), Some(("x", long)))), Due::Never));
+        let reported = |state: &State| match due(state) {
+            Due::Now(status) => Some(status.blocked.map(|blocked| blocked.message)),
+            _ => None,
+        };
+        assert_eq!(
+            reported(&state(None, Some(("x", long)))),
+            Some(Some("x".to_owned()))
+        );
+        assert_eq!(
+            reported(&state(Some("x"), Some(("y", long)))),
+            Some(Some("y".to_owned()))
+        );
+        assert_eq!(reported(&state(Some("x"), None)), Some(None));
+    }
+
+    /// The agent died while it waited; what is known stays until somebody knows better.
+    #[test]
+    fn i9_i12_the_next_agent_keeps_what_was_reported() {
+        let object = state(Some("x"), None).object.unwrap();
+        let instances = crate::instances::Instances::default();
+        let mut object = (*object).clone();
+        object.metadata.namespace = Some("ns".to_owned());
+        object.metadata.uid = Some("u0".to_owned());
+        let instance = instances.apply(object).unwrap();
+        assert!(matches!(due(&instance.state()), Due::Never));
+        assert!(is_blocked(&instance.state(), "u1"));
+    }
+}
