@@ -11,6 +11,8 @@ alone. A failed test prints what is in its namespace; `E2E_KEEP=1` leaves it.
 
 #[path = "e2e/admission.rs"]
 mod admission;
+#[path = "e2e/agent_token.rs"]
+mod agent_token;
 #[path = "e2e/availability.rs"]
 mod availability;
 #[path = "e2e/csi.rs"]

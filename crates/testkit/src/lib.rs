@@ -23,5 +23,5 @@ pub mod tunnel;
 pub use command::cluster_command;
 pub use injector::{Hook, Injectors, Order};
 pub use kubectl::{Output, kubectl};
-pub use namespace::{Exclusive, Namespace, alone_in_namespace, client, in_namespace};
+pub use namespace::{Exclusive, Namespace, alone_in_namespace, client, client_with_token, in_namespace};
 pub use node::NodeShell;

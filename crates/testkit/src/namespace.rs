@@ -14,8 +14,9 @@ use futures::{FutureExt, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, ServiceAccount};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{DeleteParams, ObjectMeta, PostParams};
+use kube::config::AuthInfo;
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::RwLock;
 
@@ -49,6 +50,18 @@ pub async fn client() -> Result<Client> {
     Client::try_default()
         .await
         .context("KUBECONFIG does not name a usable cluster")
+}
+
+/// A client of the same cluster that has nothing but a token.
+pub async fn client_with_token(token: &str) -> Result<Client> {
+    let mut config = Config::infer()
+        .await
+        .context("KUBECONFIG does not name a usable cluster")?;
+    config.auth_info = AuthInfo {
+        token: Some(token.to_owned().into()),
+        ..AuthInfo::default()
+    };
+    Ok(Client::try_from(config)?)
 }
 
 /// Runs a test in a namespace of its own, beside others.
