@@ -4,31 +4,39 @@ records, all below `<kubelet-dir>/plugins/<driver>`.
 
 ```text
 csi.sock              the kubelet's way in
-exec-wrapper          the program, hard-linked into every volume
+exec-wrapper          the program
 volumes/ID/
   volume.json         what is published (see `journal`)
   mount/              what the pod sees, mounted read-only
-    exec-wrapper
+    exec-wrapper      a copy of the program
     agent.sock
 ```
+
+A pod that may mount can make its volume writable again, so nothing in `mount` is
+shared with another pod, nothing there is trusted, and files get their content and
+mode beside it before they are moved in.
 */
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, chmodat, linkat, mkdirat, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, chmodat, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::Record;
 
 use exec_wrapper::protocol::{SOCKET, WRAPPER};
+
+/// Names while they are made.
+const WRAPPER_NEW: &str = "exec-wrapper.new";
+const SOCKET_NEW: &str = "agent.sock.new";
 
 /// All volumes of this node.
 #[derive(Debug)]
@@ -73,16 +81,8 @@ impl Volumes {
     /// Copies the wrapper from the agent's image to the node.
     pub(crate) fn install_wrapper(&self, image: &Path) -> Result<()> {
         let mut source = File::open(image).with_context(|| format!("open {}", image.display()))?;
-        let new = format!("{WRAPPER}.new");
-        remove_file(&self.base, &new)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&self.base, new.as_str(), flags, Mode::from_raw_mode(0o555))
-            .context("make the wrapper")?;
-        let mut target = File::from(fd);
-        io::copy(&mut source, &mut target).context("copy the wrapper")?;
-        rustix::fs::fchmod(&target, Mode::from_raw_mode(0o555)).context("make the wrapper executable")?;
-        target.sync_all().context("sync the wrapper")?;
-        renameat(&self.base, new.as_str(), &self.base, WRAPPER).context("name the wrapper")
+        copy_program(&mut source, &self.base, Durable::Yes)?;
+        renameat(&self.base, WRAPPER_NEW, &self.base, WRAPPER).context("name the wrapper")
     }
 
     /// The volumes on disk, as (id, record). Without a record nothing was mounted yet, or is any more.
@@ -150,11 +150,17 @@ impl Claim<'_> {
         let readable = Mode::from_raw_mode(0o755);
         let mount = make_directory(&volume, "mount", readable).context("make the volume's directory")?;
         rustix::fs::fchmod(&mount, readable).context("make the volume's directory readable")?;
-        match linkat(&self.volumes.base, WRAPPER, &mount, WRAPPER, AtFlags::empty()) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(e) => return Err(e).context("link the wrapper into the volume"),
-        }
-        let listener = listen(&mount)?;
+        let source = openat(
+            &self.volumes.base,
+            WRAPPER,
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .context("open the wrapper")?;
+        // Also where there is one: after a power cut it may be half of one.
+        copy_program(&mut File::from(source), &volume, Durable::No)?;
+        renameat(&volume, WRAPPER_NEW, &mount, WRAPPER).context("put the wrapper into the volume")?;
+        let listener = listen(&volume, &mount)?;
         Ok((mount, listener))
     }
 
@@ -180,7 +186,7 @@ impl Claim<'_> {
         }
     }
 
-    /// Ends the volume and removes its directory, piece by piece: nothing that is not known is deleted.
+    /// Ends the volume and removes its directory.
     pub(crate) fn remove(&self) -> Result<()> {
         if let Some(volume) = lock(&self.volumes.published).remove(&self.id) {
             volume.unpublished.cancel();
@@ -190,15 +196,10 @@ impl Claim<'_> {
             Err(Errno::NOENT) => return Ok(()),
             Err(e) => return Err(e).context("open the volume's directory"),
         };
-        match open_directory(&volume, "mount") {
-            Ok(mount) => {
-                for name in [WRAPPER, SOCKET, &format!("{SOCKET}.new")] {
-                    remove_file(&mount, name)?;
-                }
-                unlinkat(&volume, "mount", AtFlags::REMOVEDIR).context("remove the volume's directory")?;
-            }
-            Err(Errno::NOENT) => {}
-            Err(e) => return Err(e).context("open the volume's directory"),
+        // With whatever the pod put there, if it could: that must not keep the volume from going.
+        rootfs::remove::tree(volume.as_fd(), "mount").context("remove what the pod sees")?;
+        for name in [WRAPPER_NEW, SOCKET_NEW] {
+            remove_file(&volume, name)?;
         }
         Record::remove(&volume)?;
         unlinkat(&self.volumes.directory, self.id.as_str(), AtFlags::REMOVEDIR)
@@ -218,17 +219,38 @@ pub(crate) fn is_id(id: &str) -> bool {
     !id.is_empty() && id.len() <= 128 && id.chars().all(plain)
 }
 
+/// Whether a file must be whole after a power cut.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    Yes,
+    No,
+}
+
+/// Makes [`WRAPPER_NEW`] in `directory`, a copy of the program.
+fn copy_program(source: &mut File, directory: &OwnedFd, durable: Durable) -> Result<()> {
+    remove_file(directory, WRAPPER_NEW)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o555);
+    let mut target = File::from(openat(directory, WRAPPER_NEW, flags, mode).context("make the wrapper")?);
+    io::copy(source, &mut target).context("copy the wrapper")?;
+    rustix::fs::fchmod(&target, mode).context("make the wrapper executable")?;
+    if durable == Durable::Yes {
+        target.sync_all().context("sync the wrapper")?;
+    }
+    Ok(())
+}
+
 /// Listens on the socket of a volume. It gets its name when it listens and everybody may connect: whoever sees it
 /// can use it.
-fn listen(mount: &OwnedFd) -> Result<UnixListener> {
-    let new = format!("{SOCKET}.new");
-    remove_file(mount, &new)?;
+fn listen(volume: &OwnedFd, mount: &OwnedFd) -> Result<UnixListener> {
+    remove_file(volume, SOCKET_NEW)?;
     // The path of the directory may be longer than a socket's address can be.
-    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{new}", mount.as_raw_fd()))
+    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET_NEW}", volume.as_raw_fd()))
         .context("bind the socket")?;
-    chmodat(mount, new.as_str(), Mode::from_raw_mode(0o666), AtFlags::empty())
+    // No pod sees it yet, so nobody can have put a link to another file in its place.
+    chmodat(volume, SOCKET_NEW, Mode::from_raw_mode(0o666), AtFlags::empty())
         .context("open the socket to the pod")?;
-    renameat(mount, new.as_str(), mount, SOCKET).context("name the socket")?;
+    renameat(volume, SOCKET_NEW, mount, SOCKET).context("name the socket")?;
     listener.set_nonblocking(true).context("set up the socket")?;
     Ok(listener)
 }

@@ -24,7 +24,7 @@ pub mod namespace;
 pub mod overlay;
 pub mod plan;
 pub mod process;
-mod remove;
+pub mod remove;
 mod reset;
 pub mod root;
 pub mod store;

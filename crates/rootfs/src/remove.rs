@@ -18,7 +18,7 @@ use rustix::io::Errno;
 const MAX_DEPTH: usize = 64;
 
 /// Deletes `name` below `parent`, whatever it is. Fine if it does not exist.
-pub(crate) fn tree(parent: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+pub fn tree(parent: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
     let Ok(name) = CString::new(name) else {
         return Err(Errno::INVAL);
     };

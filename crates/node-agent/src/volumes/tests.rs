@@ -140,14 +140,72 @@ fn i9_another_agent_finds_what_is_published() {
 }
 
 #[test]
-fn nothing_unknown_is_deleted() {
+fn h6_nothing_that_a_pod_sees_is_shared() {
     let plugin = Plugin::new();
     let claim = plugin.volumes.claim(ID).unwrap();
     drop(claim.create(&record("pod")).unwrap());
-    std::fs::write(plugin.path("mount/data"), "somebody's").unwrap();
-    assert!(claim.remove().is_err());
+    // A pod that may mount makes its volume writable and changes the program, content and mode.
+    let theirs = plugin.path("mount/exec-wrapper");
+    std::fs::set_permissions(&theirs, std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(&theirs, "evil").unwrap();
+    let ours = plugin.directory.path().join("exec-wrapper");
+    assert_eq!(std::fs::read_to_string(&ours).unwrap(), "program");
     assert_eq!(
-        std::fs::read_to_string(plugin.path("mount/data")).unwrap(),
+        std::fs::metadata(&ours).unwrap().permissions().mode() & 0o777,
+        0o555
+    );
+    let other = plugin.volumes.claim("other").unwrap();
+    drop(other.create(&record("other")).unwrap());
+    let others = plugin.directory.path().join("volumes/other/mount/exec-wrapper");
+    assert_eq!(std::fs::read_to_string(others).unwrap(), "program");
+    // The next agent sets its own copy right as well.
+    drop(claim.create(&record("pod")).unwrap());
+    assert_eq!(std::fs::read_to_string(theirs).unwrap(), "program");
+}
+
+#[test]
+fn h6_what_a_pod_put_into_its_volume_goes_with_it() {
+    let plugin = Plugin::new();
+    let claim = plugin.volumes.claim(ID).unwrap();
+    drop(claim.create(&record("pod")).unwrap());
+    let outside = plugin.directory.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("file"), "somebody's").unwrap();
+    std::fs::create_dir_all(plugin.path("mount/a/b")).unwrap();
+    std::fs::write(plugin.path("mount/a/b/c"), "junk").unwrap();
+    std::fs::remove_file(plugin.path("mount/agent.sock")).unwrap();
+    std::os::unix::fs::symlink(&outside, plugin.path("mount/agent.sock")).unwrap();
+    std::os::unix::fs::symlink(&outside, plugin.path("mount/link")).unwrap();
+    claim.remove().unwrap();
+    assert!(!plugin.path("").exists());
+    assert_eq!(
+        std::fs::read_to_string(outside.join("file")).unwrap(),
         "somebody's"
+    );
+}
+
+#[test]
+fn h14_links_that_a_pod_left_in_its_volume_are_not_followed() {
+    let plugin = Plugin::new();
+    let claim = plugin.volumes.claim(ID).unwrap();
+    drop(claim.create(&record("pod")).unwrap());
+    let outside = plugin.directory.path().join("outside");
+    std::fs::write(&outside, "somebody's").unwrap();
+    std::fs::set_permissions(&outside, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for name in ["agent.sock", "agent.sock.new", "exec-wrapper", "exec-wrapper.new"] {
+        let path = plugin.path("mount").join(name);
+        let _ = std::fs::remove_file(&path);
+        std::os::unix::fs::symlink(&outside, path).unwrap();
+    }
+    drop(claim.create(&record("pod")).unwrap());
+    assert_eq!(plugin.mode("mount/agent.sock"), 0o666);
+    assert_eq!(
+        std::fs::read_to_string(plugin.path("mount/exec-wrapper")).unwrap(),
+        "program"
+    );
+    assert_eq!(std::fs::read_to_string(&outside).unwrap(), "somebody's");
+    assert_eq!(
+        std::fs::metadata(&outside).unwrap().permissions().mode() & 0o777,
+        0o600
     );
 }
