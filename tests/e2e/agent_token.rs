@@ -3,13 +3,13 @@
 use anyhow::{Result, ensure};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainerInstance;
 use testkit::{Namespace, client_with_token, in_namespace};
 
-use crate::support::{AGENTS, create, node_of, run, running, shell_template, uid_of};
+use crate::support::{agent_on, create, node_of, run, running, shell_template, uid_of};
 
 /// It writes `status.filesystem` of instances of its own node, and nothing else.
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn i15_a_stolen_agent_token_changes_nothing_of_other_nodes() {
             |_: &StoppableContainerInstance| true,
         )
         .await?;
-        let agent = agent_of(&ns.client, &node_of(&pod)?).await?;
+        let agent = agent_on(&ns.client, &node_of(&pod)?).await?;
         let bound = client_with_token(&token(ns, &agent, true).await?).await?;
         let unbound = client_with_token(&token(ns, &agent, false).await?).await?;
 
@@ -105,18 +105,6 @@ async fn write(
     let api: Api<StoppableContainerInstance> = Api::namespaced(client.clone(), &ns.name);
     api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch))
         .await
-}
-
-async fn agent_of(client: &Client, node: &str) -> Result<Pod> {
-    let of_node = ListParams::default()
-        .labels(AGENTS)
-        .fields(&format!("spec.nodeName={node}"));
-    let agents = Api::<Pod>::all(client.clone()).list(&of_node).await?;
-    let agent = agents
-        .items
-        .into_iter()
-        .find(|pod| pod.metadata.deletion_timestamp.is_none());
-    agent.ok_or_else(|| anyhow::anyhow!("no agent on node {node}"))
 }
 
 fn account_of(agent: &Pod) -> String {

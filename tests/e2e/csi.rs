@@ -1,5 +1,8 @@
 //! The node agent as a CSI plugin, asked by the conformance test that all of them are measured with.
 
+#[path = "csi/calls.rs"]
+mod calls;
+
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::LogParams;
@@ -8,6 +11,9 @@ use stoppablecontainer_api::names::{CSI_DRIVER, provider_pod_name};
 use testkit::{Namespace, in_namespace};
 
 use crate::support::{node_of, run, shell_template, uid_of};
+
+/// The kubelet's directory on the node.
+const KUBELET: &str = "/var/lib/kubelet";
 
 /// What csi-sanity says when it leaves tests out, and why that is right. Everything else of its node and identity tests
 /// runs.
@@ -77,18 +83,12 @@ async fn f24_csi_sanity_passes() {
 
 /// The pod with csi-sanity and the shim, on the node of `provider`, with its volumes in the directory of that pod.
 fn sanity(ns: &Namespace, provider: &Pod) -> Result<serde_json::Value> {
-    let context = json!({
-        "csi.storage.k8s.io/pod.name": provider.metadata.name,
-        "csi.storage.k8s.io/pod.namespace": ns.name,
-        "csi.storage.k8s.io/pod.uid": uid_of(provider),
-        "csi.storage.k8s.io/ephemeral": "true",
-    });
-    let kubelet = "/var/lib/kubelet";
-    let agent = format!("{kubelet}/plugins/{CSI_DRIVER}/csi.sock");
-    let volumes = format!("{kubelet}/pods/{}/volumes/kubernetes.io~csi", uid_of(provider));
+    let context = context_of(ns, provider);
+    let agent = format!("{KUBELET}/plugins/{CSI_DRIVER}/csi.sock");
+    let volumes = format!("{KUBELET}/pods/{}/volumes/kubernetes.io~csi", uid_of(provider));
     let mounts = json!([
         {"name": "shim", "mountPath": "/shim"},
-        {"name": "kubelet", "mountPath": kubelet, "mountPropagation": "HostToContainer"},
+        {"name": "kubelet", "mountPath": KUBELET, "mountPropagation": "HostToContainer"},
     ]);
     Ok(json!({
         "metadata": {"name": "sanity"},
@@ -97,7 +97,7 @@ fn sanity(ns: &Namespace, provider: &Pod) -> Result<serde_json::Value> {
             "automountServiceAccountToken": false,
             "initContainers": [{
                 "name": "shim", "image": "test/csi-sanity:1", "restartPolicy": "Always", "volumeMounts": mounts,
-                "command": ["/csi-sanity-shim", agent, "/shim/csi.sock", context.to_string()],
+                "command": ["/csi-test", "shim", agent, "/shim/csi.sock", context.to_string()],
             }],
             "containers": [{
                 "name": "sanity", "image": "test/csi-sanity:1", "volumeMounts": mounts,
@@ -110,10 +110,20 @@ fn sanity(ns: &Namespace, provider: &Pod) -> Result<serde_json::Value> {
             }],
             "volumes": [
                 {"name": "shim", "emptyDir": {}},
-                {"name": "kubelet", "hostPath": {"path": kubelet}},
+                {"name": "kubelet", "hostPath": {"path": KUBELET}},
             ],
         }
     }))
+}
+
+/// What the kubelet says of a pod when it publishes a volume.
+fn context_of(ns: &Namespace, pod: &Pod) -> serde_json::Value {
+    json!({
+        "csi.storage.k8s.io/pod.name": pod.metadata.name,
+        "csi.storage.k8s.io/pod.namespace": ns.name,
+        "csi.storage.k8s.io/pod.uid": uid_of(pod),
+        "csi.storage.k8s.io/ephemeral": "true",
+    })
 }
 
 fn exit_code(pod: &Pod) -> Option<i32> {

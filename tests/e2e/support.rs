@@ -3,6 +3,8 @@
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
+use kube::api::ListParams;
+use kube::{Api, Client};
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::names::provider_pod_name;
@@ -141,6 +143,44 @@ pub(crate) async fn stop(ns: &Namespace, name: &str) -> Result<()> {
 pub(crate) async fn start(ns: &Namespace, name: &str) -> Result<Pod> {
     set_running(ns, name, true).await?;
     running(ns, name).await
+}
+
+/// Watches until there is an event with this reason about a pod, and returns its note.
+pub(crate) async fn told_about_pod(ns: &Namespace, about: &str, reason: &str) -> Result<String> {
+    use futures::StreamExt;
+    use kube::runtime::{WatchStreamExt, watcher};
+    let config = watcher::Config::default().fields(&format!(
+        "regarding.kind=Pod,regarding.name={about},reason={reason}"
+    ));
+    let watch = watcher(ns.api::<Event>(), config)
+        .default_backoff()
+        .applied_objects();
+    let mut watch = std::pin::pin!(watch);
+    let first = async {
+        loop {
+            match watch.next().await {
+                Some(Ok(event)) => return event.note.unwrap_or_default(),
+                Some(Err(_)) => {}
+                None => return String::new(),
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_mins(3), first)
+        .await
+        .with_context(|| format!("no event {reason} about {about}"))
+}
+
+/// The agent of a node.
+pub(crate) async fn agent_on(client: &Client, node: &str) -> Result<Pod> {
+    let of_node = ListParams::default()
+        .labels(AGENTS)
+        .fields(&format!("spec.nodeName={node}"));
+    let agents = Api::<Pod>::all(client.clone()).list(&of_node).await?;
+    let agent = agents
+        .items
+        .into_iter()
+        .find(|pod| pod.metadata.deletion_timestamp.is_none());
+    agent.with_context(|| format!("no agent on node {node}"))
 }
 
 /// The directory on the node that holds the data of a container.

@@ -13,7 +13,9 @@ use stoppablecontainer_api::names::{
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 use testkit::{Namespace, NodeShell, in_namespace};
 
-use crate::support::{create, data_directory, node_of, run, running, shell_template, start, stop, uid_of};
+use crate::support::{
+    create, data_directory, node_of, run, running, shell_template, start, stop, told_about_pod, uid_of,
+};
 
 /// The labels decide on no access, but Services and policies read them.
 #[tokio::test]
@@ -140,7 +142,7 @@ async fn h16_a_pod_written_by_hand_gets_nothing() {
                 }
             }))
             .await?;
-            let note = event_about(&ns, name, "FailedMount").await?;
+            let note = told_about_pod(&ns, name, "FailedMount").await?;
             ensure!(
                 note.contains("PermissionDenied") || note.contains("InvalidArgument"),
                 "the event says {note:?}"
@@ -297,29 +299,4 @@ async fn events(ns: &Namespace, about: &str) -> Result<Vec<Event>> {
     let api: Api<Event> = ns.api();
     let fields = format!("regarding.kind=Pod,regarding.name={about}");
     Ok(api.list(&ListParams::default().fields(&fields)).await?.items)
-}
-
-/// Watches until there is an event with this reason about a pod, and returns its note.
-async fn event_about(ns: &Namespace, about: &str, reason: &str) -> Result<String> {
-    use futures::StreamExt;
-    use kube::runtime::{WatchStreamExt, watcher};
-    let config = watcher::Config::default().fields(&format!(
-        "regarding.kind=Pod,regarding.name={about},reason={reason}"
-    ));
-    let watch = watcher(ns.api::<Event>(), config)
-        .default_backoff()
-        .applied_objects();
-    let mut watch = std::pin::pin!(watch);
-    let first = async {
-        loop {
-            match watch.next().await {
-                Some(Ok(event)) => return event.note.unwrap_or_default(),
-                Some(Err(_)) => {}
-                None => return String::new(),
-            }
-        }
-    };
-    tokio::time::timeout(std::time::Duration::from_mins(3), first)
-        .await
-        .with_context(|| format!("no event {reason} about {about}"))
 }

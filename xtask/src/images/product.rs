@@ -27,7 +27,7 @@ const BINARIES: &[(&str, &str)] = &[
     ("exec-wrapper", "exec-wrapper"),
 ];
 /// Programs of test images; their packages have the same names.
-const TEST_PROGRAMS: &[&str] = &["injectors", "csi-sanity-shim"];
+const TEST_PROGRAMS: &[&str] = &["injectors", "csi-test"];
 /// Images and the Dockerfile targets that make them.
 const IMAGES: &[(&str, &str)] = &[
     ("stoppablecontainer-operator", "operator"),

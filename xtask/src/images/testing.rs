@@ -35,7 +35,7 @@ enum Content {
     Static,
     /// A program of this workspace that is in no other image, and the Debian base to prepare it with.
     Program(&'static str),
-    /// csi-sanity and the program between it and the node agent.
+    /// csi-sanity and the program that it and the tests speak to the node agent with.
     CsiSanity,
 }
 
@@ -160,9 +160,9 @@ impl TestImage {
             Content::Static => static_program::build(workspace, step).map(Some),
             Content::Program(name) => product::build_test_program(workspace, name, step).map(Some),
             Content::CsiSanity => {
-                let shim = product::build_test_program(workspace, "csi-sanity-shim", step)?;
-                golang::install_csi_sanity(step, shim.parent().unwrap_or(workspace.root()))?;
-                Ok(Some(shim))
+                let program = product::build_test_program(workspace, "csi-test", step)?;
+                golang::install_csi_sanity(step, program.parent().unwrap_or(workspace.root()))?;
+                Ok(Some(program))
             }
         }
     }

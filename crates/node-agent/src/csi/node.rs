@@ -33,6 +33,9 @@ const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 
+/// Most characters of somebody else's word that an error repeats.
+const LONGEST_NAMED: usize = 64;
+
 /// The Node service.
 pub(crate) struct NodeService(pub(crate) Arc<Agent>);
 
@@ -240,6 +243,7 @@ impl Publish {
         let context = &request.volume_context;
         let known = [POD_NAME, POD_NAMESPACE, POD_UID, EPHEMERAL, SERVICE_ACCOUNT];
         if let Some(key) = context.keys().find(|key| !known.contains(&key.as_str())) {
+            let key: String = key.chars().take(LONGEST_NAMED).collect();
             return invalid(format!(
                 "volume attribute {key:?} is not known; the volume takes none"
             ));

@@ -1,20 +1,16 @@
 /*!
-`csi-sanity-shim AGENT_SOCKET LISTEN_SOCKET VOLUME_CONTEXT`: a CSI endpoint for
-csi-sanity.
+A CSI endpoint for csi-sanity.
 
 csi-sanity leaves its best node tests out for a plugin without a controller, and
 every volume of ours begins with a pod instead. So this says that it has one: its
-CreateVolume makes nothing but an id and returns VOLUME_CONTEXT, a JSON object
-with what the kubelet says of a pod. Identity and Node calls go to the agent as
-they are. It is a test program: nothing of it is part of the product.
+CreateVolume makes nothing but an id and returns a volume context, what the
+kubelet says of a pod. Identity and Node calls go to the agent as they are.
 */
-
-#![forbid(unsafe_code)]
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use csi_proto::csi::controller_server::{Controller, ControllerServer};
 use csi_proto::csi::controller_service_capability::{self, Rpc, rpc};
 use csi_proto::csi::identity_client::IdentityClient;
@@ -30,10 +26,9 @@ use csi_proto::csi::{
     NodePublishVolumeRequest, NodePublishVolumeResponse, NodeUnpublishVolumeRequest,
     NodeUnpublishVolumeResponse, PluginCapability, ProbeRequest, ProbeResponse, Volume,
 };
-use hyper_util::rt::TokioIo;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::{Channel, Endpoint, Server, Uri};
+use tonic::transport::{Channel, Server};
 use tonic::{Request, Response, Status};
 
 /// Passes calls on, and makes volumes out of nothing.
@@ -43,14 +38,10 @@ struct Shim {
     context: HashMap<String, String>,
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [agent, listen, context] = arguments.as_slice() else {
-        bail!("usage: csi-sanity-shim AGENT_SOCKET LISTEN_SOCKET VOLUME_CONTEXT");
-    };
+/// Listens, and passes on to the agent. `context` is a JSON object of strings.
+pub(crate) async fn serve(agent: Channel, listen: &str, context: &str) -> Result<()> {
     let shim = Shim {
-        agent: connect(agent.clone()),
+        agent,
         context: serde_json::from_str(context).context("VOLUME_CONTEXT is no JSON object of strings")?,
     };
     let listener = UnixListener::bind(listen).with_context(|| format!("listen at {listen}"))?;
@@ -61,14 +52,6 @@ async fn main() -> Result<()> {
         .serve_with_incoming(UnixListenerStream::new(listener))
         .await
         .context("serve")
-}
-
-fn connect(socket: String) -> Channel {
-    let connector = tower::service_fn(move |_: Uri| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    Endpoint::from_static("http://agent").connect_with_connector_lazy(connector)
 }
 
 #[tonic::async_trait]
