@@ -14,6 +14,7 @@ pub mod consumer;
 #[cfg(test)]
 mod fixtures;
 pub mod hash;
+pub mod nodes;
 pub mod observe;
 pub mod parent;
 pub mod plan;

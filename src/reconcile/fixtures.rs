@@ -102,6 +102,7 @@ pub(super) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
         provider: Slot::Free,
         consumer: Slot::Free,
         node_gone: false,
+        node_silent: None,
         agent_missing: false,
         exclusive_claims: BTreeSet::new(),
         provider_hold: None,

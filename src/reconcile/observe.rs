@@ -56,9 +56,12 @@ pub async fn observe(
         .into_iter()
         .find_map(|slot| slot.pod().and_then(|pod| node(pod)));
     let agent_missing = at.is_some_and(|at| !context.caches.agent_registered(at));
+    let home = status.node_name.as_deref().or(at);
+    let node_silent = home.and_then(|name| context.caches.node_silent(name));
     let unbound = matches!(provider, Slot::Free) && status.node_name.is_none();
     Ok(Observed {
         agent_missing,
+        node_silent,
         provider,
         consumer,
         node_gone: status

@@ -36,6 +36,8 @@ pub struct Observed {
     pub consumer: Slot,
     /// The instance has a node and that Node object does not exist.
     pub node_gone: bool,
+    /// What Kubernetes says about the node, which it has not heard of for a while.
+    pub node_silent: Option<String>,
     /// The pods have a node whose kubelet does not know the node agent.
     pub agent_missing: bool,
     /// Claims of the template that only one pod may use (ReadWriteOncePod).

@@ -18,10 +18,10 @@ use super::plan::{Observed, Slot};
 use super::pods::{Role, Trouble, leaving, node, ready, refused_by_kubelet, running, trouble};
 use super::storage;
 
-/// Whether something holds, and why.
+/// Whether something holds, if that is known, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    holds: bool,
+    holds: Option<bool>,
     why: Trouble,
 }
 
@@ -32,6 +32,7 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstance
     let filesystem = filesystem_verdict(observed);
     let consumer = consumer_verdict(observed);
     let phase = phase(observed, &provider, &filesystem);
+    let [provider, filesystem, consumer] = unless_silent(observed, [provider, filesystem, consumer]);
     let ready = ready_verdict(observed, phase, [&provider, &filesystem, &consumer]);
     let generation = observed.instance.metadata.generation;
     let verdicts = [
@@ -70,7 +71,11 @@ pub fn conditions<const N: usize>(
     verdicts
         .into_iter()
         .map(|(kind, verdict)| {
-            let status = if verdict.holds { "True" } else { "False" };
+            let status = match verdict.holds {
+                Some(true) => "True",
+                Some(false) => "False",
+                None => "Unknown",
+            };
             let since = old
                 .iter()
                 .find(|c| c.type_ == kind && c.status == status)
@@ -117,7 +122,15 @@ impl Verdict {
     /// It holds.
     pub fn yes(reason: &str, message: impl Into<String>) -> Self {
         Self {
-            holds: true,
+            holds: Some(true),
+            why: Trouble::new(reason, message),
+        }
+    }
+
+    /// Nobody can say.
+    pub fn unknown(reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            holds: None,
             why: Trouble::new(reason, message),
         }
     }
@@ -129,7 +142,14 @@ impl Verdict {
 
     /// It does not, and somebody else has already said why.
     pub fn because(why: Trouble) -> Self {
-        Self { holds: false, why }
+        Self {
+            holds: Some(false),
+            why,
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.holds == Some(true)
     }
 }
 
@@ -271,6 +291,32 @@ fn consumer_verdict(observed: &Observed) -> Verdict {
     }
 }
 
+/// What is on a node that is not heard of is not known: pods and data may be as they were or not.
+fn unless_silent(observed: &Observed, parts: [Verdict; 3]) -> [Verdict; 3] {
+    let Some(words) = observed.node_silent.as_ref().filter(|_| !observed.deleting()) else {
+        return parts;
+    };
+    let status = observed.status();
+    let pods = [&observed.provider, &observed.consumer].map(|slot| slot.pod());
+    let at = status
+        .node_name
+        .or_else(|| pods.iter().flatten().find_map(|pod| node(pod)).map(str::to_owned));
+    let message = format!(
+        "node {} does not answer ({words}): what runs there is left alone, and nothing is started elsewhere until it is \
+         back",
+        at.unwrap_or_default()
+    );
+    let filesystem_known = status
+        .filesystem
+        .is_none_or(|filesystem| filesystem.state == FilesystemState::Failed);
+    let known = [pods[0].is_none(), filesystem_known, pods[1].is_none()];
+    let mut known = known.into_iter();
+    parts.map(|part| match known.next() {
+        Some(true) => part,
+        _ => Verdict::unknown(reason::NODE_UNREACHABLE, message.clone()),
+    })
+}
+
 /// The phases exactly as the API reference has them.
 fn phase(observed: &Observed, provider: &Verdict, filesystem: &Verdict) -> Phase {
     let consumer = observed.consumer.pod();
@@ -297,7 +343,7 @@ fn phase(observed: &Observed, provider: &Verdict, filesystem: &Verdict) -> Phase
     if consumer.is_some_and(|pod| leaving(pod)) {
         return Phase::ProviderReady;
     }
-    match (provider.holds && filesystem.holds, consumer) {
+    match (provider.holds() && filesystem.holds(), consumer) {
         (true, None) if !observed.instance.spec.running => Phase::Stopped,
         (true, _) => Phase::ProviderReady,
         (false, _) => Phase::Pending,
@@ -311,6 +357,11 @@ fn ready_verdict(observed: &Observed, phase: Phase, parts: [&Verdict; 3]) -> Ver
     if observed.deleting() {
         return Verdict::no(reason::DELETING, "the object is being deleted");
     }
+    // What is asked for cannot be told without the node.
+    let unknown = parts.into_iter().find(|part| part.holds.is_none());
+    if let Some(unknown) = unknown.filter(|_| phase != Phase::Failed) {
+        return unknown.clone();
+    }
     if phase == Phase::Stopped {
         return Verdict::yes(reason::STOPPED, "stopped as asked; the filesystem is kept");
     }
@@ -319,7 +370,7 @@ fn ready_verdict(observed: &Observed, phase: Phase, parts: [&Verdict; 3]) -> Ver
     }
     parts
         .into_iter()
-        .find(|part| !part.holds)
+        .find(|part| part.holds == Some(false))
         .cloned()
         .unwrap_or_else(|| consumer.clone())
 }

@@ -13,7 +13,6 @@ use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
-use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -24,6 +23,8 @@ use serde::de::DeserializeOwned;
 use stoppablecontainer_api::names::{CSI_DRIVER, LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
+use super::nodes::{keep_readiness, silence};
+
 /// Read halves of the caches.
 #[derive(Clone)]
 pub struct Caches {
@@ -33,8 +34,8 @@ pub struct Caches {
     pub instances: Store<StoppableContainerInstance>,
     /// All pods with our label.
     pub pods: Store<Pod>,
-    /// All nodes; only that they exist.
-    pub nodes: Store<PartialObjectMeta<Node>>,
+    /// All nodes; only that they exist and whether they are heard of.
+    pub nodes: Store<Node>,
     /// What CSI drivers the kubelets have, by node.
     pub drivers: Store<CSINode>,
 }
@@ -48,7 +49,7 @@ pub struct CacheWriters {
     /// See [`Caches::pods`].
     pub pods: Writer<Pod>,
     /// See [`Caches::nodes`].
-    pub nodes: Writer<PartialObjectMeta<Node>>,
+    pub nodes: Writer<Node>,
     /// See [`Caches::drivers`].
     pub drivers: Writer<CSINode>,
 }
@@ -136,7 +137,9 @@ pub fn watch(
                 |event| wake.on_pod(event, &caches),
             ),
             follow(
-                watcher::watcher(Api::<PartialObjectMeta<Node>>::all(client.clone()), all).default_backoff(),
+                watcher::watcher(Api::<Node>::all(client.clone()), all)
+                    .default_backoff()
+                    .map(|event| event.map(|event| event.modify(keep_readiness))),
                 writers.nodes,
                 |event| wake.on_node(event, &caches),
             ),
@@ -253,6 +256,11 @@ impl Caches {
     pub fn node_exists(&self, name: &str) -> bool {
         self.nodes.get(&ObjectRef::new(name)).is_some()
     }
+
+    /// What Kubernetes says about a node that it has not heard of for a while.
+    pub fn node_silent(&self, name: &str) -> Option<String> {
+        silence(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
+    }
 }
 
 fn has_our_driver(node: &CSINode) -> bool {
@@ -314,12 +322,13 @@ impl Wake {
         }
     }
 
-    /// Only that nodes come and go is of interest.
-    fn on_node(&self, event: &Event<PartialObjectMeta<Node>>, caches: &Caches) -> impl FnOnce() + use<> {
+    /// Only that nodes come and go, and fall silent, is of interest.
+    fn on_node(&self, event: &Event<Node>, caches: &Caches) -> impl FnOnce() + use<> {
         let (wake, caches) = (self.clone(), caches.clone());
         let came_or_went = match event {
             Event::Delete(node) => Some(node.name_any()),
-            Event::Apply(node) => Some(node.name_any()).filter(|name| !caches.node_exists(name)),
+            Event::Apply(node) => Some(node.name_any())
+                .filter(|name| !caches.node_exists(name) || caches.node_silent(name) != silence(node)),
             Event::Init | Event::InitApply(_) | Event::InitDone => None,
         };
         let listed = matches!(event, Event::InitDone);

@@ -40,6 +40,8 @@ pub mod reason {
     pub const DELETING: &str = "Deleting";
     /// The node agent is not registered with the kubelet of the pod's node, so the pod cannot start.
     pub const NODE_AGENT_MISSING: &str = "NodeAgentMissing";
+    /// Nobody has heard of the node for a while: what runs there is not known, and nothing is done about it.
+    pub const NODE_UNREACHABLE: &str = "NodeUnreachable";
     /// The node that holds the data does not exist (any more).
     pub const NODE_GONE: &str = "NodeGone";
 }

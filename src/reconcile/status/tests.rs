@@ -19,7 +19,11 @@ fn now() -> Timestamp {
 }
 
 fn reasons(status: &StoppableContainerInstanceStatus) -> Vec<String> {
-    let sign = |c: &Condition| if c.status == "True" { '+' } else { '-' };
+    let sign = |c: &Condition| match c.status.as_str() {
+        "True" => '+',
+        "False" => '-',
+        _ => '?',
+    };
     status
         .conditions
         .iter()
@@ -33,6 +37,15 @@ fn deleting() -> Value {
 
 fn blocked(pod_uid: &str) -> Value {
     json!({ "status": { "filesystem": { "blocked": { "podUid": pod_uid, "message": "process 7 uses it" } } } })
+}
+
+/// Kubernetes has not heard of the node of `observed` for a while.
+fn silent(observed: Observed) -> Observed {
+    let node_silent = Some("Kubelet stopped posting node status.".to_owned());
+    Observed {
+        node_silent,
+        ..observed
+    }
 }
 
 fn pending(status: Value) -> Observed {
@@ -142,6 +155,22 @@ fn pending(status: Value) -> Observed {
 #[case::node_gone(
     Observed { node_gone: true, ..observed(instance(json!({ "status": prepared() }))) },
     Phase::Failed, ["-NodeGone", "-NodeGone", "-Preparing", "-Starting"]
+)]
+#[case::node_silent_while_it_runs(
+    silent(with_both(json!({}), up())),
+    Phase::Running, ["?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable"]
+)]
+#[case::node_silent_and_stop_asked(
+    { let o = with_both(json!({ "spec": { "running": false } }), up()); let c = leaving_pod(o.consumer.pod().unwrap()); silent(Observed { consumer: c, ..o }) },
+    Phase::ProviderReady, ["?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable"]
+)]
+#[case::node_silent_while_stopped(
+    silent(with_provider(json!({ "spec": { "running": false } }))),
+    Phase::Stopped, ["?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable", "-Stopped"]
+)]
+#[case::node_silent_after_the_data_was_lost(
+    silent(with_provider(json!({ "status": { "filesystem": { "state": "Failed", "reason": "FilesystemLost", "message": "gone" } } }))),
+    Phase::Failed, ["-FilesystemLost", "?NodeUnreachable", "-FilesystemLost", "-Starting"]
 )]
 #[case::provider_name_taken(
     Observed { provider: Slot::Taken("pod x".to_owned()), ..observed(instance(json!({}))) },

@@ -146,7 +146,7 @@ async fn a_node_wakes_its_instances_when_it_comes_or_goes() {
     {
         writers.instances.apply_watcher_event(&event);
     }
-    let n1 = || object::<PartialObjectMeta<Node>>(node("n1"));
+    let n1 = || object::<Node>(node("n1"));
     let mut events = list(&[node("n1")]);
     events.extend([
         Ok(Event::Apply(n1())),
@@ -166,6 +166,48 @@ async fn a_node_wakes_its_instances_when_it_comes_or_goes() {
     );
     assert_eq!(&names[2..], ["a", "a"]);
     assert!(caches.node_exists("n1"));
+}
+
+/// A node says that it lives every few seconds; only that it is not heard of, and is again, wakes anybody.
+#[tokio::test]
+async fn f28_a_node_that_falls_silent_wakes_its_instances_once() {
+    let Watched {
+        caches,
+        wake,
+        mut queues,
+        mut writers,
+    } = watched();
+    for event in list(&[instance("a", "n1"), instance("b", "n2")])
+        .into_iter()
+        .flatten()
+    {
+        writers.instances.apply_watcher_event(&event);
+    }
+    let heard = |status: &str, words: &str| {
+        let mut node = node("n1");
+        node["status"] = json!({ "conditions": [
+            { "type": "DiskPressure", "status": "Unknown", "message": "not looked at" },
+            { "type": "Ready", "status": status, "message": words },
+        ] });
+        Ok(Event::Apply(object::<Node>(node)))
+    };
+    let mut events = list(&[node("n1")]);
+    events.extend([
+        heard("True", "ready"),
+        heard("False", "not ready"),
+        heard("Unknown", "stopped posting"),
+        heard("Unknown", "stopped posting"),
+    ]);
+    let mut silent = Vec::new();
+    follow(stream::iter(events), writers.nodes, |event| {
+        silent.push(caches.node_silent("n1"));
+        wake.on_node(event, &caches)
+    })
+    .await;
+    let names = woken(&mut queues.instances);
+    assert_eq!(names.len(), 3, "both for the list, then one: {names:?}");
+    assert_eq!(names[2], "a");
+    assert_eq!(silent.last(), Some(&Some("stopped posting".to_owned())));
 }
 
 #[tokio::test]

@@ -1,0 +1,30 @@
+/*!
+What is looked at of a Node: whether Kubernetes still hears of it.
+
+A node that is not heard of may run everything that it ran: unknown is not gone.
+*/
+
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
+
+/// Nodes are large and many: images, addresses and the like are not kept.
+pub(super) fn keep_readiness(node: &mut Node) {
+    node.metadata.managed_fields = None;
+    node.metadata.annotations = None;
+    node.metadata.labels = None;
+    node.spec = None;
+    let conditions = node.status.take().and_then(|status| status.conditions);
+    let ready = conditions.map(|all| all.into_iter().filter(|c| c.type_ == "Ready").collect());
+    node.status = Some(NodeStatus {
+        conditions: ready,
+        ..NodeStatus::default()
+    });
+}
+
+/// The words of a `Ready` condition that is `Unknown`.
+pub(super) fn silence(node: &Node) -> Option<String> {
+    let conditions = node.status.as_ref()?.conditions.as_ref()?;
+    let ready = conditions
+        .iter()
+        .find(|c| c.type_ == "Ready" && c.status == "Unknown")?;
+    Some(ready.message.clone().unwrap_or_default())
+}
