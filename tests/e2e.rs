@@ -31,6 +31,8 @@ mod injectors;
 mod outage;
 #[path = "e2e/parity.rs"]
 mod parity;
+#[path = "e2e/retagged.rs"]
+mod retagged;
 #[path = "e2e/samples.rs"]
 mod samples;
 #[path = "e2e/stopped.rs"]

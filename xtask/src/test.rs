@@ -106,6 +106,7 @@ fn cargo_test(
                 command.env(variable, format!("{} cluster {subcommand}", own.display()));
             }
             command.envs(NODE_PATHS.iter().copied());
+            command.env("E2E_CTR", Tools::of(workspace).unpacked("usr/bin/ctr"));
         }
     }
     let result = step.run(&mut command);

@@ -1,0 +1,122 @@
+//! The image under kept data is the one that it was made with: by digest, not by name (F25).
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+use stoppablecontainer_api::Phase;
+use stoppablecontainer_api::conditions::{FILESYSTEM_READY, PROVIDER_READY};
+use stoppablecontainer_api::names::provider_pod_name;
+use testkit::{Namespace, NodeShell, in_namespace};
+
+use crate::support::{
+    blocked, node_of, phase, run, running, set_running, shell_template, start, stop, uid_of,
+};
+
+/// The tag that the test moves; nobody else's.
+const TAG: &str = "docker.io/test/retagged:1";
+const FIRST: &str = "docker.io/library/ubuntu:22.04";
+const OTHER: &str = "docker.io/test/named-user:1";
+
+/// While it is stopped, its image's tag is given to another image, and then the image is gone from the node and from
+/// everywhere else. It never starts on another one, and goes on once the image is there again.
+#[tokio::test]
+async fn f25_i1_an_image_that_is_pruned_or_tagged_anew_while_stopped() {
+    in_namespace("retagged", async |ns| {
+        // Whatever this needs is on the node: the images of both tags.
+        let mut images = shell_template();
+        images["metadata"] = json!({"name": "images"});
+        images["spec"]["containers"] = json!([
+            {"name": "first", "image": FIRST, "command": ["/bin/sleep", "infinity"]},
+            {"name": "other", "image": OTHER, "command": ["/bin/sleep", "infinity"]},
+        ]);
+        let pod = ns.create_json::<Pod>(images).await?;
+        let pod = ns
+            .pod_ready(pod.metadata.name.as_deref().unwrap_or_default())
+            .await?;
+        let node = NodeShell::on(&ns, &node_of(&pod)?).await?;
+        let ctr = std::env::var("E2E_CTR").unwrap_or_else(|_| "ctr".to_owned());
+        let image = async |args: &str| node.sh(&format!("{ctr} --namespace k8s.io images {args}")).await;
+        let tested = async {
+            image(&format!("tag --force {FIRST} {TAG}")).await?;
+            run(&ns, "kept", template(&node_of(&pod)?)).await?;
+            ns.sh("kept", "main", "echo kept > /root/file && sync").await?;
+            stop(&ns, "kept").await?;
+
+            // The provider has the image open: its name may go and come back as another's.
+            image(&format!("tag --force {OTHER} {TAG}")).await?;
+            start(&ns, "kept").await?;
+            same(&ns).await?;
+            stop(&ns, "kept").await?;
+
+            replace_provider(&ns).await?;
+            let message = blocked(&ns, "kept", FILESYSTEM_READY, "ImageChanged").await?;
+            ensure!(message.contains("sha256:"), "no digest: {message}");
+            set_running(&ns, "kept", true).await?;
+            phase(&ns, "kept", Phase::Failed).await?;
+            ensure!(
+                ns.api::<Pod>().get_opt("kept").await?.is_none(),
+                "it started on another image"
+            );
+
+            image(&format!("remove {TAG}")).await?;
+            replace_provider(&ns).await?;
+            let pulls = |reason: &str| ["ErrImagePull", "ImagePullBackOff"].contains(&reason);
+            ns.wait(
+                "kept",
+                "the image cannot be pulled",
+                |object: &stoppablecontainer_api::StoppableContainer| {
+                    crate::support::condition(object, PROVIDER_READY)
+                        .is_some_and(|(status, reason, _)| status == "False" && pulls(reason))
+                },
+            )
+            .await?;
+            ensure!(
+                ns.api::<Pod>().get_opt("kept").await?.is_none(),
+                "it started without its image"
+            );
+
+            image(&format!("tag --force {FIRST} {TAG}")).await?;
+            // What the kubelet waits for between two tries is not the test's to wait for.
+            replace_provider(&ns).await?;
+            running(&ns, "kept").await?;
+            same(&ns).await
+        };
+        let tested = tested.await;
+        image(&format!("remove {TAG}")).await?;
+        tested?;
+        node.close().await
+    })
+    .await;
+}
+
+fn template(node: &str) -> Value {
+    let mut template = shell_template();
+    template["spec"]["containers"][0]["image"] = json!(TAG);
+    template["spec"]["containers"][0]["imagePullPolicy"] = json!("IfNotPresent");
+    template["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+    template
+}
+
+async fn replace_provider(ns: &Namespace) -> Result<()> {
+    let name = provider_pod_name("kept");
+    let provider = ns.api::<Pod>().get(&name).await?;
+    ns.api::<Pod>().delete(&name, &DeleteParams::default()).await?;
+    ns.wait(&name, "another provider", |pod: &Pod| {
+        uid_of(pod) != uid_of(&provider)
+    })
+    .await?;
+    Ok(())
+}
+
+/// The kept file, on the image that it was made with.
+async fn same(ns: &Namespace) -> Result<()> {
+    let seen = ns
+        .sh("kept", "main", "cat /root/file; id app 2>&1 || true")
+        .await?;
+    ensure!(
+        seen.starts_with("kept\n") && seen.contains("no such user"),
+        "not the kept file on the first image: {seen}"
+    );
+    Ok(())
+}
