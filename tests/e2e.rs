@@ -13,6 +13,8 @@ alone. A failed test prints what is in its namespace; `E2E_KEEP=1` leaves it.
 mod admission;
 #[path = "e2e/agent_token.rs"]
 mod agent_token;
+#[path = "e2e/agents.rs"]
+mod agents;
 #[path = "e2e/availability.rs"]
 mod availability;
 #[path = "e2e/csi.rs"]
@@ -27,6 +29,10 @@ mod generated;
 mod images;
 #[path = "e2e/injectors.rs"]
 mod injectors;
+#[path = "e2e/node.rs"]
+mod node;
+#[path = "e2e/node_faults.rs"]
+mod node_faults;
 #[path = "e2e/outage.rs"]
 mod outage;
 #[path = "e2e/parity.rs"]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use futures::{AsyncBufReadExt, StreamExt};
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, LogParams};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -11,11 +11,11 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use stoppablecontainer_api::Phase;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
-use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace};
+use testkit::{NodeShell, alone_in_namespace, in_namespace};
 
 use crate::support::{
-    AGENTS, blocked, container_id, create, data_directory, node_of, phase, run, running, shell_template,
-    start, stop, told, uid_of,
+    AGENTS, blocked, container_id, create, data_directory, node_of, phase, run, running, says,
+    shell_template, start, stop, told, uid_of,
 };
 
 /// How long a pod may take to start or to say something.
@@ -163,25 +163,4 @@ async fn overlays(node: &NodeShell<'_>, upper: &str) -> Result<String> {
     numbers.sort_unstable();
     numbers.dedup();
     Ok(numbers.join("\n"))
-}
-
-/// Waits until the log of a pod's main container has these words.
-async fn says(ns: &Namespace, pod: &str, words: &str) -> Result<()> {
-    let params = LogParams {
-        container: Some("main".to_owned()),
-        follow: true,
-        ..LogParams::default()
-    };
-    let said = async {
-        let mut lines = ns.api::<Pod>().log_stream(pod, &params).await?.lines();
-        while let Some(line) = lines.next().await {
-            if line?.contains(words) {
-                return Ok(());
-            }
-        }
-        anyhow::bail!("the log ended")
-    };
-    tokio::time::timeout(PATIENCE, said)
-        .await
-        .with_context(|| format!("pod {pod} does not say {words:?}"))?
 }

@@ -1,14 +1,14 @@
 //! The kept filesystem as a resource: lost and found wanting, measured, limited, and the disk that it lies on.
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace, kubectl};
 
+use crate::agents::Agents;
 use crate::support::{
     AGENTS, blocked, condition, create, data_directory, node_of, phase, run, running, set_running,
     shell_template, start, stop, told,
@@ -169,9 +169,9 @@ async fn f22_a_nearly_full_disk_takes_nothing_new_and_warns() {
         run(&ns, "runs", shell_template()).await?;
         let agents = Agents::find(&ns).await?;
         // No disk has all of itself free.
-        agents.set_minimum_free("100%").await?;
+        set_minimum_free(&agents, "100%").await?;
         let checked = full(&ns).await;
-        agents.restore().await?;
+        agents.run_with(&agents.arguments).await?;
         checked?;
         running(&ns, "new").await?;
         ns.wait(
@@ -205,66 +205,12 @@ async fn full(ns: &Namespace) -> Result<()> {
     phase(ns, "runs", Phase::Running).await.map(drop)
 }
 
-/// The agents of the cluster, with the arguments that they had.
-struct Agents {
-    api: Api<DaemonSet>,
-    name: String,
-    namespace: String,
-    arguments: Vec<String>,
-}
-
-// === impl Agents ===
-
-impl Agents {
-    async fn find(ns: &Namespace) -> Result<Self> {
-        let found = Api::<DaemonSet>::all(ns.client.clone())
-            .list(&ListParams::default().labels(AGENTS))
-            .await?
-            .items;
-        let agent = found
-            .into_iter()
-            .next()
-            .context("no node agent on this cluster")?;
-        let pod = agent.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-        let arguments = pod.and_then(|pod| pod.containers.first()?.args.clone());
-        let namespace = agent.namespace().unwrap_or_default();
-        Ok(Self {
-            api: Api::namespaced(ns.client.clone(), &namespace),
-            name: agent.name_any(),
-            namespace,
-            arguments: arguments.context("a node agent without arguments")?,
-        })
-    }
-
-    async fn set_minimum_free(&self, amount: &str) -> Result<()> {
-        let mut arguments = self.arguments.clone();
-        arguments.retain(|argument| !argument.starts_with("--minimum-free="));
-        arguments.push(format!("--minimum-free={amount}"));
-        self.run_with(&arguments).await
-    }
-
-    async fn restore(&self) -> Result<()> {
-        self.run_with(&self.arguments).await
-    }
-
-    async fn run_with(&self, arguments: &[String]) -> Result<()> {
-        let change =
-            json!([{ "op": "replace", "path": "/spec/template/spec/containers/0/args", "value": arguments }]);
-        let change = Patch::Json::<()>(serde_json::from_value(change)?);
-        self.api
-            .patch(&self.name, &PatchParams::default(), &change)
-            .await?;
-        let target = format!("daemonset/{}", self.name);
-        let args = [
-            "-n",
-            &self.namespace,
-            "rollout",
-            "status",
-            &target,
-            "--timeout=120s",
-        ];
-        kubectl(&args, "").await?.success().map(drop)
-    }
+/// Runs the agents with another minimum of free space.
+async fn set_minimum_free(agents: &Agents, amount: &str) -> Result<()> {
+    let mut arguments = agents.arguments.clone();
+    arguments.retain(|argument| !argument.starts_with("--minimum-free="));
+    arguments.push(format!("--minimum-free={amount}"));
+    agents.run_with(&arguments).await
 }
 
 // === What a test sees ===

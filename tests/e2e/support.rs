@@ -1,9 +1,13 @@
 //! What the tests do with a StoppableContainer: create, stop, start, look.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
+use futures::{AsyncBufReadExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::ListParams;
+use kube::api::LogParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
@@ -14,6 +18,8 @@ use testkit::Namespace;
 /// Labels of the agents' DaemonSet and pods.
 pub(crate) const AGENTS: &str =
     "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=node-agent";
+/// How long a pod may take to say something.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A template with one container that sleeps, for tests that only need a shell.
 pub(crate) fn shell_template() -> Value {
@@ -209,4 +215,25 @@ pub(crate) fn container_id(pod: &Pod, container: &str) -> Result<String> {
         .find(|c| c.name == container)
         .and_then(|c| c.container_id.clone())
         .with_context(|| format!("container {container} has no id"))
+}
+
+/// Waits until the log of a pod's main container has these words.
+pub(crate) async fn says(ns: &Namespace, pod: &str, words: &str) -> Result<()> {
+    let params = LogParams {
+        container: Some("main".to_owned()),
+        follow: true,
+        ..LogParams::default()
+    };
+    let said = async {
+        let mut lines = ns.api::<Pod>().log_stream(pod, &params).await?.lines();
+        while let Some(line) = lines.next().await {
+            if line?.contains(words) {
+                return Ok(());
+            }
+        }
+        anyhow::bail!("the log ended")
+    };
+    tokio::time::timeout(PATIENCE, said)
+        .await
+        .with_context(|| format!("pod {pod} does not say {words:?}"))?
 }

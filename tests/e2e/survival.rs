@@ -1,13 +1,13 @@
 //! Files written anywhere in `/` survive whatever happens to pods, agent and node.
 
-use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::apps::v1::DaemonSet;
+use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
-use kube::{Api, ResourceExt};
 use stoppablecontainer_api::names::provider_pod_name;
-use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace, kubectl};
+use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace};
 
+use crate::agents::Agents;
+use crate::node::reboot;
 use crate::support::{container_id, node_of, run, running, shell_template, start, stop, uid_of};
 
 /// Writes all over the root: new, changed, replaced and removed entries, odd names, owners, modes, links.
@@ -151,14 +151,15 @@ async fn i9_files_and_consumers_survive_a_restart_of_the_agent() {
     alone_in_namespace("agent-restart", async |ns, _alone| {
         let ns = &ns;
         survives(ns, async |pod| {
-            restart_agents(ns).await?;
+            let agents = Agents::find(ns).await?;
+            agents.restart().await?;
             let now = ns.pod_ready("kept").await?;
             ensure!(
                 container_id(&now, "main")? == container_id(&pod, "main")?,
                 "the consumer was restarted"
             );
             stop(ns, "kept").await?;
-            restart_agents(ns).await?;
+            agents.restart().await?;
             start(ns, "kept").await?;
             Ok(())
         })
@@ -179,15 +180,7 @@ async fn i1_files_survive_a_reboot_of_the_node() {
             stop(ns, "asleep").await?;
 
             let node = node_of(&pod)?;
-            let command = std::env::var("E2E_REBOOT_COMMAND").context(
-                "E2E_REBOOT_COMMAND is not set: the command that reboots the node named by its last argument \
-                 (`cargo xtask test` sets it on the embedded cluster)",
-            )?;
-            let status = tokio::process::Command::new("/bin/sh")
-                .args(["-c", &format!("{command} {node}")])
-                .status()
-                .await?;
-            ensure!(status.success(), "`{command} {node}` failed");
+            reboot(&node).await?;
             ns.pod_restarted(&provider_pod_name("kept"), "provider", 1)
                 .await?;
             ns.pod_restarted("kept", "main", 1).await?;
@@ -202,29 +195,4 @@ async fn i1_files_survive_a_reboot_of_the_node() {
         .await
     })
     .await;
-}
-
-/// Restarts every agent and waits until the new ones are ready.
-async fn restart_agents(ns: &Namespace) -> Result<()> {
-    let all: Api<DaemonSet> = Api::all(ns.client.clone());
-    let params = kube::api::ListParams::default()
-        .labels("app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=node-agent");
-    let agent = all
-        .list(&params)
-        .await?
-        .items
-        .pop()
-        .context("no node agent on this cluster")?;
-    let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
-    let target = format!("daemonset/{name}");
-    kubectl(&["-n", &namespace, "rollout", "restart", &target], "")
-        .await?
-        .success()?;
-    kubectl(
-        &["-n", &namespace, "rollout", "status", &target, "--timeout=120s"],
-        "",
-    )
-    .await?
-    .success()?;
-    Ok(())
 }

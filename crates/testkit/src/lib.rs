@@ -20,7 +20,7 @@ mod pod;
 pub mod scripted;
 pub mod tunnel;
 
-pub use command::cluster_command;
+pub use command::{Undone, cluster_command, cluster_fact};
 pub use injector::{Hook, Injectors, Order};
 pub use kubectl::{Output, kubectl};
 pub use namespace::{Exclusive, Namespace, alone_in_namespace, client, client_with_token, in_namespace};

@@ -1,0 +1,254 @@
+//! The node's own programs end and come back, or the node is cut off: containers that run do not notice.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result, ensure};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::LogParams;
+use kube::runtime::{WatchStreamExt, watcher};
+use serde_json::{Value, json};
+use stoppablecontainer_api::conditions::{READY, reason};
+use stoppablecontainer_api::names::CSI_DRIVER;
+use stoppablecontainer_api::{Phase, StoppableContainer};
+use testkit::{Namespace, NodeShell, alone_in_namespace};
+
+use crate::agents::Agents;
+use crate::node::{Part, Partition};
+use crate::support::{
+    container_id, node_of, phase, run, running, says, set_running, shell_template, start, stop, uid_of,
+};
+
+/// The kubelet and the runtime are killed and come back: containers run on and say all that they say, and then stop and
+/// start as ever.
+#[tokio::test]
+async fn f19_i9_consumers_survive_restarts_of_the_kubelet_and_the_runtime() {
+    alone_in_namespace("parts-restart", async |ns, _alone| {
+        let mut before = run(&ns, "kept", counting()).await?;
+        let node = NodeShell::on(&ns, &node_of(&before)?).await?;
+        ns.sh("kept", "main", "echo kept > /root/file").await?;
+        for part in [Part::Kubelet, Part::Runtime] {
+            part.restart(&node).await?;
+            unnoticed(&ns, &before)
+                .await
+                .with_context(|| format!("{part:?}"))?;
+            stop(&ns, "kept").await?;
+            before = start(&ns, "kept").await?;
+            ensure!(
+                ns.sh("kept", "main", "cat /root/file").await? == "kept",
+                "the file is gone"
+            );
+        }
+        node.close().await
+    })
+    .await;
+}
+
+/// The kubelet starts where no agent is, and finds a consumer that was stopped meanwhile. Nothing of that is lost: the
+/// agent comes back, is registered, and takes back the volume.
+#[tokio::test]
+async fn f19_i9_a_kubelet_that_starts_before_the_agent_finds_it_later() {
+    alone_in_namespace("agent-later", async |ns, _alone| {
+        let before = run(&ns, "kept", counting()).await?;
+        let stopped = run(&ns, "stopped", shell_template()).await?;
+        ns.sh("stopped", "main", "echo kept > /root/file").await?;
+        let node = NodeShell::on(&ns, &node_of(&before)?).await?;
+        let agents = Agents::find(&ns).await?;
+        let without_agent = async || {
+            let stop_unseen = async || {
+                set_running(&ns, "stopped", false).await?;
+                let leaving = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
+                ns.wait("stopped", "its deletion is asked for", leaving)
+                    .await
+                    .map(drop)
+            };
+            Part::Kubelet.restart_after(&node, stop_unseen).await?;
+            unnoticed(&ns, &before).await?;
+            // Nobody says that it is stopped while its volume is there.
+            let object = ns.api::<StoppableContainer>().get("stopped").await?;
+            let phase = object.status.and_then(|status| status.phase);
+            ensure!(phase != Some(Phase::Stopped), "stopped without the agent");
+            Ok(())
+        };
+        agents.away(without_agent).await?;
+
+        phase(&ns, "stopped", Phase::Stopped).await?;
+        let volumes = format!("{}/plugins/{CSI_DRIVER}/volumes", agents.kubelet_directory());
+        let uid = uid_of(&stopped);
+        let records = format!("ls {volumes} >&2; grep -rlF '{uid}' {volumes}/*/volume.json || true");
+        let left = node.sh(&records).await? + &node.mounts_with(&uid).await?;
+        ensure!(left.is_empty(), "left behind: {left}");
+        ensure!(
+            !node
+                .sh(&format!("grep -lF '{}' {volumes}/*/volume.json", uid_of(&before)))
+                .await?
+                .is_empty(),
+            "this test does not see what there is"
+        );
+        start(&ns, "stopped").await?;
+        ensure!(
+            ns.sh("stopped", "main", "cat /root/file").await? == "kept",
+            "the file is gone"
+        );
+        unnoticed(&ns, &before).await?;
+        stop(&ns, "kept").await?;
+        start(&ns, "kept").await?;
+        node.close().await
+    })
+    .await;
+}
+
+/// The node does not reach the API server: what runs runs on, nothing is started a second time, and the objects say that
+/// nobody knows, until the node is back.
+#[tokio::test]
+async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
+    alone_in_namespace("partition", async |ns, _alone| {
+        let before = run(&ns, "kept", writing()).await?;
+        run(&ns, "stopping", shell_template()).await?;
+        let node = node_of(&before)?;
+        let seen = Seen::watch(&ns);
+
+        let partition = Partition::cut(&ns, &node).await?;
+        let cut_off = async {
+            let object = ns.wait("kept", "Ready is Unknown", unknown).await?;
+            let (since, message) = ready(&object).context("no condition")?;
+            ensure!(message.contains(&node), "about which node? {message}");
+            set_running(&ns, "stopping", false).await?;
+            let told = |object: &StoppableContainer| {
+                let observed = object.status.as_ref().and_then(|s| s.observed_generation);
+                observed == object.metadata.generation && unknown(object)
+            };
+            ns.wait("stopping", "it was asked to stop and is Unknown", told)
+                .await?;
+            let leaving = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
+            ns.wait("stopping", "its deletion is asked for", leaving).await?;
+            for (name, is) in [("kept", Some(Phase::Running)), ("stopping", None)] {
+                let object = ns.api::<StoppableContainer>().get(name).await?;
+                let phase = object.status.and_then(|status| status.phase);
+                ensure!(
+                    phase != Some(Phase::Stopped) && is.is_none_or(|is| phase == Some(is)),
+                    "phase of {name}: {phase:?}"
+                );
+            }
+            anyhow::Ok(since)
+        }
+        .await;
+        let healed = Timestamp::now();
+        partition.heal().await?;
+        let since = cut_off?;
+
+        phase(&ns, "stopping", Phase::Stopped).await?;
+        let known = |object: &StoppableContainer| {
+            let conditions = object.status.iter().flat_map(|status| &status.conditions);
+            conditions.into_iter().all(|c| c.status == "True")
+        };
+        ns.wait("kept", "all conditions are true again", known).await?;
+        let after = running(&ns, "kept").await?;
+        ensure!(
+            container_id(&after, "main")? == container_id(&before, "main")?,
+            "the consumer was restarted"
+        );
+        let written = ns.sh("kept", "main", "cat /root/written").await?;
+        let meanwhile = written_between(&written, since, healed)?;
+        ensure!(meanwhile > 0, "nothing was written while the node was cut off");
+        for (name, pods) in seen.pods() {
+            ensure!(pods.len() == 1, "{name} had more than one pod: {pods:?}");
+        }
+        stop(&ns, "kept").await?;
+        start(&ns, "kept").await?;
+        start(&ns, "stopping").await?;
+        Ok(())
+    })
+    .await;
+}
+
+/// A container that says 0, 1, 2 and so on.
+fn counting() -> Value {
+    with_program("i=0; while :; do echo $i; i=$((i + 1)); sleep 0.1; done")
+}
+
+/// A container that writes down when it does so, and how often it did.
+fn writing() -> Value {
+    with_program("i=0; while :; do echo $(date +%s) $i >> /root/written; i=$((i + 1)); sleep 0.1; done")
+}
+
+fn with_program(program: &str) -> Value {
+    let mut template = shell_template();
+    template["spec"]["containers"][0]["command"] = json!(["/bin/sh", "-c", program]);
+    template
+}
+
+/// The container of [`counting`] is the same as before, lost no word, and says more.
+async fn unnoticed(ns: &Namespace, before: &Pod) -> Result<()> {
+    let name = before.name_any();
+    let now = ns.pod_ready(&name).await?;
+    ensure!(
+        container_id(&now, "main")? == container_id(before, "main")?,
+        "the consumer was restarted"
+    );
+    let log = ns.api::<Pod>().logs(&name, &LogParams::default()).await?;
+    for (number, line) in log.lines().enumerate() {
+        ensure!(line == number.to_string(), "line {number} of the log is {line:?}");
+    }
+    says(ns, &name, &(log.lines().count() + 1).to_string()).await
+}
+
+fn unknown(object: &StoppableContainer) -> bool {
+    let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
+    conditions.any(|c| c.type_ == READY && c.status == "Unknown" && c.reason == reason::NODE_UNREACHABLE)
+}
+
+/// Since when `Ready` is what it is, and its message.
+fn ready(object: &StoppableContainer) -> Option<(Timestamp, String)> {
+    let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
+    let ready = conditions.find(|c| c.type_ == READY)?;
+    Some((ready.last_transition_time.0, ready.message.clone()))
+}
+
+/// How many lines of [`writing`] are from between two times. None may be missing or from another start.
+fn written_between(written: &str, from: Timestamp, to: Timestamp) -> Result<usize> {
+    let mut meanwhile = 0;
+    for (number, line) in written.lines().enumerate() {
+        let (time, count) = line.split_once(' ').context("half a line")?;
+        ensure!(count == number.to_string(), "line {number} is {line:?}");
+        let time = Timestamp::from_second(time.parse()?)?;
+        meanwhile += usize::from(from < time && time < to);
+    }
+    Ok(meanwhile)
+}
+
+/// The pods of a namespace that were ever there, by name.
+struct Seen {
+    pods: Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>,
+    watching: tokio::task::JoinHandle<()>,
+}
+
+// === impl Seen ===
+
+impl Seen {
+    fn watch(ns: &Namespace) -> Self {
+        let pods = Arc::<Mutex<BTreeMap<_, BTreeSet<_>>>>::default();
+        let events = watcher(ns.api::<Pod>(), watcher::Config::default())
+            .default_backoff()
+            .applied_objects();
+        let kept = Arc::clone(&pods);
+        let watching = tokio::spawn(async move {
+            let mut events = std::pin::pin!(events);
+            while let Some(event) = events.next().await {
+                if let (Ok(pod), Ok(mut kept)) = (event, kept.lock()) {
+                    kept.entry(pod.name_any()).or_default().insert(uid_of(&pod));
+                }
+            }
+        });
+        Self { pods, watching }
+    }
+
+    fn pods(self) -> BTreeMap<String, BTreeSet<String>> {
+        self.watching.abort();
+        self.pods.lock().map(|pods| pods.clone()).unwrap_or_default()
+    }
+}
