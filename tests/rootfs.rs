@@ -30,3 +30,5 @@ mod overlays;
 mod power_cut;
 #[path = "rootfs/store.rs"]
 mod store;
+#[path = "rootfs/unsuitable.rs"]
+mod unsuitable;

@@ -29,6 +29,12 @@ impl Disk {
         Self::mount(node, image)
     }
 
+    /// The same with options for mkfs.ext4(8).
+    pub(crate) fn make_with(node: &Node, image: &Path, megabytes: u64, options: &[&OsStr]) -> Self {
+        format_with(image, megabytes, options);
+        Self::mount(node, image)
+    }
+
     /// Mounts the disk in an image file as the node's store, as the node does after its power came back.
     pub(crate) fn mount(node: &Node, image: &Path) -> Self {
         let mountpoint = node.path("store");
@@ -163,12 +169,20 @@ pub(crate) fn fill(path: &Path) {
 }
 
 fn format(image: &Path, megabytes: u64, inodes: u32) {
+    format_with(image, megabytes, &["-N", &inodes.to_string()].map(OsStr::new));
+}
+
+fn format_with(image: &Path, megabytes: u64, more: &[&OsStr]) {
     fs::File::create(image).unwrap().set_len(megabytes << 20).unwrap();
-    let inodes = inodes.to_string();
     // No blocks reserved for root, who is all that writes here.
-    let options = ["-q", "-F", "-m", "0", "-b", "4096", "-J", "size=4", "-N", &inodes];
-    let options = options.iter().map(OsStr::new);
-    run("mkfs.ext4", options.chain([image.as_ref()]));
+    let options = ["-q", "-F", "-m", "0", "-b", "4096", "-J", "size=4"].map(OsStr::new);
+    run(
+        "mkfs.ext4",
+        options
+            .into_iter()
+            .chain(more.iter().copied())
+            .chain([image.as_ref()]),
+    );
 }
 
 /// A write that fails ends all writing, be it data or the file system's own.

@@ -125,12 +125,32 @@ impl Node {
         container: &Container,
         observer: Option<&(dyn Fn(&'static str) + Sync)>,
     ) -> Result<Attached, AttachError> {
+        self.attach_to_observed(&self.kept(), image, container, observer)
+    }
+
+    /// Moves a container onto this kept filesystem.
+    pub(crate) fn attach_to(
+        &self,
+        kept: &Kept,
+        image: &Container,
+        container: &Container,
+    ) -> Result<Attached, AttachError> {
+        self.attach_to_observed(kept, image, container, None)
+    }
+
+    fn attach_to_observed(
+        &self,
+        kept: &Kept,
+        image: &Container,
+        container: &Container,
+        observer: Option<&(dyn Fn(&'static str) + Sync)>,
+    ) -> Result<Attached, AttachError> {
         attach(Request {
             proc: &self.proc,
             node: &self.namespace,
             image: &image.process,
             container: &container.process,
-            kept: &self.kept(),
+            kept,
             observer,
         })
     }

@@ -50,8 +50,20 @@ pub(crate) enum Data {
     Absent,
     /// Data without a record: nothing says whose it is and what it was made with.
     Unproven,
+    /// Data with a record that cannot be what was recorded here.
+    Doubtful(Doubt),
     /// Data, or the order to delete it, with its record.
     Recorded(Record),
+}
+
+/// What is the matter with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Doubt {
+    /// It is not understood.
+    Unreadable,
+    /// It was copied without its extended attributes. An overlay keeps in them what was deleted: without them, files
+    /// that the user deleted or replaced would be back, those of the image.
+    Copied,
 }
 
 /// Looks at what is there without changing it.
@@ -62,18 +74,19 @@ pub(crate) fn look(host: &Host, prefix: &Path, key: &str) -> Result<Data> {
     let Some(kept) = store.get(key)? else {
         return Ok(Data::Absent);
     };
-    let record = kept.record()?.map(|record| {
-        serde_json::from_slice::<Record>(&record).context("the record next to the data is not understood")
-    });
-    if let Some(Ok(record)) = &record
-        && record.resetting
-    {
-        return Ok(Data::Recorded(record.clone()));
-    }
-    if !kept.has_upper()? {
-        return Ok(Data::Absent);
-    }
-    Ok(record.transpose()?.map_or(Data::Unproven, Data::Recorded))
+    let record = kept.record()?;
+    let understood = record
+        .as_ref()
+        .and_then(|record| serde_json::from_slice::<Record>(record).ok());
+    let genuine = record.is_some() && kept.is_genuine()?;
+    Ok(match understood {
+        Some(begun) if genuine && begun.resetting => Data::Recorded(begun),
+        _ if !kept.has_upper()? => Data::Absent,
+        _ if record.is_none() => Data::Unproven,
+        Some(record) if genuine => Data::Recorded(record),
+        Some(_) => Data::Doubtful(Doubt::Copied),
+        None => Data::Doubtful(Doubt::Unreadable),
+    })
 }
 
 /// Whether this image may be used with what is there.
@@ -106,6 +119,24 @@ pub(crate) fn compare(
                      in directory {} is its own. Restore the directory, or delete the object",
                     directory.display()
                 ),
+                verbs: vec![RecoveryVerb::Accept, RecoveryVerb::Reset],
+            });
+        }
+        (_, Data::Doubtful(doubt)) => {
+            let directory = directory.display();
+            let what = match doubt {
+                Doubt::Unreadable => {
+                    format!("the record next to the data cannot be read (directory {directory})")
+                }
+                Doubt::Copied => format!(
+                    "directory {directory} was copied without its extended attributes, which say what was deleted: files \
+                     of the image would be back. Restore it with them (rsync -aHAXS; tar --xattrs \
+                     --xattrs-include='*')"
+                ),
+            };
+            return Err(Failure {
+                reason: reason::FILESYSTEM_LOST,
+                message: format!("{what}; restore the directory on node {node}, or delete the object"),
                 verbs: vec![RecoveryVerb::Accept, RecoveryVerb::Reset],
             });
         }
@@ -208,6 +239,19 @@ mod tests {
         assert_eq!(found(Some(&known), &Data::Absent), Some("FilesystemLost"));
         assert_eq!(found(Some(&known), &Data::Unproven), Some("FilesystemLost"));
         assert_eq!(found(Some(&known), &recorded("sha256:1")), None);
+    }
+
+    /// Also where nobody remembers that there was data: the directory itself says that something is wrong.
+    #[test]
+    fn i1_h26_data_whose_record_is_doubtful_is_its_users_to_judge() {
+        let known = image("nginx:1.25", "sha256:1");
+        for known in [None, Some(&known)] {
+            for doubt in [Doubt::Unreadable, Doubt::Copied] {
+                let failure = failure(known, &Data::Doubtful(doubt)).unwrap();
+                assert_eq!(failure.reason, "FilesystemLost");
+                assert_eq!(failure.verbs, [RecoveryVerb::Accept, RecoveryVerb::Reset]);
+            }
+        }
     }
 
     #[test]

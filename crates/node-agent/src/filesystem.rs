@@ -117,7 +117,7 @@ fn record(instance: &Instance, image: &ImageFacts, data: &Data, decided: Option<
         (_, Some(decided)) => (Some(decided.id.clone()), decided.verb == RecoveryVerb::Reset),
         (Data::Recorded(begun), None) if begun.resetting => (begun.recovered.clone(), true),
         (Data::Recorded(record), None) => return record.clone(),
-        (Data::Absent | Data::Unproven, None) => (None, false),
+        (Data::Absent | Data::Unproven | Data::Doubtful(_), None) => (None, false),
     };
     Record {
         namespace: instance.id.namespace.clone(),

@@ -187,6 +187,7 @@ impl Request<'_> {
         if !kept.has_upper()? {
             return Err(AttachError::Missing);
         }
+        kept.require_suitable()?;
         if is_read_only(kept)? {
             return Err(AttachError::ReadOnly);
         }

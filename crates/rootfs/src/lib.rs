@@ -18,6 +18,7 @@ It knows nothing of Kubernetes and starts no async runtime; calls block.
 
 mod apply;
 pub mod attach;
+pub mod files;
 pub mod holders;
 pub mod layers;
 pub mod namespace;

@@ -13,21 +13,21 @@ PREFIX/            0700 root: nobody but root gets further
 Everything is reached by descriptors from the prefix on.
 */
 
-use std::fs::File;
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    FlockOperation, Mode, OFlags, ResolveFlags, Stat, fchmod, fchown, flock, fstat, fsync, mkdirat, openat2,
-    renameat, syncfs,
+    Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat, fchmod, fchown, fgetxattr, flock, fstat,
+    fstatfs, fsync, ioctl_getflags, mkdirat, openat2, renameat, syncfs,
 };
 use rustix::io::Errno;
 
 use crate::Root;
-use crate::remove;
 use crate::root::RootError;
+use crate::{files, remove};
 
+/// Name of the record.
+const RECORD: &str = "record";
 /// Largest record, in bytes.
 const MAX_RECORD: u64 = 1 << 20;
 
@@ -65,6 +65,9 @@ pub enum StoreError {
     /// The path of the prefix.
     #[error("cannot open the directory for kept filesystems")]
     Prefix(#[from] RootError),
+    /// What the data lies on is no file system for it.
+    #[error("{0}: {1}; choose a directory on ext4, xfs or btrfs for kept filesystems")]
+    Unsuitable(PathBuf, &'static str),
     /// Another process works on it.
     #[error("another process is working on the kept filesystem")]
     Locked,
@@ -131,6 +134,7 @@ impl Store {
     pub fn create_key(&self, key: &str, root: &Stat) -> Result<Kept, StoreError> {
         check_key(key)?;
         let fail = |what| move |e| self.failed(key, what, e);
+        require_suitable(&self.fd, &self.path)?;
         make_directory(&self.fd, key).map_err(fail("cannot make the directory of the kept filesystem"))?;
         let fd = open_directory(&self.fd, key).map_err(fail("cannot open the kept filesystem"))?;
         let kept = self.kept(key, fd)?;
@@ -221,6 +225,11 @@ impl Kept {
         open_directory(&self.fd, "upper").map_err(self.fail("cannot open the upper directory"))
     }
 
+    /// Refuses what an upper directory cannot lie on, without writing.
+    pub(crate) fn require_suitable(&self) -> Result<(), StoreError> {
+        require_suitable(&self.fd, &self.store_path.join(&self.key))
+    }
+
     /// Makes everything that was written below the upper directory durable.
     pub fn sync(&self) -> Result<(), StoreError> {
         let upper = self.upper()?;
@@ -281,30 +290,19 @@ impl Kept {
 
     /// What was last recorded.
     pub fn record(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        let fail = self.fail("cannot read the record");
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = match rustix::fs::openat(&self.fd, "record", flags, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT) => return Ok(None),
-            Err(e) => return Err(fail(e)),
-        };
-        let mut content = Vec::new();
-        let read = File::from(fd).take(MAX_RECORD).read_to_end(&mut content);
-        read.map_err(|e| fail(Errno::from_io_error(&e).unwrap_or(Errno::IO)))?;
-        Ok(Some(content))
+        files::read(&self.fd, RECORD, MAX_RECORD).map_err(self.fail("cannot read the record"))
+    }
+
+    /// Whether what is here was recorded here. A copy that lost its extended attributes (of which an overlay has those
+    /// that say what was deleted) was not, nor was another key's.
+    pub fn is_genuine(&self) -> Result<bool, StoreError> {
+        files::is_sealed(&self.fd, RECORD, &self.key).map_err(self.fail("cannot read the record"))
     }
 
     /// Replaces the record, atomically and durably.
     pub fn set_record(&self, content: &[u8]) -> Result<(), StoreError> {
-        let fail = self.fail("cannot write the record");
-        let io = |e: std::io::Error| fail(Errno::from_io_error(&e).unwrap_or(Errno::IO));
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, "record.new", flags, Mode::RUSR | Mode::WUSR).map_err(&fail)?;
-        let mut file = File::from(fd);
-        file.write_all(content).map_err(io)?;
-        file.sync_all().map_err(io)?;
-        renameat(&self.fd, "record.new", &self.fd, "record").map_err(&fail)?;
-        fsync(&self.fd).map_err(&fail)
+        files::replace(&self.fd, RECORD, content, Some(&self.key))
+            .map_err(self.fail("cannot write the record"))
     }
 
     fn fail(&self, what: &'static str) -> impl Fn(Errno) -> StoreError {
@@ -330,6 +328,50 @@ impl Drop for Locked {
             tracing::debug!(%error, "unlock");
         }
     }
+}
+
+/// The kernel takes some of what is refused here all the same, and then does not keep what was deleted, or fails later.
+fn require_suitable(directory: &OwnedFd, path: &Path) -> Result<(), StoreError> {
+    let path = || path.to_owned();
+    match unsuitable(directory) {
+        Ok(None) => Ok(()),
+        Ok(Some(why)) => Err(StoreError::Unsuitable(path(), why)),
+        Err(source) => Err(StoreError::System {
+            what: "cannot examine the file system",
+            path: path(),
+            source,
+        }),
+    }
+}
+
+/// Why an upper directory cannot lie in this directory, if it cannot. The requirements are those of the kernel's
+/// Documentation/filesystems/overlayfs.rst, "Upper and Lower".
+fn unsuitable(directory: &OwnedFd) -> Result<Option<&'static str>, Errno> {
+    // linux/magic.h
+    const OVERLAYFS: u64 = 0x794c_7630;
+    // linux/fs.h, FS_CASEFOLD_FL
+    const CASEFOLD: u32 = 0x4000_0000;
+    if u64::try_from(fstatfs(directory)?.f_type).is_ok_and(|magic| magic == OVERLAYFS) {
+        return Ok(Some(
+            "is on an overlay file system, which can be no part of another one's upper directory",
+        ));
+    }
+    match fgetxattr(directory, "trusted.overlay.opaque", &mut [0_u8; 8][..]) {
+        Err(Errno::NOTSUP) => return Ok(Some("its file system keeps no extended attributes")),
+        Ok(_) | Err(Errno::NODATA | Errno::RANGE) => {}
+        Err(e) => return Err(e),
+    }
+    if ioctl_getflags(directory).is_ok_and(|flags| flags.bits() & CASEFOLD != 0) {
+        return Ok(Some("its names are the same in upper and lower case"));
+    }
+    let mut entries = Dir::read_from(directory)?;
+    let knows_types = entries
+        .next()
+        .transpose()?
+        .is_none_or(|entry| entry.file_type() != FileType::Unknown);
+    Ok((!knows_types).then_some(
+        "its file system does not say what its entries are (ext4 without filetype, xfs with ftype=0)",
+    ))
 }
 
 fn check_key(key: &str) -> Result<(), StoreError> {
