@@ -35,6 +35,24 @@ impl Disk {
         Self::mount(node, image)
     }
 
+    /// The same on btrfs, of which the store may take so many MiB.
+    pub(crate) fn make_with_quota(node: &Node, image: &Path, megabytes: u64) -> Self {
+        fs::File::create(image).unwrap().set_len(256 << 20).unwrap();
+        run("mkfs.btrfs", [OsStr::new("-q"), image.as_ref()]);
+        let mountpoint = node.path("store");
+        fs::create_dir_all(&mountpoint).unwrap();
+        mount_with(image, &mountpoint, "loop");
+        let limit = format!("{megabytes}M");
+        for arguments in [&["quota", "enable"][..], &["qgroup", "limit", &limit]] {
+            let arguments = arguments.iter().map(OsStr::new);
+            run("btrfs", arguments.chain([mountpoint.as_ref()]));
+        }
+        Self {
+            image: image.to_owned(),
+            mountpoint,
+        }
+    }
+
     /// Mounts the disk in an image file as the node's store, as the node does after its power came back.
     pub(crate) fn mount(node: &Node, image: &Path) -> Self {
         let mountpoint = node.path("store");
@@ -187,11 +205,15 @@ fn format_with(image: &Path, megabytes: u64, more: &[&OsStr]) {
 
 /// A write that fails ends all writing, be it data or the file system's own.
 fn mount(image: &Path, mountpoint: &Path) {
+    mount_with(image, mountpoint, "loop,data_err=abort");
+}
+
+fn mount_with(image: &Path, mountpoint: &Path, options: &str) {
     run(
         "mount",
         [
             OsStr::new("-o"),
-            "loop,data_err=abort".as_ref(),
+            options.as_ref(),
             image.as_ref(),
             mountpoint.as_ref(),
         ],

@@ -46,6 +46,34 @@ fn f22_a_full_disk() {
     });
 }
 
+/// The same where not the disk is full, but a quota: its owner gets another error, and the same ways on.
+#[test]
+fn f22_a_quota() {
+    const OVER_QUOTA: &str = "Disk quota exceeded (os error 122)";
+    Node::with(|node| {
+        let provider = provider(node);
+        let disk = Disk::make_with_quota(node, &node.path("disk.image"), 4);
+        keep(node, &provider);
+        let mut second = node.consumer("second").start();
+        works(node, &provider, &mut second);
+        let filler = node.path("store/filler");
+        disk::fill(&filler);
+        let large = "x".repeat(500_000);
+        assert_eq!(second.write_durable("/more", &large), Err(OVER_QUOTA.to_owned()));
+        assert_eq!(second.read("/etc/motd").unwrap(), "kept");
+        assert_eq!(create_another(node).unwrap_err(), Errno::DQUOT);
+        second.end();
+
+        fs::remove_file(filler).unwrap();
+        let mut third = node.consumer("third").start();
+        works(node, &provider, &mut third);
+        third.write_durable("/more", &large).unwrap();
+        third.end();
+        create_another(node).unwrap();
+        drop(disk);
+    });
+}
+
 /// Without a free inode nobody is moved, and the container is as it was; it works again when there are some.
 #[test]
 fn f22_a_disk_without_inodes() {

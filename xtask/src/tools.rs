@@ -35,6 +35,7 @@ const IMAGE_PROGRAMS: &[(&str, &str)] = &[
 /// Programs and the packages that bring them for the tests on disks of their own.
 const DISK_PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.ext4", "e2fsprogs"),
+    ("mkfs.btrfs", "btrfs-progs"),
     ("losetup", "mount"),
     ("fsfreeze", "util-linux"),
 ];
