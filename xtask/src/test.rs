@@ -47,7 +47,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     }
     let classes = test_targets(workspace)?;
     progress.expect(3 + classes.len());
-    Tools::prepare_disks(progress)?;
+    Tools::prepare_tests(progress)?;
     let unit = ["--workspace", "--lib", "--bins"];
     progress.step("Unit tests", |step| {
         cargo_test(workspace, step, &unit, options, None)

@@ -32,12 +32,13 @@ const IMAGE_PROGRAMS: &[(&str, &str)] = &[
     ("debootstrap", "debootstrap"),
 ];
 
-/// Programs and the packages that bring them for the tests on disks of their own.
-const DISK_PROGRAMS: &[(&str, &str)] = &[
+/// Programs and the packages that bring them for the tests: disks of their own, and a look at every system call.
+const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("losetup", "mount"),
     ("fsfreeze", "util-linux"),
+    ("strace", "strace"),
 ];
 /// Version of cargo-fuzz.
 const CARGO_FUZZ: &str = "0.13.2";
@@ -110,10 +111,10 @@ impl Tools {
         })
     }
 
-    /// Makes sure that tests can make disks.
-    pub(crate) fn prepare_disks(progress: &Progress) -> Result<()> {
-        progress.step("Programs that make disks", |step| {
-            apt::install(step, DISK_PROGRAMS)
+    /// Makes sure that the tests have their programs.
+    pub(crate) fn prepare_tests(progress: &Progress) -> Result<()> {
+        progress.step("Programs that tests use", |step| {
+            apt::install(step, TEST_PROGRAMS)
         })
     }
 

@@ -52,6 +52,15 @@ impl Place {
                 self.0.display()
             ));
             Failure::Wrapper
+        })?;
+        // A link to /proc/self/fd/N or /proc/self/cwd leads to what is below no root of ours: a descriptor that the
+        // runtime leaked, or the root of before. Such a place has no path.
+        std::env::current_dir().map(drop).map_err(|_| {
+            say(format_args!(
+                "the working directory {} leads out of the filesystem",
+                self.0.display()
+            ));
+            Failure::Wrapper
         })
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use exec_wrapper::protocol::Verb;
 
 use crate::connection::Agent;
-use crate::{Failure, become_command, kept_root, run};
+use crate::{Failure, become_command, kept_root, run, stdin};
 
 /// Executes the command on the kept filesystem, at once if the container is there already. Returns only if that
 /// failed.
@@ -17,6 +17,7 @@ pub(crate) fn hook(command: &[OsString]) -> Result<(), Failure> {
         drop(granted);
         run::require_kept_root()?;
         place.restore()?;
+        stdin::renew();
     }
     Err(become_command::execute(command, None))
 }

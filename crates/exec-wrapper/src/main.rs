@@ -20,6 +20,7 @@ mod kept_root;
 mod run;
 mod say;
 mod signals;
+mod stdin;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

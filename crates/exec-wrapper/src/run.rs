@@ -7,7 +7,7 @@ use exec_wrapper::protocol::Verb;
 use crate::connection::Agent;
 use crate::say::say;
 use crate::signals::Signals;
-use crate::{Failure, become_command, home, kept_root};
+use crate::{Failure, become_command, home, kept_root, stdin};
 
 /// Waits for the kept filesystem and executes the command there. Returns only if that failed.
 pub(crate) fn run(command: &[OsString], default_home: bool) -> Result<(), Failure> {
@@ -20,6 +20,7 @@ pub(crate) fn run(command: &[OsString], default_home: bool) -> Result<(), Failur
     drop(granted);
     require_kept_root()?;
     place.restore()?;
+    stdin::renew();
     let home = if default_home { home::missing() } else { None };
     // From the execve on a signal goes to the command; until here it came for us.
     if let Some(number) = signals.received() {
