@@ -17,7 +17,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat2, readlinkat, statat,
+    AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, mkdirat, openat2,
+    readlinkat, statat,
 };
 use rustix::io::Errno;
 
@@ -54,6 +55,9 @@ pub enum Problem {
     /// A link where none is followed.
     #[error("is a symbolic link; the runtime's own directory must be a real one")]
     SymbolicLink,
+    /// A link that the kernel makes up.
+    #[error("leads through a link of /proc, which is another one for every process")]
+    ProcLink,
     /// More than 40 links.
     #[error("too many symbolic links")]
     TooManyLinks,
@@ -236,6 +240,9 @@ impl Root {
             if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
                 resolved.push(name);
                 continue;
+            }
+            if fstatfs(&parent).map_err(|e| fail(e.into()))?.f_type == PROC_SUPER_MAGIC {
+                return Err(fail(Problem::ProcLink));
             }
             links += 1;
             if links > MAX_LINKS {
