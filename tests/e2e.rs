@@ -23,6 +23,8 @@ mod csi;
 mod deletion;
 #[path = "e2e/faults.rs"]
 mod faults;
+#[path = "e2e/full_disk.rs"]
+mod full_disk;
 #[path = "e2e/generated.rs"]
 mod generated;
 #[path = "e2e/images.rs"]

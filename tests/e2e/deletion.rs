@@ -2,14 +2,15 @@
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use stoppablecontainer_api::names::provider_pod_name;
+use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
+use stoppablecontainer_api::names::{MAX_NAME_LENGTH, provider_pod_name};
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 use testkit::{Namespace, NodeShell, in_namespace};
 
-use crate::support::{data_directory, node_of, run, shell_template, stop};
+use crate::support::{blocked, create, data_directory, node_of, run, running, shell_template, start, stop};
 
 #[tokio::test]
-async fn i11_deletion_leaves_nothing_and_the_name_starts_fresh() {
+async fn h18_i11_deletion_leaves_nothing_and_the_name_starts_fresh() {
     in_namespace("deletion", async |ns| {
         let pod = run(&ns, "kept", shell_template()).await?;
         let node = NodeShell::on(&ns, &node_of(&pod)?).await?;
@@ -31,6 +32,54 @@ async fn i11_deletion_leaves_nothing_and_the_name_starts_fresh() {
             );
         }
         node.close().await
+    })
+    .await;
+}
+
+/// Nothing is cut off or hashed to be found again: names of the greatest length that differ in their last character, and
+/// one that is the name of another one's provider.
+#[tokio::test]
+async fn h18_names_that_nearly_collide() {
+    in_namespace("collisions", async |ns| {
+        let long = "n".repeat(MAX_NAME_LENGTH - 1);
+        let (first, second) = (format!("{long}1"), format!("{long}2"));
+        for name in [&first, &second] {
+            run(&ns, name, shell_template()).await?;
+            ns.sh(name, "main", &format!("echo {name} > /root/file && sync"))
+                .await?;
+        }
+        for name in [&first, &second] {
+            stop(&ns, name).await?;
+            start(&ns, name).await?;
+            let file = ns.sh(name, "main", "cat /root/file").await?;
+            ensure!(file == **name, "{name} sees {file}");
+        }
+        ns.delete::<StoppableContainer>(&first).await?;
+        let file = ns.sh(&second, "main", "cat /root/file").await?;
+        ensure!(file == *second, "a deletion took what is another's: {file}");
+        let longer = create(&ns, &format!("{long}12"), true, shell_template()).await;
+        let refused = longer.err().map(|error| format!("{error:#}")).unwrap_or_default();
+        ensure!(refused.contains("metadata.name"), "a longer name: {refused}");
+
+        // Its pod would have the name of the other one's provider. It says so; the other one does not notice.
+        run(&ns, "a", shell_template()).await?;
+        create(&ns, &provider_pod_name("a"), true, shell_template()).await?;
+        let message = blocked(
+            &ns,
+            &provider_pod_name("a"),
+            CONSUMER_READY,
+            reason::NAME_CONFLICT,
+        )
+        .await?;
+        ensure!(
+            message.contains("StoppableContainerInstance a "),
+            "whose pod is it? {message}"
+        );
+        stop(&ns, "a").await?;
+        start(&ns, "a").await?;
+        ns.delete::<StoppableContainer>(&provider_pod_name("a")).await?;
+        running(&ns, "a").await?;
+        Ok(())
     })
     .await;
 }

@@ -63,6 +63,59 @@ async fn i1_lost_data_is_given_up_once_by_its_user() {
     .await;
 }
 
+/// A backup that was made without extended attributes does not know what was deleted. It is told from one that does,
+/// which is used as soon as it is there.
+#[tokio::test]
+async fn h26_i1_a_copy_without_extended_attributes_is_no_backup() {
+    in_namespace("restored", async |ns| {
+        let pod = run(&ns, "kept", shell_template()).await?;
+        let node = NodeShell::on(&ns, &node_of(&pod)?).await?;
+        let data = data_directory(&ns, "kept").await?;
+        // Replaced, so that nothing of the image's directory may be seen.
+        ns.sh(
+            "kept",
+            "main",
+            "rm -r /etc/skel && mkdir /etc/skel && echo kept > /etc/skel/file && sync",
+        )
+        .await?;
+        stop(&ns, "kept").await?;
+        let restore = async |options: &str| {
+            let archive = format!("tar --create {options} --directory={data}.saved .");
+            let unpack = format!("tar --extract {options} --directory={data}");
+            node.sh(&format!(
+                "rm -rf {data}; mkdir -m 0700 {data}; {archive} | {unpack}"
+            ))
+            .await
+        };
+        node.sh(&format!("mv {data} {data}.saved")).await?;
+        let tested = async {
+            restore("--numeric-owner").await?;
+            set_running(&ns, "kept", true).await?;
+            let message = blocked(&ns, "kept", "FilesystemReady", "FilesystemLost").await?;
+            ensure!(
+                message.contains("without its extended attributes"),
+                "what is the matter: {message}"
+            );
+            ensure!(
+                command(&message, "accept").is_ok(),
+                "its user may know better: {message}"
+            );
+            restore("--numeric-owner --xattrs --xattrs-include=*").await?;
+            running(&ns, "kept").await?;
+            let seen = ns
+                .sh("kept", "main", "ls -A /etc/skel; cat /etc/skel/file")
+                .await?;
+            ensure!(seen == "file\nkept", "not what was saved: {seen}");
+            Ok(())
+        };
+        let tested = tested.await;
+        node.sh(&format!("rm -rf {data}.saved")).await?;
+        tested?;
+        node.close().await
+    })
+    .await;
+}
+
 /// Another image is put under the data only if the user says so; the files are then on it.
 #[tokio::test]
 async fn f25_another_image_is_accepted_by_its_user() {

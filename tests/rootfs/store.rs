@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::process::Command;
 
-use rootfs::Store;
 use rootfs::store::StoreError;
+use rootfs::{Attached, Store};
 
 use crate::node::Node;
 
@@ -43,6 +44,31 @@ fn h9_keys_are_plain_names() {
             assert!(matches!(store.get(key), Err(StoreError::Key(_))), "{key:?}");
             assert!(matches!(store.remove(key), Err(StoreError::Key(_))), "{key:?}");
         }
+    });
+}
+
+/// The kernel remembers the inodes of directories that were asked about; those of a restored backup are others.
+#[test]
+fn h26_data_that_was_restored_is_usable() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("of the image"))]);
+        let provider = node.provider(&[&base]);
+        let mut first = node.consumer("first").start();
+        node.attach(&provider, &first).unwrap();
+        first.write_durable("/etc/motd", "kept").unwrap();
+        first.end();
+        let (data, saved) = (node.path("store").join(&node.key), node.path("store/saved"));
+        fs::rename(&data, &saved).unwrap();
+        let copy = Command::new("cp")
+            .arg("-a")
+            .arg(&saved)
+            .arg(&data)
+            .status()
+            .unwrap();
+        assert!(copy.success());
+        let mut second = node.consumer("second").start();
+        assert_eq!(node.attach_when_free(&provider, &second), Attached::Now);
+        assert_eq!(second.read("/etc/motd").unwrap(), "kept");
     });
 }
 

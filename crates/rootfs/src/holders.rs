@@ -113,8 +113,20 @@ pub fn find(proc: &Proc, key: &str) -> Result<Vec<Holder>, HoldersError> {
     Ok(holders)
 }
 
-/// Asks the kernel. The thread must be in the mount namespace that the store was opened in.
+/// Asks the kernel. The thread must be in the mount namespace that the store was opened in, and the caller holds the
+/// lock.
 pub fn probe(visitor: &Visitor, kept: &Kept) -> Result<Use, HoldersError> {
+    match ask(visitor, kept)? {
+        // With an index the kernel remembers inodes, and those of a restored directory are others.
+        Err(OverlayError::Refused {
+            source: Errno::STALE, ..
+        }) => kept.remove_probe()?,
+        answer => return answer.map_err(HoldersError::Probe),
+    }
+    ask(visitor, kept)?.map_err(HoldersError::Probe)
+}
+
+fn ask(visitor: &Visitor, kept: &Kept) -> Result<Result<Use, OverlayError>, HoldersError> {
     kept.make_probe()?;
     let upper = kept.upper()?;
     let (probe, work) = (
@@ -130,11 +142,11 @@ pub fn probe(visitor: &Visitor, kept: &Kept) -> Result<Use, HoldersError> {
         }),
         exclusive: true,
     };
-    match question.mount(visitor) {
+    Ok(match question.mount(visitor) {
         Ok(_detached) => Ok(Use::Free),
         Err(OverlayError::InUse) => Ok(Use::Held),
-        Err(e) => Err(HoldersError::Probe(e)),
-    }
+        Err(e) => Err(e),
+    })
 }
 
 fn contains(text: &[u8], needle: &[u8]) -> bool {

@@ -278,6 +278,11 @@ impl Kept {
         make_directory(&probe, "work").map_err(fail)
     }
 
+    /// Removes them.
+    pub(crate) fn remove_probe(&self) -> Result<(), StoreError> {
+        remove::tree(self.fd.as_fd(), "probe").map_err(self.fail("cannot delete the probe directory"))
+    }
+
     /// Locks it against every other process and thread that would.
     pub fn lock(&self) -> Result<Locked, StoreError> {
         let fd = reopen(&self.fd, OFlags::RDONLY).map_err(self.fail("cannot lock the kept filesystem"))?;
