@@ -37,6 +37,18 @@ pub(crate) enum Command {
         #[arg(last = true)]
         names: Vec<String>,
     },
+    /// Measures what is lost by crashes, evictions, reboots, power cuts and the like, and writes docs/durability.md. The
+    /// product and the test images have to be installed.
+    Durability {
+        /// How often each of them happens.
+        #[arg(long, default_value_t = 10)]
+        trials: u32,
+        /// Counts the trials of earlier runs too.
+        #[arg(long)]
+        add: bool,
+        /// Rows of the table; all if empty.
+        rows: Vec<String>,
+    },
     /// Runs the fuzz targets; an input that fails is left in target/fuzz.
     Fuzz {
         /// How long each is run.

@@ -8,6 +8,7 @@ mod args;
 mod cluster;
 mod codegen;
 mod demo;
+mod durability;
 mod fuzz;
 mod images;
 mod install;
@@ -57,6 +58,14 @@ fn run(args: &Args) -> Result<ExitCode> {
                 names,
             };
             test::run(&workspace, &progress, &options)?;
+        }
+        Command::Durability { trials, add, rows } => {
+            let options = durability::Options {
+                trials: *trials,
+                add: *add,
+                rows,
+            };
+            durability::run(&workspace, &progress, &options)?;
         }
         Command::Fuzz {
             seconds,

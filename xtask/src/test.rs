@@ -12,7 +12,7 @@ use crate::progress::{Progress, Step};
 use crate::target::Target;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
-use crate::{cluster, fuzz, install, shell};
+use crate::{cluster, durability, fuzz, install, shell};
 
 /// The test target that needs a cluster.
 const E2E: &str = "e2e";
@@ -94,20 +94,16 @@ fn cargo_test(
     command.current_dir(workspace.root()).arg("test").args(args);
     if !options.names.is_empty() {
         command.arg("--").args(options.names);
+    } else if target.is_some() {
+        // `cargo xtask durability` has them.
+        command.arg("--");
+        for test in durability::LEFT_OUT {
+            command.args(["--skip", test]);
+        }
     }
     command.env_remove("KUBECONFIG");
     if let Some(target) = target {
-        command.env("KUBECONFIG", &target.kubeconfig);
-        command.env("KUBECTL", target.kubectl_path());
-        if target.local {
-            // How it is done here; on another cluster a person has to say how.
-            let own = std::env::current_exe().context("finding this program")?;
-            for (variable, subcommand) in CLUSTER_COMMANDS {
-                command.env(variable, format!("{} cluster {subcommand}", own.display()));
-            }
-            command.envs(NODE_PATHS.iter().copied());
-            command.env("E2E_CTR", Tools::of(workspace).unpacked("usr/bin/ctr"));
-        }
+        on_cluster(&mut command, workspace, target)?;
     }
     let result = step.run(&mut command);
     let log = std::fs::read_to_string(step.log()).unwrap_or_default();
@@ -116,6 +112,22 @@ fn cargo_test(
     }
     step.say(format!("      {}", summary(&log)));
     result
+}
+
+/// Tells end-to-end tests which cluster they run on, and how to do there what no API server does.
+pub(crate) fn on_cluster(command: &mut Command, workspace: &Workspace, target: &Target<'_>) -> Result<()> {
+    command.env("KUBECONFIG", &target.kubeconfig);
+    command.env("KUBECTL", target.kubectl_path());
+    if target.local {
+        // How it is done here; on another cluster a person has to say how.
+        let own = std::env::current_exe().context("finding this program")?;
+        for (variable, subcommand) in CLUSTER_COMMANDS {
+            command.env(variable, format!("{} cluster {subcommand}", own.display()));
+        }
+        command.envs(NODE_PATHS.iter().copied());
+        command.env("E2E_CTR", Tools::of(workspace).unpacked("usr/bin/ctr"));
+    }
+    Ok(())
 }
 
 /// Lines after a panic that say what it was about.

@@ -98,7 +98,7 @@ impl<'a> NodeShell<'a> {
     }
 
     /// The first process of a container, by its number on the node.
-    async fn first(&self, container_id: &str) -> Result<u32> {
+    pub async fn first(&self, container_id: &str) -> Result<u32> {
         let processes = self.processes(container_id).await?;
         processes
             .first()

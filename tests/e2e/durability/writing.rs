@@ -1,0 +1,146 @@
+//! The program in the container that writes, and what it said so far.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use futures::{AsyncBufReadExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::LogParams;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use testkit::Namespace;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::trial::NAME;
+
+/// The container in which it runs.
+pub(super) const MAIN: &str = "main";
+const PROGRAM: &str = include_str!("writer.py");
+/// How many files it has written when the event may come: some of every kind, at every place.
+const ENOUGH: u32 = 40;
+const PATIENCE: Duration = Duration::from_mins(2);
+/// Before a log is asked for again that ended: its container may be on its way.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The last file of a run that the program said to be done; so are all before it.
+#[derive(Clone, Debug)]
+pub(super) struct Acknowledged {
+    run: String,
+    last: u32,
+}
+
+/// What became of them.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Found {
+    pub(super) synced: u32,
+    /// Synced and not there, or with another content.
+    pub(super) lost: Vec<String>,
+    pub(super) unsynced: u32,
+    pub(super) unsynced_lost: u32,
+}
+
+/// A container that writes, and somebody who hears what it says.
+pub(super) struct Writing {
+    heard: watch::Receiver<Option<Acknowledged>>,
+    listening: JoinHandle<()>,
+}
+
+/// The template of a container that writes when it is told to.
+pub(super) fn template(memory: Option<&str>) -> Value {
+    let mut main = json!({
+        "name": MAIN, "image": "python:3.11", "command": ["python3", "-c", PROGRAM, "write"],
+    });
+    if let Some(memory) = memory {
+        main["resources"] = json!({ "limits": { "memory": memory } });
+    }
+    json!({ "spec": { "terminationGracePeriodSeconds": 1, "containers": [main] } })
+}
+
+/// Sends a signal to the program.
+pub(super) async fn signal(ns: &Namespace, signal: &str) -> Result<()> {
+    ns.sh(NAME, MAIN, &format!("kill -{signal} 1")).await.map(drop)
+}
+
+// === impl Writing ===
+
+impl Writing {
+    /// Has the program write and waits until it has written a little.
+    pub(super) async fn begin(ns: &Namespace) -> Result<Self> {
+        let (said, heard) = watch::channel(None);
+        let listening = tokio::spawn(listen(ns.api::<Pod>(), said));
+        let mut writing = Self { heard, listening };
+        signal(ns, "USR2").await?;
+        writing.until(|last| last >= ENOUGH).await?;
+        Ok(writing)
+    }
+
+    /// What it said to be done until now.
+    pub(super) fn acknowledged(&self) -> Acknowledged {
+        let heard = self.heard.borrow().clone();
+        heard.unwrap_or(Acknowledged {
+            run: String::new(),
+            last: 0,
+        })
+    }
+
+    /// Waits until it has written more than now.
+    pub(super) async fn goes_on(&mut self) -> Result<()> {
+        let now = self.acknowledged().last;
+        self.until(|last| last > now).await
+    }
+
+    async fn until(&mut self, enough: impl Fn(u32) -> bool) -> Result<()> {
+        let heard = self
+            .heard
+            .wait_for(|heard| heard.as_ref().is_some_and(|heard| enough(heard.last)));
+        tokio::time::timeout(PATIENCE, heard)
+            .await
+            .context("the container does not write")?
+            .context("nobody listens")?;
+        Ok(())
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+// === impl Acknowledged ===
+
+impl Acknowledged {
+    /// Looks for the files in the container, which must not write again before.
+    pub(super) async fn find(&self, ns: &Namespace) -> Result<Found> {
+        let last = self.last.to_string();
+        let command = ["python3", "-c", PROGRAM, "verify", &self.run, &last];
+        let output = ns.exec(NAME, MAIN, &command).await?.success()?;
+        serde_json::from_str(&output).context("reading what was found")
+    }
+}
+
+/// Hears the program, also when the way to it is cut for a while.
+async fn listen(pods: Api<Pod>, said: watch::Sender<Option<Acknowledged>>) {
+    let params = LogParams {
+        container: Some(MAIN.to_owned()),
+        follow: true,
+        ..LogParams::default()
+    };
+    loop {
+        if let Ok(log) = pods.log_stream(NAME, &params).await {
+            let mut lines = log.lines();
+            while let Ok(Some(line)) = lines.try_next().await {
+                let Some((run, last)) = line.split_once(' ') else {
+                    continue;
+                };
+                if let Ok(last) = last.parse() {
+                    let run = run.to_owned();
+                    said.send_replace(Some(Acknowledged { run, last }));
+                }
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
