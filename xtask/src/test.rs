@@ -77,6 +77,12 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     if target.destination.takes_test_images() {
         testing::provide(workspace, progress, &target.destination)?;
     }
+    if options.names.is_empty() {
+        let left_out = durability::LEFT_OUT.join(", ");
+        progress.say(format!(
+            "LEFT OUT: {left_out}, which `cargo xtask durability` runs"
+        ));
+    }
     progress.step("End-to-end tests", |step| {
         cargo_test(workspace, step, &["--test", E2E], options, Some(&target))
     })
@@ -95,7 +101,6 @@ fn cargo_test(
     if !options.names.is_empty() {
         command.arg("--").args(options.names);
     } else if target.is_some() {
-        // `cargo xtask durability` has them.
         command.arg("--");
         for test in durability::LEFT_OUT {
             command.args(["--skip", test]);
