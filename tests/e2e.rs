@@ -55,3 +55,5 @@ mod support;
 mod survival;
 #[path = "e2e/tenants.rs"]
 mod tenants;
+#[path = "e2e/volumes.rs"]
+mod volumes;

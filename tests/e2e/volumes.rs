@@ -1,0 +1,116 @@
+//! Volumes that change while a container runs on its kept filesystem, and devices.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use serde_json::{Value, json};
+use stoppablecontainer_api::StoppableContainer;
+use testkit::{Namespace, NodeShell, in_namespace};
+
+use crate::support::{node_of, run, running, shell_template, start, stop};
+
+/// The kubelet replaces the files of a projected volume (tokens before they expire, say) by renaming a link in it; the
+/// container has the volume itself and not a copy, so it sees that.
+#[tokio::test]
+async fn i5_what_the_kubelet_replaces_in_a_volume_is_seen() {
+    in_namespace("replaced", async |ns| {
+        let config = |content: &str| json!({"metadata": {"name": "config"}, "data": {"one": format!("{content}\n")}});
+        ns.create_json::<ConfigMap>(config("before")).await?;
+        let mut template = shell_template();
+        template["spec"]["volumes"] = json!([{"name": "all", "projected": {"sources": [
+            {"configMap": {"name": "config"}}, {"serviceAccountToken": {"path": "token", "audience": "somebody"}},
+        ]}}]);
+        template["spec"]["containers"][0]["volumeMounts"] = json!([{"name": "all", "mountPath": "/etc/skel"}]);
+        run(&ns, "kept", template).await?;
+        let seen = ns.sh("kept", "main", "cat /etc/skel/one; cut -c1-9 /etc/skel/token").await?;
+        ensure!(seen == "before\neyJhbGciO", "not what was projected: {seen}");
+        ns.patch::<ConfigMap>("config", json!({"data": {"one": "after\n"}})).await?;
+        // A change of the pod has the kubelet look at its volumes at once.
+        ns.patch::<Pod>("kept", json!({"metadata": {"annotations": {"example.org/look": "now"}}})).await?;
+        let watch = "timeout 150 sh -c 'until grep -q after /etc/skel/one; do sleep 0.1; done'; cat /etc/skel/one";
+        let seen = ns.sh("kept", "main", watch).await?;
+        ensure!(seen == "after", "the container does not see what the kubelet replaced: {seen}");
+        Ok(())
+    })
+    .await;
+}
+
+/// A claim that is a device: read and written as one, also after a stop, and not a byte of it is kept twice.
+#[tokio::test]
+async fn i5_a_claim_that_is_a_block_device() {
+    in_namespace("device", async |ns| {
+        let plain = ns
+            .create_json::<Pod>(with_name(shell_template(), "where"))
+            .await?;
+        let plain = ns
+            .pod_ready(plain.metadata.name.as_deref().unwrap_or_default())
+            .await?;
+        let node = NodeShell::on(&ns, &node_of(&plain)?).await?;
+        let image = format!("/var/lib/{}.image", ns.name);
+        let device = node
+            .sh(&format!(
+                "truncate -s 16M {image} && losetup --find --show {image}"
+            ))
+            .await?;
+        let tested = on_the_device(&ns, &node_of(&plain)?, &device).await;
+        if ns.api::<StoppableContainer>().get_opt("kept").await?.is_some() {
+            ns.delete::<StoppableContainer>("kept").await?;
+        }
+        let volumes: Api<PersistentVolume> = ns.cluster_api();
+        volumes.delete(&ns.name, &DeleteParams::default()).await?;
+        node.sh(&format!("losetup --detach {device}; rm {image}")).await?;
+        tested?;
+        node.close().await
+    })
+    .await;
+}
+
+async fn on_the_device(ns: &Namespace, node: &str, device: &str) -> Result<()> {
+    let only = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [node]});
+    let spec = json!({
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeMode": "Block",
+        "capacity": {"storage": "16Mi"}, "persistentVolumeReclaimPolicy": "Retain", "local": {"path": device},
+        "claimRef": {"namespace": ns.name, "name": "device"},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [only]}]}},
+    });
+    let volume: PersistentVolume =
+        serde_json::from_value(json!({"metadata": {"name": ns.name}, "spec": spec}))?;
+    ns.cluster_api()
+        .create(&PostParams::default(), &volume)
+        .await
+        .context("a volume")?;
+    ns.create_json::<PersistentVolumeClaim>(json!({"metadata": {"name": "device"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeMode": "Block", "volumeName": ns.name,
+        "resources": {"requests": {"storage": "16Mi"}},
+    }}))
+    .await?;
+    let mut template = shell_template();
+    template["spec"]["volumes"] =
+        json!([{"name": "device", "persistentVolumeClaim": {"claimName": "device"}}]);
+    template["spec"]["containers"][0]["volumeDevices"] =
+        json!([{"name": "device", "devicePath": "/dev/data"}]);
+    run(ns, "kept", template).await?;
+    ns.sh(
+        "kept",
+        "main",
+        "test -b /dev/data; echo written to the device | dd of=/dev/data conv=fsync 2>/dev/null",
+    )
+    .await?;
+    stop(ns, "kept").await?;
+    start(ns, "kept").await?;
+    let read = ns
+        .sh(
+            "kept",
+            "main",
+            "test -b /dev/data; dd if=/dev/data bs=21 count=1 2>/dev/null",
+        )
+        .await?;
+    ensure!(read == "written to the device", "the device has {read:?}");
+    running(ns, "kept").await.map(drop)
+}
+
+fn with_name(mut pod: Value, name: &str) -> Value {
+    pod["metadata"] = json!({"name": name});
+    pod
+}
