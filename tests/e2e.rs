@@ -29,6 +29,8 @@ mod faults;
 mod full_disk;
 #[path = "e2e/generated.rs"]
 mod generated;
+#[path = "e2e/hostile.rs"]
+mod hostile;
 #[path = "e2e/images.rs"]
 mod images;
 #[path = "e2e/injectors.rs"]

@@ -18,6 +18,7 @@ mod namespace;
 mod node;
 mod pod;
 pub mod scripted;
+mod snapshot;
 pub mod tunnel;
 
 pub use command::{Undone, cluster_command, cluster_fact};
@@ -25,3 +26,4 @@ pub use injector::{Hook, Injectors, Order};
 pub use kubectl::{Output, kubectl};
 pub use namespace::{Exclusive, Namespace, alone_in_namespace, client, client_with_token, in_namespace};
 pub use node::NodeShell;
+pub use snapshot::Snapshot;

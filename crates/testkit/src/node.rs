@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 
+use crate::kubectl::Output;
 use crate::namespace::{Namespace, wait_in};
 
 /// A shell on one node.
@@ -53,6 +54,11 @@ impl<'a> NodeShell<'a> {
         let output = self.namespace.exec(&self.pod, "shell", &command).await?;
         ensure!(output.code == 0, "`{script}` on the node: {output:?}");
         Ok(output.stdout.trim_end_matches('\n').to_owned())
+    }
+
+    /// Runs a command in the shell's own pod, where the node's root is `/proc/1/root`.
+    pub(crate) async fn in_pod(&self, command: &[&str]) -> Result<Output> {
+        self.namespace.exec(&self.pod, "shell", command).await
     }
 
     /// PIDs, on the node, of the processes of one container of a pod, the oldest first. `container_id` as the API

@@ -1,0 +1,103 @@
+//! Files that give power: setuid, capabilities, ACLs, locks, devices.
+
+use anyhow::ensure;
+use serde_json::{Value, json};
+use testkit::in_namespace;
+
+use super::{beside_neighbour, create_plain, harmless};
+use crate::support::{create, running, start, stop};
+
+/// Makes one of each kind. perl has no names for these calls: 188 is setxattr, 0x40086602 FS_IOC_SETFLAGS.
+const MAKE: &str = r#"
+mkdir /power && cd /power
+cp /usr/bin/id setuid && chmod 4755 setuid
+cp /usr/bin/id setgid && chgrp 7 setgid && chmod 2755 setgid
+mkdir -m 1777 sticky
+cp /usr/bin/perl caps-v2 && cp /usr/bin/perl caps-v3
+echo text > acl && chmod 640 acl
+echo text > locked
+perl -e '
+    sub set { my ($file, $name, $value) = @_; syscall(188, $file, $name, $value, length $value, 0) == 0 or print "$file: $!\n" }
+    set("caps-v2", "security.capability", pack("V5", 0x02000001, 1 << 10, 0, 0, 0));
+    set("caps-v3", "security.capability", pack("V6", 0x03000001, 1 << 10, 0, 0, 0, 1000));
+    set("acl", "system.posix_acl_access",
+        pack("V", 2) . join "", map { pack("vvV", @$_) } [1, 6, ~0], [2, 4, 4711], [4, 4, ~0], [16, 4, ~0], [32, 0, ~0]);
+    set("locked", "user.note", "text");
+    my $flags = pack("L!", 0x10);
+    open my $file, "<", "locked"; ioctl($file, 0x40086602, $flags) or print "locked: $!\n";
+'
+mknod disk b 254 0 || true
+mknod memory c 1 1 || true
+mknod zero c 1 5
+mkfifo fifo
+"#;
+
+/// What each is, and what it is good for to somebody else. 191 is getxattr.
+const USE: &str = r#"
+cd /power
+stat -c '%n %F %a %u:%g %t:%T %s' *
+perl -e '
+    for (["caps-v2", "security.capability"], ["caps-v3", "security.capability"], ["acl", "system.posix_acl_access"],
+         ["locked", "user.note"]) {
+        my $value = "\0" x 100;
+        my $length = syscall(191, $$_[0], $$_[1], $value, 100);
+        print "$$_[0]: ", $length < 0 ? "$!" : unpack("H*", substr $value, 0, $length), "\n";
+    }'
+as_somebody() { perl -e '$) = "4711 4711"; $( = 4711; $< = $> = 4711; exec @ARGV or print "$!\n"' "$@" 2>&1 || true; }
+as_somebody /power/setuid -u
+as_somebody /power/setgid -g
+for program in caps-v2 caps-v3; do
+    as_somebody /power/$program -ne 'print if /^CapEff/' /proc/self/status
+done
+as_somebody cat /power/acl
+perl -e 'open my $file, "+<", "locked" or print "$!\n"'
+{ ln locked other && rm other && echo linked; } 2>&1 || true
+for device in disk memory zero; do
+    (head -c 1 $device | wc -c) 2>&1 || true
+    (: >> $device) 2>&1 || true
+done
+"#;
+
+#[rstest::rstest]
+#[case::locks(
+    &json!({"capabilities": {"add": ["LINUX_IMMUTABLE"]}}),
+    "0\n7\nCapEff:\t0000000000000400\n"
+)]
+#[case::no_new_privileges(
+    &json!({"allowPrivilegeEscalation": false}),
+    "4711\n4711\nCapEff:\t0000000000000000\n"
+)]
+#[tokio::test]
+async fn h13_files_that_give_power_are_as_in_a_plain_container_and_stay(
+    #[case] security_context: &Value,
+    #[case] expected: &str,
+) {
+    in_namespace("power", async |ns| {
+        harmless(&ns, async |_| {
+            let template = beside_neighbour(&ns, &json!({"securityContext": security_context})).await?;
+            create_plain(&ns, "plain", &template).await?;
+            create(&ns, "kept", true, template).await?;
+            ns.pod_ready("plain").await?;
+            running(&ns, "kept").await?;
+            let mut seen = Vec::new();
+            for pod in ["plain", "kept"] {
+                let made = ns.sh(pod, "main", &format!("{{ {MAKE} }} 2>&1")).await?;
+                seen.push((made, ns.sh(pod, "main", USE).await?));
+            }
+            let (plain, kept) = (&seen[0], &seen[1]);
+            ensure!(plain == kept, "plain pod: {plain:#?}\nours: {kept:#?}");
+            // Equal is not enough where both could be equally weak.
+            ensure!(
+                kept.1.contains(expected) && kept.1.contains("'disk' for reading: Operation not permitted"),
+                "{kept:#?}"
+            );
+            stop(&ns, "kept").await?;
+            start(&ns, "kept").await?;
+            let again = ns.sh("kept", "main", USE).await?;
+            ensure!(kept.1 == again, "before: {}\nafter: {again}", kept.1);
+            Ok(())
+        })
+        .await
+    })
+    .await;
+}
