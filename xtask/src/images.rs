@@ -6,6 +6,7 @@ there is no registry to pull them from.
 mod base;
 mod buildah;
 mod destination;
+mod hand_made;
 pub(crate) mod pause;
 pub(crate) mod product;
 mod static_program;

@@ -85,9 +85,17 @@ impl Buildah {
         step.run(command.arg(recipe.context))
     }
 
+    /// Where the layout of an image is that was written by hand instead of built.
+    pub(super) fn layout(&self, name: &str) -> PathBuf {
+        self.storage
+            .with_file_name("hand-made")
+            .join(name.replace(['/', ':'], "_"))
+    }
+
     /// Whether the storage has an image.
     pub(crate) fn has(&self, name: &str) -> bool {
-        shell::output(self.command().args(["inspect", "--type", "image", name])).is_ok()
+        self.layout(name).is_dir()
+            || shell::output(self.command().args(["inspect", "--type", "image", name])).is_ok()
     }
 
     /// Removes the images of a repository whose tags do not begin with `tag`: builds that nothing names any more.
@@ -108,11 +116,16 @@ impl Buildah {
     /// Copies an image to where skopeo can: `docker://...`, `docker-archive:...`. `options` are skopeo's.
     pub(crate) fn copy(&self, name: &str, target: &str, options: &[&str], step: &Step<'_>) -> Result<()> {
         let (root, run) = (self.storage.join("root"), self.storage.join("run"));
-        let source = format!(
-            "containers-storage:[overlay@{}+{}]{name}",
-            root.display(),
-            run.display()
-        );
+        let layout = self.layout(name);
+        let source = if layout.is_dir() {
+            format!("oci:{}:latest", layout.display())
+        } else {
+            format!(
+                "containers-storage:[overlay@{}+{}]{name}",
+                root.display(),
+                run.display()
+            )
+        };
         step.run(
             in_own_mounts("skopeo")
                 .args(["copy", "--quiet"])

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::buildah::{Buildah, Recipe};
 use super::destination::Destination;
-use super::{base, product, static_program};
+use super::{base, hand_made, product, static_program};
 use crate::progress::{Progress, Step};
 use crate::tools::{Fingerprint, Stamp, golang};
 use crate::workspace::Workspace;
@@ -97,7 +97,7 @@ const IMAGES: &[TestImage] = &[
 ];
 
 /// Steps that [`provide`] takes.
-pub(crate) const STEPS: usize = 1 + IMAGES.len();
+pub(crate) const STEPS: usize = 2 + IMAGES.len();
 
 /// Builds the images whose inputs changed and delivers those that the cluster does not have.
 pub(crate) fn provide(
@@ -143,7 +143,13 @@ pub(crate) fn provide(
             destination.deliver(&buildah, image.name, &fingerprint, step)
         })?;
     }
-    Ok(())
+    progress.step("Test images that no tool would make", |step| {
+        let program = static_program::build(workspace, step)?;
+        let fingerprint = hand_made::provide(&buildah, &program, step)?;
+        hand_made::IMAGES
+            .iter()
+            .try_for_each(|image| destination.deliver(&buildah, image.name, &fingerprint, step))
+    })
 }
 
 // === impl TestImage ===
