@@ -1,7 +1,6 @@
 //! The node's own programs end and come back, or the node is cut off: containers that run do not notice.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, ensure};
@@ -79,15 +78,16 @@ async fn f19_i9_a_kubelet_that_starts_before_the_agent_finds_it_later() {
         phase(&ns, "stopped", Phase::Stopped).await?;
         let volumes = format!("{}/plugins/{CSI_DRIVER}/volumes", agents.kubelet_directory());
         let uid = uid_of(&stopped);
-        let records = format!("ls {volumes} >&2; grep -rlF '{uid}' {volumes}/*/volume.json || true");
+        let records = format!("grep -lF '{uid}' {volumes}/*/volume.json || true");
         let left = node.sh(&records).await? + &node.mounts_with(&uid).await?;
         ensure!(left.is_empty(), "left behind: {left}");
+        // And the same questions about one that runs are answered.
+        let other = uid_of(&before);
+        node.sh(&format!("grep -lF '{other}' {volumes}/*/volume.json"))
+            .await?;
         ensure!(
-            !node
-                .sh(&format!("grep -lF '{}' {volumes}/*/volume.json", uid_of(&before)))
-                .await?
-                .is_empty(),
-            "this test does not see what there is"
+            !node.mounts_with(&other).await?.is_empty(),
+            "this test sees no mounts"
         );
         start(&ns, "stopped").await?;
         ensure!(

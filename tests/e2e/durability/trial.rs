@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
 use testkit::{Namespace, cluster_fact};
 
-use super::writing::{self, Acknowledged, Found, MAIN, Writing};
+use super::writing::{self, Acknowledged, Found, MAIN, READY_TO_WRITE, Writing};
 use crate::agents::Agents;
-use crate::support::{container_id, node_of, running, start, stop};
+use crate::support::{container_id, node_of, running, says, start, stop};
 
 /// The container that writes.
 pub(super) const NAME: &str = "writer";
@@ -44,6 +44,7 @@ pub(super) async fn sees_losses(ns: &Namespace) -> Result<()> {
     let writing = Writing::begin(ns).await?;
     stop(ns, NAME).await?;
     start(ns, NAME).await?;
+    says(ns, NAME, READY_TO_WRITE).await?;
     let acknowledged = writing.acknowledged();
     ns.sh(NAME, MAIN, "rm /root/*-0; rm -r /etc/*-5; : > /root/*-32 || true")
         .await?;
@@ -171,6 +172,7 @@ impl Row {
         E: AsyncFn(&Writing, &Pod) -> Result<Happened>,
     {
         let before = running(ns, NAME).await?;
+        says(ns, NAME, READY_TO_WRITE).await?;
         let mut writing = Writing::begin(ns).await?;
         tokio::time::sleep(some_time()?).await;
         let happened = event(&writing, &before).await?;
@@ -187,6 +189,7 @@ impl Row {
             );
             stop(ns, NAME).await?;
             start(ns, NAME).await?;
+            says(ns, NAME, READY_TO_WRITE).await?;
         }
         let acknowledged = happened.acknowledged.unwrap_or_else(|| writing.acknowledged());
         let found = acknowledged.find(ns).await?;
@@ -236,7 +239,7 @@ pub(super) fn disk_directory() -> Result<String> {
     )
 }
 
-/// Waits until the container runs as another one than before.
+/// Waits until the container runs as another one than before, and its program too.
 async fn again(ns: &Namespace, before: &Pod) -> Result<()> {
     let old = container_id(before, MAIN)?;
     let another = |pod: &Pod| {
@@ -247,7 +250,9 @@ async fn again(ns: &Namespace, before: &Pod) -> Result<()> {
         let leaving = pod.metadata.deletion_timestamp.is_some();
         ready && !leaving && container_id(pod, MAIN).is_ok_and(|id| id != old)
     };
-    ns.wait(NAME, "it runs again", another).await.map(drop)
+    ns.wait(NAME, "it runs again", another).await?;
+    // The kubelet counts a container that waits for its filesystem as running.
+    says(ns, NAME, READY_TO_WRITE).await
 }
 
 /// Another time with every call.
