@@ -160,4 +160,4 @@ fn remove_target(parent: &OwnedFd, name: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -280,4 +280,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
+mod killed;
+#[cfg(test)]
 mod tests;
