@@ -39,6 +39,7 @@ fn read(
                 work: &work,
             }),
             exclusive: false,
+            context: None,
         };
         let root = Root::new(overlay.mount_in(visitor, dialect)?);
         Ok(root.read(path.as_ref(), 100).unwrap())

@@ -132,6 +132,7 @@ pub fn with_view<T: Send>(
             lower,
             upper: None,
             exclusive: false,
+            context: None,
         }
         .mount(visitor)?;
         Ok(work(&Root::new(overlay)))
@@ -205,6 +206,8 @@ impl Request<'_> {
         let layers = Layers::of(visitor, proc, node, image)?;
         let here = kept.here(layers.kind() == Kind::ContainerRoot)?;
         let (upper, work) = (format!("{}/upper", kept.key()), format!("{}/work", kept.key()));
+        // The container's processes may use what has the label of the root that the runtime gave them.
+        let context = seen.root().and_then(Mount::context);
         let overlay = Overlay {
             lower: layers.directories().collect(),
             upper: Some(Upper {
@@ -213,6 +216,7 @@ impl Request<'_> {
                 work: &work,
             }),
             exclusive: false,
+            context: context.as_deref(),
         };
         let overlay = overlay.mount(visitor)?;
         if is_read_only(&overlay)? {

@@ -141,6 +141,7 @@ fn ask(visitor: &Visitor, kept: &Kept) -> Result<Result<Use, OverlayError>, Hold
             work: &work,
         }),
         exclusive: true,
+        context: None,
     };
     Ok(match question.mount(visitor) {
         Ok(_detached) => Ok(Use::Free),

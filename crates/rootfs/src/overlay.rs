@@ -33,6 +33,8 @@ pub struct Overlay<'a> {
     pub upper: Option<Upper<'a>>,
     /// Whether the kernel is to refuse layers that another overlay uses as upper directory.
     pub exclusive: bool,
+    /// The SELinux context of all files, on a node that labels containers.
+    pub context: Option<&'a str>,
 }
 
 /// The writable layer. The directories are named by path below an open directory that nobody but root can change,
@@ -125,6 +127,9 @@ impl Overlay<'_> {
         // `on` would tie the upper directory to these very inodes of the lower ones; an image that is unpacked
         // again has others.
         option("index", if self.exclusive { "on" } else { "off" })?;
+        if let Some(context) = self.context {
+            option("context", context)?;
+        }
         match dialect {
             Dialect::Descriptors => {
                 for layer in &self.lower {

@@ -175,6 +175,20 @@ impl Mount {
             })
     }
 
+    /// The SELinux context that all of its files have (mount(8), `context=`), where it was mounted with one: that is how
+    /// runtimes label a container's root. With commas it stands between quotation marks.
+    pub fn context(&self) -> Option<String> {
+        let options = std::str::from_utf8(&self.super_options).ok()?;
+        let at = options.match_indices("context=").map(|(at, _)| at);
+        let own = |at: &usize| *at == 0 || options[..*at].ends_with(',');
+        let value = &options[at.filter(own).min()? + "context=".len()..];
+        let value = match value.strip_prefix('"') {
+            Some(quoted) => quoted.split('"').next(),
+            None => value.split(',').next(),
+        };
+        value.map(str::to_owned)
+    }
+
     /// Whether this is a kept root, whoever's.
     pub fn is_kept_root(&self) -> bool {
         self.fs_type == "overlay" && self.source == crate::SOURCE

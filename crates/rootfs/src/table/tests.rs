@@ -94,3 +94,23 @@ fn a_kept_root_is_told_by_type_and_source() {
     assert!(table.mounts()[0].is_kept_root());
     assert!(!table.mounts()[1].is_kept_root());
 }
+
+/// As containerd mounts the root of a container on a node with SELinux; a path that looks like the option is none.
+#[test]
+fn the_context_of_a_containers_root() {
+    let context = |options: &str| {
+        let line = format!("1 0 0:50 / / rw - overlay overlay {options}\n");
+        Table::parse(line.as_bytes()).unwrap().root().unwrap().context()
+    };
+    let label = "system_u:object_r:container_file_t:s0:c1,c2";
+    assert_eq!(
+        context(&format!("rw,context=\"{label}\",lowerdir=/l")).as_deref(),
+        Some(label)
+    );
+    assert_eq!(
+        context("context=u:o:t:s0,lowerdir=/l").as_deref(),
+        Some("u:o:t:s0")
+    );
+    assert_eq!(context("rw,lowerdir=/context=x,rootcontext=y"), None);
+    assert_eq!(context("rw"), None);
+}
