@@ -63,7 +63,7 @@ pub(super) const IMAGES: &[HandMade] = &[
             json!({"config": {
                 "Entrypoint": ["/static", "pause"], "Cmd": null, "Env": null, "ExposedPorts": null, "OnBuild": null,
                 "Volumes": {"/../../../../hostile-volume": {}, "/static/../../hostile-volume": {}},
-                "Labels": {"../../../etc/hostile": "../../../etc/hostile", "": "a\nb\u{0}", "large": "x".repeat(1 << 20)},
+                "Labels": {"../../../etc/hostile": "../../../etc/hostile", "lines": "a\nb\u{0}", "large": "x".repeat(1 << 20)},
             }})
         },
     },
@@ -103,7 +103,7 @@ pub(super) fn provide(buildah: &Buildah, program: &Path, step: &Step<'_>) -> Res
         .finish();
     for image in IMAGES {
         let layout = buildah.layout(image.name);
-        let stamp = Stamp::new(layout.with_extension("stamp"));
+        let stamp = Stamp::new(layout.join("stamp"));
         if !stamp.is(&fingerprint) || !layout.is_dir() {
             step.note(image.name);
             image.write(&layout, &program)?;
