@@ -85,7 +85,7 @@ def hog(*_):
 def main_write():
     signal.signal(signal.SIGUSR1, hog)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])
-    print("waiting", flush=True)
+    print("ready to write", flush=True)
     signal.sigwait([signal.SIGUSR2])
     run = uuid.uuid4().hex[:8]
     number = 0

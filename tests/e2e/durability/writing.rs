@@ -18,7 +18,7 @@ use super::trial::NAME;
 /// The container in which it runs.
 pub(super) const MAIN: &str = "main";
 /// What it says first.
-pub(super) const READY_TO_WRITE: &str = "waiting";
+pub(super) const READY_TO_WRITE: &str = "ready to write";
 const PROGRAM: &str = include_str!("writer.py");
 /// How many files it has written when the event may come: some of every kind, at every place.
 const ENOUGH: u32 = 40;
