@@ -40,7 +40,7 @@ pub(crate) enum Command {
     /// Measures what is lost by crashes, evictions, reboots, power cuts and the like, and writes docs/durability.md. The
     /// product and the test images have to be installed.
     Durability {
-        /// How often each of them happens.
+        /// How often each of them happens; 0 only writes what is recorded.
         #[arg(long, default_value_t = 10)]
         trials: u32,
         /// Counts the trials of earlier runs too.

@@ -115,7 +115,10 @@ const ROWS: &[Row] = &[
 
 /// Repeats the rows and writes the table when every row has been measured.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<'_>) -> Result<()> {
-    let rows = chosen(options.rows)?;
+    let mut rows = chosen(options.rows)?;
+    if options.trials == 0 {
+        rows.clear();
+    }
     let target = Target::choose(workspace, progress, None)?;
     if target.local {
         Tools::prepare_tests(progress)?;
