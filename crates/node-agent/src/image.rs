@@ -29,6 +29,8 @@ const SOCKETS: [&str; 5] = [
     "/run/k0s/containerd.sock",
     "/run/cri-dockerd.sock",
 ];
+/// Largest answer of the runtime, in bytes. An image's author decides how large its config is.
+const MAX_ANSWER: usize = 4 << 20;
 /// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -113,8 +115,10 @@ impl Cri {
             verbose: true,
         };
         let answer = ImageServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_ANSWER)
             .image_status(request)
-            .await?
+            .await
+            .map_err(too_large_or)?
             .into_inner();
         let image = answer.image.ok_or(CriError::Missing("the container's image"))?;
         let info = answer
@@ -122,6 +126,18 @@ impl Cri {
             .get("info")
             .ok_or(CriError::Missing("the image's config"))?;
         Ok(image_config::facts(&container.image, &image.id, info)?)
+    }
+}
+
+/// An answer that this client does not take, or that the runtime does not send, will not be smaller the next time.
+fn too_large_or(status: tonic::Status) -> CriError {
+    let sender = "larger than max";
+    match status.code() {
+        tonic::Code::OutOfRange => ConfigError::Unreadable(MAX_ANSWER).into(),
+        tonic::Code::ResourceExhausted if status.message().contains(sender) => {
+            ConfigError::Unreadable(MAX_ANSWER).into()
+        }
+        _ => status.into(),
     }
 }
 

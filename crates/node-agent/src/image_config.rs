@@ -19,6 +19,9 @@ pub(crate) enum ConfigError {
     /// It is not as the OCI image specification describes.
     #[error("the image's config is not understood: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// The runtime cannot tell it.
+    #[error("the image's config is too large: the container runtime needs more than {0} bytes to tell it")]
+    Unreadable(usize),
     /// It is too large.
     #[error("the image's config has {0} bytes of environment and commands, more than {MAX_FACTS}")]
     TooLarge(usize),
