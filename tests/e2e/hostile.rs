@@ -12,6 +12,8 @@ use crate::support::{agent_on, data_directory, node_of, run, shell_template, uid
 mod descriptors;
 #[path = "hostile/files.rs"]
 mod files;
+#[path = "hostile/images.rs"]
+mod images;
 #[path = "hostile/processes.rs"]
 mod processes;
 #[path = "hostile/wrapper.rs"]

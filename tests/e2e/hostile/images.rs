@@ -1,0 +1,210 @@
+//! Images that no tool would make: what runs as a plain pod runs here, and what does not says why.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+use stoppablecontainer_api::StoppableContainer;
+use testkit::{Namespace, NodeShell, in_namespace};
+
+use super::{beside_neighbour, create_plain, harmless};
+use crate::support::{create, running, start, stop};
+
+/// What the agent may need more than before for any image, in KiB.
+const MEMORY: u64 = 32 << 10;
+
+/// What is tried with masks and devices. The program has no shell, and says what the kernel says.
+const ATTEMPTS: [&[&str]; 19] = [
+    &["cat", "/proc/kcore"],
+    &["cat", "/proc/keys"],
+    &["cat", "/proc/timer_list"],
+    &["ls", "/proc/scsi"],
+    &["ls", "/sys/firmware"],
+    // Harmless where it is not masked: it asks for help.
+    &["write", "/proc/sysrq-trigger", "h"],
+    &["write", "/proc/sys/kernel/domainname", "hostile"],
+    &["write", "/proc/irq/default_smp_affinity", "1"],
+    &["ls", "/dev"],
+    &["ls", "/dev/pts"],
+    &["ls", "/dev/shm"],
+    &["ls", "/dev/mqueue"],
+    &["write", "/dev/null", "text"],
+    &["cat", "/dev/null"],
+    &["write", "/dev/termination-log", "text"],
+    &["ls", "/hostile-target"],
+    &["cat", "/disk"],
+    &["cat", "/memory"],
+    &["write", "/dev/kmsg", "text"],
+];
+
+/// The image's own /dev is below the runtime's, whatever is in it.
+#[tokio::test]
+async fn h4_masks_and_devices_are_the_runtimes_whatever_the_image_has_in_dev() {
+    in_namespace("devices", async |ns| {
+        harmless(&ns, async |_| {
+            run_both(&ns, "hostile-devices").await?;
+            let (plain, kept) = (attempt(&ns, "plain").await?, attempt(&ns, "kept").await?);
+            ensure!(plain == kept, "plain pod: {plain:#?}\nours: {kept:#?}");
+            let said = |words: &[&str]| {
+                kept.iter()
+                    .find(|line| line.starts_with(&words.join(" ")))
+                    .cloned()
+            };
+            for refused in [ATTEMPTS[5], ATTEMPTS[6], ATTEMPTS[16], ATTEMPTS[17]] {
+                let line = said(refused).unwrap_or_default();
+                ensure!(line.contains("(os error "), "it was not refused: {line}");
+            }
+            stop(&ns, "kept").await?;
+            start(&ns, "kept").await?;
+            let again = attempt(&ns, "kept").await?;
+            ensure!(kept == again, "before: {kept:#?}\nafter: {again:#?}");
+            Ok(())
+        })
+        .await
+    })
+    .await;
+}
+
+/// A /dev that is a link is refused: by a runtime that would follow it, or by us.
+#[tokio::test]
+async fn h4_a_link_for_dev_is_refused_with_a_reason() {
+    in_namespace("dev-link", async |ns| {
+        harmless(&ns, async |_| {
+            create_kept(&ns, "kept", "hostile-dev-link").await?;
+            let words = ["OCI runtime create failed", "must be a real one"];
+            refused(&ns, "kept", &words).await.map(drop)
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn h10_hostile_configs_run_as_a_plain_pod_or_say_why_not() {
+    in_namespace("configs", async |ns| {
+        harmless(&ns, async |node| {
+            let before = memory_of_agent(node).await?;
+            for image in ["malformed-config", "huge-config", "huge-environment"] {
+                create_kept(&ns, image, image).await?;
+            }
+            // Volumes and labels with paths that lead out: the runtime makes the volumes inside, we make none.
+            run_both(&ns, "hostile-config").await?;
+            refused(&ns, "malformed-config", &["cannot unmarshal"]).await?;
+            refused(&ns, "huge-environment", &["argument list too long"]).await?;
+            let line = refused(&ns, "huge-config", &["config is too large"]).await?;
+            ensure!(line.lines().count() == 1 && line.len() < 400, "{line}");
+            let after = memory_of_agent(node).await?;
+            ensure!(
+                after - before < MEMORY,
+                "the agent needs {before} KiB, then {after} KiB"
+            );
+            Ok(())
+        })
+        .await
+    })
+    .await;
+}
+
+/// As many layers as image tools make, and one more than most of them take.
+#[tokio::test]
+async fn h10_images_of_very_many_layers_are_kept() {
+    in_namespace("layers", async |ns| {
+        harmless(&ns, async |node| {
+            let before = memory_of_agent(node).await?;
+            for layers in ["127", "128"] {
+                create_kept(&ns, layers, &format!("layers-{layers}")).await?;
+            }
+            for (name, last) in [("127", "126"), ("128", "127")] {
+                running(&ns, name).await?;
+                for layer in ["1", last] {
+                    let file = format!("/layer-{layer}");
+                    let seen = ns
+                        .exec(name, "main", &["/static", "cat", &file])
+                        .await?
+                        .success()?;
+                    ensure!(seen == layer, "{file} is {seen:?}");
+                }
+                ns.exec(name, "main", &["/static", "write", "/layer-1", "kept"])
+                    .await?
+                    .success()?;
+                stop(&ns, name).await?;
+                start(&ns, name).await?;
+                let seen = ns
+                    .exec(name, "main", &["/static", "cat", "/layer-1"])
+                    .await?
+                    .success()?;
+                ensure!(seen.trim_end() == "kept", "/layer-1 is {seen:?}");
+            }
+            let after = memory_of_agent(node).await?;
+            ensure!(
+                after - before < MEMORY,
+                "the agent needs {before} KiB, then {after} KiB"
+            );
+            Ok(())
+        })
+        .await
+    })
+    .await;
+}
+
+/// A container of a test image with the entrypoint that it has.
+async fn template(ns: &Namespace, image: &str) -> Result<Value> {
+    let mut template = beside_neighbour(ns, &json!({"image": format!("test/{image}:1")})).await?;
+    template["spec"]["containers"][0]["command"] = Value::Null;
+    Ok(template)
+}
+
+async fn create_kept(ns: &Namespace, name: &str, image: &str) -> Result<()> {
+    create(ns, name, true, template(ns, image).await?).await
+}
+
+/// Runs an image as `plain` and as `kept`.
+async fn run_both(ns: &Namespace, image: &str) -> Result<()> {
+    create_plain(ns, "plain", &template(ns, image).await?).await?;
+    create_kept(ns, "kept", image).await?;
+    ns.pod_ready("plain").await?;
+    running(ns, "kept").await.map(drop)
+}
+
+/// What each attempt came to, after its words.
+async fn attempt(ns: &Namespace, pod: &str) -> Result<Vec<String>> {
+    let mut seen = Vec::new();
+    for words in ATTEMPTS {
+        let command = [&["/static"], words].concat();
+        let output = ns.exec(pod, "main", &command).await?;
+        let words = words.join(" ");
+        seen.push(format!(
+            "{words}: {} {}{}",
+            output.code, output.stdout, output.stderr
+        ));
+    }
+    Ok(seen)
+}
+
+/// Watches until a condition of the object has one of these words, and returns its message. Nothing runs then.
+async fn refused(ns: &Namespace, name: &str, words: &[&str]) -> Result<String> {
+    let message = |object: &StoppableContainer| {
+        let conditions = object.status.iter().flat_map(|s| &s.conditions);
+        conditions
+            .filter(|c| c.status == "False")
+            .find(|c| words.iter().any(|words| c.message.contains(words)))
+            .map(|c| c.message.clone())
+    };
+    let object = ns
+        .wait(name, &format!("a condition says one of {words:?}"), |object| {
+            message(object).is_some()
+        })
+        .await?;
+    let pod = ns.api::<Pod>().get_opt(name).await?;
+    let phase = pod.and_then(|pod| pod.status?.phase);
+    ensure!(phase.as_deref() != Some("Running"), "{name} runs all the same");
+    message(&object).context("the condition is gone")
+}
+
+/// The most memory that the agent ever had, in KiB.
+async fn memory_of_agent(node: &NodeShell<'_>) -> Result<u64> {
+    let script = "cd /proc && cat $(grep -lx node-agent [0-9]*/comm | sed s/comm$/status/ | head -n 1)";
+    let status = node.sh(script).await?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let words = line.context("no process of the agent")?;
+    Ok(words.trim().trim_end_matches(" kB").parse()?)
+}
