@@ -37,7 +37,9 @@ async fn f23_publishing_and_unpublishing_in_any_order() {
         // As the kubelet does before it calls.
         node.sh(&format!("mkdir -p {0}/f23 {0}/f23-other", caller.volumes))
             .await?;
-        let before = node.sh("cat /proc/1/mountinfo").await?;
+        // Those of this pod: other tests have mounts of their own on the node.
+        let own_mounts = format!("grep -F {} /proc/1/mountinfo", uid_of(&pod));
+        let before = node.sh(&own_mounts).await?;
         let (id, other_id) = ("csi-f23", "csi-f23-other");
         let target = caller.target("f23");
         let mounts = async |target: &str| -> Result<String> {
@@ -122,10 +124,10 @@ async fn f23_publishing_and_unpublishing_in_any_order() {
                 &["Ok"],
             )
             .await?;
-        let after = node.sh("cat /proc/1/mountinfo").await?;
+        let after = node.sh(&own_mounts).await?;
         ensure!(
             before == after,
-            "the node's mount table was\n{before}\nand is\n{after}"
+            "the pod's mounts on the node were\n{before}\nand are\n{after}"
         );
         let records = node
             .sh(&format!("ls {KUBELET}/plugins/{CSI_DRIVER}/volumes"))
