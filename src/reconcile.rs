@@ -23,6 +23,7 @@ pub mod provider;
 mod report;
 pub mod status;
 pub mod storage;
+mod tolerations;
 pub mod watch;
 
 use std::convert::Infallible;

@@ -1,10 +1,10 @@
 /*!
 The consumer pod as the controller asks for it: the user's template, our labels,
-the owner. What makes it run on the kept filesystem is the webhook's work, at
+the owner, and that it stays on its node. What makes it run on the kept filesystem is the webhook's work, at
 admission, with every other webhook in the chain; nothing is decided here.
 */
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use stoppablecontainer_api::StoppableContainerInstance;
@@ -12,6 +12,7 @@ use stoppablecontainer_api::names::ANNOTATION_TEMPLATE_HASH;
 
 use super::hash::template_hash;
 use super::pods::{Role, owner_reference};
+use super::tolerations::staying;
 
 /// The consumer pod of `instance`. Of the template's metadata it takes what Kubernetes' own controllers take: labels,
 /// annotations and finalizers.
@@ -22,6 +23,10 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Pod {
     labels.extend(Role::Consumer.labels(&name));
     let mut annotations = given.annotations.unwrap_or_default();
     annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), consumer_hash(instance));
+    let spec = instance.spec.template.spec.clone().map(|spec| PodSpec {
+        tolerations: Some(staying(spec.tolerations.unwrap_or_default())),
+        ..spec
+    });
     Pod {
         metadata: ObjectMeta {
             name: Some(Role::Consumer.pod_name(&name)),
@@ -32,7 +37,7 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Pod {
             owner_references: Some(vec![owner_reference(instance)]),
             ..ObjectMeta::default()
         },
-        spec: instance.spec.template.spec.clone(),
+        spec,
         status: None,
     }
 }

@@ -23,6 +23,7 @@ use stoppablecontainer_api::names::{
 
 use super::hash::template_hash;
 use super::pods::{Role, owner_reference};
+use super::tolerations::staying;
 
 /// Name of the provider's container.
 pub const CONTAINER: &str = "provider";
@@ -128,7 +129,7 @@ fn spec(instance: &StoppableContainerInstance, template: &PodSpec) -> PodSpec {
         restart_policy: Some("Always".to_owned()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         node_selector: Some(node_selector).filter(|s| !s.is_empty()),
-        tolerations: Some(tolerations).filter(|t| !t.is_empty()),
+        tolerations: Some(staying(tolerations)),
         scheduler_name: template.scheduler_name.clone(),
         priority_class_name: template.priority_class_name.clone(),
         runtime_class_name: template.runtime_class_name.clone(),

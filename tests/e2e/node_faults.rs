@@ -12,7 +12,7 @@ use kube::api::LogParams;
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{READY, reason};
-use stoppablecontainer_api::names::CSI_DRIVER;
+use stoppablecontainer_api::names::{CSI_DRIVER, provider_pod_name};
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace};
 
@@ -110,6 +110,13 @@ async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
         let before = run(&ns, "kept", writing()).await?;
         run(&ns, "stopping", shell_template()).await?;
         let node = node_of(&before)?;
+        for pod in [&before, &ns.pod_ready(&provider_pod_name("kept")).await?] {
+            ensure!(
+                stays(pod),
+                "after five minutes Kubernetes would delete {}",
+                pod.name_any()
+            );
+        }
         let seen = Seen::watch(&ns);
 
         let partition = Partition::cut(&ns, &node).await?;
@@ -251,4 +258,11 @@ impl Seen {
         self.watching.abort();
         self.pods.lock().map(|pods| pods.clone()).unwrap_or_default()
     }
+}
+
+/// Whether Kubernetes leaves a pod alone however long it does not hear of the node.
+fn stays(pod: &Pod) -> bool {
+    let tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
+    let mut unreachable = tolerations.filter(|t| t.key.as_deref() == Some("node.kubernetes.io/unreachable"));
+    unreachable.next().is_some_and(|t| t.toleration_seconds.is_none()) && unreachable.next().is_none()
 }
