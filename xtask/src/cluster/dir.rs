@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::process::Daemon;
 use crate::workspace::Workspace;
 
 /// Where the cluster lives.
@@ -51,6 +52,12 @@ impl ClusterDir {
         }
     }
 
+    /// One that is no cluster's.
+    #[cfg(test)]
+    pub(super) fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
     /// The directory itself.
     pub(crate) fn root(&self) -> &Path {
         &self.root
@@ -89,8 +96,19 @@ impl ClusterDir {
         Ok(())
     }
 
+    /// Refuses a cluster of another clone that still exists, unless nothing of the cluster runs: that is what an
+    /// interrupted command or a reboot left, and nobody's loss. Only under the lock is the answer more than a first look.
+    pub(super) fn require_own_or_dead(&self, workspace: &Workspace) -> Result<()> {
+        let alive = Daemon::all(self)?.iter().any(|daemon| daemon.pid().is_some());
+        if alive {
+            self.require_own(workspace)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Refuses a cluster that belongs to another clone which still exists.
-    pub(crate) fn require_own(&self, workspace: &Workspace) -> Result<()> {
+    pub(super) fn require_own(&self, workspace: &Workspace) -> Result<()> {
         match self.owner()? {
             Some(owner) if owner.clone != workspace.root() && owner.clone.join("Cargo.toml").is_file() => {
                 bail!(

@@ -18,8 +18,8 @@ pub(super) fn run(cluster: &Cluster<'_>) -> Result<()> {
         cluster.progress.say("there is no local cluster");
         return Ok(());
     }
-    cluster.dir.require_own(cluster.workspace)?;
     let _lock = cluster.dir.lock()?;
+    cluster.dir.require_own_or_dead(cluster.workspace)?;
     let owner = cluster.dir.owner()?.unwrap_or_default();
     cluster.progress.expect(1);
     cluster

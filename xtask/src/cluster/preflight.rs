@@ -31,7 +31,7 @@ pub(super) fn require_root() -> Result<()> {
 /// Checks the machine for `cluster up`.
 pub(super) fn check(cluster: &Cluster<'_>) -> Result<()> {
     require_root()?;
-    cluster.dir.require_own(cluster.workspace)?;
+    cluster.dir.require_own_or_dead(cluster.workspace)?;
     for program in ["unshare", "setsid", "tar"] {
         if shell::which(program).is_none() {
             bail!("{program} is missing: install the package util-linux or tar");

@@ -129,23 +129,30 @@ fn keep_logs(cluster: &Cluster<'_>, place: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes the directory for this clone; what other programs left in it is thrown away.
+/// Takes the directory for this clone; what another clone or other programs left in it is thrown away.
 fn claim(cluster: &Cluster<'_>) -> Result<Owner> {
     let dir = &cluster.dir;
     // Another clone may have come first while this one waited for the lock.
-    dir.require_own(cluster.workspace)?;
-    let mut owner = match dir.owner()? {
-        Some(owner) if !owner.tools.is_empty() && owner.tools != cluster.tools.fingerprint() => {
-            cluster
-                .progress
-                .say("the cluster was made by other versions of its programs: starting afresh");
-            down::stop_and_clean(cluster, &owner)?;
-            dir.make("", 0o755)?;
-            Owner::default()
-        }
-        Some(owner) => owner,
-        None => Owner::default(),
-    };
+    dir.require_own_or_dead(cluster.workspace)?;
+    let found = dir.owner()?;
+    let of_others = found
+        .as_ref()
+        .is_some_and(|owner| owner.clone != cluster.workspace.root());
+    let mut owner = found.unwrap_or_default();
+    let of_other_programs = !owner.tools.is_empty() && owner.tools != cluster.tools.fingerprint();
+    if of_others || of_other_programs {
+        let whose = if of_others {
+            "by another clone"
+        } else {
+            "by other versions of its programs"
+        };
+        cluster
+            .progress
+            .say(format!("the cluster was made {whose}: starting afresh"));
+        down::stop_and_clean(cluster, &owner)?;
+        dir.make("", 0o755)?;
+        owner = Owner::default();
+    }
     cluster.workspace.root().clone_into(&mut owner.clone);
     if owner.sysctls.is_empty() {
         network::remember_sysctls(&mut owner);
