@@ -19,7 +19,8 @@ use testkit::{Namespace, NodeShell, alone_in_namespace};
 use crate::agents::Agents;
 use crate::node::{Part, Partition};
 use crate::support::{
-    container_id, node_of, phase, run, running, says, set_running, shell_template, start, stop, uid_of,
+    condition, container_id, node_of, phase, run, running, says, set_running, shell_template, start, stop,
+    uid_of,
 };
 
 /// The kubelet and the runtime are killed and come back: containers run on and say all that they say, and then stop and
@@ -120,9 +121,10 @@ async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
         let seen = Seen::watch(&ns);
 
         let partition = Partition::cut(&ns, &node).await?;
+        let cut = Timestamp::now();
         let cut_off = async {
             let object = ns.wait("kept", "Ready is Unknown", unknown).await?;
-            let (since, message) = ready(&object).context("no condition")?;
+            let (_, _, message) = condition(&object, READY).context("no condition")?;
             ensure!(message.contains(&node), "about which node? {message}");
             set_running(&ns, "stopping", false).await?;
             let told = |object: &StoppableContainer| {
@@ -141,12 +143,12 @@ async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
                     "phase of {name}: {phase:?}"
                 );
             }
-            anyhow::Ok(since)
+            anyhow::Ok(())
         }
         .await;
         let healed = Timestamp::now();
         partition.heal().await?;
-        let since = cut_off?;
+        cut_off?;
 
         phase(&ns, "stopping", Phase::Stopped).await?;
         let known = |object: &StoppableContainer| {
@@ -160,7 +162,7 @@ async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
             "the consumer was restarted"
         );
         let written = ns.sh("kept", "main", "cat /root/written").await?;
-        let meanwhile = written_between(&written, since, healed)?;
+        let meanwhile = written_between(&written, cut, healed)?;
         ensure!(meanwhile > 0, "nothing was written while the node was cut off");
         for (name, pods) in seen.pods() {
             ensure!(pods.len() == 1, "{name} had more than one pod: {pods:?}");
@@ -207,13 +209,6 @@ async fn unnoticed(ns: &Namespace, before: &Pod) -> Result<()> {
 fn unknown(object: &StoppableContainer) -> bool {
     let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
     conditions.any(|c| c.type_ == READY && c.status == "Unknown" && c.reason == reason::NODE_UNREACHABLE)
-}
-
-/// Since when `Ready` is what it is, and its message.
-fn ready(object: &StoppableContainer) -> Option<(Timestamp, String)> {
-    let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
-    let ready = conditions.find(|c| c.type_ == READY)?;
-    Some((ready.last_transition_time.0, ready.message.clone()))
 }
 
 /// How many lines of [`writing`] are from between two times. None may be missing or from another start.
