@@ -9,9 +9,7 @@ the disk's place when it starts (`E2E_FSTAB`).
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use testkit::{NodeShell, cluster_fact};
-
-use super::trial::disk_directory;
+use testkit::{NodeShell, cluster_fact, disk_directory};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(200);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
-use testkit::{Namespace, cluster_fact};
+use testkit::{Namespace, disk_directory};
 
 use super::writing::{self, Acknowledged, Found, MAIN, READY_TO_WRITE, Writing};
 use crate::agents::Agents;
@@ -229,14 +229,6 @@ impl Row {
 pub(super) async fn some_node(ns: &Namespace) -> Result<String> {
     let agents = Agents::find(ns).await?.pods().await?;
     node_of(agents.first().context("no agent on any node")?)
-}
-
-/// Where on nodes a disk can be mounted for kept filesystems.
-pub(super) fn disk_directory() -> Result<String> {
-    cluster_fact(
-        "E2E_DISK",
-        "a directory that spec.hostPathPrefix may name and nobody uses",
-    )
 }
 
 /// Waits until the container runs as another one than before, and its program too.
