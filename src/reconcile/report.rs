@@ -20,6 +20,9 @@ const STEPS: [&str; 6] = [
     reason::DELETING,
 ];
 
+/// Reasons of what works for now and still needs somebody's attention.
+const WARNINGS: [&str; 2] = [reason::WRITE_FAILED, reason::DISK_LOW];
+
 /// Publishes an event for every part that is newly blocked, and one when the whole became ready. An event that cannot
 /// be published is only logged: the conditions say the same.
 pub(super) async fn changes(
@@ -50,7 +53,7 @@ fn events(before: &[Condition], after: &[Condition]) -> Vec<Event> {
             let blocked = now.status != "True" && !STEPS.contains(&now.reason.as_str());
             let type_ = match (now.type_ == READY, now.status == "True") {
                 (true, true) => EventType::Normal,
-                (false, _) if blocked || now.reason == reason::DISK_LOW => EventType::Warning,
+                (false, _) if blocked || WARNINGS.contains(&now.reason.as_str()) => EventType::Warning,
                 (true, false) if blocked && !parts => EventType::Warning,
                 _ => return None,
             };
@@ -119,6 +122,8 @@ mod tests {
     fn f22_a_disk_that_is_nearly_full_is_a_warning_until_it_is_not() {
         let fine = [condition("FilesystemReady", "True", "AsRequested")];
         let low = [condition("FilesystemReady", "True", "DiskLow")];
+        let failed = [condition("FilesystemReady", "True", "WriteFailed")];
+        assert_eq!(events(&fine, &failed)[0].type_, EventType::Warning);
         let told = events(&fine, &low);
         assert_eq!(told.len(), 1);
         assert_eq!(

@@ -225,9 +225,10 @@ fn filesystem_verdict(observed: &Observed) -> Verdict {
         return Verdict::no(reason, format!("{message}{ways}"));
     }
     if observed.usable_filesystem().is_some() {
-        return match &filesystem.disk_low {
-            Some(warning) => Verdict::yes(reason::DISK_LOW, warning.clone()),
-            None => Verdict::yes(reason::AS_REQUESTED, format!("kept on node {at}")),
+        return match (&filesystem.write_failed, &filesystem.disk_low) {
+            (Some(report), _) => Verdict::yes(reason::WRITE_FAILED, report.message.clone()),
+            (None, Some(warning)) => Verdict::yes(reason::DISK_LOW, warning.clone()),
+            (None, None) => Verdict::yes(reason::AS_REQUESTED, format!("kept on node {at}")),
         };
     }
     if let Some(image) = status.ready_filesystem().and_then(|ready| ready.image.as_ref()) {

@@ -1,46 +1,128 @@
-//! F22: the disk of some kept filesystems is full. Their owners are told; everybody else goes on.
+//! F22: the disk of some kept filesystems is full, or fails. Their owners are told; everybody else goes on.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use serde_json::json;
-use stoppablecontainer_api::StoppableContainer;
 use stoppablecontainer_api::conditions::FILESYSTEM_READY;
-use testkit::{Namespace, NodeShell, in_namespace};
+use stoppablecontainer_api::{Phase, StoppableContainer};
+use testkit::{Namespace, NodeShell, disk_directory, in_namespace};
 
-use crate::support::{blocked, node_of, run, running, shell_template, start, stop, told};
+use crate::support::{blocked, condition, node_of, phase, run, running, shell_template, start, stop, told};
 
 /// Who fills the disk is told by its own writes and can make room; a new one there waits with the reason; neighbours on
 /// another disk do not notice; and with room again everything goes on by itself.
 #[tokio::test]
 async fn f22_a_full_disk_is_the_affair_of_those_on_it() {
     in_namespace("full-disk", async |ns| {
-        let prefix = std::env::var("E2E_DISK").context(
-            "E2E_DISK is not set: a directory of the nodes that spec.hostPathPrefix may name (`cargo xtask test` sets \
-             it on the embedded cluster)",
-        )?;
+        let disk = place("full")?;
         let neighbour = run(&ns, "neighbour", shell_template()).await?;
         let node = NodeShell::on(&ns, &node_of(&neighbour)?).await?;
         node.sh(&format!(
-            "mkdir -p {prefix}; truncate -s 64M {prefix}.image; mkfs.ext4 -q -F -m 0 {prefix}.image
-             mount -o loop {prefix}.image {prefix}; chmod 0700 {prefix}"
+            "mkdir -p {disk}; truncate -s 64M {disk}.image; mkfs.ext4 -q -F -m 0 {disk}.image
+             mount -o loop {disk}.image {disk}; chmod 0700 {disk}"
         ))
         .await?;
-        let tested = on_the_disk(&ns, &prefix).await;
-        for name in ["full", "late"] {
-            if ns.api::<StoppableContainer>().get_opt(name).await?.is_some() {
-                ns.delete::<StoppableContainer>(name).await?;
-            }
-        }
-        node.sh(&format!("umount {prefix}; rmdir {prefix}; rm {prefix}.image")).await?;
+        let tested = on_the_disk(&ns, &disk).await;
+        forget(&ns, &["full", "late"]).await?;
+        node.sh(&format!("umount {disk}; rmdir {disk}; rm {disk}.image"))
+            .await?;
         tested?;
         let restarts = |pod: &Pod| {
             let status = pod.status.clone().unwrap_or_default();
-            status.container_statuses.iter().flatten().map(|c| c.restart_count).sum::<i32>()
+            status
+                .container_statuses
+                .iter()
+                .flatten()
+                .map(|c| c.restart_count)
+                .sum::<i32>()
         };
-        ensure!(restarts(&running(&ns, "neighbour").await?) == 0, "the neighbour was disturbed");
+        ensure!(
+            restarts(&running(&ns, "neighbour").await?) == 0,
+            "the neighbour was disturbed"
+        );
         node.close().await
     })
     .await;
+}
+
+/// A disk that does not take what nobody waited for: the one who wrote it and was stopped is told, may go on, and is told
+/// no more once a stop went well.
+#[tokio::test]
+async fn i7_what_the_disk_did_not_take_is_told_when_it_stops() {
+    in_namespace("failing-disk", async |ns| {
+        let disk = place("failing")?;
+        let somebody = run(&ns, "somebody", shell_template()).await?;
+        let node = NodeShell::on(&ns, &node_of(&somebody)?).await?;
+        // Blocks of the disk that were never written have no place in its image once that file's own disk is full. No
+        // journal, which would end all writing at the first such block.
+        node.sh(&format!(
+            "mkdir -p {disk} {disk}.hardware; mount -t tmpfs -o size=8m none {disk}.hardware
+             truncate -s 64M {disk}.hardware/image; mkfs.ext4 -q -F -m 0 -O ^has_journal {disk}.hardware/image
+             mount -o loop,errors=continue {disk}.hardware/image {disk}; chmod 0700 {disk}"
+        ))
+        .await?;
+        let tested = on_failing_hardware(&ns, &node, &disk).await;
+        forget(&ns, &["writer"]).await?;
+        node.sh(&format!(
+            "umount {disk}; umount {disk}.hardware; rmdir {disk} {disk}.hardware"
+        ))
+        .await?;
+        tested?;
+        node.close().await
+    })
+    .await;
+}
+
+async fn on_failing_hardware(ns: &Namespace, node: &NodeShell<'_>, disk: &str) -> Result<()> {
+    create_on(ns, "writer", disk).await?;
+    running(ns, "writer").await?;
+    ns.sh("writer", "main", "echo kept > /root/file && sync").await?;
+    node.sh(&format!(
+        "dd if=/dev/zero of={disk}.hardware/filler bs=64k || true"
+    ))
+    .await?;
+    ns.sh("writer", "main", "dd if=/dev/zero of=/root/lost bs=64k count=64")
+        .await?;
+
+    let pod = running(ns, "writer").await?.name_any();
+    stop(ns, "writer").await?;
+    told(ns, "writer", "WriteFailed").await?;
+    let stopped = phase(ns, "writer", Phase::Stopped).await?;
+    let (_, reason, message) = condition(&stopped, FILESYSTEM_READY).context("no condition")?;
+    ensure!(
+        reason == "WriteFailed" && message.contains(disk) && message.contains(&pod),
+        "{reason}: {message}"
+    );
+
+    node.sh(&format!("rm {disk}.hardware/filler")).await?;
+    start(ns, "writer").await?;
+    ensure!(
+        ns.sh("writer", "main", "cat /root/file").await? == "kept",
+        "the file is gone"
+    );
+    ns.sh("writer", "main", "rm /root/lost && echo new > /root/file")
+        .await?;
+    stop(ns, "writer").await?;
+    let stopped = phase(ns, "writer", Phase::Stopped).await?;
+    let (_, reason, message) = condition(&stopped, FILESYSTEM_READY).context("no condition")?;
+    ensure!(reason == "AsRequested", "it is told for ever: {message}");
+    Ok(())
+}
+
+/// A directory of the nodes, not there yet, for a disk.
+fn place(name: &str) -> Result<String> {
+    Ok(format!("{}/{name}", disk_directory()?))
+}
+
+/// Deletes those that are there.
+async fn forget(ns: &Namespace, names: &[&str]) -> Result<()> {
+    for name in names {
+        if ns.api::<StoppableContainer>().get_opt(name).await?.is_some() {
+            ns.delete::<StoppableContainer>(name).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn on_the_disk(ns: &Namespace, prefix: &str) -> Result<()> {

@@ -188,6 +188,37 @@ fn f22_a_disk_that_fails() {
     });
 }
 
+/// A disk that did not take what was written, with nobody there to hear it: whoever ends next on that disk is told, and
+/// so is everybody who had something open there at the time, however often it was told before.
+#[test]
+fn i7_a_failed_write_is_told_to_everybody_who_was_there() {
+    Node::with(|node| {
+        let provider = provider(node);
+        let hardware = node.path("hardware");
+        disk::small_tmpfs(&hardware, 8);
+        let disk = Disk::make(node, &hardware.join("disk.image"), 64, 256);
+        let mut first = node.consumer("first").start();
+        node.attach(&provider, &first).unwrap();
+        first.write_durable("/etc/motd", "kept").unwrap();
+        let open = || {
+            let store = Store::open(&node.root(), &node.path("store")).unwrap().unwrap();
+            store.get(&node.key).unwrap().unwrap()
+        };
+        let (neighbour, held) = (open(), open());
+        held.sync().unwrap();
+        disk::fill(&hardware.join("filler"));
+        // It goes to the page cache only, and the process that wrote it never asks.
+        first.write("/never-asked-for", &"x".repeat(2_000_000)).unwrap();
+        assert!(neighbour.sync().is_err(), "the disk does not fail");
+        assert!(held.sync().is_err(), "its consumer's loss would go unheard");
+        assert!(open().sync().is_ok(), "who comes later has lost nothing");
+        drop((neighbour, held));
+        first.end();
+        drop(disk);
+        disk::unmount(&hardware);
+    });
+}
+
 fn provider(node: &Node) -> Container {
     let base = node.layer("base", &[("etc/motd", Some("hello"))]);
     node.provider(&[&base])

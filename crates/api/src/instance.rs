@@ -146,19 +146,24 @@ pub struct FilesystemStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_low: Option<String>,
 
-    /// Set while a consumer's container is up and its command is not, because the filesystem is not in place yet.
+    /// Set while a consumer's container is up and its command is not, because the filesystem is not in place yet: what is
+    /// in its way, as a part of a sentence. To the kubelet such a container looks like any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub blocked: Option<BlockedConsumer>,
+    pub blocked: Option<ConsumerReport>,
+
+    /// Set when the node's disk did not take all that a consumer wrote, until a later one ends and it does: sentences.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_failed: Option<ConsumerReport>,
 }
 
-/// A consumer whose container runs without its filesystem: to the kubelet it looks like any other.
+/// What the node agent has to say of one consumer pod, which nobody else knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct BlockedConsumer {
+pub struct ConsumerReport {
     /// UID of the consumer pod.
     pub pod_uid: String,
 
-    /// What is in its way, as a part of a sentence.
+    /// What there is to say.
     pub message: String,
 }
 

@@ -27,7 +27,7 @@ pub use container::{
     StoppableContainerStatus,
 };
 pub use instance::{
-    BlockedConsumer, FilesystemState, FilesystemStatus, Identity, ImageFacts, Placement,
+    ConsumerReport, FilesystemState, FilesystemStatus, Identity, ImageFacts, Placement,
     StoppableContainerInstance, StoppableContainerInstanceSpec, StoppableContainerInstanceStatus,
 };
 pub use recovery::{RecoveryAnswer, RecoveryOffer, RecoveryVerb};

@@ -33,7 +33,7 @@ use crate::image::Cri;
 use crate::instances::Instances;
 use crate::space::Minimum;
 use crate::volumes::Volumes;
-use crate::{metrics, removal, serve, usage, watch};
+use crate::{metrics, removal, serve, usage, watch, writeback};
 
 /// Name of the plugin's socket.
 pub(crate) const SOCKET: &str = "csi.sock";
@@ -169,6 +169,7 @@ fn restore(agent: &Arc<Agent>) -> Result<()> {
         match claim.create(&record) {
             Ok((_, listener)) => {
                 let volume = claim.publish(record);
+                writeback::watch(&agent.host, &volume);
                 serve::spawn(Arc::clone(agent), volume, listener)?;
             }
             // The others must not suffer.

@@ -1,6 +1,7 @@
 /*!
 What an instance needs when it changes: another user resolved, its size compared
-with its limit, its data deleted, or a word on who waits for it. One task for each instance, from when it is first seen until it is gone.
+with its limit, its data deleted, or a word on who waits for it or what the disk did
+not take. One task for each instance, from when it is first seen until it is gone.
 */
 
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use crate::agent::Agent;
 use crate::instances::Instance;
-use crate::{blocked, filesystem, removal, usage};
+use crate::{blocked, filesystem, removal, usage, writeback};
 
 /// First and longest pause between tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_mins(1));
@@ -27,6 +28,7 @@ async fn attend(agent: Arc<Agent>, instance: Arc<Instance>) {
         let work = async {
             filesystem::refresh_identity(&agent, &instance).await?;
             usage::judge(&agent, &instance).await?;
+            writeback::report(&agent, &instance).await?;
             removal::remove(&agent, &instance).await?;
             blocked::report(&agent, &instance).await
         };

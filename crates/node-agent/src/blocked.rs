@@ -8,7 +8,7 @@ command has not been executed is known here alone.
 use std::time::Duration;
 
 use anyhow::Result;
-use stoppablecontainer_api::{BlockedConsumer, FilesystemStatus, StoppableContainerInstance};
+use stoppablecontainer_api::{ConsumerReport, FilesystemStatus, StoppableContainerInstance};
 use tokio::time::Instant;
 
 use crate::agent::Agent;
@@ -22,13 +22,13 @@ const USUAL: Duration = Duration::from_secs(2);
 /// Who waits, and for what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Blocked {
-    consumer: BlockedConsumer,
+    consumer: ConsumerReport,
     since: Instant,
 }
 
 /// Remembers what the peer waits for.
 pub(crate) fn set(peer: &Peer, message: &str) {
-    let consumer = BlockedConsumer {
+    let consumer = ConsumerReport {
         pod_uid: peer.volume.record.pod.uid.clone(),
         message: message.to_owned(),
     };

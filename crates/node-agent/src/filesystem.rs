@@ -20,7 +20,6 @@ use crate::data::{self, Data, Failure, Record};
 use crate::host::Host;
 use crate::image::CriError;
 use crate::instances::Instance;
-use crate::journal::Record as Volume;
 use crate::recovery::{self, Decision};
 use crate::serve::Peer;
 use crate::{space, status, users};
@@ -51,6 +50,7 @@ pub(crate) async fn prepare(
         recovery: None,
         disk_low: known.as_ref().and_then(|known| known.disk_low.clone()),
         blocked: known.as_ref().and_then(|known| known.blocked.clone()),
+        write_failed: known.as_ref().and_then(|known| known.write_failed.clone()),
     };
     // What the data was made with stays on record whatever happens.
     let failed = |failure: &Failure| FilesystemStatus {
@@ -283,22 +283,6 @@ pub(crate) async fn refresh_identity(agent: &Agent, instance: &Instance) -> Resu
         },
     };
     status::apply(&agent.client, instance, status).await
-}
-
-/// Makes what a consumer wrote durable.
-pub(crate) async fn sync(agent: &Agent, volume: &Volume) -> Result<()> {
-    let host = Arc::clone(&agent.host);
-    let (prefix, key) = (volume.prefix.clone(), volume.instance.uid.clone());
-    let work = move || {
-        let Some(store) = Store::open(&host.root, &prefix)? else {
-            return Ok(());
-        };
-        match store.get(&key)? {
-            Some(kept) if kept.has_upper()? => Ok(kept.sync()?),
-            _ => Ok(()),
-        }
-    };
-    tokio::task::spawn_blocking(work).await.context("sync")?
 }
 
 /// Resolves a user in the kept filesystem as a consumer sees it.

@@ -16,6 +16,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use crate::blocked::Blocked;
 use crate::journal::Object;
+use crate::writeback::Outcome;
 
 /// All instances that matter here.
 #[derive(Debug, Default)]
@@ -48,6 +49,8 @@ pub(crate) struct State {
     pub(crate) suspect: bool,
     /// The consumer that waits for the filesystem.
     pub(crate) blocked: Option<Blocked>,
+    /// What became of the files of the last consumer that ended.
+    pub(crate) outcome: Option<Outcome>,
     /// How often the data was deleted since the agent started: what was measured before says nothing then.
     pub(crate) resets: u64,
 }

@@ -36,6 +36,7 @@ mod usage;
 mod users;
 mod volumes;
 mod watch;
+mod writeback;
 
 use std::process::ExitCode;
 

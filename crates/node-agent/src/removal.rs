@@ -63,6 +63,7 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
         recovery: None,
         disk_low: None,
         blocked: None,
+        write_failed: None,
     };
     status::apply(&agent.client, instance, removed).await
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use exec_wrapper::protocol::Answer;
 use rootfs::store::StoreError;
-use rootfs::{AttachError, Attached, Request, Store, attach, holders::Holder};
+use rootfs::{AttachError, Attached, Kept, Request, Store, attach, holders::Holder};
 use stoppablecontainer_api::StoppableContainerInstance;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -53,7 +53,8 @@ pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
             checked = true;
         }
         match move_container(agent, peer, &object, &provider).await {
-            Ok(Ok(attached)) => {
+            Ok(Ok((attached, kept))) => {
+                peer.volume.listen_for_errors(kept);
                 let volume = &peer.volume.record;
                 tracing::info!(pod = %volume.pod, instance = %volume.instance, ?attached, "filesystem in place");
                 peer.instance.change(|state| state.attached += 1);
@@ -170,7 +171,7 @@ async fn move_container(
     peer: &Peer,
     object: &StoppableContainerInstance,
     provider: &Provider,
-) -> Result<Result<Attached, Obstacle>> {
+) -> Result<Result<(Attached, Kept), Obstacle>> {
     let _working = peer.instance.work.lock().await;
     let _slot = agent.starts.acquire().await.context("the agent ends")?;
     let host = Arc::clone(&agent.host);
@@ -194,7 +195,7 @@ async fn move_container(
             observer: None,
         };
         match attach(request) {
-            Ok(attached) => Ok(Ok(attached)),
+            Ok(attached) => Ok(Ok((attached, kept))),
             Err(AttachError::Held(holders)) => Ok(Err(Obstacle::Held(holders))),
             Err(AttachError::Busy | AttachError::Store(StoreError::Locked)) => Ok(Err(Obstacle::Busy)),
             Err(error) => Err(error.into()),

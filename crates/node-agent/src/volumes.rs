@@ -23,9 +23,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context, Result};
+use rootfs::Kept;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, chmodat, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +55,8 @@ pub(crate) struct Volume {
     pub(crate) record: Record,
     /// Ends when the volume is unpublished.
     pub(crate) unpublished: CancellationToken,
+    /// Of a consumer that was moved: open since then, for errors of the disk (see `writeback`).
+    kept: OnceLock<Arc<Kept>>,
 }
 
 /// The right to change a volume: one call at a time, as CSI wants it.
@@ -138,6 +141,20 @@ impl Volumes {
     }
 }
 
+// === impl Volume ===
+
+impl Volume {
+    /// Holds the kept filesystem open. The first one is held: a container that restarts in its pod goes on with it.
+    pub(crate) fn listen_for_errors(&self, kept: Kept) {
+        self.kept.get_or_init(|| Arc::new(kept));
+    }
+
+    /// The kept filesystem, if it is held open.
+    pub(crate) fn kept(&self) -> Option<Arc<Kept>> {
+        self.kept.get().cloned()
+    }
+}
+
 // === impl Claim ===
 
 impl Claim<'_> {
@@ -170,6 +187,7 @@ impl Claim<'_> {
             id: self.id.clone(),
             record,
             unpublished: CancellationToken::new(),
+            kept: OnceLock::new(),
         });
         if let Some(before) = lock(&self.volumes.published).insert(self.id.clone(), Arc::clone(&volume)) {
             before.unpublished.cancel();

@@ -230,10 +230,14 @@ impl Kept {
         require_suitable(&self.fd, &self.store_path.join(&self.key))
     }
 
-    /// Makes everything that was written below the upper directory durable.
+    /// Makes everything that was written to the kept filesystem durable.
+    ///
+    /// # Errors
+    /// When the disk does not take it now or, on Linux 5.8 or later, did not take something since this was opened: an
+    /// error that another descriptor was told of before that is not told again (syncfs(2), "ERRORS").
     pub fn sync(&self) -> Result<(), StoreError> {
-        let upper = self.upper()?;
-        syncfs(&upper).map_err(self.fail("cannot sync the kept filesystem"))
+        // Overlays have upper and work on one mount, so what is next to them is on the same file system.
+        syncfs(&self.fd).map_err(self.fail("cannot sync the kept filesystem"))
     }
 
     /// The same kept filesystem, through the mounts of the namespace that the thread is in. A thread in a copy of

@@ -417,3 +417,18 @@ fn f22_a_disk_that_is_nearly_full_is_a_warning_and_no_more() {
         "node n1 has less than 5% free"
     );
 }
+
+/// Whatever becomes of the disk's fill level, it is the lesser news.
+#[test]
+fn i7_what_the_disk_did_not_take_is_told_and_keeps_nobody_from_going_on() {
+    let failed = json!({ "podUid": "old", "message": "the disk did not take all" });
+    let change =
+        json!({ "status": { "filesystem": { "diskLow": "less than 5% free", "writeFailed": failed } } });
+    let status = status(&with_both(change, up()), now());
+    assert_eq!(status.phase, Some(Phase::Running));
+    assert_eq!(
+        reasons(&status),
+        ["+AsRequested", "+AsRequested", "+WriteFailed", "+AsRequested"]
+    );
+    assert_eq!(message(&status, FILESYSTEM_READY), "the disk did not take all");
+}

@@ -24,7 +24,7 @@ use crate::host::Target;
 use crate::journal::{Object, Record, Role};
 use crate::usage::Moment;
 use crate::volumes::{Claim, is_id};
-use crate::{blocked, filesystem, serve, usage};
+use crate::{blocked, serve, usage, writeback};
 
 /// Keys that the kubelet sets for a pod's inline volume.
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
@@ -191,9 +191,7 @@ impl NodeService {
         let record = claim.recorded().map_err(|e| internal(&e))?;
         if let Some(record) = record.as_ref().filter(|record| record.role == Role::Consumer) {
             // The data is safe before anybody hears that the pod is gone.
-            if let Err(error) = filesystem::sync(agent, record).await {
-                tracing::error!(pod = %record.pod, instance = %record.instance, "cannot sync the kept filesystem: {error:#}");
-            }
+            writeback::settle(agent, id, record).await;
         }
         tokio::task::block_in_place(|| {
             agent.host.unmount_volume(&target)?;

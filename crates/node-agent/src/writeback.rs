@@ -1,0 +1,196 @@
+/*!
+Makes what a consumer wrote durable when it ends, and tells its user if the disk
+did not take all of it.
+
+The kernel tells every open file once of an error that came after it was opened
+(syncfs(2), since Linux 5.8), and one that nobody was told of to the next that is
+opened. So a descriptor is held from a consumer's start on: another container that
+ended on the same disk may have been told already.
+*/
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use rootfs::{Kept, Store};
+use stoppablecontainer_api::{ConsumerReport, FilesystemStatus};
+
+use crate::agent::Agent;
+use crate::host::Host;
+use crate::instances::{Instance, State};
+use crate::journal::{Record, Role};
+use crate::status;
+use crate::volumes::Volume;
+
+/// What became of the files of a consumer that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pod_uid: String,
+    /// What the disk said, as sentences.
+    failure: Option<String>,
+}
+
+/// Begins to listen for errors of the disk, for a consumer that was started by an earlier agent. A disk that does not
+/// answer holds nobody up.
+pub(crate) fn watch(host: &Arc<Host>, volume: &Arc<Volume>) {
+    if volume.record.role != Role::Consumer {
+        return;
+    }
+    let (host, volume) = (Arc::clone(host), Arc::clone(volume));
+    tokio::task::spawn_blocking(move || match kept(&host, &volume.record) {
+        Ok(Some(kept)) => volume.listen_for_errors(kept),
+        Ok(None) => {}
+        Err(error) => tracing::warn!(pod = %volume.record.pod, "cannot open the kept filesystem: {error:#}"),
+    });
+}
+
+/// Makes what a consumer wrote durable. A failure is reported before this returns, if the API server answers, and
+/// later if not.
+pub(crate) async fn settle(agent: &Agent, id: &str, record: &Record) {
+    let (host, record_of_work) = (Arc::clone(&agent.host), record.clone());
+    let listening = agent.volumes.get(id).and_then(|volume| volume.kept());
+    let work = move || match listening {
+        Some(kept) => Ok(kept.sync()?),
+        None => match kept(&host, &record_of_work)? {
+            Some(kept) => Ok(kept.sync()?),
+            None => Ok(()),
+        },
+    };
+    let synced: Result<()> = tokio::task::spawn_blocking(work).await.context("sync").flatten();
+    let instance = agent.instances.get(&record.instance);
+    let failure = synced.err().map(|error| {
+        tracing::error!(pod = %record.pod, instance = %record.instance, "not all that was written is durable: {error:#}");
+        format!(
+            "the disk of {} on node {} did not take all that pod {} wrote ({error:#}): what it wrote last may be lost. Look \
+             after the disk and the files; this is said until a later stop goes well",
+            record.prefix.display(),
+            agent.node_name,
+            record.pod.name,
+        )
+    });
+    let outcome = Outcome {
+        pod_uid: record.pod.uid.clone(),
+        failure,
+    };
+    instance.change(|state| state.settle(outcome));
+    if let Err(error) = report(agent, &instance).await {
+        tracing::warn!(instance = %instance.id, "cannot report how its files were written yet: {error:#}");
+    }
+}
+
+/// Reports what is news of the last consumer that ended.
+pub(crate) async fn report(agent: &Agent, instance: &Instance) -> Result<()> {
+    if news(&instance.state()).is_none() {
+        return Ok(());
+    }
+    let _working = instance.work.lock().await;
+    match news(&instance.state()) {
+        Some(status) => status::apply(&agent.client, instance, status).await,
+        None => Ok(()),
+    }
+}
+
+/// The status with the outcome, if it is not told yet.
+fn news(state: &State) -> Option<FilesystemStatus> {
+    let (object, before) = (state.object.as_ref()?, state.filesystem()?);
+    let outcome = state.outcome.as_ref()?;
+    if object.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let write_failed = outcome.failure.as_ref().map(|message| ConsumerReport {
+        pod_uid: outcome.pod_uid.clone(),
+        message: message.clone(),
+    });
+    (write_failed != before.write_failed).then(|| FilesystemStatus {
+        write_failed,
+        ..before.clone()
+    })
+}
+
+fn kept(host: &Host, record: &Record) -> Result<Option<Kept>> {
+    let Some(store) = Store::open(&host.root, &record.prefix)? else {
+        return Ok(None);
+    };
+    let kept = store.get(&record.instance.uid)?;
+    Ok(kept)
+}
+
+// === impl State ===
+
+impl State {
+    /// Takes an outcome. That the disk took what was left of a pod at a second try says nothing of what it did not take
+    /// at the first.
+    fn settle(&mut self, outcome: Outcome) {
+        let told = self
+            .filesystem()
+            .and_then(|filesystem| filesystem.write_failed.as_ref());
+        let failed_before = told.is_some_and(|told| told.pod_uid == outcome.pod_uid)
+            || self
+                .outcome
+                .as_ref()
+                .is_some_and(|before| before.pod_uid == outcome.pod_uid && before.failure.is_some());
+        if outcome.failure.is_some() || !failed_before {
+            self.outcome = Some(outcome);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn state(told: Option<&str>) -> State {
+        let told = told.map(|pod| json!({ "podUid": pod, "message": "it failed" }));
+        let object = json!({
+            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
+            "metadata": { "name": "web" },
+            "spec": { "stoppableContainerName": "web", "template": { "spec": { "containers": [] } } },
+            "status": { "filesystem": { "state": "Ready", "nodeName": "n1", "writeFailed": told } },
+        });
+        State {
+            object: Some(Arc::new(serde_json::from_value(object).unwrap())),
+            ..State::default()
+        }
+    }
+
+    fn outcome(pod: &str, failure: Option<&str>) -> Outcome {
+        Outcome {
+            pod_uid: pod.to_owned(),
+            failure: failure.map(str::to_owned),
+        }
+    }
+
+    fn told(state: &State) -> Vec<Option<String>> {
+        let told = news(state).map(|status| status.write_failed.map(|report| report.message));
+        told.into_iter().collect()
+    }
+
+    #[test]
+    fn i7_a_failed_write_is_told_once_and_taken_back_by_a_later_stop_that_went_well() {
+        let mut fresh = state(None);
+        assert_eq!(told(&fresh), []);
+        fresh.settle(outcome("p1", None));
+        assert_eq!(told(&fresh), [], "nothing to say");
+        fresh.settle(outcome("p2", Some("it failed")));
+        assert_eq!(told(&fresh), [Some("it failed".to_owned())]);
+
+        let mut later = state(Some("p2"));
+        later.settle(outcome("p3", None));
+        assert_eq!(told(&later), [None]);
+    }
+
+    /// The kubelet repeats an unpublish that failed at a later step, and a restarted agent may be asked again; the
+    /// kernel tells an error once.
+    #[test]
+    fn i7_i9_a_repeated_unpublish_takes_nothing_back() {
+        let mut same_agent = state(None);
+        same_agent.settle(outcome("p1", Some("it failed")));
+        same_agent.settle(outcome("p1", None));
+        assert_eq!(told(&same_agent), [Some("it failed".to_owned())]);
+
+        let mut next_agent = state(Some("p1"));
+        next_agent.settle(outcome("p1", None));
+        assert_eq!(told(&next_agent), []);
+    }
+}
