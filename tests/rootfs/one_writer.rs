@@ -1,8 +1,12 @@
 //! I2: never two overlays on one upper directory.
 
-use rootfs::namespace::Visitor;
-use rootfs::{AttachError, Attached, holders};
+use std::fs;
 
+use rootfs::namespace::Visitor;
+use rootfs::{AttachError, Attached, Root, Store, holders};
+use rustix::mount::mount_bind;
+
+use crate::container::Container;
 use crate::node::Node;
 
 #[test]
@@ -112,4 +116,60 @@ fn the_node_itself_is_never_moved() {
         };
         assert!(matches!(rootfs::attach(request), Err(AttachError::NotAContainer)));
     });
+}
+
+/// What anybody does to his own mount table may cost time, nothing else: neither his neighbours' starts, nor that he is
+/// found himself.
+#[test]
+fn i2_a_mount_table_without_measure_makes_nobody_fail_and_hides_nobody() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        let hog = node.consumer("hog").start();
+        node.attach(&provider, &hog).unwrap();
+        fill_mount_table(node, &hog);
+        let size = fs::read(format!("/proc/{}/mountinfo", hog.process.id()))
+            .unwrap()
+            .len();
+        assert!(size > 64 << 20, "{size}");
+
+        let second = node.consumer("second").start();
+        match node.attach(&provider, &second) {
+            Err(AttachError::Held(holders)) => {
+                assert_eq!(
+                    holders.iter().map(|h| h.process.id()).collect::<Vec<_>>(),
+                    [hog.process.id()]
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        let store = Store::create(&node.root(), &node.path("store")).unwrap();
+        let stat = Root::of_this_thread().unwrap().stat().unwrap();
+        let neighbour = store.create_key(&format!("{}-2", node.key), &stat).unwrap();
+        assert_eq!(
+            node.attach_to(&neighbour, &provider, &second).unwrap(),
+            Attached::Now
+        );
+    });
+}
+
+/// Mounts as often, and in places with names as long, as it takes for a table of more than 64 MiB.
+fn fill_mount_table(node: &Node, container: &Container) {
+    let theirs = container.process.mount_namespace(&node.proc).unwrap();
+    Visitor::run(|visitor| {
+        visitor.enter(&theirs).unwrap();
+        // Every line feed is four bytes in the table.
+        std::env::set_current_dir("/dev/shm").unwrap();
+        let name = "\n".repeat(250);
+        for _ in 0..40 {
+            fs::create_dir(&name).unwrap();
+            std::env::set_current_dir(&name).unwrap();
+        }
+        for number in 0..1750 {
+            let name = number.to_string();
+            fs::create_dir(&name).unwrap();
+            mount_bind(&name, &name).unwrap();
+        }
+    })
+    .unwrap();
 }

@@ -11,17 +11,21 @@ kept filesystem. On a file system without file handles the kernel cannot do
 `index=on` and does not refuse; there only the mount tables count.
 */
 
-use std::collections::HashSet;
+mod search;
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, openat, statat};
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, OFlags, statat};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
+use self::search::{Found, Search};
 use crate::namespace::Visitor;
 use crate::overlay::{Overlay, OverlayError, Upper};
 use crate::process::{Proc, Process, ProcessError};
 use crate::store::{Kept, StoreError};
-use crate::table::{Table, TableError, ends_with, read_bounded};
 
 /// A process in whose mount namespace the kept filesystem is mounted.
 #[derive(Debug)]
@@ -45,9 +49,6 @@ pub enum HoldersError {
     /// /proc could not be read.
     #[error("cannot list processes")]
     List(#[source] Errno),
-    /// A mount table could not be read.
-    #[error("cannot read the mount table of process {0}")]
-    Table(i32, #[source] TableError),
     /// Where the question is asked.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -57,52 +58,17 @@ pub enum HoldersError {
 }
 
 /// Processes in whose mount tables a kept filesystem stands, one for each mount namespace.
+///
+/// What somebody does to his own table hides nobody else's and makes nobody fail: a table of any size is searched in
+/// constant memory, and one that cannot be read, or not in the time that there is, is left to [`probe`].
 pub fn find(proc: &Proc, key: &str) -> Result<Vec<Holder>, HoldersError> {
-    let upper = format!("{key}/upper");
+    let mut search = Search::new(format!("{key}/upper"));
     let mut seen = HashSet::new();
     let mut holders = Vec::new();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let list = openat(proc, ".", flags, Mode::empty()).map_err(HoldersError::List)?;
-    for entry in Dir::read_from(&list).map_err(HoldersError::List)? {
-        let entry = entry.map_err(HoldersError::List)?;
-        let number = entry
-            .file_name()
-            .to_str()
-            .ok()
-            .and_then(|name| name.parse::<i32>().ok());
-        let Some(pid) = number.and_then(Pid::from_raw) else {
-            continue;
-        };
+    for pid in numbers(proc, Path::new("."))? {
         let id = pid.as_raw_nonzero().get();
-        // A table shows what is below the root of the process that is asked, so another root is another table.
-        let Ok(namespace) = statat(proc, format!("{id}/ns/mnt"), AtFlags::empty()) else {
-            continue;
-        };
-        let Ok(root) = statat(proc, format!("{id}/root"), AtFlags::empty()) else {
-            continue;
-        };
-        if !seen.insert((namespace.st_ino, root.st_dev, root.st_ino)) {
-            continue;
-        }
-        let Ok(file) = proc.open_at(format!("{id}/mountinfo"), OFlags::RDONLY) else {
-            continue;
-        };
-        let text = match read_bounded(file) {
-            Ok(text) => text,
-            // It ended meanwhile.
-            Err(TableError::Read(_)) => continue,
-            Err(e) => return Err(HoldersError::Table(id, e)),
-        };
-        if !contains(&text, upper.as_bytes()) {
-            continue;
-        }
-        let table = Table::parse(&text).map_err(|e| HoldersError::Table(id, e))?;
-        let ours = |options: &[u8]| ends_with(options, &upper);
-        if table
-            .mounts()
-            .iter()
-            .any(|m| m.fs_type == "overlay" && m.super_option("upperdir").any(|o| ours(&o)))
-        {
+        let process = PathBuf::from(id.to_string());
+        if holds(proc, &process, &mut search, &mut seen).unwrap_or(false) {
             match Process::open(pid) {
                 Ok(process) => holders.push(Holder { process }),
                 Err(ProcessError::Gone) => {}
@@ -111,6 +77,49 @@ pub fn find(proc: &Proc, key: &str) -> Result<Vec<Holder>, HoldersError> {
         }
     }
     Ok(holders)
+}
+
+/// Whether the mount table of a thread has what is searched. `None` if it has no table, `Some(false)` too if that was
+/// read before.
+fn holds(
+    proc: &Proc,
+    thread: &Path,
+    search: &mut Search,
+    seen: &mut HashSet<(u64, u64, u64)>,
+) -> Option<bool> {
+    // A table shows what is below the root of the process that is asked, so another root is another table.
+    let namespace = statat(proc, thread.join("ns/mnt"), AtFlags::empty()).ok()?;
+    let root = statat(proc, thread.join("root"), AtFlags::empty()).ok()?;
+    let view = (namespace.st_ino, root.st_dev, root.st_ino);
+    if seen.contains(&view) {
+        return Some(false);
+    }
+    let table = proc.open_at(thread.join("mountinfo"), OFlags::RDONLY).ok()?;
+    let found = match search.read(File::from(table)) {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(thread = %thread.display(), %error, "mount table that cannot be read");
+            return None;
+        }
+    };
+    if found == Found::Unknown {
+        tracing::warn!(thread = %thread.display(), "mount table that is too large to be searched to its end");
+    }
+    seen.insert(view);
+    Some(found == Found::Yes)
+}
+
+/// Ids in a directory of /proc.
+fn numbers(proc: &Proc, directory: &Path) -> Result<Vec<Pid>, HoldersError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let list = proc.open_at(directory, flags).map_err(HoldersError::List)?;
+    let mut ids = Vec::new();
+    for entry in Dir::read_from(&list).map_err(HoldersError::List)? {
+        let entry = entry.map_err(HoldersError::List)?;
+        let number = entry.file_name().to_str().ok();
+        ids.extend(number.and_then(|name| Pid::from_raw(name.parse().ok()?)));
+    }
+    Ok(ids)
 }
 
 /// Asks the kernel. The thread must be in the mount namespace that the store was opened in, and the caller holds the
@@ -148,8 +157,4 @@ fn ask(visitor: &Visitor, kept: &Kept) -> Result<Result<Use, OverlayError>, Hold
         Err(OverlayError::InUse) => Ok(Use::Held),
         Err(e) => Err(e),
     })
-}
-
-fn contains(text: &[u8], needle: &[u8]) -> bool {
-    text.windows(needle.len()).any(|window| window == needle)
 }

@@ -1,0 +1,239 @@
+/*!
+Looks for one overlay in a mount table without keeping the table.
+
+Tables of the whole node are searched, and anybody who may mount makes his as
+large as he likes: very many mounts, and lines of megabytes. So a table is read as
+a stream, and what is remembered of it is a bounded part of one option. Every
+table is read up to a length that no ordinary one has. What is beyond that is
+read as long as the search as a whole has patience; then the kernel's own answer
+has to do ([`super::probe`]).
+*/
+
+use std::io::{BufRead, BufReader, Read};
+use std::time::{Duration, Instant};
+
+use crate::table::{ends_with, unescape};
+
+/// Bytes of every table that are read in any case. A node with 500 pods has some hundred KiB.
+const ANY_CASE: u64 = 8 << 20;
+/// How long the rest of larger tables is read, all of them together.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How much of a table is in memory.
+const BUFFER: usize = 64 << 10;
+/// How much of the path of an upper directory is looked at, from its end. More than any key takes.
+const MAX_PATH: usize = 4 << 10;
+
+/// A search through many tables.
+#[derive(Debug)]
+pub(super) struct Search {
+    /// The last components of the upper directory's path.
+    upper: String,
+    patience: Duration,
+}
+
+/// What a table says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The overlay is in it.
+    Yes,
+    /// It is not.
+    No,
+    /// It is not in what was read.
+    Unknown,
+}
+
+/// A table that is read no further than patience allows.
+struct Limited<'a, R> {
+    table: R,
+    read: u64,
+    patience: &'a mut Duration,
+    cut: bool,
+}
+
+/// The beginning of a field.
+struct Field {
+    text: Vec<u8>,
+    /// Whether it is the last one of its line.
+    ends_line: bool,
+}
+
+/// An option, as far as it may be the upper directory's.
+#[derive(Default)]
+struct UpperDir {
+    /// How many bytes of the option's name were compared.
+    named: usize,
+    /// Whether it has another name.
+    other: bool,
+    /// The end of its value, still escaped.
+    path: Vec<u8>,
+}
+
+// === impl Search ===
+
+impl Search {
+    /// For overlays whose upper directory has a path that ends in these components.
+    pub(super) fn new(upper: String) -> Self {
+        Self {
+            upper,
+            patience: PATIENCE,
+        }
+    }
+
+    /// Whether an open `mountinfo` has such an overlay.
+    pub(super) fn read(&mut self, table: impl Read) -> std::io::Result<Found> {
+        let limited = Limited {
+            table,
+            read: 0,
+            patience: &mut self.patience,
+            cut: false,
+        };
+        let mut table = BufReader::with_capacity(BUFFER, limited);
+        Ok(if is_in(&mut table, &self.upper)? {
+            Found::Yes
+        } else if table.get_ref().cut {
+            Found::Unknown
+        } else {
+            Found::No
+        })
+    }
+}
+
+// === impl Limited ===
+
+impl<R: Read> Read for Limited<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.read < ANY_CASE {
+            let length = self.table.read(buffer)?;
+            self.read += length as u64;
+            return Ok(length);
+        }
+        if self.patience.is_zero() {
+            self.cut = true;
+            return Ok(0);
+        }
+        let begun = Instant::now();
+        let result = self.table.read(buffer);
+        *self.patience = self.patience.saturating_sub(begun.elapsed());
+        result
+    }
+}
+
+/// See `proc_pid_mountinfo(5)` for the format. The kernel escapes blanks and line feeds in names, so whoever chooses names
+/// begins no field with them, and no line.
+fn is_in(table: &mut impl BufRead, upper: &str) -> std::io::Result<bool> {
+    'lines: loop {
+        // Ids, device, what part is mounted, where, and how: of any length, and of no interest.
+        for _ in 0..6 {
+            if table.skip_until(b' ')? == 0 {
+                return Ok(false);
+            }
+        }
+        loop {
+            let field = Field::read(table)?;
+            if field.ends_line {
+                continue 'lines;
+            }
+            if field.text == b"-" {
+                break;
+            }
+        }
+        let fs_type = Field::read(table)?;
+        if fs_type.ends_line {
+            continue;
+        }
+        if fs_type.text != b"overlay" {
+            table.skip_until(b'\n')?;
+            continue;
+        }
+        let _source = table.skip_until(b' ')?;
+        if options_name(table, upper)? {
+            return Ok(true);
+        }
+    }
+}
+
+/// Whether the rest of a line, which is options of an overlay, names this upper directory.
+fn options_name(table: &mut impl BufRead, upper: &str) -> std::io::Result<bool> {
+    let mut option = UpperDir::default();
+    loop {
+        match next(table)? {
+            Some(b',') => {
+                if option.is(upper) {
+                    return Ok(true);
+                }
+                option = UpperDir::default();
+            }
+            None | Some(b'\n') => return Ok(option.is(upper)),
+            Some(byte) => option.push(byte),
+        }
+    }
+}
+
+fn next(table: &mut impl BufRead) -> std::io::Result<Option<u8>> {
+    loop {
+        match table.fill_buf() {
+            Ok(buffer) => {
+                let byte = buffer.first().copied();
+                if byte.is_some() {
+                    table.consume(1);
+                }
+                return Ok(byte);
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+// === impl Field ===
+
+impl Field {
+    /// Longer than anything that is looked for.
+    const KEPT: usize = 16;
+
+    fn read(table: &mut impl BufRead) -> std::io::Result<Self> {
+        let mut text = Vec::new();
+        loop {
+            match next(table)? {
+                Some(b' ') => break,
+                None | Some(b'\n') => {
+                    return Ok(Self {
+                        text,
+                        ends_line: true,
+                    });
+                }
+                Some(byte) if text.len() < Self::KEPT => text.push(byte),
+                Some(_) => {}
+            }
+        }
+        Ok(Self {
+            text,
+            ends_line: false,
+        })
+    }
+}
+
+// === impl UpperDir ===
+
+impl UpperDir {
+    const NAME: &[u8] = b"upperdir=";
+
+    fn push(&mut self, byte: u8) {
+        if let Some(expected) = Self::NAME.get(self.named) {
+            self.other |= *expected != byte;
+            self.named += 1;
+        } else if !self.other {
+            if self.path.len() == 2 * MAX_PATH {
+                self.path.drain(..MAX_PATH);
+            }
+            self.path.push(byte);
+        }
+    }
+
+    fn is(&self, upper: &str) -> bool {
+        self.named == Self::NAME.len() && !self.other && ends_with(&unescape(&self.path), upper)
+    }
+}
+
+#[cfg(test)]
+mod tests;
