@@ -1,6 +1,8 @@
 //! I2: never two overlays on one upper directory.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 
 use rootfs::namespace::Visitor;
 use rootfs::{AttachError, Attached, Root, Store, holders};
@@ -8,6 +10,26 @@ use rustix::mount::mount_bind;
 
 use crate::container::Container;
 use crate::node::Node;
+
+/// Enters a mount namespace, ends its first thread and lives on with another one.
+const HEADLESS: &str = r#"
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static void *live(void *unused) { write(1, "\n", 1); pause(); return unused; }
+int main(int count, char **arguments) {
+    pthread_t thread;
+    if (count != 2 || setns(open(arguments[1], O_RDONLY), CLONE_NEWNS) != 0) return 1;
+    if (pthread_create(&thread, 0, live, 0) != 0) return 1;
+    syscall(SYS_exit, 0);
+}
+"#;
+
+/// A process without its first thread; ends when it is dropped.
+struct Headless(Child);
 
 #[test]
 fn i2_a_second_container_is_refused_while_the_first_one_lives() {
@@ -151,6 +173,67 @@ fn i2_a_mount_table_without_measure_makes_nobody_fail_and_hides_nobody() {
             Attached::Now
         );
     });
+}
+
+#[test]
+fn i2_f21_a_process_is_found_whose_first_thread_has_ended() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        let first = node.consumer("first").start();
+        node.attach(&provider, &first).unwrap();
+        let headless = Headless::start(node, &first);
+        first.end();
+        let second = node.consumer("second").start();
+        match node.attach(&provider, &second) {
+            Err(AttachError::Held(holders)) => {
+                assert_eq!(
+                    holders
+                        .iter()
+                        .map(|h| h.process.id().cast_unsigned())
+                        .collect::<Vec<_>>(),
+                    [headless.0.id()]
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        drop(headless);
+        assert_eq!(node.attach_when_free(&provider, &second), Attached::Now);
+    });
+}
+
+// === impl Headless ===
+
+impl Headless {
+    fn start(node: &Node, container: &Container) -> Self {
+        let (source, program) = (node.path("headless.c"), node.path("headless"));
+        fs::write(&source, HEADLESS).unwrap();
+        let compiled = Command::new("cc")
+            .args(["-pthread", "-o"])
+            .args([&program, &source])
+            .status();
+        assert!(compiled.unwrap().success());
+        let mut child = Command::new(program)
+            .arg(format!("/proc/{}/ns/mnt", container.process.id()))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        assert_eq!(stdout.read_line(&mut line).unwrap(), 1, "it ended");
+        let status = format!("/proc/{}/status", child.id());
+        while !fs::read_to_string(&status).unwrap().contains("State:\tZ") {
+            std::thread::yield_now();
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Headless {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
 
 /// Mounts as often, and in places with names as long, as it takes for a table of more than 64 MiB.

@@ -67,8 +67,14 @@ pub fn find(proc: &Proc, key: &str) -> Result<Vec<Holder>, HoldersError> {
     let mut holders = Vec::new();
     for pid in numbers(proc, Path::new("."))? {
         let id = pid.as_raw_nonzero().get();
-        let process = PathBuf::from(id.to_string());
-        if holds(proc, &process, &mut search, &mut seen).unwrap_or(false) {
+        let leader = PathBuf::from(id.to_string());
+        let holds = match holds(proc, &leader, &mut search, &mut seen) {
+            Some(holds) => holds,
+            // Its first thread ended and has no table any more, but others may live on.
+            None => threads(proc, &leader)
+                .any(|thread| holds(proc, &thread, &mut search, &mut seen).unwrap_or(false)),
+        };
+        if holds {
             match Process::open(pid) {
                 Ok(process) => holders.push(Holder { process }),
                 Err(ProcessError::Gone) => {}
@@ -107,6 +113,14 @@ fn holds(
     }
     seen.insert(view);
     Some(found == Found::Yes)
+}
+
+/// The threads of a process. None if it is gone.
+fn threads(proc: &Proc, process: &Path) -> impl Iterator<Item = PathBuf> {
+    let directory = process.join("task");
+    let ids = numbers(proc, &directory).unwrap_or_default();
+    ids.into_iter()
+        .map(move |id| directory.join(id.as_raw_nonzero().to_string()))
 }
 
 /// Ids in a directory of /proc.
