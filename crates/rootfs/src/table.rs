@@ -14,8 +14,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-/// Largest table that is read, in bytes. The kernel's default limit of 100,000 mounts a namespace, at 600 bytes each.
-const MAX_BYTES: u64 = 64 << 20;
+/// Largest table that is taken apart, in bytes: of one container, at its start. Some may start at once, and the agent that does
+/// it has a limit on its memory; ordinary containers have some KiB.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// A mount table.
 #[derive(Clone, Debug, Default)]

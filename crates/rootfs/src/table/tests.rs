@@ -114,3 +114,10 @@ fn the_context_of_a_containers_root() {
     assert_eq!(context("rw,lowerdir=/context=x,rootcontext=y"), None);
     assert_eq!(context("rw"), None);
 }
+
+#[test]
+fn h25_a_table_takes_a_bounded_part_of_memory() {
+    let file = tempfile::tempfile().unwrap();
+    file.set_len((16 << 20) + 1).unwrap();
+    assert!(matches!(Table::read(file.into()), Err(TableError::TooLarge)));
+}
