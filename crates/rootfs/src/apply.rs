@@ -66,7 +66,7 @@ pub enum ApplyError {
 /// everything that the container has mounted. `working_directory` is made in it if it is missing. `done` is told of
 /// every step.
 pub(crate) fn apply(
-    _visitor: &Visitor,
+    visitor: &Visitor,
     proc: &Proc,
     new_root: OwnedFd,
     working_directory: Option<&Path>,
@@ -86,7 +86,7 @@ pub(crate) fn apply(
         .map(|m| clone(&old_root, m))
         .collect::<Result<Vec<_>, _>>()?;
     done("clone the mounts");
-    let staging = staging(&old_root, plan.flags).map_err(step("make the staging directory"))?;
+    let staging = staging(visitor, proc, &old_root, plan.flags, done)?;
     done("make the staging directory");
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&new_root, "", &staging, "", empty).map_err(step("attach the kept filesystem"))?;
@@ -138,29 +138,53 @@ fn clone(old_root: &Root, planned: &Move) -> Result<OwnedFd, ApplyError> {
     open_tree(old_root, path, flags).map_err(on("clone the mount", planned))
 }
 
-fn staging(old_root: &Root, flags: Flags) -> Result<OwnedFd, Errno> {
-    let make = || match mkdirat(old_root, STAGING, Mode::RWXU) {
-        Err(Errno::EXIST) => Ok(()),
-        result => result,
-    };
-    match make() {
-        // The read-only root of a container is a writable file system behind a read-only mount, and it is about to
-        // go anyway.
-        Err(Errno::ROFS) if flags.read_only => {
-            let writable = MountFlags::BIND
-                | to_mount_flags(Flags {
-                    read_only: false,
-                    ..flags
-                });
-            in_directory(old_root, || mount_remount(".", writable, ""))?;
-            let made = make();
-            in_directory(old_root, || mount_remount(".", writable | MountFlags::RDONLY, ""))?;
-            made?;
-        }
-        result => result?,
+fn staging(
+    visitor: &Visitor,
+    proc: &Proc,
+    old_root: &Root,
+    flags: Flags,
+    done: &dyn Fn(&'static str),
+) -> Result<OwnedFd, ApplyError> {
+    let failed = step("make the staging directory");
+    match make_staging(old_root) {
+        Err(Errno::ROFS) if flags.read_only => make_staging_behind(visitor, proc, flags, done)?,
+        result => result.map_err(&failed)?,
     }
     let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(old_root, STAGING, open, Mode::empty())
+    rustix::fs::openat(old_root, STAGING, open, Mode::empty()).map_err(failed)
+}
+
+fn make_staging(root: &Root) -> Result<(), Errno> {
+    match mkdirat(root, STAGING, Mode::RWXU) {
+        Err(Errno::EXIST) => Ok(()),
+        result => result,
+    }
+}
+
+/// The read-only root of a container is a writable file system behind a read-only mount. The mount must stay as it is: an
+/// attempt that died while it was writable would leave it so, and the next one take that for what the container was
+/// given. So it is made writable in a copy of the namespace, which goes with this thread whatever happens.
+fn make_staging_behind(
+    visitor: &Visitor,
+    proc: &Proc,
+    flags: Flags,
+    done: &dyn Fn(&'static str),
+) -> Result<(), ApplyError> {
+    let failed = step("make the staging directory in the container's read-only root");
+    let container = proc.own_namespace()?;
+    visitor.enter_private_copy().map_err(&failed)?;
+    let copy = Root::of_this_thread().map_err(&failed)?;
+    let writable = MountFlags::BIND
+        | to_mount_flags(Flags {
+            read_only: false,
+            ..flags
+        });
+    in_directory(&copy, || mount_remount(".", writable, "")).map_err(&failed)?;
+    done("make a copy of the root writable");
+    make_staging(&copy).map_err(&failed)?;
+    visitor
+        .enter(&container)
+        .map_err(step("go back to the container's mount namespace"))
 }
 
 fn fill(

@@ -81,6 +81,14 @@ impl Proc {
         Ok(Table::read(file)?)
     }
 
+    /// The mount namespace that the calling thread is in.
+    pub(crate) fn own_namespace(&self) -> Result<Namespace, ProcessError> {
+        let fd = self
+            .open_at("thread-self/ns/mnt", OFlags::RDONLY)
+            .map_err(system("cannot open the mount namespace"))?;
+        Ok(Namespace::new(fd))
+    }
+
     /// The mount namespace of the node's init.
     pub fn init_namespace(&self) -> Result<Namespace, ProcessError> {
         let fd = self
