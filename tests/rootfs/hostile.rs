@@ -6,6 +6,8 @@ use rootfs::Attached;
 
 use crate::node::Node;
 
+mod hostile_upper;
+
 #[test]
 fn h1_links_at_mountpoints_lead_inside_the_root() {
     Node::with(|node| {

@@ -6,12 +6,12 @@ use std::path::Path;
 
 use rootfs::namespace::Visitor;
 use rootfs::overlay::{Dialect, Overlay, OverlayError, Upper};
-use rootfs::{Attached, Root, attach};
+use rootfs::{Attached, Root, Store, attach};
 use rustix::fs::{Mode, OFlags};
 
 use crate::node::Node;
 
-fn open(path: &Path) -> OwnedFd {
+pub(crate) fn open(path: &Path) -> OwnedFd {
     rustix::fs::open(
         path,
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
@@ -21,13 +21,17 @@ fn open(path: &Path) -> OwnedFd {
 }
 
 /// Makes an overlay in a dialect and reads a file of it.
-fn read(
+pub(crate) fn read(
     node: &Node,
     layers: &[OwnedFd],
     dialect: Dialect,
     path: &str,
 ) -> Result<Option<Vec<u8>>, OverlayError> {
-    let kept = node.kept();
+    let store = Store::open(&node.root(), &node.path("store"));
+    let kept = match store.unwrap().and_then(|store| store.get(&node.key).unwrap()) {
+        Some(kept) => kept,
+        None => node.kept(),
+    };
     let (upper, work) = (format!("{}/upper", node.key), format!("{}/work", node.key));
     Visitor::run(|visitor| {
         visitor.enter(&node.namespace).unwrap();

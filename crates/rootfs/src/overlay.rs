@@ -75,7 +75,7 @@ pub enum OverlayError {
     /// The kernel refused the overlay; what it logged about that.
     #[error("the kernel refuses the overlay: {log}")]
     Refused {
-        /// The kernel's words, if any.
+        /// The kernel's words, or where they are.
         log: String,
         /// What it returned.
         #[source]
@@ -156,8 +156,10 @@ impl Overlay<'_> {
         }
         if let Some(upper) = &self.upper {
             for (key, path) in [("upperdir", upper.upper), ("workdir", upper.work)] {
+                // Opened in every dialect: it is the real directory that nobody but root can exchange. The kernel follows
+                // links in a path, and empties what it finds in a work directory.
+                let dir = upper.open(path).map_err(|e| OverlayError::System(key, e))?;
                 if dialect == Dialect::Descriptors {
-                    let dir = upper.open(path).map_err(|e| OverlayError::System(key, e))?;
                     fsconfig_set_fd(&fs, key, &dir).map_err(|e| OverlayError::System(key, e))?;
                 } else {
                     option(key, &format!("{}/{path}", by_descriptor(upper.base)))?;
@@ -227,6 +229,10 @@ fn log_of(fs: &OwnedFd) -> String {
         if log.len() == 8 {
             break;
         }
+    }
+    if log.is_empty() {
+        // Of some things it speaks there alone.
+        return "see the kernel's log on the node".to_owned();
     }
     log.join("; ")
 }
