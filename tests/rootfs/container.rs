@@ -274,11 +274,13 @@ fn set_up(directory: &Path) {
     let root = directory.join("root");
     let layers = std::env::var("CONTAINER_LAYERS").unwrap();
     let option = |name: &str| directory.join(name).display().to_string();
-    let options = [
-        ("upperdir", option("upper")),
-        ("workdir", option("work")),
-        ("lowerdir", layers),
-    ];
+    let mut options = vec![("upperdir", option("upper")), ("workdir", option("work"))];
+    if layers.len() < 256 {
+        options.push(("lowerdir", layers));
+    } else {
+        // As runtimes do where they may.
+        options.extend(layers.split(':').map(|layer| ("lowerdir+", layer.to_owned())));
+    }
     attach(overlay(&options), &root);
     for mount in std::env::var("CONTAINER_MOUNTS").unwrap().lines() {
         let words: Vec<_> = mount.splitn(4, ' ').collect();

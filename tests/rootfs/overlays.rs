@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rootfs::namespace::Visitor;
 use rootfs::overlay::{Dialect, Overlay, OverlayError, Upper};
@@ -104,6 +104,42 @@ fn the_containers_root_is_a_layer_where_there_are_no_others() {
         assert_eq!(consumer.read("/etc/motd").unwrap(), "hello");
         consumer.write("/etc/motd", "changed").unwrap();
         assert_eq!(fs::read_to_string(node.upper("/etc/motd")).unwrap(), "changed");
+    });
+}
+
+/// Before 6.7, where a list of all layers has to fit into little room.
+#[test]
+fn i9_the_containers_root_is_a_layer_where_the_kernel_takes_no_more() {
+    Node::with(|node| {
+        let layers: Vec<_> = (0..100)
+            .map(|i| node.layer(&format!("{i}"), &[(&format!("file{i}"), Some("of the image"))]))
+            .collect();
+        let layers: Vec<_> = layers.iter().map(PathBuf::as_path).collect();
+        let provider = node.provider(&layers);
+        let mut consumer = node.consumer("consumer").start();
+        let kept = node.kept();
+        let request = rootfs::Request {
+            proc: &node.proc,
+            node: &node.namespace,
+            image: &provider.process,
+            container: &consumer.process,
+            kept: &kept,
+            observer: None,
+        };
+        let attached = attach::attach_in(request, Dialect::Joined);
+        assert_eq!(attached.unwrap(), Attached::Now);
+        for i in [0, 99] {
+            assert_eq!(consumer.read(&format!("/file{i}")).as_deref(), Ok("of the image"));
+        }
+        consumer.write("/file99", "changed").unwrap();
+        assert_eq!(fs::read_to_string(node.upper("/file99")).unwrap(), "changed");
+        consumer.end();
+
+        // And with another kernel the same data is there.
+        let mut consumer = node.consumer("again").start();
+        assert_eq!(node.attach_when_free(&provider, &consumer), Attached::Now);
+        assert_eq!(consumer.read("/file99").as_deref(), Ok("changed"));
+        assert_eq!(consumer.read("/file0").as_deref(), Ok("of the image"));
     });
 }
 

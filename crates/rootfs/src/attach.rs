@@ -2,7 +2,7 @@
 The whole of one start: overlay, namespaces, mounts, change-over.
 */
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
@@ -11,7 +11,7 @@ use crate::apply::{self, ApplyError};
 use crate::holders::{self, Holder, HoldersError, Use};
 use crate::layers::{Kind, Layers, LayersError};
 use crate::namespace::Visitor;
-use crate::overlay::{Overlay, OverlayError, Upper};
+use crate::overlay::{Dialect, Overlay, OverlayError, Upper};
 use crate::process::{Proc, Process, ProcessError};
 use crate::store::{Kept, StoreError};
 use crate::table::{Mount, Table, ends_with};
@@ -103,7 +103,12 @@ pub enum AttachError {
 /// - On an error before the change-over the container is as it was.
 /// - The node's mount table does not change.
 pub fn attach(request: Request<'_>) -> Result<Attached, AttachError> {
-    Visitor::run(|visitor| request.run(visitor)).map_err(at("start a thread"))?
+    Visitor::run(|visitor| request.run(visitor, None)).map_err(at("start a thread"))?
+}
+
+/// Like [`attach`] on a kernel that understands this dialect and no newer one.
+pub fn attach_in(request: Request<'_>, dialect: Dialect) -> Result<Attached, AttachError> {
+    Visitor::run(|visitor| request.run(visitor, Some(dialect))).map_err(at("start a thread"))?
 }
 
 /// Whether a process sees the kept filesystem as its root.
@@ -122,19 +127,20 @@ pub fn with_view<T: Send>(
     work: impl FnOnce(&Root) -> T + Send,
 ) -> Result<T, AttachError> {
     let view = |visitor: &Visitor| {
-        let layers = Layers::of(visitor, proc, node, image)?;
-        let kept = kept.here(layers.kind() == Kind::ContainerRoot)?;
-        let upper = kept.upper()?;
-        let lower = std::iter::once(upper.as_fd())
-            .chain(layers.directories())
-            .collect();
-        let overlay = Overlay {
-            lower,
-            upper: None,
-            exclusive: false,
-            context: None,
-        }
-        .mount(visitor)?;
+        let of = |layers: &Layers, kept: &Kept| {
+            let upper = kept.upper()?;
+            let lower = std::iter::once(upper.as_fd())
+                .chain(layers.directories())
+                .collect();
+            let overlay = Overlay {
+                lower,
+                upper: None,
+                exclusive: false,
+                context: None,
+            };
+            Ok(overlay.mount(visitor)?)
+        };
+        let overlay = on_image(visitor, proc, node, image, kept, of)?;
         Ok(work(&Root::new(overlay)))
     };
     Visitor::run(view).map_err(at("start a thread"))?
@@ -143,7 +149,7 @@ pub fn with_view<T: Send>(
 // === impl Request ===
 
 impl Request<'_> {
-    fn run(&self, visitor: &Visitor) -> Result<Attached, AttachError> {
+    fn run(&self, visitor: &Visitor, dialect: Option<Dialect>) -> Result<Attached, AttachError> {
         let Self {
             proc,
             node,
@@ -203,22 +209,25 @@ impl Request<'_> {
             return Err(AttachError::Busy);
         }
         done("prove that nobody uses the data");
-        let layers = Layers::of(visitor, proc, node, image)?;
-        let here = kept.here(layers.kind() == Kind::ContainerRoot)?;
         let (upper, work) = (format!("{}/upper", kept.key()), format!("{}/work", kept.key()));
         // The container's processes may use what has the label of the root that the runtime gave them.
         let context = seen.root().and_then(Mount::context);
-        let overlay = Overlay {
-            lower: layers.directories().collect(),
-            upper: Some(Upper {
-                base: here.store(),
-                upper: &upper,
-                work: &work,
-            }),
-            exclusive: false,
-            context: context.as_deref(),
-        };
-        let overlay = overlay.mount(visitor)?;
+        let overlay = on_image(visitor, proc, node, image, kept, |layers, here| {
+            let overlay = Overlay {
+                lower: layers.directories().collect(),
+                upper: Some(Upper {
+                    base: here.store(),
+                    upper: &upper,
+                    work: &work,
+                }),
+                exclusive: false,
+                context: context.as_deref(),
+            };
+            Ok(match dialect {
+                None => overlay.mount(visitor),
+                Some(dialect) => overlay.mount_in(visitor, dialect),
+            }?)
+        })?;
         if is_read_only(&overlay)? {
             return Err(AttachError::ReadOnly);
         }
@@ -232,6 +241,33 @@ impl Request<'_> {
             _ => Err(AttachError::LeftBehind),
         }
     }
+}
+
+/// Makes an overlay of the layers of an image and a kept filesystem, both as the thread's namespace then has them. Where
+/// the kernel cannot be told of so many layers, the root of the container that runs the image has them all.
+fn on_image(
+    visitor: &Visitor,
+    proc: &Proc,
+    node: &Namespace,
+    image: &Process,
+    kept: &Kept,
+    overlay: impl Fn(&Layers, &Kept) -> Result<OwnedFd, AttachError>,
+) -> Result<OwnedFd, AttachError> {
+    let layers = Layers::of(visitor, proc, node, image)?;
+    let here = kept.here(layers.kind() == Kind::ContainerRoot)?;
+    match overlay(&layers, &here) {
+        Err(AttachError::Overlay(OverlayError::TooManyLayers(count)))
+            if layers.kind() == Kind::Directories =>
+        {
+            tracing::debug!(
+                count,
+                "too many layers for this kernel, using the container's root"
+            );
+        }
+        result => return result,
+    }
+    let layers = Layers::of_root(visitor, proc, node, image)?;
+    overlay(&layers, &kept.here(true)?)
 }
 
 /// The kept root in a table, even where an old root still lies on it.

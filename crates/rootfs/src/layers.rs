@@ -5,8 +5,8 @@ Where the container's root is an overlay, its mount options name the layers'
 directories on the node, and those serve as layers again: an overlay upon a
 container's root would be a second level, and the kernel allows no third, so
 nothing in the container could use overlays itself. Where they cannot be had
-(another kind of snapshot, a runtime that hides them) the container's root is the
-only layer.
+(another kind of snapshot, a runtime that hides them, more of them than an older
+kernel can be told) the container's root is the only layer.
 */
 
 use std::ffi::OsString;
@@ -94,6 +94,16 @@ impl Layers {
             container = container.id(),
             "layers cannot be opened, using the container's root"
         );
+        Self::of_root(visitor, proc, node, container)
+    }
+
+    /// The root of `container`, which runs the image, as its only layer. Like [`Layers::of`] else.
+    pub fn of_root(
+        visitor: &Visitor,
+        proc: &Proc,
+        node: &Namespace,
+        container: &Process,
+    ) -> Result<Self, LayersError> {
         let root = Self::container_root(visitor, proc, node, container)?;
         Ok(Self {
             directories: vec![root],

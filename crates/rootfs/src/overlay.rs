@@ -10,7 +10,8 @@ is not followed and no content is taken from elsewhere by metacopy.
 
 What degrades on older kernels: before 6.13 layers are passed as
 `/proc/self/fd/N`; before 6.7 there is also no option to add layers one by one,
-and the list of all has to fit into 255 bytes, which is enough for about sixty.
+and the list of all has to fit into 255 bytes, which is enough for about sixty;
+who has more layers uses one that has them all.
 */
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
