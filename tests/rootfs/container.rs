@@ -62,14 +62,18 @@ impl Spec {
     }
 
     /// Mounts an empty tmpfs.
-    pub(crate) fn tmpfs(mut self, path: &str) -> Self {
-        self.mounts.push(format!("tmpfs {path}"));
-        self
+    pub(crate) fn tmpfs(self, path: &str) -> Self {
+        self.mount("tmpfs", path)
     }
 
     /// Mounts /proc.
-    pub(crate) fn proc(mut self) -> Self {
-        self.mounts.push("proc /proc".to_owned());
+    pub(crate) fn proc(self) -> Self {
+        self.mount("proc", "/proc")
+    }
+
+    /// Mounts a file system that needs no options.
+    pub(crate) fn mount(mut self, kind: &str, path: &str) -> Self {
+        self.mounts.push(format!("{kind} {path}"));
         self
     }
 
@@ -286,13 +290,9 @@ fn set_up(directory: &Path) {
         let words: Vec<_> = mount.splitn(4, ' ').collect();
         let path = root.join(words[1].trim_start_matches('/'));
         match words[..] {
-            ["tmpfs", _] => {
+            [kind, _] => {
                 fs::create_dir_all(&path).unwrap();
-                attach(new_mount("tmpfs", &[]), &path);
-            }
-            ["proc", _] => {
-                fs::create_dir_all(&path).unwrap();
-                attach(new_mount("proc", &[]), &path);
+                attach(new_mount(kind, &[]), &path);
             }
             ["bind", _, how, source] => bind(Path::new(source), &path, how),
             _ => panic!("{mount:?}"),

@@ -1,6 +1,7 @@
 //! Images that point elsewhere stay where they are.
 
 use std::fs;
+use std::path::Path;
 
 use rootfs::Attached;
 
@@ -53,8 +54,12 @@ fn h1_h3_the_runtimes_own_directories_must_be_real() {
     for (name, target) in [
         ("proc", "-> /etc"),
         ("dev", "-> /tmp"),
+        ("sys", "-> /etc"),
         ("proc", "a file"),
+        ("sys", "a file"),
         ("dev", "-> loop"),
+        ("sys", "-> /nowhere/at/all"),
+        ("sys", "-> proc"),
     ] {
         Node::with(|node| {
             let base = node.layer(
@@ -68,7 +73,7 @@ fn h1_h3_the_runtimes_own_directories_must_be_real() {
             // The provider is not what this is about, so its image has real ones.
             let image = node.layer("image", &[("etc/motd", Some("x"))]);
             let wrapper = node.provider(&[&image]);
-            let mut consumer = node.consumer("consumer").start();
+            let mut consumer = node.consumer("consumer").mount("sysfs", "/sys").start();
             // The upper directory is where a tenant would have put them.
             let kept = node.kept();
             fs::remove_dir_all(node.upper("")).unwrap();
@@ -88,6 +93,64 @@ fn h1_h3_the_runtimes_own_directories_must_be_real() {
                     .iter()
                     .any(|m| m.contains("stoppablecontainer-root"))
             );
+        });
+    }
+}
+
+/// What a pod mounts below /tmp and /run is the pod's, and an image may have links there; distributions do.
+#[test]
+fn h1_tmp_and_run_as_links_lead_inside_the_root() {
+    for (name, target, refused) in [
+        ("tmp", "/etc", None),
+        ("tmp", "../../../../etc", None),
+        ("tmp", "/var/tmp", None),
+        ("tmp", "nowhere/tmp", None),
+        ("tmp", "/dev/shm", None),
+        ("tmp", "tmp", Some("TooManyLinks")),
+        ("tmp", "/", Some("TheRoot")),
+        ("run", "OUTSIDE", None),
+        ("run", "../../..OUTSIDE", None),
+        ("run", "/var/run", None),
+        ("run", "nowhere/run", None),
+        ("run", ".", None),
+        ("run", "run", Some("TooManyLinks")),
+        // Nobody makes directories there, so there is no place for the mount.
+        ("run", "/sys", Some("/run/secrets")),
+    ] {
+        Node::with(|node| {
+            let outside = node.path("outside");
+            fs::create_dir_all(&outside).unwrap();
+            let target = target.replace("OUTSIDE", outside.to_str().unwrap());
+            let link = format!("-> {target}");
+            let base = node.layer("base", &[(name, Some(&link)), ("etc/motd", Some("hello"))]);
+            let provider = node.provider(&[&base]);
+            let mut consumer = node
+                .consumer("consumer")
+                .mount("sysfs", "/sys")
+                .tmpfs("/tmp")
+                .tmpfs("/run/secrets")
+                .start();
+            let mounts = consumer.mountpoints().len();
+            match (node.attach(&provider, &consumer), refused) {
+                (Ok(attached), None) => {
+                    assert_eq!(attached, Attached::Now, "{name} {target}");
+                    consumer.write("/run/secrets/token", "t").unwrap();
+                    assert_eq!(consumer.read("/run/secrets/token").unwrap(), "t");
+                    consumer.write("/tmp/file", "x").unwrap();
+                    assert!(!node.upper("/etc/file").exists(), "beside the mount: {target}");
+                }
+                (Err(error), Some(words)) => {
+                    let text = format!("{error:?}");
+                    assert!(text.contains(words), "{name} {target}: {text}");
+                    assert_eq!(consumer.read("/exec-wrapper").unwrap(), "wrapper");
+                }
+                (result, _) => panic!("{name} {target}: {result:?}"),
+            }
+            assert_eq!(consumer.mountpoints().len(), mounts, "{name} {target}");
+            assert_eq!(fs::read_dir(&outside).unwrap().count(), 0, "{name} {target}");
+            for path in ["/etc/file", "/etc/secrets", "/run/secrets/token"] {
+                assert!(!Path::new(path).exists(), "{path}: {name} {target}");
+            }
         });
     }
 }
@@ -148,11 +211,21 @@ fn h5_links_of_proc_are_not_followed() {
 fn h9_layers_and_mounts_with_odd_names() {
     Node::with(|node| {
         let base = node.layer("a,b c", &[("etc/motd", Some("hello"))]);
-        let provider = node.provider(&[&base]);
+        let top = node.layer("line\nfeed = x\t", &[("etc/issue", Some("welcome"))]);
+        let provider = node.provider(&[&top, &base]);
         let mut consumer = node.consumer("consumer").tmpfs("/odd,name\\here").start();
         consumer.write("/odd,name\\here/x", "x").unwrap();
         node.attach(&provider, &consumer).unwrap();
         assert_eq!(consumer.read("/odd,name\\here/x").unwrap(), "x");
+        assert_eq!(consumer.read("/etc/issue").unwrap(), "welcome");
+        // The layer itself, not the container's root in place of layers that could not be opened.
+        let table = consumer.process.mounts(&node.proc).unwrap();
+        let layers = table
+            .root()
+            .unwrap()
+            .super_option("lowerdir+")
+            .chain(table.root().unwrap().super_option("lowerdir"));
+        assert_eq!(layers.count(), 2);
         assert_eq!(consumer.read("/etc/motd").unwrap(), "hello");
     });
 }

@@ -200,7 +200,7 @@ fn fill(
         let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let target = match (directory, planned.real_directory) {
             (true, true) => new_root.create_real_directory(&planned.path, MOUNTPOINT_MODE)?,
-            (true, false) => new_root.create_directory(&planned.path, MOUNTPOINT_MODE)?,
+            (true, false) => new_root.create_mountpoint(&planned.path, MOUNTPOINT_MODE)?,
             (false, _) => new_root.create_file(&planned.path, MOUNTPOINT_MODE)?,
         };
         move_mount(&clone, "", &target, "", empty).map_err(on("attach the mount", planned))?;

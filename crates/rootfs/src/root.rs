@@ -55,6 +55,9 @@ pub enum Problem {
     /// A link where none is followed.
     #[error("is a symbolic link; the runtime's own directory must be a real one")]
     SymbolicLink,
+    /// The root where a place in it was needed.
+    #[error("leads to the root itself, over which nothing can be mounted")]
+    TheRoot,
     /// A link that the kernel makes up.
     #[error("leads through a link of /proc, which is another one for every process")]
     ProcLink,
@@ -121,6 +124,21 @@ impl Root {
             FileType::Directory => Err(failed(path, Problem::IsADirectory)),
             _ => Ok(found),
         }
+    }
+
+    /// Opens a directory on which something is to be mounted: [`Root::create_directory`] for anything but the root. Over
+    /// that, processes of the container would not see the mount but the next one to look for the root would.
+    pub fn create_mountpoint(&self, path: &Path, mode: Mode) -> Result<OwnedFd, RootError> {
+        let found = self.create_directory(path, mode)?;
+        let identity = |fd: &OwnedFd| {
+            fstat(fd)
+                .map(|stat| (stat.st_dev, stat.st_ino))
+                .map_err(|e| failed(path, e))
+        };
+        if identity(&found)? == identity(&self.fd)? {
+            return Err(failed(path, Problem::TheRoot));
+        }
+        Ok(found)
     }
 
     /// Opens the directory `path`, making it if it is missing. No component may be a link.
