@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rootfs::Attached;
 use rootfs::namespace::Visitor;
+use rustix::fs::OFlags;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
 use crate::container;
@@ -71,6 +72,24 @@ fn i5_the_container_sees_its_image_and_all_its_mounts() {
             "",
             "nothing that is mounted is copied"
         );
+    });
+}
+
+#[test]
+fn i5_huge_pages_are_moved_like_anything_else() {
+    // linux/magic.h
+    const HUGETLBFS: u64 = 0x9584_58f6;
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        let mut consumer = node.consumer("consumer").mount("hugetlbfs", "/hugepages").start();
+        consumer.write("/hugepages/none", "").unwrap();
+        node.attach(&provider, &consumer).unwrap();
+        assert_eq!(consumer.list("/hugepages").unwrap(), "none");
+        let root = consumer.process.root(&node.proc).unwrap();
+        let mounted = root.open("hugepages".as_ref(), OFlags::PATH).unwrap();
+        let kind = rustix::fs::fstatfs(mounted).unwrap().f_type;
+        assert_eq!(u64::try_from(kind), Ok(HUGETLBFS));
     });
 }
 
