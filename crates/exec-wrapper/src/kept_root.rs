@@ -2,20 +2,28 @@
 Whether this process runs on the kept filesystem.
 
 Asked of the kernel (the mount table), so it holds without the node agent and
-whatever the image contains.
+whatever the image contains: also where that, or a mount of the pod, has a tree of
+its own at /proc.
 */
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 
 use exec_wrapper::protocol::KEPT_ROOT_SOURCE;
+use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, fstatfs};
 
 /// Longest line of a mount table that is looked at, in bytes. The kernel's are at most a page and a few fields.
 const MAX_LINE: u64 = 64 << 10;
 
-/// Whether the root of this process is a kept filesystem.
+/// Whether the root of this process is a kept filesystem. A table that the kernel did not write says nothing.
 pub(crate) fn is_here() -> std::io::Result<bool> {
-    is_kept(&mut BufReader::new(File::open("/proc/self/mountinfo")?))
+    // What stands there instead may be anything, a FIFO too.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let table = rustix::fs::open("/proc/self/mountinfo", flags, Mode::empty())?;
+    if fstatfs(&table)?.f_type != PROC_SUPER_MAGIC {
+        return Ok(false);
+    }
+    is_kept(&mut BufReader::new(File::from(table)))
 }
 
 fn is_kept(table: &mut impl BufRead) -> std::io::Result<bool> {

@@ -1,6 +1,7 @@
 //! What an image, or whoever started the wrapper, may try.
 
 use std::io::Write;
+use std::process::Command;
 
 use crate::world::{World, accept};
 
@@ -37,6 +38,29 @@ fn h5_a_working_directory_that_leads_out_of_the_kept_root_is_refused() {
         let message = "stoppablecontainer: the working directory /srv/here leads out of the filesystem\n";
         assert_eq!(err, message, "{target}");
     }
+}
+
+/// Where an image, or a mount of the pod, has a tree of its own at /proc, its words are not the kernel's.
+#[test]
+fn h3_a_mount_table_that_is_no_kernels_says_nothing() {
+    for verb in ["run", "hook"] {
+        let world = World::new("overlay");
+        let table = "30 4 0:2 / / rw - overlay stoppablecontainer rw\n";
+        std::fs::write(world.in_root("proc/self/mountinfo"), table).unwrap();
+        let listener = world.listen();
+        let wrapper = world.start(&[verb, "--", "echo", "executed"]);
+        let mut stream = accept(&listener, &format!("{verb} 1"));
+        stream.write_all(b"ok\n").unwrap();
+        let (code, out, err) = wrapper.finish();
+        let message =
+            "stoppablecontainer: the node agent said that the filesystem is in place, but it is not\n";
+        assert_eq!((code, out.as_str(), err.as_str()), (Some(125), "", message));
+    }
+    let world = World::new("overlay");
+    let fifo = world.in_root("proc/self/mountinfo");
+    assert!(Command::new("mkfifo").arg(fifo).status().unwrap().success());
+    let (code, out, err) = world.run(&["--", "echo", "executed"]);
+    assert_eq!((code, out.as_str()), (Some(125), ""), "{err}");
 }
 
 /// An interpreter that is the wrapper gets the wrapper's usage, as it stands in no root and asks for nothing.

@@ -7,7 +7,8 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Makes the root, then becomes the wrapper. Arguments: directory, source of the root, tracer, working directory, and
-/// those of the wrapper. Two descriptors leak, one of them of a directory outside the root.
+/// those of the wrapper. Two descriptors leak, one of them of a directory outside the root. Files for /proc stand in its
+/// place.
 const SCRIPT: &str = r#"
 set -e
 dir=$1 source=$2 tracer=$3 here=$4; shift 4
@@ -17,7 +18,7 @@ mount -t overlay "$source" -o "lowerdir=/,upperdir=$dir/scratch/upper,workdir=$d
 cd "$dir/scratch/root"
 mkdir -p .stoppablecontainer srv/here
 mount --bind "$dir/volume" .stoppablecontainer
-mount --rbind /proc proc
+[ -e "$dir/files/proc" ] || mount --rbind /proc proc
 mount --rbind /dev dev
 cp -RP "$dir/files/." .
 exec 7</etc/passwd 9</
