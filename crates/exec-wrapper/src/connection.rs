@@ -2,8 +2,10 @@
 Asking the node agent, for as long as it takes.
 
 The agent may not be there yet, may restart, or may have reasons to wait. What is
-being waited for is said in the container's log, once for each reason. There is
-no polling: a socket that is not there is announced by inotify.
+being waited for is said in the container's log, once for each reason. A socket
+that is not there is announced by inotify. A user has few watches of that kind on a
+node, and another pod with the same uid may have taken them all: then the socket is
+looked for again and again, ever more rarely, until there is a watch to have.
 */
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -15,12 +17,14 @@ use std::time::Duration;
 use exec_wrapper::protocol::{Answer, MAX_LINE, SOCKET, VOLUME_MOUNT_PATH, Verb};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
+use rustix::io::Errno;
 
 use crate::Failure;
 use crate::say::say;
 use crate::signals::Signals;
 
-/// First and longest pause before an agent that hung up is asked again, should no new socket appear earlier.
+/// First and longest pause before an agent that hung up is asked again, should no new socket appear earlier, and between
+/// two looks for a socket that nothing announces.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// An answer `ok`, and the connection that it came on.
@@ -42,7 +46,8 @@ enum Attempt {
 /// One agent, asked again and again.
 #[derive(Debug)]
 pub(crate) struct Agent<'a> {
-    directory: OwnedFd,
+    /// Readable when something appears in the volume. None while this user has no more watches.
+    directory: Option<OwnedFd>,
     signals: Option<&'a Signals>,
     said: String,
 }
@@ -58,12 +63,6 @@ enum Woken {
 impl<'a> Agent<'a> {
     /// Prepares to ask. Signals end every wait.
     pub(crate) fn new(signals: Option<&'a Signals>) -> Result<Self, Failure> {
-        let watch = || {
-            let directory = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-            let events = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
-            inotify::add_watch(&directory, VOLUME_MOUNT_PATH, events)?;
-            Ok::<_, rustix::io::Errno>(directory)
-        };
         match watch() {
             Ok(directory) => Ok(Self {
                 directory,
@@ -93,18 +92,29 @@ impl<'a> Agent<'a> {
                 }
                 Attempt::Nobody => {
                     self.explain("waiting for the filesystem: the node agent is not running");
-                    self.wait(&[&self.directory], None)?;
-                    pause = PAUSES.0;
+                    let announced = self.directory.is_some();
+                    self.wait_for_socket(&mut pause, !announced)?;
                 }
                 Attempt::HungUp => {
-                    match self.wait(&[&self.directory], Some(pause))? {
-                        Woken::Ready => pause = PAUSES.0,
-                        Woken::TimedOut => pause = (pause * 2).min(PAUSES.1),
-                    }
+                    self.wait_for_socket(&mut pause, true)?;
                     self.explain("waiting for the filesystem: the node agent restarted");
                 }
             }
         }
+    }
+
+    /// Waits until something appears in the volume, and no longer than the pause if it is limited. The next pause is twice
+    /// as long, or the first one again.
+    fn wait_for_socket(&self, pause: &mut Duration, limited: bool) -> Result<(), Failure> {
+        let watched: &[&dyn AsFd] = match &self.directory {
+            Some(directory) => &[directory],
+            None => &[],
+        };
+        *pause = match self.wait(watched, limited.then_some(*pause))? {
+            Woken::Ready => PAUSES.0,
+            Woken::TimedOut => (*pause * 2).min(PAUSES.1),
+        };
+        Ok(())
     }
 
     /// Waits until the agent ends a connection.
@@ -208,7 +218,7 @@ impl<'a> Agent<'a> {
                 Ok(_) if fds.iter().take(others.len()).any(|fd| !fd.revents().is_empty()) => {
                     return Ok(Woken::Ready);
                 }
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => {
                     say(format_args!("cannot wait for the node agent: {error}"));
                     return Err(Failure::Wrapper);
@@ -218,9 +228,30 @@ impl<'a> Agent<'a> {
     }
 
     /// Forgets what happened in the directory so far.
-    fn drain(&self) {
+    fn drain(&mut self) {
+        let Some(directory) = &self.directory else {
+            // There may be watches again.
+            self.directory = watch().unwrap_or(None);
+            return;
+        };
         let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut events = inotify::Reader::new(&self.directory, &mut buffer);
+        let mut events = inotify::Reader::new(directory, &mut buffer);
         while events.next().is_ok() {}
+    }
+}
+
+/// Begins to watch the volume. `None` if there are too many watches already.
+fn watch() -> Result<Option<OwnedFd>, Errno> {
+    let begin = || {
+        let directory = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
+        let events = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
+        inotify::add_watch(&directory, VOLUME_MOUNT_PATH, events)?;
+        Ok(directory)
+    };
+    match begin() {
+        Ok(directory) => Ok(Some(directory)),
+        // inotify_init(2) and inotify_add_watch(2), "ERRORS": all limits of the user or the node.
+        Err(Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::NOMEM) => Ok(None),
+        Err(e) => Err(e),
     }
 }

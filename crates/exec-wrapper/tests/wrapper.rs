@@ -114,6 +114,26 @@ fn i9_a_provider_reports_again_to_every_new_agent() {
     assert_eq!(wrapper.wait().code(), Some(0));
 }
 
+/// A user has 128 of them on a node by default, for all of his pods.
+#[test]
+fn i9_without_a_watch_to_have_the_agent_is_found_all_the_same() {
+    let world = World::kept().failing("inotify_init1", "EMFILE");
+    let mut wrapper = world.start(&["run", "--", "echo", "executed"]);
+    assert_eq!(
+        wrapper.line(),
+        "stoppablecontainer: waiting for the filesystem: the node agent is not running"
+    );
+    let listener = world.listen();
+    // The agent dies, and another one comes.
+    drop(accept(&listener, "run 1"));
+    drop(listener);
+    let listener = world.listen();
+    let mut stream = accept(&listener, "run 1");
+    stream.write_all(b"ok\n").unwrap();
+    let (code, out, err) = wrapper.finish();
+    assert_eq!((code, out.as_str()), (Some(0), "executed\n"), "{err}");
+}
+
 #[test]
 fn i9_hooks_on_the_kept_filesystem_need_no_agent() {
     let world = World::kept();

@@ -94,6 +94,15 @@ impl World {
         self
     }
 
+    /// A system call fails with this error.
+    pub(crate) fn failing(mut self, call: &str, error: &str) -> Self {
+        self.tracer = format!(
+            "strace -f -o {} -e inject={call}:error={error}",
+            self.path("trace").display()
+        );
+        self
+    }
+
     /// Where the wrapper starts, instead of /srv/here.
     pub(crate) fn working_directory(mut self, path: &'static str) -> Self {
         self.working_directory = path;
