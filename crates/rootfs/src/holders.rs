@@ -11,13 +11,14 @@ kept filesystem. On a file system without file handles the kernel cannot do
 `index=on` and does not refuse; there only the mount tables count.
 */
 
+mod listing;
 mod search;
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, OFlags, statat};
+use rustix::fs::{AtFlags, Dir, OFlags, fstat, statat};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
@@ -43,6 +44,15 @@ pub enum Use {
     Held,
 }
 
+/// How it is learned what a mount namespace has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Means {
+    /// By listmount(2) and statmount(2), and where the kernel does not know those, as before 6.11, by tables.
+    Calls,
+    /// By mount tables.
+    Tables,
+}
+
 /// A question that could not be answered.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldersError {
@@ -59,20 +69,25 @@ pub enum HoldersError {
 
 /// Processes in whose mount tables a kept filesystem stands, one for each mount namespace.
 ///
-/// What somebody does to his own table hides nobody else's and makes nobody fail: a table of any size is searched in
-/// constant memory, and one that cannot be read, or not in the time that there is, is left to [`probe`].
+/// What somebody does to his own mounts hides nobody else's and makes nobody fail: any number of them, in places however
+/// deep, is searched in bounded memory, and what cannot be searched, or not in the time that there is, is left to [`probe`].
 pub fn find(proc: &Proc, key: &str) -> Result<Vec<Holder>, HoldersError> {
+    find_by(proc, key, Means::Calls)
+}
+
+/// Like [`find`] by these means.
+pub fn find_by(proc: &Proc, key: &str, means: Means) -> Result<Vec<Holder>, HoldersError> {
     let mut search = Search::new(format!("{key}/upper"));
     let mut seen = HashSet::new();
     let mut holders = Vec::new();
     for pid in numbers(proc, Path::new("."))? {
         let id = pid.as_raw_nonzero().get();
         let leader = PathBuf::from(id.to_string());
-        let holds = match holds(proc, &leader, &mut search, &mut seen) {
+        let holds = match holds(proc, &leader, means, &mut search, &mut seen) {
             Some(holds) => holds,
             // Its first thread ended and has no table any more, but others may live on.
             None => threads(proc, &leader)
-                .any(|thread| holds(proc, &thread, &mut search, &mut seen).unwrap_or(false)),
+                .any(|thread| holds(proc, &thread, means, &mut search, &mut seen).unwrap_or(false)),
         };
         if holds {
             match Process::open(pid) {
@@ -85,31 +100,39 @@ pub fn find(proc: &Proc, key: &str) -> Result<Vec<Holder>, HoldersError> {
     Ok(holders)
 }
 
-/// Whether the mount table of a thread has what is searched. `None` if it has no table, `Some(false)` too if that was
-/// read before.
+/// Whether the mounts of a thread have what is searched. `None` if it has none any more, `Some(false)` too if they were
+/// searched before.
 fn holds(
     proc: &Proc,
     thread: &Path,
+    means: Means,
     search: &mut Search,
     seen: &mut HashSet<(u64, u64, u64)>,
 ) -> Option<bool> {
+    let namespace = proc.open_at(thread.join("ns/mnt"), OFlags::RDONLY).ok()?;
     // A table shows what is below the root of the process that is asked, so another root is another table.
-    let namespace = statat(proc, thread.join("ns/mnt"), AtFlags::empty()).ok()?;
     let root = statat(proc, thread.join("root"), AtFlags::empty()).ok()?;
-    let view = (namespace.st_ino, root.st_dev, root.st_ino);
+    let view = (fstat(&namespace).ok()?.st_ino, root.st_dev, root.st_ino);
     if seen.contains(&view) {
         return Some(false);
     }
-    let table = proc.open_at(thread.join("mountinfo"), OFlags::RDONLY).ok()?;
-    let found = match search.read(File::from(table)) {
-        Ok(found) => found,
-        Err(error) => {
-            tracing::warn!(thread = %thread.display(), %error, "mount table that cannot be read");
-            return None;
-        }
+    let listed = match means {
+        Means::Calls => listing::find(&namespace, search.upper()),
+        Means::Tables => None,
+    };
+    let found = if let Some(found) = listed {
+        found
+    } else {
+        let table = proc.open_at(thread.join("mountinfo"), OFlags::RDONLY).ok()?;
+        let found = search.read(File::from(table));
+        found
+            .inspect_err(|error| {
+                tracing::warn!(thread = %thread.display(), %error, "mount table that cannot be read");
+            })
+            .ok()?
     };
     if found == Found::Unknown {
-        tracing::warn!(thread = %thread.display(), "mount table that is too large to be searched to its end");
+        tracing::warn!(thread = %thread.display(), "mounts that are too many to be searched to their end");
     }
     seen.insert(view);
     Some(found == Found::Yes)

@@ -10,6 +10,24 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use rustix::io::{Errno, Result};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
+/// The same on all architectures.
+const SYS_STATMOUNT: libc::c_long = 457;
+const SYS_LISTMOUNT: libc::c_long = 458;
+/// linux/nsfs.h: `_IOR(0xb7, 0x5, __u64)`
+const NS_GET_MNTNS_ID: libc::Ioctl = 0x8008_b705_u32 as libc::Ioctl;
+/// linux/mount.h
+const LSMT_ROOT: u64 = u64::MAX;
+
+/// `struct mnt_id_req` of linux/mount.h as of 6.11, where the last field came.
+#[repr(C)]
+struct Request {
+    size: u32,
+    spare: u32,
+    mount: u64,
+    parameter: u64,
+    namespace: u64,
+}
+
 /// Gives the calling thread a root and working directory of its own, without which it cannot enter a mount
 /// namespace. Cannot be undone: call it on a thread made for the purpose.
 pub(crate) fn unshare_fs() -> Result<()> {
@@ -58,4 +76,67 @@ pub(crate) fn peer_pidfd(socket: impl AsFd) -> Result<Option<OwnedFd>> {
     }
     // SAFETY: the kernel made this descriptor for this call (with close-on-exec set) and nobody else knows it.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) }))
+}
+
+const _: () = assert!(size_of::<Request>() == Request::SIZE as usize);
+
+/// The id by which [`list_mounts`] and [`stat_mount`] know a mount namespace. An error where the kernel does not know those
+/// calls for other namespaces (before 6.11).
+pub(crate) fn mount_namespace_id(namespace: impl AsFd) -> Result<u64> {
+    let mut id = 0_u64;
+    // SAFETY: the kernel writes a `u64` to where `id` is, which is valid for writing for the length of the call. If the
+    // descriptor is of something else, what is asked for is refused or harmless: the number is in no other use.
+    let result = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_MNTNS_ID, &raw mut id) };
+    if result == 0 { Ok(id) } else { Err(last_error()) }
+}
+
+/// Ids of mounts of a namespace, those after `after`, as many as there is room for. How many there are.
+pub(crate) fn list_mounts(namespace: u64, after: u64, ids: &mut [u64]) -> Result<usize> {
+    let request = Request::new(namespace, LSMT_ROOT, after);
+    // SAFETY: `request` is valid for reading, `ids` for writing so many ids; the kernel keeps neither.
+    let count = unsafe {
+        libc::syscall(
+            SYS_LISTMOUNT,
+            &raw const request,
+            ids.as_mut_ptr(),
+            ids.len(),
+            0_u32,
+        )
+    };
+    usize::try_from(count).map_err(|_| last_error())
+}
+
+/// What the kernel says of a mount, as `struct statmount` of linux/mount.h. `OVERFLOW` if there is not enough room.
+pub(crate) fn stat_mount(namespace: u64, mount: u64, mask: u64, answer: &mut [u64]) -> Result<()> {
+    let request = Request::new(namespace, mount, mask);
+    // SAFETY: `request` is valid for reading, `answer` for writing so many bytes, and it is aligned as the structure has to
+    // be; the kernel keeps neither. Every content of `answer` is valid.
+    let result = unsafe {
+        libc::syscall(
+            SYS_STATMOUNT,
+            &raw const request,
+            answer.as_mut_ptr(),
+            size_of_val(answer),
+            0_u32,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+impl Request {
+    const SIZE: u32 = 32;
+
+    fn new(namespace: u64, mount: u64, parameter: u64) -> Self {
+        Self {
+            size: Self::SIZE,
+            spare: 0,
+            mount,
+            parameter,
+            namespace,
+        }
+    }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }

@@ -6,7 +6,8 @@ large as he likes: very many mounts, and lines of megabytes. So a table is read 
 a stream, and what is remembered of it is a bounded part of one option. Every
 table is read up to a length that no ordinary one has. What is beyond that is
 read as long as the search as a whole has patience; then the kernel's own answer
-has to do ([`super::probe`]).
+has to do ([`super::probe`]). Where the kernel has better means than tables, they
+are used instead ([`super::listing`]).
 */
 
 use std::io::{BufRead, BufReader, Read};
@@ -77,6 +78,11 @@ impl Search {
             upper,
             patience: PATIENCE,
         }
+    }
+
+    /// The last components of the path that is searched.
+    pub(super) fn upper(&self) -> &str {
+        &self.upper
     }
 
     /// Whether an open `mountinfo` has such an overlay.
@@ -150,6 +156,12 @@ fn is_in(table: &mut impl BufRead, upper: &str) -> std::io::Result<bool> {
             return Ok(true);
         }
     }
+}
+
+/// Whether options of an overlay name this upper directory.
+pub(super) fn names_upper(mut options: &[u8], upper: &str) -> bool {
+    // Memory can be read.
+    options_name(&mut options, upper).unwrap_or(false)
 }
 
 /// Whether the rest of a line, which is options of an overlay, names this upper directory.
