@@ -214,6 +214,24 @@ fn i2_f21_a_process_with_another_root_is_found() {
     });
 }
 
+/// Whoever reads files through a holder wants one that has the kept filesystem as its root.
+#[test]
+fn a_holder_at_its_root_comes_before_one_that_changed_its_own() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        let first = node.consumer("first").start();
+        node.attach(&provider, &first).unwrap();
+        let _elsewhere = Stayer::start(node, &first, "/dev/shm");
+        let _inside = Stayer::start(node, &first, "/etc");
+        let at_root = Stayer::start(node, &first, "/");
+        first.end();
+        for means in [Means::Calls, Means::Tables] {
+            assert_eq!(found(node, means), [at_root.0.id()], "{means:?}");
+        }
+    });
+}
+
 #[test]
 fn i2_f21_a_process_is_found_whose_first_thread_has_ended() {
     Node::with(|node| {

@@ -3,26 +3,27 @@ Who uses a kept filesystem right now.
 
 Two overlays on one upper directory corrupt it, and the kernel does not forbid
 them (with `index=off` it only warns). So before one is made, two questions are
-asked. The mount tables of all processes say *who* holds it. The kernel itself
-says *whether* anybody does, even one that no table shows any more: a second
-overlay that has the upper directory as its lower layer, made with `index=on`,
-is refused while the first one lives. That second overlay writes nothing to the
-kept filesystem. On a file system without file handles the kernel cannot do
-`index=on` and does not refuse; there only the mount tables count.
+asked. The mounts of all processes say *who* holds it. The kernel itself says
+*whether* anybody does, even one that nobody has mounted any more: a second overlay
+that has the upper directory as its lower layer, made with `index=on`, is refused
+while the first one lives. That second overlay writes nothing to the kept
+filesystem. On a file system without file handles the kernel cannot do `index=on`
+and does not refuse; there only the mounts count.
 */
 
 mod listing;
 mod search;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, OFlags, fstat, statat};
+use rustix::fs::{AtFlags, Dir, OFlags, StatxAttributes, StatxFlags, fstat, statat, statx};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use self::search::{Found, Search};
+use self::search::Found;
 use crate::namespace::Visitor;
 use crate::overlay::{Overlay, OverlayError, Upper};
 use crate::process::{Proc, Process, ProcessError};
@@ -53,6 +54,33 @@ pub enum Means {
     Tables,
 }
 
+/// A look at the mounts of all processes.
+struct Survey<'a> {
+    proc: &'a Proc,
+    /// The last components of the path of the upper directory.
+    upper: String,
+    means: Means,
+    patience: Patience,
+    /// The mounts that are searched, of the namespaces that were listed; none for one of which the kernel did not tell.
+    namespaces: HashMap<u64, Option<Vec<u64>>>,
+    /// Tables that were read (namespace, and device and inode of the root), and whether they have what is searched.
+    tables: HashMap<(u64, u64, u64), bool>,
+}
+
+/// What a thread has mounted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sight {
+    namespace: u64,
+    /// Whether that is searched.
+    holds: bool,
+    /// Whether it is at its root. Tables are not asked where it is.
+    at_root: bool,
+}
+
+/// Time for mounts beyond those that anybody ordinarily has, for a survey as a whole.
+#[derive(Debug, PartialEq, Eq)]
+struct Patience(Duration);
+
 /// A question that could not be answered.
 #[derive(Debug, thiserror::Error)]
 pub enum HoldersError {
@@ -67,7 +95,8 @@ pub enum HoldersError {
     Probe(#[source] OverlayError),
 }
 
-/// Processes in whose mount tables a kept filesystem stands, one for each mount namespace.
+/// Processes in whose mount namespaces a kept filesystem is, one for each namespace: one that has it as its root, if any.
+/// Those come first.
 ///
 /// What somebody does to his own mounts hides nobody else's and makes nobody fail: any number of them, in places however
 /// deep, is searched in bounded memory, and what cannot be searched, or not in the time that there is, is left to [`probe`].
@@ -77,65 +106,130 @@ pub fn find(proc: &Proc, key: &str) -> Result<Vec<Holder>, HoldersError> {
 
 /// Like [`find`] by these means.
 pub fn find_by(proc: &Proc, key: &str, means: Means) -> Result<Vec<Holder>, HoldersError> {
-    let mut search = Search::new(format!("{key}/upper"));
-    let mut seen = HashSet::new();
-    let mut holders = Vec::new();
+    let mut survey = Survey {
+        proc,
+        upper: format!("{key}/upper"),
+        means,
+        patience: Patience::new(),
+        namespaces: HashMap::new(),
+        tables: HashMap::new(),
+    };
+    let mut found: Vec<(Sight, Holder)> = Vec::new();
     for pid in numbers(proc, Path::new("."))? {
-        let id = pid.as_raw_nonzero().get();
-        let leader = PathBuf::from(id.to_string());
-        let holds = match holds(proc, &leader, means, &mut search, &mut seen) {
-            Some(holds) => holds,
-            // Its first thread ended and has no table any more, but others may live on.
+        let leader = PathBuf::from(pid.as_raw_nonzero().to_string());
+        let sight = match survey.of(&leader) {
+            Some(sight) => sight,
+            // Its first thread ended and has no mounts any more, but others may live on.
             None => threads(proc, &leader)
-                .any(|thread| holds(proc, &thread, means, &mut search, &mut seen).unwrap_or(false)),
+                .filter_map(|thread| survey.of(&thread))
+                .find(|sight| sight.holds)
+                .unwrap_or_default(),
         };
-        if holds {
-            match Process::open(pid) {
-                Ok(process) => holders.push(Holder { process }),
-                Err(ProcessError::Gone) => {}
-                Err(error) => tracing::warn!(pid = id, %error, "holder of a kept filesystem"),
+        if !sight.holds {
+            continue;
+        }
+        let known = found
+            .iter()
+            .position(|(known, _)| known.namespace == sight.namespace);
+        if known.is_some_and(|at| found[at].0.at_root >= sight.at_root) {
+            continue;
+        }
+        match Process::open(pid) {
+            Ok(process) => {
+                if let Some(at) = known {
+                    found.remove(at);
+                }
+                found.push((sight, Holder { process }));
+            }
+            Err(ProcessError::Gone) => {}
+            Err(error) => {
+                tracing::warn!(pid = %leader.display(), %error, "holder of a kept filesystem");
             }
         }
     }
-    Ok(holders)
+    found.sort_by_key(|(sight, _)| !sight.at_root);
+    Ok(found.into_iter().map(|(_, holder)| holder).collect())
 }
 
-/// Whether the mounts of a thread have what is searched. `None` if it has none any more, `Some(false)` too if they were
-/// searched before.
-fn holds(
-    proc: &Proc,
-    thread: &Path,
-    means: Means,
-    search: &mut Search,
-    seen: &mut HashSet<(u64, u64, u64)>,
-) -> Option<bool> {
-    let namespace = proc.open_at(thread.join("ns/mnt"), OFlags::RDONLY).ok()?;
-    // A table shows what is below the root of the process that is asked, so another root is another table.
-    let root = statat(proc, thread.join("root"), AtFlags::empty()).ok()?;
-    let view = (fstat(&namespace).ok()?.st_ino, root.st_dev, root.st_ino);
-    if seen.contains(&view) {
-        return Some(false);
-    }
-    let listed = match means {
-        Means::Calls => listing::find(&namespace, search.upper()),
-        Means::Tables => None,
-    };
-    let found = if let Some(found) = listed {
-        found
-    } else {
-        let table = proc.open_at(thread.join("mountinfo"), OFlags::RDONLY).ok()?;
-        let found = search.read(File::from(table));
-        found
+// === impl Survey ===
+
+impl Survey<'_> {
+    /// What a thread has mounted. `None` if it has ended, or this cannot be learned of it.
+    fn of(&mut self, thread: &Path) -> Option<Sight> {
+        let file = self.proc.open_at(thread.join("ns/mnt"), OFlags::RDONLY).ok()?;
+        let namespace = fstat(&file).ok()?.st_ino;
+        let sight = |holds: bool, at_root: bool| Sight {
+            namespace,
+            holds,
+            at_root: holds && at_root,
+        };
+        if self.means == Means::Calls {
+            if !self.namespaces.contains_key(&namespace) {
+                let listed = listing::find(&file, &self.upper, &mut self.patience);
+                if listed.as_ref().is_some_and(|listed| !listed.complete) {
+                    too_many(thread);
+                }
+                self.namespaces.insert(namespace, listed.map(|listed| listed.ids));
+            }
+            if let Some(Some(ids)) = self.namespaces.get(&namespace) {
+                let at_root = !ids.is_empty() && self.is_root(thread, ids);
+                return Some(sight(!ids.is_empty(), at_root));
+            }
+        }
+        // A table shows what is below the root of the process that is asked, so another root is another table.
+        let root = statat(self.proc, thread.join("root"), AtFlags::empty()).ok()?;
+        let view = (namespace, root.st_dev, root.st_ino);
+        if let Some(holds) = self.tables.get(&view) {
+            return Some(sight(*holds, true));
+        }
+        let table = self.proc.open_at(thread.join("mountinfo"), OFlags::RDONLY).ok()?;
+        let found = search::find(File::from(table), &self.upper, &mut self.patience)
             .inspect_err(|error| {
                 tracing::warn!(thread = %thread.display(), %error, "mount table that cannot be read");
             })
-            .ok()?
-    };
-    if found == Found::Unknown {
-        tracing::warn!(thread = %thread.display(), "mounts that are too many to be searched to their end");
+            .ok()?;
+        if found == Found::Unknown {
+            too_many(thread);
+        }
+        self.tables.insert(view, found == Found::Yes);
+        Some(sight(found == Found::Yes, true))
     }
-    seen.insert(view);
-    Some(found == Found::Yes)
+
+    /// Whether one of these mounts is the root of a thread.
+    fn is_root(&self, thread: &Path, mounts: &[u64]) -> bool {
+        let root = statx(
+            self.proc,
+            thread.join("root"),
+            AtFlags::empty(),
+            StatxFlags::MNT_ID,
+        );
+        root.is_ok_and(|root| {
+            root.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) && mounts.contains(&root.stx_mnt_id)
+        })
+    }
+}
+
+// === impl Patience ===
+
+impl Patience {
+    fn new() -> Self {
+        Self(Duration::from_secs(5))
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.is_zero()
+    }
+
+    fn spend<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let begun = Instant::now();
+        let result = work();
+        self.0 = self.0.saturating_sub(begun.elapsed());
+        result
+    }
+}
+
+fn too_many(thread: &Path) {
+    tracing::warn!(thread = %thread.display(), "mounts that are too many to be searched to their end");
 }
 
 /// The threads of a process. None if it is gone.

@@ -13,12 +13,15 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use super::search::{Found, names_upper};
+use super::Patience;
+use super::search::names_upper;
 use crate::sys;
 
 /// How many mounts are listed at once.
 const LIST: usize = 512;
-/// How often, so that somebody who mounts meanwhile does not keep us. The kernel's limit is 100,000 mounts a namespace.
+/// How often in any case. A container has some dozens of mounts.
+const ANY_CASE: usize = 16;
+/// How often at all, so that somebody who mounts meanwhile does not keep us. The kernel's limit is 100,000 mounts a namespace.
 const LISTS: usize = 2048;
 /// Largest answer about one mount, in bytes. An overlay has at most 500 layers, each with a path of 4 KiB, in which a byte
 /// may take four.
@@ -26,68 +29,114 @@ const MAX_ANSWER: usize = 16 << 20;
 
 // linux/mount.h, of `struct statmount`: bits of the mask, and where fields are.
 const SB_BASIC: u64 = 0x1;
+const MNT_BASIC: u64 = 0x2;
 const MNT_OPTS: u64 = 0x80;
 const OPTIONS_AT: usize = 4;
 const MASK_AT: usize = 8;
 const MAGIC_AT: usize = 24;
+const ID_AT: usize = 56;
 const STRINGS_AT: usize = 512;
 /// linux/magic.h
 const OVERLAYFS: u64 = 0x794c_7630;
 
-/// Whether an overlay with such an upper directory is in a mount namespace. `None` if this kernel does not say.
-pub(super) fn find(namespace: impl AsFd, upper: &str) -> Option<Found> {
-    let namespace = sys::mount_namespace_id(namespace).ok()?;
-    let mut answer = vec![0_u64; 512];
-    let mut ids = [0; LIST];
-    let mut last = 0;
-    for _ in 0..LISTS {
-        let count = sys::list_mounts(namespace, last, &mut ids).ok()?;
-        let listed = ids.get(..count)?;
-        for id in listed {
-            if is_of(namespace, *id, upper, &mut answer)? {
-                return Some(Found::Yes);
-            }
-        }
-        last = match listed.last() {
-            Some(id) => *id,
-            None => return Some(Found::No),
-        };
-    }
-    Some(Found::Unknown)
+/// Mounts of a namespace, as far as they are of an overlay with such an upper directory.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// Their ids, as statx(2) tells them.
+    pub(super) ids: Vec<u64>,
+    /// Whether all mounts were looked at.
+    pub(super) complete: bool,
 }
 
-fn is_of(namespace: u64, mount: u64, upper: &str, answer: &mut Vec<u64>) -> Option<bool> {
-    match sys::stat_mount(namespace, mount, SB_BASIC, answer) {
-        Ok(()) => {}
-        // It was unmounted meanwhile.
-        Err(Errno::NOENT) => return Some(false),
-        Err(_) => return None,
+/// Looks through a mount namespace. `None` if this kernel does not say.
+pub(super) fn find(namespace: impl AsFd, upper: &str, patience: &mut Patience) -> Option<Listed> {
+    let namespace = sys::mount_namespace_id(namespace).ok()?;
+    let mut search = Search {
+        namespace,
+        last: 0,
+        answer: vec![0; 512],
+        found: Vec::new(),
+    };
+    let mut complete = false;
+    for round in 0..LISTS {
+        complete = if round < ANY_CASE {
+            search.next(upper)?
+        } else if patience.is_over() {
+            break;
+        } else {
+            patience.spend(|| search.next(upper))?
+        };
+        if complete {
+            break;
+        }
     }
-    if number(answer, MAGIC_AT)? != OVERLAYFS {
-        return Some(false);
+    Some(Listed {
+        ids: search.found,
+        complete,
+    })
+}
+
+/// A search through a namespace.
+struct Search {
+    namespace: u64,
+    /// The last mount that was looked at.
+    last: u64,
+    /// Room for what the kernel says of one.
+    answer: Vec<u64>,
+    found: Vec<u64>,
+}
+
+// === impl Search ===
+
+impl Search {
+    /// Looks at some more mounts. Whether there are none.
+    fn next(&mut self, upper: &str) -> Option<bool> {
+        let mut ids = [0; LIST];
+        let count = sys::list_mounts(self.namespace, self.last, &mut ids).ok()?;
+        for id in ids.get(..count)? {
+            self.look_at(*id, upper)?;
+            self.last = *id;
+        }
+        Some(count == 0)
     }
-    loop {
-        match sys::stat_mount(namespace, mount, MNT_OPTS, answer) {
-            Ok(()) => break,
-            Err(Errno::NOENT) => return Some(false),
-            Err(Errno::OVERFLOW) if size_of_val(&answer[..]) < MAX_ANSWER => {
-                answer.resize(answer.len() * 2, 0);
-            }
+
+    /// Notes the id of a mount, if it is one that is searched.
+    fn look_at(&mut self, mount: u64, upper: &str) -> Option<()> {
+        match sys::stat_mount(self.namespace, mount, SB_BASIC, &mut self.answer) {
+            Ok(()) => {}
+            // It was unmounted meanwhile.
+            Err(Errno::NOENT) => return Some(()),
             Err(_) => return None,
         }
+        if self.number(MAGIC_AT)? != OVERLAYFS {
+            return Some(());
+        }
+        loop {
+            match sys::stat_mount(self.namespace, mount, MNT_BASIC | MNT_OPTS, &mut self.answer) {
+                Ok(()) => break,
+                Err(Errno::NOENT) => return Some(()),
+                Err(Errno::OVERFLOW) if size_of_val(&self.answer[..]) < MAX_ANSWER => {
+                    self.answer.resize(self.answer.len() * 2, 0);
+                }
+                Err(_) => return None,
+            }
+        }
+        // The kernel does not know of options, else: no overlay has none.
+        if self.number(MASK_AT)? & MNT_OPTS == 0 {
+            return None;
+        }
+        let bytes: Vec<u8> = self.answer.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let half = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+        let at = STRINGS_AT + usize::try_from(half(OPTIONS_AT)?).ok()?;
+        let options = bytes.get(at..)?.split(|byte| *byte == 0).next()?;
+        if names_upper(options, upper) {
+            self.found.push(u64::from(half(ID_AT)?));
+        }
+        Some(())
     }
-    if number(answer, MASK_AT)? & MNT_OPTS == 0 {
-        // It has none, or the kernel does not know of them; no overlay has none.
-        return None;
-    }
-    let bytes: Vec<u8> = answer.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    let at = u32::from_ne_bytes(bytes.get(OPTIONS_AT..OPTIONS_AT + 4)?.try_into().ok()?);
-    let options = bytes.get(STRINGS_AT + usize::try_from(at).ok()?..)?;
-    let options = options.split(|byte| *byte == 0).next()?;
-    Some(names_upper(options, upper))
-}
 
-/// A field of 64 bits.
-fn number(answer: &[u64], at: usize) -> Option<u64> {
-    answer.get(at / size_of::<u64>()).copied()
+    /// A field of 64 bits.
+    fn number(&self, at: usize) -> Option<u64> {
+        self.answer.get(at / size_of::<u64>()).copied()
+    }
 }

@@ -5,32 +5,22 @@ Tables of the whole node are searched, and anybody who may mount makes his as
 large as he likes: very many mounts, and lines of megabytes. So a table is read as
 a stream, and what is remembered of it is a bounded part of one option. Every
 table is read up to a length that no ordinary one has. What is beyond that is
-read as long as the search as a whole has patience; then the kernel's own answer
-has to do ([`super::probe`]). Where the kernel has better means than tables, they
+read as long as there is patience for all of them; then the kernel's own answer has
+to do ([`super::probe`]). Where the kernel has better means than tables, they
 are used instead ([`super::listing`]).
 */
 
 use std::io::{BufRead, BufReader, Read};
-use std::time::{Duration, Instant};
 
+use super::Patience;
 use crate::table::{ends_with, unescape};
 
 /// Bytes of every table that are read in any case. A node with 500 pods has some hundred KiB.
 const ANY_CASE: u64 = 8 << 20;
-/// How long the rest of larger tables is read, all of them together.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of a table is in memory.
 const BUFFER: usize = 64 << 10;
 /// How much of the path of an upper directory is looked at, from its end. More than any key takes.
 const MAX_PATH: usize = 4 << 10;
-
-/// A search through many tables.
-#[derive(Debug)]
-pub(super) struct Search {
-    /// The last components of the upper directory's path.
-    upper: String,
-    patience: Duration,
-}
 
 /// What a table says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +37,7 @@ pub(super) enum Found {
 struct Limited<'a, R> {
     table: R,
     read: u64,
-    patience: &'a mut Duration,
+    patience: &'a mut Patience,
     cut: bool,
 }
 
@@ -69,39 +59,22 @@ struct UpperDir {
     path: Vec<u8>,
 }
 
-// === impl Search ===
-
-impl Search {
-    /// For overlays whose upper directory has a path that ends in these components.
-    pub(super) fn new(upper: String) -> Self {
-        Self {
-            upper,
-            patience: PATIENCE,
-        }
-    }
-
-    /// The last components of the path that is searched.
-    pub(super) fn upper(&self) -> &str {
-        &self.upper
-    }
-
-    /// Whether an open `mountinfo` has such an overlay.
-    pub(super) fn read(&mut self, table: impl Read) -> std::io::Result<Found> {
-        let limited = Limited {
-            table,
-            read: 0,
-            patience: &mut self.patience,
-            cut: false,
-        };
-        let mut table = BufReader::with_capacity(BUFFER, limited);
-        Ok(if is_in(&mut table, &self.upper)? {
-            Found::Yes
-        } else if table.get_ref().cut {
-            Found::Unknown
-        } else {
-            Found::No
-        })
-    }
+/// Whether an open `mountinfo` has an overlay whose upper directory has a path that ends in these components.
+pub(super) fn find(table: impl Read, upper: &str, patience: &mut Patience) -> std::io::Result<Found> {
+    let limited = Limited {
+        table,
+        read: 0,
+        patience,
+        cut: false,
+    };
+    let mut table = BufReader::with_capacity(BUFFER, limited);
+    Ok(if is_in(&mut table, upper)? {
+        Found::Yes
+    } else if table.get_ref().cut {
+        Found::Unknown
+    } else {
+        Found::No
+    })
 }
 
 // === impl Limited ===
@@ -113,14 +86,11 @@ impl<R: Read> Read for Limited<'_, R> {
             self.read += length as u64;
             return Ok(length);
         }
-        if self.patience.is_zero() {
+        if self.patience.is_over() {
             self.cut = true;
             return Ok(0);
         }
-        let begun = Instant::now();
-        let result = self.table.read(buffer);
-        *self.patience = self.patience.saturating_sub(begun.elapsed());
-        result
+        self.patience.spend(|| self.table.read(buffer))
     }
 }
 

@@ -6,8 +6,12 @@ const UPPER: &str = "key/upper";
 const HELD: &str = "9 8 0:2 / /any\\040where rw,relatime shared:1 master:2 - overlay stoppablecontainer rw,lowerdir+=/a,upperdir=/x/key/upper,workdir=/x/key/work\n";
 const OTHER: &str = "7 1 0:5 / /key/upper rw - tmpfs upperdir=/x/key/upper rw,upperdir=/x/key/upper\n";
 
+fn none() -> Patience {
+    Patience(std::time::Duration::ZERO)
+}
+
 fn find(table: &str) -> Found {
-    Search::new(UPPER.to_owned()).read(table.as_bytes()).unwrap()
+    super::find(table.as_bytes(), UPPER, &mut none()).unwrap()
 }
 
 /// So many mounts that are nobody's.
@@ -73,18 +77,18 @@ fn i2_lines_of_megabytes_are_understood() {
 #[test]
 fn i2_a_large_table_is_read_to_its_end() {
     let count = usize::try_from(ANY_CASE).unwrap() / OTHER.len() * 2;
-    let mut search = Search::new(UPPER.to_owned());
+    let mut patience = Patience::new();
     let table = others(count).chain(HELD.as_bytes());
-    assert_eq!(search.read(table).unwrap(), Found::Yes);
-    assert!(search.patience < PATIENCE);
+    assert_eq!(super::find(table, UPPER, &mut patience).unwrap(), Found::Yes);
+    assert_ne!(patience, Patience::new());
 }
 
 #[test]
 fn i2_without_patience_ordinary_tables_are_read_all_the_same() {
-    let mut search = Search::new(UPPER.to_owned());
-    search.patience = Duration::ZERO;
     let endless = std::io::repeat(b'x');
-    assert_eq!(search.read(endless).unwrap(), Found::Unknown);
+    let found = super::find(endless, UPPER, &mut none());
+    assert_eq!(found.unwrap(), Found::Unknown);
     let ordinary = others(1000).chain(HELD.as_bytes());
-    assert_eq!(search.read(ordinary).unwrap(), Found::Yes);
+    let found = super::find(ordinary, UPPER, &mut none());
+    assert_eq!(found.unwrap(), Found::Yes);
 }
