@@ -5,6 +5,8 @@ and the UIDs and the node that the agent relies on. Pure, like the plan.
 `status.filesystem` is the agent's. It is read here and never written.
 */
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -165,7 +167,7 @@ fn provider_verdict(observed: &Observed) -> Verdict {
     if observed.deleting() {
         return Verdict::no(reason::DELETING, "the object is being deleted");
     }
-    if let Some(pod) = observed.working_provider() {
+    if let Some(pod) = observed.working_provider().or_else(|| unheard_provider(observed)) {
         let at = node(pod).unwrap_or_default();
         return Verdict::yes(reason::AS_REQUESTED, format!("pod {name} runs on node {at}"));
     }
@@ -193,6 +195,16 @@ fn provider_verdict(observed: &Observed) -> Verdict {
             |hold| Verdict::because(prefixed(&name, hold.trouble.clone())),
         ),
     }
+}
+
+/// The provider pod on a node that is not heard of. Kubernetes calls all pods there not Ready because of the node; what
+/// ran is taken to run.
+fn unheard_provider(observed: &Observed) -> Option<&Arc<Pod>> {
+    observed.node_silent.as_ref()?;
+    observed
+        .provider
+        .pod()
+        .filter(|pod| running(pod) && !leaving(pod))
 }
 
 fn filesystem_verdict(observed: &Observed) -> Verdict {

@@ -39,11 +39,23 @@ fn blocked(pod_uid: &str) -> Value {
     json!({ "status": { "filesystem": { "blocked": { "podUid": pod_uid, "message": "process 7 uses it" } } } })
 }
 
-/// Kubernetes has not heard of the node of `observed` for a while.
+/// Kubernetes has not heard of the node of `observed` for a while, and has called its pods not Ready.
 fn silent(observed: Observed) -> Observed {
-    let node_silent = Some("Kubelet stopped posting node status.".to_owned());
+    let unready = |slot: &Slot| {
+        slot.pod().map(|pod| {
+            changed(pod, |pod| {
+                let conditions = pod
+                    .status
+                    .iter_mut()
+                    .flat_map(|s| s.conditions.iter_mut().flatten());
+                conditions.for_each(|c| c.status = "False".to_owned());
+            })
+        })
+    };
     Observed {
-        node_silent,
+        node_silent: Some("Kubelet stopped posting node status.".to_owned()),
+        provider: unready(&observed.provider).unwrap_or(observed.provider),
+        consumer: unready(&observed.consumer).unwrap_or(observed.consumer),
         ..observed
     }
 }
@@ -167,6 +179,14 @@ fn pending(status: Value) -> Observed {
 #[case::node_silent_while_stopped(
     silent(with_provider(json!({ "spec": { "running": false } }))),
     Phase::Stopped, ["?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable", "-Stopped"]
+)]
+#[case::node_silent_while_it_is_about_to_start(
+    silent(with_provider(json!({}))),
+    Phase::ProviderReady, ["?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable", "-Starting"]
+)]
+#[case::node_silent_while_the_provider_ends(
+    { let o = with_provider(json!({ "spec": { "running": false } })); let p = leaving_pod(o.provider.pod().unwrap()); silent(Observed { provider: p, ..o }) },
+    Phase::Pending, ["?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable", "-Stopped"]
 )]
 #[case::node_silent_after_the_data_was_lost(
     silent(with_provider(json!({ "status": { "filesystem": { "state": "Failed", "reason": "FilesystemLost", "message": "gone" } } }))),
