@@ -26,11 +26,11 @@ async fn h19_system_labels_cannot_be_changed_after_creation() {
         own["metadata"] = json!({"name": "own"});
         ns.create_json::<Pod>(own).await?;
 
-        let change = |name: &'static str, metadata: Value| {
+        let change = async |name: &str, metadata: Value| {
             let patch = json!({"metadata": metadata});
-            let ns = &ns;
-            async move { ns.patch::<Pod>(name, patch).await }
+            ns.patch::<Pod>(name, patch).await
         };
+        let provider = provider_pod_name("kept");
         for (name, metadata) in [
             ("kept", json!({"labels": {LABEL_ROLE: null}})),
             ("kept", json!({"labels": {LABEL_ROLE: "provider"}})),
@@ -38,6 +38,14 @@ async fn h19_system_labels_cannot_be_changed_after_creation() {
             (
                 "kept",
                 json!({"annotations": {"stoppablecontainer.xtlsoft.top/main-container": "other"}}),
+            ),
+            (
+                provider.as_str(),
+                json!({"annotations": {"stoppablecontainer.xtlsoft.top/image": "other"}}),
+            ),
+            (
+                provider.as_str(),
+                json!({"annotations": {"stoppablecontainer.xtlsoft.top/template-hash": null}}),
             ),
         ] {
             let answer = change(name, metadata.clone()).await;
