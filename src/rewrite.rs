@@ -102,6 +102,13 @@ pub enum Denial {
         /// USER of the image.
         user: String,
     },
+    /// More groups than a process can have, from the template and the image's `/etc/group`.
+    #[error(
+        "spec.securityContext.supplementalGroups: {0} groups with those of the image's user, and a process has at most {max}; \
+         supplementalGroupsPolicy Strict leaves out the image's",
+        max = identity::MAX_GROUPS
+    )]
+    TooManyGroups(usize),
     /// A volume of the pod has the reserved name but is not ours.
     #[error(
         "spec.volumes[{0}].name: \"stoppablecontainer\" is reserved for the volume of the kept filesystem"
@@ -188,7 +195,7 @@ pub fn rewrite(pod: &Pod, facts: &Facts<'_>) -> Result<Rewritten, Denial> {
     placement::place(&mut spec, prepared.node, facts);
     spec.restart_policy = Some("Always".to_owned());
     image::add_pull_secret(&mut spec, facts.wrapper);
-    identity::add_groups(&mut spec, prepared.identity);
+    identity::add_groups(&mut spec, prepared.identity)?;
 
     let pod_security = spec.security_context.clone().unwrap_or_default();
     let container = &mut spec.containers[main.index];
@@ -275,6 +282,7 @@ impl Denial {
             | Self::NothingToRun(_)
             | Self::RunsAsRootByTemplate(_)
             | Self::RunsAsRootByImage { .. }
+            | Self::TooManyGroups(_)
             | Self::ReservedVolume(_)
             | Self::ReservedPath(_)
             | Self::ForeignMount(_)

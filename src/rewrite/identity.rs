@@ -4,6 +4,8 @@ image's config and its `/etc/passwd`; the wrapper image has neither, so what the
 node agent resolved in the kept filesystem is written out as numbers.
 */
 
+use std::collections::HashSet;
+
 use k8s_openapi::api::core::v1::{Container, PodSecurityContext, PodSpec};
 use stoppablecontainer_api::Identity;
 
@@ -11,6 +13,9 @@ use super::Denial;
 
 /// Value of `supplementalGroupsPolicy` with which groups of the image do not count.
 const STRICT: &str = "Strict";
+
+/// Most groups that a process may have (NGROUPS_MAX): with more of them no runtime starts one.
+pub(super) const MAX_GROUPS: usize = 65536;
 
 /// Takes back what an earlier call wrote into a container for whose pod another webhook has named a user since: the user
 /// of the image gave way to it had it been named in time, as in a plain pod.
@@ -74,23 +79,25 @@ pub(super) fn set(
 }
 
 /// Adds the user's groups of the image to the pod's.
-pub(super) fn add_groups(spec: &mut PodSpec, identity: &Identity) {
+pub(super) fn add_groups(spec: &mut PodSpec, identity: &Identity) -> Result<(), Denial> {
     let strict = spec
         .security_context
         .as_ref()
         .and_then(|c| c.supplemental_groups_policy.as_deref())
         == Some(STRICT);
     if strict || identity.supplemental_groups.is_empty() {
-        return;
+        return Ok(());
     }
     let groups = spec
         .security_context
         .get_or_insert_default()
         .supplemental_groups
         .get_or_insert_default();
-    for group in &identity.supplemental_groups {
-        if !groups.contains(group) {
-            groups.push(*group);
-        }
+    let mut known: HashSet<i64> = groups.iter().copied().collect();
+    let new = identity.supplemental_groups.iter();
+    groups.extend(new.copied().filter(|group| known.insert(*group)));
+    if known.len() > MAX_GROUPS {
+        return Err(Denial::TooManyGroups(known.len()));
     }
+    Ok(())
 }

@@ -12,6 +12,8 @@ number that is out of range for a name, this refuses. Nobody becomes root by a
 mistake in a file.
 */
 
+use std::collections::HashSet;
+
 use stoppablecontainer_api::Identity;
 
 /// Largest uid or gid that runtimes take.
@@ -57,13 +59,11 @@ pub(crate) fn resolve(user: &str, passwd: &[u8], group: &[u8]) -> Result<Identit
         },
     };
     let mut supplemental_groups = Vec::new();
-    for gid in name
-        .into_iter()
-        .flat_map(|name| groups_of(group, name))
-        .filter(|this| *this != gid)
-    {
-        if !supplemental_groups.contains(&gid) {
-            supplemental_groups.push(gid);
+    // An image's author decides how many there are.
+    let mut known = HashSet::from([gid]);
+    for group in name.into_iter().flat_map(|name| groups_of(group, name)) {
+        if known.insert(group) {
+            supplemental_groups.push(group);
         }
         if supplemental_groups.len() > MAX_GROUPS {
             return Err(UserError::TooManyGroups(user.to_owned()));
@@ -190,15 +190,59 @@ mod tests {
         }
     }
 
+    /// A group file of this many groups, all of which list the user.
+    fn groups(count: usize) -> Vec<u8> {
+        let line = |gid| format!("g{gid}:x:{gid}:app\n");
+        (1..=count).map(line).collect::<String>().into_bytes()
+    }
+
     #[test]
     fn h12_four_thousand_groups() {
-        let mut group = Vec::new();
-        for gid in 1..=4000 {
-            group.extend_from_slice(format!("g{gid}:x:{gid}:app\n").as_bytes());
-        }
+        let group = groups(4000);
         assert_eq!(
             resolve("app", PASSWD, &group).unwrap().supplemental_groups.len(),
             3999
         );
+    }
+
+    /// As many as a process may have, and one more.
+    #[test]
+    fn h12_as_many_groups_as_there_can_be_and_one_more() {
+        let most = resolve("app", PASSWD, &groups(MAX_GROUPS + 1)).unwrap();
+        assert_eq!(most.supplemental_groups.len(), MAX_GROUPS);
+        let more = resolve("app", PASSWD, &groups(MAX_GROUPS + 2));
+        assert_eq!(more, Err(UserError::TooManyGroups("app".to_owned())));
+    }
+
+    /// The largest file that is read, full of groups, of one group again and again, and of one line.
+    #[test]
+    fn h12_a_group_file_of_sixteen_mebibytes_comes_to_an_end() {
+        const SIZE: usize = 16 << 20;
+        let many = groups(SIZE / 20);
+        assert_eq!(
+            resolve("app", PASSWD, &many),
+            Err(UserError::TooManyGroups("app".to_owned()))
+        );
+        let same = b"g:x:5:app\n".repeat(SIZE / 10);
+        assert_eq!(resolve("app", PASSWD, &same).unwrap().supplemental_groups, [5]);
+        let members = [&b"g:x:5:"[..], &b"a,".repeat(SIZE / 2), b"app"].concat();
+        assert_eq!(resolve("app", PASSWD, &members).unwrap().supplemental_groups, [5]);
+        let empty = b"::::\n".repeat(SIZE / 5);
+        assert!(resolve("app", &empty, &empty).is_err());
+    }
+
+    /// What is resolved in is a regular file or none: a device may answer for ever.
+    #[test]
+    fn h12_a_device_is_no_file_of_users() {
+        use rustix::fs::{CWD, Mode, OFlags, openat};
+        let dev = openat(CWD, "/dev", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let root = rootfs::Root::new(dev);
+        for device in ["zero", "null"] {
+            let error = root.read(device.as_ref(), 16 << 20).unwrap_err();
+            assert!(
+                matches!(error.problem, rootfs::root::Problem::NotAFile),
+                "{error}"
+            );
+        }
     }
 }

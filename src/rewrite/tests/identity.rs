@@ -87,6 +87,32 @@ fn h12_groups_of_the_image(#[case] pod: Value, #[case] expected: Value) {
     );
 }
 
+/// As many as there can be, all of them in the template too, and one more.
+#[test]
+fn h12_more_groups_than_a_process_can_have_are_refused() {
+    let most: Vec<_> = (1..=65536).collect();
+    let case = |own: &[i64]| {
+        let spec = json!({
+            "securityContext": { "supplementalGroups": own }, "containers": [{ "name": "main", "image": "i" }],
+        });
+        let identity = json!({ "user": "web", "uid": 33, "gid": 34, "supplementalGroups": most });
+        Case::of_spec(&spec).image(&user("web")).identity(&identity)
+    };
+    let groups = case(&most)
+        .pod_spec()
+        .security_context
+        .unwrap()
+        .supplemental_groups;
+    assert_eq!(groups.unwrap(), most);
+    let denial = case(&[70000]).denial();
+    assert!(
+        denial
+            .to_string()
+            .starts_with("spec.securityContext.supplementalGroups: 65537 groups"),
+        "{denial}"
+    );
+}
+
 #[rstest::rstest]
 #[case::image_in_container(json!({ "runAsNonRoot": true }), json!({}), "", "container has runAsNonRoot and image will run as root")]
 #[case::image_in_pod(json!({}), json!({ "runAsNonRoot": true }), "root", "container has runAsNonRoot and image will run as root")]
