@@ -21,6 +21,8 @@ mod availability;
 mod csi;
 #[path = "e2e/deletion.rs"]
 mod deletion;
+#[path = "e2e/disk.rs"]
+mod disk;
 #[path = "e2e/durability.rs"]
 mod durability;
 #[path = "e2e/faults.rs"]

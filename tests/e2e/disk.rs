@@ -1,22 +1,28 @@
 /*!
-A disk for kept filesystems on a node: an ext4 image on a loop device, where `E2E_DISK` says.
+A disk for kept filesystems on a node, where `E2E_DISK` says. That is one place: who uses it runs alone.
 
-One whose power is to be cut lies on a file system of its own, which can be frozen: all that the disk ever wrote is in its
-image then, and what is still in the node's memory is not. A copy of that is what a power cut leaves. The node mounts it in
-the disk's place when it starts (`E2E_FSTAB`).
+It is an ext4 image on a loop device. One whose power is to be cut lies on a file system of its own, which can be frozen: all
+that the disk ever wrote is in its image then, and what is still in the node's memory is not. A copy of that is what a power
+cut leaves. The node mounts it in the disk's place when it starts (`E2E_FSTAB`).
 */
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use testkit::{NodeShell, cluster_fact, disk_directory};
+use anyhow::{Result, anyhow};
+use stoppablecontainer_api::StoppableContainer;
+use testkit::{Exclusive, Namespace, NodeShell};
+
+use crate::support::{cleaned_up, disk_directory, node_file_systems};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 const PAUSE: Duration = Duration::from_millis(200);
+/// How much of a disk that can fail there is in truth.
+const HARDWARE: &str = "8m";
 
 /// A disk that is mounted.
-pub(super) struct Disk {
-    place: String,
+pub(crate) struct Disk {
+    /// Where; a prefix that the administrator allows.
+    pub(crate) place: String,
     table: String,
 }
 
@@ -24,71 +30,132 @@ pub(super) struct Disk {
 
 impl Disk {
     /// A disk of so many MiB.
-    pub(super) async fn plain(node: &NodeShell<'_>, megabytes: u32) -> Result<Self> {
-        let disk = Self::none(node).await?;
-        disk.sh(
-            node,
-            &format!("format $images/disk {megabytes}; mount -o loop $images/disk $place"),
-        )
-        .await?;
-        Ok(disk)
+    pub(crate) async fn plain(node: &NodeShell<'_>, megabytes: u32, _: &Exclusive) -> Result<Self> {
+        let make = format!("format $images/disk {megabytes}; mount -o loop $images/disk $place");
+        Self::make(node, &make).await
     }
 
     /// The same on a file system that can be stopped in a moment, for [`Disk::cut_power`].
-    pub(super) async fn with_a_moment(node: &NodeShell<'_>, megabytes: u32) -> Result<Self> {
-        let disk = Self::none(node).await?;
+    pub(crate) async fn with_a_moment(node: &NodeShell<'_>, megabytes: u32, _: &Exclusive) -> Result<Self> {
         let make = format!(
             "format $images/hardware {}; mkdir $images/below; mount -o loop $images/hardware $images/below
              format $images/below/disk {megabytes}; mount -o loop $images/below/disk $place
-             echo \"$images/cut $place ext4 loop 0 0\" > {}",
-            megabytes * 2,
-            disk.table
+             echo \"$images/cut $place ext4 loop 0 0\" >> $table",
+            megabytes * 2
         );
-        disk.sh(node, &make).await?;
-        Ok(disk)
+        Self::make(node, &make).await
+    }
+
+    /// One that takes no new blocks after [`Disk::fail`]: those that were never written have no place in its image once
+    /// that file's own disk is full. Without a journal, which would end all writing at the first such block.
+    pub(crate) async fn that_can_fail(node: &NodeShell<'_>, megabytes: u32, _: &Exclusive) -> Result<Self> {
+        let make = format!(
+            "mkdir $images/below; mount -t tmpfs -o size={HARDWARE} none $images/below
+             truncate --size {megabytes}M $images/below/disk
+             mkfs.ext4 -q -F -m 0 -O ^has_journal $images/below/disk
+             mount -o loop,errors=continue $images/below/disk $place"
+        );
+        Self::make(node, &make).await
+    }
+
+    /// One that cannot hold kept filesystems: its directories do not say what their entries are.
+    pub(crate) async fn unsuitable(node: &NodeShell<'_>, megabytes: u32, _: &Exclusive) -> Result<Self> {
+        let make = format!(
+            "truncate --size {megabytes}M $images/disk; mkfs.ext4 -q -F -m 0 -O ^filetype $images/disk
+             mount -o loop $images/disk $place"
+        );
+        Self::make(node, &make).await
+    }
+
+    /// Lets it fail.
+    pub(crate) async fn fail(&self, node: &NodeShell<'_>) -> Result<()> {
+        self.sh(node, "dd if=/dev/zero of=$images/below/filler bs=64k || true")
+            .await
+    }
+
+    /// Takes that back.
+    pub(crate) async fn repair(&self, node: &NodeShell<'_>) -> Result<()> {
+        self.sh(node, "rm -f $images/below/filler").await
     }
 
     /// Copies the disk as it is at one moment. The node has to be rebooted next, and then has the copy.
-    pub(super) async fn cut_power(&self, node: &NodeShell<'_>) -> Result<()> {
+    pub(crate) async fn cut_power(&self, node: &NodeShell<'_>) -> Result<()> {
         let cut = "fsfreeze --freeze $images/below
             cp --sparse=always $images/below/disk $images/cut || failed=1
             fsfreeze --unfreeze $images/below; test -z \"$failed\"";
         self.sh(node, cut).await
     }
 
-    /// Removes it, once the node answers.
-    pub(super) async fn remove(&self, node: &NodeShell<'_>) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while node.sh("true").await.is_err() && Instant::now() < deadline {
-            tokio::time::sleep(PAUSE).await;
+    /// Ends a test on the disk, however it went: deletes these containers, if they are there, and removes the disk. The
+    /// test's own error comes first.
+    pub(crate) async fn after<T>(
+        self,
+        tested: Result<T>,
+        ns: &Namespace,
+        node: &NodeShell<'_>,
+        names: &[&str],
+    ) -> Result<T> {
+        let mut tested = cleaned_up(tested, until_it_answers(node).await);
+        // Nobody can remove data from a disk that fails.
+        tested = cleaned_up(tested, self.repair(node).await);
+        for name in names {
+            tested = cleaned_up(tested, forget(ns, name).await);
         }
-        let remove = format!(
-            "rm -f {}; umount -l $place $images/below 2>/dev/null || true; rm -rf $images; rmdir $place 2>/dev/null || true",
-            self.table
-        );
-        self.sh(node, &remove).await
+        cleaned_up(tested, self.remove(node).await)
     }
 
-    /// The disk's place, with nothing there, whatever a test before this has left.
-    async fn none(node: &NodeShell<'_>) -> Result<Self> {
-        let place = disk_directory()?;
-        let table = cluster_fact(
-            "E2E_FSTAB",
-            "a file whose file systems a node mounts when it starts",
-        )?;
-        let disk = Self { place, table };
+    /// The agent measures it at any time, so that it may be busy: it is out of sight at once, and gone soon.
+    async fn remove(&self, node: &NodeShell<'_>) -> Result<()> {
+        let remove = "[ ! -e $table ] || sed -i \"\\|^$images/|d\" $table
+            for mount in $place $images/below; do
+                while mountpoint -q $mount; do umount -l $mount; done
+            done
+            rm -rf $images; [ ! -d $place ] || rmdir $place";
+        self.sh(node, remove).await
+    }
+
+    /// Makes one in the disk's place, where nothing is, whatever a test before this has left.
+    async fn make(node: &NodeShell<'_>, script: &str) -> Result<Self> {
+        let disk = Self {
+            place: disk_directory()?,
+            table: node_file_systems()?,
+        };
         disk.remove(node).await?;
-        disk.sh(node, "mkdir -p $place $images").await?;
-        Ok(disk)
+        let made = disk.sh(node, &format!("mkdir -p $place $images; {script}")).await;
+        match made {
+            Ok(()) => Ok(disk),
+            Err(error) => cleaned_up(Err(error), disk.remove(node).await),
+        }
     }
 
     async fn sh(&self, node: &NodeShell<'_>, script: &str) -> Result<()> {
-        let place = &self.place;
         let all = format!(
-            "place={place}; images={place}-images
+            "place={0}; images={0}-images; table={1}
              format() {{ truncate --size $2M $1; mkfs.ext4 -q -F -m 0 -J size=4 $1; }}
-             {script}"
+             {script}",
+            self.place, self.table
         );
         node.sh(&all).await.map(drop)
     }
+}
+
+/// A node that was rebooted needs a moment.
+async fn until_it_answers(node: &NodeShell<'_>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match node.sh("true").await {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn forget(ns: &Namespace, name: &str) -> Result<()> {
+    if ns.api::<StoppableContainer>().get_opt(name).await?.is_none() {
+        return Ok(());
+    }
+    ns.delete::<StoppableContainer>(name)
+        .await
+        .map_err(|error| anyhow!("{name} cannot be deleted: {error:#}"))
 }

@@ -6,8 +6,6 @@ The event falls into that. Once the container runs again, every file that was sy
 its content. `cargo xtask durability` repeats each row and makes a table of the counts.
 */
 
-#[path = "durability/disk.rs"]
-mod disk;
 #[path = "durability/trial.rs"]
 mod trial;
 #[path = "durability/writing.rs"]
@@ -24,12 +22,12 @@ use stoppablecontainer_api::names::provider_pod_name;
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace};
 
-use self::disk::Disk;
 use self::trial::{Happened, NAME, Row, number_of_trials, some_node};
 use self::writing::{MAIN, Writing};
 use crate::agents::Agents;
+use crate::disk::Disk;
 use crate::node::{Part, Partition, reboot};
-use crate::support::{container_id, node_of, phase, set_running, stop, uid_of};
+use crate::support::{cleaned_up, container_id, node_of, phase, set_running, stop, uid_of};
 
 /// How much a container may take in the row in which it takes all of it.
 const MEMORY: &str = "96Mi";
@@ -208,12 +206,12 @@ async fn i1_durability_node_reboot() {
 /// moment of the cut.
 #[tokio::test]
 async fn i1_f20_durability_power_cut() {
-    alone_in_namespace("durable-power-cut", async |ns, _alone| {
+    alone_in_namespace("durable-power-cut", async |ns, alone| {
         for _ in 0..number_of_trials() {
             let at = some_node(&ns).await?;
             let node = NodeShell::on(&ns, &at).await?;
             let row = Row::new("power-cut").at(&at).on_a_disk()?;
-            let disk = Disk::with_a_moment(&node, DISK_MEGABYTES).await?;
+            let disk = Disk::with_a_moment(&node, DISK_MEGABYTES, &alone).await?;
             let event = async |writing: &Writing, pod: &Pod| {
                 let acknowledged = writing.acknowledged();
                 let since = Instant::now();
@@ -222,9 +220,7 @@ async fn i1_f20_durability_power_cut() {
                 Ok(Happened::interrupted(since).knowing(acknowledged))
             };
             let done = row.run_times(&ns, 1, event).await;
-            ns.delete::<StoppableContainer>(NAME).await?;
-            disk.remove(&node).await?;
-            done?;
+            disk.after(done, &ns, &node, &[NAME]).await?;
         }
         Ok(())
     })
@@ -234,11 +230,11 @@ async fn i1_f20_durability_power_cut() {
 /// The disk takes no more while the container writes, and still does not while it starts again.
 #[tokio::test]
 async fn i1_f22_durability_disk_full() {
-    alone_in_namespace("durable-disk-full", async |ns, _alone| {
+    alone_in_namespace("durable-disk-full", async |ns, alone| {
         let at = some_node(&ns).await?;
         let node = NodeShell::on(&ns, &at).await?;
         let row = Row::new("disk-full").at(&at).on_a_disk()?;
-        let disk = Disk::plain(&node, DISK_MEGABYTES).await?;
+        let disk = Disk::plain(&node, DISK_MEGABYTES, &alone).await?;
         let event = async |_: &Writing, _: &Pod| {
             ns.sh(NAME, MAIN, "head -c 1G /dev/zero > /root/full 2>&1 || true")
                 .await?;
@@ -248,9 +244,7 @@ async fn i1_f22_durability_disk_full() {
             Ok(Happened::interrupted(since).then("rm /root/full"))
         };
         let done = row.run(&ns, event).await;
-        ns.delete::<StoppableContainer>(NAME).await?;
-        disk.remove(&node).await?;
-        done
+        disk.after(done, &ns, &node, &[NAME]).await
     })
     .await;
 }
@@ -267,8 +261,7 @@ async fn i1_f28_durability_node_cut_off() {
             };
             let partition = Partition::cut(&ns, &node_of(pod)?).await?;
             let unknown = ns.wait(NAME, "Ready is Unknown", is("Unknown")).await;
-            partition.heal().await?;
-            unknown?;
+            cleaned_up(unknown, partition.heal().await)?;
             ns.wait(NAME, "Ready is True again", is("True")).await?;
             phase(&ns, NAME, Phase::Running).await?;
             Ok(Happened::unnoticed())

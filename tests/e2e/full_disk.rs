@@ -6,28 +6,24 @@ use kube::ResourceExt;
 use serde_json::json;
 use stoppablecontainer_api::conditions::FILESYSTEM_READY;
 use stoppablecontainer_api::{Phase, StoppableContainer};
-use testkit::{Namespace, NodeShell, disk_directory, in_namespace};
+use testkit::{Namespace, NodeShell, alone_in_namespace};
 
+use crate::disk::Disk;
 use crate::support::{blocked, condition, node_of, phase, run, running, shell_template, start, stop, told};
+
+const MEGABYTES: u32 = 64;
+const UNUSABLE: &str = "FilesystemUnusable";
 
 /// Who fills the disk is told by its own writes and can make room; a new one there waits with the reason; neighbours on
 /// another disk do not notice; and with room again everything goes on by itself.
 #[tokio::test]
 async fn f22_a_full_disk_is_the_affair_of_those_on_it() {
-    in_namespace("full-disk", async |ns| {
-        let disk = place("full")?;
+    alone_in_namespace("full-disk", async |ns, alone| {
         let neighbour = run(&ns, "neighbour", shell_template()).await?;
         let node = NodeShell::on(&ns, &node_of(&neighbour)?).await?;
-        node.sh(&format!(
-            "mkdir -p {disk}; truncate -s 64M {disk}.image; mkfs.ext4 -q -F -m 0 {disk}.image
-             mount -o loop {disk}.image {disk}; chmod 0700 {disk}"
-        ))
-        .await?;
-        let tested = on_the_disk(&ns, &disk).await;
-        forget(&ns, &["full", "late"]).await?;
-        node.sh(&format!("umount {disk}; rmdir {disk}; rm {disk}.image"))
-            .await?;
-        tested?;
+        let disk = Disk::plain(&node, MEGABYTES, &alone).await?;
+        let tested = on_the_disk(&ns, &disk.place).await;
+        disk.after(tested, &ns, &node, &["full", "late"]).await?;
         let restarts = |pod: &Pod| {
             let status = pod.status.clone().unwrap_or_default();
             status
@@ -50,38 +46,54 @@ async fn f22_a_full_disk_is_the_affair_of_those_on_it() {
 /// no more once a stop went well.
 #[tokio::test]
 async fn i7_what_the_disk_did_not_take_is_told_when_it_stops() {
-    in_namespace("failing-disk", async |ns| {
-        let disk = place("failing")?;
+    alone_in_namespace("failing-disk", async |ns, alone| {
         let somebody = run(&ns, "somebody", shell_template()).await?;
         let node = NodeShell::on(&ns, &node_of(&somebody)?).await?;
-        // Blocks of the disk that were never written have no place in its image once that file's own disk is full. No
-        // journal, which would end all writing at the first such block.
-        node.sh(&format!(
-            "mkdir -p {disk} {disk}.hardware; mount -t tmpfs -o size=8m none {disk}.hardware
-             truncate -s 64M {disk}.hardware/image; mkfs.ext4 -q -F -m 0 -O ^has_journal {disk}.hardware/image
-             mount -o loop,errors=continue {disk}.hardware/image {disk}; chmod 0700 {disk}"
-        ))
-        .await?;
+        let disk = Disk::that_can_fail(&node, MEGABYTES, &alone).await?;
         let tested = on_failing_hardware(&ns, &node, &disk).await;
-        forget(&ns, &["writer"]).await?;
-        node.sh(&format!(
-            "umount {disk}; umount {disk}.hardware; rmdir {disk} {disk}.hardware"
-        ))
-        .await?;
-        tested?;
+        disk.after(tested, &ns, &node, &["writer"]).await?;
         node.close().await
     })
     .await;
 }
 
-async fn on_failing_hardware(ns: &Namespace, node: &NodeShell<'_>, disk: &str) -> Result<()> {
-    create_on(ns, "writer", disk).await?;
+/// What an upper directory cannot be on is refused before anything is written there, and whoever asked for it is told why.
+#[tokio::test]
+async fn h26_a_disk_that_cannot_hold_upper_directories_is_refused() {
+    alone_in_namespace("unsuitable-disk", async |ns, alone| {
+        let somebody = run(&ns, "somebody", shell_template()).await?;
+        let node = NodeShell::on(&ns, &node_of(&somebody)?).await?;
+        let unsuitable = Disk::unsuitable(&node, MEGABYTES, &alone).await?;
+        let tested = refused_on(&ns, &node, &unsuitable).await;
+        unsuitable.after(tested, &ns, &node, &["refused"]).await?;
+        node.close().await
+    })
+    .await;
+}
+
+async fn refused_on(ns: &Namespace, node: &NodeShell<'_>, disk: &Disk) -> Result<()> {
+    create_on(ns, "refused", &disk.place).await?;
+    let message = blocked(ns, "refused", FILESYSTEM_READY, UNUSABLE).await?;
+    ensure!(
+        message.contains(&disk.place) && message.contains("does not say what its entries are"),
+        "which disk, and why: {message}"
+    );
+    phase(ns, "refused", Phase::Failed).await?;
+    told(ns, "refused", UNUSABLE).await?;
+    ensure!(
+        ns.api::<Pod>().get_opt("refused").await?.is_none(),
+        "it was started without its filesystem"
+    );
+    let written = node.sh(&format!("ls -A {}", disk.place)).await?;
+    ensure!(written == "lost+found", "written there: {written}");
+    Ok(())
+}
+
+async fn on_failing_hardware(ns: &Namespace, node: &NodeShell<'_>, disk: &Disk) -> Result<()> {
+    create_on(ns, "writer", &disk.place).await?;
     running(ns, "writer").await?;
     ns.sh("writer", "main", "echo kept > /root/file && sync").await?;
-    node.sh(&format!(
-        "dd if=/dev/zero of={disk}.hardware/filler bs=64k || true"
-    ))
-    .await?;
+    disk.fail(node).await?;
     ns.sh("writer", "main", "dd if=/dev/zero of=/root/lost bs=64k count=64")
         .await?;
 
@@ -91,11 +103,11 @@ async fn on_failing_hardware(ns: &Namespace, node: &NodeShell<'_>, disk: &str) -
     let stopped = phase(ns, "writer", Phase::Stopped).await?;
     let (_, reason, message) = condition(&stopped, FILESYSTEM_READY).context("no condition")?;
     ensure!(
-        reason == "WriteFailed" && message.contains(disk) && message.contains(&pod),
+        reason == "WriteFailed" && message.contains(&disk.place) && message.contains(&pod),
         "{reason}: {message}"
     );
 
-    node.sh(&format!("rm {disk}.hardware/filler")).await?;
+    disk.repair(node).await?;
     start(ns, "writer").await?;
     ensure!(
         ns.sh("writer", "main", "cat /root/file").await? == "kept",
@@ -107,21 +119,6 @@ async fn on_failing_hardware(ns: &Namespace, node: &NodeShell<'_>, disk: &str) -
     let stopped = phase(ns, "writer", Phase::Stopped).await?;
     let (_, reason, message) = condition(&stopped, FILESYSTEM_READY).context("no condition")?;
     ensure!(reason == "AsRequested", "it is told for ever: {message}");
-    Ok(())
-}
-
-/// A directory of the nodes, not there yet, for a disk.
-fn place(name: &str) -> Result<String> {
-    Ok(format!("{}/{name}", disk_directory()?))
-}
-
-/// Deletes those that are there.
-async fn forget(ns: &Namespace, names: &[&str]) -> Result<()> {
-    for name in names {
-        if ns.api::<StoppableContainer>().get_opt(name).await?.is_some() {
-            ns.delete::<StoppableContainer>(name).await?;
-        }
-    }
     Ok(())
 }
 

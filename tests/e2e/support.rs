@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::names::provider_pod_name;
 use stoppablecontainer_api::{Phase, StoppableContainer, StoppableContainerInstance};
-use testkit::Namespace;
+use testkit::{Namespace, cluster_fact};
 
 /// Labels of the agents' DaemonSet and pods.
 pub(crate) const AGENTS: &str =
@@ -88,10 +88,25 @@ pub(crate) fn condition<'a>(
 
 /// Waits until a condition is false for this reason, and returns its message.
 pub(crate) async fn blocked(ns: &Namespace, name: &str, kind: &str, reason: &str) -> Result<String> {
+    blocked_saying(ns, name, kind, reason, "").await
+}
+
+/// The same, with words in the message that may come later than the reason.
+pub(crate) async fn blocked_saying(
+    ns: &Namespace,
+    name: &str,
+    kind: &str,
+    reason: &str,
+    words: &str,
+) -> Result<String> {
     let is = |object: &StoppableContainer| {
-        condition(object, kind).is_some_and(|(status, why, _)| status == "False" && why == reason)
+        condition(object, kind).is_some_and(|(status, why, message)| {
+            status == "False" && why == reason && message.contains(words)
+        })
     };
-    let object = ns.wait(name, &format!("{kind} is false: {reason}"), is).await?;
+    let object = ns
+        .wait(name, &format!("{kind} is false: {reason} {words:?}"), is)
+        .await?;
     let (_, _, message) = condition(&object, kind).context("no condition")?;
     Ok(message.to_owned())
 }
@@ -193,6 +208,31 @@ pub(crate) async fn data_directory(ns: &Namespace, name: &str) -> Result<String>
     let instance = ns.api::<StoppableContainerInstance>().get(name).await?;
     let uid = instance.metadata.uid.context("an instance without UID")?;
     Ok(format!("{}/{uid}", instance.spec.host_path_prefix))
+}
+
+/// Where on nodes a disk can be mounted for kept filesystems.
+pub(crate) fn disk_directory() -> Result<String> {
+    cluster_fact(
+        "E2E_DISK",
+        "a directory that spec.hostPathPrefix may name and nobody uses",
+    )
+}
+
+/// The file on nodes that names what they mount when they start.
+pub(crate) fn node_file_systems() -> Result<String> {
+    cluster_fact(
+        "E2E_FSTAB",
+        "a file whose file systems a node mounts when it starts",
+    )
+}
+
+/// What a test came to that has cleaned up behind itself: its own error comes first, and that of the clean-up is told.
+pub(crate) fn cleaned_up<T>(tested: Result<T>, cleaned: Result<()>) -> Result<T> {
+    match (tested, cleaned) {
+        (tested, Ok(())) => tested,
+        (Ok(_), Err(error)) => Err(error.context("cleaning up")),
+        (Err(first), Err(error)) => Err(anyhow::anyhow!("{first:#}\nand then, cleaning up: {error:#}")),
+    }
 }
 
 pub(crate) fn node_of(pod: &Pod) -> Result<String> {

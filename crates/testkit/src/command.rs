@@ -44,17 +44,6 @@ pub fn cluster_fact(variable: &str, what: &str) -> Result<String> {
     })
 }
 
-/// Where on nodes tests may mount disks for kept filesystems.
-///
-/// # Errors
-/// As [`cluster_command`].
-pub fn disk_directory() -> Result<String> {
-    cluster_fact(
-        "E2E_DISK",
-        "a directory that spec.hostPathPrefix may name and nobody uses",
-    )
-}
-
 fn command_line(variable: &str, what: &str, args: &[&str]) -> Result<String> {
     Ok(format!("{} {}", cluster_fact(variable, what)?, args.join(" ")))
 }

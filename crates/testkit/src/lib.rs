@@ -21,7 +21,7 @@ pub mod scripted;
 mod snapshot;
 pub mod tunnel;
 
-pub use command::{Undone, cluster_command, cluster_fact, disk_directory};
+pub use command::{Undone, cluster_command, cluster_fact};
 pub use injector::{Hook, Injectors, Order};
 pub use kubectl::{Output, kubectl};
 pub use namespace::{Exclusive, Namespace, alone_in_namespace, client, client_with_token, in_namespace};

@@ -7,11 +7,11 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
-use testkit::{Namespace, disk_directory};
+use testkit::Namespace;
 
 use super::writing::{self, Acknowledged, Found, MAIN, READY_TO_WRITE, Writing};
 use crate::agents::Agents;
-use crate::support::{container_id, node_of, running, says, start, stop};
+use crate::support::{container_id, disk_directory, node_of, running, says, start, stop};
 
 /// The container that writes.
 pub(super) const NAME: &str = "writer";
