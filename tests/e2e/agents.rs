@@ -8,7 +8,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use testkit::{Namespace, kubectl};
 
-use crate::support::AGENTS;
+use crate::support::{AGENTS, cleaned_up};
 
 /// A node label that no node has.
 const NOWHERE: &str = "stoppablecontainer.xtlsoft.top/nowhere";
@@ -91,9 +91,11 @@ impl Agents {
             work().await
         }
         .await;
-        self.select(Value::Null).await?;
-        self.rolled_out().await?;
-        worked
+        let back = async {
+            self.select(Value::Null).await?;
+            self.rolled_out().await
+        };
+        cleaned_up(worked, back.await)
     }
 
     async fn select(&self, nowhere: Value) -> Result<()> {

@@ -14,7 +14,7 @@ use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use testkit::{NodeShell, alone_in_namespace, in_namespace};
 
 use crate::support::{
-    AGENTS, blocked, container_id, create, data_directory, node_of, phase, run, running, says,
+    AGENTS, blocked_saying, container_id, create, data_directory, node_of, phase, run, running, says,
     shell_template, start, stop, told, uid_of,
 };
 
@@ -55,8 +55,14 @@ async fn f21_i2_a_process_that_outlives_its_pod_keeps_the_next_one_waiting() {
         let words = format!("processes of an earlier start still use it (on the node: {holder})");
         says(&ns, "kept", &words).await?;
         // To the kubelet the container is ready. I12: the object says that its program has not begun.
-        let blocked = blocked(&ns, "kept", CONSUMER_READY, reason::WAITING_FOR_FILESYSTEM).await?;
-        ensure!(blocked.contains(&words), "the condition says {blocked}");
+        blocked_saying(
+            &ns,
+            "kept",
+            CONSUMER_READY,
+            reason::WAITING_FOR_FILESYSTEM,
+            &words,
+        )
+        .await?;
         phase(&ns, "kept", Phase::ProviderReady).await?;
         told(&ns, "kept", reason::WAITING_FOR_FILESYSTEM).await?;
         let meanwhile = overlays(&node, &upper).await?;

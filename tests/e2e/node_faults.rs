@@ -19,8 +19,8 @@ use testkit::{Namespace, NodeShell, alone_in_namespace};
 use crate::agents::Agents;
 use crate::node::{Part, Partition};
 use crate::support::{
-    condition, container_id, node_of, phase, run, running, says, set_running, shell_template, start, stop,
-    uid_of,
+    cleaned_up, condition, container_id, node_of, phase, run, running, says, set_running, shell_template,
+    start, stop, uid_of,
 };
 
 /// The kubelet and the runtime are killed and come back: containers run on and say all that they say, and then stop and
@@ -147,8 +147,7 @@ async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
         }
         .await;
         let healed = Timestamp::now();
-        partition.heal().await?;
-        cut_off?;
+        cleaned_up(cut_off, partition.heal().await)?;
 
         phase(&ns, "stopping", Phase::Stopped).await?;
         let known = |object: &StoppableContainer| {

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
-use testkit::{Namespace, NodeShell, in_namespace};
+use testkit::{Exclusive, Namespace, NodeShell, alone_in_namespace, in_namespace};
 
 use super::{beside_neighbour, create_plain, harmless};
 use crate::support::{create, running, start, stop};
@@ -80,9 +80,9 @@ async fn h4_a_link_for_dev_is_refused_with_a_reason() {
 
 #[tokio::test]
 async fn h10_hostile_configs_run_as_a_plain_pod_or_say_why_not() {
-    in_namespace("configs", async |ns| {
+    alone_in_namespace("configs", async |ns, alone| {
         harmless(&ns, async |node| {
-            let before = memory_of_agent(node).await?;
+            let memory = AgentMemory::watch(node, &alone).await?;
             for image in ["malformed-config", "huge-config", "huge-environment"] {
                 create_kept(&ns, image, image).await?;
             }
@@ -92,12 +92,7 @@ async fn h10_hostile_configs_run_as_a_plain_pod_or_say_why_not() {
             refused(&ns, "huge-environment", &["argument list too long"]).await?;
             let line = refused(&ns, "huge-config", &["config is too large"]).await?;
             ensure!(line.lines().count() == 1 && line.len() < 400, "{line}");
-            let after = memory_of_agent(node).await?;
-            ensure!(
-                after - before < MEMORY,
-                "the agent needs {before} KiB, then {after} KiB"
-            );
-            Ok(())
+            memory.ensure_bounded(node).await
         })
         .await
     })
@@ -107,9 +102,9 @@ async fn h10_hostile_configs_run_as_a_plain_pod_or_say_why_not() {
 /// As many layers as image tools make, and one more than most of them take.
 #[tokio::test]
 async fn h10_images_of_very_many_layers_are_kept() {
-    in_namespace("layers", async |ns| {
+    alone_in_namespace("layers", async |ns, alone| {
         harmless(&ns, async |node| {
-            let before = memory_of_agent(node).await?;
+            let memory = AgentMemory::watch(node, &alone).await?;
             for layers in ["127", "128"] {
                 create_kept(&ns, layers, &format!("layers-{layers}")).await?;
             }
@@ -134,12 +129,7 @@ async fn h10_images_of_very_many_layers_are_kept() {
                     .success()?;
                 ensure!(seen.trim_end() == "kept", "/layer-1 is {seen:?}");
             }
-            let after = memory_of_agent(node).await?;
-            ensure!(
-                after - before < MEMORY,
-                "the agent needs {before} KiB, then {after} KiB"
-            );
-            Ok(())
+            memory.ensure_bounded(node).await
         })
         .await
     })
@@ -200,11 +190,49 @@ async fn refused(ns: &Namespace, name: &str, words: &[&str]) -> Result<String> {
     message(&object).context("the condition is gone")
 }
 
-/// The most memory that the agent ever had, in KiB.
-async fn memory_of_agent(node: &NodeShell<'_>) -> Result<u64> {
-    let script = "cd /proc && cat $(grep -lx node-agent [0-9]*/comm | sed s/comm$/status/ | head -n 1)";
-    let status = node.sh(script).await?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let words = line.context("no process of the agent")?;
-    Ok(words.trim().trim_end_matches(" kB").parse()?)
+/// What the agent of a node needs at most from one moment on. Nobody else may give it work meanwhile.
+struct AgentMemory {
+    /// The process, by its number on the node.
+    process: String,
+    before: u64,
+}
+
+// === impl AgentMemory ===
+
+impl AgentMemory {
+    async fn watch(node: &NodeShell<'_>, _: &Exclusive) -> Result<Self> {
+        // Of the agent's processes the one that serves: others are its probes.
+        let find = "cd /proc; for process in [0-9]*; do
+               [ \"$(cat $process/comm 2>/dev/null)\" = node-agent ] || continue
+               [ \"$(tr '\\0' '\\n' < $process/cmdline | sed -n 2p)\" != run ] || echo $process
+             done";
+        let found = node.sh(find).await?;
+        let process = found
+            .lines()
+            .next()
+            .context("no process of the agent")?
+            .to_owned();
+        // What is most from here on; see proc(5).
+        node.sh(&format!("echo 5 > /proc/{process}/clear_refs")).await?;
+        let before = Self::most(node, &process).await?;
+        Ok(Self { process, before })
+    }
+
+    async fn ensure_bounded(&self, node: &NodeShell<'_>) -> Result<()> {
+        let (before, after) = (self.before, Self::most(node, &self.process).await?);
+        println!("the agent had {before} KiB, and at most {after} KiB since");
+        ensure!(
+            after.saturating_sub(before) < MEMORY,
+            "the agent needs {before} KiB, then {after} KiB"
+        );
+        Ok(())
+    }
+
+    /// In KiB.
+    async fn most(node: &NodeShell<'_>, process: &str) -> Result<u64> {
+        let status = node.sh(&format!("cat /proc/{process}/status")).await?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let words = line.context("the agent's process has ended")?;
+        Ok(words.trim().trim_end_matches(" kB").parse()?)
+    }
 }
