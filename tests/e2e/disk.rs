@@ -6,16 +6,13 @@ that the disk ever wrote is in its image then, and what is still in the node's m
 cut leaves. The node mounts it in the disk's place when it starts (`E2E_FSTAB`).
 */
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Result, anyhow};
 use stoppablecontainer_api::StoppableContainer;
 use testkit::{Exclusive, Namespace, NodeShell};
 
+use crate::node::until_it_answers;
 use crate::support::{cleaned_up, disk_directory, node_file_systems};
 
-const PATIENCE: Duration = Duration::from_mins(1);
-const PAUSE: Duration = Duration::from_millis(200);
 /// How much of a disk that can fail there is in truth.
 const HARDWARE: &str = "8m";
 
@@ -95,6 +92,7 @@ impl Disk {
         node: &NodeShell<'_>,
         names: &[&str],
     ) -> Result<T> {
+        // It may have been rebooted.
         let mut tested = cleaned_up(tested, until_it_answers(node).await);
         // Nobody can remove data from a disk that fails.
         tested = cleaned_up(tested, self.repair(node).await);
@@ -136,18 +134,6 @@ impl Disk {
             self.place, self.table
         );
         node.sh(&all).await.map(drop)
-    }
-}
-
-/// A node that was rebooted needs a moment.
-async fn until_it_answers(node: &NodeShell<'_>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match node.sh("true").await {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => tokio::time::sleep(PAUSE).await,
-        }
     }
 }
 

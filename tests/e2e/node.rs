@@ -14,6 +14,9 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// Between two looks at a node whose programs cannot be watched, as the watch goes through one of them.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How long nothing is heard of a program that is stopped.
+const SILENCE: Duration = Duration::from_secs(5);
+
 /// A program that every node runs, and that its service manager starts again when it ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Part {
@@ -68,6 +71,22 @@ impl Part {
         tokio::time::sleep(Duration::from_millis(500)).await;
         work().await?;
         self.back(node, &old).await
+    }
+
+    /// Stops it for as long as the node runs: it sees nothing of what happens from now on.
+    pub(crate) async fn suspend(self, node: &NodeShell<'_>) -> Result<()> {
+        let process = self.process(node).await?;
+        // After the answer, which comes through it.
+        Self::later(node, &format!("sleep 0.2; kill -STOP {process}")).await?;
+        let deadline = Instant::now() + PATIENCE;
+        // Without it no command is answered.
+        while tokio::time::timeout(SILENCE, node.sh("true")).await.is_ok() {
+            if Instant::now() > deadline {
+                bail!("the {self:?} does not stop");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
     }
 
     async fn later(node: &NodeShell<'_>, script: &str) -> Result<()> {
@@ -131,6 +150,18 @@ pub(crate) async fn reboot(node: &str) -> Result<()> {
     cluster_command("E2E_REBOOT_COMMAND", what, &[node])
         .await
         .map(drop)
+}
+
+/// Waits until commands can be run on a node that was rebooted.
+pub(crate) async fn until_it_answers(node: &NodeShell<'_>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match node.sh("true").await {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
 }
 
 fn address(pod: &Pod) -> Option<&str> {

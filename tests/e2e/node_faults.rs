@@ -175,7 +175,7 @@ async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
 }
 
 /// A container that says 0, 1, 2 and so on.
-fn counting() -> Value {
+pub(crate) fn counting() -> Value {
     with_program("i=0; while :; do echo $i; i=$((i + 1)); sleep 0.1; done")
 }
 
@@ -191,7 +191,7 @@ fn with_program(program: &str) -> Value {
 }
 
 /// The container of [`counting`] is the same as before, lost no word, and says more.
-async fn unnoticed(ns: &Namespace, before: &Pod) -> Result<()> {
+pub(crate) async fn unnoticed(ns: &Namespace, before: &Pod) -> Result<()> {
     let name = before.name_any();
     let now = ns.pod_ready(&name).await?;
     ensure!(

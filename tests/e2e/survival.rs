@@ -1,14 +1,24 @@
 //! Files written anywhere in `/` survive whatever happens to pods, agent and node.
 
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
-use stoppablecontainer_api::names::provider_pod_name;
+use stoppablecontainer_api::names::{CSI_DRIVER, provider_pod_name};
 use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace};
 
 use crate::agents::Agents;
-use crate::node::reboot;
+use crate::node::{Part, reboot, until_it_answers};
+use crate::node_faults::{counting, unnoticed};
 use crate::support::{container_id, node_of, run, running, shell_template, start, stop, uid_of};
+
+/// What probes and hooks call.
+const WRAPPER: &str = "/.stoppablecontainer/exec-wrapper";
+const PATIENCE: Duration = Duration::from_mins(2);
+/// Between two looks at what no watch tells.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Writes all over the root: new, changed, replaced and removed entries, odd names, owners, modes, links.
 const WRITE: &str = r#"
@@ -146,13 +156,24 @@ async fn i1_files_survive_deletion_of_the_provider_pod() {
     .await;
 }
 
+/// While the agents are rolled out anew, commands and logs work as ever, and so does what probes and hooks call.
 #[tokio::test]
-async fn i9_files_and_consumers_survive_a_restart_of_the_agent() {
+async fn f18_i9_files_and_consumers_survive_a_rollout_of_the_agent() {
     alone_in_namespace("agent-restart", async |ns, _alone| {
         let ns = &ns;
         survives(ns, async |pod| {
             let agents = Agents::find(ns).await?;
-            agents.restart().await?;
+            let talking = run(ns, "talking", counting()).await?;
+            let use_both = async || {
+                let hook = [WRAPPER, "hook", "--", "/usr/local/bin/tool"];
+                for command in [&hook[..], &hook[3..]] {
+                    let said = ns.exec("kept", "main", command).await?.success()?;
+                    ensure!(said == "installed\n", "{command:?} says {said:?}");
+                }
+                unnoticed(ns, &talking).await
+            };
+            let used = meanwhile(agents.restart(), use_both).await?;
+            ensure!(used > 0, "nobody used anything during the rollout");
             let now = ns.pod_ready("kept").await?;
             ensure!(
                 container_id(&now, "main")? == container_id(&pod, "main")?,
@@ -162,6 +183,71 @@ async fn i9_files_and_consumers_survive_a_restart_of_the_agent() {
             agents.restart().await?;
             start(ns, "kept").await?;
             Ok(())
+        })
+        .await
+    })
+    .await;
+}
+
+/// Does something again and again until `work` is done, and says how often.
+async fn meanwhile(
+    work: impl Future<Output = Result<()>>,
+    again: impl AsyncFn() -> Result<()>,
+) -> Result<u32> {
+    let mut work = pin!(work);
+    let mut times = 0;
+    loop {
+        tokio::select! {
+            done = &mut work => return done.map(|()| times),
+            done = again() => done?,
+        }
+        times += 1;
+    }
+}
+
+/// A pod is deleted by force and its node loses its power, so that no kubelet ever unpublishes its volume (k8s#127229):
+/// nothing of the volume stays, and the next pod has the files.
+#[tokio::test]
+async fn i11_f20_what_a_pod_leaves_that_went_while_its_node_was_down_is_collected() {
+    alone_in_namespace("gone-meanwhile", async |ns, _alone| {
+        let ns = &ns;
+        survives(ns, async |pod| {
+            let at = node_of(&pod)?;
+            let node = NodeShell::on(ns, &at).await?;
+            let agents = Agents::find(ns).await?;
+            let volumes = format!("{}/plugins/{CSI_DRIVER}/volumes", agents.kubelet_directory());
+            let uid = uid_of(&pod);
+            let left = async || {
+                let records = node
+                    .sh(&format!("grep -lF '{uid}' {volumes}/*/volume.json || true"))
+                    .await?;
+                anyhow::Ok(records + &node.mounts_with(&uid).await?)
+            };
+            let before = left().await?;
+            ensure!(
+                before.contains("volume.json") && before.contains(" - "),
+                "this test sees no record or no mount: {before}"
+            );
+
+            Part::Kubelet.suspend(&node).await?;
+            let by_force = DeleteParams::default().grace_period(0);
+            ns.api::<Pod>().delete("kept", &by_force).await?;
+            reboot(&at).await?;
+            ns.other_pod_ready("kept", &uid).await?;
+            until_it_answers(&node).await?;
+
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let after = left().await?;
+                if after.is_empty() {
+                    break;
+                }
+                ensure!(Instant::now() < deadline, "left behind: {after}");
+                tokio::time::sleep(PAUSE).await;
+            }
+            stop(ns, "kept").await?;
+            start(ns, "kept").await?;
+            node.close().await
         })
         .await
     })
