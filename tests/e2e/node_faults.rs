@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use kube::api::LogParams;
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
-use stoppablecontainer_api::conditions::{READY, reason};
+use stoppablecontainer_api::conditions::{FILESYSTEM_READY, READY, reason};
 use stoppablecontainer_api::names::{CSI_DRIVER, provider_pod_name};
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace};
@@ -109,8 +109,13 @@ async fn f19_i9_a_kubelet_that_starts_before_the_agent_finds_it_later() {
 async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
     alone_in_namespace("partition", async |ns, _alone| {
         let before = run(&ns, "kept", writing()).await?;
-        run(&ns, "stopping", shell_template()).await?;
         let node = node_of(&before)?;
+        let mut beside = shell_template();
+        beside["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+        for name in ["stopping", "asleep"] {
+            run(&ns, name, beside.clone()).await?;
+        }
+        stop(&ns, "asleep").await?;
         for pod in [&before, &ns.pod_ready(&provider_pod_name("kept")).await?] {
             ensure!(
                 stays(pod),
@@ -126,6 +131,19 @@ async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
             let object = ns.wait("kept", "Ready is Unknown", unknown).await?;
             let (_, _, message) = condition(&object, READY).context("no condition")?;
             ensure!(message.contains(&node), "about which node? {message}");
+            // Kubernetes calls all pods of the node not Ready.
+            let unready = |pod: &Pod| {
+                let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+                conditions
+                    .into_iter()
+                    .any(|c| c.type_ == "Ready" && c.status != "True")
+            };
+            for name in ["asleep", "kept"] {
+                let what = "its provider is not Ready any more";
+                ns.wait(&provider_pod_name(name), what, unready).await?;
+            }
+            ns.wait("asleep", "FilesystemReady is Unknown", nobody_knows_its_files)
+                .await?;
             set_running(&ns, "stopping", false).await?;
             let told = |object: &StoppableContainer| {
                 let observed = object.status.as_ref().and_then(|s| s.observed_generation);
@@ -135,11 +153,15 @@ async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
                 .await?;
             let leaving = |pod: &Pod| pod.metadata.deletion_timestamp.is_some();
             ns.wait("stopping", "its deletion is asked for", leaving).await?;
-            for (name, is) in [("kept", Some(Phase::Running)), ("stopping", None)] {
+            for (name, may_be) in [
+                ("kept", &[Phase::Running][..]),
+                ("asleep", &[Phase::Stopped]),
+                ("stopping", &[Phase::Running, Phase::ProviderReady]),
+            ] {
                 let object = ns.api::<StoppableContainer>().get(name).await?;
                 let phase = object.status.and_then(|status| status.phase);
                 ensure!(
-                    phase != Some(Phase::Stopped) && is.is_none_or(|is| phase == Some(is)),
+                    phase.is_some_and(|phase| may_be.contains(&phase)),
                     "phase of {name}: {phase:?}"
                 );
             }
@@ -208,6 +230,10 @@ pub(crate) async fn unnoticed(ns: &Namespace, before: &Pod) -> Result<()> {
 fn unknown(object: &StoppableContainer) -> bool {
     let mut conditions = object.status.iter().flat_map(|status| &status.conditions);
     conditions.any(|c| c.type_ == READY && c.status == "Unknown" && c.reason == reason::NODE_UNREACHABLE)
+}
+
+fn nobody_knows_its_files(object: &StoppableContainer) -> bool {
+    condition(object, FILESYSTEM_READY).is_some_and(|(status, _, _)| status == "Unknown")
 }
 
 /// How many lines of [`writing`] are from between two times. None may be missing or from another start.
