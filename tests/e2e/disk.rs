@@ -6,12 +6,11 @@ that the disk ever wrote is in its image then, and what is still in the node's m
 cut leaves. The node mounts it in the disk's place when it starts (`E2E_FSTAB`).
 */
 
-use anyhow::{Result, anyhow};
-use stoppablecontainer_api::StoppableContainer;
+use anyhow::Result;
 use testkit::{Exclusive, Namespace, NodeShell};
 
 use crate::node::until_it_answers;
-use crate::support::{cleaned_up, disk_directory, node_file_systems};
+use crate::support::{cleaned_up, disk_directory, forget, node_file_systems};
 
 /// How much of a disk that can fail there is in truth.
 const HARDWARE: &str = "8m";
@@ -135,13 +134,4 @@ impl Disk {
         );
         node.sh(&all).await.map(drop)
     }
-}
-
-async fn forget(ns: &Namespace, name: &str) -> Result<()> {
-    if ns.api::<StoppableContainer>().get_opt(name).await?.is_none() {
-        return Ok(());
-    }
-    ns.delete::<StoppableContainer>(name)
-        .await
-        .map_err(|error| anyhow!("{name} cannot be deleted: {error:#}"))
 }

@@ -226,6 +226,14 @@ pub(crate) fn node_file_systems() -> Result<String> {
     )
 }
 
+/// Deletes a container, if it is there.
+pub(crate) async fn forget(ns: &Namespace, name: &str) -> Result<()> {
+    if ns.api::<StoppableContainer>().get_opt(name).await?.is_none() {
+        return Ok(());
+    }
+    ns.delete::<StoppableContainer>(name).await
+}
+
 /// What a test came to that has cleaned up behind itself: its own error comes first, and that of the clean-up is told.
 pub(crate) fn cleaned_up<T>(tested: Result<T>, cleaned: Result<()>) -> Result<T> {
     match (tested, cleaned) {

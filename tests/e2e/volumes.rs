@@ -5,10 +5,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeCl
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
-use stoppablecontainer_api::StoppableContainer;
 use testkit::{Namespace, NodeShell, in_namespace};
 
-use crate::support::{node_of, run, running, shell_template, start, stop};
+use crate::support::{cleaned_up, forget, node_of, run, running, shell_template, start, stop};
 
 /// The kubelet replaces the files of a projected volume (tokens before they expire, say) by renaming a link in it; the
 /// container has the volume itself and not a copy, so it sees that.
@@ -54,13 +53,12 @@ async fn i5_a_claim_that_is_a_block_device() {
             ))
             .await?;
         let tested = on_the_device(&ns, &node_of(&plain)?, &device).await;
-        if ns.api::<StoppableContainer>().get_opt("kept").await?.is_some() {
-            ns.delete::<StoppableContainer>("kept").await?;
-        }
+        let used = forget(&ns, "kept").await;
         let volumes: Api<PersistentVolume> = ns.cluster_api();
-        volumes.delete(&ns.name, &DeleteParams::default()).await?;
-        node.sh(&format!("losetup --detach {device}; rm {image}")).await?;
-        tested?;
+        let volume = volumes.delete(&ns.name, &DeleteParams::default()).await;
+        let detached = node.sh(&format!("losetup --detach {device}; rm {image}")).await;
+        let tested = cleaned_up(cleaned_up(tested, used), volume.map(drop).map_err(Into::into));
+        cleaned_up(tested, detached.map(drop))?;
         node.close().await
     })
     .await;
