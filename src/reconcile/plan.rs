@@ -11,7 +11,9 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use stoppablecontainer_api::conditions::reason;
-use stoppablecontainer_api::names::{ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, FINALIZER};
+use stoppablecontainer_api::names::{
+    ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, FINALIZER, PROVIDER_CONTAINER,
+};
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, Identity, StoppableContainerInstance,
     StoppableContainerInstanceStatus, StorageExcess, storage_limit,
@@ -22,7 +24,7 @@ use super::consumer::{consumer_hash, consumer_pod};
 use super::pods::{
     Role, Trouble, ended, has_started, labelled, leaving, node, owned_by, ready, running, trouble,
 };
-use super::provider::{CONTAINER, OptOuts, provider_hash, provider_pod};
+use super::provider::{OptOuts, provider_hash, provider_pod};
 use super::storage;
 
 /// Everything that a pass over an instance looks at.
@@ -247,7 +249,7 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
             delete_once(Role::Provider, pod, Some(stray_trouble(pod)))
         }
         Slot::Ours(pod)
-            if !has_started(pod, CONTAINER) && outdated(pod, &provider_hash(&observed.instance)) =>
+            if !has_started(pod, PROVIDER_CONTAINER) && outdated(pod, &provider_hash(&observed.instance)) =>
         {
             delete_once(Role::Provider, pod, None)
         }

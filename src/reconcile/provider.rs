@@ -18,15 +18,13 @@ use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::names::{
-    ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, CSI_DRIVER, VOLUME_MOUNT_PATH, VOLUME_NAME, WRAPPER_IN_VOLUME,
+    ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, CSI_DRIVER, PROVIDER_CONTAINER, VOLUME_MOUNT_PATH,
+    VOLUME_NAME, WRAPPER_IN_VOLUME,
 };
 
 use super::hash::template_hash;
 use super::pods::{Role, owner_reference};
 use super::tolerations::staying;
-
-/// Name of the provider's container.
-pub const CONTAINER: &str = "provider";
 
 /// User and group of the provider's process: `nobody` everywhere.
 const NOBODY: i64 = 65_534;
@@ -154,7 +152,7 @@ fn spec(instance: &StoppableContainerInstance, template: &PodSpec) -> PodSpec {
 fn container(instance: &StoppableContainerInstance, template: &PodSpec) -> Container {
     let main = template.containers.first();
     Container {
-        name: CONTAINER.to_owned(),
+        name: PROVIDER_CONTAINER.to_owned(),
         image: main.and_then(|c| c.image.clone()),
         image_pull_policy: main.and_then(|c| c.image_pull_policy.clone()),
         command: Some(vec![WRAPPER_IN_VOLUME.to_owned(), "hold".to_owned()]),

@@ -44,6 +44,8 @@ pub const CSI_DRIVER: &str = "csi.stoppablecontainer.xtlsoft.top";
 
 /// Name of the inline CSI volume in provider and consumer pods; reserved in templates.
 pub const VOLUME_NAME: &str = "stoppablecontainer";
+/// Name of the container of a provider pod.
+pub const PROVIDER_CONTAINER: &str = "provider";
 /// Where that volume is mounted in the provider's and the consumer's main container; reserved in templates. It
 /// holds `exec-wrapper` (the program) and `agent.sock` (the node agent's socket for this pod).
 pub const VOLUME_MOUNT_PATH: &str = "/.stoppablecontainer";

@@ -3,7 +3,7 @@ Puts the parts together and runs them until a signal or the first one fails.
 */
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use stoppablecontainer_api::names::CSI_DRIVER;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -28,29 +28,27 @@ use crate::csi::authority::Connection;
 use crate::csi::identity::IdentityService;
 use crate::csi::node::NodeService;
 use crate::csi::registration::RegistrationService;
+use crate::disks::Disks;
 use crate::host::Host;
 use crate::image::Cri;
 use crate::instances::Instances;
 use crate::space::Minimum;
 use crate::volumes::Volumes;
-use crate::{metrics, removal, serve, usage, watch, writeback};
+use crate::{metrics, published, usage, watch};
 
 /// Name of the plugin's socket.
 pub(crate) const SOCKET: &str = "csi.sock";
-/// Starts that are carried out at the same time. Each takes milliseconds, so this bounds what a burst costs.
-const STARTS: usize = 8;
 
 /// What all parts share.
 pub(crate) struct Agent {
     pub(crate) node_name: String,
     pub(crate) kubelet_dir: PathBuf,
-    pub(crate) allowed_prefixes: Vec<PathBuf>,
+    pub(crate) disks: Disks,
     pub(crate) host: Arc<Host>,
     pub(crate) client: Client,
     pub(crate) cri: Cri,
     pub(crate) volumes: Volumes,
     pub(crate) instances: Instances,
-    pub(crate) starts: Semaphore,
     pub(crate) minimum: Minimum,
     /// Held while a filesystem is measured: one at a time.
     pub(crate) measuring: Mutex<()>,
@@ -95,13 +93,12 @@ async fn serve_node(args: &args::Run) -> Result<()> {
     let agent = Arc::new(Agent {
         node_name: args.node_name.clone(),
         kubelet_dir: args.kubelet_dir.clone(),
-        allowed_prefixes: args.allowed_prefix.clone(),
+        disks: Disks::new(&args.allowed_prefix),
         cri: Cri::new(&host, args.cri_socket.clone()),
         host,
         client,
         volumes,
         instances: Instances::default(),
-        starts: Semaphore::new(STARTS),
         minimum: Minimum {
             bytes: args.minimum_free.clone(),
             inodes: args.minimum_free_inodes.clone(),
@@ -110,9 +107,7 @@ async fn serve_node(args: &args::Run) -> Result<()> {
         registered: AtomicBool::new(false),
         synced: AtomicBool::new(false),
     });
-    restore(&agent)?;
-    // It ends by itself; what it does not get done waits for the next start or the instance's deletion.
-    tokio::spawn(removal::collect_volumes(Arc::clone(&agent)));
+    published::restore(&agent)?;
 
     let stop = CancellationToken::new();
     let csi = listen(&base, SOCKET)?;
@@ -153,32 +148,6 @@ async fn serve_node(args: &args::Run) -> Result<()> {
     Ok(())
 }
 
-/// Serves the volumes that an earlier agent published.
-fn restore(agent: &Arc<Agent>) -> Result<()> {
-    for (id, record) in agent.volumes.recorded()? {
-        let Some(claim) = agent.volumes.claim(&id) else {
-            continue;
-        };
-        let Some(record) = record else {
-            if let Err(error) = claim.remove() {
-                tracing::warn!(volume = id, "cannot remove the rest of a volume: {error:#}");
-            }
-            continue;
-        };
-        tracing::info!(pod = %record.pod, role = ?record.role, "serving a volume that was published before");
-        match claim.create(&record) {
-            Ok((_, listener)) => {
-                let volume = claim.publish(record);
-                writeback::watch(&agent.host, &volume);
-                serve::spawn(Arc::clone(agent), volume, listener)?;
-            }
-            // The others must not suffer.
-            Err(error) => tracing::error!(volume = id, pod = %record.pod, "cannot serve a volume: {error:#}"),
-        }
-    }
-    Ok(())
-}
-
 /// Listens on a socket of this name, replacing what is there.
 fn listen(directory: &OwnedFd, name: &str) -> Result<UnixListener> {
     match unlinkat(directory, name, AtFlags::empty()) {
@@ -192,11 +161,6 @@ fn listen(directory: &OwnedFd, name: &str) -> Result<UnixListener> {
 // === impl Agent ===
 
 impl Agent {
-    /// Whether data may be kept below a prefix: it is one of the allowed ones, or below one.
-    pub(crate) fn allows(&self, prefix: &Path) -> bool {
-        is_allowed(&self.allowed_prefixes, prefix)
-    }
-
     /// Whether the kubelet knows the agent and the agent knows its instances.
     pub(crate) fn is_ready(&self) -> bool {
         self.registered.load(Ordering::Relaxed) && self.synced.load(Ordering::Relaxed)
@@ -208,43 +172,5 @@ impl Agent {
 
     pub(crate) fn set_synced(&self) {
         self.synced.store(true, Ordering::Relaxed);
-    }
-}
-
-fn is_allowed(allowed: &[PathBuf], prefix: &Path) -> bool {
-    let plain = prefix
-        .components()
-        .all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
-    prefix.is_absolute() && plain && allowed.iter().any(|allowed| prefix.starts_with(allowed))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_allowed_prefixes() {
-        let allowed = [
-            PathBuf::from("/var/lib/stoppablecontainer"),
-            PathBuf::from("/data/"),
-        ];
-        for good in [
-            "/var/lib/stoppablecontainer",
-            "/var/lib/stoppablecontainer/",
-            "/data/a",
-        ] {
-            assert!(is_allowed(&allowed, Path::new(good)), "{good}");
-        }
-        for bad in [
-            "/",
-            "/var/lib",
-            "/var/lib/stoppablecontainer2",
-            "/data/../etc",
-            "data",
-            "",
-            "/etc",
-        ] {
-            assert!(!is_allowed(&allowed, Path::new(bad)), "{bad:?}");
-        }
     }
 }

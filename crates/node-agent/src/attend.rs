@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::agent::Agent;
 use crate::instances::Instance;
-use crate::{blocked, filesystem, removal, usage, writeback};
+use crate::{blocked, filesystem, removal, status, usage, writeback};
 
 /// First and longest pause between tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_mins(1));
@@ -26,11 +26,18 @@ async fn attend(agent: Arc<Agent>, instance: Arc<Instance>) {
     let mut changes = instance.subscribe();
     while changes.borrow_and_update().object.is_some() {
         let work = async {
-            filesystem::refresh_identity(&agent, &instance).await?;
-            usage::judge(&agent, &instance).await?;
-            writeback::report(&agent, &instance).await?;
-            removal::remove(&agent, &instance).await?;
-            blocked::report(&agent, &instance).await
+            // What fails keeps nothing behind it from being done.
+            let results = [
+                status::repair(&agent.client, &instance).await,
+                filesystem::refresh_identity(&agent, &instance).await,
+                usage::judge(&agent, &instance).await,
+                writeback::report(&agent, &instance).await,
+                blocked::check_recorded(&agent, &instance).await,
+                removal::remove(&agent, &instance).await,
+            ];
+            let again = blocked::report(&agent, &instance).await?;
+            results.into_iter().collect::<Result<(), _>>()?;
+            anyhow::Ok(again)
         };
         match work.await {
             Ok(again) => {
@@ -48,6 +55,8 @@ async fn attend(agent: Arc<Agent>, instance: Arc<Instance>) {
             }
             Err(error) => {
                 tracing::warn!(instance = %instance.id, "cannot attend to the instance: {error:#}");
+                // What it changed itself is no reason to try again at once.
+                changes.mark_unchanged();
                 tokio::select! {
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
                     changed = changes.changed() => if changed.is_err() { return },

@@ -43,7 +43,15 @@ pub(crate) async fn authorise(agent: &Agent, pod: &Object) -> Result<Authorised,
     };
     let owner = owner_of(&found, pod, &agent.node_name).map_err(Status::permission_denied)?;
     let instance = agent.instances.get(&owner);
-    let object = instance.wait_for(LAG, |object| role_of(object, pod).is_some()).await.map_err(|object| {
+    let recorded = instance
+        .wait_for(LAG, |object| role_of(object, pod).is_some())
+        .await;
+    drop(instance);
+    if recorded.is_err() {
+        // The owner is what somebody wrote into a pod; it need not exist.
+        agent.instances.sweep();
+    }
+    let object = recorded.map_err(|object| {
         Status::permission_denied(match object {
             None => format!(
                 "StoppableContainerInstance {owner} (UID {}), which owns pod {pod}, is not an instance of node {}",

@@ -5,13 +5,16 @@ To the kubelet its container runs, and without probes it is even ready; that its
 command has not been executed is known here alone.
 */
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use rootfs::holders::{self, Holder};
 use stoppablecontainer_api::{ConsumerReport, FilesystemStatus, StoppableContainerInstance};
 use tokio::time::Instant;
 
 use crate::agent::Agent;
+use crate::cgroup::container_of;
 use crate::instances::{Instance, State};
 use crate::serve::Peer;
 use crate::status;
@@ -24,6 +27,8 @@ const USUAL: Duration = Duration::from_secs(2);
 pub(crate) struct Blocked {
     consumer: ConsumerReport,
     since: Instant,
+    /// An earlier agent said so, and nobody has looked since.
+    recorded: bool,
 }
 
 /// Remembers what the peer waits for.
@@ -38,7 +43,11 @@ pub(crate) fn set(peer: &Peer, message: &str) {
             .take()
             .filter(|before| before.consumer.pod_uid == consumer.pod_uid);
         let since = before.map_or_else(Instant::now, |before| before.since);
-        state.blocked = Some(Blocked { consumer, since });
+        state.blocked = Some(Blocked {
+            consumer,
+            since,
+            recorded: false,
+        });
     });
 }
 
@@ -51,6 +60,37 @@ pub(crate) fn forget(instance: &Instance, pod_uid: &str) {
     });
 }
 
+/// Looks at what an earlier agent reported: it may have moved the container without being able to say so, and then the
+/// wrapper asks nobody any more.
+pub(crate) async fn check_recorded(agent: &Agent, instance: &Instance) -> Result<()> {
+    let Some(blocked) = instance.state().blocked.filter(|blocked| blocked.recorded) else {
+        return Ok(());
+    };
+    let (host, key) = (Arc::clone(&agent.host), instance.id.uid.clone());
+    let pod_uid = blocked.consumer.pod_uid.clone();
+    let look = move || {
+        let holders = holders::find(&host.proc, &key)?;
+        let is_of_pod = |holder: &Holder| {
+            let cgroup = holder.process.cgroup(&host.proc).ok();
+            cgroup.is_some_and(|cgroup| container_of(&cgroup, &pod_uid).is_some())
+        };
+        anyhow::Ok(holders.iter().any(is_of_pod))
+    };
+    let moved = tokio::task::spawn_blocking(look)
+        .await
+        .context("look for the container")??;
+    instance.change(|state| {
+        // Somebody else may know better by now.
+        if let Some(now) = state.blocked.take_if(|now| now.recorded) {
+            state.blocked = (!moved).then_some(Blocked {
+                recorded: false,
+                ..now
+            });
+        }
+    });
+    Ok(())
+}
+
 /// Reports what lasts. Returns when to look again.
 pub(crate) async fn report(agent: &Agent, instance: &Instance) -> Result<Option<Duration>> {
     match due(&instance.state()) {
@@ -58,10 +98,11 @@ pub(crate) async fn report(agent: &Agent, instance: &Instance) -> Result<Option<
         Due::In(rest) => return Ok(Some(rest)),
         Due::Now(_) => {}
     }
-    let _working = instance.work.lock().await;
-    if let Due::Now(status) = due(&instance.state()) {
-        status::apply(&agent.client, instance, *status).await?;
-    }
+    let news = |state: &State| match due(state) {
+        Due::Now(status) => Some(*status),
+        Due::Never | Due::In(_) => None,
+    };
+    status::update(&agent.client, instance, news).await?;
     Ok(None)
 }
 
@@ -111,15 +152,16 @@ impl Blocked {
     /// What an earlier agent reported.
     pub(crate) fn recorded(object: &StoppableContainerInstance) -> Option<Self> {
         let consumer = object.status.as_ref()?.filesystem.as_ref()?.blocked.clone()?;
-        let since = Instant::now();
-        Some(Self { consumer, since })
+        Some(Self {
+            consumer,
+            since: Instant::now(),
+            recorded: true,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::json;
 
     use super::*;
@@ -137,6 +179,7 @@ mod tests {
             blocked: blocked.map(|(message, age)| Blocked {
                 consumer: serde_json::from_value(consumer(message)).unwrap(),
                 since: Instant::now().checked_sub(age).unwrap(),
+                recorded: false,
             }),
             ..State::default()
         }

@@ -17,9 +17,10 @@ use stoppablecontainer_api::{
 
 use crate::agent::Agent;
 use crate::data::{self, Data, Failure, Record};
+use crate::disks::Disk;
 use crate::host::Host;
-use crate::image::CriError;
-use crate::instances::Instance;
+use crate::image::{Container, CriError};
+use crate::instances::{Instance, Working};
 use crate::recovery::{self, Decision};
 use crate::serve::Peer;
 use crate::{space, status, users};
@@ -31,84 +32,147 @@ const MAX_USER_FILE: u64 = 16 << 20;
 pub(crate) async fn prepare(
     agent: &Agent,
     peer: &Peer,
+    container: &Container,
     object: &StoppableContainerInstance,
 ) -> Result<Result<(), Failure>> {
     let instance = &peer.instance;
-    let _working = instance.work.lock().await;
+    let prefix = Path::new(&object.spec.host_path_prefix);
+    let Some(disk) = agent.disks.get(prefix) else {
+        return fail(agent, peer, refused(agent, prefix)).await;
+    };
+    let working = instance.work().await;
+    let slot = disk.preparations.acquire().await.context("the agent ends")?;
     instance.change(|state| state.suspect = false);
     let before = instance.filesystem();
-    let known = before.clone();
-    let report = |state| FilesystemStatus {
+    let (working, examined) = examine(agent, disk, peer, container, before.as_ref(), working).await?;
+    let (image, data, compared) = match examined {
+        Ok(examined) => examined,
+        Err(failure) => return fail(agent, peer, failure).await,
+    };
+    let decided = recovery::decision(object, before.as_ref(), compared.as_ref().copied(), &data);
+    if let (Err(failure), None) = (compared, &decided) {
+        return fail(agent, peer, failure).await;
+    }
+    // Whoever deletes the instance from here on must wait for the agent.
+    status::update(&agent.client, instance, |state| {
+        let unknown = state.filesystem().is_none();
+        unknown.then(|| reported(agent, peer, FilesystemState::Preparing, None))
+    })
+    .await?;
+    let record = record(instance, &image, &data, decided.as_ref());
+    let reset = record.resetting;
+    // An agent that ended before it could say so has carried out what is still offered.
+    let carried_out = decided.is_none() && recovery::is_carried_out(before.as_ref(), &data);
+    let working = if reset {
+        // As long as it takes: others on this disk go on.
+        drop(slot);
+        let working = recovery::clear(agent, object, record.clone(), working).await?;
+        instance.change(|state| {
+            state.resets += 1;
+            state.outcome = None;
+        });
+        tracing::warn!(instance = %instance.id, recovery = record.recovered, "the data was deleted as its user decided");
+        working
+    } else {
+        working
+    };
+    let made = make(agent, peer, object, &image, record, working).await?;
+    if let Some(Decision { verb, id }) = &decided {
+        tracing::info!(instance = %instance.id, ?verb, id, "the user's decision is carried out");
+        // Used up, whatever becomes of the status.
+        instance.change_quietly(|state| {
+            state.unsure = true;
+            state.written = state.filesystem().cloned().map(|known| FilesystemStatus {
+                recovery: None,
+                usage: known.usage.filter(|_| !reset),
+                ..known
+            });
+        });
+    }
+    let identity = match made {
+        Ok(identity) => identity,
+        Err(failure) => return fail(agent, peer, failure).await,
+    };
+    status::update(&agent.client, instance, |state| {
+        let known = state.filesystem();
+        let status = reported(agent, peer, FilesystemState::Ready, known);
+        Some(FilesystemStatus {
+            image: Some(image.clone()),
+            identity: Some(identity.clone()),
+            usage: status.usage.filter(|_| !reset && !carried_out),
+            // Of a filesystem that is too large; it is another task's to make and take back.
+            recovery: known
+                .filter(|known| known.state == FilesystemState::Ready && decided.is_none() && !carried_out)
+                .and_then(|known| known.recovery.clone()),
+            write_failed: status.write_failed.clone().filter(|_| !reset),
+            ..status
+        })
+    })
+    .await?;
+    Ok(Ok(()))
+}
+
+/// Says in the status what keeps the filesystem from being prepared for the first time, and may pass.
+pub(crate) async fn report_obstacle(agent: &Agent, peer: &Peer, obstacle: &str) -> Result<()> {
+    status::update(&agent.client, &peer.instance, |state| {
+        let known = state.filesystem();
+        let first = known.is_none_or(|known| known.state == FilesystemState::Preparing);
+        first.then(|| FilesystemStatus {
+            message: Some(obstacle.to_owned()),
+            ..reported(agent, peer, FilesystemState::Preparing, known)
+        })
+    })
+    .await
+}
+
+/// Reports a failure.
+async fn fail(agent: &Agent, peer: &Peer, failure: Failure) -> Result<Result<(), Failure>> {
+    status::update(&agent.client, &peer.instance, |state| {
+        let known = state.filesystem();
+        Some(FilesystemStatus {
+            reason: Some(failure.reason.to_owned()),
+            message: Some(failure.message.clone()),
+            recovery: recovery::offer(known, &failure),
+            ..reported(agent, peer, FilesystemState::Failed, known)
+        })
+    })
+    .await?;
+    Ok(Err(failure))
+}
+
+/// A status in this state, with what is known already. What the data was made with stays on record whatever happens.
+fn reported(
+    agent: &Agent,
+    peer: &Peer,
+    state: FilesystemState,
+    known: Option<&FilesystemStatus>,
+) -> FilesystemStatus {
+    FilesystemStatus {
         state,
         node_name: agent.node_name.clone(),
         provider_pod_uid: Some(peer.volume.record.pod.uid.clone()),
         reason: None,
         message: None,
-        image: known.as_ref().and_then(|known| known.image.clone()),
-        identity: known.as_ref().and_then(|known| known.identity.clone()),
-        usage: known.as_ref().and_then(|known| known.usage),
+        image: known.and_then(|known| known.image.clone()),
+        identity: known.and_then(|known| known.identity.clone()),
+        usage: known.and_then(|known| known.usage),
         recovery: None,
-        disk_low: known.as_ref().and_then(|known| known.disk_low.clone()),
-        blocked: known.as_ref().and_then(|known| known.blocked.clone()),
-        write_failed: known.as_ref().and_then(|known| known.write_failed.clone()),
-    };
-    // What the data was made with stays on record whatever happens.
-    let failed = |failure: &Failure| FilesystemStatus {
-        reason: Some(failure.reason.to_owned()),
-        message: Some(failure.message.clone()),
-        recovery: recovery::offer(before.as_ref(), failure),
-        ..report(FilesystemState::Failed)
-    };
-    let (image, data, compared) = match examine(agent, peer, object, before.as_ref()).await? {
-        Ok(examined) => examined,
-        Err(failure) => {
-            status::apply(&agent.client, instance, failed(&failure)).await?;
-            return Ok(Err(failure));
-        }
-    };
-    let decided = recovery::decision(object, before.as_ref(), compared.as_ref().copied(), &data);
-    if let (Err(failure), None) = (compared, &decided) {
-        status::apply(&agent.client, instance, failed(&failure)).await?;
-        return Ok(Err(failure));
+        disk_low: known.and_then(|known| known.disk_low.clone()),
+        blocked: known.and_then(|known| known.blocked.clone()),
+        write_failed: known.and_then(|known| known.write_failed.clone()),
     }
-    if before.is_none() {
-        // Whoever deletes the instance from here on must wait for the agent.
-        status::apply(&agent.client, instance, report(FilesystemState::Preparing)).await?;
-    }
-    let record = record(instance, &image, &data, decided.as_ref());
-    let reset = record.resetting;
-    if reset {
-        recovery::clear(agent, object, record.clone()).await?;
-        instance.change(|state| state.resets += 1);
-        tracing::warn!(instance = %instance.id, recovery = record.recovered, "the data was deleted as its user decided");
-    }
-    let made = make(agent, peer, object, &image, record).await;
-    if let Some(Decision { verb, id }) = &decided {
-        tracing::info!(instance = %instance.id, ?verb, id, "the user's decision is carried out");
-        // Used up, whatever becomes of the status.
-        instance.change(|state| {
-            state.written = before.clone().map(|before| FilesystemStatus {
-                recovery: None,
-                ..before
-            });
-        });
-    }
-    let status = match &made {
-        Err(failure) => failed(failure),
-        Ok(identity) => FilesystemStatus {
-            image: Some(image),
-            identity: Some(identity.clone()),
-            usage: known.as_ref().and_then(|known| known.usage).filter(|_| !reset),
-            // Of a filesystem that is too large; it is another task's to make and take back.
-            recovery: known
-                .as_ref()
-                .filter(|known| known.state == FilesystemState::Ready && decided.is_none())
-                .and_then(|known| known.recovery.clone()),
-            ..report(FilesystemState::Ready)
-        },
-    };
-    status::apply(&agent.client, instance, status).await?;
-    Ok(made.map(drop))
+}
+
+fn refused(agent: &Agent, prefix: &Path) -> Failure {
+    Failure::new(
+        "HostPathPrefixRefused",
+        format!(
+            "spec.hostPathPrefix {} is not among those that node {} allows: {}",
+            prefix.display(),
+            agent.node_name,
+            agent.disks.names()
+        ),
+    )
 }
 
 /// The record to be, next to the data: the one that is there unless its user decided otherwise.
@@ -133,73 +197,57 @@ fn record(instance: &Instance, image: &ImageFacts, data: &Data, decided: Option<
 /// worth another try, the second one is nobody's to decide.
 async fn examine(
     agent: &Agent,
+    disk: &Disk,
     peer: &Peer,
-    object: &StoppableContainerInstance,
+    container: &Container,
     before: Option<&FilesystemStatus>,
-) -> Result<Result<(ImageFacts, Data, Result<(), Failure>), Failure>> {
-    let prefix = Path::new(&object.spec.host_path_prefix);
-    if !agent.allows(prefix) {
-        let allowed: Vec<_> = agent
-            .allowed_prefixes
-            .iter()
-            .map(|p| p.display().to_string())
-            .collect();
-        return Ok(Err(Failure::new(
-            "HostPathPrefixRefused",
-            format!(
-                "spec.hostPathPrefix {} is not among those that node {} allows: {}",
-                prefix.display(),
-                agent.node_name,
-                allowed.join(", ")
-            ),
-        )));
-    }
-    let container = peer.container(agent).await?;
-    let image = match agent.cri.facts(&container).await {
+    working: Working,
+) -> Result<(Working, Result<(ImageFacts, Data, Result<(), Failure>), Failure>)> {
+    let image = match agent.cri.facts(container).await {
         Ok(image) => image,
         Err(error @ CriError::Config(_)) => {
-            return Ok(Err(Failure::new(
-                "ImageConfigInvalid",
-                format!("image {}: {error}", container.image),
-            )));
+            let message = format!("image {}: {error}", container.image);
+            return Ok((working, Err(Failure::new("ImageConfigInvalid", message))));
         }
         Err(error) => return Err(error.into()),
     };
     let key = peer.instance.id.uid.clone();
-    let directory = prefix.join(&key);
-    let prefix = prefix.to_owned();
-    let host = Arc::clone(&agent.host);
+    let directory = disk.path.join(&key);
+    let (host, prefix) = (Arc::clone(&agent.host), disk.path.clone());
     let look = move || anyhow::Ok((data::look(&host, &prefix, &key)?, space::look(&host, &prefix)?));
-    let looked = tokio::task::spawn_blocking(look)
-        .await
-        .context("examine the data")?;
+    let (working, looked) = working.on_disk(look).await.context("examine the data")?;
     let (data, space) = match looked {
         Ok(looked) => looked,
-        Err(error) => return Ok(Err(Failure::new("FilesystemUnusable", format!("{error:#}")))),
+        Err(error) => {
+            return Ok((
+                working,
+                Err(Failure::new("FilesystemUnusable", format!("{error:#}"))),
+            ));
+        }
     };
     let known = before.and_then(|before| before.image.as_ref());
     let compared = data::compare(&directory, &agent.node_name, &image, known, &data);
     let is_new = data == Data::Absent && compared.is_ok();
     if let Some(shortage) = agent.minimum.shortage(space, false).filter(|_| is_new) {
-        let prefix = Path::new(&object.spec.host_path_prefix);
         let message = format!(
             "{}; no new filesystem is made there. Free space on the node, or delete objects that are not needed; it \
              goes on by itself then",
-            space::on(&agent.node_name, prefix, &shortage)
+            space::on(&agent.node_name, &disk.path, &shortage)
         );
-        return Ok(Err(Failure::new("InsufficientDisk", message)));
+        return Ok((working, Err(Failure::new("InsufficientDisk", message))));
     }
-    Ok(Ok((image, data, compared)))
+    Ok((working, Ok((image, data, compared))))
 }
 
-/// Makes what is missing and resolves the user.
+/// Makes what is missing and resolves the user. The outer error is worth another try.
 async fn make(
     agent: &Agent,
     peer: &Peer,
     object: &StoppableContainerInstance,
     image: &ImageFacts,
     record: Record,
-) -> Result<Identity, Failure> {
+    working: Working,
+) -> Result<Result<Identity, Failure>> {
     let host = Arc::clone(&agent.host);
     let (prefix, uid) = (
         PathBuf::from(&object.spec.host_path_prefix),
@@ -225,33 +273,28 @@ async fn make(
         }
         resolve(&host, &provider, &kept, &user)
     };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(Ok(identity))) => Ok(identity),
-        Ok(Ok(Err(error))) => Err(Failure::new("UserUnknown", error.to_string())),
-        Ok(Err(error)) => Err(Failure::new("FilesystemUnusable", format!("{error:#}"))),
-        Err(error) => Err(Failure::new("FilesystemUnusable", error.to_string())),
-    }
+    let (_working, made) = working.on_disk(work).await.context("make the filesystem")?;
+    Ok(match made {
+        Ok(Ok(identity)) => Ok(identity),
+        Ok(Err(error)) => Err(Failure::new("UserUnknown", error.to_string())),
+        Err(error) => Err(Failure::new("FilesystemUnusable", format!("{error:#}"))),
+    })
 }
 
 /// Resolves the user anew when the template asks for another one. Nothing is written if it is the same.
 pub(crate) async fn refresh_identity(agent: &Agent, instance: &Instance) -> Result<()> {
     let state = instance.state();
-    let (Some(object), Some(provider)) = (state.object, state.provider.filter(|p| p.ready)) else {
+    let (Some(object), Some(provider)) = (&state.object, state.provider.as_ref().filter(|p| p.ready)) else {
         return Ok(());
     };
-    let _working = instance.work.lock().await;
-    let Some(before) = instance.filesystem() else {
+    let Some(user) = unresolved(object, state.filesystem()) else {
         return Ok(());
     };
-    let Some(image) = &before.image else { return Ok(()) };
-    let user = object.spec.requested_user(image);
-    if before
-        .identity
-        .as_ref()
-        .is_some_and(|identity| identity.user == user)
-    {
+    let working = instance.work().await;
+    let Some(disk) = agent.disks.get(Path::new(&object.spec.host_path_prefix)) else {
         return Ok(());
-    }
+    };
+    let _slot = disk.preparations.acquire().await.context("the agent ends")?;
     let host = Arc::clone(&agent.host);
     let (prefix, uid) = (
         PathBuf::from(&object.spec.host_path_prefix),
@@ -264,25 +307,39 @@ pub(crate) async fn refresh_identity(agent: &Agent, instance: &Instance) -> Resu
         let kept = store.get(&uid)?.context("the data is gone")?;
         resolve(&host, &process, &kept, &wanted)
     };
-    let status = match tokio::task::spawn_blocking(work)
-        .await
-        .context("resolve the user")??
-    {
-        Ok(identity) => FilesystemStatus {
-            state: FilesystemState::Ready,
-            reason: None,
-            message: None,
-            identity: Some(identity),
-            ..before.clone()
-        },
-        Err(error) => FilesystemStatus {
-            state: FilesystemState::Failed,
-            reason: Some("UserUnknown".to_owned()),
-            message: Some(error.to_string()),
-            ..before.clone()
-        },
-    };
-    status::apply(&agent.client, instance, status).await
+    let (_working, resolved) = working.on_disk(work).await.context("resolve the user")?;
+    let resolved = resolved?;
+    status::update(&agent.client, instance, |state| {
+        let known = state.filesystem()?;
+        // Somebody may have asked for another one, or have found the data gone.
+        if unresolved(state.object.as_ref()?, Some(known)).as_ref() != Some(&user) {
+            return None;
+        }
+        Some(match &resolved {
+            Ok(identity) => FilesystemStatus {
+                state: FilesystemState::Ready,
+                reason: None,
+                message: None,
+                identity: Some(identity.clone()),
+                ..known.clone()
+            },
+            Err(error) => FilesystemStatus {
+                state: FilesystemState::Failed,
+                reason: Some("UserUnknown".to_owned()),
+                message: Some(error.to_string()),
+                ..known.clone()
+            },
+        })
+    })
+    .await
+}
+
+/// The user that the template asks for, if it is another one than was resolved last.
+fn unresolved(object: &StoppableContainerInstance, known: Option<&FilesystemStatus>) -> Option<String> {
+    let known = known?;
+    let user = object.spec.requested_user(known.image.as_ref()?);
+    let resolved = known.identity.as_ref().map(|identity| &identity.user);
+    (resolved != Some(&user)).then_some(user)
 }
 
 /// Resolves a user in the kept filesystem as a consumer sees it.

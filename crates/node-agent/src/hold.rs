@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use exec_wrapper::protocol::Answer;
+use stoppablecontainer_api::names::PROVIDER_CONTAINER;
 use stoppablecontainer_api::{RecoveryAnswer, StoppableContainerInstance};
 
 use crate::agent::Agent;
@@ -21,6 +22,18 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 /// Serves a provider until it ends.
 pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
     let mut pause = PAUSES.0;
+    let container = loop {
+        match peer.container(agent).await {
+            Ok(container) => break container,
+            Err(error) if wait(agent, peer, &error, &mut pause).await? => return Ok(()),
+            Err(_) => {}
+        }
+    };
+    // Others in the pod, such as a debug container, have another root to show for the image's.
+    if container.name != PROVIDER_CONTAINER {
+        let problem = format!("container {} is not the provider's", container.name);
+        return peer.answer(&Answer::Error(problem)).await;
+    }
     let mut changes = peer.instance.subscribe();
     loop {
         let Some(object) = changes.borrow_and_update().object.clone() else {
@@ -36,7 +49,7 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
             peer.gone().await;
             return Ok(());
         }
-        match filesystem::prepare(agent, peer, &object).await {
+        match filesystem::prepare(agent, peer, &container, &object).await {
             Ok(Ok(())) => break,
             Ok(Err(failure)) => {
                 // Somebody has to change the object or, which nothing announces, the node: restore the data, say.
@@ -53,15 +66,8 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
                     () = peer.gone() => return Ok(()),
                 }
             }
-            Err(error) => {
-                let id = &peer.instance.id;
-                tracing::warn!(instance = %id, pod = %peer.volume.record.pod, "cannot prepare: {error:#}");
-                peer.explain(&format!("{error:#}")).await?;
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
-                    () = peer.gone() => return Ok(()),
-                }
-            }
+            Err(error) if wait(agent, peer, &error, &mut pause).await? => return Ok(()),
+            Err(_) => {}
         }
     }
     let process = Arc::clone(&peer.process);
@@ -84,6 +90,22 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
         () = peer.gone() => {}
     }
     Ok(())
+}
+
+/// Says what may pass, and waits longer every time. Whether the peer has gone meanwhile.
+async fn wait(agent: &Agent, peer: &mut Peer, error: &anyhow::Error, pause: &mut Duration) -> Result<bool> {
+    let message = format!("{error:#}");
+    tracing::warn!(instance = %peer.instance.id, pod = %peer.volume.record.pod, "cannot prepare: {message}");
+    peer.explain(&message).await?;
+    if let Err(error) = filesystem::report_obstacle(agent, peer, &message).await {
+        tracing::debug!(instance = %peer.instance.id, "cannot report it: {error:#}");
+    }
+    tokio::select! {
+        () = tokio::time::sleep(*pause) => {}
+        () = peer.gone() => return Ok(true),
+    }
+    *pause = (*pause * 2).min(PAUSES.1);
+    Ok(false)
 }
 
 /// Whether a filesystem that was prepared has to be prepared again.

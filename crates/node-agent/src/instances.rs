@@ -10,13 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use rootfs::Process;
 use stoppablecontainer_api::{FilesystemStatus, StoppableContainerInstance};
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
 use crate::blocked::Blocked;
 use crate::journal::Object;
 use crate::writeback::Outcome;
+
+/// How long work on a disk may take that is usually done in milliseconds.
+const DISK_TIME: Duration = Duration::from_secs(30);
 
 /// All instances that matter here.
 #[derive(Debug, Default)]
@@ -30,8 +34,18 @@ pub(crate) struct Instance {
     pub(crate) id: Object,
     state: watch::Sender<State>,
     attended: AtomicBool,
-    /// Held while its kept filesystem is prepared, mounted or removed.
-    pub(crate) work: AsyncMutex<()>,
+    /// See [`Working`].
+    work: Arc<AsyncMutex<()>>,
+    /// Held while its status is written, and never while a disk is asked for something.
+    pub(crate) writing: AsyncMutex<()>,
+    /// Held by the thread that measures it, however long that takes.
+    pub(crate) measuring: Arc<AsyncMutex<()>>,
+}
+
+/// The right to prepare, mount or remove a kept filesystem; one at a time has it.
+#[derive(Debug)]
+pub(crate) struct Working {
+    _right: OwnedMutexGuard<()>,
 }
 
 /// What is known now.
@@ -41,6 +55,8 @@ pub(crate) struct State {
     pub(crate) object: Option<Arc<StoppableContainerInstance>>,
     /// What this agent last wrote to its status; newer than the object's.
     pub(crate) written: Option<FilesystemStatus>,
+    /// A write was begun whose end is not known: the object's status may be another one than [`State::filesystem`] says.
+    pub(crate) unsure: bool,
     /// The provider, while it holds.
     pub(crate) provider: Option<Provider>,
     /// How many containers were moved since the agent started.
@@ -74,6 +90,18 @@ impl Instances {
             .entry(id.uid.clone())
             .or_insert_with(|| Arc::new(Instance::new(id.clone())));
         Arc::clone(instance)
+    }
+
+    /// The instance, if it is known.
+    pub(crate) fn find(&self, uid: &str) -> Option<Arc<Instance>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(uid).cloned()
+    }
+
+    /// Forgets those that nobody has anything to do with: a name that somebody only claimed to be an instance's.
+    pub(crate) fn sweep(&self) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, instance| Arc::strong_count(instance) > 1 || instance.state().object.is_some());
     }
 
     /// All that are known.
@@ -149,7 +177,16 @@ impl Instance {
             id,
             state: watch::Sender::default(),
             attended: AtomicBool::new(false),
-            work: AsyncMutex::default(),
+            work: Arc::default(),
+            writing: AsyncMutex::default(),
+            measuring: Arc::default(),
+        }
+    }
+
+    /// Waits for the right to work on its filesystem.
+    pub(crate) async fn work(&self) -> Working {
+        Working {
+            _right: Arc::clone(&self.work).lock_owned().await,
         }
     }
 
@@ -166,6 +203,14 @@ impl Instance {
     /// Changes what is known, and wakes who waits for that.
     pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
         self.state.send_modify(change);
+    }
+
+    /// Changes what is known and wakes nobody.
+    pub(crate) fn change_quietly(&self, change: impl FnOnce(&mut State)) {
+        self.state.send_if_modified(|state| {
+            change(state);
+            false
+        });
     }
 
     /// Wakes at every change from now on.
@@ -193,6 +238,37 @@ impl Instance {
     }
 }
 
+// === impl Working ===
+
+impl Working {
+    /// Works on a thread that may block. The right goes with it, and comes back with the result: where a disk does not
+    /// answer, one thread for each filesystem waits for it, whoever asks how often.
+    ///
+    /// # Errors
+    /// When it takes too long. It goes on then, and nobody else gets the right before it ends.
+    pub(crate) async fn on_disk<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(Self, T)> {
+        tokio::time::timeout(DISK_TIME, self.for_long(work))
+            .await
+            .with_context(|| format!("the disk needs more than {} s for it", DISK_TIME.as_secs()))?
+    }
+
+    /// The same for what takes long by nature, such as deleting.
+    pub(crate) async fn for_long<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<(Self, T)> {
+        tokio::task::spawn_blocking(move || {
+            let result = work();
+            (self, result)
+        })
+        .await
+        .context("work on the kept filesystem")
+    }
+}
+
 /// The identity of an object.
 pub(crate) fn id_of(object: &StoppableContainerInstance) -> Option<Object> {
     let metadata = &object.metadata;
@@ -201,4 +277,44 @@ pub(crate) fn id_of(object: &StoppableContainerInstance) -> Option<Object> {
         name: metadata.name.clone()?,
         uid: metadata.uid.clone()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(uid: &str) -> Object {
+        Object {
+            namespace: "ns".into(),
+            name: "web".into(),
+            uid: uid.into(),
+        }
+    }
+
+    #[test]
+    fn what_somebody_only_claims_to_be_an_instance_is_not_remembered() {
+        let instances = Instances::default();
+        let waited_for = instances.get(&id("u1"));
+        instances.get(&id("u2"));
+        instances.sweep();
+        assert!(instances.find("u2").is_none());
+        assert!(Arc::ptr_eq(&instances.find("u1").unwrap(), &waited_for));
+    }
+
+    /// However often somebody tries, a disk that does not answer has one thread for a filesystem.
+    #[tokio::test]
+    async fn i9_work_that_nobody_waits_for_keeps_others_out_until_it_ends() {
+        let instance = Instance::new(id("u1"));
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let working = instance.work().await;
+        let work = working.on_disk(move || ended.recv().is_err());
+        tokio::select! {
+            biased;
+            _ = work => panic!("it ended"),
+            () = tokio::task::yield_now() => {}
+        }
+        assert!(instance.work.try_lock().is_err(), "somebody else may work on it");
+        drop(end);
+        instance.work().await.on_disk(|| ()).await.unwrap();
+    }
 }

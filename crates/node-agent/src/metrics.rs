@@ -3,9 +3,7 @@
 left. Put together when it is asked for, so nothing has to be kept up to date.
 */
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -21,7 +19,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::agent::Agent;
-use crate::space;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Instance {
@@ -44,13 +41,11 @@ pub(crate) async fn serve(agent: Arc<Agent>, address: SocketAddr) -> Result<()> 
 }
 
 async fn text(State(agent): State<Arc<Agent>>) -> Response {
-    let collected = tokio::task::spawn_blocking(move || encoded(&collect(&agent))).await;
-    match collected {
-        Ok(Ok(text)) => {
+    match encoded(&collect(&agent).await) {
+        Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
-        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
@@ -61,18 +56,14 @@ fn encoded(registry: &Registry) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
-fn collect(agent: &Agent) -> Registry {
+async fn collect(agent: &Agent) -> Registry {
     let mut registry = Registry::with_prefix("stoppablecontainer");
-    let mut prefixes: BTreeSet<PathBuf> = agent.allowed_prefixes.iter().cloned().collect();
     let (bytes, inodes) = (
         Family::<Instance, Gauge>::default(),
         Family::<Instance, Gauge>::default(),
     );
     for instance in agent.instances.all() {
         let state = instance.state();
-        if let Some(object) = &state.object {
-            prefixes.insert(PathBuf::from(&object.spec.host_path_prefix));
-        }
         if let Some(usage) = state.filesystem().and_then(|filesystem| filesystem.usage) {
             let labels = Instance {
                 namespace: instance.id.namespace.clone(),
@@ -103,12 +94,12 @@ fn collect(agent: &Agent) -> Registry {
         registry.register(name, help, family.clone());
         family
     });
-    for prefix in prefixes.iter().filter(|prefix| agent.allows(prefix)) {
-        let Ok(space) = space::look(&agent.host, prefix) else {
+    for disk in agent.disks.iter() {
+        let Ok(space) = disk.space(&agent.host).await else {
             continue;
         };
         let labels = Disk {
-            prefix: prefix.display().to_string(),
+            prefix: disk.path.display().to_string(),
         };
         let numbers = [space.free_bytes, space.bytes, space.free_inodes, space.inodes];
         for (family, number) in disks.iter().zip(numbers) {

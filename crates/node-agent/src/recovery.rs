@@ -22,6 +22,7 @@ use stoppablecontainer_api::{
 
 use crate::agent::Agent;
 use crate::data::{self, Data, Failure, Record};
+use crate::instances::Working;
 
 /// What the user decided, and about what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,9 +64,16 @@ pub(crate) fn decision(
         Err(failure) => shows(before, failure),
         Ok(()) => is_too_large(object, before),
     };
-    let used = matches!(data, Data::Recorded(record) if record.recovered.is_some()
-        && record.recovered == before.recovery.as_ref().map(|offer| offer.id.clone()));
-    answered(object, before).filter(|_| about && !used)
+    answered(object, before).filter(|_| about && !is_carried_out(Some(before), data))
+}
+
+/// Whether what the status offers was decided on and carried out: the record next to the data says so first.
+pub(crate) fn is_carried_out(before: Option<&FilesystemStatus>, data: &Data) -> bool {
+    let offered = before.and_then(|before| before.recovery.as_ref());
+    let Data::Recorded(record) = data else {
+        return false;
+    };
+    !record.resetting && offered.is_some_and(|offer| record.recovered.as_ref() == Some(&offer.id))
 }
 
 /// Whether the user decided to empty a filesystem that works.
@@ -75,7 +83,12 @@ pub(crate) fn reset_wanted(object: &StoppableContainerInstance, filesystem: &Fil
 
 /// Begins a reset, or goes on with one: the data is deleted, and the record says so. Refused while anybody uses it.
 /// An error is worth another try.
-pub(crate) async fn clear(agent: &Agent, object: &StoppableContainerInstance, record: Record) -> Result<()> {
+pub(crate) async fn clear(
+    agent: &Agent,
+    object: &StoppableContainerInstance,
+    record: Record,
+    working: Working,
+) -> Result<Working> {
     let host = Arc::clone(&agent.host);
     let prefix = PathBuf::from(&object.spec.host_path_prefix);
     let key = object.metadata.uid.clone().context("an object without UID")?;
@@ -90,9 +103,8 @@ pub(crate) async fn clear(agent: &Agent, object: &StoppableContainerInstance, re
         kept.set_record(&serde_json::to_vec(&record).context("write the record")?)?;
         anyhow::Ok(kept.clear()?)
     };
-    tokio::task::spawn_blocking(work)
-        .await
-        .context("delete the data")?
+    let (working, cleared) = working.for_long(work).await.context("delete the data")?;
+    cleared.map(|()| working)
 }
 
 /// The failure is the one that the status shows.
@@ -207,6 +219,32 @@ mod tests {
             decision(&answer("reset", &before), Some(&before), Err(&found), &data),
             None
         );
+    }
+
+    #[test]
+    fn i9_what_was_carried_out_is_known_from_the_record() {
+        let before = shown(&failure("image 2"), None);
+        let record = |recovered: Option<&str>, resetting| {
+            Data::Recorded(Record {
+                namespace: String::new(),
+                name: String::new(),
+                image_id: String::new(),
+                image: String::new(),
+                recovered: recovered.map(str::to_owned),
+                resetting,
+            })
+        };
+        let id = before.recovery.as_ref().map(|offer| offer.id.as_str());
+        assert!(is_carried_out(Some(&before), &record(id, false)));
+        assert!(!is_carried_out(Some(&before), &record(id, true)), "begun");
+        assert!(!is_carried_out(Some(&before), &record(Some("another"), false)));
+        assert!(!is_carried_out(Some(&before), &record(None, false)));
+        let nothing_offered = FilesystemStatus {
+            recovery: None,
+            ..before
+        };
+        assert!(!is_carried_out(Some(&nothing_offered), &record(None, false)));
+        assert!(!is_carried_out(None, &Data::Absent));
     }
 
     #[test]

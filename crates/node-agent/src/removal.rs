@@ -5,16 +5,14 @@ Deletes the data of an instance that is being deleted, once nobody uses it.
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use anyhow::Result;
 use rootfs::Store;
 use stoppablecontainer_api::{FilesystemState, FilesystemStatus};
 
 use crate::agent::Agent;
-use crate::host::{Host, Target};
+use crate::host::Host;
 use crate::instances::Instance;
-use crate::volumes::Volume;
+use crate::published::{drop_volume, is_stale};
 use crate::{data, status};
 
 /// Deletes the data if the instance is being deleted and no volume of it is published any more, and reports it.
@@ -38,16 +36,14 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
             // Its unpublishing will lead here again.
             return Ok(());
         }
-        tracing::info!(pod = %volume.record.pod, "volume of a pod that is gone");
         drop_volume(agent, &volume)?;
     }
-    let _working = instance.work.lock().await;
     let prefix = PathBuf::from(&object.spec.host_path_prefix);
-    if agent.allows(&prefix) {
+    if agent.disks.get(&prefix).is_some() {
         let (host, key) = (Arc::clone(&agent.host), instance.id.uid.clone());
-        tokio::task::spawn_blocking(move || delete(&host, &prefix, &key))
-            .await
-            .context("delete the data")??;
+        let working = instance.work().await;
+        let (_working, deleted) = working.for_long(move || delete(&host, &prefix, &key)).await?;
+        deleted?;
     } else {
         tracing::warn!(instance = %instance.id, prefix = %prefix.display(), "nothing is deleted below a prefix that is not allowed");
     }
@@ -65,46 +61,7 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
         blocked: None,
         write_failed: None,
     };
-    status::apply(&agent.client, instance, removed).await
-}
-
-/// Drops the volumes that are left over from pods that ended while no agent or kubelet ran.
-pub(crate) async fn collect_volumes(agent: Arc<Agent>) {
-    for volume in agent.volumes.all() {
-        let collected = async {
-            if is_stale(&agent, &volume).await? {
-                tracing::info!(pod = %volume.record.pod, "volume of a pod that is gone");
-                drop_volume(&agent, &volume)?;
-            }
-            anyhow::Ok(())
-        };
-        if let Err(error) = collected.await {
-            tracing::warn!(pod = %volume.record.pod, "cannot find out whether a volume is left over: {error:#}");
-        }
-    }
-}
-
-/// Whether a volume is left over from a pod that ended without an unpublish: nothing is mounted at its target and
-/// the pod is gone. (A kubelet forgets volumes of pods that were deleted while the node was down.)
-async fn is_stale(agent: &Agent, volume: &Volume) -> Result<bool> {
-    let record = &volume.record;
-    let target = tokio::task::block_in_place(|| agent.host.target(&record.target))?;
-    if target == Target::Mounted {
-        return Ok(false);
-    }
-    let api: Api<Pod> = Api::namespaced(agent.client.clone(), &record.pod.namespace);
-    let pod = api
-        .get_opt(&record.pod.name)
-        .await
-        .with_context(|| format!("ask for pod {}", record.pod))?;
-    Ok(pod.and_then(|pod| pod.metadata.uid).as_deref() != Some(record.pod.uid.as_str()))
-}
-
-fn drop_volume(agent: &Agent, volume: &Volume) -> Result<()> {
-    let Some(claim) = agent.volumes.claim(&volume.id) else {
-        bail!("volume {} is being changed", volume.id)
-    };
-    tokio::task::block_in_place(|| claim.remove())
+    status::update(&agent.client, instance, |_| Some(removed.clone())).await
 }
 
 fn delete(host: &Host, prefix: &std::path::Path, key: &str) -> Result<()> {

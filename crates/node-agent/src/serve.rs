@@ -46,6 +46,7 @@ pub(crate) struct Peer {
 /// Serves a volume until it is unpublished.
 pub(crate) fn spawn(agent: Arc<Agent>, volume: Arc<Volume>, listener: StdListener) -> Result<()> {
     let listener = UnixListener::from_std(listener).context("serve the socket")?;
+    volume.set_served();
     tokio::spawn(async move {
         let unpublished = volume.unpublished.clone();
         unpublished

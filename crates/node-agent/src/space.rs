@@ -6,7 +6,6 @@ and those that run are warned.
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{OFlags, fstatvfs};
@@ -15,6 +14,7 @@ use stoppablecontainer_api::{FilesystemState, FilesystemStatus, whole_quantity};
 
 use crate::agent::Agent;
 use crate::host::Host;
+use crate::instances::State;
 use crate::{status, usage};
 
 /// What has to be free on the disk of a data directory.
@@ -78,7 +78,7 @@ pub(crate) async fn warn(agent: &Agent) {
         }
         let prefix = PathBuf::from(&object.spec.host_path_prefix);
         if !disks.contains_key(&prefix) {
-            let space = seen(&agent.host, &prefix).await;
+            let space = seen(agent, &prefix).await;
             disks.insert(prefix.clone(), space);
         }
         let Some(space) = disks.get(&prefix).copied().flatten() else {
@@ -91,18 +91,16 @@ pub(crate) async fn warn(agent: &Agent) {
                 on(&agent.node_name, &prefix, &shortage)
             )
         });
-        if disk_low == before.disk_low {
-            continue;
-        }
-        let _working = instance.work.lock().await;
-        let Some(now) = instance
-            .filesystem()
-            .filter(|now| now.state != FilesystemState::Removed)
-        else {
-            continue;
+        let news = |state: &State| {
+            let now = state
+                .filesystem()
+                .filter(|now| now.state != FilesystemState::Removed && now.disk_low != disk_low)?;
+            Some(FilesystemStatus {
+                disk_low: disk_low.clone(),
+                ..now.clone()
+            })
         };
-        let status = FilesystemStatus { disk_low, ..now };
-        if let Err(error) = status::apply(&agent.client, &instance, status).await {
+        if let Err(error) = status::update(&agent.client, &instance, news).await {
             tracing::warn!(instance = %instance.id, "cannot report the state of the disk: {error:#}");
         }
     }
@@ -113,10 +111,8 @@ pub(crate) fn on(node: &str, prefix: &Path, shortage: &str) -> String {
     format!("node {node} has {shortage} on the disk of {}", prefix.display())
 }
 
-async fn seen(host: &Arc<Host>, prefix: &Path) -> Option<Space> {
-    let (host, directory) = (Arc::clone(host), prefix.to_owned());
-    let looked = tokio::task::spawn_blocking(move || look(&host, &directory)).await;
-    match looked.context("examine the disk").flatten() {
+async fn seen(agent: &Agent, prefix: &Path) -> Option<Space> {
+    match agent.disks.get(prefix)?.space(&agent.host).await {
         Ok(space) => Some(space),
         Err(error) => {
             tracing::warn!(prefix = %prefix.display(), "{error:#}");

@@ -25,9 +25,6 @@ use crate::serve::Peer;
 /// First and longest pause while the kernel takes an old overlay apart. Nothing announces its end.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 
-/// How long a start may take. Some milliseconds are usual; a disk that does not answer takes for ever.
-const START_TIME: Duration = Duration::from_secs(30);
-
 /// What stands in the way for now.
 enum Obstacle {
     Held(Vec<Holder>),
@@ -47,10 +44,21 @@ pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
             return refuse(peer, "it is being deleted").await;
         }
         if !checked {
-            if let Some(problem) = check_container(agent, peer, &object).await? {
-                return refuse(peer, &problem).await;
+            match check_container(agent, peer, &object).await {
+                Ok(None) => checked = true,
+                Ok(Some(problem)) => return refuse(peer, &problem).await,
+                Err(error) => {
+                    wait(
+                        peer,
+                        &format!("the container runtime says nothing of it: {error:#}"),
+                    )
+                    .await?;
+                    tokio::select! {
+                        () = tokio::time::sleep(PAUSES.1) => continue,
+                        () = peer.gone() => return Ok(()),
+                    }
+                }
             }
-            checked = true;
         }
         match move_container(agent, peer, &object, &provider).await {
             Ok(Ok((attached, kept))) => {
@@ -116,8 +124,12 @@ pub(crate) async fn hook(agent: &Agent, peer: &mut Peer) -> Result<()> {
             Arc::clone(&peer.process),
             peer.instance.id.uid.clone(),
         );
-        let there = tokio::task::spawn_blocking(move || attach::is_attached(&proc, &process, &key)).await??;
-        if there {
+        let looking = Arc::clone(&peer.volume.looking).lock_owned().await;
+        let look = move || {
+            let _looking = looking;
+            attach::is_attached(&proc, &process, &key)
+        };
+        if tokio::task::spawn_blocking(look).await?? {
             return peer.answer(&Answer::Done).await;
         }
         peer.explain("the container is not on it yet").await?;
@@ -172,14 +184,16 @@ async fn move_container(
     object: &StoppableContainerInstance,
     provider: &Provider,
 ) -> Result<Result<(Attached, Kept), Obstacle>> {
-    let _working = peer.instance.work.lock().await;
-    let _slot = agent.starts.acquire().await.context("the agent ends")?;
+    let prefix = PathBuf::from(&object.spec.host_path_prefix);
+    let disk = agent
+        .disks
+        .get(&prefix)
+        .context("spec.hostPathPrefix is not among those that the node allows")?;
+    let working = peer.instance.work().await;
+    let _slot = disk.starts.acquire().await.context("the agent ends")?;
     let host = Arc::clone(&agent.host);
     let (image, container) = (Arc::clone(&provider.process), Arc::clone(&peer.process));
-    let (prefix, key) = (
-        PathBuf::from(&object.spec.host_path_prefix),
-        peer.instance.id.uid.clone(),
-    );
+    let key = peer.instance.id.uid.clone();
     let work = move || {
         if !matches!(data::look(&host, &prefix, &key)?, Data::Recorded(record) if !record.resetting) {
             return Ok(Err(Obstacle::Lost));
@@ -201,12 +215,8 @@ async fn move_container(
             Err(error) => Err(error.into()),
         }
     };
-    // The work cannot be interrupted, but nobody else's start may wait for it: until it ends, the lock on the data
-    // keeps everybody from trying again.
-    tokio::time::timeout(START_TIME, tokio::task::spawn_blocking(work))
-        .await
-        .with_context(|| format!("the node needs more than {} s for it", START_TIME.as_secs()))?
-        .context("move the container")?
+    let (_working, moved) = working.on_disk(work).await.context("move the container")?;
+    moved
 }
 
 /// Waits until one of the processes has ended.

@@ -9,16 +9,45 @@ use serde_json::json;
 use stoppablecontainer_api::names::FIELD_MANAGER_AGENT;
 use stoppablecontainer_api::{FilesystemStatus, StoppableContainerInstance};
 
-use crate::instances::Instance;
+use crate::instances::{Instance, State};
 
 /// How long the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Applies the status, unless it is there already. The object must be the one of this UID.
-pub(crate) async fn apply(client: &Client, instance: &Instance, status: FilesystemStatus) -> Result<()> {
-    if instance.filesystem().as_ref() == Some(&status) {
+/// Writes what `news` makes of what is known, unless it is there already. `news` is asked again when it is its turn:
+/// several tasks write, each its own part.
+///
+/// # Errors
+/// What became of the write is not known then. The next one is made whether it seems to be news or not, see [`repair`].
+pub(crate) async fn update(
+    client: &Client,
+    instance: &Instance,
+    news: impl Fn(&State) -> Option<FilesystemStatus>,
+) -> Result<()> {
+    let due = |state: &State| news(state).filter(|status| state.unsure || state.filesystem() != Some(status));
+    if due(&instance.state()).is_none() {
         return Ok(());
     }
+    let _writing = instance.writing.lock().await;
+    let Some(status) = due(&instance.state()) else {
+        return Ok(());
+    };
+    let unsure = Unsure::begin(instance);
+    write(client, instance, &status).await?;
+    tracing::info!(instance = %instance.id, state = ?status.state, reason = status.reason, "filesystem");
+    unsure.end(status);
+    Ok(())
+}
+
+/// Writes what should be there after a write whose outcome is not known.
+pub(crate) async fn repair(client: &Client, instance: &Instance) -> Result<()> {
+    update(client, instance, |state| {
+        state.filesystem().filter(|_| state.unsure).cloned()
+    })
+    .await
+}
+
+async fn write(client: &Client, instance: &Instance, status: &FilesystemStatus) -> Result<()> {
     let id = &instance.id;
     let api: Api<StoppableContainerInstance> = Api::namespaced(client.clone(), &id.namespace);
     let patch = json!({
@@ -34,7 +63,130 @@ pub(crate) async fn apply(client: &Client, instance: &Instance, status: Filesyst
         .await
         .context("the API server does not answer")?
         .with_context(|| format!("write the status of instance {id}"))?;
-    tracing::info!(instance = %id, state = ?status.state, reason = status.reason, "filesystem");
-    instance.change(|state| state.written = Some(status));
     Ok(())
+}
+
+/// A write under way. However it ends but well, also when nobody waits for it any more, it may have happened.
+struct Unsure<'a>(&'a Instance);
+
+// === impl Unsure ===
+
+impl<'a> Unsure<'a> {
+    fn begin(instance: &'a Instance) -> Self {
+        instance.change_quietly(|state| state.unsure = true);
+        Self(instance)
+    }
+
+    fn end(self, written: FilesystemStatus) {
+        self.0.change_quietly(|state| {
+            state.written = Some(written);
+            state.unsure = false;
+        });
+    }
+}
+
+impl Drop for Unsure<'_> {
+    fn drop(&mut self) {
+        // Wakes whoever repairs it, or waits for what was written.
+        self.0.change(|_| {});
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use stoppablecontainer_api::FilesystemState;
+    use testkit::scripted::Scripted;
+
+    use super::*;
+    use crate::instances::Instances;
+
+    const PATH: &str =
+        "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/ns/stoppablecontainerinstances/web/status";
+
+    fn instance() -> Arc<Instance> {
+        let object = json!({
+            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
+            "metadata": { "name": "web", "namespace": "ns", "uid": "u1" },
+            "spec": { "stoppableContainerName": "web", "template": { "spec": { "containers": [] } } },
+            "status": { "filesystem": { "state": "Ready", "nodeName": "n1" } },
+        });
+        let instances = Instances::default();
+        instances.apply(serde_json::from_value(object).unwrap()).unwrap()
+    }
+
+    /// What the task of the disk has to say.
+    fn low(state: &State, message: Option<&str>) -> Option<FilesystemStatus> {
+        let disk_low = message.map(str::to_owned);
+        let known = state.filesystem().filter(|known| known.disk_low != disk_low)?;
+        Some(FilesystemStatus {
+            disk_low,
+            ..known.clone()
+        })
+    }
+
+    fn answer(instance: &Instance) -> serde_json::Value {
+        serde_json::to_value(instance.state().object.as_deref()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn i12_what_is_there_already_is_not_written() {
+        let (client, mut api) = Scripted::new();
+        let instance = instance();
+        let (done, ()) = tokio::join!(
+            update(&client, &instance, |state| low(state, Some("low"))),
+            async {
+                let call = api.expect("PATCH", PATH).await;
+                assert_eq!(call.body["status"]["filesystem"]["diskLow"], "low");
+                call.answer(&answer(&instance));
+            }
+        );
+        done.unwrap();
+        // Nobody answers a call: there is none.
+        update(&client, &instance, |state| low(state, Some("low")))
+            .await
+            .unwrap();
+        repair(&client, &instance).await.unwrap();
+        assert_eq!(instance.filesystem().unwrap().disk_low.as_deref(), Some("low"));
+    }
+
+    /// The API server may have carried out what it did not confirm.
+    #[tokio::test]
+    async fn i12_a_write_that_failed_is_made_good() {
+        let (client, mut api) = Scripted::new();
+        let instance = instance();
+        let (done, ()) = tokio::join!(
+            update(&client, &instance, |state| low(state, Some("low"))),
+            async {
+                api.expect("PATCH", PATH)
+                    .await
+                    .refuse(500, "InternalError", "it broke");
+            }
+        );
+        assert!(done.is_err());
+        // By now there is room again: to this agent nothing is new.
+        let nothing = |state: &State| low(state, None);
+        assert!(nothing(&instance.state()).is_none());
+        let (done, ()) = tokio::join!(repair(&client, &instance), async {
+            let call = api.expect("PATCH", PATH).await;
+            assert_eq!(call.body["status"]["filesystem"]["diskLow"], json!(null));
+            call.answer(&answer(&instance));
+        });
+        done.unwrap();
+        assert_eq!(instance.filesystem().unwrap().state, FilesystemState::Ready);
+        repair(&client, &instance).await.unwrap();
+    }
+
+    /// As a conversation with a wrapper ends while the status is written.
+    #[tokio::test]
+    async fn i12_a_write_that_nobody_waits_for_any_more_is_made_good() {
+        let (client, mut api) = Scripted::new();
+        let instance = instance();
+        tokio::select! {
+            _ = update(&client, &instance, |state| low(state, Some("low"))) => panic!("nobody answered"),
+            _ = api.expect("PATCH", PATH) => {}
+        }
+        assert!(instance.state().unsure);
+    }
 }

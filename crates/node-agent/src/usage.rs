@@ -1,9 +1,10 @@
 /*!
 What kept filesystems take on the disk, in the status of their instances.
 
-Those that run are measured in turn, one at a time and at the lowest priority,
-with pauses that grow with the work: measuring never takes more than a small share
-of one processor. A stopped one is measured once, when it was stopped.
+Those that run are measured one at a time and at the lowest priority, each with
+pauses that grow with its own work: measuring one takes no more than a small share
+of one processor, and one that takes long keeps the others waiting for no longer
+than it takes. A stopped one is measured once, when it was stopped.
 */
 
 use std::collections::HashMap;
@@ -24,14 +25,17 @@ use crate::instances::Instance;
 use crate::journal::{Record, Role};
 use crate::{recovery, space, status};
 
-/// Pause between two rounds; the kubelet looks at the limits of other containers as often.
+/// Shortest pause of a filesystem; the kubelet looks at the limits of other containers as often.
 const PAUSE: Duration = Duration::from_secs(10);
-/// A pause is at least so many times as long as the round before it, up to [`LONGEST`].
+/// A pause is at least so many times as long as what was done before it. All pause for one, up to [`PAUSE`]; that one
+/// pauses up to [`LONGEST`].
 const SHARE: u32 = 20;
-/// Longest pause between two rounds.
+/// Longest pause of a filesystem.
 const LONGEST: Duration = Duration::from_mins(10);
 /// How long one filesystem may take. What was not reached by then is missing in the numbers.
 const TIME: Duration = Duration::from_secs(30);
+/// How much longer it may take, as the time is looked at between two entries.
+const SLACK: Duration = Duration::from_secs(10);
 /// Changes of fewer bytes are not written while it runs.
 const BYTES: i64 = 1 << 20;
 /// Changes of fewer inodes are not written while it runs.
@@ -46,13 +50,23 @@ pub(crate) enum Moment {
 
 /// Measures what runs, for ever.
 pub(crate) async fn follow(agent: Arc<Agent>) {
+    let mut due = HashMap::<String, Instant>::new();
     loop {
-        let began = Instant::now();
-        for record in running(&agent).into_values() {
+        let round = Instant::now();
+        let running = running(&agent);
+        due.retain(|uid, _| running.contains_key(uid));
+        for (uid, record) in running {
+            let began = Instant::now();
+            if due.get(&uid).is_some_and(|due| began < *due) {
+                continue;
+            }
             observe(&agent, &record, Moment::Running).await;
+            let work = began.elapsed() * SHARE;
+            due.insert(uid, Instant::now() + work.clamp(PAUSE, LONGEST));
+            tokio::time::sleep(work.min(PAUSE)).await;
         }
         space::warn(&agent).await;
-        tokio::time::sleep((began.elapsed() * SHARE).clamp(PAUSE, LONGEST)).await;
+        tokio::time::sleep_until(round + PAUSE).await;
     }
 }
 
@@ -67,7 +81,9 @@ pub(crate) fn running(agent: &Agent) -> HashMap<String, Record> {
 
 /// Measures a filesystem and reports it if that is news.
 pub(crate) async fn observe(agent: &Agent, volume: &Record, moment: Moment) {
-    let instance = agent.instances.get(&volume.instance);
+    let Some(instance) = agent.instances.find(&volume.instance.uid) else {
+        return;
+    };
     if let Err(error) = try_observe(agent, &instance, volume, moment).await {
         tracing::warn!(instance = %instance.id, "cannot measure the kept filesystem: {error:#}");
     }
@@ -75,55 +91,47 @@ pub(crate) async fn observe(agent: &Agent, volume: &Record, moment: Moment) {
 
 /// Offers to empty a filesystem that is too large, and takes the offer back when it is not any more.
 pub(crate) async fn judge(agent: &Agent, instance: &Instance) -> Result<()> {
-    let news = || {
-        let state = instance.state();
+    status::update(&agent.client, instance, |state| {
         let (object, before) = (state.object.as_ref()?, state.filesystem()?);
         if object.metadata.deletion_timestamp.is_some() {
             return None;
         }
         Some(judged(object, before.clone())).filter(|status| status != before)
-    };
-    if news().is_none() {
-        return Ok(());
-    }
-    let _working = instance.work.lock().await;
-    match news() {
-        Some(status) => status::apply(&agent.client, instance, status).await,
-        None => Ok(()),
-    }
+    })
+    .await
 }
 
 async fn try_observe(agent: &Agent, instance: &Instance, volume: &Record, moment: Moment) -> Result<()> {
     let resets = instance.state().resets;
     let measured = {
         let _turn = agent.measuring.lock().await;
-        on_a_thread(&agent.host, volume).await?
+        on_a_thread(&agent.host, instance, volume).await?
     };
     let Some(measured) = measured else { return Ok(()) };
-    let _working = instance.work.lock().await;
-    let state = instance.state();
-    let (Some(object), Some(before)) = (&state.object, state.filesystem()) else {
-        return Ok(());
-    };
-    let usable = matches!(before.state, FilesystemState::Ready | FilesystemState::Failed);
-    if !usable || object.metadata.deletion_timestamp.is_some() || state.resets != resets {
-        return Ok(());
-    }
-    let usage = usage_of(measured, before.usage);
-    let status = FilesystemStatus {
-        usage: Some(usage),
-        ..before.clone()
-    };
-    let crossed =
-        object.storage_excess(Some(before)).is_some() != object.storage_excess(Some(&status)).is_some();
-    if crossed || is_news(before.usage, usage, moment) {
-        status::apply(&agent.client, instance, judged(object, status)).await?;
-    }
-    Ok(())
+    status::update(&agent.client, instance, |state| {
+        let (object, before) = (state.object.as_ref()?, state.filesystem()?);
+        let usable = matches!(before.state, FilesystemState::Ready | FilesystemState::Failed);
+        if !usable || object.metadata.deletion_timestamp.is_some() || state.resets != resets {
+            return None;
+        }
+        let usage = usage_of(measured, before.usage);
+        let status = FilesystemStatus {
+            usage: Some(usage),
+            ..before.clone()
+        };
+        let crossed =
+            object.storage_excess(Some(before)).is_some() != object.storage_excess(Some(&status)).is_some();
+        (crossed || is_news(before.usage, usage, moment)).then(|| judged(object, status))
+    })
+    .await
 }
 
-/// Measures on a thread of its own, whose low priority ends with it. `None` if nothing is there.
-async fn on_a_thread(host: &Arc<Host>, volume: &Record) -> Result<Option<Usage>> {
+/// Measures on a thread of its own, whose low priority ends with it. `None` if nothing is there. A disk that does not
+/// answer has one such thread for each filesystem, and nobody waits for it for long.
+async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &Record) -> Result<Option<Usage>> {
+    let measuring = Arc::clone(&instance.measuring)
+        .try_lock_owned()
+        .context("the disk has not answered since it was asked before")?;
     let (host, prefix, key) = (
         Arc::clone(host),
         volume.prefix.clone(),
@@ -147,10 +155,16 @@ async fn on_a_thread(host: &Arc<Host>, volume: &Record) -> Result<Option<Usage>>
     };
     std::thread::Builder::new()
         .name("measure".to_owned())
-        // Nobody listens any more only if the agent ends.
-        .spawn(move || drop(send.send(work())))
+        .spawn(move || {
+            let _measuring = measuring;
+            // Nobody listens any more if it took too long, or the agent ends.
+            drop(send.send(work()));
+        })
         .context("start a thread")?;
-    receive.await.context("the thread ended")?
+    tokio::time::timeout(TIME + SLACK, receive)
+        .await
+        .context("the disk does not answer")?
+        .context("the thread ended")?
 }
 
 /// What is reported. What was not measured to its end is no less than before.

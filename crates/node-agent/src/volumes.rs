@@ -19,16 +19,20 @@ mode beside it before they are moved in.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io;
+use std::io::{self, BufRead, BufReader, Seek};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context, Result};
+use futures::future::{BoxFuture, Shared};
 use rootfs::Kept;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, chmodat, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
+use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::Record;
@@ -38,6 +42,8 @@ use exec_wrapper::protocol::{SOCKET, WRAPPER};
 /// Names while they are made.
 const WRAPPER_NEW: &str = "exec-wrapper.new";
 const SOCKET_NEW: &str = "agent.sock.new";
+/// Mode of the program.
+const PROGRAM_MODE: u32 = 0o555;
 
 /// All volumes of this node.
 #[derive(Debug)]
@@ -57,7 +63,15 @@ pub(crate) struct Volume {
     pub(crate) unpublished: CancellationToken,
     /// Of a consumer that was moved: open since then, for errors of the disk (see `writeback`).
     kept: OnceLock<Arc<Kept>>,
+    /// Of a consumer that has ended: ends when what it wrote is on the disk, or will never be.
+    settled: OnceLock<Settled>,
+    served: AtomicBool,
+    /// Held while one of its processes is looked at: whatever table of mounts they made, it costs its pod alone.
+    pub(crate) looking: Arc<AsyncMutex<()>>,
 }
+
+/// Work that goes on whether somebody waits for it or not.
+pub(crate) type Settled = Shared<BoxFuture<'static, ()>>;
 
 /// The right to change a volume: one call at a time, as CSI wants it.
 #[derive(Debug)]
@@ -88,8 +102,9 @@ impl Volumes {
         renameat(&self.base, WRAPPER_NEW, &self.base, WRAPPER).context("name the wrapper")
     }
 
-    /// The volumes on disk, as (id, record). Without a record nothing was mounted yet, or is any more.
-    pub(crate) fn recorded(&self) -> Result<Vec<(String, Option<Record>)>> {
+    /// The volumes on disk, as (id, record). Without a record nothing was mounted yet, or is any more. One whose record
+    /// is not understood is left out: it stays as it is until it is unpublished.
+    pub(crate) fn recorded(&self) -> Result<Vec<(String, Result<Option<Record>>)>> {
         let mut found = Vec::new();
         for entry in Dir::read_from(&self.directory).context("list volumes")? {
             let entry = entry.context("list volumes")?;
@@ -99,15 +114,19 @@ impl Volumes {
             if !is_id(id) {
                 continue;
             }
-            let directory = open_directory(&self.directory, id).context("open a volume")?;
-            match Record::read(&directory)? {
-                None if Record::exists(&directory)? => {
-                    tracing::error!(
-                        volume = id,
-                        "the record is not understood, the volume is not served"
-                    );
-                }
-                record => found.push((id.to_owned(), record)),
+            let read = || {
+                let directory = open_directory(&self.directory, id).context("open the volume's directory")?;
+                let record = Record::read(&directory)?;
+                let understood = record.is_some() || !Record::exists(&directory)?;
+                anyhow::Ok((record, understood))
+            };
+            match read() {
+                Ok((_, false)) => tracing::error!(
+                    volume = id,
+                    "the record is not understood, the volume is not served"
+                ),
+                Ok((record, true)) => found.push((id.to_owned(), Ok(record))),
+                Err(error) => found.push((id.to_owned(), Err(error))),
             }
         }
         Ok(found)
@@ -153,6 +172,21 @@ impl Volume {
     pub(crate) fn kept(&self) -> Option<Arc<Kept>> {
         self.kept.get().cloned()
     }
+
+    /// Begins the work at the first call, and waits for it.
+    pub(crate) fn settled(&self, begin: impl FnOnce() -> Settled) -> Settled {
+        self.settled.get_or_init(begin).clone()
+    }
+
+    /// From now on somebody listens on its socket.
+    pub(crate) fn set_served(&self) {
+        self.served.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody listens on its socket.
+    pub(crate) fn is_served(&self) -> bool {
+        self.served.load(Ordering::Relaxed)
+    }
 }
 
 // === impl Claim ===
@@ -174,9 +208,14 @@ impl Claim<'_> {
             Mode::empty(),
         )
         .context("open the wrapper")?;
-        // Also where there is one: after a power cut it may be half of one.
-        copy_program(&mut File::from(source), &volume, Durable::No)?;
-        renameat(&volume, WRAPPER_NEW, &mount, WRAPPER).context("put the wrapper into the volume")?;
+        let mut source = File::from(source);
+        // One that is there may be half of one, after a power cut, or an older one. If it is not, a full disk is no reason
+        // not to serve the volume.
+        if !has_program(&mut source, &mount).unwrap_or(false) {
+            source.rewind().context("read the wrapper")?;
+            copy_program(&mut source, &volume, Durable::No)?;
+            renameat(&volume, WRAPPER_NEW, &mount, WRAPPER).context("put the wrapper into the volume")?;
+        }
         let listener = listen(&volume, &mount)?;
         Ok((mount, listener))
     }
@@ -188,6 +227,9 @@ impl Claim<'_> {
             record,
             unpublished: CancellationToken::new(),
             kept: OnceLock::new(),
+            settled: OnceLock::new(),
+            served: AtomicBool::new(false),
+            looking: Arc::default(),
         });
         if let Some(before) = lock(&self.volumes.published).insert(self.id.clone(), Arc::clone(&volume)) {
             before.unpublished.cancel();
@@ -244,11 +286,34 @@ enum Durable {
     No,
 }
 
+/// Whether the program is in `directory` as it should be.
+fn has_program(source: &mut File, directory: &OwnedFd) -> Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let there = File::from(openat(directory, WRAPPER, flags, Mode::empty())?);
+    let (wanted, found) = (source.metadata()?, there.metadata()?);
+    if !found.is_file() || found.mode() & 0o7777 != PROGRAM_MODE || found.len() != wanted.len() {
+        return Ok(false);
+    }
+    let (mut wanted, mut found) = (BufReader::new(source), BufReader::new(there));
+    loop {
+        let (left, right) = (wanted.fill_buf()?, found.fill_buf()?);
+        let length = left.len().min(right.len());
+        if length == 0 {
+            return Ok(left.len() == right.len());
+        }
+        if left[..length] != right[..length] {
+            return Ok(false);
+        }
+        wanted.consume(length);
+        found.consume(length);
+    }
+}
+
 /// Makes [`WRAPPER_NEW`] in `directory`, a copy of the program.
 fn copy_program(source: &mut File, directory: &OwnedFd, durable: Durable) -> Result<()> {
     remove_file(directory, WRAPPER_NEW)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mode = Mode::from_raw_mode(0o555);
+    let mode = Mode::from_raw_mode(PROGRAM_MODE);
     let mut target = File::from(openat(directory, WRAPPER_NEW, flags, mode).context("make the wrapper")?);
     io::copy(source, &mut target).context("copy the wrapper")?;
     rustix::fs::fchmod(&target, mode).context("make the wrapper executable")?;

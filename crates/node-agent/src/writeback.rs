@@ -9,9 +9,12 @@ ended on the same disk may have been told already.
 */
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use futures::FutureExt;
 use rootfs::{Kept, Store};
+use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use stoppablecontainer_api::{ConsumerReport, FilesystemStatus};
 
 use crate::agent::Agent;
@@ -20,6 +23,9 @@ use crate::instances::{Instance, State};
 use crate::journal::{Record, Role};
 use crate::status;
 use crate::volumes::Volume;
+
+/// How long an unpublish waits for the disk. The kubelet asks again, and gives up a call after two minutes.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What became of the files of a consumer that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,50 +49,97 @@ pub(crate) fn watch(host: &Arc<Host>, volume: &Arc<Volume>) {
     });
 }
 
-/// Makes what a consumer wrote durable. A failure is reported before this returns, if the API server answers, and
-/// later if not.
-pub(crate) async fn settle(agent: &Agent, id: &str, record: &Record) {
-    let (host, record_of_work) = (Arc::clone(&agent.host), record.clone());
-    let listening = agent.volumes.get(id).and_then(|volume| volume.kept());
-    let work = move || match listening {
-        Some(kept) => Ok(kept.sync()?),
-        None => match kept(&host, &record_of_work)? {
-            Some(kept) => Ok(kept.sync()?),
-            None => Ok(()),
-        },
-    };
-    let synced: Result<()> = tokio::task::spawn_blocking(work).await.context("sync").flatten();
-    let instance = agent.instances.get(&record.instance);
-    let failure = synced.err().map(|error| {
-        tracing::error!(pod = %record.pod, instance = %record.instance, "not all that was written is durable: {error:#}");
-        format!(
-            "the disk of {} on node {} did not take all that pod {} wrote ({error:#}): what it wrote last may be lost. Look \
-             after the disk and the files; this is said until a later stop goes well",
-            record.prefix.display(),
-            agent.node_name,
-            record.pod.name,
-        )
+/// Makes what a consumer wrote durable. A failure is reported when this returns.
+///
+/// The work is done once for a volume, however often this is called and whether anybody waits for its end: the kernel
+/// tells its outcome once.
+///
+/// # Errors
+/// When it is not finished, or a failure cannot be reported, yet. To be called again.
+pub(crate) async fn settle(agent: &Arc<Agent>, volume: &Arc<Volume>) -> Result<()> {
+    let settled = volume.settled(|| {
+        let work = work(Arc::clone(agent), Arc::clone(volume));
+        tokio::spawn(work).map(drop).boxed().shared()
     });
-    let outcome = Outcome {
-        pod_uid: record.pod.uid.clone(),
-        failure,
+    let pod = &volume.record.pod;
+    tokio::time::timeout(PATIENCE, settled)
+        .await
+        .with_context(|| format!("what pod {pod} wrote is still on its way to the disk"))?;
+    let Some(instance) = agent.instances.find(&volume.record.instance.uid) else {
+        return Ok(());
     };
-    instance.change(|state| state.settle(outcome));
-    if let Err(error) = report(agent, &instance).await {
-        tracing::warn!(instance = %instance.id, "cannot report how its files were written yet: {error:#}");
+    report(agent, &instance).await.or_else(|error| {
+        let state = instance.state();
+        if state.outcome.is_some_and(|outcome| outcome.failure.is_some()) {
+            return Err(error.context(format!(
+                "not all that pod {pod} wrote is durable, and nobody was told"
+            )));
+        }
+        tracing::warn!(instance = %instance.id, "cannot take back a failure of before yet: {error:#}");
+        Ok(())
+    })
+}
+
+async fn work(agent: Arc<Agent>, volume: Arc<Volume>) {
+    let listening = volume.kept();
+    // Without a container that was moved there is nothing that went well.
+    let wrote = listening.is_some();
+    let (host, record) = (Arc::clone(&agent.host), volume.record.clone());
+    let sync = move || match listening {
+        Some(kept) => sync(&kept),
+        None => kept(&host, &record)?.map_or(Ok(()), |kept| sync(&kept)),
+    };
+    let synced = tokio::task::spawn_blocking(sync).await.context("sync").flatten();
+    let Record {
+        pod,
+        instance,
+        prefix,
+        ..
+    } = &volume.record;
+    let Some(instance) = agent.instances.find(&instance.uid) else {
+        return;
+    };
+    match synced {
+        Ok(()) if !wrote => {}
+        Ok(()) => instance.change(|state| {
+            state.settle(Outcome {
+                pod_uid: pod.uid.clone(),
+                failure: None,
+            });
+        }),
+        Err(error) => {
+            tracing::error!(%pod, instance = %instance.id, "not all that was written is durable: {error:#}");
+            let failure = format!(
+                "the disk of {} on node {} failed to write something while pod {} ran ({error:#}): what the pod wrote last \
+                 may be lost. Look after the disk and the files; this is said until a later stop goes well",
+                prefix.display(),
+                agent.node_name,
+                pod.name,
+            );
+            instance.change(|state| {
+                state.settle(Outcome {
+                    pod_uid: pod.uid.clone(),
+                    failure: Some(failure),
+                });
+            });
+        }
     }
+}
+
+/// Writes everything to the disk. Some file systems that ended all writing after an error have nothing more to sync.
+fn sync(kept: &Kept) -> Result<()> {
+    kept.sync()?;
+    let flags = fstatvfs(kept).context("examine the file system")?.f_flag;
+    ensure!(
+        !flags.contains(StatVfsMountFlags::RDONLY),
+        "its file system is read-only now"
+    );
+    Ok(())
 }
 
 /// Reports what is news of the last consumer that ended.
 pub(crate) async fn report(agent: &Agent, instance: &Instance) -> Result<()> {
-    if news(&instance.state()).is_none() {
-        return Ok(());
-    }
-    let _working = instance.work.lock().await;
-    match news(&instance.state()) {
-        Some(status) => status::apply(&agent.client, instance, status).await,
-        None => Ok(()),
-    }
+    status::update(&agent.client, instance, news).await
 }
 
 /// The status with the outcome, if it is not told yet.

@@ -189,9 +189,19 @@ impl NodeService {
             return Err(Status::aborted("another call for this volume is under way"));
         };
         let record = claim.recorded().map_err(|e| internal(&e))?;
+        if record.as_ref().is_some_and(|record| record.target != target) {
+            // Published elsewhere, and that is not what was asked for.
+            return Ok(None);
+        }
         if let Some(record) = record.as_ref().filter(|record| record.role == Role::Consumer) {
             // The data is safe before anybody hears that the pod is gone.
-            writeback::settle(agent, id, record).await;
+            let volume = agent
+                .volumes
+                .get(id)
+                .unwrap_or_else(|| claim.publish(record.clone()));
+            writeback::settle(agent, &volume)
+                .await
+                .map_err(|e| Status::unavailable(format!("{e:#}")))?;
         }
         tokio::task::block_in_place(|| {
             agent.host.unmount_volume(&target)?;
@@ -205,7 +215,9 @@ impl NodeService {
         }
         if let Some(record) = &record {
             // Its data may have waited for this to be deleted.
-            blocked::forget(&agent.instances.get(&record.instance), &record.pod.uid);
+            if let Some(instance) = agent.instances.find(&record.instance.uid) {
+                blocked::forget(&instance, &record.pod.uid);
+            }
         }
         Ok(record)
     }

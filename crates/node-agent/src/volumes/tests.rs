@@ -3,6 +3,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use futures::FutureExt;
+
 use super::*;
 use crate::journal::{Object, Role};
 
@@ -126,7 +128,12 @@ fn i9_another_agent_finds_what_is_published() {
     // What an agent leaves that died before it had written the record, or after it had removed it.
     std::fs::create_dir_all(plugin.directory.path().join("volumes/unfinished/mount")).unwrap();
     let again = Plugin::open(plugin.directory.path());
-    let mut found = again.recorded().unwrap();
+    let mut found: Vec<_> = again
+        .recorded()
+        .unwrap()
+        .into_iter()
+        .map(|(id, record)| (id, record.unwrap()))
+        .collect();
     found.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(
         found,
@@ -208,4 +215,55 @@ fn h14_links_that_a_pod_left_in_its_volume_are_not_followed() {
         std::fs::metadata(&outside).unwrap().permissions().mode() & 0o777,
         0o600
     );
+}
+
+/// A disk error, say, at one of them.
+#[test]
+fn i9_a_record_that_cannot_be_read_hides_no_other_volume() {
+    let plugin = Plugin::new();
+    drop(plugin.volumes.claim(ID).unwrap().create(&record("pod")).unwrap());
+    let other = plugin.directory.path().join("volumes/other");
+    std::fs::create_dir(&other).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", other.join("volume.json")).unwrap();
+    let found: HashMap<_, _> = plugin.volumes.recorded().unwrap().into_iter().collect();
+    assert_eq!(found[ID].as_ref().unwrap(), &Some(record("pod")));
+    assert!(found["other"].is_err());
+}
+
+/// A full disk must not keep a volume from being served again.
+#[test]
+fn f22_a_wrapper_that_is_there_is_not_written_again_unless_it_is_another_one() {
+    let plugin = Plugin::new();
+    let number = || {
+        std::fs::metadata(plugin.path("mount/exec-wrapper"))
+            .unwrap()
+            .ino()
+    };
+    let create = || drop(plugin.volumes.claim(ID).unwrap().create(&record("pod")).unwrap());
+    create();
+    let first = number();
+    create();
+    assert_eq!(number(), first, "written again");
+    for wrong in ["", "progra", "progrbm", "programs"] {
+        let wrapper = plugin.path("mount/exec-wrapper");
+        std::fs::remove_file(&wrapper).unwrap();
+        std::fs::write(&wrapper, wrong).unwrap();
+        std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o555)).unwrap();
+        create();
+        assert_eq!(std::fs::read_to_string(&wrapper).unwrap(), "program");
+        assert_eq!(plugin.mode("mount/exec-wrapper"), 0o555);
+    }
+}
+
+/// The kubelet gives up a call that takes too long, and makes it again; the kernel tells what became of the files once.
+#[tokio::test]
+async fn i7_what_is_begun_for_a_volume_that_ends_is_done_once() {
+    let plugin = Plugin::new();
+    let volume = plugin.volumes.claim(ID).unwrap().publish(record("pod"));
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let first = volume.settled(|| tokio::spawn(ended).map(drop).boxed().shared());
+    drop(first);
+    let again = volume.settled(|| panic!("it is done a second time"));
+    end.send(()).unwrap();
+    again.await;
 }

@@ -1,0 +1,121 @@
+/*!
+The directories that kept filesystems may lie in, each with what may go on there at
+the same time. Bounds are those of a disk: one that does not answer holds up what is
+on it, and nothing else on the node.
+*/
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::{Mutex, Semaphore};
+
+use crate::host::Host;
+use crate::space::{self, Space};
+
+/// Starts that are carried out at the same time. Each takes milliseconds, so this bounds what a burst costs.
+const STARTS: usize = 8;
+/// Filesystems that are prepared at the same time. Each may need the memory for an image's user files and config.
+const PREPARATIONS: usize = 4;
+/// How long a question for free space may take.
+const TIME: Duration = Duration::from_secs(5);
+
+/// All that the administrator allows.
+#[derive(Debug)]
+pub(crate) struct Disks(Vec<Disk>);
+
+/// One directory, with the disk that it is on.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    pub(crate) path: PathBuf,
+    pub(crate) starts: Semaphore,
+    pub(crate) preparations: Semaphore,
+    /// Held by the thread that asks for free space, however long that takes.
+    asked: Arc<Mutex<()>>,
+}
+
+// === impl Disks ===
+
+impl Disks {
+    pub(crate) fn new(allowed: &[PathBuf]) -> Self {
+        let disk = |path: &PathBuf| Disk {
+            path: path.clone(),
+            starts: Semaphore::new(STARTS),
+            preparations: Semaphore::new(PREPARATIONS),
+            asked: Arc::default(),
+        };
+        Self(allowed.iter().map(disk).collect())
+    }
+
+    /// The disk of a prefix. `None` if no data may be kept there: a directory below an allowed one may be in somebody's
+    /// kept filesystem.
+    pub(crate) fn get(&self, prefix: &Path) -> Option<&Disk> {
+        self.0.iter().find(|disk| disk.path == prefix)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Disk> {
+        self.0.iter()
+    }
+
+    /// The directories, for a message.
+    pub(crate) fn names(&self) -> String {
+        let names: Vec<_> = self
+            .0
+            .iter()
+            .map(|disk| disk.path.display().to_string())
+            .collect();
+        names.join(", ")
+    }
+}
+
+// === impl Disk ===
+
+impl Disk {
+    /// What the disk has. One thread asks at a time, so that a disk which does not answer has no more than that.
+    pub(crate) async fn space(&self, host: &Arc<Host>) -> Result<Space> {
+        let ask = async {
+            let asking = Arc::clone(&self.asked).lock_owned().await;
+            let (host, path) = (Arc::clone(host), self.path.clone());
+            let ask = move || {
+                let _asking = asking;
+                space::look(&host, &path)
+            };
+            tokio::task::spawn_blocking(ask)
+                .await
+                .context("ask for free space")?
+        };
+        tokio::time::timeout(TIME, ask)
+            .await
+            .with_context(|| format!("the disk of {} does not answer", self.path.display()))?
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i7_only_the_very_prefixes_that_are_allowed() {
+        let disks = Disks::new(&["/var/lib/stoppablecontainer".into(), "/data/".into()]);
+        for good in [
+            "/var/lib/stoppablecontainer",
+            "/var/lib/stoppablecontainer/",
+            "/data",
+        ] {
+            assert!(disks.get(Path::new(good)).is_some(), "{good}");
+        }
+        for bad in [
+            "/",
+            "/var/lib",
+            "/var/lib/stoppablecontainer/uid/upper",
+            "/var/lib/stoppablecontainer2",
+            "/data/a",
+            "/data/../data",
+            "data",
+            "",
+        ] {
+            assert!(disks.get(Path::new(bad)).is_none(), "{bad:?}");
+        }
+    }
+}
