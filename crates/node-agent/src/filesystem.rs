@@ -28,6 +28,9 @@ use crate::{space, status, users};
 /// Largest /etc/passwd or /etc/group that is read, in bytes.
 const MAX_USER_FILE: u64 = 16 << 20;
 
+/// The reason that stands for a prefix which the node does not allow.
+pub(crate) const PREFIX_REFUSED: &str = "HostPathPrefixRefused";
+
 /// Prepares the filesystem for the provider that asks, and reports it. The error says what the status says.
 pub(crate) async fn prepare(
     agent: &Agent,
@@ -165,7 +168,7 @@ fn reported(
 
 fn refused(agent: &Agent, prefix: &Path) -> Failure {
     Failure::new(
-        "HostPathPrefixRefused",
+        PREFIX_REFUSED,
         format!(
             "spec.hostPathPrefix {} is not among those that node {} allows: {}",
             prefix.display(),

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use rootfs::Store;
+use stoppablecontainer_api::names::FINALIZER;
 use stoppablecontainer_api::{FilesystemState, FilesystemStatus};
 
 use crate::agent::Agent;
+use crate::filesystem::PREFIX_REFUSED;
 use crate::host::Host;
 use crate::instances::Instance;
 use crate::published::{drop_volume, is_stale};
@@ -44,8 +46,22 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
         let working = instance.work().await;
         let (_working, deleted) = working.for_long(move || delete(&host, &prefix, &key)).await?;
         deleted?;
-    } else {
-        tracing::warn!(instance = %instance.id, prefix = %prefix.display(), "nothing is deleted below a prefix that is not allowed");
+    } else if let Some(known) = instance.filesystem().filter(has_data) {
+        // Whoever could write there by now must not choose what is deleted.
+        let refused = FilesystemStatus {
+            state: FilesystemState::Failed,
+            reason: Some(PREFIX_REFUSED.to_owned()),
+            message: Some(format!(
+                "the data in {} is not deleted, as node {} does not allow spec.hostPathPrefix {} any more. Allow it again, or \
+                 delete the directory by hand and take the finalizer {FINALIZER} off the instance",
+                prefix.join(&instance.id.uid).display(),
+                agent.node_name,
+                prefix.display(),
+            )),
+            recovery: None,
+            ..known
+        };
+        return status::update(&agent.client, instance, |_| Some(refused.clone())).await;
     }
     let removed = FilesystemStatus {
         state: FilesystemState::Removed,
@@ -62,6 +78,11 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
         write_failed: None,
     };
     status::update(&agent.client, instance, |_| Some(removed.clone())).await
+}
+
+/// Whether there can be data: it was made, or was about to be.
+fn has_data(known: &FilesystemStatus) -> bool {
+    known.image.is_some() || known.state == FilesystemState::Preparing
 }
 
 fn delete(host: &Host, prefix: &std::path::Path, key: &str) -> Result<()> {
