@@ -217,7 +217,13 @@ fn filesystem_verdict(observed: &Observed) -> Verdict {
         } else if observed.data_is_gone() {
             "there is no data".to_owned()
         } else {
-            format!("waits for the node agent on node {at} to remove the data")
+            // What went wrong before does not matter any more, but for what keeps the data there.
+            let obstacle = status.filesystem.as_ref().and_then(|filesystem| {
+                let refused = filesystem.reason.as_deref() == Some(reason::HOST_PATH_PREFIX_REFUSED);
+                filesystem.message.as_ref().filter(|_| refused)
+            });
+            let waits = format!("waits for the node agent on node {at} to remove the data");
+            obstacle.map_or(waits.clone(), |obstacle| format!("{waits}: {obstacle}"))
         };
         return Verdict::no(reason::DELETING, message);
     }
@@ -251,9 +257,11 @@ fn filesystem_verdict(observed: &Observed) -> Verdict {
             format!("waits for the node agent on node {at} to look up user {user}"),
         );
     }
+    let waits = format!("waits for the node agent on node {at}");
+    let obstacle = filesystem.message.as_ref();
     Verdict::no(
         reason::PREPARING,
-        format!("waits for the node agent on node {at}"),
+        obstacle.map_or(waits.clone(), |obstacle| format!("{waits}: {obstacle}")),
     )
 }
 

@@ -9,7 +9,10 @@ use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace};
 
 use crate::disk::Disk;
-use crate::support::{blocked, condition, node_of, phase, run, running, shell_template, start, stop, told};
+use crate::support::{
+    blocked, blocked_saying, cleaned_up, condition, node_of, phase, run, running, shell_template, start,
+    stop, told,
+};
 
 const MEGABYTES: u32 = 64;
 const UNUSABLE: &str = "FilesystemUnusable";
@@ -55,6 +58,45 @@ async fn i7_what_the_disk_did_not_take_is_told_when_it_stops() {
         node.close().await
     })
     .await;
+}
+
+/// A disk that does not answer: who needs it waits and says for what, once for all that ask; neighbours on the same node start
+/// and stop; and when it answers again everything goes on by itself.
+#[tokio::test]
+async fn f22_a_disk_that_does_not_answer_is_the_affair_of_those_on_it() {
+    alone_in_namespace("hanging-disk", async |ns, alone| {
+        let neighbour = run(&ns, "neighbour", shell_template()).await?;
+        let node = NodeShell::on(&ns, &node_of(&neighbour)?).await?;
+        let disk = Disk::plain(&node, MEGABYTES, &alone).await?;
+        node.sh(&format!("fsfreeze --freeze {}", disk.place)).await?;
+        let tested = on_hanging_disk(&ns, &disk.place).await;
+        let thawed = node
+            .sh(&format!("fsfreeze --unfreeze {}", disk.place))
+            .await
+            .map(drop);
+        let tested = match cleaned_up(tested, thawed) {
+            Ok(()) => running(&ns, "waiting").await.map(drop),
+            error => error,
+        };
+        disk.after(tested, &ns, &node, &["waiting"]).await?;
+        node.close().await
+    })
+    .await;
+}
+
+async fn on_hanging_disk(ns: &Namespace, prefix: &str) -> Result<()> {
+    create_on(ns, "waiting", prefix).await?;
+    blocked_saying(
+        ns,
+        "waiting",
+        FILESYSTEM_READY,
+        "Preparing",
+        "the disk needs more than",
+    )
+    .await?;
+    stop(ns, "neighbour").await?;
+    start(ns, "neighbour").await?;
+    run(ns, "newcomer", shell_template()).await.map(drop)
 }
 
 /// What an upper directory cannot be on is refused before anything is written there, and whoever asked for it is told why.

@@ -30,6 +30,8 @@ pub mod reason {
     pub const FILESYSTEM_FAILED: &str = "FilesystemFailed";
     /// The data is not on its node any more: whatever runs is stopped (invariant I1).
     pub const FILESYSTEM_LOST: &str = "FilesystemLost";
+    /// The node agent allows no kept filesystems below `spec.hostPathPrefix`.
+    pub const HOST_PATH_PREFIX_REFUSED: &str = "HostPathPrefixRefused";
     /// The filesystem can be used, but the node's disk did not take all that was written to it (syncfs(2) failed).
     pub const WRITE_FAILED: &str = "WriteFailed";
     /// The filesystem can be used, but the node's disk is nearly full.

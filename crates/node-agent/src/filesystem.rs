@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rootfs::{Kept, Process, Root, Store, attach, holders};
+use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, Identity, ImageFacts, RecoveryVerb, StoppableContainerInstance,
 };
@@ -27,9 +28,6 @@ use crate::{space, status, users};
 
 /// Largest /etc/passwd or /etc/group that is read, in bytes.
 const MAX_USER_FILE: u64 = 16 << 20;
-
-/// The reason that stands for a prefix which the node does not allow.
-pub(crate) const PREFIX_REFUSED: &str = "HostPathPrefixRefused";
 
 /// Prepares the filesystem for the provider that asks, and reports it. The error says what the status says.
 pub(crate) async fn prepare(
@@ -168,7 +166,7 @@ fn reported(
 
 fn refused(agent: &Agent, prefix: &Path) -> Failure {
     Failure::new(
-        PREFIX_REFUSED,
+        reason::HOST_PATH_PREFIX_REFUSED,
         format!(
             "spec.hostPathPrefix {} is not among those that node {} allows: {}",
             prefix.display(),

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use rootfs::Store;
+use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::FINALIZER;
 use stoppablecontainer_api::{FilesystemState, FilesystemStatus};
 
 use crate::agent::Agent;
-use crate::filesystem::PREFIX_REFUSED;
 use crate::host::Host;
 use crate::instances::Instance;
 use crate::published::{drop_volume, is_stale};
@@ -50,7 +50,7 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
         // Whoever could write there by now must not choose what is deleted.
         let refused = FilesystemStatus {
             state: FilesystemState::Failed,
-            reason: Some(PREFIX_REFUSED.to_owned()),
+            reason: Some(reason::HOST_PATH_PREFIX_REFUSED.to_owned()),
             message: Some(format!(
                 "the data in {} is not deleted, as node {} does not allow spec.hostPathPrefix {} any more. Allow it again, or \
                  delete the directory by hand and take the finalizer {FINALIZER} off the instance",

@@ -452,3 +452,29 @@ fn i7_what_the_disk_did_not_take_is_told_and_keeps_nobody_from_going_on() {
     );
     assert_eq!(message(&status, FILESYSTEM_READY), "the disk did not take all");
 }
+
+/// What keeps the node agent from its work stands in the condition, and not in its log alone.
+#[test]
+fn i12_what_the_node_agent_waits_for_is_told() {
+    let message = |change: Value| {
+        let status = status(&with_both(change, up()), now());
+        format!("{} {}", reasons(&status)[2], self::message(&status, FILESYSTEM_READY))
+    };
+    let hangs = json!({ "status": { "filesystem": { "state": "Preparing", "message": "the disk hangs" } } });
+    assert_eq!(
+        message(hangs),
+        "-Preparing waits for the node agent on node n1: the disk hangs"
+    );
+    let mut refused = deleting();
+    let why = json!({ "state": "Failed", "reason": "HostPathPrefixRefused", "message": "it is not allowed" });
+    refused["status"]["filesystem"] = why;
+    assert_eq!(
+        message(refused.clone()),
+        "-Deleting waits for the node agent on node n1 to remove the data: it is not allowed"
+    );
+    refused["status"]["filesystem"]["reason"] = json!("ImageChanged");
+    assert_eq!(
+        message(refused),
+        "-Deleting waits for the node agent on node n1 to remove the data"
+    );
+}
