@@ -50,7 +50,8 @@ pub struct Upper<'a> {
     pub work: &'a str,
 }
 
-/// How directories are told to the kernel.
+/// How directories are told to the kernel. One that knows only older ways refuses to have the option set; before 6.5 it
+/// reads options when the overlay is created, and refuses one that it does not know like anything else (`EINVAL`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dialect {
     /// By descriptor: 6.13 and later.
@@ -96,21 +97,10 @@ impl Overlay<'_> {
     /// Makes the overlay. All layers must be in the mount namespace that the thread is in (the kernel demands it
     /// before 6.15); the thread's working directory may have changed afterwards.
     pub fn mount(&self, visitor: &Visitor) -> Result<OwnedFd, OverlayError> {
-        let mut dialect = Dialect::from_number(DIALECT.load(Ordering::Relaxed));
-        loop {
-            let error = match self.mount_in(visitor, dialect) {
-                Ok(mount) => {
-                    DIALECT.store(dialect as u8, Ordering::Relaxed);
-                    return Ok(mount);
-                }
-                Err(error) => error,
-            };
-            // An option that an older kernel does not know is refused when it is set.
-            match (&error, dialect.older()) {
-                (OverlayError::System(_, Errno::INVAL), Some(older)) => dialect = older,
-                _ => return Err(error),
-            }
-        }
+        let best = Dialect::from_number(DIALECT.load(Ordering::Relaxed));
+        let (mount, dialect) = understood(best, |dialect| self.mount_in(visitor, dialect))?;
+        DIALECT.store(dialect as u8, Ordering::Relaxed);
+        Ok(mount)
     }
 
     /// Like [`Overlay::mount`] in the given dialect.
@@ -167,13 +157,7 @@ impl Overlay<'_> {
                 }
             }
         }
-        fsconfig_create(&fs).map_err(|e| match e {
-            Errno::BUSY => OverlayError::InUse,
-            source => OverlayError::Refused {
-                log: log_of(&fs),
-                source,
-            },
-        })?;
+        fsconfig_create(&fs).map_err(|e| refusal(e, dialect, takes_any_option, log_of(&fs)))?;
         fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
             .map_err(|e| OverlayError::System("fsmount", e))
     }
@@ -215,6 +199,45 @@ impl Dialect {
     }
 }
 
+/// The first result that is about the overlay rather than about the words for it, and the dialect that it was said in.
+fn understood<T>(
+    best: Dialect,
+    attempt: impl Fn(Dialect) -> Result<T, OverlayError>,
+) -> Result<(T, Dialect), OverlayError> {
+    let mut dialect = best;
+    loop {
+        match (attempt(dialect), dialect.older()) {
+            (Err(OverlayError::System(_, Errno::INVAL)), Some(older)) => dialect = older,
+            (result, _) => return result.map(|mount| (mount, dialect)),
+        }
+    }
+}
+
+/// Why the kernel did not create an overlay. One that reads options only now may mean that it does not know one, and
+/// then says no more about the overlay than a kernel that refuses to have the option set.
+fn refusal(
+    source: Errno,
+    dialect: Dialect,
+    takes_any_option: impl FnOnce() -> bool,
+    log: String,
+) -> OverlayError {
+    match source {
+        Errno::BUSY => OverlayError::InUse,
+        Errno::INVAL if dialect == Dialect::Paths && takes_any_option() => {
+            OverlayError::System("lowerdir+", source)
+        }
+        source => OverlayError::Refused { log, source },
+    }
+}
+
+/// Whether this kernel takes every option when it is set, known or not: before 6.5, or what a distribution made of
+/// such a kernel.
+fn takes_any_option() -> bool {
+    fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
+        .and_then(|fs| fsconfig_set_string(&fs, crate::SOURCE, ""))
+        .is_ok()
+}
+
 fn by_descriptor(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
@@ -237,3 +260,6 @@ fn log_of(fs: &OwnedFd) -> String {
     }
     log.join("; ")
 }
+
+#[cfg(test)]
+mod tests;
