@@ -28,6 +28,8 @@ mod one_writer;
 mod overlays;
 #[path = "rootfs/power_cut.rs"]
 mod power_cut;
+#[path = "rootfs/races.rs"]
+mod races;
 #[path = "rootfs/special_files.rs"]
 mod special_files;
 #[path = "rootfs/store.rs"]

@@ -12,13 +12,13 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, mkdirat, openat2,
-    readlinkat, statat,
+    AtFlags, CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, mkdirat, openat,
+    openat2, readlinkat, statat,
 };
 use rustix::io::Errno;
 
@@ -163,25 +163,17 @@ impl Root {
     }
 
     /// Reads a small regular file. `None` if there is none. Never waits: a FIFO, a device and the like are refused
-    /// before they are read.
+    /// before they are opened. The thread must be in a mount namespace of the node's, for its /proc.
     pub fn read(&self, path: &Path, max: u64) -> Result<Option<Vec<u8>>, RootError> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        // A look before the open: opening a device may have effects.
         let looked = match self.openat2(path, OFlags::PATH, ResolveFlags::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(e) => return Err(failed(path, e)),
         };
-        if file_type(&looked).map_err(|e| failed(path, e))? != FileType::RegularFile {
-            return Err(failed(path, Problem::NotAFile));
-        }
-        let fd = self
-            .openat2(path, flags, ResolveFlags::empty())
-            .map_err(|e| failed(path, e))?;
+        let fd = open_file(&looked)
+            .map_err(|e| failed(path, e))?
+            .ok_or_else(|| failed(path, Problem::NotAFile))?;
         let stat = fstat(&fd).map_err(|e| failed(path, e))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(failed(path, Problem::NotAFile));
-        }
         if u64::try_from(stat.st_size).unwrap_or(u64::MAX) > max {
             return Err(failed(path, Problem::TooLarge(max)));
         }
@@ -302,6 +294,30 @@ enum Last {
 fn make_file(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(parent, name, flags, Mode::from(0o755)).map(drop)
+}
+
+/// Opens for reading what an `O_PATH` descriptor stands for. `None`, and nothing is opened, if that is no regular file:
+/// opening a device may have effects. By the descriptor, as whoever fills the tree may put something else at the path
+/// between the look at it and its opening.
+pub(crate) fn open_file(looked: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
+    if file_type(looked)? != FileType::RegularFile {
+        return Ok(None);
+    }
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let proc = openat(CWD, "/proc", directory, Mode::empty())?;
+    if fstatfs(&proc)?.f_type != PROC_SUPER_MAGIC {
+        return Err(Errno::NOSYS);
+    }
+    // Nothing that lies on it is entered either.
+    let own = openat2(
+        &proc,
+        "thread-self/fd",
+        directory,
+        Mode::empty(),
+        ResolveFlags::NO_XDEV,
+    )?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    openat(&own, looked.as_raw_fd().to_string(), flags, Mode::empty()).map(Some)
 }
 
 fn file_type(fd: &OwnedFd) -> Result<FileType, Errno> {
