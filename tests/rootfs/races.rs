@@ -1,7 +1,8 @@
-//! A tree that changes while it is used.
+//! A tree that changes, or never ends, while it is used.
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -84,5 +85,32 @@ fn h12_a_file_exchanged_for_another_thing_while_it_is_read() {
             assert!(read > LOST && refused > LOST && naive == LOST, "{races}");
             assert_eq!(opened, 0, "{races}");
         });
+    });
+}
+
+/// Every component is looked up from the top, so links that make a path of very many take very long.
+#[test]
+fn h1_links_that_make_a_path_very_long_are_refused() {
+    Node::with(|node| {
+        let tree = node.path("tree");
+        fs::create_dir_all(tree.join("d")).unwrap();
+        let detour = "d/../".repeat(700);
+        for (link, next) in [("0", "1"), ("1", "2"), ("2", "d")] {
+            symlink(format!("{detour}{next}"), tree.join(link)).unwrap();
+        }
+        let root = Root::new(open(&tree));
+        let made = root.create_directory("1/made".as_ref(), Mode::RWXU);
+        assert!(made.is_ok() && tree.join("d/made").is_dir(), "{made:?}");
+        let refused = root
+            .create_directory("0/refused".as_ref(), Mode::RWXU)
+            .unwrap_err();
+        assert!(
+            refused.to_string().contains("more than 4096 components"),
+            "{refused}"
+        );
+        assert!(!tree.join("d/refused").exists());
+        // A path that was long before any link.
+        let refused = root.create_file(format!("{}x", "d/../".repeat(2100)).as_ref(), Mode::RWXU);
+        assert!(refused.unwrap_err().to_string().contains("4096 components"));
     });
 }

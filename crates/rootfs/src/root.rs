@@ -24,6 +24,9 @@ use rustix::io::Errno;
 
 /// Most symbolic links that are followed for one path: what the kernel follows.
 const MAX_LINKS: usize = 40;
+/// Most components of one path, those of the links on its way included: each step begins at the top again, so twice as
+/// many take four times as long. A path without links has no more than half of that.
+const MAX_COMPONENTS: usize = 4096;
 /// Most tries for one path while somebody changes the tree.
 const MAX_RACES: usize = 64;
 
@@ -64,6 +67,9 @@ pub enum Problem {
     /// More than 40 links.
     #[error("too many symbolic links")]
     TooManyLinks,
+    /// More than 4096 components.
+    #[error("has more than {MAX_COMPONENTS} components, those of the symbolic links on its way included")]
+    TooManyComponents,
     /// Somebody kept on changing the tree.
     #[error("changes faster than it can be used")]
     Unstable,
@@ -213,9 +219,12 @@ impl Root {
         // What is resolved so far, without links at the time that it was looked at.
         let mut resolved = PathBuf::new();
         let mut rest: VecDeque<OsString> = components(path).collect();
-        let (mut links, mut races) = (0, 0);
+        let (mut links, mut races, mut seen) = (0, 0, rest.len());
         let here = OFlags::PATH | OFlags::DIRECTORY;
         while let Some(name) = rest.pop_front() {
+            if seen > MAX_COMPONENTS {
+                return Err(fail(Problem::TooManyComponents));
+            }
             if name == ".." {
                 resolved.pop();
                 continue;
@@ -268,6 +277,7 @@ impl Root {
             }
             for component in components(&target).collect::<Vec<_>>().into_iter().rev() {
                 rest.push_front(component);
+                seen += 1;
             }
         }
         self.openat2(&resolved, OFlags::PATH, ResolveFlags::NO_SYMLINKS)
