@@ -36,3 +36,5 @@ mod special_files;
 mod store;
 #[path = "rootfs/unsuitable.rs"]
 mod unsuitable;
+#[path = "rootfs/user_namespaces.rs"]
+mod user_namespaces;

@@ -14,7 +14,7 @@ use crate::namespace::Visitor;
 use crate::overlay::{Dialect, Overlay, OverlayError, Upper};
 use crate::process::{Proc, Process, ProcessError};
 use crate::store::{Kept, StoreError};
-use crate::table::{Mount, Table, ends_with};
+use crate::table::{self, Mount, Table, ends_with};
 use crate::{Namespace, Root};
 
 /// Who is to be moved where.
@@ -111,10 +111,27 @@ pub fn attach_in(request: Request<'_>, dialect: Dialect) -> Result<Attached, Att
     Visitor::run(|visitor| request.run(visitor, Some(dialect))).map_err(at("start a thread"))?
 }
 
-/// Whether a process sees the kept filesystem as its root.
+/// Whether a process sees the kept filesystem as its root. A process in a user namespace of its own does not, whatever
+/// its mounts are called.
 pub fn is_attached(proc: &Proc, process: &Process, kept: &str) -> Result<bool, ProcessError> {
-    let table = process.mounts(proc)?;
-    Ok(kept_root(&table).is_some_and(|root| is_of(root, kept)))
+    let look = || {
+        for mount in table::mounts(process.open_mounts(proc)?) {
+            let mount = mount?;
+            if is_kept_root(&mount) {
+                return Ok(is_of(&mount, kept));
+            }
+        }
+        Ok(false)
+    };
+    Ok(process.believed(proc, look)?.unwrap_or(false))
+}
+
+/// The root of a process that is on the kept filesystem. `None` if it is not: a holder ([`holders::find`]) is one by the
+/// name of a mount, which anybody can give who has a user namespace, and what is at the root of such a process is
+/// something else.
+pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root>, ProcessError> {
+    let root = process.root(proc)?;
+    Ok(is_attached(proc, process, kept)?.then_some(root))
 }
 
 /// Work inside a view of the kept filesystem that nobody else sees: read-only, and merged from upper directory and
@@ -175,11 +192,10 @@ impl Request<'_> {
         {
             return Err(AttachError::NotAContainer);
         }
-        if !container.shares_user_namespace(proc)? {
-            return Err(AttachError::UserNamespace);
-        }
-        let working_directory = container.working_directory(proc)?;
-        let seen = container.mounts(proc)?;
+        let learn = || Ok((container.working_directory(proc)?, container.mounts(proc)?));
+        let (working_directory, seen) = container
+            .believed(proc, learn)?
+            .ok_or(AttachError::UserNamespace)?;
         visitor
             .enter(&namespace)
             .map_err(at("enter the container's mount namespace"))?;
@@ -272,10 +288,11 @@ fn on_image(
 
 /// The kept root in a table, even where an old root still lies on it.
 fn kept_root(table: &Table) -> Option<&Mount> {
-    table
-        .mounts()
-        .iter()
-        .find(|m| m.mountpoint.as_os_str() == "/" && m.is_kept_root())
+    table.mounts().iter().find(|m| is_kept_root(m))
+}
+
+fn is_kept_root(mount: &Mount) -> bool {
+    mount.mountpoint.as_os_str() == "/" && mount.is_kept_root()
 }
 
 fn is_of(root: &Mount, key: &str) -> bool {

@@ -168,6 +168,11 @@ impl Process {
         self.still(table)
     }
 
+    /// Its mount table, to be read mount by mount. What was read counts if the process is alive afterwards.
+    pub(crate) fn open_mounts(&self, proc: &Proc) -> Result<OwnedFd, ProcessError> {
+        self.open_below(proc, "mountinfo", OFlags::RDONLY)
+    }
+
     /// Its mount namespace.
     pub fn mount_namespace(&self, proc: &Proc) -> Result<Namespace, ProcessError> {
         let fd = self.open_below(proc, "ns/mnt", OFlags::RDONLY)?;
@@ -202,6 +207,22 @@ impl Process {
         let theirs = identity(format!("{}/ns/user", self.id()))?;
         let ours = identity("self/ns/user".to_owned())?;
         self.still(theirs == ours)
+    }
+
+    /// What is learned of a process that is in the user namespace of the calling process. `None` if it is not: there
+    /// anybody mounts what he likes and gives it the names that he likes.
+    pub(crate) fn believed<T>(
+        &self,
+        proc: &Proc,
+        learn: impl FnOnce() -> Result<T, ProcessError>,
+    ) -> Result<Option<T>, ProcessError> {
+        // Asked before, as such a process may have very many mounts to read. And after, when the answer counts: a
+        // process may leave for a user namespace below its own at any time, but never comes back.
+        if !self.shares_user_namespace(proc)? {
+            return Ok(None);
+        }
+        let learned = learn()?;
+        Ok(self.shares_user_namespace(proc)?.then_some(learned))
     }
 
     /// Its `/proc/PID/cgroup`.

@@ -9,7 +9,7 @@ mount that was overlooked is a mount left behind.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
@@ -80,6 +80,9 @@ pub enum TableError {
     /// It is larger than any table that this library works on.
     #[error("the mount table is larger than {MAX_BYTES} bytes")]
     TooLarge,
+    /// One mount fills more than any mount that this library works on.
+    #[error("a line of the mount table is longer than {MAX_LINE} bytes")]
+    LongLine,
     /// A line is not as proc_pid_mountinfo(5) describes.
     #[error("line {0} of the mount table is not understood")]
     Line(usize),
@@ -226,6 +229,41 @@ pub(crate) fn read_bounded(mountinfo: OwnedFd) -> Result<Vec<u8>, TableError> {
     } else {
         Ok(text)
     }
+}
+
+/// Longest line of a table that is read one by one, in bytes. An overlay may have 500 layers; the path of each has up to
+/// 4096 bytes, and up to four times that when it is escaped.
+const MAX_LINE: u64 = 16 << 20;
+
+/// The lines of an open mountinfo, without line feeds: no more than one is in memory. Nothing follows an error.
+pub(crate) fn lines(mountinfo: OwnedFd) -> impl Iterator<Item = Result<Vec<u8>, TableError>> {
+    let mut reader = Some(BufReader::new(File::from(mountinfo)));
+    std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        let read = reader
+            .as_mut()?
+            .take(MAX_LINE + 1)
+            .read_until(b'\n', &mut line)
+            .map_err(TableError::Read);
+        if let Ok(1..) = read
+            && line.pop_if(|byte| *byte == b'\n').is_some()
+        {
+            return Some(Ok(line));
+        }
+        reader = None;
+        match read {
+            Ok(_) if line.len() as u64 > MAX_LINE => Some(Err(TableError::LongLine)),
+            Ok(_) => (!line.is_empty()).then_some(Ok(line)),
+            Err(error) => Some(Err(error)),
+        }
+    })
+}
+
+/// The mounts of an open mountinfo, like [`lines`].
+pub(crate) fn mounts(mountinfo: OwnedFd) -> impl Iterator<Item = Result<Mount, TableError>> {
+    lines(mountinfo)
+        .enumerate()
+        .map(|(at, line)| Mount::parse(&line?).ok_or(TableError::Line(at + 1)))
 }
 
 trait SplitOnceByte {

@@ -96,6 +96,41 @@ fn a_kept_root_is_told_by_type_and_source() {
 }
 
 /// As containerd mounts the root of a container on a node with SELinux; a path that looks like the option is none.
+fn file(content: &[u8]) -> OwnedFd {
+    use std::io::{Seek, SeekFrom, Write};
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(content).unwrap();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.into()
+}
+
+#[test]
+fn one_by_one_they_are_the_mounts_of_the_table() {
+    let one_by_one = mounts(file(CONTAINER)).collect::<Result<Vec<_>, _>>().unwrap();
+    assert_eq!(one_by_one, Table::parse(CONTAINER).unwrap().mounts());
+    let wrong = [CONTAINER, b"520 410\n", CONTAINER].concat();
+    assert!(matches!(
+        mounts(file(&wrong)).nth(5),
+        Some(Err(TableError::Line(6)))
+    ));
+    assert!(mounts(file(b"")).next().is_none());
+    let cut_off = lines(file(b"one\ntwo")).collect::<Result<Vec<_>, _>>().unwrap();
+    assert_eq!(cut_off, [b"one", b"two"]);
+}
+
+/// A container may have more mounts than anybody wants to remember; who looks for one needs no more than that.
+#[test]
+fn h9_a_table_of_any_size_is_read_one_by_one() {
+    let long = [b"7 1 0:5 / /a rw - tmpfs x ".as_slice(), &[b'o'; 8 << 20], b"\n"].concat();
+    let table = [long.repeat(9).as_slice(), CONTAINER].concat();
+    assert!(matches!(Table::read(file(&table)), Err(TableError::TooLarge)));
+    let found = lines(file(&table)).find(|line| line.as_ref().unwrap().starts_with(b"520 "));
+    assert!(found.is_some());
+    let mut endless = lines(file(&vec![b'x'; 20 << 20]));
+    assert!(matches!(endless.next(), Some(Err(TableError::LongLine))));
+    assert!(endless.next().is_none());
+}
+
 #[test]
 fn the_context_of_a_containers_root() {
     let context = |options: &str| {

@@ -1,0 +1,143 @@
+/*!
+Processes in a user namespace of their own, which anybody can make who may run
+`unshare -Urm`: there they mount what they like and name it as they like.
+*/
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rootfs::{Attached, Process, attach, holders};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::process::Pid;
+
+use crate::container::{self, new_mount};
+use crate::node::Node;
+
+/// A process whose root is an overlay that it made in its own namespaces; ends when it is dropped.
+struct Impostor {
+    child: Child,
+    process: Process,
+}
+
+// === impl Impostor ===
+
+impl Impostor {
+    /// `directory` (on the node, with `mask` and `root` in it) is covered by the impostor with a file system of its
+    /// own in `mask`. There it makes the directories of `options` and mounts an overlay of them.
+    fn start(directory: &Path, mask: &str, source: &str, options: &[(&str, &str)]) -> Self {
+        fs::create_dir_all(directory.join(mask)).unwrap();
+        fs::create_dir_all(directory.join("root")).unwrap();
+        let options: Vec<_> = options
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let mut child = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "--propagation", "private"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", "user_namespaces::inside", "--ignored", "--nocapture"])
+            .env("IMPOSTOR_DIRECTORY", directory)
+            .env("IMPOSTOR_MASK", mask)
+            .env("IMPOSTOR_SOURCE", source)
+            .env("IMPOSTOR_OPTIONS", options.join("\n"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let process = Process::open(Pid::from_child(&child)).unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines
+            .map(Result::unwrap)
+            .any(|line| line.contains("impostor is ready"));
+        assert!(ready, "the impostor ended");
+        Self { child, process }
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
+
+/// What runs as an impostor. Not a test: [`Impostor::start`] starts it.
+#[test]
+#[ignore = "runs in namespaces that a test makes"]
+fn inside() {
+    let Ok(directory) = std::env::var("IMPOSTOR_DIRECTORY") else {
+        return;
+    };
+    let directory = Path::new(&directory);
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    let mask = directory.join(std::env::var("IMPOSTOR_MASK").unwrap());
+    container::attach(new_mount("tmpfs", &[("mode", "0755".to_owned())]), &mask);
+    let options = std::env::var("IMPOSTOR_OPTIONS").unwrap();
+    let mut all = vec![("source", std::env::var("IMPOSTOR_SOURCE").unwrap())];
+    for option in options.lines() {
+        let (key, value) = option.split_once('=').unwrap();
+        for path in value.split(':').filter(|path| path.starts_with('/')) {
+            fs::create_dir_all(path).unwrap();
+        }
+        all.push((key, value.to_owned()));
+    }
+    container::attach(new_mount("overlay", &all), &directory.join("root"));
+    std::env::set_current_dir(directory.join("root")).unwrap();
+    rustix::process::chroot(".").unwrap();
+    println!("impostor is ready");
+    std::io::stdout().flush().unwrap();
+    let _ = std::io::stdin().read(&mut [0]);
+    // Nothing of the harness's own may run on a root that it does not know.
+    std::process::exit(0);
+}
+
+/// By the names of its mounts it is a container on the kept filesystem. It counts as one that uses it, to be safe, but
+/// nothing is read from it, and it is not told that it was moved.
+#[test]
+fn h12_a_holder_by_name_alone_is_not_believed() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/passwd", Some("of the image"))]);
+        let provider = node.provider(&[&base]);
+        let consumer = node.consumer("consumer").start();
+        let directory = node.path("tenant");
+        let mask = directory.join("mask");
+        let path = |name: &str| mask.join(name).display().to_string();
+        let options = [
+            ("lowerdir", path("lower")),
+            ("upperdir", path(&format!("{}/upper", node.key))),
+            ("workdir", path(&format!("{}/work", node.key))),
+        ];
+        let options: Vec<_> = options.iter().map(|(key, path)| (*key, path.as_str())).collect();
+        let impostor = Impostor::start(&directory, "mask", rootfs::SOURCE, &options);
+
+        let found = holders::find(&node.proc, &node.key).unwrap();
+        assert_eq!(
+            found.iter().map(|holder| holder.process.id()).collect::<Vec<_>>(),
+            [impostor.process.id()]
+        );
+        assert!(!attach::is_attached(&node.proc, &impostor.process, &node.key).unwrap());
+        assert!(
+            attach::root_of(&node.proc, &impostor.process, &node.key)
+                .unwrap()
+                .is_none()
+        );
+        drop(impostor);
+
+        assert!(
+            attach::root_of(&node.proc, &consumer.process, &node.key)
+                .unwrap()
+                .is_none()
+        );
+        assert_eq!(node.attach_when_free(&provider, &consumer), Attached::Now);
+        assert!(attach::is_attached(&node.proc, &consumer.process, &node.key).unwrap());
+        assert!(!attach::is_attached(&node.proc, &consumer.process, "another").unwrap());
+        let root = attach::root_of(&node.proc, &consumer.process, &node.key)
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            root.read("etc/passwd".as_ref(), 100).unwrap().unwrap(),
+            b"of the image"
+        );
+    });
+}
