@@ -8,7 +8,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use rootfs::{Attached, Process, attach, holders};
+use rootfs::layers::LayersError;
+use rootfs::{AttachError, Attached, Process, attach, holders};
 use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::Pid;
 
@@ -90,6 +91,48 @@ fn inside() {
     let _ = std::io::stdin().read(&mut [0]);
     // Nothing of the harness's own may run on a root that it does not know.
     std::process::exit(0);
+}
+
+/// What its overlay's layers are called are names of its own mounts, and on the node of somebody else's directories.
+#[test]
+fn h12_layers_named_in_a_user_namespace_are_not_opened() {
+    Node::with(|node| {
+        let directory = node.path("tenant");
+        let secret = directory.join("etc");
+        fs::create_dir_all(secret.join("lower")).unwrap();
+        fs::write(secret.join("lower/shadow"), "of the node").unwrap();
+        let lower = format!("{0}/lower:{0}/other", secret.display());
+        fs::create_dir(secret.join("other")).unwrap();
+        let impostor = Impostor::start(&directory, "etc", "overlay", &[("lowerdir", &lower)]);
+        let kept = node.kept();
+        let mut consumer = node.consumer("consumer").start();
+        let request = rootfs::Request {
+            proc: &node.proc,
+            node: &node.namespace,
+            image: &impostor.process,
+            container: &consumer.process,
+            kept: &kept,
+            observer: None,
+        };
+        let attached = rootfs::attach(request);
+        let read = consumer.read("/shadow");
+        assert!(
+            matches!(attached, Err(AttachError::Layers(LayersError::UserNamespace))),
+            "{attached:?}, and the container reads {read:?}"
+        );
+        assert_eq!(
+            consumer.read("/exec-wrapper").unwrap(),
+            "wrapper",
+            "it is as it was"
+        );
+        let view = attach::with_view(&node.proc, &node.namespace, &impostor.process, &kept, |root| {
+            root.read("shadow".as_ref(), 100).unwrap()
+        });
+        assert!(
+            matches!(view, Err(AttachError::Layers(LayersError::UserNamespace))),
+            "{view:?}"
+        );
+    });
 }
 
 /// By the names of its mounts it is a container on the kept filesystem. It counts as one that uses it, to be safe, but

@@ -56,6 +56,12 @@ pub enum LayersError {
     /// It has no root.
     #[error("the container that runs the image has no root in its mount table")]
     NoRoot,
+    /// It is in a user namespace of its own. There anybody may mount an overlay and say what its layers are called, and
+    /// here those names would be opened as names of the node's directories.
+    #[error(
+        "the container that runs the image has a user namespace of its own (hostUsers: false), which is not supported"
+    )]
+    UserNamespace,
     /// It runs on a kept filesystem, not on its image.
     #[error("the container that should run the image runs on a kept filesystem")]
     Kept,
@@ -75,7 +81,9 @@ impl Layers {
         node: &Namespace,
         container: &Process,
     ) -> Result<Self, LayersError> {
-        let table = container.mounts(proc)?;
+        let table = container
+            .believed(proc, || container.mounts(proc))?
+            .ok_or(LayersError::UserNamespace)?;
         let root = table.root().ok_or(LayersError::NoRoot)?;
         if root.is_kept_root() {
             return Err(LayersError::Kept);
@@ -127,7 +135,9 @@ impl Layers {
         node: &Namespace,
         container: &Process,
     ) -> Result<OwnedFd, LayersError> {
-        let theirs = container.mount_namespace(proc)?;
+        let theirs = container
+            .believed(proc, || container.mount_namespace(proc))?
+            .ok_or(LayersError::UserNamespace)?;
         visitor
             .enter(&theirs)
             .map_err(at("enter the container's mount namespace"))?;
