@@ -30,6 +30,8 @@ mod overlays;
 mod power_cut;
 #[path = "rootfs/races.rs"]
 mod races;
+#[path = "rootfs/removal.rs"]
+mod removal;
 #[path = "rootfs/special_files.rs"]
 mod special_files;
 #[path = "rootfs/store.rs"]

@@ -16,6 +16,8 @@ use rustix::io::Errno;
 
 /// How deep descriptors are held open.
 const MAX_DEPTH: usize = 64;
+/// Flags of what cannot be deleted, and of directories that nothing can be deleted from.
+const LOCKS: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
 
 /// Deletes `name` below `parent`, whatever it is. Fine if it does not exist.
 pub fn tree(parent: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
@@ -71,13 +73,17 @@ fn empty(top: &OwnedFd, directory: &OwnedFd, depth: usize, moved: &mut u64) -> R
 
 fn move_up(from: &OwnedFd, name: &CStr, entry: &OwnedFd, top: &OwnedFd, number: u64) -> Result<(), Errno> {
     // A name of ours may exist already, by chance or by intent; then the next number is tried.
+    let mut cleared = false;
     for attempt in 0..1000_u64 {
         let target = format!(".deep-{}", number.wrapping_mul(1000).wrapping_add(attempt));
         match renameat(from, name, top, target) {
             Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
-            Err(Errno::PERM) => {
-                clear_flags(entry)?;
-                clear_flags(from)?;
+            // Immutable or append-only; or the top wants everything that comes into it to be of its quota's project.
+            Err(Errno::PERM | Errno::XDEV) if !cleared => {
+                clear_flags(entry, LOCKS)?;
+                clear_flags(from, LOCKS)?;
+                clear_flags(top, LOCKS | IFlags::PROJECT_INHERIT)?;
+                cleared = true;
             }
             result => return result,
         }
@@ -94,27 +100,25 @@ fn open(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
 fn unlink(parent: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
     match unlinkat(parent, name, flags) {
         Err(Errno::NOENT) => Ok(()),
-        // Immutable or append-only, itself or its directory.
+        // Immutable or append-only, itself or its directory. Only files and directories have flags to clear.
         Err(Errno::PERM) => {
-            let open = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            // Opening a device may have effects, and has no such flags to clear.
-            if matches!(
-                FileType::from_raw_mode(stat.st_mode),
-                FileType::RegularFile | FileType::Directory
-            ) {
-                clear_flags(&rustix::fs::openat(parent, name, open, Mode::empty())?)?;
+            let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let looked = rustix::fs::openat(parent, name, look, Mode::empty())?;
+            if let Some(file) = crate::root::open_file(&looked)? {
+                clear_flags(&file, LOCKS)?;
             }
-            clear_flags(parent)?;
+            if let Ok(directory) = open(parent, name) {
+                clear_flags(&directory, LOCKS)?;
+            }
+            clear_flags(parent, LOCKS)?;
             unlinkat(parent, name, flags)
         }
         result => result,
     }
 }
 
-fn clear_flags(fd: impl AsFd) -> Result<(), Errno> {
+fn clear_flags(fd: impl AsFd, locks: IFlags) -> Result<(), Errno> {
     let flags = ioctl_getflags(&fd)?;
-    let locks = IFlags::IMMUTABLE | IFlags::APPEND;
     if flags.intersects(locks) {
         ioctl_setflags(&fd, flags.difference(locks))
     } else {
