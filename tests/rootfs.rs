@@ -28,6 +28,8 @@ mod one_writer;
 mod overlays;
 #[path = "rootfs/power_cut.rs"]
 mod power_cut;
+#[path = "rootfs/probe.rs"]
+mod probe;
 #[path = "rootfs/races.rs"]
 mod races;
 #[path = "rootfs/removal.rs"]

@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_string,
-    fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
 };
 
 use crate::namespace::Visitor;
@@ -32,7 +32,9 @@ pub struct Overlay<'a> {
     pub lower: Vec<BorrowedFd<'a>>,
     /// Where changes go. Without it the overlay is read-only.
     pub upper: Option<Upper<'a>>,
-    /// Whether the kernel is to refuse layers that another overlay uses as upper directory.
+    /// Whether the kernel is to refuse layers that another overlay uses as upper directory. That takes an `upper`,
+    /// without which the kernel does not do it, and makes the overlay read-only all the same: a writable one that goes
+    /// writes back the whole file system of its upper directory first.
     pub exclusive: bool,
     /// The SELinux context of all files, on a node that labels containers.
     pub context: Option<&'a str>,
@@ -118,6 +120,9 @@ impl Overlay<'_> {
         // `on` would tie the upper directory to these very inodes of the lower ones; an image that is unpacked
         // again has others.
         option("index", if self.exclusive { "on" } else { "off" })?;
+        if self.exclusive {
+            fsconfig_set_flag(&fs, "ro").map_err(|e| OverlayError::System("ro", e))?;
+        }
         if let Some(context) = self.context {
             option("context", context)?;
         }

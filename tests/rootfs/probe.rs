@@ -1,0 +1,89 @@
+//! The question whether a kept filesystem is in use, and what it does to the disk that all of them share.
+
+use std::fs;
+use std::os::fd::AsFd;
+
+use rootfs::holders::{self, Use};
+use rootfs::namespace::Visitor;
+use rootfs::overlay::{Overlay, OverlayError, Upper};
+use rustix::fs::{StatVfsMountFlags, fstatvfs};
+
+use crate::disk::{Disk, Hardware};
+use crate::node::Node;
+
+/// A writable overlay syncs the whole file system under its upper directory when it goes, a read-only one does not; and
+/// the question makes one that goes at once.
+#[test]
+fn i2_an_overlay_that_asks_is_read_only_and_refused_all_the_same() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        let kept = node.kept();
+        for name in ["probe/upper", "probe/work"] {
+            fs::create_dir_all(node.path("store").join(&node.key).join(name)).unwrap();
+        }
+        let ask = || {
+            Visitor::run(|visitor| {
+                visitor.enter(&node.namespace).unwrap();
+                let upper = kept.upper().unwrap();
+                let overlay = Overlay {
+                    lower: vec![upper.as_fd()],
+                    upper: Some(Upper {
+                        base: kept.store(),
+                        upper: &format!("{}/probe/upper", node.key),
+                        work: &format!("{}/probe/work", node.key),
+                    }),
+                    exclusive: true,
+                    context: None,
+                };
+                let overlay = overlay.mount(visitor)?;
+                Ok::<_, OverlayError>(fstatvfs(&overlay).unwrap().f_flag)
+            })
+            .unwrap()
+        };
+        assert!(ask().unwrap().contains(StatVfsMountFlags::RDONLY));
+        let consumer = node.consumer("consumer").start();
+        node.attach(&provider, &consumer).unwrap();
+        assert!(matches!(ask(), Err(OverlayError::InUse)));
+    });
+}
+
+/// What a neighbour has not synced is not written because somebody asked.
+#[test]
+fn i2_the_question_does_not_write_back_what_others_have_not_synced() {
+    const MEGABYTES: u64 = 24;
+    Node::with(|node| {
+        let hardware = Hardware::make(node, MEGABYTES);
+        let disk = Disk::make(node, &hardware.disk(), MEGABYTES, 1024);
+        let kept = node.kept();
+        let ask = || {
+            Visitor::run(|visitor| {
+                visitor.enter(&node.namespace).unwrap();
+                holders::probe(visitor, &kept).unwrap()
+            })
+            .unwrap()
+        };
+        // The first one makes directories; that is over and on the disk before what is looked at.
+        assert_eq!(ask(), Use::Free);
+        kept.sync().unwrap();
+        let written = |marker: &str| {
+            let disk = fs::read(hardware.disk()).unwrap();
+            disk.windows(marker.len())
+                .any(|window| window == marker.as_bytes())
+        };
+        // The kernel writes back by itself after some seconds, so this may have to be tried again.
+        let quiet = (0..5).any(|attempt| {
+            let marker = format!("not synced {attempt} by a neighbour");
+            fs::write(node.path("store").join("neighbour"), &marker).unwrap();
+            assert_eq!(ask(), Use::Free);
+            !written(&marker)
+        });
+        assert!(quiet, "the question writes back everything");
+        let marker = "synced by a neighbour";
+        fs::write(node.path("store").join("neighbour"), marker).unwrap();
+        kept.sync().unwrap();
+        assert!(written(marker), "this test does not see what is written");
+        drop(disk);
+        drop(hardware);
+    });
+}
