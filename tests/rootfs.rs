@@ -12,6 +12,8 @@ make them: overlay root, mounts, pivot_root. Needs root.
 mod container;
 #[path = "rootfs/disk.rs"]
 mod disk;
+#[path = "rootfs/durable_prefix.rs"]
+mod durable_prefix;
 #[path = "rootfs/full_disk.rs"]
 mod full_disk;
 #[path = "rootfs/hostile.rs"]

@@ -17,8 +17,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, mkdirat, openat,
-    openat2, readlinkat, statat,
+    AtFlags, CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, fsync, mkdirat,
+    openat, openat2, readlinkat, statat,
 };
 use rustix::io::Errno;
 
@@ -115,7 +115,17 @@ impl Root {
     /// Opens a directory and makes what is missing of its path, with mode `mode` (the umask applies). Links are
     /// followed inside the root, and where one points at nothing, that is made.
     pub fn create_directory(&self, path: &Path, mode: Mode) -> Result<OwnedFd, RootError> {
-        let found = self.walk(path, Last::Directory(mode), mode)?;
+        let found = self.walk(path, Last::Directory(mode), mode, |_| Ok(()))?;
+        match file_type(&found).map_err(|e| failed(path, e))? {
+            FileType::Directory => Ok(found),
+            _ => Err(failed(path, Problem::NotADirectory)),
+        }
+    }
+
+    /// Like [`Root::create_directory`], and what was made has its name durably when this returns. Directories that were
+    /// there are left alone: not every file system can sync one.
+    pub fn create_durable_directory(&self, path: &Path, mode: Mode) -> Result<OwnedFd, RootError> {
+        let found = self.walk(path, Last::Directory(mode), mode, sync_directory)?;
         match file_type(&found).map_err(|e| failed(path, e))? {
             FileType::Directory => Ok(found),
             _ => Err(failed(path, Problem::NotADirectory)),
@@ -125,7 +135,7 @@ impl Root {
     /// Opens (`O_PATH`) something that is no directory, and makes an empty file with mode 0755 if it is missing, as
     /// a runtime does for the mountpoint of a file. Directories on the way are made with mode `mode`.
     pub fn create_file(&self, path: &Path, mode: Mode) -> Result<OwnedFd, RootError> {
-        let found = self.walk(path, Last::File, mode)?;
+        let found = self.walk(path, Last::File, mode, |_| Ok(()))?;
         match file_type(&found).map_err(|e| failed(path, e))? {
             FileType::Directory => Err(failed(path, Problem::IsADirectory)),
             _ => Ok(found),
@@ -213,8 +223,15 @@ impl Root {
         }
     }
 
-    /// Resolves the path like a process whose root this is, making what is missing.
-    fn walk(&self, path: &Path, last: Last, mode: Mode) -> Result<OwnedFd, RootError> {
+    /// Resolves the path like a process whose root this is, making what is missing. `made_in` gets the directory in which
+    /// something was made.
+    fn walk(
+        &self,
+        path: &Path,
+        last: Last,
+        mode: Mode,
+        made_in: fn(&OwnedFd) -> Result<(), Errno>,
+    ) -> Result<OwnedFd, RootError> {
         let fail = |problem: Problem| failed(path, problem);
         // What is resolved so far, without links at the time that it was looked at.
         let mut resolved = PathBuf::new();
@@ -249,7 +266,11 @@ impl Root {
                     };
                     match made {
                         // Look again: somebody else may have been faster, and with something else.
-                        Ok(()) | Err(Errno::EXIST) => rest.push_front(name),
+                        Ok(()) => {
+                            made_in(&parent).map_err(|e| fail(e.into()))?;
+                            rest.push_front(name);
+                        }
+                        Err(Errno::EXIST) => rest.push_front(name),
                         Err(e) => return Err(fail(e.into())),
                     }
                     continue;
@@ -299,6 +320,12 @@ impl AsFd for Root {
 enum Last {
     Directory(Mode),
     File,
+}
+
+/// Makes the entries of a directory durable.
+fn sync_directory(directory: &OwnedFd) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    fsync(openat(directory, ".", flags, Mode::empty())?)
 }
 
 fn make_file(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {

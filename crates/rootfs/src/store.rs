@@ -96,12 +96,13 @@ impl Store {
         }
     }
 
-    /// Opens a prefix and makes it if it is missing, with mode 0700; directories above it get 0755.
+    /// Opens a prefix and makes it if it is missing, with mode 0700; directories above it get 0755. What was made
+    /// is durable when this returns.
     pub fn create(host: &Root, path: &Path) -> Result<Self, StoreError> {
         if let Some(above) = path.parent() {
-            host.create_directory(above, Mode::from_raw_mode(0o755))?;
+            host.create_durable_directory(above, Mode::from_raw_mode(0o755))?;
         }
-        let made = host.create_directory(path, Mode::RWXU)?;
+        let made = host.create_durable_directory(path, Mode::RWXU)?;
         let fd =
             reopen(&made, OFlags::RDONLY).map_err(|e| Self::error(path, "cannot open the directory", e))?;
         fsync(&fd).map_err(|e| Self::error(path, "cannot sync the directory", e))?;
