@@ -88,6 +88,23 @@ fn h12_a_file_exchanged_for_another_thing_while_it_is_read() {
     });
 }
 
+#[test]
+fn h14_another_thing_in_the_place_of_a_file_of_ours_is_not_opened() {
+    Node::with(|node| {
+        let directory = node.path("directory");
+        fs::create_dir(&directory).unwrap();
+        mknodat(CWD, directory.join("fifo"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let watch = Watch::on(&directory.join("fifo"));
+        let opened = open(&directory);
+        assert_eq!(rootfs::files::read(&opened, "fifo", 100), Err(Errno::INVAL));
+        assert_eq!(
+            rootfs::files::is_sealed(&opened, "fifo", "seal"),
+            Err(Errno::INVAL)
+        );
+        assert!(!watch.saw());
+    });
+}
+
 /// Every component is looked up from the top, so links that make a path of very many take very long.
 #[test]
 fn h1_links_that_make_a_path_very_long_are_refused() {

@@ -89,15 +89,18 @@ pub fn remove(directory: impl AsFd, name: &str) -> Result<(), Errno> {
 }
 
 fn open(directory: impl AsFd, name: &str) -> Result<Option<OwnedFd>, Errno> {
-    // Without NONBLOCK a FIFO would keep us until somebody writes into it.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let fd = match openat(directory, name, flags, Mode::empty()) {
-        Ok(fd) => fd,
+    // A look before the open: opening a device may have effects, and opening a FIFO may take as long as it likes.
+    let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let looked = match openat(directory, name, look, Mode::empty()) {
+        Ok(looked) => looked,
         Err(Errno::NOENT) => return Ok(None),
         Err(e) => return Err(e),
     };
-    match FileType::from_raw_mode(fstat(&fd)?.st_mode) {
-        FileType::RegularFile => Ok(Some(fd)),
+    if let Some(file) = crate::root::open_file(&looked)? {
+        return Ok(Some(file));
+    }
+    match FileType::from_raw_mode(fstat(&looked)?.st_mode) {
+        FileType::Symlink => Err(Errno::LOOP),
         FileType::Directory => Err(Errno::ISDIR),
         _ => Err(Errno::INVAL),
     }

@@ -121,7 +121,12 @@ fn one_by_one_they_are_the_mounts_of_the_table() {
 /// A container may have more mounts than anybody wants to remember; who looks for one needs no more than that.
 #[test]
 fn h9_a_table_of_any_size_is_read_one_by_one() {
-    let long = [b"7 1 0:5 / /a rw - tmpfs x ".as_slice(), &[b'o'; 8 << 20], b"\n"].concat();
+    let long = [
+        b"7 1 0:5 / /a rw - tmpfs x ".as_slice(),
+        &vec![b'o'; 8 << 20],
+        b"\n",
+    ]
+    .concat();
     let table = [long.repeat(9).as_slice(), CONTAINER].concat();
     assert!(matches!(Table::read(file(&table)), Err(TableError::TooLarge)));
     let found = lines(file(&table)).find(|line| line.as_ref().unwrap().starts_with(b"520 "));
