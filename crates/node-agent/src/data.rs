@@ -160,9 +160,6 @@ pub(crate) fn compare(
 /// Locks data that nobody uses. An error is worth another try.
 pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<Locked> {
     let locked = kept.lock()?;
-    if let Some(holder) = holders::find(&host.proc, kept.key())?.first() {
-        bail!("process {} still uses the data", holder.process.id());
-    }
     if kept.has_upper()? {
         let used = Visitor::run(|visitor| {
             visitor
@@ -171,7 +168,10 @@ pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<Locked> {
             Ok::<_, anyhow::Error>(holders::probe(visitor, kept)?)
         });
         if used.context("start a thread")?? == holders::Use::Held {
-            bail!("the kernel still uses the data");
+            match holders::find(&host.proc, kept.key())?.first() {
+                Some(holder) => bail!("process {} still uses the data", holder.process.id()),
+                None => bail!("the kernel still uses the data"),
+            }
         }
     }
     Ok(locked)

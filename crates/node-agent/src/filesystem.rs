@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use rootfs::process::ProcessError;
 use rootfs::{Kept, Process, Root, Store, attach, holders};
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::{
@@ -360,8 +361,14 @@ fn resolve(
         Ok(users::resolve(user, &passwd, &group))
     };
     // A running consumer's own root is the one true view; a second overlay beside it is not.
-    match holders::find(&host.proc, kept.key())?.first() {
-        Some(holder) => read(&holder.process.root(&host.proc)?),
-        None => attach::with_view(&host.proc, &host.namespace, provider, kept, read)?,
+    for holder in holders::find(&host.proc, kept.key())? {
+        match attach::root_of(&host.proc, &holder.process, kept.key()) {
+            Ok(Some(root)) => return read(&root),
+            // Somebody whose mounts have the same names, or who ended.
+            Ok(None) | Err(ProcessError::Gone) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
+    let _unused = data::lock_unused(host, kept)?;
+    attach::with_view(&host.proc, &host.namespace, provider, kept, read)?
 }

@@ -98,6 +98,10 @@ async fn serve(agent: &Agent, volume: Arc<Volume>, stream: UnixStream) -> Result
         )
         .await;
     };
+    if !process.shares_user_namespace(&agent.host.proc)? {
+        let message = "processes in a user namespace of their own are not served".to_owned();
+        return say(&mut stream, &Answer::Error(message)).await;
+    }
     let mut line = Vec::new();
     let mut limited = (&mut stream).take(MAX_LINE as u64);
     let request = limited.read_until(b'\n', &mut line);

@@ -214,15 +214,16 @@ impl Request<'_> {
         if is_read_only(kept)? {
             return Err(AttachError::ReadOnly);
         }
-        let holders = holders::find(proc, kept.key())?;
-        if !holders.is_empty() {
-            return Err(AttachError::Held(holders));
-        }
         visitor
             .enter(node)
             .map_err(at("enter the node's mount namespace"))?;
         if holders::probe(visitor, kept)? == Use::Held {
-            return Err(AttachError::Busy);
+            let holders = holders::find(proc, kept.key())?;
+            return Err(if holders.is_empty() {
+                AttachError::Busy
+            } else {
+                AttachError::Held(holders)
+            });
         }
         done("prove that nobody uses the data");
         let (upper, work) = (format!("{}/upper", kept.key()), format!("{}/work", kept.key()));

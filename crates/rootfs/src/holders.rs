@@ -2,13 +2,15 @@
 Who uses a kept filesystem right now.
 
 Two overlays on one upper directory corrupt it, and the kernel does not forbid
-them (with `index=off` it only warns). So before one is made, two questions are
-asked. The mounts of all processes say *who* holds it. The kernel itself says
-*whether* anybody does, even one that nobody has mounted any more: a second overlay
-that has the upper directory as its lower layer, made with `index=on`, is refused
-while the first one lives. That second overlay writes nothing to the kept
-filesystem. On a file system without file handles the kernel cannot do `index=on`
-and does not refuse; there only the mounts count.
+them (with `index=off` it only warns). So before one is made, the kernel is asked
+*whether* anybody has it, even an overlay that nobody has mounted any more: a second
+one that has the upper directory as its lower layer, made with `index=on`, is refused
+while the first one lives. That second overlay writes nothing to the kept filesystem.
+It needs file handles, so file systems without them hold no kept filesystems (see
+`store`).
+
+*Who* has it the mounts of all processes say. They answer for nothing: anybody who
+has a user namespace may give his own mounts the names that are searched.
 */
 
 mod listing;

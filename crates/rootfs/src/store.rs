@@ -24,7 +24,7 @@ use rustix::io::Errno;
 
 use crate::Root;
 use crate::root::RootError;
-use crate::{files, remove};
+use crate::{files, remove, sys};
 
 /// Name of the record.
 const RECORD: &str = "record";
@@ -373,6 +373,11 @@ fn unsuitable(directory: &OwnedFd) -> Result<Option<&'static str>, Errno> {
     }
     if ioctl_getflags(directory).is_ok_and(|flags| flags.bits() & CASEFOLD != 0) {
         return Ok(Some("its names are the same in upper and lower case"));
+    }
+    if !sys::has_file_handles(directory)? {
+        return Ok(Some(
+            "its file system has no file handles, without which the kernel does not tell whether data is in use",
+        ));
     }
     let mut entries = Dir::read_from(directory)?;
     let knows_types = entries

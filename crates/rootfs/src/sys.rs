@@ -78,6 +78,34 @@ pub(crate) fn peer_pidfd(socket: impl AsFd) -> Result<Option<OwnedFd>> {
     Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
+/// Whether a file system has file handles that can be opened again, see name_to_handle_at(2).
+pub(crate) fn has_file_handles(file: impl AsFd) -> Result<bool> {
+    let mut handle = libc::file_handle {
+        handle_bytes: 0,
+        handle_type: 0,
+        f_handle: [],
+    };
+    let mut mount: libc::c_int = 0;
+    // SAFETY: the path is a string that ends; `handle` and `mount` are valid for writing for the length of the call, and
+    // the kernel writes no more of a handle than the no bytes that there is room for.
+    let result = unsafe {
+        libc::name_to_handle_at(
+            file.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            &raw mut handle,
+            &raw mut mount,
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    match last_error() {
+        _ if result == 0 => Ok(true),
+        // There is one, and it needs more room.
+        Errno::OVERFLOW => Ok(true),
+        Errno::OPNOTSUPP => Ok(false),
+        errno => Err(errno),
+    }
+}
+
 const _: () = assert!(size_of::<Request>() == Request::SIZE as usize);
 
 /// The id by which [`list_mounts`] and [`stat_mount`] know a mount namespace. An error where the kernel does not know those
@@ -139,4 +167,18 @@ impl Request {
 
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::has_file_handles;
+
+    #[test]
+    fn i2_file_systems_that_know_handles_are_told_from_those_that_do_not() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(has_file_handles(File::open(directory.path()).unwrap()).unwrap());
+        assert!(!has_file_handles(File::open("/proc").unwrap()).unwrap());
+    }
 }

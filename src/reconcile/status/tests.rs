@@ -458,7 +458,11 @@ fn i7_what_the_disk_did_not_take_is_told_and_keeps_nobody_from_going_on() {
 fn i12_what_the_node_agent_waits_for_is_told() {
     let message = |change: Value| {
         let status = status(&with_both(change, up()), now());
-        format!("{} {}", reasons(&status)[2], self::message(&status, FILESYSTEM_READY))
+        format!(
+            "{} {}",
+            reasons(&status)[2],
+            self::message(&status, FILESYSTEM_READY)
+        )
     };
     let hangs = json!({ "status": { "filesystem": { "state": "Preparing", "message": "the disk hangs" } } });
     assert_eq!(
