@@ -108,6 +108,8 @@ fn h1_tmp_and_run_as_links_lead_inside_the_root() {
         ("tmp", "/dev/shm", None),
         ("tmp", "tmp", Some("TooManyLinks")),
         ("tmp", "/", Some("TheRoot")),
+        ("tmp", "/proc", Some("its place is in /proc")),
+        ("tmp", "/proc/self/fd", Some("ProcLink")),
         ("run", "OUTSIDE", None),
         ("run", "../../..OUTSIDE", None),
         ("run", "/var/run", None),

@@ -1,15 +1,16 @@
 //! I9: whoever moves a container may die at any point; the next attempt brings it to the same state.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 
 use rootfs::namespace::Visitor;
-use rootfs::{AttachError, Attached};
+use rootfs::{AttachError, Attached, Process, attach};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MoveMountFlags, move_mount};
 
 use crate::container::Container;
 use crate::node::Node;
+use crate::one_writer::Stayer;
 
 /// Ends the work as a kill would: nothing is taken back, descriptors close.
 struct Killed;
@@ -117,5 +118,40 @@ fn i9_a_failed_attempt_leaves_nothing_behind() {
             assert!(node.attach(&provider, &consumer).is_err());
             assert_eq!(consumer.mountpoints(), before);
         }
+    });
+}
+
+/// An exec hook comes whenever the kubelet likes. One that comes while the old root still lies on the new one, which is for
+/// long if the work is interrupted there, stays on the old one: it is told from one that only has to wait.
+#[test]
+fn i9_f17_who_comes_during_the_change_over_is_known() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+        let provider = node.provider(&[&base]);
+        let consumer = node.consumer("consumer").start();
+        let left_behind = |process: &Process| attach::is_left_behind(&node.proc, process, &node.key).unwrap();
+        assert!(!left_behind(&consumer.process), "it only has to wait");
+        let late = std::thread::scope(|scope| {
+            let ((come, called), (came, arrived)) = (mpsc::channel(), mpsc::channel());
+            let arrived = Mutex::new(arrived);
+            let consumer = &consumer;
+            let hook = scope.spawn(move || {
+                called.recv().unwrap();
+                let hook = Stayer::start(node, consumer, "/.");
+                came.send(()).unwrap();
+                hook
+            });
+            let observer = |step| {
+                if step == "change over" {
+                    come.send(()).unwrap();
+                    arrived.lock().unwrap().recv().unwrap();
+                }
+            };
+            node.attach_observed(&provider, consumer, Some(&observer))
+                .unwrap();
+            hook.join().unwrap()
+        });
+        assert!(left_behind(&late.process()));
+        assert!(!left_behind(&consumer.process));
     });
 }

@@ -7,8 +7,9 @@ use std::process::{Child, Command, Stdio};
 
 use rootfs::holders::Means;
 use rootfs::namespace::Visitor;
-use rootfs::{AttachError, Attached, Root, Store, holders};
+use rootfs::{AttachError, Attached, Process, Root, Store, holders};
 use rustix::mount::mount_bind;
+use rustix::process::Pid;
 
 use crate::container::Container;
 use crate::node::Node;
@@ -35,7 +36,7 @@ int main(int count, char **arguments) {
 "#;
 
 /// A process that stays in a container's namespace; ends when it is dropped.
-struct Stayer(Child);
+pub(crate) struct Stayer(Child);
 
 #[test]
 fn i2_a_second_container_is_refused_while_the_first_one_lives() {
@@ -257,7 +258,8 @@ fn i2_f21_a_process_is_found_whose_first_thread_has_ended() {
 // === impl Stayer ===
 
 impl Stayer {
-    fn start(node: &Node, container: &Container, root: &str) -> Self {
+    /// With the namespace's root its first thread ends, with another one it lives.
+    pub(crate) fn start(node: &Node, container: &Container, root: &str) -> Self {
         let (source, program) = (node.path("stayer.c"), node.path("stayer"));
         fs::write(&source, STAYER).unwrap();
         let compiled = Command::new("cc")
@@ -279,6 +281,10 @@ impl Stayer {
             std::thread::yield_now();
         }
         Self(child)
+    }
+
+    pub(crate) fn process(&self) -> Process {
+        Process::open(Pid::from_child(&self.0)).unwrap()
     }
 }
 

@@ -127,10 +127,17 @@ pub(crate) async fn hook(agent: &Agent, peer: &mut Peer) -> Result<()> {
         let looking = Arc::clone(&peer.volume.looking).lock_owned().await;
         let look = move || {
             let _looking = looking;
-            attach::is_attached(&proc, &process, &key)
+            let there = attach::is_attached(&proc, &process, &key)?;
+            anyhow::Ok((there, attach::is_left_behind(&proc, &process, &key)?))
         };
-        if tokio::task::spawn_blocking(look).await?? {
-            return peer.answer(&Answer::Done).await;
+        match tokio::task::spawn_blocking(look).await?? {
+            (true, _) => return peer.answer(&Answer::Done).await,
+            (false, true) => {
+                let problem =
+                    "this process came into the container while that was moved; try again".to_owned();
+                return peer.answer(&Answer::Error(problem)).await;
+            }
+            (false, false) => {}
         }
         peer.explain("the container is not on it yet").await?;
         tokio::select! {

@@ -15,7 +15,7 @@ unmounting would propagate to the node.
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, fstat, mkdirat};
+use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, mkdirat};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change,
@@ -121,7 +121,11 @@ pub(crate) fn clean(_visitor: &Visitor, proc: &Proc, seen: &Table) -> Result<(),
         return detach(top.as_fd()).map_err(step("detach the container's old root"));
     }
     let staging = Path::new("/").join(STAGING);
-    for _ in own.children(root.id).filter(|m| m.mountpoint == staging) {
+    // A volume of the pod may be there too: its author chose the path.
+    for _ in own
+        .children(root.id)
+        .filter(|m| m.mountpoint == staging && m.is_kept_root())
+    {
         let mounted = top.open_no_links(&staging, OFlags::PATH | OFlags::DIRECTORY)?;
         detach(mounted.as_fd()).map_err(step("detach an interrupted attempt"))?;
     }
@@ -203,6 +207,14 @@ fn fill(
             (true, false) => new_root.create_mountpoint(&planned.path, MOUNTPOINT_MODE)?,
             (false, _) => new_root.create_file(&planned.path, MOUNTPOINT_MODE)?,
         };
+        // What is read below /proc must be the kernel's, by whatever links of the image it is reached (CVE-2019-16884).
+        if !planned.real_directory
+            && is_proc(&target).map_err(on("examine the place of the mount", planned))?
+        {
+            return Err(on("attach the mount, as its place is in /proc:", planned)(
+                Errno::ACCESS,
+            ));
+        }
         move_mount(&clone, "", &target, "", empty).map_err(on("attach the mount", planned))?;
         done("attach a mount");
     }
@@ -239,6 +251,10 @@ fn detach(mount: BorrowedFd<'_>) -> Result<(), Errno> {
 fn in_directory(directory: impl AsFd, work: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
     fchdir(directory)?;
     work()
+}
+
+fn is_proc(place: impl AsFd) -> Result<bool, Errno> {
+    Ok(fstatfs(place)?.f_type == PROC_SUPER_MAGIC)
 }
 
 fn to_mount_flags(flags: Flags) -> MountFlags {

@@ -126,6 +126,26 @@ pub fn is_attached(proc: &Proc, process: &Process, kept: &str) -> Result<bool, P
     Ok(process.believed(proc, look)?.unwrap_or(false))
 }
 
+/// Whether a process came into its container while that changed over: its root is the one of before, and will never be
+/// another, and the container is on the kept filesystem.
+pub fn is_left_behind(proc: &Proc, process: &Process, kept: &str) -> Result<bool, AttachError> {
+    let namespace = process.mount_namespace(proc)?;
+    let look = |visitor: &Visitor| {
+        visitor
+            .enter(&namespace)
+            .map_err(at("enter the container's mount namespace"))?;
+        let table = proc.own_mounts()?;
+        Ok::<_, AttachError>(
+            table
+                .root()
+                .is_some_and(|root| is_kept_root(root) && is_of(root, kept)),
+        )
+    };
+    let moved: bool = Visitor::run(look).map_err(at("start a thread"))??;
+    // In this order: what was in the container before is on the kept filesystem by the time that others come onto it.
+    Ok(moved && !is_attached(proc, process, kept)?)
+}
+
 /// The root of a process that is on the kept filesystem. `None` if it is not: a holder ([`holders::find`]) is one by the
 /// name of a mount, which anybody can give who has a user namespace, and what is at the root of such a process is
 /// something else.
