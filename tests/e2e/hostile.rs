@@ -8,6 +8,8 @@ use testkit::{Namespace, NodeShell};
 
 use crate::support::{agent_on, data_directory, node_of, run, shell_template, uid_of};
 
+#[path = "hostile/connections.rs"]
+mod connections;
 #[path = "hostile/descriptors.rs"]
 mod descriptors;
 #[path = "hostile/files.rs"]
