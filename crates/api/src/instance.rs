@@ -188,6 +188,9 @@ pub struct ImageFacts {
     pub reference: String,
     /// Identity of the image at the runtime: the digest of its config or manifest.
     pub id: String,
+    /// The image as a registry knows it for ever, `REPOSITORY@DIGEST`; empty if it was never pulled.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub repo_digest: String,
     /// ENTRYPOINT.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entrypoint: Vec<String>,

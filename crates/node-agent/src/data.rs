@@ -35,6 +35,9 @@ pub(crate) struct Record {
     pub(crate) image_id: String,
     /// That image as it was named.
     pub(crate) image: String,
+    /// That image as it can be named for ever. Empty if nobody knows.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) repo_digest: String,
     /// The failure that the user last decided on, by its identifier. An identifier is used once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) recovered: Option<String>,
@@ -140,15 +143,19 @@ pub(crate) fn compare(
                 verbs: vec![RecoveryVerb::Accept, RecoveryVerb::Reset],
             });
         }
-        (_, Data::Recorded(record)) => (&record.image, &record.image_id),
+        (_, Data::Recorded(record)) => record,
     };
-    let (name, id) = made_with;
+    let (name, id) = (&made_with.image, &made_with.image_id);
     if *id != image.id {
+        let old = match made_with.repo_digest.as_str() {
+            "" => "to that one again".to_owned(),
+            digest => format!("to {digest}"),
+        };
         return Err(Failure {
             reason: "ImageChanged",
             message: format!(
                 "the data was made with image {name} ({id}), but the provider runs {} ({}); it is not put on another \
-                 image. Set the template's image to the one it was made with, by digest",
+                 image. Set the template's image {old}",
                 image.reference, image.id
             ),
             verbs: vec![RecoveryVerb::Accept, RecoveryVerb::Reset],
@@ -208,6 +215,7 @@ mod tests {
             name: "web".into(),
             image_id: id.into(),
             image: "nginx:1.25".into(),
+            repo_digest: String::new(),
             recovered: None,
             resetting: false,
         }
@@ -283,6 +291,21 @@ mod tests {
             ..record("sha256:2")
         };
         assert_eq!(found(Some(&image("x", "sha256:1")), &Data::Recorded(begun)), None);
+    }
+
+    #[test]
+    fn i12_f25_the_way_back_is_named_as_a_registry_knows_it() {
+        let of = |repo_digest: &str| {
+            let record = Record {
+                repo_digest: repo_digest.into(),
+                ..record("sha256:2")
+            };
+            failure(None, &Data::Recorded(record)).unwrap().message
+        };
+        assert!(
+            of("docker.io/library/nginx@sha256:9").ends_with("image to docker.io/library/nginx@sha256:9")
+        );
+        assert!(of("").ends_with("image to that one again"));
     }
 
     #[test]

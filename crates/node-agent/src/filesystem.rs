@@ -190,6 +190,7 @@ fn record(instance: &Instance, image: &ImageFacts, data: &Data, decided: Option<
         name: instance.id.name.clone(),
         image_id: image.id.clone(),
         image: image.reference.clone(),
+        repo_digest: image.repo_digest.clone(),
         recovered,
         resetting,
     }

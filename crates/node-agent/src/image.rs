@@ -125,8 +125,30 @@ impl Cri {
             .info
             .get("info")
             .ok_or(CriError::Missing("the image's config"))?;
-        Ok(image_config::facts(&container.image, &image.id, info)?)
+        let facts = image_config::facts(&container.image, &image.id, info)?;
+        Ok(ImageFacts {
+            repo_digest: repo_digest(&container.image, &image.repo_digests),
+            ..facts
+        })
     }
+}
+
+/// By which digest an image can be named. It may have been pulled from several repositories: the one of the pod, if
+/// possible. Runtimes write all of a name, pods may leave out the beginning.
+fn repo_digest(named: &str, digests: &[String]) -> String {
+    let without_digest = named.split('@').next().unwrap_or_default();
+    // A colon before a slash is that of a registry's port.
+    let repository = match without_digest.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => without_digest,
+    };
+    let is_of_pod = |digest: &&String| {
+        let of = digest.split('@').next().unwrap_or_default();
+        of.strip_suffix(repository)
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+    };
+    let found = digests.iter().find(is_of_pod).or(digests.first());
+    found.cloned().unwrap_or_default()
 }
 
 /// An answer that this client does not take, or that the runtime does not send, will not be smaller the next time.
@@ -160,4 +182,30 @@ async fn connect(host: &Root, socket: Option<&Path>) -> std::io::Result<UnixStre
         }
     }
     Err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::repo_digest;
+
+    #[test]
+    fn f25_the_digest_of_the_repository_that_the_pod_names() {
+        let digests = [
+            "docker.io/team/nginx@sha256:1",
+            "docker.io/library/nginx@sha256:2",
+            "registry:5000/nginx@sha256:3",
+        ]
+        .map(str::to_owned);
+        for (named, expected) in [
+            ("team/nginx:1.25", 0),
+            ("docker.io/library/nginx", 1),
+            ("library/nginx@sha256:2", 1),
+            ("registry:5000/nginx", 2),
+            ("registry:5000/nginx:1.25@sha256:3", 2),
+            ("another:1", 0),
+        ] {
+            assert_eq!(repo_digest(named, &digests), digests[expected], "{named}");
+        }
+        assert_eq!(repo_digest("nginx", &[]), "");
+    }
 }

@@ -62,6 +62,7 @@ pub(crate) fn facts(reference: &str, id: &str, info: &str) -> Result<ImageFacts,
     let facts = ImageFacts {
         reference: reference.to_owned(),
         id: id.to_owned(),
+        repo_digest: String::new(),
         entrypoint: config.entrypoint.unwrap_or_default(),
         cmd: config.cmd.unwrap_or_default(),
         env: config.env.unwrap_or_default(),

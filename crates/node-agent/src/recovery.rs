@@ -212,6 +212,7 @@ mod tests {
             name: String::new(),
             image_id: String::new(),
             image: String::new(),
+            repo_digest: String::new(),
             recovered: before.recovery.as_ref().map(|offer| offer.id.clone()),
             resetting: false,
         });
@@ -230,6 +231,7 @@ mod tests {
                 name: String::new(),
                 image_id: String::new(),
                 image: String::new(),
+                repo_digest: String::new(),
                 recovered: recovered.map(str::to_owned),
                 resetting,
             })
