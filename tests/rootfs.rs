@@ -42,5 +42,7 @@ mod special_files;
 mod store;
 #[path = "rootfs/unsuitable.rs"]
 mod unsuitable;
+#[path = "rootfs/untouched.rs"]
+mod untouched;
 #[path = "rootfs/user_namespaces.rs"]
 mod user_namespaces;

@@ -12,6 +12,7 @@ use rootfs::{AttachError, Attached, Kept, Namespace, Proc, Request, Root, Store,
 use rustix::fs::{Mode, OFlags};
 
 use crate::container::{self, Container, Spec};
+use crate::untouched::Untouched;
 
 /// A node.
 pub(crate) struct Node {
@@ -46,9 +47,10 @@ impl Node {
                 proc,
                 namespace,
             };
-            let before = node.mounts();
+            let (before, untouched) = (node.mounts(), Untouched::begin(node.path("neighbours")));
             test(&node);
             assert_eq!(node.mounts(), before, "the node's mount table changed");
+            untouched.check();
             rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH).unwrap();
         })
         .unwrap();

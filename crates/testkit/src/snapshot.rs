@@ -8,11 +8,12 @@ use anyhow::{Result, ensure};
 
 use crate::node::NodeShell;
 
-/// Prints what must not change, line by line. Only what does not change by itself on a node that lives: no directories of
-/// pods, no terminals, no loop devices (other tests have some). The arguments are directories whose content counts.
+/// Prints what must not change, line by line: of files the time of change (ctime) too, which nobody can set, so that one with
+/// the same has the same content. Only what does not change by itself on a node that lives: no directories of pods, no
+/// terminals, no loop devices (other tests have some). The arguments are directories whose content counts.
 const LIST: &str = r#"
 root=/proc/1/root
-about='%p %y %#m %U:%G %s %T@ %l\n'
+about='%p %y %#m %U:%G %s %T@ %C@ %l\n'
 cd /
 for directory in etc bin sbin lib lib64 opt boot; do
     [ ! -e "$root/$directory" ] || find "$root/$directory" -xdev -printf "$about"
