@@ -99,31 +99,24 @@ async fn work(agent: Arc<Agent>, volume: Arc<Volume>) {
     let Some(instance) = agent.instances.find(&instance.uid) else {
         return;
     };
-    match synced {
-        Ok(()) if !wrote => {}
-        Ok(()) => instance.change(|state| {
-            state.settle(Outcome {
-                pod_uid: pod.uid.clone(),
-                failure: None,
-            });
-        }),
-        Err(error) => {
-            tracing::error!(%pod, instance = %instance.id, "not all that was written is durable: {error:#}");
-            let failure = format!(
-                "the disk of {} on node {} failed to write something while pod {} ran ({error:#}): what the pod wrote last \
-                 may be lost. Look after the disk and the files; this is said until a later stop goes well",
-                prefix.display(),
-                agent.node_name,
-                pod.name,
-            );
-            instance.change(|state| {
-                state.settle(Outcome {
-                    pod_uid: pod.uid.clone(),
-                    failure: Some(failure),
-                });
-            });
-        }
+    if synced.is_ok() && !wrote {
+        return;
     }
+    let failure = synced.err().map(|error| {
+        tracing::error!(%pod, instance = %instance.id, "not all that was written is durable: {error:#}");
+        format!(
+            "the disk of {} on node {} failed to write something while pod {} ran ({error:#}): what the pod wrote last may be \
+             lost. Look after the disk and the files; this is said until a later stop goes well",
+            prefix.display(),
+            agent.node_name,
+            pod.name,
+        )
+    });
+    let outcome = Outcome {
+        pod_uid: pod.uid.clone(),
+        failure,
+    };
+    instance.change(|state| state.settle(outcome));
 }
 
 /// Writes everything to the disk. Some file systems that ended all writing after an error have nothing more to sync.
