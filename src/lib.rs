@@ -11,6 +11,7 @@ pub mod config;
 pub mod lease;
 pub mod metrics;
 pub mod operator;
+pub mod progress;
 pub mod reconcile;
 pub mod rewrite;
 pub mod runtime;

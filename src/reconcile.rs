@@ -30,6 +30,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::{Action as Next, Config, Error as ControllerError};
@@ -47,6 +48,7 @@ use self::pods::{Role, Trouble};
 use self::provider::OptOuts;
 use self::watch::Caches;
 use crate::lease::{Lease, LeaseOptions};
+use crate::progress::Progress;
 
 /// Objects that are worked on at the same time, per kind. Passes mostly wait for the API server.
 const CONCURRENCY: u16 = 64;
@@ -100,7 +102,12 @@ pub enum Failure {
 ///
 /// # Errors
 /// [`Error::Ended`] when the work ends by itself, which is a bug; the process should end.
-pub async fn run(client: Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    client: Client,
+    options: Options,
+    progress: Progress,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let mut lease = Lease::new(client.clone(), options.lease);
     loop {
         tokio::select! {
@@ -114,7 +121,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
                 return Ok(());
             }
             () = lease.hold() => tracing::warn!(identity = lease.identity(), "leadership lost; waiting for it again"),
-            () = lead(client.clone(), options.opt_outs.clone()) => {
+            () = lead(client.clone(), options.opt_outs.clone(), progress.clone()) => {
                 lease.vacate().await;
                 return Err(Error::Ended);
             }
@@ -123,7 +130,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
 }
 
 /// Both controllers and their watches. Dropping the future stops them.
-async fn lead(client: Client, opt_outs: OptOuts) {
+async fn lead(client: Client, opt_outs: OptOuts, progress: Progress) {
     let (caches, writers) = watch::caches();
     let (queues, watching) = watch::watch(&client, &caches, writers);
     let reporter = Reporter {
@@ -148,7 +155,7 @@ async fn lead(client: Client, opt_outs: OptOuts) {
             "caches filled"
         );
         let containers = applier(
-            |object, context| Box::pin(parent::pass(object, context)),
+            watched(&progress, parent::pass),
             |object, failure, context: Arc<Context>| retry(&*object, failure, &context),
             Arc::clone(&context),
             caches.containers.clone(),
@@ -156,7 +163,7 @@ async fn lead(client: Client, opt_outs: OptOuts) {
             Config::default().concurrency(CONCURRENCY),
         );
         let instances = applier(
-            |object, context| Box::pin(pass(object, context)),
+            watched(&progress, pass),
             |object, failure, context: Arc<Context>| retry(&*object, failure, &context),
             Arc::clone(&context),
             caches.instances.clone(),
@@ -168,6 +175,23 @@ async fn lead(client: Client, opt_outs: OptOuts) {
     tokio::select! {
         () = watching => {}
         () = controllers => {}
+    }
+}
+
+/// A pass that counts as work under way while it lasts.
+fn watched<K, F>(
+    progress: &Progress,
+    pass: fn(Arc<K>, Arc<Context>) -> F,
+) -> impl Fn(Arc<K>, Arc<Context>) -> BoxFuture<'static, Result<Next, Failure>> + use<K, F>
+where
+    K: Resource<DynamicType = ()> + Send + Sync + 'static,
+    F: Future<Output = Result<Next, Failure>> + Send + 'static,
+{
+    let progress = progress.clone();
+    move |object, context| {
+        let name = format!("the pass over {}", ObjectRef::from_obj(&*object));
+        let (progress, pass) = (progress.clone(), pass(object, context));
+        Box::pin(async move { progress.of(name, pass).await })
     }
 }
 

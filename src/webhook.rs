@@ -32,7 +32,6 @@ mod facts;
 mod final_state;
 pub mod patch;
 mod review;
-pub mod server;
 mod validate;
 
 use body::{BodyError, Budget};

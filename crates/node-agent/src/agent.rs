@@ -15,6 +15,7 @@ use futures::TryStreamExt;
 use kube::Client;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stoppablecontainer_api::names::CSI_DRIVER;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -77,6 +78,7 @@ pub(crate) fn run(args: &args::Run) -> Result<()> {
 }
 
 async fn serve_node(args: &args::Run) -> Result<()> {
+    raise_descriptor_limit();
     let host = Arc::new(Host::open().context("reach the node")?);
     let directory = plugin_directory(&args.kubelet_dir);
     let base = host
@@ -87,7 +89,7 @@ async fn serve_node(args: &args::Run) -> Result<()> {
         .context("make plugins_registry")?;
     let volumes = Volumes::open(base.try_clone()?)?;
     volumes.install_wrapper(&args.wrapper)?;
-    let client = Client::try_default()
+    let client = apiserver::client()
         .await
         .context("configure access to the API server")?;
     let agent = Arc::new(Agent {
@@ -146,6 +148,19 @@ async fn serve_node(args: &args::Run) -> Result<()> {
     stop.cancel();
     tracing::info!("ending");
     Ok(())
+}
+
+/// Every published volume has a socket, every running consumer some descriptors, and containerd 2 starts containers with a
+/// soft limit of 1024 (its unit sets no `LimitNOFILE`, and systemd's soft default is that).
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, ?limit, "cannot raise the limit of open files");
+    }
 }
 
 /// Listens on a socket of this name, replacing what is there.
