@@ -37,6 +37,8 @@ mod hostile;
 mod images;
 #[path = "e2e/injectors.rs"]
 mod injectors;
+#[path = "e2e/metrics.rs"]
+mod metrics;
 #[path = "e2e/node.rs"]
 mod node;
 #[path = "e2e/node_faults.rs"]

@@ -69,8 +69,8 @@ pub(crate) struct Run {
     /// Inodes that have to be free there: 5%, or a number.
     #[arg(long, default_value = "5%")]
     pub(crate) minimum_free_inodes: Amount,
-    /// Where /metrics is served (plain HTTP).
-    #[arg(long, default_value = "0.0.0.0:8080")]
+    /// Where /metrics is served (TLS; for bearers of a token whose user may get /metrics).
+    #[arg(long, default_value = "0.0.0.0:8443")]
     pub(crate) metrics_address: SocketAddr,
 }
 
