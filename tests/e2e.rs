@@ -43,6 +43,8 @@ mod metrics;
 mod node;
 #[path = "e2e/node_faults.rs"]
 mod node_faults;
+#[path = "e2e/orphans.rs"]
+mod orphans;
 #[path = "e2e/outage.rs"]
 mod outage;
 #[path = "e2e/parity.rs"]
@@ -61,5 +63,7 @@ mod support;
 mod survival;
 #[path = "e2e/tenants.rs"]
 mod tenants;
+#[path = "e2e/unmounted_disk.rs"]
+mod unmounted_disk;
 #[path = "e2e/volumes.rs"]
 mod volumes;

@@ -30,6 +30,11 @@ pub mod reason {
     pub const FILESYSTEM_FAILED: &str = "FilesystemFailed";
     /// The data is not on its node any more: whatever runs is stopped (invariant I1).
     pub const FILESYSTEM_LOST: &str = "FilesystemLost";
+    /// The directory that holds the data is not at `spec.hostPathPrefix` of the node, because its disk is not mounted for
+    /// example. The data is neither replaced nor counted as removed.
+    pub const FILESYSTEM_UNREACHABLE: &str = "FilesystemUnreachable";
+    /// A newer node agent left the data in a form that the present one does not know.
+    pub const NODE_AGENT_OUTDATED: &str = "NodeAgentOutdated";
     /// The node agent allows no kept filesystems below `spec.hostPathPrefix`.
     pub const HOST_PATH_PREFIX_REFUSED: &str = "HostPathPrefixRefused";
     /// The filesystem can be used, but the node's disk did not take all that was written to it (syncfs(2) failed).

@@ -126,6 +126,11 @@ pub struct FilesystemStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 
+    /// Identifier of the directory of kept filesystems that holds the data (its file `.id`). While another directory is
+    /// at `spec.hostPathPrefix`, because a disk is not mounted for example, the data is out of reach and not lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_id: Option<String>,
+
     /// What the image's config says; the webhook fills from it what the template leaves open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageFacts>,

@@ -4,8 +4,8 @@ Puts the parts together and runs them until a signal or the first one fails.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
 use csi_proto::csi::identity_server::IdentityServer;
@@ -19,7 +19,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stoppablecontainer_api::names::CSI_DRIVER;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -33,9 +33,10 @@ use crate::disks::Disks;
 use crate::host::Host;
 use crate::image::Cri;
 use crate::instances::Instances;
+use crate::orphans::{self, Orphan};
 use crate::space::Minimum;
 use crate::volumes::Volumes;
-use crate::{metrics, published, usage, watch};
+use crate::{metrics, published, usage};
 
 /// Name of the plugin's socket.
 pub(crate) const SOCKET: &str = "csi.sock";
@@ -52,9 +53,10 @@ pub(crate) struct Agent {
     pub(crate) instances: Instances,
     pub(crate) minimum: Minimum,
     /// Held while a filesystem is measured: one at a time.
-    pub(crate) measuring: Mutex<()>,
+    pub(crate) measuring: AsyncMutex<()>,
     registered: AtomicBool,
-    synced: AtomicBool,
+    synced: watch::Sender<bool>,
+    orphans: Mutex<Vec<Orphan>>,
 }
 
 /// Directory of the plugin on the node.
@@ -64,6 +66,11 @@ pub(crate) fn plugin_directory(kubelet_dir: &Path) -> PathBuf {
 
 /// Runs the agent until SIGTERM or SIGINT.
 pub(crate) fn run(args: &args::Run) -> Result<()> {
+    in_runtime(serve_node(args))
+}
+
+/// Runs what speaks to the API server to its end.
+pub(crate) fn in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow!("TLS was set up twice"))?;
@@ -71,7 +78,7 @@ pub(crate) fn run(args: &args::Run) -> Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let result = runtime.block_on(serve_node(args));
+    let result = runtime.block_on(work);
     // Waits of wrappers end with their connections; blocking work under way is short and safe to lose.
     runtime.shutdown_background();
     result
@@ -105,9 +112,10 @@ async fn serve_node(args: &args::Run) -> Result<()> {
             bytes: args.minimum_free.clone(),
             inodes: args.minimum_free_inodes.clone(),
         },
-        measuring: Mutex::default(),
+        measuring: AsyncMutex::default(),
         registered: AtomicBool::new(false),
-        synced: AtomicBool::new(false),
+        synced: watch::Sender::new(false),
+        orphans: Mutex::default(),
     });
     published::restore(&agent)?;
 
@@ -139,9 +147,10 @@ async fn serve_node(args: &args::Run) -> Result<()> {
     tokio::select! {
         result = csi => result.context("serve CSI")?,
         result = registration => result.context("serve the registration")?,
-        result = watch::follow(Arc::clone(&agent)) => result?,
+        result = crate::watch::follow(Arc::clone(&agent)) => result?,
         result = metrics::serve(Arc::clone(&agent), args.metrics_address) => result?,
         () = usage::follow(Arc::clone(&agent)) => {}
+        () = orphans::follow(Arc::clone(&agent)) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
@@ -178,7 +187,7 @@ fn listen(directory: &OwnedFd, name: &str) -> Result<UnixListener> {
 impl Agent {
     /// Whether the kubelet knows the agent and the agent knows its instances.
     pub(crate) fn is_ready(&self) -> bool {
-        self.registered.load(Ordering::Relaxed) && self.synced.load(Ordering::Relaxed)
+        self.registered.load(Ordering::Relaxed) && *self.synced.borrow()
     }
 
     pub(crate) fn set_registered(&self, registered: bool) {
@@ -186,6 +195,22 @@ impl Agent {
     }
 
     pub(crate) fn set_synced(&self) {
-        self.synced.store(true, Ordering::Relaxed);
+        self.synced.send_replace(true);
+    }
+
+    /// Waits until it knows its instances.
+    pub(crate) async fn synced(&self) {
+        // The sender is the agent's own.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// How many kept filesystems below `prefix` belong to no instance, as last looked.
+    pub(crate) fn orphans_on(&self, prefix: &Path) -> usize {
+        let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        orphans.iter().filter(|orphan| orphan.prefix == prefix).count()
+    }
+
+    pub(crate) fn set_orphans(&self, found: Vec<Orphan>) {
+        *self.orphans.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 }

@@ -91,14 +91,15 @@ pub(crate) async fn prepare(
             });
         });
     }
-    let identity = match made {
-        Ok(identity) => identity,
+    let Made { identity, store } = match made {
+        Ok(made) => made,
         Err(failure) => return fail(agent, peer, failure).await,
     };
     status::update(&agent.client, instance, |state| {
         let known = state.filesystem();
         let status = reported(agent, peer, FilesystemState::Ready, known);
         Some(FilesystemStatus {
+            store_id: store.clone(),
             image: Some(image.clone()),
             identity: Some(identity.clone()),
             usage: status.usage.filter(|_| !reset && !carried_out),
@@ -155,6 +156,7 @@ fn reported(
         provider_pod_uid: Some(peer.volume.record.pod.uid.clone()),
         reason: None,
         message: None,
+        store_id: known.and_then(|known| known.store_id.clone()),
         image: known.and_then(|known| known.image.clone()),
         identity: known.and_then(|known| known.identity.clone()),
         usage: known.and_then(|known| known.usage),
@@ -183,9 +185,11 @@ fn record(instance: &Instance, image: &ImageFacts, data: &Data, decided: Option<
         (_, Some(decided)) => (Some(decided.id.clone()), decided.verb == RecoveryVerb::Reset),
         (Data::Recorded(begun), None) if begun.resetting => (begun.recovered.clone(), true),
         (Data::Recorded(record), None) => return record.clone(),
-        (Data::Absent | Data::Unproven | Data::Doubtful(_), None) => (None, false),
+        (Data::Absent | Data::OutOfReach | Data::Unproven | Data::Doubtful(_), None) => (None, false),
     };
     Record {
+        format: data::FORMAT,
+        features: Vec::new(),
         namespace: instance.id.namespace.clone(),
         name: instance.id.name.clone(),
         image_id: image.id.clone(),
@@ -217,7 +221,11 @@ async fn examine(
     let key = peer.instance.id.uid.clone();
     let directory = disk.path.join(&key);
     let (host, prefix) = (Arc::clone(&agent.host), disk.path.clone());
-    let look = move || anyhow::Ok((data::look(&host, &prefix, &key)?, space::look(&host, &prefix)?));
+    let store = before.and_then(|before| before.store_id.clone());
+    let look = move || {
+        let data = data::look(&host.root, &prefix, &key, store.as_deref())?;
+        anyhow::Ok((data, space::look(&host, &prefix)?))
+    };
     let (working, looked) = working.on_disk(look).await.context("examine the data")?;
     let (data, space) = match looked {
         Ok(looked) => looked,
@@ -242,6 +250,13 @@ async fn examine(
     Ok((working, Ok((image, data, compared))))
 }
 
+/// What a filesystem is when it is made.
+struct Made {
+    identity: Identity,
+    /// See [`FilesystemStatus::store_id`].
+    store: Option<String>,
+}
+
 /// Makes what is missing and resolves the user. The outer error is worth another try.
 async fn make(
     agent: &Agent,
@@ -250,7 +265,7 @@ async fn make(
     image: &ImageFacts,
     record: Record,
     working: Working,
-) -> Result<Result<Identity, Failure>> {
+) -> Result<Result<Made, Failure>> {
     let host = Arc::clone(&agent.host);
     let (prefix, uid) = (
         PathBuf::from(&object.spec.host_path_prefix),
@@ -262,7 +277,7 @@ async fn make(
         ..record
     };
     let user = object.spec.requested_user(image);
-    let work = move || -> Result<Result<Identity, users::UserError>> {
+    let work = move || -> Result<Result<Made, users::UserError>> {
         let store = Store::create(&host.root, &prefix)?;
         // The merged root is as the upper directory is, so that is made as the image's root is.
         let root = provider
@@ -274,11 +289,12 @@ async fn make(
         if kept.record()?.as_ref() != Some(&record) {
             kept.set_record(&record)?;
         }
-        resolve(&host, &provider, &kept, &user)
+        let store = store.identity()?;
+        Ok(resolve(&host, &provider, &kept, &user)?.map(|identity| Made { identity, store }))
     };
     let (_working, made) = working.on_disk(work).await.context("make the filesystem")?;
     Ok(match made {
-        Ok(Ok(identity)) => Ok(identity),
+        Ok(Ok(made)) => Ok(made),
         Ok(Err(error)) => Err(Failure::new("UserUnknown", error.to_string())),
         Err(error) => Err(Failure::new("FilesystemUnusable", format!("{error:#}"))),
     })

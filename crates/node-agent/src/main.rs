@@ -26,6 +26,7 @@ mod image_config;
 mod instances;
 mod journal;
 mod metrics;
+mod orphans;
 mod probe;
 mod published;
 mod recovery;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
     let result = match &args.command {
         Command::Run(run) => agent::run(run),
         Command::Probe(probe) => probe::run(probe),
+        Command::Orphans(orphans) => orphans::run(orphans),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -135,12 +135,20 @@ async fn collect(agent: &Agent) -> Registry {
         registry.register(name, help, family.clone());
         family
     });
+    let orphans = Family::<Disk, Gauge>::default();
+    registry.register(
+        "orphaned_filesystems",
+        "Kept filesystems that belong to no instance, as last looked",
+        orphans.clone(),
+    );
     for disk in agent.disks.iter() {
-        let Ok(space) = disk.space(&agent.host).await else {
-            continue;
-        };
         let labels = Disk {
             prefix: disk.path.display().to_string(),
+        };
+        let count = i64::try_from(agent.orphans_on(&disk.path)).unwrap_or(i64::MAX);
+        orphans.get_or_create(&labels).set(count);
+        let Ok(space) = disk.space(&agent.host).await else {
+            continue;
         };
         let numbers = [space.free_bytes, space.bytes, space.free_inodes, space.inodes];
         for (family, number) in disks.iter().zip(numbers) {

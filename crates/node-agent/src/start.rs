@@ -202,7 +202,8 @@ async fn move_container(
     let (image, container) = (Arc::clone(&provider.process), Arc::clone(&peer.process));
     let key = peer.instance.id.uid.clone();
     let work = move || {
-        if !matches!(data::look(&host, &prefix, &key)?, Data::Recorded(record) if !record.resetting) {
+        if !matches!(data::look(&host.root, &prefix, &key, None)?, Data::Recorded(record) if !record.resetting)
+        {
             return Ok(Err(Obstacle::Lost));
         }
         let store = Store::open(&host.root, &prefix)?.context("the data is gone")?;

@@ -3,6 +3,7 @@ Where kept filesystems lie on the node.
 
 ```text
 PREFIX/            0700 root: nobody but root gets further
+  .id              tells this directory from another one at its path
   KEY/             0700 root
     upper/         mode and owner of the image's root
     work/          the kernel's
@@ -21,6 +22,7 @@ use rustix::fs::{
     fstatfs, fsync, ioctl_getflags, mkdirat, openat2, renameat, syncfs,
 };
 use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::Root;
 use crate::root::RootError;
@@ -30,6 +32,11 @@ use crate::{files, remove, sys};
 const RECORD: &str = "record";
 /// Largest record, in bytes.
 const MAX_RECORD: u64 = 1 << 20;
+
+/// Name of the file with the store's identifier. No key has a dot.
+const IDENTITY: &str = ".id";
+/// Largest identifier, in bytes.
+const MAX_IDENTITY: u64 = 64;
 
 /// A prefix: the directory that holds kept filesystems.
 #[derive(Debug)]
@@ -106,7 +113,46 @@ impl Store {
         let fd =
             reopen(&made, OFlags::RDONLY).map_err(|e| Self::error(path, "cannot open the directory", e))?;
         fsync(&fd).map_err(|e| Self::error(path, "cannot sync the directory", e))?;
-        Self::checked(path, fd)
+        let store = Self::checked(path, fd)?;
+        store.identify()?;
+        Ok(store)
+    }
+
+    /// What tells this store from any other directory that is at its path at another time, such as the empty mount point
+    /// of its disk. `None` if it was made before stores had one.
+    pub fn identity(&self) -> Result<Option<String>, StoreError> {
+        let content = files::read(&self.fd, IDENTITY, MAX_IDENTITY)
+            .map_err(|e| Self::error(&self.path, "cannot read .id", e))?;
+        Ok(content.and_then(|content| String::from_utf8(content).ok()))
+    }
+
+    /// Gives it an identifier, once.
+    fn identify(&self) -> Result<(), StoreError> {
+        let fail = |what| move |e| Self::error(&self.path, what, e);
+        let lock = reopen(&self.fd, OFlags::RDONLY).map_err(fail("cannot lock the directory"))?;
+        flock(&lock, FlockOperation::LockExclusive).map_err(fail("cannot lock the directory"))?;
+        if self.identity()?.is_some() {
+            return Ok(());
+        }
+        let mut random = [0_u8; 16];
+        getrandom(&mut random, GetRandomFlags::empty()).map_err(fail("cannot make an identifier"))?;
+        let identity = format!("{:032x}", u128::from_be_bytes(random));
+        files::replace(&self.fd, IDENTITY, identity.as_bytes(), None).map_err(fail("cannot write .id"))
+    }
+
+    /// The keys of all that is kept here, sorted.
+    pub fn keys(&self) -> Result<Vec<String>, StoreError> {
+        let fail = |e| Self::error(&self.path, "cannot list the directory", e);
+        let mut keys = Vec::new();
+        for entry in Dir::read_from(&self.fd).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name().to_string_lossy();
+            if check_key(&name).is_ok() {
+                keys.push(name.into_owned());
+            }
+        }
+        keys.sort();
+        Ok(keys)
     }
 
     fn checked(path: &Path, fd: OwnedFd) -> Result<Self, StoreError> {
