@@ -23,9 +23,10 @@ use crate::disks::Disk;
 use crate::host::Host;
 use crate::image::{Container, CriError};
 use crate::instances::{Instance, Working};
+use crate::journal::Role;
 use crate::recovery::{self, Decision};
 use crate::serve::Peer;
-use crate::{space, status, users};
+use crate::{image_pin, space, status, users};
 
 /// Largest /etc/passwd or /etc/group that is read, in bytes.
 const MAX_USER_FILE: u64 = 16 << 20;
@@ -79,6 +80,7 @@ pub(crate) async fn prepare(
         working
     };
     let made = make(agent, peer, object, &image, record, working).await?;
+    pin_image(agent, peer).await;
     if let Some(Decision { verb, id }) = &decided {
         tracing::info!(instance = %instance.id, ?verb, id, "the user's decision is carried out");
         // Used up, whatever becomes of the status.
@@ -113,6 +115,16 @@ pub(crate) async fn prepare(
     })
     .await?;
     Ok(Ok(()))
+}
+
+/// Keeps the image's layers on the node. Without that the provider alone keeps them, until the node's disk is full.
+async fn pin_image(agent: &Agent, peer: &Peer) {
+    let uid = &peer.instance.id.uid;
+    let volumes = agent.volumes.of_instance(uid);
+    let in_use = volumes.iter().any(|volume| volume.record.role == Role::Consumer);
+    if let Err(error) = image_pin::pin(&agent.cri, uid, &peer.container_id, in_use).await {
+        tracing::warn!(instance = %peer.instance.id, %error, "cannot keep the layers of the image on the node");
+    }
 }
 
 /// Says in the status what keeps the filesystem from being prepared for the first time, and may pass.

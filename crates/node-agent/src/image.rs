@@ -104,6 +104,24 @@ impl Cri {
         })
     }
 
+    /// What the runtime says of a container beyond CRI, as JSON of its own. `None` if that is nothing.
+    pub(crate) async fn container_info(&self, id: &str) -> Result<Option<String>, CriError> {
+        let request = ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: true,
+        };
+        let answer = RuntimeServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_ANSWER)
+            .container_status(request)
+            .await?;
+        Ok(answer.into_inner().info.remove("info"))
+    }
+
+    /// The connection, for services that the runtime has besides CRI.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
     /// What the config of a container's image says.
     pub(crate) async fn facts(&self, container: &Container) -> Result<ImageFacts, CriError> {
         let image = ImageSpec {

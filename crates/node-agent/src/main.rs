@@ -23,6 +23,7 @@ mod hold;
 mod host;
 mod image;
 mod image_config;
+mod image_pin;
 mod instances;
 mod journal;
 mod metrics;

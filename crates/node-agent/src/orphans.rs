@@ -9,7 +9,7 @@ administrator removes them with `node-agent orphans --remove KEY` in the agent's
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use crate::args;
 use crate::data::{self, Record};
 use crate::disks::Disks;
 use crate::host::Host;
+use crate::image_pin;
 
 /// Time between two looks, and how much of it is left to chance: agents start together.
 const EVERY: Duration = Duration::from_hours(1);
@@ -62,6 +63,9 @@ pub(crate) async fn follow(agent: Arc<Agent>) {
             }
             Err(error) => tracing::warn!("cannot look for data without instance: {error:#}"),
         }
+        if let Err(error) = unpin(&agent).await {
+            tracing::warn!("cannot look for images that are kept for no instance: {error:#}");
+        }
         let chance = RandomState::new().hash_one(0_u8) % SPREAD_SECONDS;
         tokio::time::sleep(EVERY + Duration::from_secs(chance)).await;
     }
@@ -70,6 +74,20 @@ pub(crate) async fn follow(agent: Arc<Agent>) {
 fn knows(agent: &Agent, uid: &str) -> bool {
     let instance = agent.instances.find(uid);
     instance.is_some_and(|instance| instance.state().object.is_some())
+}
+
+/// Images of instances that do not exist any more are kept no longer.
+async fn unpin(agent: &Agent) -> Result<()> {
+    let mut kept_for = image_pin::pinned(&agent.cri).await?;
+    kept_for.retain(|uid| !knows(agent, uid));
+    if kept_for.is_empty() {
+        return Ok(());
+    }
+    let uids = uids(&agent.client).await?;
+    for uid in kept_for.iter().filter(|uid| !uids.contains(*uid)) {
+        image_pin::unpin(&agent.cri, uid).await?;
+    }
+    Ok(())
 }
 
 /// What belongs to no instance now. What `is_known` to have one is not asked about.
@@ -87,10 +105,11 @@ async fn find(
     for disk in disks.iter() {
         let (host, prefix) = (Arc::clone(host), disk.path.clone());
         let list = tokio::task::spawn_blocking(move || list(&host, &prefix));
-        match tokio::time::timeout(DISK_TIME, list).await {
-            Ok(listed) => found.extend(listed.context("list a disk")??),
-            Err(_) => tracing::warn!(prefix = %disk.path.display(), "the disk does not answer"),
-        }
+        let Ok(listed) = tokio::time::timeout(DISK_TIME, list).await else {
+            tracing::warn!(prefix = %disk.path.display(), "the disk does not answer");
+            continue;
+        };
+        found.extend(listed.context("list a disk")??);
     }
     found.retain(|orphan| !is_known(&orphan.key));
     if !found.is_empty() {
@@ -100,7 +119,7 @@ async fn find(
     Ok(found)
 }
 
-fn list(host: &Host, prefix: &PathBuf) -> Result<Vec<Orphan>> {
+fn list(host: &Host, prefix: &Path) -> Result<Vec<Orphan>> {
     let Some(store) = Store::open(&host.root, prefix)? else {
         return Ok(Vec::new());
     };
@@ -109,7 +128,7 @@ fn list(host: &Host, prefix: &PathBuf) -> Result<Vec<Orphan>> {
         let record = store.get(&key)?.and_then(|kept| kept.record().ok().flatten());
         let record = record.and_then(|record| serde_json::from_slice::<Record>(&record).ok());
         found.push(Orphan {
-            prefix: prefix.clone(),
+            prefix: prefix.to_owned(),
             key,
             of: record.map(|record| format!("{}/{}", record.namespace, record.name)),
         });

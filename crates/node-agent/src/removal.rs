@@ -16,7 +16,7 @@ use crate::data::{self, Data, Doubt, Failure};
 use crate::host::Host;
 use crate::instances::Instance;
 use crate::published::{drop_volume, is_stale};
-use crate::status;
+use crate::{image_pin, status};
 
 /// Deletes the data if the instance is being deleted and no volume of it is published any more, and reports it.
 /// An error is worth another try.
@@ -76,6 +76,7 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
         };
         return status::update(&agent.client, instance, |_| Some(refused.clone())).await;
     }
+    image_pin::unpin(&agent.cri, &instance.id.uid).await?;
     let removed = FilesystemStatus {
         state: FilesystemState::Removed,
         node_name: agent.node_name.clone(),
