@@ -33,6 +33,8 @@ mod full_disk;
 mod generated;
 #[path = "e2e/hostile.rs"]
 mod hostile;
+#[path = "e2e/image_pin.rs"]
+mod image_pin;
 #[path = "e2e/images.rs"]
 mod images;
 #[path = "e2e/injectors.rs"]
