@@ -112,21 +112,30 @@ async fn exclusive_claims(
 ) -> Result<BTreeSet<String>, kube::Error> {
     let namespace = instance.namespace().unwrap_or_default();
     let api = Api::<PersistentVolumeClaim>::namespaced(context.client.clone(), &namespace);
-    let volumes = instance
-        .spec
-        .template
-        .spec
-        .iter()
-        .flat_map(|spec| spec.volumes.iter().flatten());
     let mut exclusive = BTreeSet::new();
-    for claim in volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref()) {
+    for claim in claims(instance) {
         let modes = api
-            .get_opt(&claim.claim_name)
+            .get_opt(&claim)
             .await?
             .and_then(|found| found.spec?.access_modes);
         if modes.is_some_and(|modes| modes.iter().any(|mode| mode == "ReadWriteOncePod")) {
-            exclusive.insert(claim.claim_name.clone());
+            exclusive.insert(claim);
         }
     }
     Ok(exclusive)
+}
+
+/// Names of the claims in the template; none if that cannot be worked on.
+fn claims(instance: &StoppableContainerInstance) -> Vec<String> {
+    let spec = instance
+        .spec
+        .template
+        .decode()
+        .ok()
+        .and_then(|template| template.spec);
+    let volumes = spec.and_then(|spec| spec.volumes).unwrap_or_default();
+    let claims = volumes
+        .into_iter()
+        .filter_map(|volume| volume.persistent_volume_claim);
+    claims.map(|claim| claim.claim_name).collect()
 }
