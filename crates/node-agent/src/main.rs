@@ -26,6 +26,7 @@ mod image_config;
 mod instances;
 mod journal;
 mod metrics;
+mod pod;
 mod probe;
 mod published;
 mod recovery;
