@@ -16,4 +16,5 @@ pub mod reconcile;
 pub mod rewrite;
 pub mod runtime;
 pub mod telemetry;
+pub mod watched;
 pub mod webhook;

@@ -20,9 +20,11 @@ pub mod parent;
 pub mod plan;
 pub mod pods;
 pub mod provider;
+mod raw;
 mod report;
 pub mod status;
 pub mod storage;
+pub mod template;
 mod tolerations;
 pub mod watch;
 

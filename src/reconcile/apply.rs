@@ -13,13 +13,15 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::reason;
+use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::names::{FIELD_MANAGER_CONTROLLER, FINALIZER};
 use stoppablecontainer_api::{StoppableContainerInstance, StoppableContainerInstanceStatus};
 
 use super::attempts::{Hold, Task};
 use super::plan::{Action, Observed, Slot};
 use super::pods::{Role, Trouble, labelled};
-use super::{Context, Failure};
+use super::{Context, Failure, raw};
+use crate::watched::{self, HeldPod};
 
 /// What is known after a plan was carried out.
 #[derive(Debug)]
@@ -125,14 +127,15 @@ pub fn finalizer_patch(object: &impl ResourceExt, present: bool) -> Value {
     json!({ "metadata": { "resourceVersion": object.resource_version(), "finalizers": finalizers } })
 }
 
-async fn create(context: &Context, observed: &mut Observed, role: Role, pod: &Pod) -> Result<(), Failure> {
+async fn create(context: &Context, observed: &mut Observed, role: Role, pod: &Json) -> Result<(), Failure> {
     let instance = Arc::clone(&observed.instance);
     let api = pods(context, &instance);
-    match api.create(&creating(), pod).await {
-        Ok(pod) => *slot(observed, role) = Slot::Ours(Arc::new(pod)),
+    let name = role.pod_name(&instance.name_any());
+    match raw::create(&context.client, &api, pod).await {
+        Ok(pod) => *slot(observed, role) = Slot::Ours(Arc::new(watched::pod(pod)?)),
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
             // Made in an earlier pass that did not live to record it, or without our labels, or not ours.
-            let found = Arc::new(api.get(&pod.name_any()).await?);
+            let found = Arc::new(watched::pod(api.get(&name).await?)?);
             let found = match Slot::of(found, &instance) {
                 Slot::Ours(pod) if !labelled(&pod, role, &instance.name_any()) => {
                     Slot::Ours(relabel(context, &instance, role, &pod).await?)
@@ -148,7 +151,7 @@ async fn create(context: &Context, observed: &mut Observed, role: Role, pod: &Po
         }
         Err(kube::Error::Api(status)) => {
             let trouble = Trouble::new(reason::CREATION_REFUSED, status.message.clone());
-            tracing::info!(role = %role, name = pod.name_any(), code = status.code, message = status.message, "creation refused");
+            tracing::info!(role = %role, name, code = status.code, message = status.message, "creation refused");
             failed(context, observed, role, None, trouble);
         }
         Err(error) => return Err(error.into()),
@@ -177,7 +180,10 @@ async fn delete(
         .delete(&pod.name_any(), &params)
         .await
     {
-        Ok(answer) => answer.left().map_or(Slot::Free, |pod| Slot::Ours(Arc::new(pod))),
+        Ok(answer) => match answer.left() {
+            Some(pod) => Slot::Ours(Arc::new(watched::pod(pod)?)),
+            None => Slot::Free,
+        },
         Err(kube::Error::Api(status)) if status.code == 404 => Slot::Free,
         Err(error) => return Err(error.into()),
     };
@@ -200,7 +206,7 @@ async fn relabel(
     let labelled = pods(context, instance)
         .patch(&pod.name_any(), &ours(), &Patch::Merge(patch))
         .await?;
-    Ok(Arc::new(labelled))
+    Ok(Arc::new(watched::pod(labelled)?))
 }
 
 fn failed(context: &Context, observed: &mut Observed, role: Role, pod: Option<&str>, trouble: Trouble) {
@@ -224,7 +230,7 @@ fn slot(observed: &mut Observed, role: Role) -> &mut Slot {
     }
 }
 
-fn pods(context: &Context, instance: &StoppableContainerInstance) -> Api<Pod> {
+fn pods(context: &Context, instance: &StoppableContainerInstance) -> Api<HeldPod> {
     Api::namespaced(context.client.clone(), &instance.namespace().unwrap_or_default())
 }
 

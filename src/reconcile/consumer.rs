@@ -2,44 +2,67 @@
 The consumer pod as the controller asks for it: the user's template, our labels,
 the owner, and that it stays on its node. What makes it run on the kept filesystem is the webhook's work, at
 admission, with every other webhook in the chain; nothing is decided here.
+
+It is made from the template as it is stored: what our types do not know reaches
+the API server (invariant I19).
 */
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::Toleration;
 use kube::ResourceExt;
-use kube::api::ObjectMeta;
-use stoppablecontainer_api::StoppableContainerInstance;
+use serde_json::{Map, Value, json};
 use stoppablecontainer_api::names::ANNOTATION_TEMPLATE_HASH;
+use stoppablecontainer_api::{StoppableContainerInstance, TemplateError};
 
 use super::hash::template_hash;
 use super::pods::{Role, owner_reference};
-use super::tolerations::staying;
+use super::tolerations::missing;
 
 /// The consumer pod of `instance`. Of the template's metadata it takes what Kubernetes' own controllers take: labels,
 /// annotations and finalizers.
-pub fn consumer_pod(instance: &StoppableContainerInstance) -> Pod {
+///
+/// # Errors
+/// When the template cannot be worked on.
+pub fn consumer_pod(instance: &StoppableContainerInstance) -> Result<Value, TemplateError> {
     let name = instance.name_any();
-    let given = instance.spec.template.metadata.clone().unwrap_or_default();
-    let mut labels = given.labels.unwrap_or_default();
-    labels.extend(Role::Consumer.labels(&name));
-    let mut annotations = given.annotations.unwrap_or_default();
-    annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), consumer_hash(instance));
-    let spec = instance.spec.template.spec.clone().map(|spec| PodSpec {
-        tolerations: Some(staying(spec.tolerations.unwrap_or_default())),
-        ..spec
+    let mut template = instance.spec.template.value()?;
+    let mut given = |field: &str| match template["metadata"][field].take() {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    };
+    let mut labels = given("labels");
+    let ours = Role::Consumer.labels(&name);
+    labels.extend(ours.map(|(key, value)| (key, json!(value))));
+    let mut annotations = given("annotations");
+    annotations.insert(
+        ANNOTATION_TEMPLATE_HASH.to_owned(),
+        json!(consumer_hash(instance)),
+    );
+    let mut metadata = json!({
+        "name": Role::Consumer.pod_name(&name),
+        "namespace": instance.namespace(),
+        "labels": labels,
+        "annotations": annotations,
+        "ownerReferences": [owner_reference(instance)],
     });
-    Pod {
-        metadata: ObjectMeta {
-            name: Some(Role::Consumer.pod_name(&name)),
-            namespace: instance.namespace(),
-            labels: Some(labels),
-            annotations: Some(annotations),
-            finalizers: given.finalizers,
-            owner_references: Some(vec![owner_reference(instance)]),
-            ..ObjectMeta::default()
-        },
-        spec,
-        status: None,
+    if let finalizers @ Value::Array(_) = template["metadata"]["finalizers"].take() {
+        metadata["finalizers"] = finalizers;
     }
+    let mut spec = template["spec"].take();
+    stay(&mut spec);
+    Ok(json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec }))
+}
+
+/// Adds what keeps the pod on a silent node.
+fn stay(spec: &mut Value) {
+    let Some(spec) = spec.as_object_mut() else {
+        return;
+    };
+    let tolerations = spec.entry("tolerations").or_insert(Value::Null);
+    // Of another type it would not have been decoded.
+    let given: Vec<Toleration> = serde_json::from_value(tolerations.clone()).unwrap_or_default();
+    let mut all = tolerations.as_array().cloned().unwrap_or_default();
+    all.extend(missing(&given).into_iter().map(|added| json!(added)));
+    *tolerations = Value::Array(all);
 }
 
 /// Identifies the template: a consumer that never came up is replaced when this changes.

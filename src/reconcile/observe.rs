@@ -10,15 +10,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Api, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::reason;
+use stoppablecontainer_api::held::Held;
 
 use super::Context;
 use super::attempts::{Hold, Task};
 use super::plan::{Observed, Slot};
 use super::pods::{Role, node};
+use crate::watched::{self, HeldPod};
 
 /// Looks at everything that the plan of `instance` depends on.
 ///
@@ -97,9 +99,10 @@ async fn slot(
         return Ok(Slot::Taken(hold.trouble.message.clone()));
     }
     if recorded {
-        let found = Api::<Pod>::namespaced(context.client.clone(), &namespace)
+        let found = Api::<HeldPod>::namespaced(context.client.clone(), &namespace)
             .get_opt(&name)
             .await?;
+        let found = found.map(watched::pod).transpose()?;
         return Ok(found.map_or(Slot::Free, |pod| Slot::of(Arc::new(pod), instance)));
     }
     Ok(Slot::Free)
@@ -111,22 +114,32 @@ async fn exclusive_claims(
     instance: &StoppableContainerInstance,
 ) -> Result<BTreeSet<String>, kube::Error> {
     let namespace = instance.namespace().unwrap_or_default();
-    let api = Api::<PersistentVolumeClaim>::namespaced(context.client.clone(), &namespace);
-    let volumes = instance
-        .spec
-        .template
-        .spec
-        .iter()
-        .flat_map(|spec| spec.volumes.iter().flatten());
+    let api =
+        Api::<Held<PersistentVolumeClaim, watched::Claims>>::namespaced(context.client.clone(), &namespace);
     let mut exclusive = BTreeSet::new();
-    for claim in volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref()) {
+    for claim in claims(instance) {
         let modes = api
-            .get_opt(&claim.claim_name)
+            .get_opt(&claim)
             .await?
-            .and_then(|found| found.spec?.access_modes);
+            .and_then(|found| found.into_object().ok()?.spec?.access_modes);
         if modes.is_some_and(|modes| modes.iter().any(|mode| mode == "ReadWriteOncePod")) {
-            exclusive.insert(claim.claim_name.clone());
+            exclusive.insert(claim);
         }
     }
     Ok(exclusive)
+}
+
+/// Names of the claims in the template; none if that cannot be worked on.
+fn claims(instance: &StoppableContainerInstance) -> Vec<String> {
+    let spec = instance
+        .spec
+        .template
+        .decode()
+        .ok()
+        .and_then(|template| template.spec);
+    let volumes = spec.and_then(|spec| spec.volumes).unwrap_or_default();
+    let claims = volumes
+        .into_iter()
+        .filter_map(|volume| volume.persistent_volume_claim);
+    claims.map(|claim| claim.claim_name).collect()
 }

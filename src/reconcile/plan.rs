@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use serde::Serialize;
 use stoppablecontainer_api::conditions::reason;
+use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::names::{
     ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, FINALIZER, PROVIDER_CONTAINER,
 };
@@ -26,6 +28,7 @@ use super::pods::{
 };
 use super::provider::{OptOuts, provider_hash, provider_pod};
 use super::storage;
+use super::template;
 
 /// Everything that a pass over an instance looks at.
 #[derive(Clone, Debug)]
@@ -68,8 +71,8 @@ pub enum Action {
     AddFinalizer,
     /// Take it off: nothing of the instance is left.
     RemoveFinalizer,
-    /// Create a pod.
-    Create(Role, Box<Pod>),
+    /// Create a pod, this one: text, because it is kept until the API server has answered.
+    Create(Role, Json),
     /// Put our labels back on a pod of ours.
     Relabel(Role, Arc<Pod>),
     /// Delete a pod of ours with its own grace period. With a trouble, its successor waits.
@@ -162,6 +165,11 @@ impl Observed {
         Some((filesystem, identity))
     }
 
+    /// Why the template cannot be worked on: nothing is made of it then.
+    pub fn template_trouble(&self) -> Option<Trouble> {
+        template::trouble(&self.instance)
+    }
+
     /// What keeps a consumer from being started: the filesystem takes more than the template's limit.
     pub fn start_excess(&self) -> Option<StorageExcess> {
         let filesystem = self.instance.status.as_ref()?.filesystem.as_ref();
@@ -242,14 +250,15 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
         Slot::Free if observed.node_gone || waits(observed.provider_hold.as_ref()) => Vec::new(),
         Slot::Free => {
             let pod = provider_pod(&observed.instance, &observed.exclusive_claims, opt_outs);
-            vec![Action::Create(Role::Provider, Box::new(pod))]
+            creation(Role::Provider, pod.as_ref().ok())
         }
         Slot::Ours(pod) if ended(pod) => delete_once(Role::Provider, pod, trouble(pod)),
         Slot::Ours(pod) if astray(observed, pod) => {
             delete_once(Role::Provider, pod, Some(stray_trouble(pod)))
         }
         Slot::Ours(pod)
-            if !has_started(pod, PROVIDER_CONTAINER) && outdated(pod, &provider_hash(&observed.instance)) =>
+            if !has_started(pod, PROVIDER_CONTAINER)
+                && provider_hash(&observed.instance).is_ok_and(|hash| outdated(pod, &hash)) =>
         {
             delete_once(Role::Provider, pod, None)
         }
@@ -271,10 +280,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
                 && observed.start_excess().is_none()
                 && !waits(observed.consumer_hold.as_ref());
             if may_start {
-                vec![Action::Create(
-                    Role::Consumer,
-                    Box::new(consumer_pod(&observed.instance)),
-                )]
+                creation(Role::Consumer, consumer_pod(&observed.instance).as_ref().ok())
             } else {
                 Vec::new()
             }
@@ -291,6 +297,12 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
             None => relabel(Role::Consumer, pod, observed),
         },
     }
+}
+
+/// A pod without a template that can be worked on is not made; the status says why.
+fn creation(role: Role, pod: Option<&impl Serialize>) -> Vec<Action> {
+    let pod = pod.and_then(|pod| Json::of(pod).ok());
+    pod.map(|pod| Action::Create(role, pod)).into_iter().collect()
 }
 
 fn delete_once(role: Role, pod: &Arc<Pod>, trouble: Option<Trouble>) -> Vec<Action> {

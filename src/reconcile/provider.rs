@@ -16,11 +16,11 @@ use k8s_openapi::api::core::v1::{
 };
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
-use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::names::{
     ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, CSI_DRIVER, PROVIDER_CONTAINER, VOLUME_MOUNT_PATH,
     VOLUME_NAME, WRAPPER_IN_VOLUME,
 };
+use stoppablecontainer_api::{ProviderSpec, StoppableContainerInstance, TemplateError};
 
 use super::hash::template_hash;
 use super::pods::{Role, owner_reference};
@@ -69,13 +69,17 @@ impl Default for OptOuts {
 /// lists the template's PersistentVolumeClaims, but for `exclusive` ones (ReadWriteOncePod, which only the consumer
 /// may use), so that the scheduler finds a node where all of them can be, and claims that wait for their first
 /// consumer are bound. The kubelet mounts no volume that no container mounts.
+///
+/// # Errors
+/// When the template or `spec.provider` cannot be worked on.
 pub fn provider_pod(
     instance: &StoppableContainerInstance,
     exclusive: &BTreeSet<String>,
     opt_outs: &OptOuts,
-) -> Pod {
+) -> Result<Pod, TemplateError> {
     let name = instance.name_any();
-    let template = instance.spec.template.spec.clone().unwrap_or_default();
+    let template = instance.spec.template.decode()?.spec.unwrap_or_default();
+    let provider = instance.spec.provider.decode()?;
     let kept_on = instance.status.as_ref().and_then(|s| s.node_name.clone());
     let claims = if kept_on.is_some() {
         Vec::new()
@@ -86,9 +90,9 @@ pub fn provider_pod(
     let mut labels = opt_outs.labels.clone();
     labels.extend(Role::Provider.labels(&name));
     let mut annotations = opt_outs.annotations.clone();
-    annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), provider_hash(instance));
+    annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), hash(&provider, &template));
     annotations.insert(ANNOTATION_IMAGE.to_owned(), instance.spec.main_image().to_owned());
-    Pod {
+    Ok(Pod {
         metadata: ObjectMeta {
             name: Some(Role::Provider.pod_name(&name)),
             namespace: instance.namespace(),
@@ -100,21 +104,27 @@ pub fn provider_pod(
         spec: Some(PodSpec {
             volumes: Some([vec![our_volume()], claims].concat()),
             affinity: affinity(template.affinity.clone(), pin.as_deref(), kept_on.is_some()),
-            ..spec(instance, &template)
+            ..spec(&provider, &template)
         }),
         status: None,
-    }
+    })
 }
 
 /// Identifies everything in the instance that the provider pod is made from, but for what changes by itself (node,
 /// claims): a provider that never came up is replaced when this changes.
-pub fn provider_hash(instance: &StoppableContainerInstance) -> String {
-    let template = instance.spec.template.spec.clone().unwrap_or_default();
-    template_hash(&(spec(instance, &template), template.affinity, template.node_name))
+///
+/// # Errors
+/// As for [`provider_pod`].
+pub fn provider_hash(instance: &StoppableContainerInstance) -> Result<String, TemplateError> {
+    let template = instance.spec.template.decode()?.spec.unwrap_or_default();
+    Ok(hash(&instance.spec.provider.decode()?, &template))
 }
 
-fn spec(instance: &StoppableContainerInstance, template: &PodSpec) -> PodSpec {
-    let provider = &instance.spec.provider;
+fn hash(provider: &ProviderSpec, template: &PodSpec) -> String {
+    template_hash(&(spec(provider, template), &template.affinity, &template.node_name))
+}
+
+fn spec(provider: &ProviderSpec, template: &PodSpec) -> PodSpec {
     let mut node_selector = template.node_selector.clone().unwrap_or_default();
     node_selector.extend(provider.node_selector.clone());
     let tolerations = [
@@ -123,7 +133,7 @@ fn spec(instance: &StoppableContainerInstance, template: &PodSpec) -> PodSpec {
     ]
     .concat();
     PodSpec {
-        containers: vec![container(instance, template)],
+        containers: vec![container(provider, template)],
         restart_policy: Some("Always".to_owned()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         node_selector: Some(node_selector).filter(|s| !s.is_empty()),
@@ -149,14 +159,14 @@ fn spec(instance: &StoppableContainerInstance, template: &PodSpec) -> PodSpec {
     }
 }
 
-fn container(instance: &StoppableContainerInstance, template: &PodSpec) -> Container {
+fn container(provider: &ProviderSpec, template: &PodSpec) -> Container {
     let main = template.containers.first();
     Container {
         name: PROVIDER_CONTAINER.to_owned(),
         image: main.and_then(|c| c.image.clone()),
         image_pull_policy: main.and_then(|c| c.image_pull_policy.clone()),
         command: Some(vec![WRAPPER_IN_VOLUME.to_owned(), "hold".to_owned()]),
-        resources: Some(instance.spec.provider.resources.clone()),
+        resources: Some(provider.resources.clone()),
         volume_mounts: Some(vec![VolumeMount {
             name: VOLUME_NAME.to_owned(),
             mount_path: VOLUME_MOUNT_PATH.to_owned(),

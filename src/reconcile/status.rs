@@ -190,6 +190,7 @@ fn provider_verdict(observed: &Observed) -> Verdict {
             || Verdict::no(reason::STARTING, format!("pod {name} is starting")),
             |why| Verdict::because(prefixed(&name, why)),
         ),
+        None if let Some(why) = observed.template_trouble() => Verdict::because(why),
         None => observed.provider_hold.as_ref().map_or_else(
             || Verdict::no(reason::STARTING, format!("pod {name} has still to be created")),
             |hold| Verdict::because(prefixed(&name, hold.trouble.clone())),
@@ -300,6 +301,7 @@ fn consumer_verdict(observed: &Observed) -> Verdict {
                 }),
         ),
         Slot::Taken(_) | Slot::Free if !wanted => Verdict::no(reason::STOPPED, "running is false"),
+        _ if let Some(why) = observed.template_trouble() => Verdict::because(why),
         _ => {
             if let Some(excess) = observed.start_excess() {
                 return Verdict::because(storage::refusal(&observed.instance, &excess));
@@ -356,6 +358,7 @@ fn phase(observed: &Observed, provider: &Verdict, filesystem: &Verdict) -> Phase
     let stuck = matches!(observed.provider, Slot::Taken(_))
         || wants_taken_name
         || wants_too_much
+        || observed.template_trouble().is_some()
         || failed_filesystem
         || provider.why.reason == reason::NODE_GONE;
     if stuck && !observed.deleting() {
@@ -382,6 +385,10 @@ fn ready_verdict(observed: &Observed, phase: Phase, parts: [&Verdict; 3]) -> Ver
     let unknown = parts.into_iter().find(|part| part.holds.is_none());
     if let Some(unknown) = unknown.filter(|_| phase != Phase::Failed) {
         return unknown.clone();
+    }
+    // Of a stopped object as well: it could not be started again.
+    if let Some(why) = observed.template_trouble().filter(|_| phase == Phase::Failed) {
+        return Verdict::because(why);
     }
     if phase == Phase::Stopped {
         return Verdict::yes(reason::STOPPED, "stopped as asked; the filesystem is kept");

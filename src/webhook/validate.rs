@@ -11,11 +11,11 @@ use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use kube::Client;
 use serde::Deserialize;
 use serde_json::Value;
-use stoppablecontainer_api::RecoveryAnswer;
 use stoppablecontainer_api::names::{
     ANNOTATION_MAIN_CONTAINER, ANNOTATION_RECOVERY, GROUP, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE,
     VOLUME_MOUNT_PATH, VOLUME_NAME,
 };
+use stoppablecontainer_api::{PodTemplate, Provider, RecoveryAnswer, TemplateError};
 
 use super::dry_run::{self, Opinion};
 use super::{Request, Settings, Verdict};
@@ -42,7 +42,9 @@ struct Object {
 struct Spec {
     #[serde(default)]
     running: bool,
-    template: PodTemplateSpec,
+    template: PodTemplate,
+    #[serde(default)]
+    provider: Provider,
     #[serde(default)]
     host_path_prefix: String,
 }
@@ -76,6 +78,7 @@ pub(super) async fn validate(settings: &Settings, client: Option<&Client>, reque
     let place = old
         .is_none()
         .then(|| check_namespace(&request.namespace, settings));
+    let template = object.spec.template.decode();
     let problems: Vec<_> = place
         .flatten()
         .into_iter()
@@ -85,12 +88,16 @@ pub(super) async fn validate(settings: &Settings, client: Option<&Client>, reque
     if !problems.is_empty() {
         return refused(request, &problems);
     }
-    let mut warnings = warnings(&object.spec, old.as_ref().map(|o| &o.spec));
+    // Without a problem, or with one that was there before.
+    let Ok(template) = template else {
+        return Verdict::allow();
+    };
+    let mut warnings = warnings(&object.spec, &template, old.as_ref().map(|o| &o.spec));
     // The controller carries over what its author was already told.
     let is_author = request.user_info.username != settings.controller;
     let is_new = old.is_none_or(|old| old.spec.template != object.spec.template);
     if let Some(client) = client.filter(|_| is_author && is_new) {
-        match dry_run::ask(client, &request.namespace, &request.name, &object.spec.template).await {
+        match dry_run::ask(client, &request.namespace, &request.name, &template).await {
             Opinion::Good => {}
             Opinion::Doubtful(warning) => warnings.push(warning),
             Opinion::Invalid(problems) => return refused(request, &problems),
@@ -146,7 +153,20 @@ fn check_recovery(request: &Request) -> Option<Problem> {
 fn problems(spec: &Spec, settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
     problems.extend(check_prefix(&spec.host_path_prefix, &settings.allowed_prefixes));
-    let Some(pod) = &spec.template.spec else {
+    problems.extend(spec.provider.excesses().iter().map(Problem::from));
+    let excesses = spec.template.excesses();
+    if !excesses.is_empty() {
+        problems.extend(excesses.iter().map(Problem::from));
+        return problems;
+    }
+    let template = match spec.template.decode() {
+        Ok(template) => template,
+        Err(error) => {
+            problems.push(Problem::from(&error));
+            return problems;
+        }
+    };
+    let Some(pod) = &template.spec else {
         problems.push(Problem::new(
             "spec.template.spec",
             "Required value: the pod to run",
@@ -261,10 +281,10 @@ pub fn is_clean_path(path: &str) -> bool {
 }
 
 /// What will not be as written, or not now.
-fn warnings(spec: &Spec, old: Option<&Spec>) -> Vec<String> {
+fn warnings(spec: &Spec, template: &PodTemplateSpec, old: Option<&Spec>) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |field: &str, message: &str| warnings.push(format!("{field}: {message}"));
-    if let Some(pod) = &spec.template.spec {
+    if let Some(pod) = &template.spec {
         if pod.node_name.as_ref().is_some_and(|n| !n.is_empty()) {
             warn(
                 "spec.template.spec.nodeName",
@@ -279,7 +299,7 @@ fn warnings(spec: &Spec, old: Option<&Spec>) -> Vec<String> {
             warn("spec.template.spec.restartPolicy", "is overridden with Always");
         }
     }
-    let metadata = spec.template.metadata.as_ref();
+    let metadata = template.metadata.as_ref();
     for label in [LABEL_MANAGED_BY, LABEL_INSTANCE, LABEL_ROLE] {
         if metadata
             .and_then(|m| m.labels.as_ref())
@@ -313,6 +333,12 @@ impl Problem {
             field: field.into(),
             message: message.into(),
         }
+    }
+}
+
+impl From<&TemplateError> for Problem {
+    fn from(error: &TemplateError) -> Self {
+        Self::new(error.field(), error.message())
     }
 }
 

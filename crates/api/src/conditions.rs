@@ -22,6 +22,10 @@ pub mod reason {
     pub const STARTING: &str = "Starting";
     /// The API server refused to create the pod; the message is its own.
     pub const CREATION_REFUSED: &str = "CreationRefused";
+    /// `spec.template` or `spec.provider` is larger than the operator works with: an object from before there were bounds.
+    pub const TEMPLATE_TOO_LARGE: &str = "TemplateTooLarge";
+    /// No pod can be made of `spec.template`: a field has the wrong type, is unknown, or has a value that no cluster takes.
+    pub const TEMPLATE_INVALID: &str = "TemplateInvalid";
     /// A pod or an instance with the needed name belongs to somebody else.
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// The node agent has not reported the filesystem yet.

@@ -8,20 +8,25 @@ Nothing here talks to a cluster. The Rust types are the source of the CRDs
 
 #![forbid(unsafe_code)]
 
+mod bounds;
 pub mod conditions;
 #[expect(
     unreachable_pub,
     reason = "the KubeSchema derive makes a private copy of the type and keeps its `pub`"
 )]
 mod container;
+pub mod held;
 #[expect(unreachable_pub, reason = "as above")]
 mod instance;
+pub mod json;
 pub mod names;
 mod recovery;
 mod schema;
 mod status;
+mod template;
 mod usage;
 
+pub use bounds::{MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES};
 pub use container::{
     DEFAULT_HOST_PATH_PREFIX, KeptFilesystem, ProviderSpec, StoppableContainer, StoppableContainerSpec,
     StoppableContainerStatus,
@@ -33,4 +38,5 @@ pub use instance::{
 pub use recovery::{RecoveryAnswer, RecoveryOffer, RecoveryVerb};
 pub use schema::custom_resource_definitions;
 pub use status::Phase;
+pub use template::{MainContainer, PodTemplate, Provider, TemplateError};
 pub use usage::{FilesystemUsage, StorageExcess, storage_limit, whole_quantity};

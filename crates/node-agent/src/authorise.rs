@@ -10,13 +10,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::names::GROUP;
 use tonic::Status;
 
 use crate::agent::Agent;
 use crate::journal::{Object, Role};
+use crate::pod;
 
 /// How long the instance's status may lag behind its pods. The kubelet tries again after a refusal, so this only
 /// has to be long enough for the usual case.
@@ -32,8 +32,8 @@ pub(crate) struct Authorised {
 
 /// Decides whether a pod may have a volume, and which instance's.
 pub(crate) async fn authorise(agent: &Agent, pod: &Object) -> Result<Authorised, Status> {
-    let api: Api<Pod> = Api::namespaced(agent.client.clone(), &pod.namespace);
-    let asked = tokio::time::timeout(LAG, api.get_opt(&pod.name)).await;
+    let asked = pod::get(&agent.client, &pod.namespace, &pod.name);
+    let asked = tokio::time::timeout(LAG, asked).await;
     let unavailable = |error: &dyn std::fmt::Display| {
         Status::unavailable(format!("cannot ask the API server for pod {pod}: {error}"))
     };

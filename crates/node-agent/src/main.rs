@@ -28,6 +28,7 @@ mod instances;
 mod journal;
 mod metrics;
 mod orphans;
+mod pod;
 mod probe;
 mod published;
 mod recovery;

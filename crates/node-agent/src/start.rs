@@ -172,15 +172,12 @@ async fn check_container(
     object: &StoppableContainerInstance,
 ) -> Result<Option<String>> {
     let container = peer.container(agent).await?;
-    let spec = object.spec.template.spec.as_ref();
-    let main = spec
-        .and_then(|spec| spec.containers.first())
-        .map(|container| container.name.as_str());
-    Ok((main != Some(container.name.as_str())).then(|| {
+    let main = object.spec.main_container();
+    Ok((main != container.name).then(|| {
         format!(
             "container {} is not the main container, {}",
             container.name,
-            main.unwrap_or("none")
+            if main.is_empty() { "none" } else { main }
         )
     }))
 }

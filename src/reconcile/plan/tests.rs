@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::reconcile::fixtures::{
-    changed, hold, instance, leaving as leaving_pod, observed, out_of_cpu, pod, prepared, up, with_both,
-    with_provider,
+    changed, edit, hold, instance, leaving as leaving_pod, observed, out_of_cpu, pod, prepared, up,
+    with_both, with_provider,
 };
 
 fn words(observed: &Observed) -> Vec<String> {
@@ -259,7 +259,9 @@ fn a_pod_that_never_ran_is_replaced_when_its_template_was_corrected() {
     }] });
     let corrected = |observed: Observed| {
         let mut instance = (*observed.instance).clone();
-        instance.spec.template.spec.as_mut().unwrap().containers[0].image = Some("nginx:1.26".to_owned());
+        edit(&mut instance, |template| {
+            template["spec"]["containers"][0]["image"] = json!("nginx:1.26")
+        });
         Observed {
             instance: Arc::new(instance),
             ..observed
@@ -288,7 +290,9 @@ fn a_pod_that_never_ran_is_replaced_when_its_template_was_corrected() {
 fn f25_another_image_gets_another_provider_once_nothing_runs(#[case] change: serde_json::Value) {
     let other = |observed: Observed| {
         let mut instance = (*observed.instance).clone();
-        instance.spec.template.spec.as_mut().unwrap().containers[0].image = Some("nginx:1.26".to_owned());
+        edit(&mut instance, |template| {
+            template["spec"]["containers"][0]["image"] = json!("nginx:1.26")
+        });
         Observed {
             instance: Arc::new(instance),
             ..observed

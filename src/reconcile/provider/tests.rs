@@ -6,12 +6,8 @@ use super::*;
 use crate::reconcile::fixtures::{instance, prepared};
 
 fn build(change: Value) -> Value {
-    serde_json::to_value(provider_pod(
-        &instance(change),
-        &BTreeSet::new(),
-        &OptOuts::default(),
-    ))
-    .unwrap()
+    let pod = provider_pod(&instance(change), &BTreeSet::new(), &OptOuts::default());
+    serde_json::to_value(pod.unwrap()).unwrap()
 }
 
 fn full() -> Value {
@@ -167,7 +163,10 @@ fn claims_are_listed_until_they_are_bound_but_not_exclusive_ones() {
     assert_eq!(claims(build(full())), [json!("data"), json!("alone")]);
     let exclusive = BTreeSet::from(["alone".to_owned()]);
     let pod = provider_pod(&instance(full()), &exclusive, &OptOuts::default());
-    assert_eq!(claims(serde_json::to_value(pod).unwrap()), [json!("data")]);
+    assert_eq!(
+        claims(serde_json::to_value(pod.unwrap()).unwrap()),
+        [json!("data")]
+    );
     let mut kept = full();
     kept["status"] = prepared();
     assert!(claims(build(kept)).is_empty());

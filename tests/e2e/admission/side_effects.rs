@@ -100,9 +100,7 @@ async fn ask_everything(ns: &Namespace) -> Result<()> {
             .success()?;
     }
 
-    let mut pod = serde_json::to_value(consumer_pod(&instance))?;
-    pod["apiVersion"] = json!("v1");
-    pod["kind"] = json!("Pod");
+    let pod = consumer_pod(&instance)?;
     let rewritten = ask(ns, &["create", "--dry-run=server", "-o=json", &controller], &pod).await?;
     ensure!(
         rewritten.contains("csi.stoppablecontainer.xtlsoft.top"),
