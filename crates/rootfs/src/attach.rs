@@ -52,6 +52,12 @@ pub enum AttachError {
     /// The kernel still has an overlay on it, but no process shows it: it is about to go, or somebody hides it.
     #[error("the kernel still uses the kept filesystem")]
     Busy,
+    /// Whether an overlay has it is not known, so it counts as one that has.
+    #[error(
+        "the kernel does not say whether the kept filesystem is in use: it made the overlay that asks without an index, \
+         which may be for want of space on the disk; its log on the node says why"
+    )]
+    Unproven,
     /// The process is not in a container of its own.
     #[error("the process shares the node's mount namespace")]
     NotAContainer,
@@ -237,13 +243,24 @@ impl Request<'_> {
         visitor
             .enter(node)
             .map_err(at("enter the node's mount namespace"))?;
-        if holders::probe(visitor, kept)? == Use::Held {
-            let holders = holders::find(proc, kept.key())?;
-            return Err(if holders.is_empty() {
-                AttachError::Busy
-            } else {
-                AttachError::Held(holders)
-            });
+        let asked = holders::probe(visitor, kept).map_err(|error| match error {
+            // Since the look at it.
+            HoldersError::Store(StoreError::System {
+                source: Errno::ROFS, ..
+            }) => AttachError::ReadOnly,
+            error => error.into(),
+        });
+        match asked? {
+            Use::Free => {}
+            Use::Unproven => return Err(AttachError::Unproven),
+            Use::Held => {
+                let holders = holders::find(proc, kept.key())?;
+                return Err(if holders.is_empty() {
+                    AttachError::Busy
+                } else {
+                    AttachError::Held(holders)
+                });
+            }
         }
         done("prove that nobody uses the data");
         let (upper, work) = (format!("{}/upper", kept.key()), format!("{}/work", kept.key()));

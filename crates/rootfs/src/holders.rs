@@ -7,7 +7,8 @@ them (with `index=off` it only warns). So before one is made, the kernel is aske
 one that has the upper directory as its lower layer, made with `index=on`, is refused
 while the first one lives. That second overlay writes nothing to the kept filesystem.
 It needs file handles, so file systems without them hold no kept filesystems (see
-`store`).
+`store`). For this and other reasons the kernel falls back to `index=off`, and then
+refuses nothing; so an overlay that it made counts only with the index that it made for it.
 
 *Who* has it the mounts of all processes say. They answer for nothing: anybody who
 has a user namespace may give his own mounts the names that are searched.
@@ -45,6 +46,9 @@ pub enum Use {
     Free,
     /// An overlay has it.
     Held,
+    /// The kernel did not say: it made the overlay that asks, but not as one that it would refuse. One reason is a disk
+    /// without room for an extended attribute.
+    Unproven,
 }
 
 /// How it is learned what a mount namespace has.
@@ -286,7 +290,8 @@ fn ask(visitor: &Visitor, kept: &Kept) -> Result<Result<Use, OverlayError>, Hold
         context: None,
     };
     Ok(match question.mount(visitor) {
-        Ok(_detached) => Ok(Use::Free),
+        Ok(_detached) if kept.has_index()? => Ok(Use::Free),
+        Ok(_detached) => Ok(Use::Unproven),
         Err(OverlayError::InUse) => Ok(Use::Held),
         Err(e) => Err(e),
     })
