@@ -20,6 +20,8 @@ mod full_disk;
 mod hostile;
 #[path = "rootfs/interrupted.rs"]
 mod interrupted;
+#[path = "rootfs/layers.rs"]
+mod layers;
 #[path = "rootfs/moved.rs"]
 mod moved;
 #[path = "rootfs/node.rs"]
