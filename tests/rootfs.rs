@@ -16,6 +16,8 @@ mod disk;
 mod durable_prefix;
 #[path = "rootfs/full_disk.rs"]
 mod full_disk;
+#[path = "rootfs/fuse.rs"]
+mod fuse;
 #[path = "rootfs/hostile.rs"]
 mod hostile;
 #[path = "rootfs/interrupted.rs"]
@@ -38,6 +40,8 @@ mod probe;
 mod races;
 #[path = "rootfs/removal.rs"]
 mod removal;
+#[path = "rootfs/silent_volumes.rs"]
+mod silent_volumes;
 #[path = "rootfs/special_files.rs"]
 mod special_files;
 #[path = "rootfs/store.rs"]

@@ -328,7 +328,7 @@ fn set_up(directory: &Path) {
 }
 
 fn bind(source: &Path, path: &Path, how: &str) {
-    if source.is_dir() {
+    if !source.is_file() {
         fs::create_dir_all(path).unwrap();
     } else {
         fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -6,10 +6,12 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::apply::{self, ApplyError};
 use crate::holders::{self, Holder, HoldersError, Use};
 use crate::layers::{Kind, Layers, LayersError};
+use crate::look;
 use crate::namespace::Visitor;
 use crate::overlay::{Dialect, Overlay, OverlayError, Upper};
 use crate::process::{Proc, Process, ProcessError};
@@ -152,12 +154,32 @@ pub fn is_left_behind(proc: &Proc, process: &Process, kept: &str) -> Result<bool
     Ok(moved && !is_attached(proc, process, kept)?)
 }
 
-/// The root of a process that is on the kept filesystem. `None` if it is not: a holder ([`holders::find`]) is one by the
+/// The kept filesystem that a process has as its root, and nothing that is mounted on it: what a pod mounts is not the
+/// image's, and may not answer who reads it. `None` if the process is not on it: a holder ([`holders::find`]) is one by the
 /// name of a mount, which anybody can give who has a user namespace, and what is at the root of such a process is
 /// something else.
-pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root>, ProcessError> {
-    let root = process.root(proc)?;
-    Ok(is_attached(proc, process, kept)?.then_some(root))
+pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root>, AttachError> {
+    let Some(namespace) = process.believed(proc, || process.mount_namespace(proc))? else {
+        return Ok(None);
+    };
+    let look = |visitor: &Visitor| {
+        visitor
+            .enter(&namespace)
+            .map_err(at("enter the container's mount namespace"))?;
+        let Some(root) = proc
+            .find_own_mount(is_kept_root)?
+            .filter(|root| is_of(root, kept))
+        else {
+            return Ok(None);
+        };
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let alone =
+            open_tree(rustix::fs::CWD, "/", flags).map_err(at("clone the root of the kept filesystem"))?;
+        // While a container changes over, its old root lies there.
+        let seen = look::of(&alone).map_err(at("examine the root of the kept filesystem"))?;
+        Ok((seen.device == root.device).then(|| Root::new(alone)))
+    };
+    Visitor::run(look).map_err(at("start a thread"))?
 }
 
 /// Work inside a view of the kept filesystem that nobody else sees: read-only, and merged from upper directory and

@@ -22,11 +22,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, OFlags, StatxAttributes, StatxFlags, fstat, statat, statx};
+use rustix::fs::{Dir, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
 use self::search::Found;
+use crate::look;
 use crate::namespace::Visitor;
 use crate::overlay::{Overlay, OverlayError, Upper};
 use crate::process::{Proc, Process, ProcessError};
@@ -69,7 +70,7 @@ struct Survey<'a> {
     patience: Patience,
     /// The mounts that are searched, of the namespaces that were listed; none for one of which the kernel did not tell.
     namespaces: HashMap<u64, Option<Vec<u64>>>,
-    /// Tables that were read (namespace, and device and inode of the root), and whether they have what is searched.
+    /// Tables that were read (namespace, and mount and inode of the root), and whether they have what is searched.
     tables: HashMap<(u64, u64, u64), bool>,
 }
 
@@ -183,8 +184,8 @@ impl Survey<'_> {
             }
         }
         // A table shows what is below the root of the process that is asked, so another root is another table.
-        let root = statat(self.proc, thread.join("root"), AtFlags::empty()).ok()?;
-        let view = (namespace, root.st_dev, root.st_ino);
+        let root = look::through(self.proc, thread.join("root")).ok()?;
+        let view = (namespace, root.mount, root.inode);
         if let Some(holds) = self.tables.get(&view) {
             return Some(sight(*holds, true));
         }
@@ -203,15 +204,8 @@ impl Survey<'_> {
 
     /// Whether one of these mounts is the root of a thread.
     fn is_root(&self, thread: &Path, mounts: &[u64]) -> bool {
-        let root = statx(
-            self.proc,
-            thread.join("root"),
-            AtFlags::empty(),
-            StatxFlags::MNT_ID,
-        );
-        root.is_ok_and(|root| {
-            root.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) && mounts.contains(&root.stx_mnt_id)
-        })
+        let root = look::through(self.proc, thread.join("root"));
+        root.is_ok_and(|root| root.is_mount_root && mounts.contains(&root.mount))
     }
 }
 
