@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use rootfs::namespace::Visitor;
 use rootfs::store::Locked;
-use rootfs::{Kept, Root, Store, holders};
+use rootfs::{AttachError, Kept, Root, Store, holders};
 use serde::{Deserialize, Serialize};
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::{ImageFacts, RecoveryVerb};
@@ -255,11 +255,13 @@ pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<Locked> {
                 .context("enter the node's mount namespace")?;
             Ok::<_, anyhow::Error>(holders::probe(visitor, kept)?)
         });
-        if used.context("start a thread")?? == holders::Use::Held {
-            match holders::find(&host.proc, kept.key())?.first() {
+        match used.context("start a thread")?? {
+            holders::Use::Free => {}
+            holders::Use::Unproven => bail!(AttachError::Unproven),
+            holders::Use::Held => match holders::find(&host.proc, kept.key())?.first() {
                 Some(holder) => bail!("process {} still uses the data", holder.process.id()),
                 None => bail!("the kernel still uses the data"),
-            }
+            },
         }
     }
     Ok(locked)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rootfs::process::ProcessError;
-use rootfs::{Kept, Process, Root, Store, attach, holders};
+use rootfs::{AttachError, Kept, Process, Root, Store, attach, holders};
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, Identity, ImageFacts, RecoveryVerb, StoppableContainerInstance,
@@ -394,7 +394,7 @@ fn resolve(
         match attach::root_of(&host.proc, &holder.process, kept.key()) {
             Ok(Some(root)) => return read(&root),
             // Somebody whose mounts have the same names, or who ended.
-            Ok(None) | Err(ProcessError::Gone) => {}
+            Ok(None) | Err(AttachError::Process(ProcessError::Gone)) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -15,7 +15,7 @@ unmounting would propagate to the node.
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, mkdirat};
+use rustix::fs::{Mode, OFlags, mkdirat};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change,
@@ -23,10 +23,11 @@ use rustix::mount::{
 };
 use rustix::process::{fchdir, pivot_root};
 
+use crate::look;
 use crate::namespace::Visitor;
 use crate::plan::{Move, Plan};
 use crate::process::{Proc, ProcessError};
-use crate::root::{Root, RootError};
+use crate::root::{Problem, Root, RootError};
 use crate::table::{Flags, Table};
 
 /// The staging directory in the old root. The old root goes away with the change-over.
@@ -91,8 +92,8 @@ pub(crate) fn apply(
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&new_root, "", &staging, "", empty).map_err(step("attach the kept filesystem"))?;
     done("attach the new root");
-    let new_root = Root::new(new_root);
-    let filled = fill(&new_root, &plan, clones, working_directory, done)
+    let new_root = Root::new(new_root).without(plan.foreign.clone());
+    let filled = fill(proc, &new_root, &plan, clones, working_directory, done)
         .and_then(|()| change_over(new_root.as_fd(), done));
     if let Err(error) = filled {
         if let Err(error) = detach(new_root.as_fd()) {
@@ -192,6 +193,7 @@ fn make_staging_behind(
 }
 
 fn fill(
+    proc: &Proc,
     new_root: &Root,
     plan: &Plan,
     clones: Vec<OwnedFd>,
@@ -200,17 +202,15 @@ fn fill(
 ) -> Result<(), ApplyError> {
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     for (planned, clone) in plan.moves.iter().zip(clones) {
-        let stat = fstat(&clone).map_err(on("examine the mount", planned))?;
-        let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let directory = look::is_directory(proc, &clone).map_err(on("examine the mount", planned))?;
         let target = match (directory, planned.real_directory) {
             (true, true) => new_root.create_real_directory(&planned.path, MOUNTPOINT_MODE)?,
             (true, false) => new_root.create_mountpoint(&planned.path, MOUNTPOINT_MODE)?,
             (false, _) => new_root.create_file(&planned.path, MOUNTPOINT_MODE)?,
         };
         // What is read below /proc must be the kernel's, by whatever links of the image it is reached (CVE-2019-16884).
-        if !planned.real_directory
-            && is_proc(&target).map_err(on("examine the place of the mount", planned))?
-        {
+        let place = look::of(&target).map_err(on("examine the place of the mount", planned))?;
+        if !planned.real_directory && plan.procs.contains(&place.device) {
             return Err(on("attach the mount, as its place is in /proc:", planned)(
                 Errno::ACCESS,
             ));
@@ -218,8 +218,16 @@ fn fill(
         move_mount(&clone, "", &target, "", empty).map_err(on("attach the mount", planned))?;
         done("attach a mount");
     }
-    if let Some(path) = working_directory {
-        new_root.create_directory(path, MOUNTPOINT_MODE)?;
+    // In a volume the runtime has made it.
+    if let Some(path) = working_directory.filter(|path| !plan.is_mounted(path)) {
+        match new_root.create_directory(path, MOUNTPOINT_MODE) {
+            // Whoever enters it finds out whether it is there.
+            Err(RootError {
+                problem: Problem::Foreign(_),
+                ..
+            }) => {}
+            result => drop(result?),
+        }
         done("make the working directory");
     }
     let flags = to_mount_flags(plan.flags);
@@ -251,10 +259,6 @@ fn detach(mount: BorrowedFd<'_>) -> Result<(), Errno> {
 fn in_directory(directory: impl AsFd, work: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
     fchdir(directory)?;
     work()
-}
-
-fn is_proc(place: impl AsFd) -> Result<bool, Errno> {
-    Ok(fstatfs(place)?.f_type == PROC_SUPER_MAGIC)
 }
 
 fn to_mount_flags(flags: Flags) -> MountFlags {

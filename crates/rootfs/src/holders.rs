@@ -7,7 +7,8 @@ them (with `index=off` it only warns). So before one is made, the kernel is aske
 one that has the upper directory as its lower layer, made with `index=on`, is refused
 while the first one lives. That second overlay writes nothing to the kept filesystem.
 It needs file handles, so file systems without them hold no kept filesystems (see
-`store`).
+`store`). For this and other reasons the kernel falls back to `index=off`, and then
+refuses nothing; so an overlay that it made counts only with the index that it made for it.
 
 *Who* has it the mounts of all processes say. They answer for nothing: anybody who
 has a user namespace may give his own mounts the names that are searched.
@@ -21,11 +22,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, OFlags, StatxAttributes, StatxFlags, fstat, statat, statx};
+use rustix::fs::{Dir, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
 use self::search::Found;
+use crate::look;
 use crate::namespace::Visitor;
 use crate::overlay::{Overlay, OverlayError, Upper};
 use crate::process::{Proc, Process, ProcessError};
@@ -45,6 +47,9 @@ pub enum Use {
     Free,
     /// An overlay has it.
     Held,
+    /// The kernel did not say: it made the overlay that asks, but not as one that it would refuse. One reason is a disk
+    /// without room for an extended attribute.
+    Unproven,
 }
 
 /// How it is learned what a mount namespace has.
@@ -65,7 +70,7 @@ struct Survey<'a> {
     patience: Patience,
     /// The mounts that are searched, of the namespaces that were listed; none for one of which the kernel did not tell.
     namespaces: HashMap<u64, Option<Vec<u64>>>,
-    /// Tables that were read (namespace, and device and inode of the root), and whether they have what is searched.
+    /// Tables that were read (namespace, and mount and inode of the root), and whether they have what is searched.
     tables: HashMap<(u64, u64, u64), bool>,
 }
 
@@ -179,8 +184,8 @@ impl Survey<'_> {
             }
         }
         // A table shows what is below the root of the process that is asked, so another root is another table.
-        let root = statat(self.proc, thread.join("root"), AtFlags::empty()).ok()?;
-        let view = (namespace, root.st_dev, root.st_ino);
+        let root = look::through(self.proc, thread.join("root")).ok()?;
+        let view = (namespace, root.mount, root.inode);
         if let Some(holds) = self.tables.get(&view) {
             return Some(sight(*holds, true));
         }
@@ -199,15 +204,8 @@ impl Survey<'_> {
 
     /// Whether one of these mounts is the root of a thread.
     fn is_root(&self, thread: &Path, mounts: &[u64]) -> bool {
-        let root = statx(
-            self.proc,
-            thread.join("root"),
-            AtFlags::empty(),
-            StatxFlags::MNT_ID,
-        );
-        root.is_ok_and(|root| {
-            root.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) && mounts.contains(&root.stx_mnt_id)
-        })
+        let root = look::through(self.proc, thread.join("root"));
+        root.is_ok_and(|root| root.is_mount_root && mounts.contains(&root.mount))
     }
 }
 
@@ -286,7 +284,8 @@ fn ask(visitor: &Visitor, kept: &Kept) -> Result<Result<Use, OverlayError>, Hold
         context: None,
     };
     Ok(match question.mount(visitor) {
-        Ok(_detached) => Ok(Use::Free),
+        Ok(_detached) if kept.has_index()? => Ok(Use::Free),
+        Ok(_detached) => Ok(Use::Unproven),
         Err(OverlayError::InUse) => Ok(Use::Held),
         Err(e) => Err(e),
     })

@@ -19,7 +19,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::Namespace;
 use crate::sys;
-use crate::table::{Table, TableError};
+use crate::table::{self, Mount, Table, TableError};
 
 /// Largest small file that is read from /proc, in bytes.
 const MAX_BYTES: u64 = 64 << 10;
@@ -79,6 +79,18 @@ impl Proc {
             .open_at("thread-self/mountinfo", OFlags::RDONLY)
             .map_err(system("cannot open mountinfo"))?;
         Ok(Table::read(file)?)
+    }
+
+    /// The first mount of the calling thread's table that is what is looked for. What is not understood is passed over, as
+    /// it is not that.
+    pub(crate) fn find_own_mount(
+        &self,
+        is_it: impl Fn(&Mount) -> bool,
+    ) -> Result<Option<Mount>, ProcessError> {
+        let file = self
+            .open_at("thread-self/mountinfo", OFlags::RDONLY)
+            .map_err(system("cannot open mountinfo"))?;
+        Ok(table::mounts(file).filter_map(Result::ok).find(is_it))
     }
 
     /// The mount namespace that the calling thread is in.

@@ -30,6 +30,9 @@ use crate::{files, remove, sys};
 
 /// Name of the record.
 const RECORD: &str = "record";
+/// Name of the directory that the kernel makes in a work directory for `index=on` (fs/overlayfs/super.c,
+/// `OVL_INDEXDIR_NAME`).
+const INDEX: &str = "index";
 /// Largest record, in bytes.
 const MAX_RECORD: u64 = 1 << 20;
 
@@ -320,13 +323,25 @@ impl Kept {
         })
     }
 
-    /// Directories for a probe: `probe/upper` and `probe/work`.
+    /// Directories for a probe: `probe/upper` and `probe/work`. The latter has no index: see [`Kept::has_index`].
     pub(crate) fn make_probe(&self) -> Result<(), StoreError> {
         let fail = self.fail("cannot make the probe directory");
         make_directory(&self.fd, "probe").map_err(&fail)?;
         let probe = open_directory(&self.fd, "probe").map_err(&fail)?;
         make_directory(&probe, "upper").map_err(&fail)?;
-        make_directory(&probe, "work").map_err(fail)
+        make_directory(&probe, "work").map_err(&fail)?;
+        let work = open_directory(&probe, "work").map_err(&fail)?;
+        remove::tree(work.as_fd(), INDEX).map_err(fail)
+    }
+
+    /// Whether an overlay with an index was made on the directories of a probe since [`Kept::make_probe`].
+    pub(crate) fn has_index(&self) -> Result<bool, StoreError> {
+        let path = format!("probe/work/{INDEX}");
+        match open_directory(&self.fd, &path) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(self.fail("cannot examine the probe directory")(e)),
+        }
     }
 
     /// Removes them.
@@ -405,12 +420,18 @@ fn require_suitable(directory: &OwnedFd, path: &Path) -> Result<(), StoreError> 
 fn unsuitable(directory: &OwnedFd) -> Result<Option<&'static str>, Errno> {
     // linux/magic.h
     const OVERLAYFS: u64 = 0x794c_7630;
+    const TMPFS: u64 = 0x0102_1994;
     // linux/fs.h, FS_CASEFOLD_FL
     const CASEFOLD: u32 = 0x4000_0000;
-    if u64::try_from(fstatfs(directory)?.f_type).is_ok_and(|magic| magic == OVERLAYFS) {
-        return Ok(Some(
-            "is on an overlay file system, which can be no part of another one's upper directory",
-        ));
+    match u64::try_from(fstatfs(directory)?.f_type) {
+        Ok(OVERLAYFS) => {
+            return Ok(Some(
+                "is on an overlay file system, which can be no part of another one's upper directory",
+            ));
+        }
+        // The kernel would take it. A reboot would not keep it.
+        Ok(TMPFS) => return Ok(Some("is on a tmpfs, which a reboot of the node empties")),
+        _ => {}
     }
     match fgetxattr(directory, "trusted.overlay.opaque", &mut [0_u8; 8][..]) {
         Err(Errno::NOTSUP) => return Ok(Some("its file system keeps no extended attributes")),
