@@ -7,6 +7,7 @@ matters here, whatever their authors put into them.
 
 use std::fmt::Debug;
 
+use apiserver::resynced;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::WatchStreamExt;
@@ -168,7 +169,8 @@ impl Selection for Claims {
     ]);
 }
 
-/// Watches all objects of a kind that `config` selects, with back-off, a small page at a time.
+/// Watches all objects of a kind that `config` selects, with back-off, a small page at a time, and lists them anew now and
+/// then.
 ///
 /// One object that does not fit its type stops nothing: it is told of and passed over. The schema and the webhook keep
 /// them out; this is for objects from before either.
@@ -180,9 +182,10 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     S: Selection,
 {
-    watcher::watcher(Api::<Held<K, S>>::all(client.clone()), config.page_size(PAGE))
-        .default_backoff()
-        .filter_map(|event| async {
+    let api = Api::<Held<K, S>>::all(client.clone());
+    let config = config.page_size(PAGE);
+    resynced(move || watcher::watcher(api.clone(), config.clone()).default_backoff()).filter_map(
+        |event| async {
             Some(match event {
                 Err(error) => Err(error),
                 Ok(Event::Init) => Ok(Event::Init),
@@ -191,7 +194,8 @@ where
                 Ok(Event::Apply(object)) => Ok(Event::Apply(readable(object)?)),
                 Ok(Event::Delete(object)) => Ok(Event::Delete(readable(object)?)),
             })
-        })
+        },
+    )
 }
 
 /// A pod that the API server answered with.

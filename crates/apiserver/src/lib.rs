@@ -8,6 +8,7 @@ load balancer swallows costs one object one time-out, and nothing else.
 
 #![forbid(unsafe_code)]
 
+mod resync;
 mod time_limit;
 
 use std::time::Duration;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
 
+pub use resync::resynced;
 pub use time_limit::{TimeLimit, TimeLimitLayer, TimedOut};
 
 /// How long a call may take, retries included. An API server ends requests itself after 60 s (`--request-timeout`);

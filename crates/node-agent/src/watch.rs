@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use apiserver::resynced;
 use futures::{StreamExt, pin_mut};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
@@ -25,7 +26,7 @@ pub(crate) async fn follow(agent: Arc<Agent>) -> Result<()> {
     let config = watcher::Config::default()
         .page_size(held::PAGE)
         .fields(&format!("status.nodeName={}", agent.node_name));
-    let events = watcher(api, config).default_backoff();
+    let events = resynced(|| watcher(api.clone(), config.clone()).default_backoff());
     pin_mut!(events);
     let mut listed = HashSet::new();
     while let Some(event) = events.next().await {
