@@ -9,8 +9,9 @@ use serde::de::DeserializeOwned;
 use stoppablecontainer_api::json::Json;
 
 use super::apply::creating;
+use crate::trial::strict;
 
-/// Creates an object.
+/// Creates an object. Fields that the API server does not know are refused, and not dropped (invariant I19).
 ///
 /// # Errors
 /// When the API server refuses or cannot be asked.
@@ -23,14 +24,4 @@ pub(super) async fn create<K: Resource + DeserializeOwned>(
         .create(&creating(), object.as_str().as_bytes().to_vec())
         .map_err(Error::BuildRequest)?;
     client.request(strict(request)).await
-}
-
-/// Fields that the API server does not know are refused, and not dropped (invariant I19).
-fn strict(mut request: http::Request<Vec<u8>>) -> http::Request<Vec<u8>> {
-    let uri = request.uri().to_string();
-    let separator = if uri.ends_with('?') { "" } else { "&" };
-    if let Ok(uri) = format!("{uri}{separator}fieldValidation=Strict").parse() {
-        *request.uri_mut() = uri;
-    }
-    request
 }

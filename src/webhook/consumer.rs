@@ -5,7 +5,8 @@ patch.
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
-use stoppablecontainer_api::Placement;
+use stoppablecontainer_api::json::Json;
+use stoppablecontainer_api::{Excess, Placement, pod_excesses};
 
 use super::facts::{Found, NotFound};
 use super::{Caches, Request, Settings, Verdict, patch};
@@ -21,6 +22,8 @@ pub(super) enum Refusal {
     Creator { controller: String, user: String },
     #[error("not a Pod that can be read: {0}")]
     Unreadable(String),
+    #[error("{field}: {0}; a consumer pod is not as large as this even with what admission webhooks add", field = .0.field_or("spec"))]
+    TooLarge(Excess),
     #[error(transparent)]
     NotFound(#[from] NotFound),
     #[error(transparent)]
@@ -36,7 +39,8 @@ pub(super) async fn mutate(settings: &Settings, caches: &Caches, request: &Reque
         Ok((pod, Rewritten { pod: new, warnings })) => {
             match (serde_json::to_value(&pod), serde_json::to_value(&new)) {
                 (Ok(old), Ok(new)) => {
-                    let old = patch::held(old, &request.object);
+                    let raw: Value = request.object.read().unwrap_or_default();
+                    let old = patch::held(old, &raw);
                     Verdict::patch(patch::between(&old, &new)).with_warnings(warnings)
                 }
                 (Err(error), _) | (_, Err(error)) => Refusal::Unreadable(error.to_string()).into_verdict(),
@@ -85,8 +89,13 @@ pub(super) async fn rewritten(
     Ok((pod, answer?))
 }
 
-fn read(object: &Value) -> Result<Pod, Refusal> {
-    serde_json::from_value(object.clone()).map_err(|error| Refusal::Unreadable(error.to_string()))
+fn read(object: &Json) -> Result<Pod, Refusal> {
+    if let Some(excess) = pod_excesses(object).into_iter().next() {
+        return Err(Refusal::TooLarge(excess));
+    }
+    object
+        .read()
+        .map_err(|error| Refusal::Unreadable(error.to_string()))
 }
 
 // === impl Refusal ===
@@ -97,7 +106,7 @@ impl Refusal {
         match self {
             Self::NotFound(NotFound::NoInstance(_)) => true,
             Self::Denied(denial) => denial.passes(),
-            Self::NotFound(_) | Self::Creator { .. } | Self::Unreadable(_) => false,
+            Self::NotFound(_) | Self::Creator { .. } | Self::Unreadable(_) | Self::TooLarge(_) => false,
         }
     }
 

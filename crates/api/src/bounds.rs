@@ -23,6 +23,12 @@ pub(crate) const MAX_PROVIDER_BYTES: usize = 64 * 1024;
 /// Most values in `spec.provider`.
 pub(crate) const MAX_PROVIDER_NODES: usize = 4_096;
 
+/// Longest consumer pod and most values in one: what a template may have, what its image adds to the environment, and what
+/// admission webhooks put in.
+const MAX_POD_BYTES: usize = 2 * 1024 * 1024;
+/// See [`MAX_POD_BYTES`].
+pub const MAX_POD_NODES: usize = 2 * MAX_TEMPLATE_NODES;
+
 /// Lists whose elements are large in memory, or of which people have many.
 const LISTS: [(&str, usize); 11] = [
     ("containers", 64),
@@ -72,11 +78,26 @@ pub(crate) fn max_items(name: &str) -> usize {
 
 /// Everything of a value that is larger than it may be, the most telling first.
 pub(crate) fn excesses(json: &Json, bytes: usize, nodes: usize) -> Vec<Excess> {
+    measured(json, bytes, nodes, max_items)
+}
+
+/// Everything of a consumer pod that is larger than it may be.
+pub fn pod_excesses(json: &Json) -> Vec<Excess> {
+    let most = |list: &str| match list {
+        // An image may have as many variables as fit into its config.
+        "env" => usize::MAX,
+        list => 2 * max_items(list),
+    };
+    measured(json, MAX_POD_BYTES, MAX_POD_NODES, most)
+}
+
+fn measured(json: &Json, bytes: usize, nodes: usize, most: impl Fn(&str) -> usize) -> Vec<Excess> {
     let mut found = Vec::new();
     let mut path = Vec::new();
     let lists = Lists {
         path: &mut path,
         found: &mut found,
+        most: &most,
     };
     // The text was written by us: it is JSON.
     _ = lists.deserialize(&mut serde_json::Deserializer::from_str(json.as_str()));
@@ -96,6 +117,13 @@ impl Excess {
             bound,
             unit,
         }
+    }
+}
+
+impl Excess {
+    /// The path, or what stands for the whole.
+    pub fn field_or<'a>(&'a self, whole: &'a str) -> &'a str {
+        if self.field.is_empty() { whole } else { &self.field }
     }
 }
 
@@ -119,6 +147,7 @@ enum Step {
 struct Lists<'a> {
     path: &'a mut Vec<Step>,
     found: &'a mut Vec<Excess>,
+    most: &'a dyn Fn(&str) -> usize,
 }
 
 impl Lists<'_> {
@@ -126,6 +155,7 @@ impl Lists<'_> {
         Lists {
             path: self.path,
             found: self.found,
+            most: self.most,
         }
     }
 
@@ -186,8 +216,8 @@ impl<'de> Visitor<'de> for Lists<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
         let most = match self.path.last() {
-            Some(Step::Field(name)) => max_items(name),
-            _ => OTHER_LIST,
+            Some(Step::Field(name)) => (self.most)(name),
+            _ => (self.most)(""),
         };
         let mut count = 0;
         loop {

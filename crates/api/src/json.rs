@@ -20,6 +20,8 @@ pub enum Keep {
     All,
     /// Of an object these fields, of a list the same of every element.
     Fields(&'static [(&'static str, Keep)]),
+    /// Of an object all fields, but of these so much or nothing.
+    Except(&'static [(&'static str, Option<Keep>)]),
     /// Of an object the fields whose names begin like this.
     Prefixed(&'static str),
     /// Of a list this many elements at most, and of each this.
@@ -78,6 +80,14 @@ impl Json {
         let json = Self::trimmed(&mut reader, Keep::All)?;
         reader.end()?;
         Ok(json)
+    }
+
+    /// Null.
+    pub fn null() -> Self {
+        Self {
+            text: "null".into(),
+            nodes: 1,
+        }
     }
 
     /// An object without fields.
@@ -198,6 +208,10 @@ impl Keep {
                 .iter()
                 .find(|(known, _)| *known == name)
                 .map(|(_, keep)| *keep),
+            Self::Except(fields) => {
+                let named = fields.iter().find(|(known, _)| *known == name);
+                named.map_or(Some(Self::All), |(_, keep)| *keep)
+            }
             Self::Prefixed(prefix) => name.starts_with(prefix).then_some(Self::All),
             Self::First(_, each) => each.field(name),
         }
@@ -364,6 +378,9 @@ mod tests {
         });
         let expected = r#"{"a":{"b":{"c":1}},"l":[{"n":1},{}],"labels":{"ours/x":"1"}}"#;
         assert_eq!(trimmed(&value, KEEP), expected);
+        const ALMOST: Keep = Keep::Except(&[("a", None), ("l", Some(Keep::First(0, &Keep::All)))]);
+        let almost = r#"{"big":["x"],"l":[],"labels":{"ours/x":"1","theirs/x":"2"}}"#;
+        assert_eq!(trimmed(&value, ALMOST), almost);
         assert_eq!(
             trimmed(&json!({ "a": [{ "b": 1, "c": 2 }, 3] }), KEEP),
             r#"{"a":[{"b":1},3]}"#

@@ -26,7 +26,7 @@ mod status;
 mod template;
 mod usage;
 
-pub use bounds::{MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES};
+pub use bounds::{Excess, MAX_POD_NODES, MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES, pod_excesses};
 pub use container::{
     DEFAULT_HOST_PATH_PREFIX, KeptFilesystem, ProviderSpec, StoppableContainer, StoppableContainerSpec,
     StoppableContainerStatus,
