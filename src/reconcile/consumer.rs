@@ -1,14 +1,15 @@
 /*!
 The consumer pod as the controller asks for it: the user's template, our labels,
-the owner, and that it stays on its node. What makes it run on the kept filesystem is the webhook's work, at
-admission, with every other webhook in the chain; nothing is decided here.
+the owner, that it stays on its node, and a scheduling gate. What makes it run on the kept filesystem is the
+webhook's work, at admission, with every other webhook in the chain; nothing is decided here. The rewrite takes the
+gate off, so a pod that was not rewritten is bound to no node (invariant I3).
 */
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSchedulingGate, PodSpec};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use stoppablecontainer_api::StoppableContainerInstance;
-use stoppablecontainer_api::names::ANNOTATION_TEMPLATE_HASH;
+use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_HASH, GATE};
 
 use super::hash::template_hash;
 use super::pods::{Role, owner_reference};
@@ -25,6 +26,9 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Pod {
     annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), consumer_hash(instance));
     let spec = instance.spec.template.spec.clone().map(|spec| PodSpec {
         tolerations: Some(staying(spec.tolerations.unwrap_or_default())),
+        scheduling_gates: Some(gated(spec.scheduling_gates.unwrap_or_default())),
+        // The rewrite sets it; the API server takes no pod that has both it and a gate.
+        node_name: None,
         ..spec
     });
     Pod {
@@ -40,6 +44,16 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Pod {
         spec,
         status: None,
     }
+}
+
+/// The template's gates and ours.
+fn gated(mut gates: Vec<PodSchedulingGate>) -> Vec<PodSchedulingGate> {
+    if !gates.iter().any(|gate| gate.name == GATE) {
+        gates.push(PodSchedulingGate {
+            name: GATE.to_owned(),
+        });
+    }
+    gates
 }
 
 /// Identifies the template: a consumer that never came up is replaced when this changes.
