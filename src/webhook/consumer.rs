@@ -4,8 +4,9 @@ patch.
 */
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use serde_json::Value;
-use stoppablecontainer_api::Placement;
+use stoppablecontainer_api::{Placement, StoppableContainerInstance};
 
 use super::facts::{Found, NotFound};
 use super::{Caches, Request, Settings, Verdict, patch};
@@ -23,6 +24,13 @@ pub(super) enum Refusal {
     Unreadable(String),
     #[error(transparent)]
     NotFound(#[from] NotFound),
+    #[error(
+        "StoppableContainerInstance {0}: spec.running is false; set it to true, or try again when the webhook has seen that \
+         it is true"
+    )]
+    Stopped(String),
+    #[error("StoppableContainerInstance {0}: it is being deleted, so no consumer is started for it")]
+    Deleted(String),
     #[error(transparent)]
     Denied(#[from] Denial),
 }
@@ -65,6 +73,10 @@ pub(super) async fn rewritten(
             node,
             scheduler_claims,
         } = caches.find(&pod, &request.namespace)?;
+        // A dry run starts nothing: it is answered as for a start.
+        if request.dry_run != Some(true) {
+            may_run(&instance)?;
+        }
         let home = instance
             .status
             .as_ref()
@@ -85,6 +97,17 @@ pub(super) async fn rewritten(
     Ok((pod, answer?))
 }
 
+/// Whether the user wants a consumer at all (invariant I14): the controller may have decided on an old copy.
+fn may_run(instance: &StoppableContainerInstance) -> Result<(), Refusal> {
+    if instance.metadata.deletion_timestamp.is_some() {
+        Err(Refusal::Deleted(instance.name_any()))
+    } else if instance.spec.running {
+        Ok(())
+    } else {
+        Err(Refusal::Stopped(instance.name_any()))
+    }
+}
+
 fn read(object: &Value) -> Result<Pod, Refusal> {
     serde_json::from_value(object.clone()).map_err(|error| Refusal::Unreadable(error.to_string()))
 }
@@ -95,9 +118,9 @@ impl Refusal {
     /// Whether the next change of an instance may turn it into a yes: the cache may be behind the controller's.
     fn passes(&self) -> bool {
         match self {
-            Self::NotFound(NotFound::NoInstance(_)) => true,
+            Self::NotFound(NotFound::NoInstance(_)) | Self::Stopped(_) => true,
             Self::Denied(denial) => denial.passes(),
-            Self::NotFound(_) | Self::Creator { .. } | Self::Unreadable(_) => false,
+            Self::NotFound(_) | Self::Creator { .. } | Self::Unreadable(_) | Self::Deleted(_) => false,
         }
     }
 
