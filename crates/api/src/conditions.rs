@@ -22,6 +22,8 @@ pub mod reason {
     pub const STARTING: &str = "Starting";
     /// The API server refused to create the pod; the message is its own.
     pub const CREATION_REFUSED: &str = "CreationRefused";
+    /// No webhook of ours saw the consumer pod, so the controller deleted it before it could run (invariant I3).
+    pub const NOT_REWRITTEN: &str = "NotRewritten";
     /// A pod or an instance with the needed name belongs to somebody else.
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// The node agent has not reported the filesystem yet.
