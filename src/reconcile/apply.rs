@@ -164,7 +164,7 @@ async fn create(context: &Context, observed: &mut Observed, role: Role, pod: &Po
                 }
                 Slot::Stray(pod) => {
                     confirm(context, &instance).await?;
-                    // Nobody may tell us when it is gone: without our labels it is outside of our watch.
+                    // Without our labels it is outside of our watch, so no event may come when it is gone.
                     let words = format!(
                         "pod {} is deleted: it was not recorded when it was created",
                         pod.name_any()

@@ -85,10 +85,10 @@ pub enum Action {
 impl Slot {
     /// What `pod` is to `instance`. `created` is the UID of the pod that this process created for the role.
     ///
-    /// The UID decides, which only the API server gives: that of the record, or of the answer to our own creation. An
-    /// owner reference makes no pod ours, since whoever may change a pod can put one in. A pod that has it and no record
-    /// is what a controller left that died between the creation and the record, or a forgery. Neither was ever served
-    /// by the node agent, so nothing is lost with it.
+    /// The UID decides, which only the API server gives: the UID of the record, or of the answer to our own creation. An
+    /// owner reference proves nothing, since every user who may change a pod can put one in. A pod with the reference
+    /// and without a record was left by a controller that died between the creation and the record, or it is a forgery.
+    /// The node agent served neither, so nothing is lost with it.
     pub fn of(
         pod: Arc<Pod>,
         instance: &StoppableContainerInstance,

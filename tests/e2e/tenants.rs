@@ -122,8 +122,8 @@ async fn h20_a_debug_container_sees_the_kept_filesystem_and_does_not_get_its_vol
     .await;
 }
 
-/// A pod written by hand that names somebody's instance is refused. Where the policy is not in its way (here it acts for the
-/// controller), it gets no mount, and its author is told why.
+/// A pod written by hand that names an instance as its controller is refused. Where no policy is in its way (here its author
+/// acts for the controller), it gets no mount, and an event says why.
 #[tokio::test]
 async fn h16_a_pod_written_by_hand_gets_nothing() {
     in_namespace("forged", async |ns| {

@@ -128,8 +128,8 @@ async fn i16_f13_crash_between_creation_and_record() {
     pass.await.unwrap().unwrap();
 }
 
-/// Somebody put our labels and an owner reference to the instance on a pod of his own: it is never written down, so the
-/// agent never serves it, and it does not run as this object's.
+/// A tenant put our labels and an owner reference to the instance on another pod: the controller never records it, so the
+/// agent never serves it, and it does not count as this object's.
 #[tokio::test]
 async fn i16_a_pod_by_hand_is_never_provider() {
     let forged = pod("web-provider", "provider", "forged");

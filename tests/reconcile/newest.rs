@@ -216,7 +216,7 @@ async fn h19_i1_a_stale_copy_makes_no_instance_in_place_of_a_recorded_one() {
     world.api.quiet(Duration::from_millis(20)).await;
 }
 
-/// An instance that somebody made by hand and gave a reference to another object's UID is nobody's of ours.
+/// An instance by hand whose owner reference has another UID is not this object's.
 #[tokio::test]
 async fn i16_an_instance_by_hand_is_left_alone() {
     let mut container = container();

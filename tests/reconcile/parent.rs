@@ -69,7 +69,7 @@ pub(crate) fn deleted(mut object: Value) -> Value {
     object
 }
 
-/// The instance after an orphan deletion, or as somebody made it by hand.
+/// The instance after an orphan deletion, or made by hand.
 pub(crate) fn without_owner(instance: &Value) -> Value {
     let mut instance = instance.clone();
     instance["metadata"]

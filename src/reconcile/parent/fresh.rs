@@ -75,9 +75,9 @@ pub(super) async fn on_newest(
     }
 }
 
-/// Gives the instance the spec that `container`, read after it, wants. It is replaced as a whole, so that what was taken
-/// out of the template goes from the copy too; and only in the state that was read: whoever wrote to it since may have
-/// read a newer container.
+/// Gives the instance the spec that `container`, read after it, wants. The spec is replaced as a whole, so that what was
+/// taken out of the template goes from the copy too; and only in the state that was read, since a later write to the
+/// instance may be made from a newer container.
 pub(super) async fn replace_spec(
     instances: &Api<StoppableContainerInstance>,
     container: &StoppableContainer,

@@ -351,7 +351,7 @@ fn a_pod_without_our_labels_gets_them_back() {
     );
 }
 
-/// Whoever may change a pod can put an owner reference in; only the API server gives UIDs.
+/// Every user who may change a pod can put an owner reference in; only the API server gives UIDs.
 #[test]
 fn i16_i8_a_pod_is_ours_by_the_uid_that_the_controller_wrote_down() {
     let fresh = instance(json!({}));
