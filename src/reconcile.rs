@@ -11,6 +11,7 @@ exists but for our own labels, and nothing rewrites a pod: that is the webhook.
 pub mod apply;
 pub mod attempts;
 pub mod consumer;
+pub mod created;
 #[cfg(test)]
 mod fixtures;
 pub mod hash;
@@ -45,6 +46,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::apply::Outcome;
 use self::attempts::{Attempts, Task};
+use self::created::Created;
 use self::plan::{Action, Observed, Slot};
 use self::pods::{Role, Trouble};
 use self::provider::OptOuts;
@@ -80,6 +82,8 @@ pub struct Context {
     pub caches: Caches,
     /// What failed before.
     pub attempts: Attempts,
+    /// Which pods were created here.
+    pub created: Created,
     /// Publishes events.
     pub recorder: Recorder,
     /// See [`Options::opt_outs`].
@@ -92,6 +96,9 @@ pub enum Failure {
     /// The API server refused or could not be asked. A conflict is the normal end of a decision made on an old cache.
     #[error(transparent)]
     Api(#[from] kube::Error),
+    /// What was decided on is not the newest state. The next pass decides again.
+    #[error("the object changed since it was read")]
+    Stale,
     /// A patch of our own could not be expressed.
     #[error("patch: {0}")]
     Patch(#[source] serde_json::Error),
@@ -142,6 +149,7 @@ async fn lead(client: Client, opt_outs: OptOuts, progress: Progress) {
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         attempts: Attempts::default(),
+        created: Created::default(),
         caches: caches.clone(),
         client,
         opt_outs,
@@ -229,10 +237,29 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
     let before = instance.status.clone().unwrap_or_default().conditions;
     let mut observed = observe::observe(&context, instance).await?;
     let actions = plan::plan(&observed, &context.opt_outs);
-    // What a deletion destroys the evidence of (node, placement after a refusal) is written down before it.
-    if actions.iter().any(|action| matches!(action, Action::Delete(..))) {
+    if actions.contains(&Action::RemoveFinalizer) {
+        // Never on a cache's word (invariant I17): what holds the data is let go for good.
+        match observe::observe_afresh(&context, &observed.instance).await? {
+            Some(fresh) if plan::plan(&fresh, &context.opt_outs) == actions => observed = fresh,
+            Some(_) => return Err(Failure::Stale),
+            None => {
+                apply::forget(&context, &observed.instance);
+                return Ok(Next::await_change());
+            }
+        }
+    }
+    // What a deletion destroys the evidence of (node, placement after a refusal) is written down before it. The write
+    // also proves that the decision was made on the newest wish; where there is nothing to write, that is looked up.
+    if actions
+        .iter()
+        .any(|action| matches!(action, Action::Delete(..) | Action::Discard(..)))
+    {
         let status = status::status(&observed, Timestamp::now());
-        observed.instance = apply::write_status(&context, &observed.instance, &status).await?;
+        let written = apply::write_status(&context, &observed.instance, &status).await?;
+        if Arc::ptr_eq(&written, &observed.instance) {
+            apply::confirm(&context, &written).await?;
+        }
+        observed.instance = written;
     }
     let observed = match apply::apply(&context, observed, actions).await? {
         Outcome::Present(observed) => *observed,
@@ -289,7 +316,11 @@ fn retry<K: Resource>(object: &K, failure: &Failure, context: &Context) -> Next 
 impl Failure {
     /// The object changed since it was read.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 409)
+        match self {
+            Self::Api(kube::Error::Api(status)) => status.code == 409,
+            Self::Stale => true,
+            Self::Api(_) | Self::Patch(_) => false,
+        }
     }
 
     /// The object is gone.

@@ -23,6 +23,7 @@ use stoppablecontainer_api::{
 mod command;
 mod environment;
 mod expansion;
+mod gate;
 mod identity;
 mod image;
 mod placement;
@@ -31,6 +32,7 @@ mod volume;
 #[cfg(test)]
 mod tests;
 
+pub use gate::is_rewritten;
 pub use placement::placement_of;
 pub use volume::is_reserved_path;
 
@@ -207,6 +209,8 @@ pub fn rewrite(pod: &Pod, facts: &Facts<'_>) -> Result<Rewritten, Denial> {
     let path = format!("spec.containers[{}]", main.index);
     volume::check_other_containers(&spec, main.index)?;
     volume::add(&mut spec, main.index)?;
+    // Before the placement, which goes by the gates of others.
+    gate::open(&mut spec);
     placement::place(&mut spec, prepared.node, facts);
     spec.restart_policy = Some("Always".to_owned());
     image::add_pull_secret(&mut spec, facts.wrapper);

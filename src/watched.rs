@@ -20,6 +20,13 @@ use stoppablecontainer_api::json::Keep;
 /// A pod as the controllers see it.
 pub type HeldPod = Held<Pod, Pods>;
 
+/// A pod as the API server answers to its creation.
+pub type CreatedPod = Held<Pod, CreatedPods>;
+
+/// Pods at their creation: what [`Pods`] has, and whether they were rewritten.
+#[derive(Clone, Copy, Debug)]
+pub struct CreatedPods;
+
 /// Pods: what they are, where, how they are doing, and what their containers may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Pods;
@@ -53,6 +60,11 @@ const CONDITIONS: Keep = Keep::First(
 
 /// Most containers of a pod that are looked at. A template has 64 of each sort at most; injectors add a few.
 const CONTAINERS: usize = 128;
+
+/// Most volumes of a pod, and mounts of a container, that are looked at.
+const VOLUMES: usize = 2_048;
+
+const GATES: Keep = Keep::First(64, &Keep::Fields(&[("name", Keep::All)]));
 
 const RESOURCES: Keep = Keep::Fields(&[
     ("limits", Keep::Fields(&[("ephemeral-storage", Keep::All)])),
@@ -93,10 +105,7 @@ impl Selection for Pods {
             Keep::Fields(&[
                 ("containers", CONTAINER),
                 ("nodeName", Keep::All),
-                (
-                    "schedulingGates",
-                    Keep::First(64, &Keep::Fields(&[("name", Keep::All)])),
-                ),
+                ("schedulingGates", GATES),
             ]),
         ),
         (
@@ -111,6 +120,45 @@ impl Selection for Pods {
                 ("startTime", Keep::All),
             ]),
         ),
+    ]);
+}
+
+impl Selection for CreatedPods {
+    const KEEP: Keep = Keep::Fields(&[
+        ("apiVersion", Keep::All),
+        ("kind", Keep::All),
+        ("metadata", METADATA),
+        (
+            "spec",
+            Keep::Fields(&[
+                (
+                    "containers",
+                    Keep::First(
+                        CONTAINERS,
+                        &Keep::Fields(&[
+                            ("command", Keep::First(CONTAINERS, &Keep::All)),
+                            ("image", Keep::All),
+                            ("name", Keep::All),
+                            ("resources", RESOURCES),
+                            ("volumeMounts", Keep::First(VOLUMES, &Keep::All)),
+                        ]),
+                    ),
+                ),
+                ("nodeName", Keep::All),
+                ("schedulingGates", GATES),
+                (
+                    "volumes",
+                    Keep::First(
+                        VOLUMES,
+                        &Keep::Fields(&[
+                            ("csi", Keep::Fields(&[("driver", Keep::All)])),
+                            ("name", Keep::All),
+                        ]),
+                    ),
+                ),
+            ]),
+        ),
+        ("status", Keep::Fields(&[("phase", Keep::All)])),
     ]);
 }
 
@@ -202,7 +250,7 @@ where
 ///
 /// # Errors
 /// When it is no pod.
-pub fn pod(held: HeldPod) -> Result<Pod, kube::Error> {
+pub fn pod<S>(held: Held<Pod, S>) -> Result<Pod, kube::Error> {
     held.into_object()
         .map_err(|unreadable| kube::Error::Service(Box::new(unreadable)))
 }

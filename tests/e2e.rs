@@ -25,6 +25,8 @@ mod deletion;
 mod disk;
 #[path = "e2e/durability.rs"]
 mod durability;
+#[path = "e2e/excluded.rs"]
+mod excluded;
 #[path = "e2e/faults.rs"]
 mod faults;
 #[path = "e2e/full_disk.rs"]
@@ -49,6 +51,8 @@ mod node_faults;
 mod orphans;
 #[path = "e2e/outage.rs"]
 mod outage;
+#[path = "e2e/ownership.rs"]
+mod ownership;
 #[path = "e2e/parity.rs"]
 mod parity;
 #[path = "e2e/retagged.rs"]

@@ -13,6 +13,8 @@ mod create;
 mod delete;
 #[path = "reconcile/lease.rs"]
 mod lease;
+#[path = "reconcile/newest.rs"]
+mod newest;
 #[path = "reconcile/parent.rs"]
 mod parent;
 #[path = "reconcile/refusal.rs"]

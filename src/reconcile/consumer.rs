@@ -1,7 +1,8 @@
 /*!
 The consumer pod as the controller asks for it: the user's template, our labels,
-the owner, and that it stays on its node. What makes it run on the kept filesystem is the webhook's work, at
-admission, with every other webhook in the chain; nothing is decided here.
+the owner, that it stays on its node, and a scheduling gate. What makes it run on the kept filesystem is the
+webhook's work, at admission, with every other webhook in the chain; nothing is decided here. The rewrite takes the
+gate off, so a pod that was not rewritten is bound to no node (invariant I3).
 
 It is made from the template as it is stored: what our types do not know reaches
 the API server (invariant I19).
@@ -10,7 +11,7 @@ the API server (invariant I19).
 use k8s_openapi::api::core::v1::Toleration;
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
-use stoppablecontainer_api::names::ANNOTATION_TEMPLATE_HASH;
+use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_HASH, GATE};
 use stoppablecontainer_api::{StoppableContainerInstance, TemplateError};
 
 use super::hash::template_hash;
@@ -49,6 +50,7 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Result<Value, Temp
     }
     let mut spec = template["spec"].take();
     stay(&mut spec);
+    gate(&mut spec);
     Ok(json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec }))
 }
 
@@ -63,6 +65,21 @@ fn stay(spec: &mut Value) {
     let mut all = tolerations.as_array().cloned().unwrap_or_default();
     all.extend(missing(&given).into_iter().map(|added| json!(added)));
     *tolerations = Value::Array(all);
+}
+
+/// Adds our gate to the template's own. The rewrite sets the node: the API server takes no pod that has both a node and
+/// a gate.
+fn gate(spec: &mut Value) {
+    let Some(spec) = spec.as_object_mut() else {
+        return;
+    };
+    spec.remove("nodeName");
+    let gates = spec.entry("schedulingGates").or_insert(Value::Null);
+    let mut all = gates.as_array().cloned().unwrap_or_default();
+    if !all.iter().any(|gate| gate["name"] == GATE) {
+        all.push(json!({ "name": GATE }));
+    }
+    *gates = Value::Array(all);
 }
 
 /// Identifies the template: a consumer that never came up is replaced when this changes.

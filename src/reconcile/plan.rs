@@ -58,8 +58,10 @@ pub struct Observed {
 pub enum Slot {
     /// Nothing.
     Free,
-    /// A pod of the instance.
+    /// The pod that the controller created for the instance (invariant I16).
     Ours(Arc<Pod>),
+    /// It names the instance as its controller, but the controller knows nothing of having created it. It makes way.
+    Stray(Arc<Pod>),
     /// Somebody else's; the text says whose.
     Taken(String),
 }
@@ -77,15 +79,31 @@ pub enum Action {
     Relabel(Role, Arc<Pod>),
     /// Delete a pod of ours with its own grace period. With a trouble, its successor waits.
     Delete(Role, Arc<Pod>, Option<Trouble>),
+    /// Delete a stray pod.
+    Discard(Role, Arc<Pod>),
 }
 
 // === impl Slot ===
 
 impl Slot {
-    /// What `pod` is to `instance`.
-    pub fn of(pod: Arc<Pod>, instance: &StoppableContainerInstance) -> Self {
-        if owned_by(&pod, instance) {
+    /// What `pod` is to `instance`. `created` is the UID of the pod that this process created for the role.
+    ///
+    /// The UID decides, which only the API server gives: the UID of the record, or of the answer to our own creation. An
+    /// owner reference proves nothing, since every user who may change a pod can put one in. A pod with the reference
+    /// and without a record was left by a controller that died between the creation and the record, or it is a forgery.
+    /// The node agent served neither, so nothing is lost with it.
+    pub fn of(
+        pod: Arc<Pod>,
+        instance: &StoppableContainerInstance,
+        role: Role,
+        created: Option<&str>,
+    ) -> Self {
+        let uid = pod.metadata.uid.as_deref();
+        if uid.is_some() && (uid == recorded(instance, role) || uid == created) {
             return Self::Ours(pod);
+        }
+        if owned_by(&pod, instance) {
+            return Self::Stray(pod);
         }
         let owner = pod
             .owner_references()
@@ -105,8 +123,17 @@ impl Slot {
     pub fn pod(&self) -> Option<&Arc<Pod>> {
         match self {
             Self::Ours(pod) => Some(pod),
-            Self::Free | Self::Taken(_) => None,
+            Self::Free | Self::Stray(_) | Self::Taken(_) => None,
         }
+    }
+}
+
+/// UID of the pod that the status records for a role.
+pub fn recorded(instance: &StoppableContainerInstance, role: Role) -> Option<&str> {
+    let status = instance.status.as_ref()?;
+    match role {
+        Role::Provider => status.provider_pod_uid.as_deref(),
+        Role::Consumer => status.consumer_pod_uid.as_deref(),
     }
 }
 
@@ -233,8 +260,10 @@ fn plan_removal(observed: &Observed) -> Vec<Action> {
         (Role::Consumer, &observed.consumer),
         (Role::Provider, &observed.provider),
     ] {
-        if let Some(pod) = slot.pod() {
-            return delete_once(role, pod, None);
+        match slot {
+            Slot::Ours(pod) => return delete_once(role, pod, None),
+            Slot::Stray(pod) => return discard_once(role, pod),
+            Slot::Free | Slot::Taken(_) => {}
         }
     }
     if observed.data_is_gone() {
@@ -247,6 +276,7 @@ fn plan_removal(observed: &Observed) -> Vec<Action> {
 fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
     match &observed.provider {
         Slot::Taken(_) => Vec::new(),
+        Slot::Stray(pod) => discard_once(Role::Provider, pod),
         Slot::Free if observed.node_gone || waits(observed.provider_hold.as_ref()) => Vec::new(),
         Slot::Free => {
             let pod = provider_pod(&observed.instance, &observed.exclusive_claims, opt_outs);
@@ -272,6 +302,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
     let main = spec.main_container();
     match &observed.consumer {
         Slot::Taken(_) => Vec::new(),
+        Slot::Stray(pod) => discard_once(Role::Consumer, pod),
         Slot::Free => {
             let may_start = spec.running
                 && observed.working_provider().is_some()
@@ -310,6 +341,14 @@ fn delete_once(role: Role, pod: &Arc<Pod>, trouble: Option<Trouble>) -> Vec<Acti
         Vec::new()
     } else {
         vec![Action::Delete(role, Arc::clone(pod), trouble)]
+    }
+}
+
+fn discard_once(role: Role, pod: &Arc<Pod>) -> Vec<Action> {
+    if leaving(pod) {
+        Vec::new()
+    } else {
+        vec![Action::Discard(role, Arc::clone(pod))]
     }
 }
 

@@ -162,7 +162,7 @@ fn provider_verdict(observed: &Observed) -> Verdict {
     let pod = match &observed.provider {
         Slot::Taken(whose) => return Verdict::no(reason::NAME_CONFLICT, whose.clone()),
         Slot::Ours(pod) => Some(pod),
-        Slot::Free => None,
+        Slot::Stray(_) | Slot::Free => None,
     };
     if observed.deleting() {
         return Verdict::no(reason::DELETING, "the object is being deleted");
@@ -180,6 +180,9 @@ fn provider_verdict(observed: &Observed) -> Verdict {
                  else delete the object"
             ),
         );
+    }
+    if matches!(observed.provider, Slot::Stray(_)) {
+        return Verdict::no(reason::STARTING, stray(&name));
     }
     match pod {
         Some(pod) if leaving(pod) => Verdict::no(
@@ -300,7 +303,13 @@ fn consumer_verdict(observed: &Observed) -> Verdict {
                     Trouble::new(reason::STARTING, format!("pod {name} {how}"))
                 }),
         ),
-        Slot::Taken(_) | Slot::Free if !wanted => Verdict::no(reason::STOPPED, "running is false"),
+        Slot::Stray(_) if wanted => observed.consumer_hold.as_ref().map_or_else(
+            || Verdict::no(reason::STARTING, stray(&name)),
+            |hold| Verdict::because(hold.trouble.clone()),
+        ),
+        Slot::Stray(_) | Slot::Taken(_) | Slot::Free if !wanted => {
+            Verdict::no(reason::STOPPED, "running is false")
+        }
         _ if let Some(why) = observed.template_trouble() => Verdict::because(why),
         _ => {
             if let Some(excess) = observed.start_excess() {
@@ -312,6 +321,14 @@ fn consumer_verdict(observed: &Observed) -> Verdict {
             )
         }
     }
+}
+
+/// A pod under our name that the controller has no record of.
+fn stray(name: &str) -> String {
+    format!(
+        "pod {name} names this object as its owner, and the controller has no record of creating it; it is deleted and \
+         replaced"
+    )
 }
 
 /// What is on a node that is not heard of is not known: pods and data may be as they were or not.

@@ -12,6 +12,7 @@ use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stoppablecontainer::reconcile::attempts::Attempts;
+use stoppablecontainer::reconcile::created::Created;
 use stoppablecontainer::reconcile::provider::OptOuts;
 use stoppablecontainer::reconcile::watch::{CacheWriters, caches};
 use stoppablecontainer::reconcile::{Context, Failure, parent, pass};
@@ -62,6 +63,7 @@ impl World {
             client,
             caches,
             attempts: Attempts::default(),
+            created: Created::default(),
             opt_outs: OptOuts::default(),
         });
         let instance = json!({
@@ -158,6 +160,15 @@ impl World {
         let event = (word("type"), word("reason"));
         call.create("event-uid");
         event
+    }
+
+    /// Expects the fresh look that a pass takes before it lets the last hold on the instance go, and answers with the
+    /// instance as the API server has it and without pods.
+    pub(crate) async fn looked_at_afresh(&mut self) {
+        self.api.expect("GET", INSTANCE).await.answer(&self.instance);
+        for pod in [PROVIDER, CONSUMER] {
+            self.api.expect("GET", pod).await.refuse(404, "NotFound", "gone");
+        }
     }
 
     /// Asserts that a pass over the instance sends nothing.

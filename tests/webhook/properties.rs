@@ -18,7 +18,9 @@ pub(crate) async fn check(harness: &mut Harness, spec: &Value) {
     instance["status"]["filesystem"]["identity"] = json!({ "user": user, "uid": uid.unwrap_or(0), "gid": 0 });
     harness.instance(&instance);
     let mut created = pod();
+    let gates = created["spec"]["schedulingGates"].take();
     created["spec"] = spec.clone();
+    created["spec"]["schedulingGates"] = gates;
 
     let rewritten = harness.mutated(&created).await;
     assert_eq!(harness.mutated(&rewritten).await, rewritten, "I4");

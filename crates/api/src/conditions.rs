@@ -26,6 +26,8 @@ pub mod reason {
     pub const TEMPLATE_TOO_LARGE: &str = "TemplateTooLarge";
     /// No pod can be made of `spec.template`: a field has the wrong type, is unknown, or has a value that no cluster takes.
     pub const TEMPLATE_INVALID: &str = "TemplateInvalid";
+    /// No webhook of ours saw the consumer pod, so the controller deleted it before it could run (invariant I3).
+    pub const NOT_REWRITTEN: &str = "NotRewritten";
     /// A pod or an instance with the needed name belongs to somebody else.
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// The node agent has not reported the filesystem yet.

@@ -89,6 +89,11 @@ pub struct StoppableContainerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_name: Option<String>,
 
+    /// UID of that StoppableContainerInstance, which names the data on the node. No other instance takes its place
+    /// unless the user says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_uid: Option<String>,
+
     /// The kept filesystem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<KeptFilesystem>,

@@ -95,9 +95,12 @@ async fn ask_everything(ns: &Namespace) -> Result<()> {
             ensure!(shown.contains("running: true"), "no difference shown: {shown:?}");
         }
         ask(ns, &["create", "--dry-run=server"], &object("fresh")).await?;
-        ns.kubectl(&["delete", "--dry-run=server", kind, "kept"])
-            .await?
-            .success()?;
+        // An instance that has an owner is deleted by the controller alone.
+        let mut delete = vec!["delete", "--dry-run=server", kind, "kept"];
+        if kind == "StoppableContainerInstance" {
+            delete.push(&controller);
+        }
+        ns.kubectl(&delete).await?.success()?;
     }
 
     let pod = consumer_pod(&instance)?;
