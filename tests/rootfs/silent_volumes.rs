@@ -157,7 +157,7 @@ fn i18_a_start_that_hangs_holds_up_no_other() {
         let provider = node.provider(&[&node.layer("base", &[("etc/motd", Some("hello"))])]);
         let hog = node.consumer("hog").start();
         let (mount, volume) = Fuse::detached(true);
-        cover_root(node, &hog, mount);
+        cover_root(node, &hog, &mount);
         volume.stop_answering();
         let kept = node.kept();
         let neighbour = node.consumer("neighbour").start();
@@ -195,12 +195,12 @@ fn i18_a_start_that_hangs_holds_up_no_other() {
 }
 
 /// Attaches a mount over the root of a container.
-fn cover_root(node: &Node, container: &Container, mount: OwnedFd) {
+fn cover_root(node: &Node, container: &Container, mount: &OwnedFd) {
     let theirs = container.process.mount_namespace(&node.proc).unwrap();
     Visitor::run(|visitor| {
         visitor.enter(&theirs).unwrap();
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(&mount, "", rustix::fs::CWD, Path::new("/"), flags).unwrap();
+        rustix::mount::move_mount(mount, "", rustix::fs::CWD, Path::new("/"), flags).unwrap();
     })
     .unwrap();
 }

@@ -170,6 +170,11 @@ impl Agent {
         self.registered.store(registered, Ordering::Relaxed);
     }
 
+    /// Whether the agent knows its instances.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn set_synced(&self) {
         self.synced.store(true, Ordering::Relaxed);
     }

@@ -104,6 +104,24 @@ impl Cri {
         })
     }
 
+    /// The id of the process that the runtime started as this container, on the node. `None` if the runtime does not say.
+    pub(crate) async fn first_process(&self, id: &str) -> Result<Option<i32>, CriError> {
+        let request = ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: true,
+        };
+        let answer = RuntimeServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_ANSWER)
+            .container_status(request)
+            .await;
+        let answer = match answer.map_err(too_large_or) {
+            Ok(answer) => answer.into_inner(),
+            Err(CriError::Config(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(answer.info.get("info").and_then(|info| process_of(info)))
+    }
+
     /// What the config of a container's image says.
     pub(crate) async fn facts(&self, container: &Container) -> Result<ImageFacts, CriError> {
         let image = ImageSpec {
@@ -131,6 +149,16 @@ impl Cri {
             ..facts
         })
     }
+}
+
+/// The process that the `info` of CRI's verbose `ContainerStatus` names; containerd and CRI-O write it alike.
+fn process_of(info: &str) -> Option<i32> {
+    #[derive(serde::Deserialize)]
+    struct Info {
+        pid: i32,
+    }
+    let info: Info = serde_json::from_str(info).ok()?;
+    (info.pid > 0).then_some(info.pid)
 }
 
 /// By which digest an image can be named. It may have been pulled from several repositories: the one of the pod, if
@@ -186,7 +214,18 @@ async fn connect(host: &Root, socket: Option<&Path>) -> std::io::Result<UnixStre
 
 #[cfg(test)]
 mod tests {
-    use super::repo_digest;
+    use super::{process_of, repo_digest};
+
+    #[test]
+    fn i3_the_first_process_is_the_runtimes_word() {
+        let containerd = r#"{"sandboxID":"5f","pid":4711,"removing":false,"snapshotKey":"a","runtimeSpec":{"root":{"path":"rootfs"}}}"#;
+        assert_eq!(process_of(containerd), Some(4711));
+        let crio = r#"{"sandboxID":"5f","pid":12,"runtimeSpec":{},"privileged":false}"#;
+        assert_eq!(process_of(crio), Some(12));
+        for unknown in ["", "{}", r#"{"pid":0}"#, r#"{"pid":-1}"#, r#"{"pid":"1"}"#] {
+            assert_eq!(process_of(unknown), None, "{unknown}");
+        }
+    }
 
     #[test]
     fn f25_the_digest_of_the_repository_that_the_pod_names() {
