@@ -11,7 +11,7 @@ use rootfs::namespace::Visitor;
 use rootfs::{AttachError, Attached, attach, holders, usage};
 use rustix::mount::MoveMountFlags;
 
-use crate::container::Container;
+use crate::container::{self, Container};
 use crate::fuse::Fuse;
 use crate::node::Node;
 
@@ -149,15 +149,37 @@ fn i18_what_a_link_leads_into_a_fuse_volume_is_refused() {
     });
 }
 
-/// Somebody who may mount puts such a file system over his container's root. His start hangs; that of a neighbour does not,
-/// nor does anything else that is done all the time.
+/// Somebody who may mount puts such a file system over his container's root.
 #[test]
-fn i18_a_start_that_hangs_holds_up_no_other() {
+fn i18_a_root_that_nobody_can_look_at_is_refused() {
     Node::with(|node| {
         let provider = node.provider(&[&node.layer("base", &[("etc/motd", Some("hello"))])]);
         let hog = node.consumer("hog").start();
         let (mount, volume) = Fuse::detached(true);
         cover_root(node, &hog, &mount);
+        volume.stop_answering();
+        let kept = node.kept();
+        let attached = unless_it_hangs(vec![volume], || node.attach_to(&kept, &provider, &hog));
+        assert!(
+            matches!(&attached, Err(AttachError::CoveredRoot(kind)) if kind == "fuse"),
+            "{attached:?}"
+        );
+    });
+}
+
+/// Where one lies below something else, that start hangs. That of a neighbour does not, nor does anything else that is done
+/// all the time.
+#[test]
+fn i18_a_start_that_hangs_holds_up_no_other() {
+    Node::with(|node| {
+        let provider = node.provider(&[&node.layer("base", &[("etc/motd", Some("hello"))])]);
+        let hog = node.consumer("hog").start();
+        let data = node.path("data");
+        let volume = Fuse::mount(&data, true);
+        let lower = format!("{}:{}", node.layer("empty", &[]).display(), data.display());
+        let mount = container::new_mount("overlay", &[("lowerdir", lower)]);
+        cover_root(node, &hog, &mount);
+        crate::disk::unmount(&data);
         volume.stop_answering();
         let kept = node.kept();
         let neighbour = node.consumer("neighbour").start();
