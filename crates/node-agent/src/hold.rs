@@ -7,17 +7,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::Result;
 use exec_wrapper::protocol::Answer;
-use rootfs::Process;
-use rustix::process::Pid;
 use stoppablecontainer_api::{RecoveryAnswer, StoppableContainerInstance};
 
 use crate::agent::Agent;
-use crate::authorise::main_container;
 use crate::instances::{Provider, State};
 use crate::serve::Peer;
-use crate::{cgroup, filesystem, recovery, start};
+use crate::{filesystem, recovery, start};
 
 /// First and longest pause before preparing is tried again after an error that may pass.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -26,26 +23,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
     let mut pause = PAUSES.0;
     let container = loop {
-        let known = async {
-            let container = peer.container(agent).await?;
-            let first = first_process(agent, peer).await?;
-            let main = main_container(agent, &peer.volume.record).await;
-            anyhow::Ok((
-                container,
-                first,
-                main.map_err(|status| anyhow!("{}", status.message()))?,
-            ))
-        };
-        match known.await {
-            Ok((container, first, main)) => {
-                // Others in the pod, such as a debug container, have another root to show for the image's.
-                if container.name != main {
-                    let problem = format!("container {} is not the provider's", container.name);
-                    return peer.answer(&Answer::Error(problem)).await;
-                }
-                peer.process = first;
-                break container;
-            }
+        match peer.main_container(agent).await {
+            Ok(Ok(container)) => break container,
+            // Others in the pod, such as a debug container, have another root to show for the image's.
+            Ok(Err(problem)) => return peer.answer(&Answer::Error(problem)).await,
             Err(error) if wait(agent, peer, &error, &mut pause).await? => return Ok(()),
             Err(_) => {}
         }
@@ -107,24 +88,6 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
         () = peer.gone() => {}
     }
     Ok(())
-}
-
-/// The process that the runtime started as the peer's container: its root is the image's, whoever else in the container
-/// asks. The peer where the runtime does not say.
-async fn first_process(agent: &Agent, peer: &Peer) -> Result<Arc<Process>> {
-    let Some(id) = agent.cri.first_process(&peer.container_id).await? else {
-        return Ok(Arc::clone(&peer.process));
-    };
-    let first = Process::open(Pid::from_raw(id).context("the runtime names no process")?)?;
-    // The number may be somebody else's by now.
-    let cgroup = first.cgroup(&agent.host.proc)?;
-    let container = cgroup::container_of(&cgroup, &peer.volume.record.pod.uid);
-    ensure!(
-        container.as_ref() == Some(&peer.container_id),
-        "the first process of container {} has ended",
-        peer.container_id
-    );
-    Ok(Arc::new(first))
 }
 
 /// Says what may pass, and waits longer every time. Whether the peer has gone meanwhile.

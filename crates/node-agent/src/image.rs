@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use csi_proto::cri::image_service_client::ImageServiceClient;
 use csi_proto::cri::runtime_service_client::RuntimeServiceClient;
-use csi_proto::cri::{ContainerStatusRequest, ImageSpec, ImageStatusRequest};
+use csi_proto::cri::{ContainerStatusRequest, ContainerStatusResponse, ImageSpec, ImageStatusRequest};
 use hyper_util::rt::TokioIo;
 use rootfs::Root;
 use rustix::fs::OFlags;
@@ -49,6 +49,8 @@ pub(crate) struct Container {
     pub(crate) image: String,
     /// Its image as the runtime names it.
     pub(crate) image_ref: String,
+    /// The process that the runtime started as this container, on the node. `None` if the runtime does not say.
+    pub(crate) first: Option<i32>,
 }
 
 /// Something that the runtime does not tell.
@@ -85,14 +87,11 @@ impl Cri {
 
     /// The container of this id.
     pub(crate) async fn container(&self, id: &str) -> Result<Container, CriError> {
-        let request = ContainerStatusRequest {
-            container_id: id.to_owned(),
-            verbose: false,
+        let answer = match self.status(id, true).await {
+            // Of its process the runtime speaks only together with all else that it knows.
+            Err(CriError::Config(_)) => self.status(id, false).await?,
+            answer => answer?,
         };
-        let answer = RuntimeServiceClient::new(self.channel.clone())
-            .container_status(request)
-            .await?
-            .into_inner();
         let status = answer.status.ok_or(CriError::Missing("the container's status"))?;
         Ok(Container {
             name: status
@@ -101,25 +100,20 @@ impl Cri {
                 .name,
             image: status.image.map(|image| image.image).unwrap_or_default(),
             image_ref: status.image_ref,
+            first: answer.info.get("info").and_then(|info| process_of(info)),
         })
     }
 
-    /// The id of the process that the runtime started as this container, on the node. `None` if the runtime does not say.
-    pub(crate) async fn first_process(&self, id: &str) -> Result<Option<i32>, CriError> {
+    async fn status(&self, id: &str, verbose: bool) -> Result<ContainerStatusResponse, CriError> {
         let request = ContainerStatusRequest {
             container_id: id.to_owned(),
-            verbose: true,
+            verbose,
         };
         let answer = RuntimeServiceClient::new(self.channel.clone())
             .max_decoding_message_size(MAX_ANSWER)
             .container_status(request)
             .await;
-        let answer = match answer.map_err(too_large_or) {
-            Ok(answer) => answer.into_inner(),
-            Err(CriError::Config(_)) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        Ok(answer.info.get("info").and_then(|info| process_of(info)))
+        Ok(answer.map_err(too_large_or)?.into_inner())
     }
 
     /// What the config of a container's image says.

@@ -10,20 +10,20 @@ use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use exec_wrapper::protocol::{Answer, MAX_LINE, Verb};
 use rootfs::Process;
+use rustix::process::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use crate::agent::Agent;
-use crate::cgroup;
 use crate::image::Container;
 use crate::instances::Instance;
 use crate::journal::Role;
 use crate::volumes::Volume;
-use crate::{hold, start};
+use crate::{authorise, cgroup, hold, start};
 
 /// Most connections of one volume at the same time. Probes and hooks that wait take one each.
 const CONNECTIONS: usize = 64;
@@ -200,9 +200,33 @@ impl Peer {
         gone(&mut self.stream).await;
     }
 
-    /// The peer's container, as the runtime knows it.
-    pub(crate) async fn container(&self, agent: &Agent) -> Result<Container> {
-        Ok(agent.cri.container(&self.container_id).await?)
+    /// The peer's container, as the runtime knows it, if it is the one that the volume is for; else what is wrong. From
+    /// here on the peer's process is the one that the runtime started as that container, whoever in it asks.
+    pub(crate) async fn main_container(&mut self, agent: &Agent) -> Result<Result<Container, String>> {
+        let container = agent.cri.container(&self.container_id).await?;
+        let main = authorise::main_container(agent, &self.volume.record).await;
+        let main = main.map_err(|status| anyhow!("{}", status.message()))?;
+        if container.name != main {
+            let problem = format!(
+                "container {} is not {main}, which the volume is for",
+                container.name
+            );
+            return Ok(Err(problem));
+        }
+        if let Some(id) = container.first {
+            let id = Pid::from_raw(id).context("the runtime names no process")?;
+            let first = Process::open(id).context("the first process of the container")?;
+            // The number may be somebody else's by now.
+            let cgroup = first.cgroup(&agent.host.proc)?;
+            let of = cgroup::container_of(&cgroup, &self.volume.record.pod.uid);
+            ensure!(
+                of.as_ref() == Some(&self.container_id),
+                "the first process of container {} has ended",
+                self.container_id
+            );
+            self.process = Arc::new(first);
+        }
+        Ok(Ok(container))
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use exec_wrapper::protocol::Answer;
 use rootfs::store::StoreError;
 use rootfs::{AttachError, Attached, Kept, Request, Store, attach, holders::Holder};
@@ -18,7 +18,6 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::agent::Agent;
-use crate::authorise::main_container;
 use crate::blocked;
 use crate::data::{self, Data};
 use crate::instances::{Provider, Working};
@@ -52,9 +51,9 @@ pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
             return refuse(peer, "it is being deleted").await;
         }
         if !checked {
-            match check_container(agent, peer).await {
-                Ok(None) => checked = true,
-                Ok(Some(problem)) => return refuse(peer, &problem).await,
+            match peer.main_container(agent).await {
+                Ok(Ok(_)) => checked = true,
+                Ok(Err(problem)) => return refuse(peer, &problem).await,
                 Err(error) => {
                     wait(
                         peer,
@@ -189,15 +188,6 @@ async fn ready(peer: &mut Peer) -> Result<Option<(Arc<StoppableContainerInstance
             () = peer.gone() => return Ok(None),
         }
     }
-}
-
-/// Only the main container is moved: another one of the pod that mounted the volume has no business here.
-async fn check_container(agent: &Agent, peer: &Peer) -> Result<Option<String>> {
-    let container = peer.container(agent).await?;
-    let main = main_container(agent, &peer.volume.record).await;
-    let main = main.map_err(|status| anyhow!("{}", status.message()))?;
-    let problem = || format!("container {} is not the main container, {main}", container.name);
-    Ok((main != container.name).then(problem))
 }
 
 /// Waits until nobody else works on the filesystem. `None` if the peer has gone.

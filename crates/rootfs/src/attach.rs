@@ -4,7 +4,6 @@ The whole of one start: overlay, namespaces, mounts, change-over.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
@@ -68,11 +67,8 @@ pub enum AttachError {
     /// It is in a user namespace of its own, in which a mount of the node's would be locked or lose its owners.
     #[error("the container has a user namespace of its own (hostUsers: false), which is not supported")]
     UserNamespace,
-    /// Something lies on its root that nobody can look at without asking somebody else.
-    #[error(
-        "the container has a file system of type {0:?} on its root, which the runtime did not mount and whose server may \
-         not answer"
-    )]
+    /// Something lies on the root of its processes, which would stay where they are.
+    #[error("something is mounted over the container's root (file system type {0:?})")]
     CoveredRoot(OsString),
     /// It is on another kept filesystem.
     #[error("the container is already on another kept filesystem")]
@@ -255,17 +251,17 @@ impl Request<'_> {
         visitor
             .enter(&namespace)
             .map_err(at("enter the container's mount namespace"))?;
-        let root = proc.own_mounts()?.root().cloned().ok_or(ApplyError::NoRoot)?;
-        if look::asks_others(root.fs_type.as_bytes()) && !is_runtimes(visitor, proc, node, &namespace, &root)?
-        {
-            return Err(AttachError::CoveredRoot(root.fs_type));
-        }
         apply::clean(visitor, proc, &seen)?;
         done("clean up after an earlier attempt");
         match kept_root(&seen) {
             Some(root) if is_of(root, kept.key()) => return Ok(Attached::Already),
             Some(_) => return Err(AttachError::Foreign),
             None => {}
+        }
+        // From here on it is looked at, which what a tenant mounts there need not bear.
+        let root = proc.own_mounts()?.root().cloned().ok_or(ApplyError::NoRoot)?;
+        if container.root_mount(proc)? != root.id {
+            return Err(AttachError::CoveredRoot(root.fs_type));
         }
 
         if !kept.has_upper()? {
@@ -357,25 +353,6 @@ fn on_image(
     }
     let layers = Layers::of_root(visitor, proc, node, image)?;
     overlay(&layers, &kept.here(true)?)
-}
-
-/// Whether a file system is mounted in the node's namespace, where no container can mount. The thread is in the
-/// container's.
-fn is_runtimes(
-    visitor: &Visitor,
-    proc: &Proc,
-    node: &Namespace,
-    container: &Namespace,
-    root: &Mount,
-) -> Result<bool, AttachError> {
-    visitor
-        .enter(node)
-        .map_err(at("enter the node's mount namespace"))?;
-    let found = proc.find_own_mount(|mount| mount.device == root.device)?;
-    visitor
-        .enter(container)
-        .map_err(at("enter the container's mount namespace"))?;
-    Ok(found.is_some())
 }
 
 /// The kept root in a table, even where an old root still lies on it.
