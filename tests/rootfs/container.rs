@@ -328,11 +328,11 @@ fn set_up(directory: &Path) {
 }
 
 fn bind(source: &Path, path: &Path, how: &str) {
-    if !source.is_file() {
-        fs::create_dir_all(path).unwrap();
-    } else {
+    if source.is_file() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, "").unwrap();
+    } else {
+        fs::create_dir_all(path).unwrap();
     }
     mount_bind_recursive(source, path).unwrap();
     let kind = match how {

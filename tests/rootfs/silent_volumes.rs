@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use rootfs::holders::Means;
 use rootfs::namespace::Visitor;
 use rootfs::{AttachError, Attached, attach, holders, usage};
-use rustix::mount::MoveMountFlags;
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, open_tree};
 
-use crate::container::Container;
+use crate::container::{self, Container, Spec};
 use crate::fuse::Fuse;
 use crate::node::Node;
 
@@ -149,15 +150,56 @@ fn i18_what_a_link_leads_into_a_fuse_volume_is_refused() {
     });
 }
 
-/// Somebody who may mount puts such a file system over his container's root. His start hangs; that of a neighbour does not,
-/// nor does anything else that is done all the time.
+/// Somebody who may mount puts such a file system over his container's root, itself or below something else; before the
+/// container was moved, and after it.
+#[test]
+fn i18_a_root_that_somebody_covered_is_left_alone() {
+    for (below, moved) in [(false, false), (true, false), (false, true), (true, true)] {
+        Node::with(|node| {
+            let provider = node.provider(&[&node.layer("base", &[("etc/motd", Some("hello"))])]);
+            let mut hog = node.consumer("hog").start();
+            if moved {
+                node.attach(&provider, &hog).unwrap();
+            }
+            let data = node.path("data");
+            let volume = Fuse::mount(&data, true);
+            let mount = if below {
+                let lower = format!("{}:{}", node.layer("empty", &[]).display(), data.display());
+                container::new_mount("overlay", &[("lowerdir", lower)])
+            } else {
+                open_tree(CWD, &data, OpenTreeFlags::OPEN_TREE_CLONE).unwrap()
+            };
+            cover_root(node, &hog, &mount);
+            drop(mount);
+            crate::disk::unmount(&data);
+            volume.stop_answering();
+            let kept = node.kept();
+            let attached = unless_it_hangs(vec![volume], || node.attach_to(&kept, &provider, &hog));
+            match attached {
+                Ok(Attached::Already) if moved => {}
+                Err(AttachError::CoveredRoot(_)) if !moved => {}
+                other => panic!("{other:?}, below: {below}, moved: {moved}"),
+            }
+            assert_eq!(
+                hog.read("/exec-wrapper").is_ok(),
+                !moved,
+                "its processes are where they were"
+            );
+        });
+    }
+}
+
+/// Where such a file system is below the container's own root, that start hangs. That of a neighbour does not, nor does
+/// anything else that is done all the time.
 #[test]
 fn i18_a_start_that_hangs_holds_up_no_other() {
     Node::with(|node| {
         let provider = node.provider(&[&node.layer("base", &[("etc/motd", Some("hello"))])]);
-        let hog = node.consumer("hog").start();
-        let (mount, volume) = Fuse::detached(true);
-        cover_root(node, &hog, mount);
+        let data = node.path("data");
+        let volume = Fuse::mount(&data, true);
+        let image = node.layer("image", &[("etc/motd", Some("hello"))]);
+        let hog = Spec::new(node.path("hog"), &[&image, &data]).proc().start();
+        crate::disk::unmount(&data);
         volume.stop_answering();
         let kept = node.kept();
         let neighbour = node.consumer("neighbour").start();
@@ -195,12 +237,12 @@ fn i18_a_start_that_hangs_holds_up_no_other() {
 }
 
 /// Attaches a mount over the root of a container.
-fn cover_root(node: &Node, container: &Container, mount: OwnedFd) {
+fn cover_root(node: &Node, container: &Container, mount: &OwnedFd) {
     let theirs = container.process.mount_namespace(&node.proc).unwrap();
     Visitor::run(|visitor| {
         visitor.enter(&theirs).unwrap();
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(&mount, "", rustix::fs::CWD, Path::new("/"), flags).unwrap();
+        rustix::mount::move_mount(mount, "", rustix::fs::CWD, Path::new("/"), flags).unwrap();
     })
     .unwrap();
 }

@@ -187,11 +187,16 @@ fn listen(directory: &OwnedFd, name: &str) -> Result<UnixListener> {
 impl Agent {
     /// Whether the kubelet knows the agent and the agent knows its instances.
     pub(crate) fn is_ready(&self) -> bool {
-        self.registered.load(Ordering::Relaxed) && *self.synced.borrow()
+        self.registered.load(Ordering::Relaxed) && self.is_synced()
     }
 
     pub(crate) fn set_registered(&self, registered: bool) {
         self.registered.store(registered, Ordering::Relaxed);
+    }
+
+    /// Whether the agent knows its instances.
+    pub(crate) fn is_synced(&self) -> bool {
+        *self.synced.borrow()
     }
 
     pub(crate) fn set_synced(&self) {

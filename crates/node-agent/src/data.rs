@@ -258,7 +258,10 @@ pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<Locked> {
         match used.context("start a thread")?? {
             holders::Use::Free => {}
             holders::Use::Unproven => bail!(AttachError::Unproven),
-            holders::Use::Held => match holders::find(&host.proc, kept.key())?.first() {
+            holders::Use::Held => match holders::find(&host.proc, kept.key())?
+                .iter()
+                .find(|holder| holder.is_believed)
+            {
                 Some(holder) => bail!("process {} still uses the data", holder.process.id()),
                 None => bail!("the kernel still uses the data"),
             },

@@ -315,7 +315,7 @@ async fn make(
 /// Resolves the user anew when the template asks for another one. Nothing is written if it is the same.
 pub(crate) async fn refresh_identity(agent: &Agent, instance: &Instance) -> Result<()> {
     let state = instance.state();
-    let (Some(object), Some(provider)) = (&state.object, state.provider.as_ref().filter(|p| p.ready)) else {
+    let (Some(object), Some(provider)) = (&state.object, state.provider()) else {
         return Ok(());
     };
     let Some(user) = unresolved(object, state.filesystem()) else {

@@ -124,6 +124,13 @@ async fn collect(agent: &Agent) -> Registry {
         "Inodes that a kept filesystem takes, as last measured",
         inodes,
     );
+    let left_behind = Gauge::<i64>::default();
+    left_behind.set(i64::try_from(agent.instances.left_behind()).unwrap_or(i64::MAX));
+    registry.register(
+        "threads_left_behind",
+        "Threads that wait for disks or mounted file systems that do not answer",
+        left_behind,
+    );
     let disks = [
         ("disk_free_bytes", "Free space on the disk of a data directory"),
         ("disk_bytes", "Size of the disk of a data directory"),

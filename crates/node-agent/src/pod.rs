@@ -1,6 +1,7 @@
 /*!
-Pods as the agent asks for them: whose they are and where. A pod may be as large as etcd takes, and anybody may ask the
-kubelet for a volume of ours in one; nothing else of it is read (invariant I18).
+Pods as the agent asks for them: whose they are, where, and which container has our volume. A pod may be as large as
+etcd takes, and whoever may create pods can ask the kubelet for a volume of ours in one; nothing else of it is read
+(invariant I18).
 */
 
 use k8s_openapi::api::core::v1::Pod;
@@ -12,10 +13,44 @@ use stoppablecontainer_api::json::Keep;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place;
 
+/// Most entries of a list that are read. What lies behind them is not found, and the pod refused.
+const ENTRIES: usize = 2_048;
+
+const CONTAINERS: Keep = Keep::First(
+    ENTRIES,
+    &Keep::Fields(&[
+        ("name", Keep::All),
+        (
+            "volumeMounts",
+            Keep::First(
+                ENTRIES,
+                &Keep::Fields(&[("mountPath", Keep::All), ("name", Keep::All)]),
+            ),
+        ),
+    ]),
+);
+
 impl Selection for Place {
     const KEEP: Keep = Keep::Fields(&[
         ("metadata", METADATA),
-        ("spec", Keep::Fields(&[("nodeName", Keep::All)])),
+        (
+            "spec",
+            Keep::Fields(&[
+                ("containers", CONTAINERS),
+                ("initContainers", CONTAINERS),
+                ("nodeName", Keep::All),
+                (
+                    "volumes",
+                    Keep::First(
+                        ENTRIES,
+                        &Keep::Fields(&[
+                            ("csi", Keep::Fields(&[("driver", Keep::All)])),
+                            ("name", Keep::All),
+                        ]),
+                    ),
+                ),
+            ]),
+        ),
     ]);
 }
 

@@ -12,7 +12,7 @@ before originals or clones are unmounted they are made private; else the
 unmounting would propagate to the node.
 */
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, mkdirat};
@@ -77,8 +77,10 @@ pub(crate) fn apply(
     let table = proc.own_mounts()?;
     let plan = Plan::new(&table).ok_or(ApplyError::NoRoot)?;
     // Nothing that is mounted on it from here on may show up elsewhere, or pivot_root refuses.
-    in_directory(&old_root, || mount_change(".", MountPropagationFlags::PRIVATE))
-        .map_err(step("separate the container's root"))?;
+    at_mount(proc, old_root.as_fd(), |path| {
+        mount_change(path, MountPropagationFlags::PRIVATE)
+    })
+    .map_err(step("separate the container's root"))?;
     done("separate the root");
     // Before the new root is attached: a recursive clone must not contain it.
     let clones = plan
@@ -96,14 +98,14 @@ pub(crate) fn apply(
     let filled = fill(proc, &new_root, &plan, clones, working_directory, done)
         .and_then(|()| change_over(new_root.as_fd(), done));
     if let Err(error) = filled {
-        if let Err(error) = detach(new_root.as_fd()) {
+        if let Err(error) = detach(proc, new_root.as_fd()) {
             tracing::warn!(%error, "cannot take back the attempt to attach a kept filesystem");
         }
         return Err(error);
     }
     // The container runs on its new root from here on. A failure leaves the old one on top of it, invisible to
     // the container's processes; `clean` takes it away.
-    detach(old_root.as_fd()).map_err(step("detach the container's old root"))?;
+    detach(proc, old_root.as_fd()).map_err(step("detach the container's old root"))?;
     done("detach the old root");
     Ok(())
 }
@@ -119,7 +121,7 @@ pub(crate) fn clean(_visitor: &Visitor, proc: &Proc, seen: &Table) -> Result<(),
         .iter()
         .find(|m| m.mountpoint == Path::new("/") && m.is_kept_root());
     if kept.is_some_and(|kept| kept.id == root.parent && kept.id != root.id) {
-        return detach(top.as_fd()).map_err(step("detach the container's old root"));
+        return detach(proc, top.as_fd()).map_err(step("detach the container's old root"));
     }
     let staging = Path::new("/").join(STAGING);
     // A volume of the pod may be there too: its author chose the path.
@@ -128,7 +130,7 @@ pub(crate) fn clean(_visitor: &Visitor, proc: &Proc, seen: &Table) -> Result<(),
         .filter(|m| m.mountpoint == staging && m.is_kept_root())
     {
         let mounted = top.open_no_links(&staging, OFlags::PATH | OFlags::DIRECTORY)?;
-        detach(mounted.as_fd()).map_err(step("detach an interrupted attempt"))?;
+        detach(proc, mounted.as_fd()).map_err(step("detach an interrupted attempt"))?;
     }
     Ok(())
 }
@@ -248,11 +250,21 @@ fn change_over(new_root: BorrowedFd<'_>, done: &dyn Fn(&'static str)) -> Result<
 }
 
 /// Unmounts a mount with all below it, without telling anybody.
-fn detach(mount: BorrowedFd<'_>) -> Result<(), Errno> {
-    in_directory(mount, || {
-        mount_change(".", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-        unmount(".", UnmountFlags::DETACH)
+fn detach(proc: &Proc, mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    at_mount(proc, mount, |path| {
+        mount_change(path, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        unmount(path, UnmountFlags::DETACH)
     })
+}
+
+/// Runs `work` with a path of a mount, for calls that know no descriptors. By the node's /proc, so that the mount's file
+/// system is not asked whether somebody may enter it.
+fn at_mount(
+    proc: &Proc,
+    mount: BorrowedFd<'_>,
+    work: impl FnOnce(&str) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    in_directory(proc, || work(&format!("thread-self/fd/{}", mount.as_raw_fd())))
 }
 
 /// Runs `work` with `directory` as the thread's working directory, for calls that know no descriptors.

@@ -2,6 +2,7 @@
 The whole of one start: overlay, namespaces, mounts, change-over.
 */
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
@@ -66,6 +67,9 @@ pub enum AttachError {
     /// It is in a user namespace of its own, in which a mount of the node's would be locked or lose its owners.
     #[error("the container has a user namespace of its own (hostUsers: false), which is not supported")]
     UserNamespace,
+    /// Something lies on the root of its processes, which would stay where they are.
+    #[error("something is mounted over the container's root (file system type {0:?})")]
+    CoveredRoot(OsString),
     /// It is on another kept filesystem.
     #[error("the container is already on another kept filesystem")]
     Foreign,
@@ -253,6 +257,11 @@ impl Request<'_> {
             Some(root) if is_of(root, kept.key()) => return Ok(Attached::Already),
             Some(_) => return Err(AttachError::Foreign),
             None => {}
+        }
+        // From here on it is looked at, which what a tenant mounts there need not bear.
+        let root = proc.own_mounts()?.root().cloned().ok_or(ApplyError::NoRoot)?;
+        if container.root_mount(proc)? != root.id {
+            return Err(AttachError::CoveredRoot(root.fs_type));
         }
 
         if !kept.has_upper()? {

@@ -38,6 +38,9 @@ use crate::store::{Kept, StoreError};
 pub struct Holder {
     /// One of the processes of that namespace.
     pub process: Process,
+    /// Whether it is in the user namespace of the caller. Else it may have nothing but a mount with the right name, or
+    /// have left that namespace with the mounts of a container.
+    pub is_believed: bool,
 }
 
 /// What the kernel says about an upper directory.
@@ -70,6 +73,8 @@ struct Survey<'a> {
     patience: Patience,
     /// The mounts that are searched, of the namespaces that were listed; none for one of which the kernel did not tell.
     namespaces: HashMap<u64, Option<Vec<u64>>>,
+    /// A thread with mounts that were not searched to their end, and how many of those there are.
+    unsearched: (Option<PathBuf>, usize),
     /// Tables that were read (namespace, and mount and inode of the root), and whether they have what is searched.
     tables: HashMap<(u64, u64, u64), bool>,
 }
@@ -103,7 +108,7 @@ pub enum HoldersError {
 }
 
 /// Processes in whose mount namespaces a kept filesystem is, one for each namespace: one that has it as its root, if any.
-/// Those come first.
+/// Those come first, and before them those that are believed.
 ///
 /// What somebody does to his own mounts hides nobody else's and makes nobody fail: any number of them, in places however
 /// deep, is searched in bounded memory, and what cannot be searched, or not in the time that there is, is left to [`probe`].
@@ -119,6 +124,7 @@ pub fn find_by(proc: &Proc, key: &str, means: Means) -> Result<Vec<Holder>, Hold
         means,
         patience: Patience::new(),
         namespaces: HashMap::new(),
+        unsearched: (None, 0),
         tables: HashMap::new(),
     };
     let mut found: Vec<(Sight, Holder)> = Vec::new();
@@ -146,7 +152,8 @@ pub fn find_by(proc: &Proc, key: &str, means: Means) -> Result<Vec<Holder>, Hold
                 if let Some(at) = known {
                     found.remove(at);
                 }
-                found.push((sight, Holder { process }));
+                let is_believed = process.shares_user_namespace(proc).unwrap_or(false);
+                found.push((sight, Holder { process, is_believed }));
             }
             Err(ProcessError::Gone) => {}
             Err(error) => {
@@ -154,7 +161,11 @@ pub fn find_by(proc: &Proc, key: &str, means: Means) -> Result<Vec<Holder>, Hold
             }
         }
     }
-    found.sort_by_key(|(sight, _)| !sight.at_root);
+    if let (Some(thread), count) = &survey.unsearched {
+        // Once, whatever somebody does to the mounts of all of his processes.
+        tracing::warn!(thread = %thread.display(), count, "mounts that cannot be searched to their end");
+    }
+    found.sort_by_key(|(sight, holder)| (!holder.is_believed, !sight.at_root));
     Ok(found.into_iter().map(|(_, holder)| holder).collect())
 }
 
@@ -174,7 +185,7 @@ impl Survey<'_> {
             if !self.namespaces.contains_key(&namespace) {
                 let listed = listing::find(&file, &self.upper, &mut self.patience);
                 if listed.as_ref().is_some_and(|listed| !listed.complete) {
-                    too_many(thread);
+                    self.note(thread);
                 }
                 self.namespaces.insert(namespace, listed.map(|listed| listed.ids));
             }
@@ -192,14 +203,21 @@ impl Survey<'_> {
         let table = self.proc.open_at(thread.join("mountinfo"), OFlags::RDONLY).ok()?;
         let found = search::find(File::from(table), &self.upper, &mut self.patience)
             .inspect_err(|error| {
-                tracing::warn!(thread = %thread.display(), %error, "mount table that cannot be read");
+                tracing::debug!(thread = %thread.display(), %error, "mount table that cannot be read");
+                self.note(thread);
             })
             .ok()?;
         if found == Found::Unknown {
-            too_many(thread);
+            self.note(thread);
         }
         self.tables.insert(view, found == Found::Yes);
         Some(sight(found == Found::Yes, true))
+    }
+
+    fn note(&mut self, thread: &Path) {
+        let (first, count) = &mut self.unsearched;
+        first.get_or_insert_with(|| thread.to_owned());
+        *count += 1;
     }
 
     /// Whether one of these mounts is the root of a thread.
@@ -226,10 +244,6 @@ impl Patience {
         self.0 = self.0.saturating_sub(begun.elapsed());
         result
     }
-}
-
-fn too_many(thread: &Path) {
-    tracing::warn!(thread = %thread.display(), "mounts that are too many to be searched to their end");
 }
 
 /// The threads of a process. None if it is gone.

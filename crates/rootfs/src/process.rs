@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::Namespace;
+use crate::look;
 use crate::sys;
 use crate::table::{self, Mount, Table, TableError};
 
@@ -195,6 +196,13 @@ impl Process {
     pub fn root(&self, proc: &Proc) -> Result<crate::Root, ProcessError> {
         let fd = self.open_below(proc, "root", OFlags::PATH | OFlags::DIRECTORY)?;
         self.still(crate::Root::new(fd))
+    }
+
+    /// The id of the mount that its root is in, as its mount table has it.
+    pub(crate) fn root_mount(&self, proc: &Proc) -> Result<u64, ProcessError> {
+        let seen = look::through(proc, format!("{}/root", self.id()))
+            .map_err(gone_or("cannot examine its root directory"))?;
+        self.still(seen.mount)
     }
 
     /// Path of its working directory as it sees it. `None` if that has no path below its root.

@@ -2,10 +2,11 @@
 
 use anyhow::ensure;
 use serde_json::json;
+use stoppablecontainer_api::names::{PROVIDER_CONTAINER, provider_pod_name};
 use testkit::in_namespace;
 
 use super::{beside_neighbour, harmless};
-use crate::support::{run, start, stop};
+use crate::support::{run, shell_template, start, stop};
 
 /// Connects, says each line, and prints what is answered until the agent hangs up.
 const SAY: &str = r#"
@@ -58,6 +59,32 @@ async fn h14_what_a_consumer_says_to_the_agent_is_answered_or_dropped() {
             Ok(())
         })
         .await
+    })
+    .await;
+}
+
+/// Says `hold` in the provider's container beside its wrapper, as `kubectl exec` lets its owner do, and hangs up when that
+/// is granted.
+const HOLD: &str = r#"exec perl -MIO::Socket::UNIX -e '
+    my $agent = IO::Socket::UNIX->new(Peer => "/.stoppablecontainer/agent.sock") or die "$!";
+    print $agent "hold 1\n"; $agent->flush;
+    while (<$agent>) { if (/^ok/) { print "held\n"; exit } }'"#;
+
+/// The first one goes on to hold, and the container starts with it.
+#[tokio::test]
+async fn i20_a_second_hold_in_the_provider_unregisters_nobody() {
+    in_namespace("second-hold", async |ns| {
+        run(&ns, "kept", shell_template()).await?;
+        stop(&ns, "kept").await?;
+        let provider = provider_pod_name("kept");
+        for _ in 0..3 {
+            let said = ns
+                .exec(&provider, PROVIDER_CONTAINER, &["/bin/sh", "-ec", HOLD])
+                .await?;
+            let said = said.success()?;
+            ensure!(said.trim_end() == "held", "{said:?}");
+        }
+        start(&ns, "kept").await.map(drop)
     })
     .await;
 }
