@@ -19,5 +19,7 @@ mod parent;
 mod refusal;
 #[path = "reconcile/stop.rs"]
 mod stop;
+#[path = "reconcile/template.rs"]
+mod template;
 #[path = "reconcile/world.rs"]
 mod world;

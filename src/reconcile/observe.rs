@@ -74,6 +74,7 @@ pub async fn observe(
         } else {
             BTreeSet::new()
         },
+        template_check: status.template_check,
         provider_hold,
         consumer_hold,
         instance,

@@ -14,6 +14,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{READY, reason};
+use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::names::{ANNOTATION_RECOVERY, FINALIZER};
 use stoppablecontainer_api::{
     KeptFilesystem, Phase, RecoveryAnswer, StoppableContainer, StoppableContainerInstance,
@@ -24,7 +25,7 @@ use super::apply::{creating, finalizer_patch, ours};
 use super::attempts::{Hold, Task};
 use super::pods::Trouble;
 use super::status::{Verdict, conditions};
-use super::{Context, Failure, report};
+use super::{Context, Failure, raw, report, template};
 
 /// Finalizer of `kubectl delete --cascade=orphan`: the garbage collector cuts the instance loose before it takes it
 /// off.
@@ -150,6 +151,8 @@ pub fn plan(observed: &Observed) -> Vec<Action> {
         actions.push(Action::AddFinalizer);
     }
     match &observed.instance {
+        // The status says why; nothing could be made of its instance either.
+        Slot::Free if template_trouble(&observed.container).is_some() => {}
         Slot::Free
             if observed
                 .hold
@@ -203,6 +206,10 @@ pub fn instance_of(container: &StoppableContainer) -> StoppableContainerInstance
     }
 }
 
+fn template_trouble(container: &StoppableContainer) -> Option<Trouble> {
+    template::of(&container.spec.template, &container.spec.provider)
+}
+
 fn instance_spec(container: &StoppableContainer) -> StoppableContainerInstanceSpec {
     let spec = container.spec.clone();
     StoppableContainerInstanceSpec {
@@ -251,12 +258,11 @@ async fn act(context: &Context, observed: &mut Observed, action: Action) -> Resu
         }
         Action::Update(instance, spec) => {
             // Replaced as a whole, so that what was taken out of the template goes from the copy too.
-            let patch: json_patch::Patch = serde_json::from_value(json!([
-                { "op": "test", "path": "/metadata/uid", "value": instance.uid() },
-                { "op": "replace", "path": "/spec", "value": *spec },
-            ]))
-            .map_err(Failure::Patch)?;
-            let written = instances.patch(&name, &ours(), &Patch::Json::<()>(patch)).await?;
+            let uid = instance.uid();
+            let test = raw::operation("test", "/metadata/uid", &uid);
+            let patch = (test, raw::operation("replace", "/spec", &*spec));
+            let patch = Json::of(&patch).map_err(Failure::Patch)?;
+            let written = raw::json_patch(&context.client, &instances, &name, &patch).await?;
             observed.instance = Slot::Ours(Arc::new(written));
         }
         Action::Decide(instance, answer) => {
@@ -322,6 +328,9 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerStatus {
                 Phase::Pending,
                 Verdict::no(reason::DELETING, "the object is being deleted"),
             );
+        }
+        Slot::Free if let Some(why) = template_trouble(container) => {
+            return without_instance(Phase::Failed, Verdict::because(why));
         }
         Slot::Free => {
             let verdict = observed.hold.as_ref().map_or_else(
