@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST: usize = 4_096;
 
 /// When it is asked again after it did not say.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_mins(1);
 
 /// Why nothing can be made from what an instance says, whoever is asked.
 pub fn trouble(instance: &StoppableContainerInstance) -> Option<Trouble> {

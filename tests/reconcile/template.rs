@@ -204,7 +204,7 @@ async fn i18_who_did_not_say_is_asked_again() {
         world.event().await;
         assert_eq!(
             pass.await.unwrap().unwrap(),
-            Action::requeue(Duration::from_secs(60))
+            Action::requeue(Duration::from_mins(1))
         );
     }
     // A quota was asked about the pod as it is: that is an answer.

@@ -45,8 +45,11 @@ fn volumes(count: usize) -> Value {
     json!({ "containers": [{ "name": "main", "image": "i" }], "volumes": volumes })
 }
 
-/// Queries of the trials, and what an API server answers to them, by whether they are strict.
-fn api(strict: (u16, Value), lenient: (u16, Value)) -> (Harness, Arc<Mutex<Vec<(String, Value)>>>) {
+/// Query and pod of each trial.
+type Trials = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// The trials, and what an API server answers to them, by whether they are strict.
+fn api(strict: (u16, Value), lenient: (u16, Value)) -> (Harness, Trials) {
     let requests = Arc::new(Mutex::new(Vec::new()));
     let seen = requests.clone();
     let answer = move |uri: Uri, body: Bytes| async move {

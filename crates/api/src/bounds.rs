@@ -176,7 +176,11 @@ impl Lists<'_> {
                     name.push('.');
                     name.push_str(field);
                 }
-                Step::Element(at) => name.push_str(&format!("[{at}]")),
+                Step::Element(at) => {
+                    name.push('[');
+                    name.push_str(&at.to_string());
+                    name.push(']');
+                }
             }
         }
         name
