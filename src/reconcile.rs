@@ -261,15 +261,22 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
         }
         observed.instance = written;
     }
-    let observed = match apply::apply(&context, observed, actions).await? {
+    let idle = actions.is_empty();
+    let mut observed = match apply::apply(&context, observed, actions).await? {
         Outcome::Present(observed) => *observed,
         Outcome::Released => return Ok(Next::await_change()),
     };
     settle(&context, &observed);
+    // Not before what is urgent.
+    let again = if idle {
+        template::check(&context, &mut observed).await
+    } else {
+        None
+    };
     let status = status::status(&observed, Timestamp::now());
     let written = apply::write_status(&context, &observed.instance, &status).await?;
     report::changes(&context, written.object_ref(&()), &before, &status.conditions).await;
-    Ok(next(&observed))
+    Ok(next(&observed, again))
 }
 
 /// Forgets the failures of what works now.
@@ -285,7 +292,7 @@ fn settle(context: &Context, observed: &Observed) {
 }
 
 /// Watches tell everything but the time at which a failed step may be tried again.
-fn next(observed: &Observed) -> Next {
+fn next(observed: &Observed, again: Option<Duration>) -> Next {
     let parts = [
         (&observed.provider, &observed.provider_hold),
         (&observed.consumer, &observed.consumer_hold),
@@ -295,6 +302,7 @@ fn next(observed: &Observed) -> Next {
         .filter(|(slot, _)| !matches!(slot, Slot::Ours(_)))
         .filter_map(|(_, hold)| hold.as_ref().map(|hold| hold.remaining))
         .filter(|wait| *wait > Duration::ZERO)
+        .chain(again)
         .min();
     wait.map_or_else(Next::await_change, Next::requeue)
 }

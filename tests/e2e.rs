@@ -67,6 +67,8 @@ mod storage;
 mod support;
 #[path = "e2e/survival.rs"]
 mod survival;
+#[path = "e2e/templates.rs"]
+mod templates;
 #[path = "e2e/tenants.rs"]
 mod tenants;
 #[path = "e2e/unmounted_disk.rs"]

@@ -21,5 +21,7 @@ mod parent;
 mod refusal;
 #[path = "reconcile/stop.rs"]
 mod stop;
+#[path = "reconcile/template.rs"]
+mod template;
 #[path = "reconcile/world.rs"]
 mod world;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::reason;
@@ -21,7 +22,9 @@ use super::attempts::{Hold, Task};
 use super::plan::{Action, Observed, Slot};
 use super::pods::{Role, Trouble, labelled};
 use super::{Context, Failure, raw};
+use crate::problem::Problem;
 use crate::rewrite::is_rewritten;
+use crate::trial;
 use crate::watched::{self, CreatedPod, HeldPod};
 
 /// What is known after a plan was carried out.
@@ -90,6 +93,7 @@ pub async fn write_status(
             "consumerPodUid",
             "placement",
             "storageLimit",
+            "templateCheck",
         ] {
             fields.entry(absent).or_insert(Value::Null);
         }
@@ -193,7 +197,7 @@ async fn create(context: &Context, observed: &mut Observed, role: Role, pod: &Js
             *slot(observed, role) = found;
         }
         Err(kube::Error::Api(status)) => {
-            let trouble = Trouble::new(reason::CREATION_REFUSED, status.message.clone());
+            let trouble = refusal(role, &status);
             tracing::info!(role = %role, name, code = status.code, message = status.message, "creation refused");
             failed(context, observed, role, None, trouble);
         }
@@ -259,6 +263,15 @@ async fn discard(
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Slot::Free),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Why a pod was not created: its own mistakes, which are the template's, or what stands in its way.
+fn refusal(role: Role, status: &Status) -> Trouble {
+    let mistakes = trial::mistakes(status).filter(|_| role == Role::Consumer);
+    mistakes.map_or_else(
+        || Trouble::new(reason::CREATION_REFUSED, status.message.clone()),
+        |mistakes| Trouble::new(reason::TEMPLATE_INVALID, Problem::list(&mistakes)),
+    )
 }
 
 async fn delete(

@@ -112,6 +112,7 @@ pub(super) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
         node_silent: None,
         agent_missing: false,
         exclusive_claims: BTreeSet::new(),
+        template_check: None,
         provider_hold: None,
         consumer_hold: None,
     }

@@ -99,6 +99,7 @@ async fn look(
         } else {
             BTreeSet::new()
         },
+        template_check: status.template_check,
         provider_hold,
         consumer_hold,
         instance,

@@ -28,7 +28,7 @@ use super::apply::{creating, finalizer_patch, ours};
 use super::attempts::{Hold, Task};
 use super::pods::Trouble;
 use super::status::{Verdict, conditions};
-use super::{Context, Failure, report};
+use super::{Context, Failure, report, template};
 
 mod fresh;
 mod slot;
@@ -139,6 +139,8 @@ pub fn plan(observed: &Observed) -> Vec<Action> {
         actions.push(Action::AddFinalizer);
     }
     match &observed.instance {
+        // The status says why; nothing could be made of its instance either.
+        Slot::Free if template_trouble(&observed.container).is_some() => {}
         Slot::Free
             if observed
                 .hold
@@ -200,6 +202,10 @@ fn owner_of(container: &StoppableContainer) -> Option<OwnerReference> {
     })
 }
 
+fn template_trouble(container: &StoppableContainer) -> Option<Trouble> {
+    template::of(&container.spec.template, &container.spec.provider)
+}
+
 fn instance_spec(container: &StoppableContainer) -> StoppableContainerInstanceSpec {
     let spec = container.spec.clone();
     StoppableContainerInstanceSpec {
@@ -229,14 +235,14 @@ async fn act(context: &Context, observed: &mut Observed, action: Action) -> Resu
         Action::Adopt(instance) => {
             let owners = instance.owner_references().iter().cloned();
             let container = on_newest(context, observed, Some(&instance)).await?;
-            let owners: Vec<_> = owners.chain(owner_of(&container)).collect();
-            let owners = json!({ "op": "add", "path": "/metadata/ownerReferences", "value": owners });
-            observed.instance = replace_spec(&instances, &container, &instance, Some(owners)).await?;
+            let owners = owners.chain(owner_of(&container)).collect();
+            observed.instance =
+                replace_spec(context, &instances, &container, &instance, Some(owners)).await?;
             observed.container = container;
         }
         Action::Update(instance) => {
             let container = on_newest(context, observed, Some(&instance)).await?;
-            observed.instance = replace_spec(&instances, &container, &instance, None).await?;
+            observed.instance = replace_spec(context, &instances, &container, &instance, None).await?;
             observed.container = container;
         }
         Action::Decide(instance, answer) => {
@@ -332,6 +338,9 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerStatus {
                 Phase::Pending,
                 Verdict::no(reason::DELETING, "the object is being deleted"),
             );
+        }
+        Slot::Free if let Some(why) = template_trouble(container) => {
+            return without_instance(Phase::Failed, Verdict::because(why));
         }
         Slot::Free => {
             let verdict = observed.hold.as_ref().map_or_else(

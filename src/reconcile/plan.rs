@@ -18,7 +18,7 @@ use stoppablecontainer_api::names::{
 };
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, Identity, StoppableContainerInstance,
-    StoppableContainerInstanceStatus, StorageExcess, storage_limit,
+    StoppableContainerInstanceStatus, StorageExcess, TemplateCheck, storage_limit,
 };
 
 use super::attempts::Hold;
@@ -47,6 +47,8 @@ pub struct Observed {
     pub agent_missing: bool,
     /// Claims of the template that only one pod may use (ReadWriteOncePod).
     pub exclusive_claims: BTreeSet<String>,
+    /// What the API server made of the template when it was last asked; perhaps of an earlier one.
+    pub template_check: Option<TemplateCheck>,
     /// The provider's last failure.
     pub provider_hold: Option<Hold>,
     /// The consumer's last failure.
@@ -192,9 +194,9 @@ impl Observed {
         Some((filesystem, identity))
     }
 
-    /// Why the template cannot be worked on: nothing is made of it then.
+    /// Why no pod can be made of the template, as far as is known.
     pub fn template_trouble(&self) -> Option<Trouble> {
-        template::trouble(&self.instance)
+        template::trouble(&self.instance).or_else(|| template::found(self))
     }
 
     /// What keeps a consumer from being started: the filesystem takes more than the template's limit.

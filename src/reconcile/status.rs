@@ -18,7 +18,7 @@ use stoppablecontainer_api::{
 
 use super::plan::{Observed, Slot};
 use super::pods::{Role, Trouble, leaving, node, ready, refused_by_kubelet, running, trouble};
-use super::storage;
+use super::{storage, template};
 
 /// Whether something holds, if that is known, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,7 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstance
         consumer_pod_uid: observed.consumer.pod().and_then(|pod| pod.uid()),
         placement: placement(observed, &old),
         storage_limit: consumer_limit(observed, &old),
+        template_check: template::known(observed),
         conditions: conditions(&old.conditions, verdicts, generation, now),
         filesystem: old.filesystem,
     }

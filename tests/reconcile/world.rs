@@ -12,6 +12,7 @@ use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stoppablecontainer::reconcile::attempts::Attempts;
+use stoppablecontainer::reconcile::consumer::consumer_hash;
 use stoppablecontainer::reconcile::created::Created;
 use stoppablecontainer::reconcile::provider::OptOuts;
 use stoppablecontainer::reconcile::watch::{CacheWriters, caches};
@@ -112,7 +113,18 @@ impl World {
                 "identity": { "user": "", "uid": 0, "gid": 0 },
             },
         });
+        world.check(None);
         world
+    }
+
+    /// Notes that the API server was asked about the template, and what it said.
+    pub(crate) fn check(&mut self, problem: Option<&str>) {
+        let instance: StoppableContainerInstance = serde_json::from_value(self.instance.clone()).unwrap();
+        let mut check = json!({ "templateHash": consumer_hash(&instance) });
+        if let Some(problem) = problem {
+            check["problem"] = json!(problem);
+        }
+        self.instance["status"]["templateCheck"] = check;
     }
 
     /// The provider of [`World::prepared`], running.

@@ -51,6 +51,9 @@ const OTHER_LIST: usize = 1_024;
 const PLAIN: [&str; 3] = ["args", "command", "supplementalGroups"];
 const PLAIN_LIST: usize = 16_384;
 
+/// Unit of the size of a list.
+const ITEMS: &str = "items";
+
 /// Excesses that are told of one object.
 const MOST_TOLD: usize = 10;
 
@@ -132,8 +135,13 @@ impl fmt::Display for Excess {
         let Self {
             size, bound, unit, ..
         } = self;
-        let kind = if *unit == "items" { "Too many" } else { "Too long" };
-        write!(f, "{kind}: {size} {unit}, must have at most {bound}")
+        if *unit == ITEMS {
+            return write!(f, "Too many: {size} {unit}, must have at most {bound}");
+        }
+        write!(
+            f,
+            "Too long: {size} {unit}, must have at most {bound}; move what is large into ConfigMaps or Secrets"
+        )
     }
 }
 
@@ -168,7 +176,11 @@ impl Lists<'_> {
                     name.push('.');
                     name.push_str(field);
                 }
-                Step::Element(at) => name.push_str(&format!("[{at}]")),
+                Step::Element(at) => {
+                    name.push('[');
+                    name.push_str(&at.to_string());
+                    name.push(']');
+                }
             }
         }
         name
@@ -230,7 +242,7 @@ impl<'de> Visitor<'de> for Lists<'_> {
             count += 1;
         }
         if count > most && self.found.len() < MOST_TOLD {
-            let excess = Excess::new(self.name(), count, most, "items");
+            let excess = Excess::new(self.name(), count, most, ITEMS);
             self.found.push(excess);
         }
         Ok(())

@@ -37,7 +37,7 @@ pub struct Held<K, S> {
 #[error("{error}")]
 pub struct Unreadable {
     /// Who it is.
-    pub metadata: ObjectMeta,
+    pub metadata: Box<ObjectMeta>,
     /// Why it cannot be read.
     pub error: String,
 }
@@ -98,7 +98,7 @@ where
                 let known: PartialObjectMeta<K> =
                     serde_json::from_str(json.as_str()).map_err(D::Error::custom)?;
                 Err(Unreadable {
-                    metadata: known.metadata,
+                    metadata: Box::new(known.metadata),
                     error: error.to_string(),
                 })
             }

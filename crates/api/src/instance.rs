@@ -83,6 +83,10 @@ pub struct StoppableContainerInstanceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_limit: Option<String>,
 
+    /// What the API server made of the template when a pod of it was last tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_check: Option<TemplateCheck>,
+
     /// The kept filesystem, as the node agent sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<FilesystemStatus>,
@@ -90,6 +94,18 @@ pub struct StoppableContainerInstanceStatus {
     /// Ready, ProviderReady, FilesystemReady and ConsumerReady.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// What the API server made of a template. It is asked once for each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateCheck {
+    /// Identifies the template.
+    pub template_hash: String,
+
+    /// Why no pod can be made of it. Absent if one can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// How a consumer pod gets to its node.

@@ -34,6 +34,7 @@ pub use container::{
 pub use instance::{
     ConsumerReport, FilesystemState, FilesystemStatus, Identity, ImageFacts, Placement,
     StoppableContainerInstance, StoppableContainerInstanceSpec, StoppableContainerInstanceStatus,
+    TemplateCheck,
 };
 pub use recovery::{RecoveryAnswer, RecoveryOffer, RecoveryVerb};
 pub use schema::custom_resource_definitions;

@@ -5,16 +5,15 @@ made from it (invariant I17).
 
 use std::sync::Arc;
 
-use kube::api::Patch;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
+use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
 use super::slot::{self, Slot};
 use super::{Observed, containers, instance_spec};
-use crate::reconcile::apply::ours;
-use crate::reconcile::{Context, Failure};
+use crate::reconcile::{Context, Failure, raw};
 
 /// The cache is enough for what is plainly ours, and for nothing where nothing was ever recorded.
 pub(super) async fn cached_slot(context: &Context, container: &StoppableContainer) -> Result<Slot, Failure> {
@@ -78,23 +77,29 @@ pub(super) async fn on_newest(
 /// Gives the instance the spec that `container`, read after it, wants. The spec is replaced as a whole, so that what was
 /// taken out of the template goes from the copy too; and only in the state that was read, since a later write to the
 /// instance may be made from a newer container.
+///
+/// With `owners` the instance gets these owner references too.
 pub(super) async fn replace_spec(
+    context: &Context,
     instances: &Api<StoppableContainerInstance>,
     container: &StoppableContainer,
     instance: &StoppableContainerInstance,
-    more: Option<Value>,
+    owners: Option<Vec<OwnerReference>>,
 ) -> Result<Slot, Failure> {
-    let mut operations = vec![
-        json!({ "op": "test", "path": "/metadata/uid", "value": instance.uid() }),
-        // Not a test: the API server answers a resourceVersion that is not the newest with a conflict.
-        json!({ "op": "replace", "path": "/metadata/resourceVersion", "value": instance.resource_version() }),
-        json!({ "op": "replace", "path": "/spec", "value": instance_spec(container) }),
-    ];
-    operations.extend(more);
-    let patch: json_patch::Patch =
-        serde_json::from_value(Value::Array(operations)).map_err(Failure::Patch)?;
-    let written = instances
-        .patch(&instance.name_any(), &ours(), &Patch::Json::<()>(patch))
-        .await?;
+    let (uid, version) = (instance.uid(), instance.resource_version());
+    let spec = instance_spec(container);
+    let uid = raw::operation("test", "/metadata/uid", &uid);
+    // Not a test: the API server answers a resourceVersion that is not the newest with a conflict.
+    let version = raw::operation("replace", "/metadata/resourceVersion", &version);
+    let spec = raw::operation("replace", "/spec", &spec);
+    let patch = match &owners {
+        None => Json::of(&(uid, version, spec)),
+        Some(owners) => {
+            let owners = raw::operation("add", "/metadata/ownerReferences", owners);
+            Json::of(&(uid, version, spec, owners))
+        }
+    };
+    let patch = patch.map_err(Failure::Patch)?;
+    let written = raw::json_patch(&context.client, instances, &instance.name_any(), &patch).await?;
     Ok(Slot::Ours(Arc::new(written)))
 }

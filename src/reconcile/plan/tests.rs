@@ -273,7 +273,7 @@ fn a_pod_that_never_ran_is_replaced_when_its_template_was_corrected() {
     let corrected = |observed: Observed| {
         let mut instance = (*observed.instance).clone();
         edit(&mut instance, |template| {
-            template["spec"]["containers"][0]["image"] = json!("nginx:1.26")
+            template["spec"]["containers"][0]["image"] = json!("nginx:1.26");
         });
         Observed {
             instance: Arc::new(instance),
@@ -304,7 +304,7 @@ fn f25_another_image_gets_another_provider_once_nothing_runs(#[case] change: ser
     let other = |observed: Observed| {
         let mut instance = (*observed.instance).clone();
         edit(&mut instance, |template| {
-            template["spec"]["containers"][0]["image"] = json!("nginx:1.26")
+            template["spec"]["containers"][0]["image"] = json!("nginx:1.26");
         });
         Observed {
             instance: Arc::new(instance),
