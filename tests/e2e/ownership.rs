@@ -119,6 +119,24 @@ async fn h19_i1_an_instance_is_not_deleted_under_its_owner() {
     .await;
 }
 
+/// Another image in the wrapper's place would run on its own root, and the kubelet would call it Ready.
+#[tokio::test]
+async fn i3_the_image_of_a_main_container_is_not_changed_in_its_pod() {
+    in_namespace("set-image", async |ns| {
+        let pod = run(&ns, "kept", shell_template()).await?;
+        let provider = provider_pod_name("kept");
+        let because = "is changed in the template of the StoppableContainer";
+        for (pod, container) in [("kept", "main"), (provider.as_str(), "provider")] {
+            let (pod, image) = (format!("pod/{pod}"), format!("{container}=nginx:1.25"));
+            refused(&ns, &["set", "image", &pod, &image], because).await?;
+        }
+        ns.kubectl(&["label", "pod", "kept", "team=a"]).await?.success()?;
+        ensure!(uid_of(&running(&ns, "kept").await?) == uid_of(&pod));
+        Ok(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn i11_the_finalizer_is_the_controllers_alone() {
     in_namespace("finalizer", async |ns| {
