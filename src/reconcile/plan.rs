@@ -116,7 +116,7 @@ impl Slot {
             |owner| format!("belongs to {} {} (UID {})", owner.kind, owner.name, owner.uid),
         );
         Self::Taken(format!(
-            "pod {} {whose} and is left alone; delete or rename it, or delete this object and choose another name",
+            "pod {} {whose} and is left alone; this object, whose files are kept, goes on when that pod is gone",
             pod.name_any()
         ))
     }

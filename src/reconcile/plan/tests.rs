@@ -389,6 +389,10 @@ fn i16_i8_a_pod_is_ours_by_the_uid_that_the_controller_wrote_down() {
         whose.contains("web-provider") && whose.contains("instance-uid"),
         "{whose}"
     );
+    assert!(
+        !whose.contains("delete this object"),
+        "I17: that would cost the files: {whose}"
+    );
 }
 
 /// What the controller created stays its own, whatever becomes of the reference: it is stopped with the rest.
