@@ -170,10 +170,7 @@ pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root
         visitor
             .enter(&namespace)
             .map_err(at("enter the container's mount namespace"))?;
-        let Some(root) = proc
-            .find_own_mount(is_kept_root)?
-            .filter(|root| is_of(root, kept))
-        else {
+        let Some(root) = proc.find_own_kept_root()?.filter(|root| is_of(root, kept)) else {
             return Ok(None);
         };
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;

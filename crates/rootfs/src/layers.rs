@@ -101,7 +101,7 @@ impl Layers {
             .enter(node)
             .map_err(at("enter the node's mount namespace"))?;
         let host = Root::of_this_thread().map_err(at("open the node's root"))?;
-        let made = proc.find_own_mount(|mount| mount.device == root.device && named(mount).is_some())?;
+        let made = proc.find_own_mount_of(root.device, |mount| named(mount).is_some())?;
         if let Some(directories) = made.as_ref().and_then(named).and_then(|named| named.open(&host)) {
             return Ok(Self {
                 directories,

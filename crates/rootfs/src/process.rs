@@ -76,22 +76,33 @@ impl Proc {
 
     /// The calling thread's mount table.
     pub fn own_mounts(&self) -> Result<Table, ProcessError> {
-        let file = self
-            .open_at("thread-self/mountinfo", OFlags::RDONLY)
-            .map_err(system("cannot open mountinfo"))?;
-        Ok(Table::read(file)?)
+        Ok(Table::read(self.open_own_mounts()?)?)
     }
 
-    /// The first mount of the calling thread's table that is what is looked for. What is not understood is passed over, as
-    /// it is not that.
-    pub(crate) fn find_own_mount(
+    /// The first mount of the calling thread's table that is of this device, and what is looked for. The node's table may
+    /// be long, so only lines of that device are taken apart.
+    pub(crate) fn find_own_mount_of(
         &self,
+        device: (u32, u32),
         is_it: impl Fn(&Mount) -> bool,
     ) -> Result<Option<Mount>, ProcessError> {
-        let file = self
-            .open_at("thread-self/mountinfo", OFlags::RDONLY)
-            .map_err(system("cannot open mountinfo"))?;
-        Ok(table::mounts(file).filter_map(Result::ok).find(is_it))
+        let wanted = format!("{}:{}", device.0, device.1);
+        let is_of_device =
+            |line: &Vec<u8>| line.split(|byte| *byte == b' ').nth(2) == Some(wanted.as_bytes());
+        let lines = table::lines(self.open_own_mounts()?).filter_map(Result::ok);
+        let mounts = lines.filter(is_of_device).filter_map(|line| Mount::parse(&line));
+        Ok({ mounts }.find(is_it))
+    }
+
+    /// The first kept root of the calling thread's table.
+    pub(crate) fn find_own_kept_root(&self) -> Result<Option<Mount>, ProcessError> {
+        let mut mounts = table::mounts(self.open_own_mounts()?).filter_map(Result::ok);
+        Ok(mounts.find(|mount| mount.mountpoint.as_os_str() == "/" && mount.is_kept_root()))
+    }
+
+    fn open_own_mounts(&self) -> Result<OwnedFd, ProcessError> {
+        self.open_at("thread-self/mountinfo", OFlags::RDONLY)
+            .map_err(system("cannot open mountinfo"))
     }
 
     /// The mount namespace that the calling thread is in.

@@ -133,7 +133,7 @@ impl Table {
 // === impl Mount ===
 
 impl Mount {
-    fn parse(line: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|b| *b == b' ');
         let id = number(fields.next()?)?;
         let parent = number(fields.next()?)?;
