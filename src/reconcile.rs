@@ -14,6 +14,7 @@ pub mod consumer;
 #[cfg(test)]
 mod fixtures;
 pub mod hash;
+mod health;
 pub mod nodes;
 pub mod observe;
 pub mod parent;
@@ -203,10 +204,17 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
     let before = instance.status.clone().unwrap_or_default().conditions;
     let mut observed = observe::observe(&context, instance).await?;
     let actions = plan::plan(&observed, &context.opt_outs);
-    // What a deletion destroys the evidence of (node, placement after a refusal) is written down before it.
-    if actions.iter().any(|action| matches!(action, Action::Delete(..))) {
-        let status = status::status(&observed, Timestamp::now());
-        observed.instance = apply::write_status(&context, &observed.instance, &status).await?;
+    // What a deletion destroys the evidence of (node, placement after an end) and what the webhook reads at a creation
+    // (placement) is written down before it.
+    let as_seen = status::status(&observed, Timestamp::now());
+    let placed_anew = as_seen.placement != observed.status().placement;
+    let first = |action: &Action| match action {
+        Action::Delete(..) => true,
+        Action::Create(role, _) => *role == Role::Consumer && placed_anew,
+        _ => false,
+    };
+    if actions.iter().any(first) {
+        observed.instance = apply::write_status(&context, &observed.instance, &as_seen).await?;
     }
     let observed = match apply::apply(&context, observed, actions).await? {
         Outcome::Present(observed) => *observed,
@@ -219,7 +227,7 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
     Ok(next(&observed))
 }
 
-/// Forgets the failures of what works now.
+/// Forgets the refusals of what works now.
 fn settle(context: &Context, observed: &Observed) {
     let uid = observed.instance.uid().unwrap_or_default();
     context.attempts.succeeded(&uid, Task::Pass);
@@ -231,7 +239,8 @@ fn settle(context: &Context, observed: &Observed) {
     }
 }
 
-/// Watches tell everything but the time at which a failed step may be tried again.
+/// Watches tell everything but the time at which a failed step may be tried again, and that a container which was
+/// started again still runs.
 fn next(observed: &Observed) -> Next {
     let parts = [
         (&observed.provider, &observed.provider_hold),
@@ -241,6 +250,7 @@ fn next(observed: &Observed) -> Next {
         .into_iter()
         .filter(|(slot, _)| !matches!(slot, Slot::Ours(_)))
         .filter_map(|(_, hold)| hold.as_ref().map(|hold| hold.remaining))
+        .chain(observed.doubted)
         .filter(|wait| *wait > Duration::ZERO)
         .min();
     wait.map_or_else(Next::await_change, Next::requeue)

@@ -13,13 +13,13 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::reason;
-use stoppablecontainer_api::names::{FIELD_MANAGER_CONTROLLER, FINALIZER};
+use stoppablecontainer_api::names::{FIELD_MANAGER_CONTROLLER, FINALIZER, PROVIDER_CONTAINER};
 use stoppablecontainer_api::{StoppableContainerInstance, StoppableContainerInstanceStatus};
 
 use super::attempts::{Hold, Task};
 use super::plan::{Action, Observed, Slot};
 use super::pods::{Role, Trouble, labelled};
-use super::{Context, Failure};
+use super::{Context, Failure, health};
 
 /// What is known after a plan was carried out.
 #[derive(Debug)]
@@ -164,6 +164,14 @@ async fn delete(
     trouble: Option<Trouble>,
 ) -> Result<(), Failure> {
     if let Some(trouble) = trouble {
+        let main = match role {
+            Role::Provider => PROVIDER_CONTAINER,
+            Role::Consumer => observed.instance.spec.main_container(),
+        };
+        if health::was_healthy(pod, main) {
+            let uid = observed.instance.uid().unwrap_or_default();
+            context.attempts.recovered(&uid, Task::Pod(role));
+        }
         failed(context, observed, role, pod.uid().as_deref(), trouble);
     }
     let params = DeleteParams {

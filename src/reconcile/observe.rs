@@ -15,10 +15,14 @@ use kube::{Api, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::reason;
 
-use super::Context;
 use super::attempts::{Hold, Task};
 use super::plan::{Observed, Slot};
 use super::pods::{Role, node};
+use super::{Context, health};
+
+/// A wrapper that has its filesystem needs much less to find out that it cannot execute a program, and what keeps it
+/// from its filesystem the agent says after two seconds.
+const DOUBT: Duration = Duration::from_secs(5);
 
 /// Looks at everything that the plan of `instance` depends on.
 ///
@@ -58,10 +62,16 @@ pub async fn observe(
     let agent_missing = at.is_some_and(|at| !context.caches.agent_registered(at));
     let home = status.node_name.as_deref().or(at);
     let node_silent = home.and_then(|name| context.caches.node_silent(name));
+    let doubted = consumer.pod().and_then(|pod| {
+        let (container, _) = health::doubtful(pod, instance.spec.main_container())?;
+        Some(DOUBT.saturating_sub(context.attempts.seen_for(&uid, container)))
+    });
     let unbound = matches!(provider, Slot::Free) && status.node_name.is_none();
     Ok(Observed {
         agent_missing,
+        node_unready: home.and_then(|name| context.caches.node_unready(name)),
         node_silent,
+        doubted,
         provider,
         consumer,
         node_gone: status

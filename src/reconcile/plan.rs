@@ -7,6 +7,7 @@ must be right on its own: a crash between two steps is the same as a slow pass.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -25,7 +26,7 @@ use super::pods::{
     Role, Trouble, ended, has_started, labelled, leaving, node, owned_by, ready, running, trouble,
 };
 use super::provider::{OptOuts, provider_hash, provider_pod};
-use super::storage;
+use super::{health, storage};
 
 /// Everything that a pass over an instance looks at.
 #[derive(Clone, Debug)]
@@ -40,6 +41,11 @@ pub struct Observed {
     pub node_gone: bool,
     /// What Kubernetes says about the node, which it has not heard of for a while.
     pub node_silent: Option<String>,
+    /// What Kubernetes says about the node, whose kubelet says that it is not ready.
+    pub node_unready: Option<String>,
+    /// The consumer's container was started again after its program could not be executed, and for this long nothing
+    /// shows that it will be this time.
+    pub doubted: Option<Duration>,
     /// The pods have a node whose kubelet does not know the node agent.
     pub agent_missing: bool,
     /// Claims of the template that only one pod may use (ReadWriteOncePod).
@@ -145,6 +151,13 @@ impl Observed {
             .status
             .as_ref()?
             .blocked(pod.metadata.uid.as_deref())
+    }
+
+    /// How the consumer's container ended, if it was started again only a moment ago and probably ends in the same way.
+    pub fn doubt(&self) -> Option<Trouble> {
+        self.doubted.filter(|rest| !rest.is_zero())?;
+        let pod = self.consumer.pod().filter(|pod| !leaving(pod))?;
+        health::doubtful(pod, self.instance.spec.main_container()).map(|(_, last)| last)
     }
 
     /// The filesystem that a consumer may start on, with the identity that its main container is to have. `None`

@@ -38,6 +38,8 @@ pub mod reason {
     pub const DISK_LOW: &str = "DiskLow";
     /// The consumer's container runs, but not its command: its filesystem is not in place yet.
     pub const WAITING_FOR_FILESYSTEM: &str = "WaitingForFilesystem";
+    /// The wrapper in the main container could not execute the program; the message names it. The word is Docker's.
+    pub const CONTAINER_CANNOT_RUN: &str = "ContainerCannotRun";
     /// The main container wrote more than its `ephemeral-storage` limit; the word is the kubelet's.
     pub const EVICTED: &str = "Evicted";
     /// The object is being deleted.
@@ -46,6 +48,8 @@ pub mod reason {
     pub const NODE_AGENT_MISSING: &str = "NodeAgentMissing";
     /// Nobody has heard of the node for a while: what runs there is not known, and nothing is done about it.
     pub const NODE_UNREACHABLE: &str = "NodeUnreachable";
+    /// The kubelet of the node says that the node is not ready; the message has its words.
+    pub const NODE_NOT_READY: &str = "NodeNotReady";
     /// The node that holds the data does not exist (any more).
     pub const NODE_GONE: &str = "NodeGone";
 }

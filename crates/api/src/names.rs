@@ -52,6 +52,8 @@ pub const VOLUME_MOUNT_PATH: &str = "/.stoppablecontainer";
 /// The wrapper as seen through the volume: in the provider and, for hooks and probes, in the consumer before and
 /// after it was moved onto its kept filesystem.
 pub const WRAPPER_IN_VOLUME: &str = "/.stoppablecontainer/exec-wrapper";
+/// How the wrapper's own lines begin, in a container's log and in its termination message.
+pub const WRAPPER_LINE_PREFIX: &str = "stoppablecontainer: ";
 /// The wrapper in the wrapper image.
 pub const WRAPPER_IN_IMAGE: &str = "/exec-wrapper";
 
