@@ -11,6 +11,8 @@ with what it must carry; and what a crash or a refusal between two of them leads
 mod create;
 #[path = "reconcile/delete.rs"]
 mod delete;
+#[path = "reconcile/ends.rs"]
+mod ends;
 #[path = "reconcile/lease.rs"]
 mod lease;
 #[path = "reconcile/parent.rs"]
