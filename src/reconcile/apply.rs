@@ -85,6 +85,7 @@ pub async fn write_status(
             "providerPodUid",
             "consumerPodUid",
             "placement",
+            "image",
             "storageLimit",
         ] {
             fields.entry(absent).or_insert(Value::Null);

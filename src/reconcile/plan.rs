@@ -12,9 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use stoppablecontainer_api::conditions::reason;
-use stoppablecontainer_api::names::{
-    ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, FINALIZER, PROVIDER_CONTAINER,
-};
+use stoppablecontainer_api::names::{ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, FINALIZER};
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, Identity, StoppableContainerInstance,
     StoppableContainerInstanceStatus, StorageExcess, storage_limit,
@@ -25,8 +23,8 @@ use super::consumer::{consumer_hash, consumer_pod};
 use super::pods::{
     Role, Trouble, ended, has_started, labelled, leaving, node, owned_by, ready, running, trouble,
 };
-use super::provider::{OptOuts, provider_hash, provider_pod};
-use super::{health, storage};
+use super::provider::{OptOuts, provider_pod};
+use super::{health, replacement, storage};
 
 /// Everything that a pass over an instance looks at.
 #[derive(Clone, Debug)]
@@ -261,12 +259,9 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
         Slot::Ours(pod) if astray(observed, pod) => {
             delete_once(Role::Provider, pod, Some(stray_trouble(pod)))
         }
-        Slot::Ours(pod)
-            if !has_started(pod, PROVIDER_CONTAINER) && outdated(pod, &provider_hash(&observed.instance)) =>
-        {
+        Slot::Ours(pod) if replacement::due(observed).is_some() || observed.wants_other_image() => {
             delete_once(Role::Provider, pod, None)
         }
-        Slot::Ours(pod) if observed.wants_other_image() => delete_once(Role::Provider, pod, None),
         Slot::Ours(pod) => relabel(Role::Provider, pod, observed),
     }
 }
@@ -280,6 +275,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
             let may_start = spec.running
                 && observed.working_provider().is_some()
                 && !observed.wants_other_image()
+                && replacement::due(observed).is_none()
                 && observed.usable_filesystem().is_some()
                 && observed.start_excess().is_none()
                 && !waits(observed.consumer_hold.as_ref());

@@ -155,6 +155,11 @@ pub fn node(pod: &Pod) -> Option<&str> {
         .filter(|name| !name.is_empty())
 }
 
+/// Image of the first container.
+pub fn main_image(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.containers.first()?.image.as_deref()
+}
+
 /// What keeps a pod from working, in the words of whoever said so: the kubelet about the whole pod, then the
 /// scheduler, then a container. `None` while everything takes its normal way.
 pub fn trouble(pod: &Pod) -> Option<Trouble> {

@@ -18,7 +18,7 @@ use stoppablecontainer_api::{
 
 use super::plan::{Observed, Slot};
 use super::pods::{Role, Trouble, ended, leaving, node, ready, running, trouble};
-use super::{health, storage};
+use super::{health, pinned, replacement, storage};
 
 /// The scheduler's reason for a pod that it found no node for.
 const UNSCHEDULABLE: &str = "Unschedulable";
@@ -60,6 +60,7 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstance
         provider_pod_uid: observed.provider.pod().and_then(|pod| pod.uid()),
         consumer_pod_uid: observed.consumer.pod().and_then(|pod| pod.uid()),
         placement: placement(observed, &old),
+        image: pinned::pinned(observed, &old),
         storage_limit: consumer_limit(observed, &old),
         conditions: conditions(&old.conditions, verdicts, generation, now),
         filesystem: old.filesystem,
@@ -171,6 +172,12 @@ fn provider_verdict(observed: &Observed) -> Verdict {
     if observed.deleting() {
         return Verdict::no(reason::DELETING, "the object is being deleted");
     }
+    if let Some(by) = replacement::due(observed) {
+        return Verdict::no(
+            reason::STARTING,
+            format!("nothing runs on pod {name}, and it is replaced {by}"),
+        );
+    }
     if let Some(pod) = observed.working_provider().or_else(|| unheard_provider(observed)) {
         let at = node(pod).unwrap_or_default();
         return Verdict::yes(reason::AS_REQUESTED, format!("pod {name} runs on node {at}"));
@@ -192,7 +199,7 @@ fn provider_verdict(observed: &Observed) -> Verdict {
         ),
         Some(pod) => trouble(pod).or_else(|| agent_trouble(observed, pod)).map_or_else(
             || Verdict::no(reason::STARTING, format!("pod {name} is starting")),
-            |why| Verdict::because(prefixed(&name, why)),
+            |why| Verdict::because(prefixed(&name, pinned::with_way_out(observed, why))),
         ),
         None => observed.provider_hold.as_ref().map_or_else(
             || Verdict::no(reason::STARTING, format!("pod {name} has still to be created")),

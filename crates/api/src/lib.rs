@@ -18,6 +18,7 @@ mod container;
 mod instance;
 pub mod names;
 mod recovery;
+mod reference;
 mod schema;
 mod status;
 mod usage;
@@ -27,10 +28,11 @@ pub use container::{
     StoppableContainerStatus,
 };
 pub use instance::{
-    ConsumerReport, FilesystemState, FilesystemStatus, Identity, ImageFacts, Placement,
+    ConsumerReport, FilesystemState, FilesystemStatus, Identity, ImageFacts, PinnedImage, Placement,
     StoppableContainerInstance, StoppableContainerInstanceSpec, StoppableContainerInstanceStatus,
 };
 pub use recovery::{RecoveryAnswer, RecoveryOffer, RecoveryVerb};
+pub use reference::same_repository;
 pub use schema::custom_resource_definitions;
 pub use status::Phase;
 pub use usage::{FilesystemUsage, StorageExcess, storage_limit, whole_quantity};

@@ -14,7 +14,7 @@ use csi_proto::cri::{ContainerStatusRequest, ImageSpec, ImageStatusRequest};
 use hyper_util::rt::TokioIo;
 use rootfs::Root;
 use rustix::fs::OFlags;
-use stoppablecontainer_api::ImageFacts;
+use stoppablecontainer_api::{ImageFacts, same_repository};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -147,7 +147,9 @@ fn repo_digest(named: &str, digests: &[String]) -> String {
         of.strip_suffix(repository)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
     };
-    let found = digests.iter().find(is_of_pod).or(digests.first());
+    let mut exact = digests.iter().filter(|digest| same_repository(named, digest));
+    let found = exact.next().or_else(|| digests.iter().find(is_of_pod));
+    let found = found.or(digests.first());
     found.cloned().unwrap_or_default()
 }
 
@@ -194,6 +196,8 @@ mod tests {
             "docker.io/team/nginx@sha256:1",
             "docker.io/library/nginx@sha256:2",
             "registry:5000/nginx@sha256:3",
+            "docker.io/library/web@sha256:4",
+            "docker.io/team/web@sha256:5",
         ]
         .map(str::to_owned);
         for (named, expected) in [
@@ -202,6 +206,8 @@ mod tests {
             ("library/nginx@sha256:2", 1),
             ("registry:5000/nginx", 2),
             ("registry:5000/nginx:1.25@sha256:3", 2),
+            ("nginx", 1),
+            ("team/web", 4),
             ("another:1", 0),
         ] {
             assert_eq!(repo_digest(named, &digests), digests[expected], "{named}");
