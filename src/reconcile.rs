@@ -24,6 +24,7 @@ pub mod pods;
 pub mod provider;
 mod replacement;
 mod report;
+mod restart_required;
 pub mod status;
 pub mod storage;
 mod tolerations;

@@ -8,10 +8,11 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use stoppablecontainer_api::StoppableContainerInstance;
-use stoppablecontainer_api::names::ANNOTATION_TEMPLATE_HASH;
+use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_FIELDS, ANNOTATION_TEMPLATE_HASH};
 
 use super::hash::template_hash;
 use super::pods::{Role, owner_reference};
+use super::restart_required;
 use super::tolerations::staying;
 
 /// The consumer pod of `instance`. Of the template's metadata it takes what Kubernetes' own controllers take: labels,
@@ -23,6 +24,10 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Pod {
     labels.extend(Role::Consumer.labels(&name));
     let mut annotations = given.annotations.unwrap_or_default();
     annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), consumer_hash(instance));
+    annotations.insert(
+        ANNOTATION_TEMPLATE_FIELDS.to_owned(),
+        restart_required::annotation(instance),
+    );
     let spec = instance.spec.template.spec.clone().map(|spec| PodSpec {
         tolerations: Some(staying(spec.tolerations.unwrap_or_default())),
         ..spec

@@ -11,14 +11,16 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use stoppablecontainer_api::conditions::{CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, READY, reason};
+use stoppablecontainer_api::conditions::{
+    CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, READY, RESTART_REQUIRED, reason,
+};
 use stoppablecontainer_api::{
     FilesystemState, Phase, Placement, StoppableContainerInstanceStatus, storage_limit,
 };
 
 use super::plan::{Observed, Slot};
 use super::pods::{Role, Trouble, ended, leaving, node, ready, running, trouble};
-use super::{health, pinned, replacement, storage};
+use super::{health, pinned, replacement, restart_required, storage};
 
 /// The scheduler's reason for a pod that it found no node for.
 const UNSCHEDULABLE: &str = "Unschedulable";
@@ -39,7 +41,11 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstance
     let phase = phase(observed, &provider, &filesystem);
     let [provider, consumer] = [provider, consumer].map(|part| unless_unready(observed, part));
     let [provider, filesystem, consumer] = unless_silent(observed, [provider, filesystem, consumer]);
-    let ready = ready_verdict(observed, phase, [&provider, &filesystem, &consumer]);
+    let mut ready = ready_verdict(observed, phase, [&provider, &filesystem, &consumer]);
+    let restart = restart_required::why(observed);
+    if let Some(why) = &restart {
+        ready.why.message = format!("{}; {RESTART_REQUIRED}: {}", ready.why.message, why.message);
+    }
     let generation = observed.instance.metadata.generation;
     let verdicts = [
         (READY, ready),
@@ -62,7 +68,14 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstance
         placement: placement(observed, &old),
         image: pinned::pinned(observed, &old),
         storage_limit: consumer_limit(observed, &old),
-        conditions: conditions(&old.conditions, verdicts, generation, now),
+        conditions: [
+            conditions(&old.conditions, verdicts, generation, now),
+            restart.map_or_else(Vec::new, |why| {
+                let required = Verdict::yes(&why.reason, why.message);
+                conditions(&old.conditions, [(RESTART_REQUIRED, required)], generation, now)
+            }),
+        ]
+        .concat(),
         filesystem: old.filesystem,
     }
 }

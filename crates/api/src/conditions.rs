@@ -8,6 +8,8 @@ pub const PROVIDER_READY: &str = "ProviderReady";
 pub const FILESYSTEM_READY: &str = "FilesystemReady";
 /// The consumer pod runs and its own readiness is true. False with reason `Stopped` while `running` is false.
 pub const CONSUMER_READY: &str = "ConsumerReady";
+/// The consumer runs with what the object said when it was created, and was edited since. Only there while it is true.
+pub const RESTART_REQUIRED: &str = "RestartRequired";
 
 /// Reasons that the controller writes. Reasons of pods (`Unschedulable`, `ImagePullBackOff`, `OutOfcpu`) pass
 /// through as the scheduler and the kubelet wrote them.
@@ -18,6 +20,8 @@ pub mod reason {
     pub const STOPPED: &str = "Stopped";
     /// The consumer is being deleted.
     pub const STOPPING: &str = "Stopping";
+    /// The object was edited while its consumer ran; the message names the fields.
+    pub const TEMPLATE_EDITED: &str = "TemplateEdited";
     /// The pod exists and is on its way.
     pub const STARTING: &str = "Starting";
     /// The API server refused to create the pod; the message is its own.

@@ -28,6 +28,10 @@ pub const ANNOTATION_MAIN_CONTAINER: &str = "stoppablecontainer.xtlsoft.top/main
 /// was corrected.
 pub const ANNOTATION_TEMPLATE_HASH: &str = "stoppablecontainer.xtlsoft.top/template-hash";
 
+/// Annotation on a consumer pod: short hashes of the parts that it was made from, so that the fields that were edited
+/// since can be named.
+pub const ANNOTATION_TEMPLATE_FIELDS: &str = "stoppablecontainer.xtlsoft.top/template-fields";
+
 /// Annotation on a provider pod: the image that the template named when it was made. Other webhooks may have changed
 /// the image itself.
 pub const ANNOTATION_IMAGE: &str = "stoppablecontainer.xtlsoft.top/image";
