@@ -24,8 +24,8 @@ pub(super) fn digest(instance: &StoppableContainerInstance) -> Option<&str> {
     (pinned.name == instance.spec.main_image()).then_some(&pinned.digest)
 }
 
-/// What is known of the image after a look. An image without a digest in the repository that the pod names (loaded into
-/// the node, or pulled by another name) cannot be had by one from anywhere, and goes by its name.
+/// What is known of the image after a look. An image without a digest in the repository that template or pod name
+/// (loaded into the node, or pulled by another name) cannot be had by one from anywhere, and goes by its name.
 pub(super) fn pinned(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<PinnedImage> {
     let present = || {
         let provider = observed.provider.pod()?;
@@ -35,8 +35,8 @@ pub(super) fn pinned(observed: &Observed, old: &StoppableContainerInstanceStatus
         }
         let name = provider.annotations().get(ANNOTATION_IMAGE)?;
         let digest = &filesystem.image.as_ref()?.repo_digest;
-        let known =
-            !digest.is_empty() && main_image(provider).is_some_and(|image| same_repository(image, digest));
+        let mut names = [Some(name.as_str()), main_image(provider)].into_iter().flatten();
+        let known = !digest.is_empty() && names.any(|named| same_repository(named, digest));
         let before = || old.image.clone().filter(|before| before.name == *name);
         Some(if known {
             Some(PinnedImage {
@@ -55,7 +55,10 @@ pub(super) fn with_way_out(observed: &Observed, why: Trouble) -> Trouble {
     let Some(digest) = digest(&observed.instance) else {
         return why;
     };
-    let of_it = observed.provider.pod().and_then(|pod| main_image(pod)) == Some(digest);
+    // A registry's webhook may have put another repository in front.
+    let exact = digest.rsplit('@').next().unwrap_or_default();
+    let image = observed.provider.pod().and_then(|pod| main_image(pod));
+    let of_it = image.is_some_and(|image| image.ends_with(exact));
     if !of_it || !NOT_TO_BE_HAD.contains(&why.reason.as_str()) {
         return why;
     }

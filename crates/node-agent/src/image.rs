@@ -104,8 +104,8 @@ impl Cri {
         })
     }
 
-    /// What the config of a container's image says.
-    pub(crate) async fn facts(&self, container: &Container) -> Result<ImageFacts, CriError> {
+    /// What the config of a container's image says. The template names it `named`; the runtime gives any of its names.
+    pub(crate) async fn facts(&self, container: &Container, named: &str) -> Result<ImageFacts, CriError> {
         let image = ImageSpec {
             image: container.image_ref.clone(),
             ..ImageSpec::default()
@@ -127,15 +127,16 @@ impl Cri {
             .ok_or(CriError::Missing("the image's config"))?;
         let facts = image_config::facts(&container.image, &image.id, info)?;
         Ok(ImageFacts {
-            repo_digest: repo_digest(&container.image, &image.repo_digests),
+            repo_digest: repo_digest([named, &container.image], &image.repo_digests),
             ..facts
         })
     }
 }
 
-/// By which digest an image can be named. It may have been pulled from several repositories: the one of the pod, if
-/// possible. Runtimes write all of a name, pods may leave out the beginning.
-fn repo_digest(named: &str, digests: &[String]) -> String {
+/// By which digest an image can be named. It may have been pulled from several repositories: the one of the template or
+/// of the container, if possible. Runtimes write all of a name, pods may leave out the beginning.
+fn repo_digest(names: [&str; 2], digests: &[String]) -> String {
+    let [_, named] = names;
     let without_digest = named.split('@').next().unwrap_or_default();
     // A colon before a slash is that of a registry's port.
     let repository = match without_digest.rsplit_once(':') {
@@ -147,7 +148,9 @@ fn repo_digest(named: &str, digests: &[String]) -> String {
         of.strip_suffix(repository)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
     };
-    let mut exact = digests.iter().filter(|digest| same_repository(named, digest));
+    let mut exact = names
+        .iter()
+        .filter_map(|name| digests.iter().find(|digest| same_repository(name, digest)));
     let found = exact.next().or_else(|| digests.iter().find(is_of_pod));
     let found = found.or(digests.first());
     found.cloned().unwrap_or_default()
@@ -210,8 +213,13 @@ mod tests {
             ("team/web", 4),
             ("another:1", 0),
         ] {
-            assert_eq!(repo_digest(named, &digests), digests[expected], "{named}");
+            assert_eq!(repo_digest(["", named], &digests), digests[expected], "{named}");
         }
-        assert_eq!(repo_digest("nginx", &[]), "");
+        assert_eq!(
+            repo_digest(["team/web:2", "nginx"], &digests),
+            digests[4],
+            "the template's"
+        );
+        assert_eq!(repo_digest(["nginx"; 2], &[]), "");
     }
 }
