@@ -25,6 +25,10 @@ mod deletion;
 mod disk;
 #[path = "e2e/durability.rs"]
 mod durability;
+#[path = "e2e/edits.rs"]
+mod edits;
+#[path = "e2e/ends.rs"]
+mod ends;
 #[path = "e2e/faults.rs"]
 mod faults;
 #[path = "e2e/full_disk.rs"]
@@ -37,6 +41,8 @@ mod hostile;
 mod images;
 #[path = "e2e/injectors.rs"]
 mod injectors;
+#[path = "e2e/let_go.rs"]
+mod let_go;
 #[path = "e2e/node.rs"]
 mod node;
 #[path = "e2e/node_faults.rs"]
@@ -45,6 +51,8 @@ mod node_faults;
 mod outage;
 #[path = "e2e/parity.rs"]
 mod parity;
+#[path = "e2e/pinned.rs"]
+mod pinned;
 #[path = "e2e/retagged.rs"]
 mod retagged;
 #[path = "e2e/samples.rs"]

@@ -1,5 +1,8 @@
 //! What is written down of an image, and what providers are made of then.
 
+// Tables read better without borrows.
+#![allow(clippy::needless_pass_by_value)]
+
 use serde_json::{Value, json};
 
 use super::*;

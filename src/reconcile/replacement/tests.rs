@@ -1,5 +1,8 @@
 //! When a provider is replaced: the first one and later ones, with and without an edit, one case per state.
 
+// Tables read better without borrows.
+#![allow(clippy::needless_pass_by_value)]
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
