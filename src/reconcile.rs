@@ -209,15 +209,13 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
     let actions = plan::plan(&observed, &context.opt_outs);
     // What a deletion destroys the evidence of (node, placement after an end) and what the webhook reads at a creation
     // (placement) is written down before it.
-    let as_seen = status::status(&observed, Timestamp::now());
-    let placed_anew = as_seen.placement != observed.status().placement;
-    let first = |action: &Action| match action {
-        Action::Delete(..) => true,
-        Action::Create(role, _) => *role == Role::Consumer && placed_anew,
-        _ => false,
-    };
-    if actions.iter().any(first) {
-        observed.instance = apply::write_status(&context, &observed.instance, &as_seen).await?;
+    let deletes = actions.iter().any(|action| matches!(action, Action::Delete(..)));
+    let starts = |action: &Action| matches!(action, Action::Create(Role::Consumer, _));
+    if deletes || actions.iter().any(starts) {
+        let status = status::status(&observed, Timestamp::now());
+        if deletes || status.placement != observed.status().placement {
+            observed.instance = apply::write_status(&context, &observed.instance, &status).await?;
+        }
     }
     let observed = match apply::apply(&context, observed, actions).await? {
         Outcome::Present(observed) => *observed,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::{Api, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
-use stoppablecontainer_api::conditions::reason;
+use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 
 use super::attempts::{Hold, Task};
 use super::plan::{Observed, Slot};
@@ -62,7 +62,12 @@ pub async fn observe(
     let agent_missing = at.is_some_and(|at| !context.caches.agent_registered(at));
     let home = status.node_name.as_deref().or(at);
     let node_silent = home.and_then(|name| context.caches.node_silent(name));
-    let doubted = consumer.pod().and_then(|pod| {
+    // What was called ready has shown that it runs, however it ended before.
+    let called_ready = status
+        .conditions
+        .iter()
+        .any(|condition| condition.type_ == CONSUMER_READY && condition.status == "True");
+    let doubted = consumer.pod().filter(|_| !called_ready).and_then(|pod| {
         let (container, _) = health::doubtful(pod, instance.spec.main_container())?;
         Some(DOUBT.saturating_sub(context.attempts.seen_for(&uid, container)))
     });

@@ -13,12 +13,15 @@ use stoppablecontainer_api::names::PROVIDER_CONTAINER;
 use stoppablecontainer_api::{FilesystemState, Placement};
 
 use super::plan::{Observed, Slot};
-use super::pods::{has_started, leaving, node, trouble};
+use super::pods::{ended, has_started, leaving, node, trouble};
 use super::provider::{Made, made};
 
 /// Why the provider is to be replaced by another one; part of a sentence.
 pub(super) fn due(observed: &Observed) -> Option<&'static str> {
-    let pod = observed.provider.pod().filter(|pod| !leaving(pod))?;
+    let pod = observed
+        .provider
+        .pod()
+        .filter(|pod| !leaving(pod) && !ended(pod))?;
     let nothing_runs = matches!(observed.consumer, Slot::Free);
     let started = has_started(pod, PROVIDER_CONTAINER);
     let queues = queues(observed);

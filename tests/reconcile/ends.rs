@@ -143,6 +143,7 @@ async fn i12_a_program_that_never_ran_is_not_ready_at_each_retry() {
     );
 
     tokio::time::advance(Duration::from_secs(5)).await;
+    let running = consumer.clone();
     world.sync(&[provider, consumer]);
     let pass = world.pass();
     let status = world.patched(INSTANCE_STATUS).await;
@@ -150,4 +151,9 @@ async fn i12_a_program_that_never_ran_is_not_ready_at_each_retry() {
     assert_eq!(status["status"]["phase"], json!("Running"), "it runs this time");
     world.event().await;
     assert_eq!(pass.await.unwrap().unwrap(), Action::await_change());
+
+    // Another controller takes over, which has seen nothing of this.
+    world.context.attempts.forget("instance-uid");
+    world.sync(&[World::provider(), running]);
+    world.settled().await;
 }
