@@ -19,6 +19,8 @@ mod lease;
 mod parent;
 #[path = "reconcile/refusal.rs"]
 mod refusal;
+#[path = "reconcile/replacement.rs"]
+mod replacement;
 #[path = "reconcile/stop.rs"]
 mod stop;
 #[path = "reconcile/world.rs"]

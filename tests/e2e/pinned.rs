@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
 use stoppablecontainer_api::conditions::{FILESYSTEM_READY, PROVIDER_READY};
 use stoppablecontainer_api::names::provider_pod_name;
-use testkit::{Namespace, NodeShell, in_namespace};
+use testkit::{Namespace, NodeShell, alone_in_namespace};
 
 use crate::support::{
     blocked, cleaned_up, condition, node_of, run, running, set_running, shell_template, start, stop, uid_of,
@@ -19,11 +19,13 @@ const TAG: &str = "docker.io/test/pinned:1";
 const FIRST: &str = "docker.io/library/ubuntu:22.04";
 const OTHER: &str = "docker.io/test/named-user:1";
 
+/// Alone, as it gives another name to an image that others use.
+///
 /// Its tag is moved while it is stopped, and the provider made anew: it goes on, on the image of before. When that cannot
 /// be had any more, the condition has the kubelet's words and the way out, and nothing runs on the other one.
 #[tokio::test]
 async fn f25_i1_a_tag_that_was_moved_brings_no_other_image_under_the_data() {
-    in_namespace("pinned", async |ns| {
+    alone_in_namespace("pinned", async |ns, _alone| {
         // Whatever this needs is on the node: both images.
         let mut images = shell_template();
         images["metadata"] = json!({"name": "images"});
