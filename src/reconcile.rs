@@ -15,14 +15,18 @@ pub mod created;
 #[cfg(test)]
 mod fixtures;
 pub mod hash;
+mod health;
 pub mod nodes;
 pub mod observe;
 pub mod parent;
+mod pinned;
 pub mod plan;
 pub mod pods;
 pub mod provider;
 mod raw;
+mod replacement;
 mod report;
+mod restart_required;
 pub mod status;
 pub mod storage;
 pub mod template;
@@ -248,18 +252,21 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
             }
         }
     }
-    // What a deletion destroys the evidence of (node, placement after a refusal) is written down before it. The write
-    // also proves that the decision was made on the newest wish; where there is nothing to write, that is looked up.
-    if actions
-        .iter()
-        .any(|action| matches!(action, Action::Delete(..) | Action::Discard(..)))
-    {
+    // What a deletion destroys the evidence of (node, placement after an end) and what the webhook reads at a creation
+    // (placement) is written down before it. Before a deletion the write also proves that the decision was made on the
+    // newest wish; where there is nothing to write, that is looked up.
+    let deletes = |action: &Action| matches!(action, Action::Delete(..) | Action::Discard(..));
+    let starts = |action: &Action| matches!(action, Action::Create(Role::Consumer, _));
+    let deletes = actions.iter().any(deletes);
+    if deletes || actions.iter().any(starts) {
         let status = status::status(&observed, Timestamp::now());
-        let written = apply::write_status(&context, &observed.instance, &status).await?;
-        if Arc::ptr_eq(&written, &observed.instance) {
-            apply::confirm(&context, &written).await?;
+        if deletes || status.placement != observed.status().placement {
+            let written = apply::write_status(&context, &observed.instance, &status).await?;
+            if deletes && Arc::ptr_eq(&written, &observed.instance) {
+                apply::confirm(&context, &written).await?;
+            }
+            observed.instance = written;
         }
-        observed.instance = written;
     }
     let idle = actions.is_empty();
     let mut observed = match apply::apply(&context, observed, actions).await? {
@@ -279,7 +286,7 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
     Ok(next(&observed, again))
 }
 
-/// Forgets the failures of what works now.
+/// Forgets the refusals of what works now.
 fn settle(context: &Context, observed: &Observed) {
     let uid = observed.instance.uid().unwrap_or_default();
     context.attempts.succeeded(&uid, Task::Pass);
@@ -291,7 +298,8 @@ fn settle(context: &Context, observed: &Observed) {
     }
 }
 
-/// Watches tell everything but the time at which a failed step may be tried again.
+/// Watches tell everything but the time at which a failed step may be tried again, and that a container which was
+/// started again still runs.
 fn next(observed: &Observed, again: Option<Duration>) -> Next {
     let parts = [
         (&observed.provider, &observed.provider_hold),
@@ -301,6 +309,7 @@ fn next(observed: &Observed, again: Option<Duration>) -> Next {
         .into_iter()
         .filter(|(slot, _)| !matches!(slot, Slot::Ours(_)))
         .filter_map(|(_, hold)| hold.as_ref().map(|hold| hold.remaining))
+        .chain(observed.doubted)
         .filter(|wait| *wait > Duration::ZERO)
         .chain(again)
         .min();

@@ -25,6 +25,10 @@ mod deletion;
 mod disk;
 #[path = "e2e/durability.rs"]
 mod durability;
+#[path = "e2e/edits.rs"]
+mod edits;
+#[path = "e2e/ends.rs"]
+mod ends;
 #[path = "e2e/excluded.rs"]
 mod excluded;
 #[path = "e2e/faults.rs"]
@@ -41,6 +45,8 @@ mod image_pin;
 mod images;
 #[path = "e2e/injectors.rs"]
 mod injectors;
+#[path = "e2e/let_go.rs"]
+mod let_go;
 #[path = "e2e/metrics.rs"]
 mod metrics;
 #[path = "e2e/node.rs"]
@@ -55,6 +61,8 @@ mod outage;
 mod ownership;
 #[path = "e2e/parity.rs"]
 mod parity;
+#[path = "e2e/pinned.rs"]
+mod pinned;
 #[path = "e2e/retagged.rs"]
 mod retagged;
 #[path = "e2e/samples.rs"]

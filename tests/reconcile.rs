@@ -11,6 +11,8 @@ with what it must carry; and what a crash or a refusal between two of them leads
 mod create;
 #[path = "reconcile/delete.rs"]
 mod delete;
+#[path = "reconcile/ends.rs"]
+mod ends;
 #[path = "reconcile/lease.rs"]
 mod lease;
 #[path = "reconcile/newest.rs"]
@@ -19,6 +21,8 @@ mod newest;
 mod parent;
 #[path = "reconcile/refusal.rs"]
 mod refusal;
+#[path = "reconcile/replacement.rs"]
+mod replacement;
 #[path = "reconcile/stop.rs"]
 mod stop;
 #[path = "reconcile/template.rs"]

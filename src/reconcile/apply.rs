@@ -15,13 +15,13 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::json::Json;
-use stoppablecontainer_api::names::{FIELD_MANAGER_CONTROLLER, FINALIZER, LABEL_ROLE};
+use stoppablecontainer_api::names::{FIELD_MANAGER_CONTROLLER, FINALIZER, LABEL_ROLE, PROVIDER_CONTAINER};
 use stoppablecontainer_api::{StoppableContainerInstance, StoppableContainerInstanceStatus};
 
 use super::attempts::{Hold, Task};
 use super::plan::{Action, Observed, Slot};
 use super::pods::{Role, Trouble, labelled};
-use super::{Context, Failure, raw};
+use super::{Context, Failure, health, raw};
 use crate::problem::Problem;
 use crate::rewrite::is_rewritten;
 use crate::trial;
@@ -92,6 +92,7 @@ pub async fn write_status(
             "providerPodUid",
             "consumerPodUid",
             "placement",
+            "image",
             "storageLimit",
             "templateCheck",
         ] {
@@ -222,7 +223,7 @@ async fn accept(
             "a consumer that was not rewritten is deleted"
         );
         let trouble = Trouble::new(reason::NOT_REWRITTEN, not_rewritten(&pod));
-        failed(context, observed, role, pod.uid().as_deref(), trouble);
+        failed(context, observed, role, None, trouble);
         *slot(observed, role) = discard(context, &instance, &pod).await?;
         return Ok(());
     }
@@ -282,6 +283,14 @@ async fn delete(
     trouble: Option<Trouble>,
 ) -> Result<(), Failure> {
     if let Some(trouble) = trouble {
+        let main = match role {
+            Role::Provider => PROVIDER_CONTAINER,
+            Role::Consumer => observed.instance.spec.main_container(),
+        };
+        if health::was_healthy(pod, main) {
+            let uid = observed.instance.uid().unwrap_or_default();
+            context.attempts.recovered(&uid, Task::Pod(role));
+        }
         failed(context, observed, role, pod.uid().as_deref(), trouble);
     }
     let params = DeleteParams {

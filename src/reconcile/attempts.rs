@@ -14,8 +14,11 @@ use super::pods::{Role, Trouble};
 
 /// First wait: a webhook replica that has not heard of a change yet needs no longer.
 const FIRST: Duration = Duration::from_millis(100);
-/// Longest wait: what an outage of a webhook or a full quota may cost after it is over.
+/// Longest wait after a refusal: what an outage of a webhook or a full quota may cost after it is over.
 const LONGEST: Duration = Duration::from_secs(30);
+/// Second and longest wait for pods that end: those of the kubelet for containers that do (`initialBackOff` and
+/// `MaxContainerBackOff`). The first one is replaced at once, as a container is.
+const ENDED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(5));
 
 /// What is being retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,23 +44,30 @@ pub struct Hold {
 #[derive(Debug, Default)]
 pub struct Attempts {
     failures: Mutex<HashMap<(String, Task), Failure>>,
+    /// By object UID: the container that was last asked for with [`Attempts::seen_for`], and since when.
+    seen: Mutex<HashMap<String, (String, Instant)>>,
 }
 
 #[derive(Debug)]
 struct Failure {
-    count: u32,
+    /// What was refused since it last went well.
+    refusals: u32,
+    /// Pods that ended since the last one that was well for long enough. That one starts says nothing yet.
+    ends: u32,
     /// Generation of the object that failed: an edit is a reason to try at once.
     generation: Option<i64>,
     /// The pod that ended, so that it is counted once.
     pod: Option<String>,
     retry_at: Instant,
-    trouble: Trouble,
+    /// `None` once it went well.
+    trouble: Option<Trouble>,
 }
 
 // === impl Attempts ===
 
 impl Attempts {
-    /// Counts a failure and returns the time until the next try. A `pod` that ended is counted once.
+    /// Counts a failure and returns the time until the next try. With `pod` it is the end of that pod, which is counted
+    /// once; without, a refusal.
     pub fn failed(
         &self,
         uid: &str,
@@ -68,28 +78,38 @@ impl Attempts {
     ) -> Duration {
         let mut failures = self.lock();
         let failure = failures.entry((uid.to_owned(), task)).or_insert_with(|| Failure {
-            count: 0,
+            refusals: 0,
+            ends: 0,
             generation,
             pod: None,
             retry_at: Instant::now(),
-            trouble: trouble.clone(),
+            trouble: None,
         });
         if pod.is_some() && failure.pod.as_deref() == pod {
             return failure.retry_at.saturating_duration_since(Instant::now());
         }
         if failure.generation != generation {
-            failure.count = 0;
+            (failure.refusals, failure.ends) = (0, 0);
         }
-        let wait = FIRST
-            .saturating_mul(2_u32.saturating_pow(failure.count))
-            .min(LONGEST);
-        *failure = Failure {
-            count: failure.count.saturating_add(1),
-            generation,
-            pod: pod.map(str::to_owned),
-            retry_at: Instant::now() + wait,
-            trouble,
+        let doubled = |first: Duration, times, longest| {
+            let factor = 2_u32.saturating_pow(times);
+            first.saturating_mul(factor).min(longest)
         };
+        let wait = match (pod, failure.ends) {
+            (None, _) => doubled(FIRST, failure.refusals, LONGEST),
+            (Some(_), 0) => FIRST,
+            (Some(_), before) => doubled(ENDED.0, before - 1, ENDED.1),
+        };
+        let count = if pod.is_some() {
+            failure.pod = pod.map(str::to_owned);
+            &mut failure.ends
+        } else {
+            &mut failure.refusals
+        };
+        *count = count.saturating_add(1);
+        failure.generation = generation;
+        failure.retry_at = Instant::now() + wait;
+        failure.trouble = Some(trouble);
         wait
     }
 
@@ -100,19 +120,47 @@ impl Attempts {
             .get(&(uid.to_owned(), task))
             .filter(|f| f.generation == generation)?;
         Some(Hold {
-            trouble: failure.trouble.clone(),
+            trouble: failure.trouble.clone()?,
             remaining: failure.retry_at.saturating_duration_since(Instant::now()),
         })
     }
 
-    /// The task went well: forget its failures.
+    /// The task went well: refusals are forgotten. Ends of pods are not, as another one that starts may end as soon.
     pub fn succeeded(&self, uid: &str, task: Task) {
+        let mut failures = self.lock();
+        let key = (uid.to_owned(), task);
+        if let Some(failure) = failures.get_mut(&key) {
+            failure.refusals = 0;
+            failure.trouble = None;
+            if failure.ends == 0 {
+                failures.remove(&key);
+            }
+        }
+    }
+
+    /// A pod was well for long enough: what failed before it is forgotten.
+    pub fn recovered(&self, uid: &str, task: Task) {
         self.lock().remove(&(uid.to_owned(), task));
+    }
+
+    /// For how long this container of an object has been asked for. A time of ours: the clock of a node may be wrong.
+    pub fn seen_for(&self, uid: &str, container: &str) -> Duration {
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let seen = all.entry(uid.to_owned()).or_insert_with(|| (String::new(), now));
+        if seen.0 != container {
+            *seen = (container.to_owned(), now);
+        }
+        now.saturating_duration_since(seen.1)
     }
 
     /// The object is gone: forget it.
     pub fn forget(&self, uid: &str) {
         self.lock().retain(|(of, _), _| of != uid);
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(String, Task), Failure>> {
@@ -161,6 +209,48 @@ mod tests {
         let task = Task::Pod(Role::Consumer);
         assert_eq!(attempts.failed("u", task, None, Some("a"), trouble()), FIRST);
         assert_eq!(attempts.failed("u", task, None, Some("a"), trouble()), FIRST);
-        assert_eq!(attempts.failed("u", task, None, Some("b"), trouble()), FIRST * 2);
+        assert_eq!(attempts.failed("u", task, None, Some("b"), trouble()), ENDED.0);
+    }
+
+    /// `activeDeadlineSeconds: 5`, say: every pod starts well.
+    #[tokio::test(start_paused = true)]
+    async fn i18_that_a_pod_starts_is_no_reason_to_begin_anew() {
+        let attempts = Attempts::default();
+        let task = Task::Pod(Role::Consumer);
+        let end = |pod| attempts.failed("u", task, Some(1), Some(pod), trouble());
+        let mut waits = Vec::new();
+        for pod in ["a", "b", "c", "d", "e", "f", "g", "h", "i"] {
+            waits.push(end(pod).as_millis());
+            tokio::time::advance(ENDED.1).await;
+            // The creation of its successor is refused for a while, and then that runs.
+            assert_eq!(attempts.failed("u", task, Some(1), None, trouble()), FIRST);
+            attempts.succeeded("u", task);
+            assert_eq!(attempts.hold("u", task, Some(1)), None, "nothing is in its way");
+        }
+        assert_eq!(
+            waits,
+            [
+                100, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000, 300_000, 300_000
+            ]
+        );
+        attempts.recovered("u", task);
+        assert_eq!(end("j"), FIRST);
+        assert_eq!(end("k"), ENDED.0);
+        assert_eq!(
+            attempts.failed("u", task, Some(2), Some("l"), trouble()),
+            FIRST,
+            "the user edited, or stopped and started it"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_is_seen_from_the_first_look_on() {
+        let attempts = Attempts::default();
+        assert_eq!(attempts.seen_for("u", "c1"), Duration::ZERO);
+        tokio::time::advance(FIRST).await;
+        assert_eq!(attempts.seen_for("u", "c1"), FIRST);
+        assert_eq!(attempts.seen_for("u", "c2"), Duration::ZERO);
+        attempts.forget("u");
+        assert_eq!(attempts.seen_for("u", "c2"), Duration::ZERO);
     }
 }

@@ -11,11 +11,12 @@ the API server (invariant I19).
 use k8s_openapi::api::core::v1::Toleration;
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
-use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_HASH, GATE};
+use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_FIELDS, ANNOTATION_TEMPLATE_HASH, GATE};
 use stoppablecontainer_api::{StoppableContainerInstance, TemplateError};
 
 use super::hash::template_hash;
 use super::pods::{Role, owner_reference};
+use super::restart_required;
 use super::tolerations::missing;
 
 /// The consumer pod of `instance`. Of the template's metadata it takes what Kubernetes' own controllers take: labels,
@@ -26,6 +27,7 @@ use super::tolerations::missing;
 pub fn consumer_pod(instance: &StoppableContainerInstance) -> Result<Value, TemplateError> {
     let name = instance.name_any();
     let mut template = instance.spec.template.value()?;
+    let fields = restart_required::annotation(instance);
     let mut given = |field: &str| match template["metadata"][field].take() {
         Value::Object(map) => map,
         _ => Map::new(),
@@ -38,6 +40,7 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Result<Value, Temp
         ANNOTATION_TEMPLATE_HASH.to_owned(),
         json!(consumer_hash(instance)),
     );
+    annotations.insert(ANNOTATION_TEMPLATE_FIELDS.to_owned(), json!(fields));
     let mut metadata = json!({
         "name": Role::Consumer.pod_name(&name),
         "namespace": instance.namespace(),

@@ -110,6 +110,8 @@ pub(super) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
         consumer: Slot::Free,
         node_gone: false,
         node_silent: None,
+        node_unready: None,
+        doubted: None,
         agent_missing: false,
         exclusive_claims: BTreeSet::new(),
         template_check: None,

@@ -1,5 +1,6 @@
 /*!
-What is looked at of a Node: whether Kubernetes still hears of it.
+What is looked at of a Node: whether Kubernetes still hears of it, and whether its
+kubelet says that it is ready.
 
 A node that is not heard of may run everything that it ran: unknown is not gone.
 */
@@ -18,9 +19,17 @@ pub(super) fn keep_readiness(node: &mut Node) {
 
 /// The words of a `Ready` condition that is `Unknown`.
 pub(super) fn silence(node: &Node) -> Option<String> {
+    ready_is(node, "Unknown")
+}
+
+/// The words of a `Ready` condition that is `False`: the kubelet's own, of what is wrong with the node.
+pub(super) fn unreadiness(node: &Node) -> Option<String> {
+    ready_is(node, "False")
+}
+
+fn ready_is(node: &Node, status: &str) -> Option<String> {
     let conditions = node.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions
-        .iter()
-        .find(|c| c.type_ == "Ready" && c.status == "Unknown")?;
+    let mut ready = conditions.iter().filter(|c| c.type_ == "Ready");
+    let ready = ready.find(|c| c.status == status)?;
     Some(ready.message.clone().unwrap_or_default())
 }

@@ -13,14 +13,18 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 use kube::{Api, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
-use stoppablecontainer_api::conditions::reason;
+use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::held::Held;
 
-use super::Context;
 use super::attempts::{Hold, Task};
 use super::plan::{Observed, Slot, recorded};
 use super::pods::{Role, node};
+use super::{Context, health};
 use crate::watched::{self, HeldPod};
+
+/// A wrapper that has its filesystem needs much less to find out that it cannot execute a program, and what keeps it
+/// from its filesystem the agent says after two seconds.
+const DOUBT: Duration = Duration::from_secs(5);
 
 /// Where a look goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +84,15 @@ async fn look(
     let agent_missing = at.is_some_and(|at| !context.caches.agent_registered(at));
     let home = status.node_name.as_deref().or(at);
     let node_silent = home.and_then(|name| context.caches.node_silent(name));
+    // What was called ready has shown that it runs, however it ended before.
+    let called_ready = status
+        .conditions
+        .iter()
+        .any(|condition| condition.type_ == CONSUMER_READY && condition.status == "True");
+    let doubted = consumer.pod().filter(|_| !called_ready).and_then(|pod| {
+        let (container, _) = health::doubtful(pod, instance.spec.main_container())?;
+        Some(DOUBT.saturating_sub(context.attempts.seen_for(&uid, container)))
+    });
     let unbound = matches!(provider, Slot::Free) && status.node_name.is_none();
     let node_gone = match status.node_name.as_deref() {
         Some(name) => {
@@ -90,7 +103,9 @@ async fn look(
     };
     Ok(Observed {
         agent_missing,
+        node_unready: home.and_then(|name| context.caches.node_unready(name)),
         node_silent,
+        doubted,
         provider,
         consumer,
         node_gone,

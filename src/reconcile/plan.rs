@@ -7,15 +7,14 @@ must be right on its own: a crash between two steps is the same as a slow pass.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::Serialize;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::json::Json;
-use stoppablecontainer_api::names::{
-    ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, FINALIZER, PROVIDER_CONTAINER,
-};
+use stoppablecontainer_api::names::{ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, FINALIZER};
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, Identity, StoppableContainerInstance,
     StoppableContainerInstanceStatus, StorageExcess, TemplateCheck, storage_limit,
@@ -26,9 +25,8 @@ use super::consumer::{consumer_hash, consumer_pod};
 use super::pods::{
     Role, Trouble, ended, has_started, labelled, leaving, node, owned_by, ready, running, trouble,
 };
-use super::provider::{OptOuts, provider_hash, provider_pod};
-use super::storage;
-use super::template;
+use super::provider::{OptOuts, provider_pod};
+use super::{health, replacement, storage, template};
 
 /// Everything that a pass over an instance looks at.
 #[derive(Clone, Debug)]
@@ -43,6 +41,11 @@ pub struct Observed {
     pub node_gone: bool,
     /// What Kubernetes says about the node, which it has not heard of for a while.
     pub node_silent: Option<String>,
+    /// What Kubernetes says about the node, whose kubelet says that it is not ready.
+    pub node_unready: Option<String>,
+    /// The consumer's container was started again after its program could not be executed, and for this long nothing
+    /// shows that it will be this time.
+    pub doubted: Option<Duration>,
     /// The pods have a node whose kubelet does not know the node agent.
     pub agent_missing: bool,
     /// Claims of the template that only one pod may use (ReadWriteOncePod).
@@ -179,6 +182,13 @@ impl Observed {
             .blocked(pod.metadata.uid.as_deref())
     }
 
+    /// How the consumer's container ended, if it was started again only a moment ago and probably ends in the same way.
+    pub fn doubt(&self) -> Option<Trouble> {
+        self.doubted.filter(|rest| !rest.is_zero())?;
+        let pod = self.consumer.pod().filter(|pod| !leaving(pod))?;
+        health::doubtful(pod, self.instance.spec.main_container()).map(|(_, last)| last)
+    }
+
     /// The filesystem that a consumer may start on, with the identity that its main container is to have. `None`
     /// while the agent has still to prepare it, or to resolve another user after the template changed.
     pub fn usable_filesystem(&self) -> Option<(&FilesystemStatus, &Identity)> {
@@ -288,13 +298,9 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
         Slot::Ours(pod) if astray(observed, pod) => {
             delete_once(Role::Provider, pod, Some(stray_trouble(pod)))
         }
-        Slot::Ours(pod)
-            if !has_started(pod, PROVIDER_CONTAINER)
-                && provider_hash(&observed.instance).is_ok_and(|hash| outdated(pod, &hash)) =>
-        {
+        Slot::Ours(pod) if replacement::due(observed).is_some() || observed.wants_other_image() => {
             delete_once(Role::Provider, pod, None)
         }
-        Slot::Ours(pod) if observed.wants_other_image() => delete_once(Role::Provider, pod, None),
         Slot::Ours(pod) => relabel(Role::Provider, pod, observed),
     }
 }
@@ -309,6 +315,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
             let may_start = spec.running
                 && observed.working_provider().is_some()
                 && !observed.wants_other_image()
+                && replacement::due(observed).is_none()
                 && observed.usable_filesystem().is_some()
                 && observed.start_excess().is_none()
                 && !waits(observed.consumer_hold.as_ref());

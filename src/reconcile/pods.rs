@@ -13,6 +13,8 @@ use stoppablecontainer_api::names::{
     LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE, MANAGED_BY, ROLE_CONSUMER, ROLE_PROVIDER, provider_pod_name,
 };
 
+use super::health;
+
 /// What a pod of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -144,19 +146,6 @@ pub fn has_started(pod: &Pod, name: &str) -> bool {
             .is_some_and(|list| list.iter().any(|c| c.name == name && ran(c)))
 }
 
-/// The kubelet ended the pod before any of its containers ran: it had no room for it (`OutOfcpu`), a device was
-/// missing (`UnexpectedAdmissionError`), the node did not match (`NodeAffinity`).
-pub fn refused_by_kubelet(pod: &Pod) -> bool {
-    let started = |s: &PodStatus| {
-        [&s.init_container_statuses, &s.container_statuses]
-            .into_iter()
-            .flatten()
-            .flatten()
-            .any(ran)
-    };
-    phase(pod) == "Failed" && !status(pod).is_some_and(started)
-}
-
 /// Node that the pod is bound to.
 pub fn node(pod: &Pod) -> Option<&str> {
     pod.spec
@@ -164,6 +153,11 @@ pub fn node(pod: &Pod) -> Option<&str> {
         .node_name
         .as_deref()
         .filter(|name| !name.is_empty())
+}
+
+/// Image of the first container.
+pub fn main_image(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.containers.first()?.image.as_deref()
 }
 
 /// What keeps a pod from working, in the words of whoever said so: the kubelet about the whole pod, then the
@@ -181,14 +175,15 @@ pub fn trouble(pod: &Pod) -> Option<Trouble> {
     if let Some(("False", reason, message)) = condition(pod, "PodScheduled") {
         return Some(Trouble::new(reason, message));
     }
-    [&status.init_container_statuses, &status.container_statuses]
-        .into_iter()
-        .flatten()
-        .flatten()
-        .find_map(container_trouble)
+    let of = |list: &Option<Vec<ContainerStatus>>, may_end| {
+        let mut all = list.iter().flatten();
+        all.find_map(|container| container_trouble(container, may_end))
+    };
+    of(&status.init_container_statuses, true).or_else(|| of(&status.container_statuses, false))
 }
 
-fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
+/// `may_end`: that it ended well is what it is for.
+fn container_trouble(container: &ContainerStatus, may_end: bool) -> Option<Trouble> {
     let state = container.state.as_ref()?;
     if let Some(waiting) = &state.waiting {
         let reason = waiting.reason.as_deref().unwrap_or_default();
@@ -196,21 +191,17 @@ fn container_trouble(container: &ContainerStatus) -> Option<Trouble> {
             return None;
         }
         let words = waiting.message.clone().unwrap_or_else(|| reason.to_owned());
-        return Some(Trouble::new(
-            reason,
-            format!("container {}: {words}", container.name),
-        ));
+        let crash_loop = (reason == "CrashLoopBackOff")
+            .then(|| health::crash_loop(container, reason, &words))
+            .flatten();
+        return Some(
+            crash_loop
+                .unwrap_or_else(|| Trouble::new(reason, format!("container {}: {words}", container.name))),
+        );
     }
-    let ended = state.terminated.as_ref().filter(|t| t.exit_code != 0)?;
-    let reason = ended.reason.clone().unwrap_or_else(|| "Error".to_owned());
-    let words = ended
-        .message
-        .clone()
-        .unwrap_or_else(|| format!("ended with exit code {}", ended.exit_code));
-    Some(Trouble::new(
-        reason,
-        format!("container {}: {words}", container.name),
-    ))
+    let end = state.terminated.as_ref();
+    end.filter(|end| end.exit_code != 0 || !may_end)
+        .map(|end| health::ended(&container.name, end))
 }
 
 fn ran(container: &ContainerStatus) -> bool {

@@ -11,20 +11,24 @@ of the known injectors, because it must stay one plain container.
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{
-    Affinity, CSIVolumeSource, Capabilities, Container, NodeAffinity, NodeSelector, NodeSelectorRequirement,
-    NodeSelectorTerm, Pod, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, Volume, VolumeMount,
+    Affinity, CSIVolumeSource, Capabilities, Container, LocalObjectReference, NodeAffinity, NodeSelector,
+    NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinity, PodAntiAffinity, PodSecurityContext,
+    PodSpec, PreferredSchedulingTerm, ResourceRequirements, SeccompProfile, SecurityContext, Toleration,
+    Volume, VolumeMount,
 };
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
+use serde::Serialize;
 use stoppablecontainer_api::names::{
     ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, CSI_DRIVER, PROVIDER_CONTAINER, VOLUME_MOUNT_PATH,
     VOLUME_NAME, WRAPPER_IN_VOLUME,
 };
-use stoppablecontainer_api::{ProviderSpec, StoppableContainerInstance, TemplateError};
+use stoppablecontainer_api::{StoppableContainerInstance, TemplateError};
 
 use super::hash::template_hash;
+use super::pinned;
 use super::pods::{Role, owner_reference};
-use super::tolerations::staying;
+use super::tolerations::{enduring, staying};
 
 /// User and group of the provider's process: `nobody` everywhere.
 const NOBODY: i64 = 65_534;
@@ -63,12 +67,138 @@ impl Default for OptOuts {
     }
 }
 
+/// What of an instance goes into every provider of it, as its author can change it: what the hash of a provider is made
+/// of. So another version of this program replaces no provider for what it adds itself.
+#[derive(Serialize)]
+struct Wishes {
+    image: Option<String>,
+    image_pull_policy: Option<String>,
+    image_pull_secrets: Option<Vec<LocalObjectReference>>,
+    resources: ResourceRequirements,
+    node_selector: BTreeMap<String, String>,
+    nodes: Option<NodeSelector>,
+    tolerations: Vec<Toleration>,
+    scheduler_name: Option<String>,
+    priority_class_name: Option<String>,
+    runtime_class_name: Option<String>,
+    service_account_name: Option<String>,
+}
+
+/// What the scheduler needs besides for the first choice of a node. Some of it holds or repels others for as long as a
+/// pod has it: a claim cannot go, and the pods that required anti-affinity speaks of are kept away by the scheduler even
+/// where they would not avoid this one.
+#[derive(Serialize)]
+struct Choice {
+    claims: Vec<Volume>,
+    pods: Option<PodAffinity>,
+    not_pods: Option<PodAntiAffinity>,
+    preferred_nodes: Option<Vec<PreferredSchedulingTerm>>,
+    node_name: Option<String>,
+}
+
+/// What a provider is made of.
+struct Recipe {
+    wishes: Wishes,
+    choice: Choice,
+}
+
+// === impl Recipe ===
+
+impl Recipe {
+    fn of(instance: &StoppableContainerInstance) -> Result<Self, TemplateError> {
+        let template = instance.spec.template.decode()?.spec.unwrap_or_default();
+        let provider = instance.spec.provider.decode()?;
+        let main = template.containers.into_iter().next();
+        let (image, image_pull_policy) = main.map(|c| (c.image, c.image_pull_policy)).unwrap_or_default();
+        let mut node_selector = template.node_selector.unwrap_or_default();
+        node_selector.extend(provider.node_selector);
+        let tolerations = template.tolerations.unwrap_or_default();
+        let affinity = template.affinity.unwrap_or_default();
+        let nodes = affinity.node_affinity.unwrap_or_default();
+        let volumes = template.volumes.into_iter().flatten();
+        Ok(Self {
+            wishes: Wishes {
+                image,
+                image_pull_policy,
+                image_pull_secrets: template.image_pull_secrets,
+                resources: provider.resources,
+                node_selector,
+                nodes: nodes.required_during_scheduling_ignored_during_execution,
+                tolerations: [tolerations, provider.tolerations].concat(),
+                scheduler_name: template.scheduler_name,
+                priority_class_name: template.priority_class_name,
+                runtime_class_name: template.runtime_class_name,
+                service_account_name: template.service_account_name,
+            },
+            choice: Choice {
+                claims: volumes.filter(|v| v.persistent_volume_claim.is_some()).collect(),
+                pods: affinity.pod_affinity,
+                not_pods: affinity.pod_anti_affinity,
+                preferred_nodes: nodes.preferred_during_scheduling_ignored_during_execution,
+                node_name: template.node_name,
+            },
+        })
+    }
+
+    fn placing_hash(&self) -> String {
+        template_hash(&(&self.wishes, &self.choice))
+    }
+
+    fn keeping_hash(&self) -> String {
+        template_hash(&self.wishes)
+    }
+}
+
+/// How a provider came to be, and what an instance makes of it now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// From what the instance says now, for as long as it says so.
+    ToKeep,
+    /// From what the instance says now, to choose a node.
+    ToPlace {
+        /// It lists claims, or has affinity to other pods or against them.
+        holds: bool,
+        /// Others are kept away by it.
+        repels: bool,
+    },
+    /// From what the instance said before.
+    Before,
+}
+
+/// What `pod` was made for. `None` for one that does not say, or of a template that cannot be worked on.
+pub fn made(instance: &StoppableContainerInstance, pod: &Pod) -> Option<Made> {
+    let hash = pod.annotations().get(ANNOTATION_TEMPLATE_HASH)?;
+    let recipe = Recipe::of(instance).ok()?;
+    if *hash == recipe.keeping_hash() {
+        return Some(Made::ToKeep);
+    }
+    if *hash != recipe.placing_hash() {
+        return Some(Made::Before);
+    }
+    let Choice {
+        claims,
+        pods,
+        not_pods,
+        ..
+    } = &recipe.choice;
+    Some(Made::ToPlace {
+        holds: !claims.is_empty() || pods.is_some() || not_pods.is_some(),
+        repels: not_pods.is_some(),
+    })
+}
+
 /// The provider pod of `instance`.
 ///
-/// Once the instance has a node, the pod is pinned to it and lists no claims: they have been bound. Before that it
-/// lists the template's PersistentVolumeClaims, but for `exclusive` ones (ReadWriteOncePod, which only the consumer
-/// may use), so that the scheduler finds a node where all of them can be, and claims that wait for their first
-/// consumer are bound. The kubelet mounts no volume that no container mounts.
+/// The first one is there to *place* it: it has all that decides on a node, and lists the template's
+/// PersistentVolumeClaims, but for `exclusive` ones (ReadWriteOncePod, which only the consumer may use), so that the
+/// scheduler finds a node where all of them can be, and claims that wait for their first consumer are bound. The kubelet
+/// mounts no volume that no container mounts.
+///
+/// Once the instance has a node, a provider is made to *keep* it: pinned to the node, without claims and without a word
+/// on other pods. It is made of the image by digest and stays through what a node suffers from. Under disk and PID
+/// pressure that helps with the scheduler only: the kubelet admits none but critical pods then (`Admit` in its
+/// `pkg/kubelet/eviction`), so the provider fails as `Evicted`, and is tried again with back-off. Under memory pressure it
+/// runs.
 ///
 /// # Errors
 /// When the template or `spec.provider` cannot be worked on.
@@ -78,20 +208,27 @@ pub fn provider_pod(
     opt_outs: &OptOuts,
 ) -> Result<Pod, TemplateError> {
     let name = instance.name_any();
-    let template = instance.spec.template.decode()?.spec.unwrap_or_default();
-    let provider = instance.spec.provider.decode()?;
+    let recipe = Recipe::of(instance)?;
     let kept_on = instance.status.as_ref().and_then(|s| s.node_name.clone());
-    let claims = if kept_on.is_some() {
-        Vec::new()
-    } else {
-        claims(&template, exclusive)
-    };
-    let pin = kept_on.clone().or_else(|| template.node_name.clone());
     let mut labels = opt_outs.labels.clone();
     labels.extend(Role::Provider.labels(&name));
     let mut annotations = opt_outs.annotations.clone();
-    annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), hash(&provider, &template));
     annotations.insert(ANNOTATION_IMAGE.to_owned(), instance.spec.main_image().to_owned());
+    let hash = if kept_on.is_some() {
+        recipe.keeping_hash()
+    } else {
+        recipe.placing_hash()
+    };
+    annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), hash);
+    let Recipe { wishes, choice } = recipe;
+    let placing = kept_on.is_none().then_some(choice);
+    let (claims, affinity) = placement(placing, wishes.nodes.as_ref(), kept_on.as_deref(), exclusive);
+    let tolerations = staying(wishes.tolerations.clone());
+    let tolerations = if kept_on.is_some() {
+        enduring(tolerations)
+    } else {
+        tolerations
+    };
     Ok(Pod {
         metadata: ObjectMeta {
             name: Some(Role::Provider.pod_name(&name)),
@@ -103,46 +240,25 @@ pub fn provider_pod(
         },
         spec: Some(PodSpec {
             volumes: Some([vec![our_volume()], claims].concat()),
-            affinity: affinity(template.affinity.clone(), pin.as_deref(), kept_on.is_some()),
-            ..spec(&provider, &template)
+            affinity,
+            tolerations: Some(tolerations),
+            ..spec(instance, wishes)
         }),
         status: None,
     })
 }
 
-/// Identifies everything in the instance that the provider pod is made from, but for what changes by itself (node,
-/// claims): a provider that never came up is replaced when this changes.
-///
-/// # Errors
-/// As for [`provider_pod`].
-pub fn provider_hash(instance: &StoppableContainerInstance) -> Result<String, TemplateError> {
-    let template = instance.spec.template.decode()?.spec.unwrap_or_default();
-    Ok(hash(&instance.spec.provider.decode()?, &template))
-}
-
-fn hash(provider: &ProviderSpec, template: &PodSpec) -> String {
-    template_hash(&(spec(provider, template), &template.affinity, &template.node_name))
-}
-
-fn spec(provider: &ProviderSpec, template: &PodSpec) -> PodSpec {
-    let mut node_selector = template.node_selector.clone().unwrap_or_default();
-    node_selector.extend(provider.node_selector.clone());
-    let tolerations = [
-        template.tolerations.clone().unwrap_or_default(),
-        provider.tolerations.clone(),
-    ]
-    .concat();
+fn spec(instance: &StoppableContainerInstance, wishes: Wishes) -> PodSpec {
     PodSpec {
-        containers: vec![container(provider, template)],
+        node_selector: Some(wishes.node_selector.clone()).filter(|s| !s.is_empty()),
+        scheduler_name: wishes.scheduler_name.clone(),
+        priority_class_name: wishes.priority_class_name.clone(),
+        runtime_class_name: wishes.runtime_class_name.clone(),
+        image_pull_secrets: wishes.image_pull_secrets.clone(),
+        service_account_name: wishes.service_account_name.clone(),
+        containers: vec![container(instance, wishes)],
         restart_policy: Some("Always".to_owned()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
-        node_selector: Some(node_selector).filter(|s| !s.is_empty()),
-        tolerations: Some(staying(tolerations)),
-        scheduler_name: template.scheduler_name.clone(),
-        priority_class_name: template.priority_class_name.clone(),
-        runtime_class_name: template.runtime_class_name.clone(),
-        image_pull_secrets: template.image_pull_secrets.clone(),
-        service_account_name: template.service_account_name.clone(),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         security_context: Some(PodSecurityContext {
@@ -159,14 +275,13 @@ fn spec(provider: &ProviderSpec, template: &PodSpec) -> PodSpec {
     }
 }
 
-fn container(provider: &ProviderSpec, template: &PodSpec) -> Container {
-    let main = template.containers.first();
+fn container(instance: &StoppableContainerInstance, wishes: Wishes) -> Container {
     Container {
         name: PROVIDER_CONTAINER.to_owned(),
-        image: main.and_then(|c| c.image.clone()),
-        image_pull_policy: main.and_then(|c| c.image_pull_policy.clone()),
+        image: pinned::digest(instance).map(str::to_owned).or(wishes.image),
+        image_pull_policy: wishes.image_pull_policy,
         command: Some(vec![WRAPPER_IN_VOLUME.to_owned(), "hold".to_owned()]),
-        resources: Some(provider.resources.clone()),
+        resources: Some(wishes.resources),
         volume_mounts: Some(vec![VolumeMount {
             name: VOLUME_NAME.to_owned(),
             mount_path: VOLUME_MOUNT_PATH.to_owned(),
@@ -203,34 +318,47 @@ fn our_volume() -> Volume {
     }
 }
 
-fn claims(template: &PodSpec, exclusive: &BTreeSet<String>) -> Vec<Volume> {
-    let shared = |volume: &&Volume| {
-        volume
-            .persistent_volume_claim
-            .as_ref()
-            .is_some_and(|claim| !exclusive.contains(&claim.claim_name))
+/// Claims and affinity of a provider that is to find its node, or is to come to `kept_on`.
+fn placement(
+    placing: Option<Choice>,
+    nodes: Option<&NodeSelector>,
+    kept_on: Option<&str>,
+    exclusive: &BTreeSet<String>,
+) -> (Vec<Volume>, Option<Affinity>) {
+    let Some(choice) = placing else {
+        let nodes = kept_on.map(|node| pinned_to(node, nodes.cloned()));
+        return (Vec::new(), affinity(nodes, None, None));
     };
-    template
-        .volumes
-        .iter()
-        .flatten()
-        .filter(shared)
-        .cloned()
-        .collect()
+    let shared = |volume: &Volume| {
+        let claim = volume.persistent_volume_claim.as_ref();
+        claim.is_some_and(|claim| !exclusive.contains(&claim.claim_name))
+    };
+    let nodes = match &choice.node_name {
+        Some(node) => Some(pinned_to(node, nodes.cloned())),
+        None => Some(NodeAffinity {
+            required_during_scheduling_ignored_during_execution: nodes.cloned(),
+            preferred_during_scheduling_ignored_during_execution: choice.preferred_nodes,
+        }),
+    };
+    let claims = choice.claims.into_iter().filter(shared).collect();
+    (claims, affinity(nodes, choice.pods, choice.not_pods))
 }
 
-/// The template's affinity, pinned. Where the data already is (`kept`), affinity to other pods no longer has a say:
-/// the provider may come back next to its own, running consumer, which the template may forbid.
-fn affinity(template: Option<Affinity>, pin: Option<&str>, kept: bool) -> Option<Affinity> {
-    let Some(node) = pin else { return template };
-    let mut affinity = template.unwrap_or_default();
-    if kept {
-        affinity.pod_affinity = None;
-        affinity.pod_anti_affinity = None;
-    }
-    let required = affinity
-        .node_affinity
-        .and_then(|a| a.required_during_scheduling_ignored_during_execution);
+fn affinity(
+    nodes: Option<NodeAffinity>,
+    pods: Option<PodAffinity>,
+    not_pods: Option<PodAntiAffinity>,
+) -> Option<Affinity> {
+    let affinity = Affinity {
+        node_affinity: nodes.filter(|nodes| *nodes != NodeAffinity::default()),
+        pod_affinity: pods,
+        pod_anti_affinity: not_pods,
+    };
+    Some(affinity).filter(|affinity| *affinity != Affinity::default())
+}
+
+/// The template's required nodes, and of these only this one.
+fn pinned_to(node: &str, required: Option<NodeSelector>) -> NodeAffinity {
     let mut terms = required.map(|r| r.node_selector_terms).unwrap_or_default();
     if terms.is_empty() {
         terms.push(NodeSelectorTerm::default());
@@ -245,13 +373,12 @@ fn affinity(template: Option<Affinity>, pin: Option<&str>, kept: bool) -> Option
                 values: Some(vec![node.to_owned()]),
             });
     }
-    affinity.node_affinity = Some(NodeAffinity {
+    NodeAffinity {
         required_during_scheduling_ignored_during_execution: Some(NodeSelector {
             node_selector_terms: terms,
         }),
         preferred_during_scheduling_ignored_during_execution: None,
-    });
-    Some(affinity)
+    }
 }
 
 #[cfg(test)]

@@ -11,14 +11,19 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use stoppablecontainer_api::conditions::{CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, READY, reason};
+use stoppablecontainer_api::conditions::{
+    CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, READY, RESTART_REQUIRED, reason,
+};
 use stoppablecontainer_api::{
     FilesystemState, Phase, Placement, StoppableContainerInstanceStatus, storage_limit,
 };
 
 use super::plan::{Observed, Slot};
-use super::pods::{Role, Trouble, leaving, node, ready, refused_by_kubelet, running, trouble};
-use super::{storage, template};
+use super::pods::{Role, Trouble, ended, leaving, node, ready, running, trouble};
+use super::{health, pinned, replacement, restart_required, storage, template};
+
+/// The scheduler's reason for a pod that it found no node for.
+const UNSCHEDULABLE: &str = "Unschedulable";
 
 /// Whether something holds, if that is known, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +39,13 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstance
     let filesystem = filesystem_verdict(observed);
     let consumer = consumer_verdict(observed);
     let phase = phase(observed, &provider, &filesystem);
+    let [provider, consumer] = [provider, consumer].map(|part| unless_unready(observed, part));
     let [provider, filesystem, consumer] = unless_silent(observed, [provider, filesystem, consumer]);
-    let ready = ready_verdict(observed, phase, [&provider, &filesystem, &consumer]);
+    let mut ready = ready_verdict(observed, phase, [&provider, &filesystem, &consumer]);
+    let restart = restart_required::why(observed);
+    if let Some(why) = &restart {
+        ready.why.message = format!("{}; {RESTART_REQUIRED}: {}", ready.why.message, why.message);
+    }
     let generation = observed.instance.metadata.generation;
     let verdicts = [
         (READY, ready),
@@ -56,9 +66,17 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstance
         provider_pod_uid: observed.provider.pod().and_then(|pod| pod.uid()),
         consumer_pod_uid: observed.consumer.pod().and_then(|pod| pod.uid()),
         placement: placement(observed, &old),
+        image: pinned::pinned(observed, &old),
         storage_limit: consumer_limit(observed, &old),
         template_check: template::known(observed),
-        conditions: conditions(&old.conditions, verdicts, generation, now),
+        conditions: [
+            conditions(&old.conditions, verdicts, generation, now),
+            restart.map_or_else(Vec::new, |why| {
+                let required = Verdict::yes(&why.reason, why.message);
+                conditions(&old.conditions, [(RESTART_REQUIRED, required)], generation, now)
+            }),
+        ]
+        .concat(),
         filesystem: old.filesystem,
     }
 }
@@ -168,6 +186,12 @@ fn provider_verdict(observed: &Observed) -> Verdict {
     if observed.deleting() {
         return Verdict::no(reason::DELETING, "the object is being deleted");
     }
+    if let Some(by) = replacement::due(observed) {
+        return Verdict::no(
+            reason::STARTING,
+            format!("nothing runs on pod {name}, and it is replaced {by}"),
+        );
+    }
     if let Some(pod) = observed.working_provider().or_else(|| unheard_provider(observed)) {
         let at = node(pod).unwrap_or_default();
         return Verdict::yes(reason::AS_REQUESTED, format!("pod {name} runs on node {at}"));
@@ -192,7 +216,7 @@ fn provider_verdict(observed: &Observed) -> Verdict {
         ),
         Some(pod) => trouble(pod).or_else(|| agent_trouble(observed, pod)).map_or_else(
             || Verdict::no(reason::STARTING, format!("pod {name} is starting")),
-            |why| Verdict::because(prefixed(&name, why)),
+            |why| Verdict::because(prefixed(&name, pinned::with_way_out(observed, why))),
         ),
         None if let Some(why) = observed.template_trouble() => Verdict::because(why),
         None => observed.provider_hold.as_ref().map_or_else(
@@ -291,6 +315,7 @@ fn consumer_verdict(observed: &Observed) -> Verdict {
             reason::WAITING_FOR_FILESYSTEM,
             format!("pod {name} has not got its filesystem: {what}"),
         ),
+        Slot::Ours(_) if let Some(last) = observed.doubt() => Verdict::because(last),
         Slot::Ours(pod) if ready(pod) => Verdict::yes(reason::AS_REQUESTED, format!("pod {name} is ready")),
         Slot::Ours(pod) => Verdict::because(
             trouble(pod)
@@ -358,11 +383,37 @@ fn unless_silent(observed: &Observed, parts: [Verdict; 3]) -> [Verdict; 3] {
     })
 }
 
-/// The phases exactly as the API reference has them.
+/// A kubelet that calls its node not ready starts nothing there, or has nobody told that it did; what waits for it is
+/// told that first. What was ready before is left as it is: it may well go on.
+fn unless_unready(observed: &Observed, part: Verdict) -> Verdict {
+    let Some(words) = observed.node_unready.as_ref().filter(|_| !observed.deleting()) else {
+        return part;
+    };
+    let waits = part.why.reason == reason::STARTING || part.why.reason == UNSCHEDULABLE;
+    if part.holds != Some(false) || !waits {
+        return part;
+    }
+    let pods = [&observed.provider, &observed.consumer].map(|slot| slot.pod());
+    let at = observed.status().node_name;
+    let at = at.or_else(|| pods.iter().flatten().find_map(|pod| node(pod)).map(str::to_owned));
+    Verdict::no(
+        reason::NODE_NOT_READY,
+        format!(
+            "node {} is not ready ({words}); {}",
+            at.unwrap_or_default(),
+            part.why.message
+        ),
+    )
+}
+
+/// The phases exactly as the API reference has them. Running is that both run: a main container that ended and waits to
+/// be started again does not, and one that is about to find out that it cannot execute its program neither.
 fn phase(observed: &Observed, provider: &Verdict, filesystem: &Verdict) -> Phase {
     let consumer = observed.consumer.pod();
     // What runs, runs, whatever happened to the provider since.
-    if consumer.is_some_and(|pod| running(pod) && !leaving(pod)) && observed.blocked().is_none() {
+    let main = observed.instance.spec.main_container();
+    let runs = |pod: &Arc<Pod>| running(pod) && !leaving(pod) && !health::is_down(pod, main);
+    if consumer.is_some_and(runs) && observed.blocked().is_none() && observed.doubt().is_none() {
         return Phase::Running;
     }
     let failed_filesystem = observed
@@ -421,12 +472,15 @@ fn ready_verdict(observed: &Observed, phase: Phase, parts: [&Verdict; 3]) -> Ver
         .unwrap_or_else(|| consumer.clone())
 }
 
-/// Through the scheduler after a refusal by the kubelet, until a consumer ran or the user stopped it.
+/// Through the scheduler after every end that was not the user's stop, until a consumer ran or the user stopped it:
+/// whatever ended the last one (a preemption, a drain, pressure on the node, no room for it) may be there still, and
+/// only the scheduler lets a pod wait for that. Who deleted a pod is not known, so that counts as well.
 fn placement(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<Placement> {
     match observed.consumer.pod() {
-        Some(pod) if refused_by_kubelet(pod) => Some(Placement::Scheduler),
+        _ if !observed.instance.spec.running => None,
+        Some(pod) if ended(pod) || leaving(pod) => Some(Placement::Scheduler),
         Some(pod) if running(pod) => None,
-        None if !observed.instance.spec.running => None,
+        None if old.consumer_pod_uid.is_some() => Some(Placement::Scheduler),
         _ => old.placement,
     }
 }

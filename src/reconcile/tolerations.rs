@@ -1,5 +1,6 @@
 /*!
-Pods whose data is on one node are not deleted because nobody hears of that node.
+Pods whose data is on one node are not deleted because nobody hears of that node,
+and their providers not kept from it because it is short of something.
 
 Kubernetes deletes the pods of a node that is silent for five minutes (taint-based
 eviction) so that others can take their place elsewhere. There is no elsewhere
@@ -12,7 +13,14 @@ use k8s_openapi::api::core::v1::Toleration;
 /// Taints of a node that is not heard of, or says that it is not well (Kubernetes documentation, "Taint based
 /// Evictions").
 const SILENT: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+/// Taints of a node that is short of something (Kubernetes documentation, "Taint Nodes by Condition").
+const PRESSURE: [&str; 3] = [
+    "node.kubernetes.io/disk-pressure",
+    "node.kubernetes.io/memory-pressure",
+    "node.kubernetes.io/pid-pressure",
+];
 const NO_EXECUTE: &str = "NoExecute";
+const NO_SCHEDULE: &str = "NoSchedule";
 
 /// `given`, and what keeps a pod on a silent node where `given` leaves that open.
 pub(super) fn staying(given: Vec<Toleration>) -> Vec<Toleration> {
@@ -22,21 +30,36 @@ pub(super) fn staying(given: Vec<Toleration>) -> Vec<Toleration> {
 
 /// What keeps a pod on a silent node where `given` leaves that open.
 pub(super) fn missing(given: &[Toleration]) -> Vec<Toleration> {
-    let open = |key: &&str| !given.iter().any(|toleration| speaks_of(toleration, key));
-    SILENT.into_iter().filter(open).map(stays).collect()
+    open(given, &SILENT, NO_EXECUTE)
 }
 
-fn speaks_of(toleration: &Toleration, key: &str) -> bool {
+/// `given`, and what lets a pod come to a node that is short of something: for a pod that can be nowhere else, and uses
+/// next to nothing. A pod that is still to find its node must not end up there.
+pub(super) fn enduring(given: Vec<Toleration>) -> Vec<Toleration> {
+    let added = open(&given, &PRESSURE, NO_SCHEDULE);
+    [given, added].concat()
+}
+
+/// Tolerations of the taints `keys` that `given` leaves open.
+fn open(given: &[Toleration], keys: &[&str], effect: &str) -> Vec<Toleration> {
+    let open = |key: &&&str| !given.iter().any(|toleration| speaks_of(toleration, key, effect));
+    keys.iter()
+        .filter(open)
+        .map(|key| tolerates(key, effect))
+        .collect()
+}
+
+fn speaks_of(toleration: &Toleration, key: &str, of: &str) -> bool {
     let named = toleration.key.as_deref().unwrap_or_default();
     let effect = toleration.effect.as_deref().unwrap_or_default();
-    (named.is_empty() || named == key) && (effect.is_empty() || effect == NO_EXECUTE)
+    (named.is_empty() || named == key) && (effect.is_empty() || effect == of)
 }
 
-fn stays(key: &str) -> Toleration {
+fn tolerates(key: &str, effect: &str) -> Toleration {
     Toleration {
         key: Some(key.to_owned()),
         operator: Some("Exists".to_owned()),
-        effect: Some(NO_EXECUTE.to_owned()),
+        effect: Some(effect.to_owned()),
         ..Toleration::default()
     }
 }

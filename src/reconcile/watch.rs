@@ -21,7 +21,7 @@ use stoppablecontainer_api::held::Whole;
 use stoppablecontainer_api::names::{CSI_DRIVER, LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
-use super::nodes::{keep_readiness, silence};
+use super::nodes::{keep_readiness, silence, unreadiness};
 use crate::watched;
 
 /// Read halves of the caches.
@@ -204,6 +204,11 @@ impl Caches {
         self.nodes.get(&ObjectRef::new(name)).is_some()
     }
 
+    /// What the kubelet of a node says that makes it not ready.
+    pub fn node_unready(&self, name: &str) -> Option<String> {
+        unreadiness(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
+    }
+
     /// What Kubernetes says about a node that it has not heard of for a while.
     pub fn node_silent(&self, name: &str) -> Option<String> {
         silence(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
@@ -269,13 +274,17 @@ impl Wake {
         }
     }
 
-    /// Only that nodes come and go, and fall silent, is of interest.
+    /// Only that nodes come and go, fall silent or are not ready is of interest. Of what makes one not ready the words
+    /// may change with every report ("last seen active 3m5s ago"); these wake nobody.
     fn on_node(&self, event: &Event<Node>, caches: &Caches) -> impl FnOnce() + use<> {
         let (wake, caches) = (self.clone(), caches.clone());
         let came_or_went = match event {
             Event::Delete(node) => Some(node.name_any()),
-            Event::Apply(node) => Some(node.name_any())
-                .filter(|name| !caches.node_exists(name) || caches.node_silent(name) != silence(node)),
+            Event::Apply(node) => Some(node.name_any()).filter(|name| {
+                !caches.node_exists(name)
+                    || caches.node_silent(name) != silence(node)
+                    || caches.node_unready(name).is_some() != unreadiness(node).is_some()
+            }),
             Event::Init | Event::InitApply(_) | Event::InitDone => None,
         };
         let listed = matches!(event, Event::InitDone);

@@ -15,6 +15,10 @@ use super::{Denial, Main, Wrapper, expansion, image};
 const END_OF_OPTIONS: &str = "--";
 /// Makes the wrapper look HOME up in the kept filesystem, as a runtime does when nobody defines it.
 const DEFAULT_HOME: &str = "--default-home";
+/// Tells the wrapper where the container's termination message goes, if not to the API's default.
+const TERMINATION_LOG: &str = "--termination-log";
+/// That default.
+const DEFAULT_TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// Sets `command` to the wrapper and `args` to the argv of the workload.
 ///
@@ -46,12 +50,22 @@ pub(super) fn wrap(
     if workload.is_empty() {
         return Err(Denial::NothingToRun(path.to_owned()));
     }
-    let options = if names.home { None } else { Some(DEFAULT_HOME) };
-    let command = [WRAPPER_IN_IMAGE, "run"]
-        .into_iter()
-        .chain(options)
-        .chain([END_OF_OPTIONS]);
-    container.command = Some(command.map(str::to_owned).collect());
+    let home = if names.home {
+        None
+    } else {
+        Some(DEFAULT_HOME.to_owned())
+    };
+    let path = container.termination_message_path.as_deref().unwrap_or_default();
+    let message = (!path.is_empty() && path != DEFAULT_TERMINATION_LOG)
+        .then(|| [TERMINATION_LOG.to_owned(), expansion::escape(path)]);
+    let command = [WRAPPER_IN_IMAGE, "run"].map(str::to_owned).into_iter();
+    let options = home.into_iter().chain(message.into_iter().flatten());
+    container.command = Some(
+        command
+            .chain(options)
+            .chain([END_OF_OPTIONS.to_owned()])
+            .collect(),
+    );
     container.args = Some(workload);
     Ok(())
 }
@@ -121,9 +135,14 @@ fn without_inner_wrapper(argv: Vec<String>) -> Vec<String> {
 
 /// How many words at the beginning of `words` are our wrapper with its options.
 fn wrapper_length(words: &[String]) -> Option<usize> {
-    match words.iter().map(String::as_str).take(4).collect::<Vec<_>>()[..] {
-        [WRAPPER_IN_IMAGE, "run", END_OF_OPTIONS, ..] => Some(3),
-        [WRAPPER_IN_IMAGE, "run", DEFAULT_HOME, END_OF_OPTIONS] => Some(4),
-        _ => None,
-    }
+    let words: Vec<_> = words.iter().map(String::as_str).take(6).collect();
+    let [WRAPPER_IN_IMAGE, "run", options @ ..] = &words[..] else {
+        return None;
+    };
+    let after_home = options.strip_prefix(&[DEFAULT_HOME]).unwrap_or(options);
+    let after_message = match after_home {
+        [TERMINATION_LOG, _path, rest @ ..] => rest,
+        rest => rest,
+    };
+    (after_message.first() == Some(&END_OF_OPTIONS)).then(|| words.len() - after_message.len() + 1)
 }

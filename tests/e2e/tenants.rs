@@ -41,6 +41,10 @@ async fn h19_system_labels_cannot_be_changed_after_creation() {
                 json!({"annotations": {"stoppablecontainer.xtlsoft.top/main-container": "other"}}),
             ),
             (
+                "kept",
+                json!({"annotations": {"stoppablecontainer.xtlsoft.top/template-fields": "{}"}}),
+            ),
+            (
                 provider.as_str(),
                 json!({"annotations": {"stoppablecontainer.xtlsoft.top/image": "other"}}),
             ),

@@ -8,6 +8,8 @@ pub const PROVIDER_READY: &str = "ProviderReady";
 pub const FILESYSTEM_READY: &str = "FilesystemReady";
 /// The consumer pod runs and its own readiness is true. False with reason `Stopped` while `running` is false.
 pub const CONSUMER_READY: &str = "ConsumerReady";
+/// The consumer runs with what the object said when it was created, and was edited since. Only there while it is true.
+pub const RESTART_REQUIRED: &str = "RestartRequired";
 
 /// Reasons that the controller writes. Reasons of pods (`Unschedulable`, `ImagePullBackOff`, `OutOfcpu`) pass
 /// through as the scheduler and the kubelet wrote them.
@@ -18,6 +20,8 @@ pub mod reason {
     pub const STOPPED: &str = "Stopped";
     /// The consumer is being deleted.
     pub const STOPPING: &str = "Stopping";
+    /// The object was edited while its consumer ran; the message names the fields.
+    pub const TEMPLATE_EDITED: &str = "TemplateEdited";
     /// The pod exists and is on its way.
     pub const STARTING: &str = "Starting";
     /// The API server refused to create the pod; the message is its own.
@@ -49,6 +53,8 @@ pub mod reason {
     pub const DISK_LOW: &str = "DiskLow";
     /// The consumer's container runs, but not its command: its filesystem is not in place yet.
     pub const WAITING_FOR_FILESYSTEM: &str = "WaitingForFilesystem";
+    /// The wrapper in the main container could not execute the program; the message names it. The word is Docker's.
+    pub const CONTAINER_CANNOT_RUN: &str = "ContainerCannotRun";
     /// The main container wrote more than its `ephemeral-storage` limit; the word is the kubelet's.
     pub const EVICTED: &str = "Evicted";
     /// The object is being deleted.
@@ -57,6 +63,8 @@ pub mod reason {
     pub const NODE_AGENT_MISSING: &str = "NodeAgentMissing";
     /// Nobody has heard of the node for a while: what runs there is not known, and nothing is done about it.
     pub const NODE_UNREACHABLE: &str = "NodeUnreachable";
+    /// The kubelet of the node says that the node is not ready; the message has its words.
+    pub const NODE_NOT_READY: &str = "NodeNotReady";
     /// The node that holds the data does not exist (any more).
     pub const NODE_GONE: &str = "NodeGone";
 }

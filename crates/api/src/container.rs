@@ -102,7 +102,7 @@ pub struct StoppableContainerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready, ProviderReady, FilesystemReady and ConsumerReady.
+    /// Ready, ProviderReady, FilesystemReady and ConsumerReady; and RestartRequired while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -79,6 +79,11 @@ pub struct StoppableContainerInstanceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
 
+    /// The image that the data was made with. Providers are made of its digest, so that nothing but an edit of the
+    /// template puts another image under the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<PinnedImage>,
+
     /// The `ephemeral-storage` limit of the last consumer pod's main container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_limit: Option<String>,
@@ -91,7 +96,7 @@ pub struct StoppableContainerInstanceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<FilesystemStatus>,
 
-    /// Ready, ProviderReady, FilesystemReady and ConsumerReady.
+    /// Ready, ProviderReady, FilesystemReady and ConsumerReady; and RestartRequired while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -108,14 +113,25 @@ pub struct TemplateCheck {
     pub problem: Option<String>,
 }
 
+/// An image as a template names it, and as its repository knows it for ever.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PinnedImage {
+    /// The name in the template.
+    pub name: String,
+
+    /// What it stood for: `REPOSITORY@DIGEST`.
+    pub digest: String,
+}
+
 /// How a consumer pod gets to its node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Placement {
     /// By `nodeName`, past the scheduler: the fastest.
     #[default]
     Node,
-    /// By required node affinity, through the scheduler: after the kubelet refused a pod (OutOfcpu and the like),
-    /// so that the next one queues with a reason.
+    /// By required node affinity, through the scheduler: after a pod ended that the user had not stopped (refused by the
+    /// kubelet, preempted, evicted, failed), so that the next one queues with a reason.
     Scheduler,
 }
 

@@ -21,6 +21,7 @@ mod instance;
 pub mod json;
 pub mod names;
 mod recovery;
+mod reference;
 mod schema;
 mod status;
 mod template;
@@ -32,11 +33,12 @@ pub use container::{
     StoppableContainerStatus,
 };
 pub use instance::{
-    ConsumerReport, FilesystemState, FilesystemStatus, Identity, ImageFacts, Placement,
+    ConsumerReport, FilesystemState, FilesystemStatus, Identity, ImageFacts, PinnedImage, Placement,
     StoppableContainerInstance, StoppableContainerInstanceSpec, StoppableContainerInstanceStatus,
     TemplateCheck,
 };
 pub use recovery::{RecoveryAnswer, RecoveryOffer, RecoveryVerb};
+pub use reference::same_repository;
 pub use schema::custom_resource_definitions;
 pub use status::Phase;
 pub use template::{MainContainer, PodTemplate, Provider, TemplateError};

@@ -28,6 +28,10 @@ pub const ANNOTATION_MAIN_CONTAINER: &str = "stoppablecontainer.xtlsoft.top/main
 /// was corrected.
 pub const ANNOTATION_TEMPLATE_HASH: &str = "stoppablecontainer.xtlsoft.top/template-hash";
 
+/// Annotation on a consumer pod: short hashes of the parts that it was made from, so that the fields that were edited
+/// since can be named.
+pub const ANNOTATION_TEMPLATE_FIELDS: &str = "stoppablecontainer.xtlsoft.top/template-fields";
+
 /// Annotation on a provider pod: the image that the template named when it was made. Other webhooks may have changed
 /// the image itself.
 pub const ANNOTATION_IMAGE: &str = "stoppablecontainer.xtlsoft.top/image";
@@ -56,6 +60,8 @@ pub const VOLUME_MOUNT_PATH: &str = "/.stoppablecontainer";
 /// The wrapper as seen through the volume: in the provider and, for hooks and probes, in the consumer before and
 /// after it was moved onto its kept filesystem.
 pub const WRAPPER_IN_VOLUME: &str = "/.stoppablecontainer/exec-wrapper";
+/// How the wrapper's own lines begin, in a container's log and in its termination message.
+pub const WRAPPER_LINE_PREFIX: &str = "stoppablecontainer: ";
 /// The wrapper in the wrapper image.
 pub const WRAPPER_IN_IMAGE: &str = "/exec-wrapper";
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub enum Phase {
     /// Waiting for the provider pod to be ready.
     Pending,
-    /// The provider is ready, the consumer is starting (or leaving).
+    /// The provider is ready, the consumer is starting (or leaving), or its main container waits to be started again.
     ProviderReady,
     /// Both provider and consumer are running.
     Running,

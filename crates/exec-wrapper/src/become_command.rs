@@ -14,7 +14,6 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::io::Errno;
 
 use crate::Failure;
-use crate::say::say;
 use crate::signals::restore_sigpipe;
 
 /// A working directory by its path, to be entered again below another root.
@@ -35,32 +34,26 @@ enum Unusable {
 impl Place {
     /// Where this process is.
     pub(crate) fn here() -> Result<Self, Failure> {
-        match std::env::current_dir() {
-            Ok(path) => Ok(Self(path)),
-            Err(error) => {
-                say(format_args!("cannot find out the working directory: {error}"));
-                Err(Failure::Wrapper)
-            }
-        }
+        let path = std::env::current_dir();
+        path.map(Self)
+            .map_err(|error| Failure::wrapper(format_args!("cannot find out the working directory: {error}")))
     }
 
     /// Enters the directory of the same path in the present root.
     pub(crate) fn restore(self) -> Result<(), Failure> {
         std::env::set_current_dir(&self.0).map_err(|error| {
-            say(format_args!(
+            Failure::wrapper(format_args!(
                 "cannot enter the working directory {}: {error}",
                 self.0.display()
-            ));
-            Failure::Wrapper
+            ))
         })?;
         // A link to /proc/self/fd/N or /proc/self/cwd leads to what is below no root of ours: a descriptor that the
         // runtime leaked, or the root of before. Such a place has no path.
         std::env::current_dir().map(drop).map_err(|_| {
-            say(format_args!(
+            Failure::wrapper(format_args!(
                 "the working directory {} leads out of the filesystem",
                 self.0.display()
-            ));
-            Failure::Wrapper
+            ))
         })
     }
 }
@@ -75,24 +68,19 @@ pub(crate) fn execute(command: &[OsString], home: Option<&OsStr>) -> Failure {
 
 fn try_execute(command: &[OsString], home: Option<&OsStr>) -> Result<Infallible, Failure> {
     let Some(name) = command.first() else {
-        say("no command");
-        return Err(Failure::Wrapper);
+        return Err(Failure::wrapper("no command"));
     };
     let path = find(name, std::env::var_os("PATH").as_deref()).map_err(|unusable| {
         let name = name.display();
         match unusable {
             Unusable::NotFound if name.to_string().contains('/') => {
-                say(format_args!("{name}: no such file or directory"));
+                Failure::NotFound(format!("{name}: no such file or directory"))
             }
-            Unusable::NotFound => say(format_args!("{name}: executable file not found in $PATH")),
-            Unusable::NotExecutable(why) => say(format_args!("{name}: {why}")),
-            Unusable::Relative => say(format_args!(
+            Unusable::NotFound => Failure::NotFound(format!("{name}: executable file not found in $PATH")),
+            Unusable::NotExecutable(why) => Failure::NotExecutable(format!("{name}: {why}")),
+            Unusable::Relative => Failure::NotExecutable(format!(
                 "{name}: found only by a relative entry of $PATH, which does not count"
             )),
-        }
-        match unusable {
-            Unusable::NotFound => Failure::NotFound,
-            Unusable::NotExecutable(_) | Unusable::Relative => Failure::NotExecutable,
         }
     })?;
     let inherited = std::env::vars_os().filter(|(key, _)| home.is_none() || key != "HOME");
@@ -105,19 +93,19 @@ fn try_execute(command: &[OsString], home: Option<&OsStr>) -> Result<Infallible,
         .filter_map(|a| CString::new(a.as_bytes()).ok())
         .collect();
     let Ok(program) = CString::new(path.as_os_str().as_bytes()) else {
-        return Err(Failure::NotFound);
+        return Err(Failure::NotFound(format!(
+            "{}: no such file or directory",
+            path.display()
+        )));
     };
-    if let Err(error) = restore_sigpipe() {
-        say(format_args!("cannot restore SIGPIPE: {error}"));
-        return Err(Failure::Wrapper);
-    }
+    restore_sigpipe().map_err(|error| Failure::wrapper(format_args!("cannot restore SIGPIPE: {error}")))?;
     // Not `Command::exec`: that gives a file of unknown format to /bin/sh, which no runtime does.
     let Err(error) = nix::unistd::execve(&program, &arguments, &environment);
-    say(format_args!("{}: {}", path.display(), error.desc()));
+    let message = format!("{}: {}", path.display(), error.desc());
     Err(if error == nix::errno::Errno::ENOENT {
-        Failure::NotFound
+        Failure::NotFound(message)
     } else {
-        Failure::NotExecutable
+        Failure::NotExecutable(message)
     })
 }
 

@@ -69,12 +69,9 @@ impl<'a> Agent<'a> {
                 signals,
                 said: String::new(),
             }),
-            Err(error) => {
-                say(format_args!(
-                    "cannot watch {VOLUME_MOUNT_PATH}, the volume of the node agent: {error}"
-                ));
-                Err(Failure::Wrapper)
-            }
+            Err(error) => Err(Failure::wrapper(format_args!(
+                "cannot watch {VOLUME_MOUNT_PATH}, the volume of the node agent: {error}"
+            ))),
         }
     }
 
@@ -86,10 +83,7 @@ impl<'a> Agent<'a> {
             self.drain();
             match self.attempt(verb)? {
                 Attempt::Granted(granted) => return Ok(granted),
-                Attempt::Refused(message) => {
-                    say(message);
-                    return Err(Failure::Wrapper);
-                }
+                Attempt::Refused(message) => return Err(Failure::Wrapper(message)),
                 Attempt::Nobody => {
                     self.explain("waiting for the filesystem: the node agent is not running");
                     let announced = self.directory.is_some();
@@ -144,10 +138,9 @@ impl<'a> Agent<'a> {
                 return Ok(Attempt::Nobody);
             }
             Err(error) => {
-                say(format_args!(
+                return Err(Failure::wrapper(format_args!(
                     "cannot connect to the node agent at {path}: {error}"
-                ));
-                return Err(Failure::Wrapper);
+                )));
             }
         };
         if stream.write_all(verb.to_line().as_bytes()).is_err() {
@@ -220,8 +213,9 @@ impl<'a> Agent<'a> {
                 }
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => {
-                    say(format_args!("cannot wait for the node agent: {error}"));
-                    return Err(Failure::Wrapper);
+                    return Err(Failure::wrapper(format_args!(
+                        "cannot wait for the node agent: {error}"
+                    )));
                 }
             }
         }

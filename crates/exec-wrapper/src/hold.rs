@@ -4,15 +4,12 @@ use exec_wrapper::protocol::Verb;
 
 use crate::Failure;
 use crate::connection::Agent;
-use crate::say::say;
 use crate::signals::Signals;
 
 /// Holds until a signal asks to stop, which is a success: nothing here has to be finished.
 pub(crate) fn hold() -> Result<(), Failure> {
-    let signals = Signals::catch().map_err(|error| {
-        say(format_args!("cannot handle signals: {error}"));
-        Failure::Wrapper
-    })?;
+    let signals =
+        Signals::catch().map_err(|error| Failure::wrapper(format_args!("cannot handle signals: {error}")))?;
     let held = || -> Result<(), Failure> {
         let mut agent = Agent::new(Some(&signals))?;
         loop {

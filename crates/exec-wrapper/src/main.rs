@@ -17,41 +17,69 @@ mod hold;
 mod home;
 mod hook;
 mod kept_root;
+mod last_words;
 mod run;
 mod say;
 mod signals;
 mod stdin;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-use crate::say::say;
-
-/// What went wrong, as the process's exit code. 126 and 127 mean what they mean in a shell and in `docker run`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What went wrong, for the log and as the process's exit code. 126 and 127 mean what they mean in a shell and in
+/// `docker run`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The wrapper itself could not do its work.
-    Wrapper,
+    Wrapper(String),
     /// The command cannot be executed.
-    NotExecutable,
+    NotExecutable(String),
     /// There is no such command.
-    NotFound,
+    NotFound(String),
     /// A signal asked to stop.
     Signal(u8),
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// The wrapper could not do its work.
+    pub(crate) fn wrapper(message: impl std::fmt::Display) -> Self {
+        Self::Wrapper(message.to_string())
+    }
+
+    /// The line for the log, and for the termination message. Whoever sent a signal knows why.
+    pub(crate) fn line(&self) -> Option<String> {
+        match self {
+            Self::Wrapper(message) | Self::NotExecutable(message) | Self::NotFound(message) => {
+                Some(say::line(message))
+            }
+            Self::Signal(_) => None,
+        }
+    }
 }
 
 impl From<Failure> for ExitCode {
     fn from(failure: Failure) -> Self {
         Self::from(match failure {
-            Failure::Wrapper => 125,
-            Failure::NotExecutable => 126,
-            Failure::NotFound => 127,
+            Failure::Wrapper(_) => 125,
+            Failure::NotExecutable(_) => 126,
+            Failure::NotFound(_) => 127,
             Failure::Signal(number) => 128_u8.saturating_add(number),
         })
     }
 }
 
-const USAGE: &str = "usage: exec-wrapper hold | run [--default-home] -- COMMAND [ARGUMENT...] | hook -- COMMAND [ARGUMENT...]";
+/// What stands before the command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// HOME is to be looked up.
+    pub(crate) default_home: bool,
+    /// The pod's `terminationMessagePath`, if it is not the default.
+    pub(crate) termination_log: Option<OsString>,
+}
+
+const USAGE: &str = "usage: exec-wrapper hold | run [--default-home] [--termination-log PATH] -- COMMAND [ARGUMENT...] | hook -- COMMAND [ARGUMENT...]";
 
 fn main() -> ExitCode {
     // Descriptors that a runtime leaked must not reach the command; ours close on exec anyway.
@@ -61,48 +89,67 @@ fn main() -> ExitCode {
     let outcome = match verb.as_deref().and_then(|verb| verb.to_str()) {
         Some("hold") if args.len() == 0 => hold::hold(),
         Some("run") => match parse(args) {
-            Some((default_home, command)) => run::run(&command, default_home),
+            Some((options, command)) => run::run(&command, &options),
             None => usage(),
         },
         Some("hook") => match parse(args) {
-            Some((false, command)) => hook::hook(&command),
+            Some((options, command)) if options == Options::default() => hook::hook(&command),
             _ => usage(),
         },
         _ => usage(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.into(),
+        Err(failure) => {
+            if let Some(line) = failure.line() {
+                say::write(&line);
+            }
+            failure.into()
+        }
     }
 }
 
-/// Splits `[--default-home] -- COMMAND [ARGUMENT...]`.
-fn parse(mut args: impl Iterator<Item = OsString>) -> Option<(bool, Vec<OsString>)> {
-    let mut next = args.next()?;
-    let default_home = next == "--default-home";
-    if default_home {
-        next = args.next()?;
-    }
-    if next != "--" {
-        return None;
+/// Splits `[--default-home] [--termination-log PATH] -- COMMAND [ARGUMENT...]`.
+fn parse(mut args: impl Iterator<Item = OsString>) -> Option<(Options, Vec<OsString>)> {
+    let mut options = Options::default();
+    loop {
+        let next = args.next()?;
+        match next.to_str()? {
+            "--default-home" if !options.default_home => options.default_home = true,
+            "--termination-log" if options.termination_log.is_none() => {
+                options.termination_log = Some(args.next()?);
+            }
+            "--" => break,
+            _ => return None,
+        }
     }
     let command: Vec<_> = args.collect();
-    (!command.is_empty()).then_some((default_home, command))
+    (!command.is_empty()).then_some((options, command))
 }
 
 fn usage() -> Result<(), Failure> {
-    say(USAGE);
-    Err(Failure::Wrapper)
+    Err(Failure::wrapper(USAGE))
+}
+
+// === impl Options ===
+
+impl Options {
+    /// Where the container's termination message goes.
+    pub(crate) fn termination_log(&self) -> &OsStr {
+        let given = self.termination_log.as_deref();
+        given.unwrap_or_else(|| last_words::DEFAULT_PATH.as_ref())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn split(args: &[&str]) -> Option<(bool, Vec<String>)> {
-        let (home, command) = parse(args.iter().map(OsString::from))?;
+    fn split(args: &[&str]) -> Option<(bool, Option<String>, Vec<String>)> {
+        let (options, command) = parse(args.iter().map(OsString::from))?;
         Some((
-            home,
+            options.default_home,
+            options.termination_log.map(|path| path.into_string().unwrap()),
             command.into_iter().map(|a| a.into_string().unwrap()).collect(),
         ))
     }
@@ -111,11 +158,15 @@ mod tests {
     fn the_command_begins_after_two_dashes() {
         assert_eq!(
             split(&["--", "sh", "--"]),
-            Some((false, vec!["sh".into(), "--".into()]))
+            Some((false, None, vec!["sh".into(), "--".into()]))
         );
         assert_eq!(
             split(&["--default-home", "--", "sh"]),
-            Some((true, vec!["sh".into()]))
+            Some((true, None, vec!["sh".into()]))
+        );
+        assert_eq!(
+            split(&["--default-home", "--termination-log", "--", "--", "sh"]),
+            Some((true, Some("--".into()), vec!["sh".into()]))
         );
         for wrong in [
             &[][..],
@@ -123,6 +174,8 @@ mod tests {
             &["sh"],
             &["--default-home"],
             &["--default-home", "sh"],
+            &["--default-home", "--default-home", "--", "sh"],
+            &["--termination-log", "--", "sh"],
             &["--x", "--", "sh"],
         ] {
             assert_eq!(split(wrong), None, "{wrong:?}");

@@ -32,6 +32,9 @@ pub const MAX_LINE: usize = 4096;
 /// mount can make a mount with this source.
 pub const KEPT_ROOT_SOURCE: &str = "stoppablecontainer";
 
+/// How the wrapper's lines begin, in the container's log and in its termination message.
+pub const LINE_PREFIX: &str = "stoppablecontainer: ";
+
 /// What a wrapper asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {

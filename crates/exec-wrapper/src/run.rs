@@ -14,16 +14,24 @@ use std::ffi::OsString;
 use exec_wrapper::protocol::Verb;
 
 use crate::connection::Agent;
-use crate::say::say;
+use crate::last_words::LastWords;
 use crate::signals::Signals;
-use crate::{Failure, become_command, home, kept_root, stdin};
+use crate::{Failure, Options, become_command, home, kept_root, stdin};
 
-/// Waits for the kept filesystem and executes the command there. Returns only if that failed.
-pub(crate) fn run(command: &[OsString], default_home: bool) -> Result<(), Failure> {
-    let signals = Signals::catch().map_err(|error| {
-        say(format_args!("cannot handle signals: {error}"));
-        Failure::Wrapper
-    })?;
+/// Waits for the kept filesystem and executes the command there. Returns only if that failed; why, is then the
+/// container's termination message.
+pub(crate) fn run(command: &[OsString], options: &Options) -> Result<(), Failure> {
+    let last_words = LastWords::at(options.termination_log());
+    let outcome = become_it(command, options.default_home);
+    if let Some(line) = outcome.as_ref().err().and_then(Failure::line) {
+        last_words.write(&line);
+    }
+    outcome
+}
+
+fn become_it(command: &[OsString], default_home: bool) -> Result<(), Failure> {
+    let signals =
+        Signals::catch().map_err(|error| Failure::wrapper(format_args!("cannot handle signals: {error}")))?;
     let place = become_command::Place::here()?;
     let granted = Agent::new(Some(&signals))?.ask(Verb::Run)?;
     drop(granted);
@@ -42,15 +50,11 @@ pub(crate) fn run(command: &[OsString], default_home: bool) -> Result<(), Failur
 pub(crate) fn require_kept_root() -> Result<(), Failure> {
     match kept_root::is_here() {
         Ok(true) => Ok(()),
-        Ok(false) => {
-            say("the node agent said that the filesystem is in place, but it is not");
-            Err(Failure::Wrapper)
-        }
-        Err(error) => {
-            say(format_args!(
-                "cannot find out whether the filesystem is in place: /proc/self/mountinfo: {error}"
-            ));
-            Err(Failure::Wrapper)
-        }
+        Ok(false) => Err(Failure::wrapper(
+            "the node agent said that the filesystem is in place, but it is not",
+        )),
+        Err(error) => Err(Failure::wrapper(format_args!(
+            "cannot find out whether the filesystem is in place: /proc/self/mountinfo: {error}"
+        ))),
     }
 }

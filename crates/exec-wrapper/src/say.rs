@@ -2,7 +2,19 @@
 
 use std::io::Write;
 
-/// Writes one line to stderr. A log that cannot be written is no reason to stop.
+use exec_wrapper::protocol::LINE_PREFIX;
+
+/// Writes one line to stderr.
 pub(crate) fn say(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "stoppablecontainer: {line}");
+    write(&self::line(line));
+}
+
+/// A line of ours.
+pub(crate) fn line(line: impl std::fmt::Display) -> String {
+    format!("{LINE_PREFIX}{line}")
+}
+
+/// Writes a line of ours to stderr. A log that cannot be written is no reason to stop.
+pub(crate) fn write(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -9,6 +9,8 @@ the kept filesystem's or another. Needs root.
 
 #[path = "wrapper/hostile.rs"]
 mod hostile;
+#[path = "wrapper/last_words.rs"]
+mod last_words;
 #[path = "wrapper/shipped.rs"]
 mod shipped;
 #[path = "wrapper/world.rs"]

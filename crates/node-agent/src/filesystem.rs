@@ -222,7 +222,9 @@ async fn examine(
     before: Option<&FilesystemStatus>,
     working: Working,
 ) -> Result<(Working, Result<(ImageFacts, Data, Result<(), Failure>), Failure>)> {
-    let image = match agent.cri.facts(container).await {
+    let object = peer.instance.state().object;
+    let named = object.as_ref().map_or("", |object| object.spec.main_image());
+    let image = match agent.cri.facts(container, named).await {
         Ok(image) => image,
         Err(error @ CriError::Config(_)) => {
             let message = format!("image {}: {error}", container.image);

@@ -133,3 +133,16 @@ impl Drop for Leaving<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use exec_wrapper::protocol;
+    use stoppablecontainer_api::names;
+
+    /// The wrapper links nothing of the API; whoever writes for it and reads from it does.
+    #[test]
+    fn wrapper_and_api_spell_alike() {
+        assert_eq!(protocol::LINE_PREFIX, names::WRAPPER_LINE_PREFIX);
+        assert_eq!(protocol::VOLUME_MOUNT_PATH, names::VOLUME_MOUNT_PATH);
+    }
+}

@@ -14,7 +14,7 @@ use csi_proto::cri::{ContainerStatusRequest, ContainerStatusResponse, ImageSpec,
 use hyper_util::rt::TokioIo;
 use rootfs::Root;
 use rustix::fs::OFlags;
-use stoppablecontainer_api::ImageFacts;
+use stoppablecontainer_api::{ImageFacts, same_repository};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -126,8 +126,8 @@ impl Cri {
         Ok(answer.map_err(too_large_or)?.into_inner())
     }
 
-    /// What the config of a container's image says.
-    pub(crate) async fn facts(&self, container: &Container) -> Result<ImageFacts, CriError> {
+    /// What the config of a container's image says. The template names it `named`; the runtime gives any of its names.
+    pub(crate) async fn facts(&self, container: &Container, named: &str) -> Result<ImageFacts, CriError> {
         let image = ImageSpec {
             image: container.image_ref.clone(),
             ..ImageSpec::default()
@@ -149,7 +149,7 @@ impl Cri {
             .ok_or(CriError::Missing("the image's config"))?;
         let facts = image_config::facts(&container.image, &image.id, info)?;
         Ok(ImageFacts {
-            repo_digest: repo_digest(&container.image, &image.repo_digests),
+            repo_digest: repo_digest([named, &container.image], &image.repo_digests),
             ..facts
         })
     }
@@ -165,9 +165,10 @@ fn process_of(info: &str) -> Option<i32> {
     (info.pid > 0).then_some(info.pid)
 }
 
-/// By which digest an image can be named. It may have been pulled from several repositories: the one of the pod, if
-/// possible. Runtimes write all of a name, pods may leave out the beginning.
-fn repo_digest(named: &str, digests: &[String]) -> String {
+/// By which digest an image can be named. It may have been pulled from several repositories: the one of the template or
+/// of the container, if possible. Runtimes write all of a name, pods may leave out the beginning.
+fn repo_digest(names: [&str; 2], digests: &[String]) -> String {
+    let [_, named] = names;
     let without_digest = named.split('@').next().unwrap_or_default();
     // A colon before a slash is that of a registry's port.
     let repository = match without_digest.rsplit_once(':') {
@@ -179,7 +180,11 @@ fn repo_digest(named: &str, digests: &[String]) -> String {
         of.strip_suffix(repository)
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
     };
-    let found = digests.iter().find(is_of_pod).or(digests.first());
+    let mut exact = names
+        .iter()
+        .filter_map(|name| digests.iter().find(|digest| same_repository(name, digest)));
+    let found = exact.next().or_else(|| digests.iter().find(is_of_pod));
+    let found = found.or(digests.first());
     found.cloned().unwrap_or_default()
 }
 
@@ -237,6 +242,8 @@ mod tests {
             "docker.io/team/nginx@sha256:1",
             "docker.io/library/nginx@sha256:2",
             "registry:5000/nginx@sha256:3",
+            "docker.io/library/web@sha256:4",
+            "docker.io/team/web@sha256:5",
         ]
         .map(str::to_owned);
         for (named, expected) in [
@@ -245,10 +252,17 @@ mod tests {
             ("library/nginx@sha256:2", 1),
             ("registry:5000/nginx", 2),
             ("registry:5000/nginx:1.25@sha256:3", 2),
+            ("nginx", 1),
+            ("team/web", 4),
             ("another:1", 0),
         ] {
-            assert_eq!(repo_digest(named, &digests), digests[expected], "{named}");
+            assert_eq!(repo_digest(["", named], &digests), digests[expected], "{named}");
         }
-        assert_eq!(repo_digest("nginx", &[]), "");
+        assert_eq!(
+            repo_digest(["team/web:2", "nginx"], &digests),
+            digests[4],
+            "the template's"
+        );
+        assert_eq!(repo_digest(["nginx"; 2], &[]), "");
     }
 }

@@ -193,6 +193,37 @@ fn i1_it_comes_back_to_the_node_of_its_data_and_nowhere_else() {
     assert_eq!(bare, &json!({ "nodeSelectorTerms": [{ "matchFields": pin }] }));
 }
 
+/// A pod that is still to find its node must not find one that is short of something.
+#[test]
+fn i20_what_keeps_data_stays_through_what_its_node_suffers_from() {
+    let keys = |pod: Value| -> Vec<String> {
+        let tolerations = pod["spec"]["tolerations"].as_array().cloned().unwrap_or_default();
+        let keys = tolerations.iter().filter(|t| t["effect"] == json!("NoSchedule"));
+        keys.map(|t| t["key"].as_str().unwrap().to_owned()).collect()
+    };
+    let pressure = ["disk", "memory", "pid"].map(|what| format!("node.kubernetes.io/{what}-pressure"));
+    assert_eq!(keys(build(json!({ "status": prepared() }))), pressure);
+    assert_eq!(keys(build(json!({}))), [""; 0]);
+}
+
+#[test]
+fn what_a_provider_was_made_for_is_known_from_its_hash() {
+    let made_now = |change: Value| {
+        let instance = instance(change);
+        let pod = provider_pod(&instance, &BTreeSet::new(), &OptOuts::default()).unwrap();
+        made(&instance, &pod).unwrap()
+    };
+    let mut kept = full();
+    kept["status"] = prepared();
+    assert_eq!(made_now(kept), Made::ToKeep);
+    let placing = |holds, repels| Made::ToPlace { holds, repels };
+    assert_eq!(made_now(full()), placing(true, true));
+    assert_eq!(made_now(json!({})), placing(false, false));
+    let pod = provider_pod(&instance(json!({})), &BTreeSet::new(), &OptOuts::default()).unwrap();
+    assert_eq!(made(&instance(full()), &pod), Some(Made::Before));
+    assert_eq!(made(&instance(json!({})), &Pod::default()), None);
+}
+
 #[test]
 fn a_node_named_in_the_template_is_where_the_data_will_be() {
     let pod = build(json!({ "spec": { "template": { "spec": { "nodeName": "n9" } } } }));

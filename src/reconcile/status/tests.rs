@@ -60,6 +60,17 @@ fn silent(observed: Observed) -> Observed {
     }
 }
 
+/// A consumer that was started again after its program could not be executed.
+fn restarted() -> Value {
+    let message = "stoppablecontainer: serve: executable file not found in $PATH";
+    let mut status = up();
+    let container = &mut status["containerStatuses"][0];
+    container["containerID"] = json!("c2");
+    container["restartCount"] = json!(1);
+    container["lastState"] = json!({ "terminated": { "exitCode": 127, "message": message } });
+    status
+}
+
 fn pending(status: Value) -> Observed {
     let instance = instance(json!({}));
     Observed {
@@ -122,7 +133,48 @@ fn pending(status: Value) -> Observed {
         "name": "main", "ready": false, "restartCount": 3, "image": "", "imageID": "",
         "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 10s" } },
     }] })),
+    Phase::ProviderReady, ["-CrashLoopBackOff", "+AsRequested", "+AsRequested", "-CrashLoopBackOff"]
+)]
+#[case::consumer_ended_and_is_started_again(
+    with_both(json!({}), json!({ "phase": "Running", "containerStatuses": [{
+        "name": "main", "ready": false, "restartCount": 3, "image": "", "imageID": "",
+        "state": { "terminated": { "exitCode": 137, "reason": "OOMKilled" } },
+    }] })),
+    Phase::ProviderReady, ["-OOMKilled", "+AsRequested", "+AsRequested", "-OOMKilled"]
+)]
+#[case::a_sidecar_crashes(
+    with_both(json!({}), json!({ "phase": "Running", "containerStatuses": [
+        { "name": "side", "ready": false, "restartCount": 3, "image": "", "imageID": "",
+          "state": { "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 10s" } } },
+        { "name": "main", "ready": true, "restartCount": 0, "image": "", "imageID": "", "state": { "running": {} } },
+    ] })),
     Phase::Running, ["-CrashLoopBackOff", "+AsRequested", "+AsRequested", "-CrashLoopBackOff"]
+)]
+#[case::consumer_whose_program_is_missing_is_started_again(
+    Observed { doubted: Some(Duration::from_secs(5)), ..with_both(json!({}), restarted()) },
+    Phase::ProviderReady, ["-ContainerCannotRun", "+AsRequested", "+AsRequested", "-ContainerCannotRun"]
+)]
+#[case::it_runs_this_time(
+    Observed { doubted: Some(Duration::ZERO), ..with_both(json!({}), restarted()) },
+    Phase::Running, ["+AsRequested", "+AsRequested", "+AsRequested", "+AsRequested"]
+)]
+#[case::node_not_ready_before_the_provider_started(
+    Observed { node_unready: Some("no network".to_owned()), ..pending(json!({ "phase": "Pending" })) },
+    Phase::Pending, ["-NodeNotReady", "-NodeNotReady", "-Preparing", "-NodeNotReady"]
+)]
+#[case::node_not_ready_and_called_so_by_the_scheduler(
+    Observed { node_unready: Some("no network".to_owned()), ..with_both(json!({}), json!({ "phase": "Pending", "conditions": [
+        { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "untolerated taint" },
+    ] })) },
+    Phase::ProviderReady, ["-NodeNotReady", "+AsRequested", "+AsRequested", "-NodeNotReady"]
+)]
+#[case::node_not_ready_while_everything_runs(
+    Observed { node_unready: Some("no network".to_owned()), ..with_both(json!({}), up()) },
+    Phase::Running, ["+AsRequested", "+AsRequested", "+AsRequested", "+AsRequested"]
+)]
+#[case::node_not_ready_while_stopped(
+    Observed { node_unready: Some("no network".to_owned()), ..with_provider(json!({ "spec": { "running": false } })) },
+    Phase::Stopped, ["+Stopped", "+AsRequested", "+AsRequested", "-Stopped"]
 )]
 #[case::consumer_waits_for_its_filesystem(
     with_both(blocked("consumer-uid"), up()),
@@ -281,6 +333,20 @@ fn i12_a_status_that_says_the_same_is_the_same() {
 }
 
 #[test]
+fn i12_a_node_that_is_not_ready_is_named_with_its_kubelets_words() {
+    let starting = Observed {
+        node_unready: Some("container runtime network not ready".to_owned()),
+        ..with_both(json!({}), json!({ "phase": "Pending" }))
+    };
+    let status = status(&starting, now());
+    assert_eq!(
+        message(&status, CONSUMER_READY),
+        "node n1 is not ready (container runtime network not ready); pod web is starting"
+    );
+    assert_eq!(message(&status, READY), message(&status, CONSUMER_READY));
+}
+
+#[test]
 fn i12_conditions_of_nobody_go() {
     let stale = json!({ "status": { "conditions": [{
         "type": "Ancient", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": NOW,
@@ -323,8 +389,9 @@ fn i1_the_agents_part_is_handed_back_untouched() {
     assert_eq!(status(&o, now()).filesystem, o.status().filesystem);
 }
 
+/// Preempted, drained, evicted, past its deadline, refused by the kubelet, or gone without a trace.
 #[test]
-fn placement_goes_through_the_scheduler_after_a_refusal_until_a_start_or_a_stop() {
+fn f12_h23_placement_goes_through_the_scheduler_after_every_end_until_a_start_or_a_stop() {
     let refused = with_both(json!({}), out_of_cpu());
     assert_eq!(status(&refused, now()).placement, Some(Placement::Scheduler));
     let ran = json!({ "phase": "Failed", "reason": "Evicted", "containerStatuses": [{
@@ -333,9 +400,29 @@ fn placement_goes_through_the_scheduler_after_a_refusal_until_a_start_or_a_stop(
     }] });
     assert_eq!(
         status(&with_both(json!({}), ran), now()).placement,
-        None,
-        "it had room, and was evicted later"
+        Some(Placement::Scheduler),
+        "it was evicted, and the pressure may last"
     );
+    let preempted = with_both(json!({}), up());
+    let preempted = Observed {
+        consumer: leaving_pod(preempted.consumer.pod().unwrap()),
+        ..preempted
+    };
+    assert_eq!(status(&preempted, now()).placement, Some(Placement::Scheduler));
+    let gone = json!({ "status": { "consumerPodUid": "consumer-uid" } });
+    assert_eq!(
+        status(&with_provider(gone.clone()), now()).placement,
+        Some(Placement::Scheduler)
+    );
+    let mut stopped = gone;
+    stopped["spec"]["running"] = json!(false);
+    assert_eq!(status(&with_provider(stopped.clone()), now()).placement, None);
+    let stopping = with_both(stopped, up());
+    let stopping = Observed {
+        consumer: leaving_pod(stopping.consumer.pod().unwrap()),
+        ..stopping
+    };
+    assert_eq!(status(&stopping, now()).placement, None, "the user's stop");
     let queued = json!({ "status": { "placement": "Scheduler" } });
     assert_eq!(
         status(&with_provider(queued.clone()), now()).placement,

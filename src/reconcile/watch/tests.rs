@@ -169,9 +169,9 @@ async fn a_node_wakes_its_instances_when_it_comes_or_goes() {
     assert!(caches.node_exists("n1"));
 }
 
-/// A node says that it lives every few seconds; only that it is not heard of, and is again, wakes anybody.
+/// A node says that it lives every few seconds; only that it is not ready or not heard of, and is again, wakes anybody.
 #[tokio::test]
-async fn f28_a_node_that_falls_silent_wakes_its_instances_once() {
+async fn f28_a_node_that_falls_silent_or_is_not_ready_wakes_its_instances_once() {
     let Watched {
         caches,
         wake,
@@ -195,19 +195,27 @@ async fn f28_a_node_that_falls_silent_wakes_its_instances_once() {
     let mut events = list(&[node("n1")]);
     events.extend([
         heard("True", "ready"),
-        heard("False", "not ready"),
+        heard("False", "PLEG was last seen active 3m5s ago"),
+        heard("False", "PLEG was last seen active 3m15s ago"),
         heard("Unknown", "stopped posting"),
         heard("Unknown", "stopped posting"),
     ]);
-    let mut silent = Vec::new();
+    let (mut silent, mut unready) = (Vec::new(), Vec::new());
     follow(stream::iter(events), writers.nodes, |event| {
         silent.push(caches.node_silent("n1"));
+        unready.push(caches.node_unready("n1"));
         wake.on_node(event, &caches)
     })
     .await;
     let names = woken(&mut queues.instances);
-    assert_eq!(names.len(), 3, "both for the list, then one: {names:?}");
-    assert_eq!(names[2], "a");
+    assert_eq!(
+        names[2..],
+        ["a", "a"],
+        "both for the list, then one twice: {names:?}"
+    );
+    let words = Some("PLEG was last seen active 3m15s ago".to_owned());
+    assert!(unready.contains(&words), "{unready:?}");
+    assert_eq!(unready.last(), Some(&None));
     assert_eq!(silent.last(), Some(&Some("stopped posting".to_owned())));
 }
 

@@ -27,6 +27,36 @@ fn i5_argv(#[case] main: Value, #[case] entrypoint: Value, #[case] cmd: Value, #
     );
 }
 
+/// Why a command cannot be executed goes where the template says. The kubelet expands references in commands, not in
+/// this path.
+#[rstest::rstest]
+#[case(json!({}), &[])]
+#[case(json!({ "terminationMessagePath": "" }), &[])]
+#[case(json!({ "terminationMessagePath": "/dev/termination-log" }), &[])]
+#[case(json!({ "terminationMessagePath": "/var/last words" }), &["--termination-log", "/var/last words"])]
+#[case(json!({ "terminationMessagePath": "/$(A)/$$" }), &["--termination-log", "/$$(A)/$$$"])]
+#[case(json!({ "terminationMessagePath": "--" }), &["--termination-log", "--"])]
+fn i4_i5_the_wrapper_knows_where_the_termination_message_goes(#[case] main: Value, #[case] options: &[&str]) {
+    let mut case = Case::new(&main);
+    let command = [&["/exec-wrapper", "run", "--default-home"][..], options, &["--"]].concat();
+    let before = case.main();
+    assert_eq!(before.command.as_ref().unwrap(), &command);
+    // Another webhook puts its program in front.
+    case.pod = serde_json::to_value(case.run().unwrap().pod).unwrap();
+    let container = &mut case.pod["spec"]["containers"][0];
+    let own = before.args.clone().unwrap();
+    let pushed: Vec<_> = command
+        .iter()
+        .copied()
+        .chain(own.iter().map(String::as_str))
+        .collect();
+    container["args"] = json!(pushed);
+    container["command"] = json!(["/inject"]);
+    let after = case.main();
+    assert_eq!(after.command.unwrap(), command);
+    assert_eq!(after.args.unwrap(), [vec!["/inject".to_owned()], own].concat());
+}
+
 #[test]
 fn an_image_and_a_template_without_a_command_are_refused() {
     let denial = Case::new(&json!({})).image(&json!({ "cmd": [] })).denial();

@@ -21,6 +21,11 @@ mount --bind "$dir/volume" .stoppablecontainer
 [ -e "$dir/files/proc" ] || mount --rbind /proc proc
 mount --rbind /dev dev
 cp -RP "$dir/files/." .
+if [ -e "$dir/termination" ]; then
+  mkdir -p "$(dirname "./$(cat "$dir/termination.path")")"
+  : > "./$(cat "$dir/termination.path")"
+  mount --bind "$dir/termination" "./$(cat "$dir/termination.path")"
+fi
 exec 7</etc/passwd 9</
 exec $tracer unshare --root=. --wd="$here" /.stoppablecontainer/exec-wrapper "$@"
 "#;
@@ -86,6 +91,18 @@ impl World {
     pub(crate) fn program(self, program: &std::path::Path) -> Self {
         std::fs::copy(program, self.path("volume/exec-wrapper")).unwrap();
         self
+    }
+
+    /// The container's termination message is here, as the kubelet mounts it.
+    pub(crate) fn termination_log(self, path: &str) -> Self {
+        std::fs::write(self.path("termination"), "").unwrap();
+        std::fs::write(self.path("termination.path"), path).unwrap();
+        self
+    }
+
+    /// What the kubelet would read as termination message.
+    pub(crate) fn termination_message(&self) -> String {
+        std::fs::read_to_string(self.path("termination")).unwrap()
     }
 
     /// The system calls are written to `trace`.

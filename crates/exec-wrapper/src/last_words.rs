@@ -1,0 +1,60 @@
+/*!
+The container's termination message, which the pod's status shows of a container
+that ended (`terminationMessagePath`).
+
+The kubelet mounts an empty file of the node there. It is opened before the agent
+changes the root: until then the path leads to what the runtime made, afterwards to
+what the kept filesystem, which is the tenant's, makes of it. A command that is
+executed inherits nothing: the descriptor closes.
+*/
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
+
+/// Where the file is unless the pod says otherwise: the default of the API.
+pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
+/// What the kubelet reads of it, in bytes (`MaxContainerTerminationMessageLength` in its `pkg/kubelet/container`).
+const MAX_BYTES: usize = 4096;
+
+/// The file for the last words, if there is one.
+#[derive(Debug)]
+pub(crate) struct LastWords(Option<OwnedFd>);
+
+// === impl LastWords ===
+
+impl LastWords {
+    /// Opens the file. That there is none, or none of the kubelet's, is no reason to stop.
+    pub(crate) fn at(path: &OsStr) -> Self {
+        Self(open(path).ok())
+    }
+
+    /// Writes a message, cut to what the kubelet reads.
+    pub(crate) fn write(&self, message: &str) {
+        let Some(file) = &self.0 else { return };
+        let end = message.floor_char_boundary(MAX_BYTES);
+        let _ = rustix::io::write(file, &message.as_bytes()[..end]);
+    }
+}
+
+fn open(path: &OsStr) -> Result<OwnedFd, Errno> {
+    // A device or a FIFO is not opened to find out what it is.
+    let what = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE)?;
+    require_mounted_file(&what)?;
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    require_mounted_file(&statx(file.as_fd(), "", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?)?;
+    Ok(file)
+}
+
+/// The kubelet's file is a mount of its own. Any other is the pod's, and not to be written to.
+fn require_mounted_file(what: &rustix::fs::Statx) -> Result<(), Errno> {
+    let regular = FileType::from_raw_mode(what.stx_mode.into()) == FileType::RegularFile;
+    if regular && what.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        Ok(())
+    } else {
+        Err(Errno::INVAL)
+    }
+}

@@ -1,0 +1,72 @@
+/*!
+When a provider gives way to another one: only when nothing runs on it, so that
+none is ever replaced under a consumer.
+
+One that was made from what the instance said before is replaced then. One that was
+made to choose a node is, if it holds or repels others, at the first stop: what is
+stopped holds no claim and keeps nobody away. Not before the first start, which would
+have to wait for it.
+*/
+
+use k8s_openapi::api::core::v1::Pod;
+use stoppablecontainer_api::names::PROVIDER_CONTAINER;
+use stoppablecontainer_api::{FilesystemState, Placement};
+
+use super::plan::{Observed, Slot};
+use super::pods::{ended, has_started, leaving, node, trouble};
+use super::provider::{Made, made};
+
+/// Why the provider is to be replaced by another one; part of a sentence.
+pub(super) fn due(observed: &Observed) -> Option<&'static str> {
+    let pod = observed
+        .provider
+        .pod()
+        .filter(|pod| !leaving(pod) && !ended(pod))?;
+    let nothing_runs = matches!(observed.consumer, Slot::Free);
+    let started = has_started(pod, PROVIDER_CONTAINER);
+    let queues = queues(observed);
+    if started && !nothing_runs && !queues {
+        return None;
+    }
+    // Nothing would come up on such a node, and what is there may be fine.
+    let away = observed.node_silent.is_some() || observed.node_unready.is_some() || observed.node_gone;
+    match made(&observed.instance, pod)? {
+        Made::ToKeep => None,
+        Made::Before => {
+            let edited = !started || (nothing_runs && !away);
+            edited.then_some("by one that is made from the object as it is now")
+        }
+        Made::ToPlace { holds, repels } => {
+            let stopped = holds && nothing_runs && !observed.instance.spec.running;
+            let done = has_placed(observed) && !away && (stopped || (repels && queues));
+            done.then_some("by one that holds no claims and keeps no pods away")
+        }
+    }
+}
+
+/// The node is chosen, claims are bound with that, and the agent has looked at what is there.
+fn has_placed(observed: &Observed) -> bool {
+    let status = observed.status();
+    let looked = status.filesystem.as_ref().map(|filesystem| filesystem.state);
+    status.node_name.is_some()
+        && observed.working_provider().is_some()
+        && looked.is_some_and(|state| state != FilesystemState::Preparing)
+}
+
+/// The next consumer goes through the scheduler, or waits there in vain: what the first provider keeps away may be its own
+/// consumer.
+fn queues(observed: &Observed) -> bool {
+    match &observed.consumer {
+        Slot::Free => observed.status().placement == Some(Placement::Scheduler),
+        Slot::Ours(pod) => waits_for_a_node(pod),
+        Slot::Stray(_) | Slot::Taken(_) => false,
+    }
+}
+
+fn waits_for_a_node(pod: &Pod) -> bool {
+    let unschedulable = || trouble(pod).is_some_and(|why| why.reason == "Unschedulable");
+    !leaving(pod) && node(pod).is_none() && unschedulable()
+}
+
+#[cfg(test)]
+mod tests;
