@@ -204,6 +204,11 @@ impl Provider {
             .map_err(|misfit| TemplateError::invalid(PROVIDER, misfit))
     }
 
+    /// What it says, as it is stored.
+    pub fn json(&self) -> &Json {
+        &self.0
+    }
+
     /// Everything of it that is larger than it may be.
     pub fn excesses(&self) -> Vec<TemplateError> {
         too_large(PROVIDER, &self.0, MAX_PROVIDER_BYTES, MAX_PROVIDER_NODES)
