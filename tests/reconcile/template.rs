@@ -231,6 +231,11 @@ async fn i12_a_pod_that_no_api_server_takes_is_the_templates_mistake() {
         (403, "exceeded quota", "CreationRefused"),
         (
             422,
+            "pods \"web\" is forbidden: ValidatingAdmissionPolicy 'p' denied request: no",
+            "CreationRefused",
+        ),
+        (
+            422,
             "admission webhook \"v.example\" denied the request: no",
             "CreationRefused",
         ),
