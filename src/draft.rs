@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use serde_path_to_error::{Path, Segment};
-use stoppablecontainer_api::{PodTemplate, whole_quantity};
+use stoppablecontainer_api::{PodTemplate, Provider, whole_quantity};
 
 use crate::problem::Problem;
 
@@ -51,6 +51,17 @@ impl Draft {
             problems,
         }
     }
+}
+
+/// What no API server could decode of `spec.provider`.
+pub(crate) fn provider_problems(provider: &Provider) -> Vec<Problem> {
+    if let Err(error) = provider.decode() {
+        return vec![Problem::from(&error)];
+    }
+    let mut problems = Vec::new();
+    let mut value: Value = provider.json().read().unwrap_or_default();
+    take_quantities(&mut value, "spec.provider", &mut problems);
+    problems
 }
 
 /// Takes out what has another type than in a pod. `false` if something is left that has.
@@ -181,6 +192,24 @@ mod tests {
             json!({ "requests": { "memory": "1Gi" }, "limits": { "cpu": 0.5 } }),
             "the rest can be looked at"
         );
+    }
+
+    #[test]
+    fn i12_a_bad_quantity_of_the_provider_is_named() {
+        let of = |value: Value| {
+            let problems = provider_problems(&serde_json::from_value(value).unwrap());
+            problems
+                .into_iter()
+                .map(|problem| problem.field)
+                .collect::<Vec<_>>()
+        };
+        let bad = json!({ "resources": { "limits": { "cpu": "abc", "memory": "1Gi" } } });
+        assert_eq!(of(bad), ["spec.provider.resources.limits[cpu]"]);
+        assert_eq!(
+            of(json!({ "resources": { "requests": { "cpu": true } } })),
+            ["spec.provider.resources.requests.cpu"]
+        );
+        assert!(of(json!({})).is_empty());
     }
 
     #[test]

@@ -6,7 +6,9 @@ use anyhow::Context;
 use clap::Parser;
 use stoppablecontainer::{args::Args, config::Config, operator, telemetry};
 
-#[tokio::main]
+// Few threads: all passes of the controllers share one, the others are for the webhook. On a node with many processors there
+// would be as many, each with a template decoded (invariant I18).
+#[tokio::main(worker_threads = 4)]
 async fn main() -> ExitCode {
     match start(Args::parse()).await {
         Ok(()) => ExitCode::SUCCESS,

@@ -126,8 +126,11 @@ pub(crate) fn strict(mut request: http::Request<Vec<u8>>) -> http::Request<Vec<u
 
 /// What a refusal says of the pod. `None` if it is about something else.
 pub(crate) fn mistakes(status: &Status) -> Option<Vec<Problem>> {
-    // A webhook's refusal carries whatever code the webhook chose, and always this beginning.
-    if status.message.starts_with("admission webhook") {
+    // A webhook's refusal carries whatever code the webhook chose, and always this beginning. A ValidatingAdmissionPolicy's is
+    // 422 unless it says otherwise, in the words of a prohibition (`pods "x" is forbidden: ValidatingAdmissionPolicy ...`).
+    let is_policy =
+        status.message.starts_with("admission webhook") || status.message.contains(" is forbidden: ");
+    if is_policy {
         return None;
     }
     match status.code {

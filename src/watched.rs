@@ -225,7 +225,7 @@ impl Selection for Claims {
 pub fn watch<K, S>(
     client: &Client,
     config: watcher::Config,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K, S>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     S: Selection,

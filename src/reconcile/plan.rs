@@ -171,6 +171,8 @@ impl Observed {
             .and_then(|pod| pod.annotations().get(ANNOTATION_IMAGE));
         matches!(self.consumer, Slot::Free)
             && made_of.is_some_and(|image| image != self.instance.spec.main_image())
+            // No other provider could be made.
+            && template::trouble(&self.instance).is_none()
     }
 
     /// What keeps a consumer whose containers run from its filesystem, and so from executing its command.

@@ -21,7 +21,7 @@ use stoppablecontainer_api::names::{
 use stoppablecontainer_api::{PodTemplate, Provider, RecoveryAnswer};
 
 use super::{Request, Settings, Verdict};
-use crate::draft::Draft;
+use crate::draft::{Draft, provider_problems};
 use crate::problem::Problem;
 use crate::rewrite::is_reserved_path;
 use crate::trial::{self, Obstacle};
@@ -196,7 +196,7 @@ fn check_recovery(object: &Object, old: &Object) -> Option<Problem> {
 fn problems(spec: &Spec, draft: &Draft, settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
     problems.extend(check_prefix(&spec.host_path_prefix, &settings.allowed_prefixes));
-    problems.extend(spec.provider.decode().err().as_ref().map(Problem::from));
+    problems.extend(provider_problems(&spec.provider));
     problems.extend(draft.problems.iter().cloned());
     if draft.template.is_null() {
         return problems;

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
 use kube::runtime::controller::Action;
+use kube::runtime::watcher::{Config, Event};
 use serde_json::{Value, json};
+use stoppablecontainer::watched::watch;
+use stoppablecontainer_api::StoppableContainerInstance;
+use stoppablecontainer_api::held::Whole;
 
 use crate::world::{CONSUMER, EVENTS, INSTANCE, INSTANCE_STATUS, PODS, World, leaving, reasons};
 
@@ -233,6 +238,11 @@ async fn i12_a_pod_that_no_api_server_takes_is_the_templates_mistake() {
         (403, "exceeded quota", "CreationRefused"),
         (
             422,
+            "pods \"web\" is forbidden: ValidatingAdmissionPolicy 'p' denied request: no",
+            "CreationRefused",
+        ),
+        (
+            422,
             "admission webhook \"v.example\" denied the request: no",
             "CreationRefused",
         ),
@@ -271,4 +281,45 @@ async fn i18_a_container_that_is_too_large_is_marked() {
     assert_eq!(status["conditions"][0]["message"], json!(TOO_MANY));
     assert_eq!(world.event().await.1, "TemplateTooLarge");
     assert_eq!(pass.await.unwrap().unwrap(), Action::await_change());
+}
+
+/// A list comes in small pages, and an object that is too large, or none at all, keeps nobody from seeing the others.
+#[tokio::test]
+async fn i18_a_list_comes_in_small_pages_and_every_object_that_can_be_read_is_seen() {
+    let mut world = World::new();
+    oversized(&mut world);
+    let named = |object: &Value, name: &str| {
+        let mut object = object.clone();
+        object["metadata"]["name"] = json!(name);
+        object
+    };
+    let large = named(&world.instance, "large");
+    let small = named(&World::new().instance, "small");
+    let mut odd = named(&small, "odd");
+    odd["spec"]["running"] = json!("perhaps");
+    let client = world.context.client.clone();
+    let events = watch::<StoppableContainerInstance, Whole>(&client, Config::default());
+    let seen = tokio::spawn(events.take(4).try_collect::<Vec<_>>());
+    let path = "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/stoppablecontainerinstances";
+    let page = |more: &str, items: &[&Value]| {
+        json!({
+            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstanceList",
+            "metadata": { "resourceVersion": "9", "continue": more }, "items": items,
+        })
+    };
+    let call = world.api.expect("GET", path).await;
+    assert!(call.query.contains("limit=16"), "{}", call.query);
+    call.answer(&page("more", &[&large, &odd]));
+    let call = world.api.expect("GET", path).await;
+    assert!(call.query.contains("continue=more"), "{}", call.query);
+    call.answer(&page("", &[&small]));
+    let seen = seen.await.unwrap().unwrap();
+    let names: Vec<_> = seen
+        .iter()
+        .filter_map(|event| match event {
+            Event::InitApply(object) => object.metadata.name.as_deref(),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(names, ["large", "small"]);
 }

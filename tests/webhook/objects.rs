@@ -330,6 +330,10 @@ async fn what_makes_the_pod_invalid_makes_the_object_invalid_with_its_paths() {
 #[case::quota(403, "pods is forbidden: exceeded quota: q")]
 #[case::service_account(403, "error looking up service account team/robot")]
 #[case::webhook(422, "admission webhook \"v.example\" denied the request: no")]
+#[case::admission_policy(
+    422,
+    "pods \"dev-x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no"
+)]
 #[case::server(500, "etcd is away")]
 #[tokio::test]
 async fn what_stands_in_the_way_now_is_a_warning(#[case] code: u16, #[case] message: &str) {

@@ -61,6 +61,7 @@ proptest! {
 }
 
 /// Puts a field that no type knows into every object.
+#[cfg(test)]
 fn sprinkle(value: &mut Value) {
     match value {
         Value::Object(object) => {
@@ -73,6 +74,7 @@ fn sprinkle(value: &mut Value) {
 }
 
 /// I19: what was put in is still at its place: the rewrite puts its own behind what there is.
+#[cfg(test)]
 fn lost(before: &Value, after: &Value, path: &str) {
     match before {
         Value::Object(object) => {

@@ -171,7 +171,7 @@ struct Copy<'a> {
 }
 
 /// Where a field of an object is in the text: its key begins, its key ends, its value ends.
-type Place = (usize, usize, usize);
+type Place = [u32; 3];
 
 impl Text {
     fn scalar<E: serde::de::Error>(&mut self, value: &impl Serialize) -> Result<(), E> {
@@ -182,19 +182,19 @@ impl Text {
     /// Puts the fields from `start` on in order; of several with one name the last counts, as for every reader.
     fn sort(&mut self, start: usize, places: &mut [Place]) {
         let old = self.bytes.split_off(start);
-        let part = |from: usize, to: usize| &old[from - start..to - start];
-        places.sort_by(|a, b| part(a.0, a.1).cmp(part(b.0, b.1)));
+        let part = |from: u32, to: u32| &old[from as usize - start..to as usize - start];
+        places.sort_by(|a, b| part(a[0], a[1]).cmp(part(b[0], b[1])));
         for (at, place) in places.iter().enumerate() {
             let again = places
                 .get(at + 1)
-                .is_some_and(|next| part(next.0, next.1) == part(place.0, place.1));
+                .is_some_and(|next| part(next[0], next[1]) == part(place[0], place[1]));
             if again {
                 continue;
             }
             if self.bytes.len() > start {
                 self.bytes.push(b',');
             }
-            self.bytes.extend_from_slice(part(place.0, place.2));
+            self.bytes.extend_from_slice(part(place[0], place[2]));
         }
     }
 }
@@ -318,10 +318,11 @@ impl<'de> Visitor<'de> for Copy<'_> {
             let key_ends = to.bytes.len();
             to.bytes.push(b':');
             map.next_value_seed(Copy { to, keep })?;
-            if let Some(last) = places.last() {
-                in_order &= to.bytes[last.0..last.1] < to.bytes[begins..key_ends];
+            if let Some([from, until, _]) = places.last() {
+                in_order &= to.bytes[*from as usize..*until as usize] < to.bytes[begins..key_ends];
             }
-            places.push((begins, key_ends, to.bytes.len()));
+            let place = |at: usize| u32::try_from(at).map_err(A::Error::custom);
+            places.push([place(begins)?, place(key_ends)?, place(to.bytes.len())?]);
         }
         if !in_order {
             to.sort(start, &mut places);

@@ -5,8 +5,8 @@ Five sorts of mending. *Faithful*: a pod template that the API server takes in a
 (`cpu: 0.5` as a number, `creationTimestamp: null` as generators write it). *Strict*: what makes a template unusable
 for certain (no container) is said at once, with the field's path. *Small*: the pod template's schema would be a
 megabyte with all its descriptions, and `kubectl apply` stores the whole manifest in an annotation of at most 256 KiB.
-*Open*: what a newer Kubernetes adds to pods is kept, so that it reaches the pod (invariant I19). *Bounded*: every list
-and map has a bound that real pods stay far below (invariant I18); the webhook holds the template to one as a whole.
+*Open*: what a newer Kubernetes adds to pods is kept, so that it reaches the pod (invariant I19). *Bounded*: every list,
+map and text has a bound that real pods stay far below (invariant I18); the webhook holds the template to one as a whole.
 
 Everything else about a pod is left to the API server's own validation, which the validating webhook asks for by a
 dry run.
@@ -44,6 +44,10 @@ const MAX_CONDITIONS: usize = 32;
 
 /// Most entries of a map in a pod template.
 const MAX_PROPERTIES: usize = 1024;
+
+/// Longest text in a pod template: annotations may have as much together, and no argument or variable can be longer than half
+/// of it (MAX_ARG_STRLEN).
+const MAX_LENGTH: usize = 256 * 1024;
 
 /// Metadata that is written inside of a template, and goes with it as it is: that of the claims of `ephemeral` volumes.
 const INNER_METADATA: [&str; 2] = ["annotations", "labels"];
@@ -209,8 +213,11 @@ fn open(schema: &mut Map<String, Value>, name: &str, _: usize) {
     schema.insert("x-kubernetes-preserve-unknown-fields".to_owned(), json!(true));
 }
 
-/// Bounds a list or a map.
+/// Bounds a list, a map or a text.
 fn bound(schema: &mut Map<String, Value>, name: &str, _: usize) {
+    if schema.get("type") == Some(&json!("string")) {
+        schema.insert("maxLength".to_owned(), json!(MAX_LENGTH));
+    }
     if schema.contains_key("items") {
         schema.insert("maxItems".to_owned(), json!(max_items(name)));
     }

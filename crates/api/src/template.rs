@@ -26,13 +26,9 @@ pub struct PodTemplate(Arc<Inner>);
 
 struct Inner {
     json: Json,
-    facts: OnceLock<Facts>,
-}
-
-/// What is asked of a template again and again.
-struct Facts {
-    main: MainContainer,
-    problem: Option<TemplateError>,
+    // What is asked of a template again and again, found out once.
+    main: OnceLock<MainContainer>,
+    problem: OnceLock<Option<TemplateError>>,
 }
 
 /// What is known of a template's main container, the first.
@@ -92,11 +88,7 @@ impl PodTemplate {
     /// # Errors
     /// When it is larger than it may be, or no pod template.
     pub fn decode(&self) -> Result<PodTemplateSpec, TemplateError> {
-        self.0
-            .facts()
-            .problem
-            .clone()
-            .map_or_else(|| self.0.decode(), Err)
+        self.problem().cloned().map_or_else(|| self.0.decode(), Err)
     }
 
     /// The template with all its fields, to be taken apart: not to be kept either.
@@ -104,7 +96,7 @@ impl PodTemplate {
     /// # Errors
     /// As for [`PodTemplate::decode`].
     pub fn value(&self) -> Result<serde_json::Value, TemplateError> {
-        let problem = self.0.facts().problem.clone();
+        let problem = self.problem().cloned();
         let read = || {
             self.0
                 .json
@@ -116,12 +108,12 @@ impl PodTemplate {
 
     /// Why it cannot be worked on.
     pub fn problem(&self) -> Option<&TemplateError> {
-        self.0.facts().problem.as_ref()
+        self.0.problem()
     }
 
     /// Its main container.
     pub fn main(&self) -> &MainContainer {
-        &self.0.facts().main
+        self.0.main.get_or_init(|| main_container(&self.0.json))
     }
 
     /// Everything of it that is larger than it may be.
@@ -134,7 +126,8 @@ impl From<Json> for PodTemplate {
     fn from(json: Json) -> Self {
         Self(Arc::new(Inner {
             json,
-            facts: OnceLock::new(),
+            main: OnceLock::new(),
+            problem: OnceLock::new(),
         }))
     }
 }
@@ -180,16 +173,12 @@ impl JsonSchema for PodTemplate {
 // === impl Inner ===
 
 impl Inner {
-    fn facts(&self) -> &Facts {
-        self.facts.get_or_init(|| {
-            let excess = too_large(TEMPLATE, &self.json, MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES)
-                .into_iter()
-                .next();
-            Facts {
-                main: main_container(&self.json),
-                problem: excess.or_else(|| self.decode().err()),
-            }
-        })
+    fn problem(&self) -> Option<&TemplateError> {
+        let find = || {
+            let excesses = too_large(TEMPLATE, &self.json, MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES);
+            excesses.into_iter().next().or_else(|| self.decode().err())
+        };
+        self.problem.get_or_init(find).as_ref()
     }
 
     fn decode(&self) -> Result<PodTemplateSpec, TemplateError> {
@@ -213,6 +202,11 @@ impl Provider {
         self.0
             .read()
             .map_err(|misfit| TemplateError::invalid(PROVIDER, misfit))
+    }
+
+    /// What it says, as it is stored.
+    pub fn json(&self) -> &Json {
+        &self.0
     }
 
     /// Everything of it that is larger than it may be.

@@ -60,3 +60,27 @@ pub(crate) async fn get(client: &Client, namespace: &str, name: &str) -> Result<
     let found = api.get_opt(name).await?.map(Held::into_object).transpose();
     found.map_err(|unreadable| kube::Error::Service(Box::new(unreadable)))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn i18_of_a_pod_its_owner_and_its_node_are_read() {
+        let volumes = vec![json!({ "name": "v" }); 31_000];
+        let pod = json!({
+            "metadata": {
+                "name": "web", "namespace": "ns", "uid": "u1", "annotations": { "big": "x".repeat(9_000) },
+                "ownerReferences": [{ "apiVersion": "v1", "kind": "K", "name": "o", "uid": "o1", "controller": true }],
+            },
+            "spec": { "nodeName": "n1", "containers": [{ "name": "c" }], "volumes": volumes },
+        });
+        let held: Held<Pod, Place> = serde_json::from_str(&pod.to_string()).unwrap();
+        let pod = held.into_object().unwrap();
+        assert_eq!(pod.metadata.owner_references.unwrap().len(), 1);
+        let spec = pod.spec.unwrap();
+        assert_eq!((spec.node_name.as_deref(), spec.volumes), (Some("n1"), None));
+    }
+}

@@ -270,14 +270,25 @@ fn numbers(proc: &Proc, directory: &Path) -> Result<Vec<Pid>, HoldersError> {
 /// Asks the kernel. The thread must be in the mount namespace that the store was opened in, and the caller holds the
 /// lock.
 pub fn probe(visitor: &Visitor, kept: &Kept) -> Result<Use, HoldersError> {
-    match ask(visitor, kept)? {
+    let answer = match ask(visitor, kept)? {
         // With an index the kernel remembers inodes, and those of a restored directory are others.
         Err(OverlayError::Refused {
             source: Errno::STALE, ..
-        }) => kept.remove_probe()?,
-        answer => return answer.map_err(HoldersError::Probe),
+        }) => {
+            kept.remove_probe()?;
+            ask(visitor, kept)?
+        }
+        // Most likely for want of space.
+        Ok(Use::Unproven) => {
+            kept.drop_ballast()?;
+            ask(visitor, kept)?
+        }
+        answer => answer,
+    };
+    if let Ok(Use::Free) = answer {
+        kept.take_ballast();
     }
-    ask(visitor, kept)?.map_err(HoldersError::Probe)
+    answer.map_err(HoldersError::Probe)
 }
 
 fn ask(visitor: &Visitor, kept: &Kept) -> Result<Result<Use, OverlayError>, HoldersError> {

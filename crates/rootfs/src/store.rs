@@ -18,8 +18,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    Dir, FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat, fchmod, fchown, fgetxattr, flock, fstat,
-    fstatfs, fsync, ioctl_getflags, mkdirat, openat2, renameat, syncfs,
+    AtFlags, Dir, FallocateFlags, FileType, FlockOperation, Mode, OFlags, ResolveFlags, Stat, fallocate,
+    fchmod, fchown, fgetxattr, flock, fstat, fstatfs, fsync, ioctl_getflags, mkdirat, openat, openat2,
+    renameat, statat, syncfs,
 };
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -36,6 +37,9 @@ const INDEX: &str = "index";
 /// Largest record, in bytes.
 const MAX_RECORD: u64 = 1 << 20;
 
+/// A file that only takes space, and how much, in bytes: see [`Kept::take_ballast`].
+const BALLAST: &str = "ballast";
+const BALLAST_BYTES: u64 = 64 << 10;
 /// Name of the file with the store's identifier. No key has a dot.
 const IDENTITY: &str = ".id";
 /// Largest identifier, in bytes.
@@ -349,6 +353,35 @@ impl Kept {
             Err(Errno::NOENT) => Ok(false),
             Err(e) => Err(self.fail("cannot examine the probe directory")(e)),
         }
+    }
+
+    /// Takes some space for a later probe, as far as there is any: a start on a full disk is how its user tidies up, and
+    /// needs a proven answer.
+    pub(crate) fn take_ballast(&self) {
+        let take = || {
+            let probe = open_directory(&self.fd, "probe")?;
+            match statat(&probe, BALLAST, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => {}
+                found => return found.map(drop),
+            }
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let file = openat(&probe, BALLAST, flags, Mode::RUSR | Mode::WUSR)?;
+            fallocate(&file, FallocateFlags::empty(), 0, BALLAST_BYTES)
+        };
+        if let Err(error) = take() {
+            tracing::debug!(%error, "no space for a later probe");
+        }
+    }
+
+    /// Gives that space to the next probe. A journaling file system hands blocks out again when the transaction that freed
+    /// them has ended, which fsync(2) waits for.
+    pub(crate) fn drop_ballast(&self) -> Result<(), StoreError> {
+        let drop = || {
+            let probe = open_directory(&self.fd, "probe")?;
+            files::remove(&probe, BALLAST)?;
+            fsync(&probe)
+        };
+        drop().map_err(self.fail("cannot give up the space for a probe"))
     }
 
     /// Removes them.

@@ -487,3 +487,14 @@ fn ephemeral_storage_is_held_to_a_limit_that_others_gave() {
         "what the template says is how the user raises it"
     );
 }
+
+/// Without its template no other provider could be made, so the one that keeps node and image stays.
+#[test]
+fn i18_a_provider_stays_while_its_template_is_too_large() {
+    let mut observed = with_provider(json!({ "spec": { "running": false } }));
+    edit(Arc::make_mut(&mut observed.instance), |template| {
+        template["spec"]["containers"][0]["image"] = json!("nginx:1.26");
+        template["spec"]["volumes"] = json!(vec![json!({}); 31_000]);
+    });
+    assert!(words(&observed).is_empty());
+}

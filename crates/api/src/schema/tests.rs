@@ -106,7 +106,7 @@ fn i19_every_object_of_a_pod_spec_is_open() {
 }
 
 #[test]
-fn i18_every_list_and_map_that_users_write_is_bounded() {
+fn i18_every_list_map_and_text_that_users_write_is_bounded() {
     let mut lists = std::collections::BTreeMap::new();
     for (path, node) in all_nodes() {
         if !path.starts_with(".spec.") && path != ".status.conditions" {
@@ -122,6 +122,8 @@ fn i18_every_list_and_map_that_users_write_is_bounded() {
             node.get("maxProperties").is_some(),
             "{path}"
         );
+        let text = node["type"] == json!("string");
+        assert_eq!(text, node.get("maxLength").is_some(), "{path}");
         lists.insert(path, node["maxItems"].clone());
     }
     for (path, most) in [
