@@ -207,15 +207,10 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
     let before = instance.status.clone().unwrap_or_default().conditions;
     let mut observed = observe::observe(&context, instance).await?;
     let actions = plan::plan(&observed, &context.opt_outs);
-    // What a deletion destroys the evidence of (node, placement after an end) and what the webhook reads at a creation
-    // (placement) is written down before it.
-    let deletes = actions.iter().any(|action| matches!(action, Action::Delete(..)));
-    let starts = |action: &Action| matches!(action, Action::Create(Role::Consumer, _));
-    if deletes || actions.iter().any(starts) {
+    // What a deletion destroys the evidence of (node, placement after an end) is written down before it.
+    if actions.iter().any(|action| matches!(action, Action::Delete(..))) {
         let status = status::status(&observed, Timestamp::now());
-        if deletes || status.placement != observed.status().placement {
-            observed.instance = apply::write_status(&context, &observed.instance, &status).await?;
-        }
+        observed.instance = apply::write_status(&context, &observed.instance, &status).await?;
     }
     let observed = match apply::apply(&context, observed, actions).await? {
         Outcome::Present(observed) => *observed,

@@ -192,7 +192,7 @@ pub fn rewrite(pod: &Pod, facts: &Facts<'_>) -> Result<Rewritten, Denial> {
     let path = format!("spec.containers[{}]", main.index);
     volume::check_other_containers(&spec, main.index)?;
     volume::add(&mut spec, main.index)?;
-    placement::place(&mut spec, prepared.node, facts);
+    placement::place(&pod, &mut spec, prepared.node, facts);
     spec.restart_policy = Some("Always".to_owned());
     image::add_pull_secret(&mut spec, facts.wrapper);
     identity::add_groups(&mut spec, prepared.identity)?;

@@ -7,8 +7,10 @@ admission, with every other webhook in the chain; nothing is decided here.
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
-use stoppablecontainer_api::StoppableContainerInstance;
-use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_FIELDS, ANNOTATION_TEMPLATE_HASH};
+use stoppablecontainer_api::names::{
+    ANNOTATION_PLACEMENT, ANNOTATION_TEMPLATE_FIELDS, ANNOTATION_TEMPLATE_HASH, PLACEMENT_SCHEDULER,
+};
+use stoppablecontainer_api::{Placement, StoppableContainerInstance};
 
 use super::hash::template_hash;
 use super::pods::{Role, owner_reference};
@@ -28,6 +30,11 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Pod {
         ANNOTATION_TEMPLATE_FIELDS.to_owned(),
         restart_required::annotation(instance),
     );
+    // A user's own says nothing.
+    annotations.remove(ANNOTATION_PLACEMENT);
+    if instance.status.as_ref().and_then(|status| status.placement) == Some(Placement::Scheduler) {
+        annotations.insert(ANNOTATION_PLACEMENT.to_owned(), PLACEMENT_SCHEDULER.to_owned());
+    }
     let spec = instance.spec.template.spec.clone().map(|spec| PodSpec {
         tolerations: Some(staying(spec.tolerations.unwrap_or_default())),
         ..spec

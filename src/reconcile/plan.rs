@@ -24,6 +24,7 @@ use super::pods::{
     Role, Trouble, ended, has_started, labelled, leaving, node, owned_by, ready, running, trouble,
 };
 use super::provider::{OptOuts, provider_pod};
+use super::status::placement;
 use super::{health, replacement, storage};
 
 /// Everything that a pass over an instance looks at.
@@ -282,7 +283,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
             if may_start {
                 vec![Action::Create(
                     Role::Consumer,
-                    Box::new(consumer_pod(&observed.instance)),
+                    Box::new(consumer_pod(&placed(observed))),
                 )]
             } else {
                 Vec::new()
@@ -300,6 +301,15 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
             None => relabel(Role::Consumer, pod, observed),
         },
     }
+}
+
+/// The instance with what its status will say of the placement of the next consumer.
+fn placed(observed: &Observed) -> StoppableContainerInstance {
+    let mut instance = (*observed.instance).clone();
+    let mut status = observed.status();
+    status.placement = placement(observed, &status);
+    instance.status = Some(status);
+    instance
 }
 
 fn delete_once(role: Role, pod: &Arc<Pod>, trouble: Option<Trouble>) -> Vec<Action> {

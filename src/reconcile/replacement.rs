@@ -56,10 +56,12 @@ fn has_placed(observed: &Observed) -> bool {
 /// The next consumer goes through the scheduler, or waits there in vain: what the first provider keeps away may be its own
 /// consumer.
 fn queues(observed: &Observed) -> bool {
-    match &observed.consumer {
-        Slot::Free => observed.status().placement == Some(Placement::Scheduler),
-        Slot::Ours(pod) => waits_for_a_node(pod),
-        Slot::Taken(_) => false,
+    match observed.consumer.pod() {
+        Some(pod) => waits_for_a_node(pod),
+        None => {
+            matches!(observed.consumer, Slot::Free)
+                && observed.status().placement == Some(Placement::Scheduler)
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use kube::ResourceExt;
 use stoppablecontainer_api::conditions::{
     CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, READY, RESTART_REQUIRED, reason,
 };
+use stoppablecontainer_api::names::ANNOTATION_PLACEMENT;
 use stoppablecontainer_api::{
     FilesystemState, Phase, Placement, StoppableContainerInstanceStatus, storage_limit,
 };
@@ -450,11 +451,12 @@ fn ready_verdict(observed: &Observed, phase: Phase, parts: [&Verdict; 3]) -> Ver
 /// Through the scheduler after every end that was not the user's stop, until a consumer ran or the user stopped it:
 /// whatever ended the last one (a preemption, a drain, pressure on the node, no room for it) may be there still, and
 /// only the scheduler lets a pod wait for that. Who deleted a pod is not known, so that counts as well.
-fn placement(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<Placement> {
+pub(super) fn placement(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<Placement> {
     match observed.consumer.pod() {
         _ if !observed.instance.spec.running => None,
         Some(pod) if ended(pod) || leaving(pod) => Some(Placement::Scheduler),
         Some(pod) if running(pod) => None,
+        Some(pod) if pod.annotations().contains_key(ANNOTATION_PLACEMENT) => Some(Placement::Scheduler),
         None if old.consumer_pod_uid.is_some() => Some(Placement::Scheduler),
         _ => old.placement,
     }

@@ -417,3 +417,24 @@ fn ephemeral_storage_is_held_to_a_limit_that_others_gave() {
         "what the template says is how the user raises it"
     );
 }
+
+/// What the template has there is the user's and says nothing.
+#[test]
+fn h19_h23_only_the_controller_asks_for_the_scheduler() {
+    let asked = |observed: &Observed| -> Option<String> {
+        let actions = plan(observed, &OptOuts::default());
+        let Some(Action::Create(Role::Consumer, pod)) = actions.first() else {
+            panic!("{actions:?}")
+        };
+        pod.annotations()
+            .get("stoppablecontainer.xtlsoft.top/placement")
+            .cloned()
+    };
+    let own = json!({ "stoppablecontainer.xtlsoft.top/placement": "Scheduler" });
+    let own = json!({ "spec": { "template": { "metadata": { "annotations": own } } } });
+    assert_eq!(asked(&with_provider(own)), None);
+    let ended = json!({ "status": { "placement": "Scheduler" } });
+    assert_eq!(asked(&with_provider(ended)).as_deref(), Some("Scheduler"));
+    let gone = json!({ "status": { "consumerPodUid": "gone" } });
+    assert_eq!(asked(&with_provider(gone)).as_deref(), Some("Scheduler"));
+}
