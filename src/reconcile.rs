@@ -19,6 +19,7 @@ pub mod nodes;
 pub mod observe;
 pub mod parent;
 mod pinned;
+mod placement;
 pub mod plan;
 pub mod pods;
 pub mod provider;

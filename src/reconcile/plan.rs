@@ -24,8 +24,7 @@ use super::pods::{
     Role, Trouble, ended, has_started, labelled, leaving, node, owned_by, ready, running, trouble,
 };
 use super::provider::{OptOuts, provider_pod};
-use super::status::placement;
-use super::{health, replacement, storage};
+use super::{health, placement, replacement, storage};
 
 /// Everything that a pass over an instance looks at.
 #[derive(Clone, Debug)]
@@ -307,7 +306,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
 fn placed(observed: &Observed) -> StoppableContainerInstance {
     let mut instance = (*observed.instance).clone();
     let mut status = observed.status();
-    status.placement = placement(observed, &status);
+    status.placement = placement::next(observed, &status);
     instance.status = Some(status);
     instance
 }
