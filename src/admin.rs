@@ -1,46 +1,54 @@
-//! `/livez`, `/readyz` and `/metrics`, over plain HTTP on an address of their own.
+/*!
+`/livez`, `/readyz` and `/metrics`, over plain HTTP on an address of their own.
 
-use std::io;
-use std::net::SocketAddr;
+The metrics name no object, namespace or user: whoever can reach the port may read
+them. What would name tenants belongs behind authentication, as the node agent has it.
+*/
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::progress::Progress;
 use crate::runtime::Readiness;
 
 #[derive(Clone)]
 struct Admin {
     readiness: Readiness,
     metrics: Metrics,
+    progress: Progress,
     shutdown: CancellationToken,
 }
 
 /// The routes.
-pub fn router(readiness: Readiness, metrics: Metrics, shutdown: CancellationToken) -> Router {
+pub fn router(
+    readiness: Readiness,
+    metrics: Metrics,
+    progress: Progress,
+    shutdown: CancellationToken,
+) -> Router {
     Router::new()
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_text))
         .with_state(Admin {
             readiness,
             metrics,
+            progress,
             shutdown,
         })
 }
 
-/// Serves until the process ends: probes are answered while it drains.
-///
-/// # Errors
-/// When the address cannot be listened on.
-pub async fn serve(address: SocketAddr, router: Router) -> io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
-    axum::serve(listener, router).await
+/// A process whose event loop stands still does not answer at all, which the kubelet takes for the same.
+async fn live(State(admin): State<Admin>) -> Response {
+    match admin.progress.stuck() {
+        None => "ok\n".into_response(),
+        Some(stuck) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stuck}\n")).into_response(),
+    }
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {

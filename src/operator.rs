@@ -2,12 +2,13 @@
 
 use std::io;
 
-use kube::Client;
+use http_server::Server;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::progress::Progress;
 use crate::runtime::{Runtime, RuntimeError};
-use crate::webhook::server::Server;
 use crate::webhook::{Caches, Watches, Webhook};
 use crate::{admin, reconcile};
 
@@ -17,7 +18,7 @@ pub enum OperatorError {
     /// There is no way to the API server.
     #[error("no way to reach the API server; outside a cluster KUBECONFIG must name one")]
     Client(#[source] kube::Error),
-    /// The webhook's address is taken.
+    /// An address is taken.
     #[error("cannot listen on {0}")]
     Listen(std::net::SocketAddr, #[source] io::Error),
     /// See [`RuntimeError`].
@@ -30,7 +31,7 @@ pub enum OperatorError {
 /// # Errors
 /// See [`OperatorError`].
 pub async fn run(config: Config) -> Result<(), OperatorError> {
-    let client = Client::try_default().await.map_err(OperatorError::Client)?;
+    let client = apiserver::client().await.map_err(OperatorError::Client)?;
     let mut runtime = Runtime::default();
     let metrics = Metrics::default();
     let readiness = runtime.readiness();
@@ -67,19 +68,19 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
         .map_err(|error| OperatorError::Listen(config.webhook_address, error))?;
     runtime.spawn("webhook", server.run(runtime.shutdown()));
 
+    let progress = Progress::default();
     runtime.spawn(
         "controllers",
-        reconcile::run(client, config.reconcile, runtime.shutdown()),
+        reconcile::run(client, config.reconcile, progress.clone(), runtime.shutdown()),
     );
 
     // Probes are answered to the end, so the admin server is not among the tasks that are waited for.
-    let admin = admin::router(readiness, metrics, runtime.shutdown());
-    let admin = admin::serve(config.admin_address, admin);
+    let admin = admin::router(readiness, metrics, progress, runtime.shutdown());
+    let admin = Server::bind_plain(config.admin_address, admin)
+        .await
+        .map_err(|error| OperatorError::Listen(config.admin_address, error))?;
     tokio::select! {
         ended = runtime.run() => Ok(ended?),
-        ended = admin => Err(ended.err().map_or(
-            RuntimeError::Ended("admin server").into(),
-            |error| OperatorError::Listen(config.admin_address, error),
-        )),
+        _ = admin.run(CancellationToken::new()) => Err(RuntimeError::Ended("admin server").into()),
     }
 }

@@ -11,6 +11,7 @@ exists but for our own labels, and nothing rewrites a pod: that is the webhook.
 pub mod apply;
 pub mod attempts;
 pub mod consumer;
+pub mod created;
 #[cfg(test)]
 mod fixtures;
 pub mod hash;
@@ -23,11 +24,13 @@ mod placement;
 pub mod plan;
 pub mod pods;
 pub mod provider;
+mod raw;
 mod replacement;
 mod report;
 mod restart_required;
 pub mod status;
 pub mod storage;
+pub mod template;
 mod tolerations;
 pub mod watch;
 
@@ -35,6 +38,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::{Stream, StreamExt};
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::{Action as Next, Config, Error as ControllerError};
@@ -47,11 +51,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::apply::Outcome;
 use self::attempts::{Attempts, Task};
+use self::created::Created;
 use self::plan::{Action, Observed, Slot};
 use self::pods::{Role, Trouble};
 use self::provider::OptOuts;
 use self::watch::Caches;
 use crate::lease::{Lease, LeaseOptions};
+use crate::progress::Progress;
 
 /// Objects that are worked on at the same time, per kind. Passes mostly wait for the API server.
 const CONCURRENCY: u16 = 64;
@@ -81,6 +87,8 @@ pub struct Context {
     pub caches: Caches,
     /// What failed before.
     pub attempts: Attempts,
+    /// Which pods were created here.
+    pub created: Created,
     /// Publishes events.
     pub recorder: Recorder,
     /// See [`Options::opt_outs`].
@@ -93,6 +101,9 @@ pub enum Failure {
     /// The API server refused or could not be asked. A conflict is the normal end of a decision made on an old cache.
     #[error(transparent)]
     Api(#[from] kube::Error),
+    /// What was decided on is not the newest state. The next pass decides again.
+    #[error("the object changed since it was read")]
+    Stale,
     /// A patch of our own could not be expressed.
     #[error("patch: {0}")]
     Patch(#[source] serde_json::Error),
@@ -105,7 +116,12 @@ pub enum Failure {
 ///
 /// # Errors
 /// [`Error::Ended`] when the work ends by itself, which is a bug; the process should end.
-pub async fn run(client: Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    client: Client,
+    options: Options,
+    progress: Progress,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let mut lease = Lease::new(client.clone(), options.lease);
     loop {
         tokio::select! {
@@ -119,7 +135,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
                 return Ok(());
             }
             () = lease.hold() => tracing::warn!(identity = lease.identity(), "leadership lost; waiting for it again"),
-            () = lead(client.clone(), options.opt_outs.clone()) => {
+            () = lead(client.clone(), options.opt_outs.clone(), progress.clone()) => {
                 lease.vacate().await;
                 return Err(Error::Ended);
             }
@@ -128,7 +144,7 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
 }
 
 /// Both controllers and their watches. Dropping the future stops them.
-async fn lead(client: Client, opt_outs: OptOuts) {
+async fn lead(client: Client, opt_outs: OptOuts, progress: Progress) {
     let (caches, writers) = watch::caches();
     let (queues, watching) = watch::watch(&client, &caches, writers);
     let reporter = Reporter {
@@ -138,6 +154,7 @@ async fn lead(client: Client, opt_outs: OptOuts) {
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         attempts: Attempts::default(),
+        created: Created::default(),
         caches: caches.clone(),
         client,
         opt_outs,
@@ -153,7 +170,7 @@ async fn lead(client: Client, opt_outs: OptOuts) {
             "caches filled"
         );
         let containers = applier(
-            |object, context| Box::pin(parent::pass(object, context)),
+            watched(&progress, parent::pass),
             |object, failure, context: Arc<Context>| retry(&*object, failure, &context),
             Arc::clone(&context),
             caches.containers.clone(),
@@ -161,7 +178,7 @@ async fn lead(client: Client, opt_outs: OptOuts) {
             Config::default().concurrency(CONCURRENCY),
         );
         let instances = applier(
-            |object, context| Box::pin(pass(object, context)),
+            watched(&progress, pass),
             |object, failure, context: Arc<Context>| retry(&*object, failure, &context),
             Arc::clone(&context),
             caches.instances.clone(),
@@ -173,6 +190,23 @@ async fn lead(client: Client, opt_outs: OptOuts) {
     tokio::select! {
         () = watching => {}
         () = controllers => {}
+    }
+}
+
+/// A pass that counts as work under way while it lasts.
+fn watched<K, F>(
+    progress: &Progress,
+    pass: fn(Arc<K>, Arc<Context>) -> F,
+) -> impl Fn(Arc<K>, Arc<Context>) -> BoxFuture<'static, Result<Next, Failure>> + use<K, F>
+where
+    K: Resource<DynamicType = ()> + Send + Sync + 'static,
+    F: Future<Output = Result<Next, Failure>> + Send + 'static,
+{
+    let progress = progress.clone();
+    move |object, context| {
+        let name = format!("the pass over {}", ObjectRef::from_obj(&*object));
+        let (progress, pass) = (progress.clone(), pass(object, context));
+        Box::pin(async move { progress.of(name, pass).await })
     }
 }
 
@@ -208,20 +242,44 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
     let before = instance.status.clone().unwrap_or_default().conditions;
     let mut observed = observe::observe(&context, instance).await?;
     let actions = plan::plan(&observed, &context.opt_outs);
-    // What a deletion destroys the evidence of (node, placement after an end) is written down before it.
-    if actions.iter().any(|action| matches!(action, Action::Delete(..))) {
-        let status = status::status(&observed, Timestamp::now());
-        observed.instance = apply::write_status(&context, &observed.instance, &status).await?;
+    if actions.contains(&Action::RemoveFinalizer) {
+        // Never on a cache's word (invariant I17): what holds the data is let go for good.
+        match observe::observe_afresh(&context, &observed.instance).await? {
+            Some(fresh) if plan::plan(&fresh, &context.opt_outs) == actions => observed = fresh,
+            Some(_) => return Err(Failure::Stale),
+            None => {
+                apply::forget(&context, &observed.instance);
+                return Ok(Next::await_change());
+            }
+        }
     }
-    let observed = match apply::apply(&context, observed, actions).await? {
+    // What a deletion destroys the evidence of (node, placement after an end) is written down before it. The write also
+    // proves that the decision was made on the newest wish; where there is nothing to write, that is looked up.
+    let deletes = |action: &Action| matches!(action, Action::Delete(..) | Action::Discard(..));
+    if actions.iter().any(deletes) {
+        let status = status::status(&observed, Timestamp::now());
+        let written = apply::write_status(&context, &observed.instance, &status).await?;
+        if Arc::ptr_eq(&written, &observed.instance) {
+            apply::confirm(&context, &written).await?;
+        }
+        observed.instance = written;
+    }
+    let idle = actions.is_empty();
+    let mut observed = match apply::apply(&context, observed, actions).await? {
         Outcome::Present(observed) => *observed,
         Outcome::Released => return Ok(Next::await_change()),
     };
     settle(&context, &observed);
+    // Not before what is urgent.
+    let again = if idle {
+        template::check(&context, &mut observed).await
+    } else {
+        None
+    };
     let status = status::status(&observed, Timestamp::now());
     let written = apply::write_status(&context, &observed.instance, &status).await?;
     report::changes(&context, written.object_ref(&()), &before, &status.conditions).await;
-    Ok(next(&observed))
+    Ok(next(&observed, again))
 }
 
 /// Forgets the refusals of what works now.
@@ -238,7 +296,7 @@ fn settle(context: &Context, observed: &Observed) {
 
 /// Watches tell everything but the time at which a failed step may be tried again, and that a container which was
 /// started again still runs.
-fn next(observed: &Observed) -> Next {
+fn next(observed: &Observed, again: Option<Duration>) -> Next {
     let parts = [
         (&observed.provider, &observed.provider_hold),
         (&observed.consumer, &observed.consumer_hold),
@@ -249,6 +307,7 @@ fn next(observed: &Observed) -> Next {
         .filter_map(|(_, hold)| hold.as_ref().map(|hold| hold.remaining))
         .chain(observed.doubted)
         .filter(|wait| *wait > Duration::ZERO)
+        .chain(again)
         .min();
     wait.map_or_else(Next::await_change, Next::requeue)
 }
@@ -270,7 +329,11 @@ fn retry<K: Resource>(object: &K, failure: &Failure, context: &Context) -> Next 
 impl Failure {
     /// The object changed since it was read.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 409)
+        match self {
+            Self::Api(kube::Error::Api(status)) => status.code == 409,
+            Self::Stale => true,
+            Self::Api(_) | Self::Patch(_) => false,
+        }
     }
 
     /// The object is gone.

@@ -11,16 +11,19 @@ Nothing here talks to a cluster or knows of admission requests; `webhook` does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, PodTemplateSpec};
 use stoppablecontainer_api::names::{
     ANNOTATION_MAIN_CONTAINER, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE,
 };
 use stoppablecontainer_api::names::{MANAGED_BY, ROLE_CONSUMER};
-use stoppablecontainer_api::{FilesystemStatus, Identity, ImageFacts, Placement, StoppableContainerInstance};
+use stoppablecontainer_api::{
+    FilesystemStatus, Identity, ImageFacts, Placement, StoppableContainerInstance, TemplateError,
+};
 
 mod command;
 mod environment;
 mod expansion;
+mod gate;
 mod identity;
 mod image;
 mod placement;
@@ -29,6 +32,7 @@ mod volume;
 #[cfg(test)]
 mod tests;
 
+pub use gate::is_rewritten;
 pub use placement::placement_of;
 pub use volume::is_reserved_path;
 
@@ -73,6 +77,14 @@ pub enum Denial {
     /// The pod has no spec.
     #[error("spec: Required value")]
     NoSpec,
+    /// The template of the instance cannot be worked on.
+    #[error("StoppableContainerInstance {instance}: {error}")]
+    Template {
+        /// Name of the instance.
+        instance: String,
+        /// Why.
+        error: TemplateError,
+    },
     /// User namespaces do not work with the kept filesystem yet.
     #[error("spec.hostUsers: must not be false: user namespaces are not supported by StoppableContainer yet")]
     HostUsers,
@@ -183,15 +195,22 @@ struct Main<'a> {
 /// The first thing that stands in the way; see [`Denial`].
 pub fn rewrite(pod: &Pod, facts: &Facts<'_>) -> Result<Rewritten, Denial> {
     let prepared = prepared(facts.instance)?;
+    let template = &facts.instance.spec.template;
+    let template = template.decode().map_err(|error| Denial::Template {
+        instance: facts.instance.metadata.name.clone().unwrap_or_default(),
+        error,
+    })?;
     let mut pod = pod.clone();
     let mut spec = pod.spec.take().ok_or(Denial::NoSpec)?;
     let mut warnings = Vec::new();
 
     refuse_unsupported(&spec)?;
-    let main = find_main(&pod, &spec, facts)?;
+    let main = find_main(&pod, &spec, facts, &template)?;
     let path = format!("spec.containers[{}]", main.index);
     volume::check_other_containers(&spec, main.index)?;
     volume::add(&mut spec, main.index)?;
+    // Before the placement, which goes by the gates of others.
+    gate::open(&mut spec);
     placement::place(&pod, &mut spec, prepared.node, facts);
     spec.restart_policy = Some("Always".to_owned());
     image::add_pull_secret(&mut spec, facts.wrapper);
@@ -277,6 +296,7 @@ impl Denial {
             | Self::IdentityOutdated { .. }
             | Self::NoMainContainer(_) => true,
             Self::NoSpec
+            | Self::Template { .. }
             | Self::HostUsers
             | Self::Windows
             | Self::NothingToRun(_)
@@ -303,8 +323,12 @@ fn refuse_unsupported(spec: &PodSpec) -> Result<(), Denial> {
 
 /// Finds the main container by name: the one that an earlier rewrite noted, else the template's first. An annotation
 /// that the template itself carries is the user's and says nothing.
-fn find_main<'a>(pod: &Pod, spec: &PodSpec, facts: &Facts<'a>) -> Result<Main<'a>, Denial> {
-    let template = &facts.instance.spec.template;
+fn find_main<'a>(
+    pod: &Pod,
+    spec: &PodSpec,
+    facts: &Facts<'_>,
+    template: &'a PodTemplateSpec,
+) -> Result<Main<'a>, Denial> {
     let annotation = |annotations: Option<&BTreeMap<String, String>>| {
         annotations
             .and_then(|a| a.get(ANNOTATION_MAIN_CONTAINER))

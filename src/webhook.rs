@@ -27,20 +27,19 @@ use crate::rewrite::Wrapper;
 
 mod body;
 mod consumer;
-mod dry_run;
 mod facts;
 mod final_state;
 pub mod patch;
 mod review;
-pub mod server;
 mod validate;
 
 use body::{BodyError, Budget};
 
+pub use crate::problem::Problem;
 pub use body::BODY_LIMIT;
 pub use facts::{CacheWriters, Caches, Watches};
 pub use review::{BadReview, Request, Verdict};
-pub use validate::{Problem, is_clean_path};
+pub use validate::is_clean_path;
 
 /// What the webhook knows besides its caches.
 #[derive(Clone, Debug)]
@@ -152,6 +151,12 @@ impl Webhook {
         }
         let body = self.bodies.read(request.into_body()).await?;
         let request = Request::parse(&body.bytes)?;
+        drop(body);
+        let _values = match path {
+            Path::Mutate | Path::ValidatePod => Some(self.bodies.values(request.object.nodes()).await?),
+            // Never decoded as a whole.
+            Path::Validate => None,
+        };
         let verdict = match path {
             Path::Mutate => consumer::mutate(&self.settings, &self.caches, &request).await,
             Path::ValidatePod => final_state::validate(&self.settings, &self.caches, &request).await,

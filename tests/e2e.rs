@@ -29,6 +29,8 @@ mod durability;
 mod edits;
 #[path = "e2e/ends.rs"]
 mod ends;
+#[path = "e2e/excluded.rs"]
+mod excluded;
 #[path = "e2e/faults.rs"]
 mod faults;
 #[path = "e2e/full_disk.rs"]
@@ -37,18 +39,26 @@ mod full_disk;
 mod generated;
 #[path = "e2e/hostile.rs"]
 mod hostile;
+#[path = "e2e/image_pin.rs"]
+mod image_pin;
 #[path = "e2e/images.rs"]
 mod images;
 #[path = "e2e/injectors.rs"]
 mod injectors;
 #[path = "e2e/let_go.rs"]
 mod let_go;
+#[path = "e2e/metrics.rs"]
+mod metrics;
 #[path = "e2e/node.rs"]
 mod node;
 #[path = "e2e/node_faults.rs"]
 mod node_faults;
+#[path = "e2e/orphans.rs"]
+mod orphans;
 #[path = "e2e/outage.rs"]
 mod outage;
+#[path = "e2e/ownership.rs"]
+mod ownership;
 #[path = "e2e/parity.rs"]
 mod parity;
 #[path = "e2e/pinned.rs"]
@@ -65,7 +75,11 @@ mod storage;
 mod support;
 #[path = "e2e/survival.rs"]
 mod survival;
+#[path = "e2e/templates.rs"]
+mod templates;
 #[path = "e2e/tenants.rs"]
 mod tenants;
+#[path = "e2e/unmounted_disk.rs"]
+mod unmounted_disk;
 #[path = "e2e/volumes.rs"]
 mod volumes;

@@ -15,6 +15,8 @@ mod delete;
 mod ends;
 #[path = "reconcile/lease.rs"]
 mod lease;
+#[path = "reconcile/newest.rs"]
+mod newest;
 #[path = "reconcile/parent.rs"]
 mod parent;
 #[path = "reconcile/refusal.rs"]
@@ -23,5 +25,7 @@ mod refusal;
 mod replacement;
 #[path = "reconcile/stop.rs"]
 mod stop;
+#[path = "reconcile/template.rs"]
+mod template;
 #[path = "reconcile/world.rs"]
 mod world;

@@ -16,10 +16,14 @@ mod disk;
 mod durable_prefix;
 #[path = "rootfs/full_disk.rs"]
 mod full_disk;
+#[path = "rootfs/fuse.rs"]
+mod fuse;
 #[path = "rootfs/hostile.rs"]
 mod hostile;
 #[path = "rootfs/interrupted.rs"]
 mod interrupted;
+#[path = "rootfs/layers.rs"]
+mod layers;
 #[path = "rootfs/moved.rs"]
 mod moved;
 #[path = "rootfs/node.rs"]
@@ -36,6 +40,8 @@ mod probe;
 mod races;
 #[path = "rootfs/removal.rs"]
 mod removal;
+#[path = "rootfs/silent_volumes.rs"]
+mod silent_volumes;
 #[path = "rootfs/special_files.rs"]
 mod special_files;
 #[path = "rootfs/store.rs"]

@@ -17,3 +17,5 @@ mod properties;
 mod protocol;
 #[path = "webhook/support.rs"]
 mod support;
+#[path = "webhook/templates.rs"]
+mod templates;

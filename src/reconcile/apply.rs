@@ -10,16 +10,22 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::reason;
-use stoppablecontainer_api::names::{FIELD_MANAGER_CONTROLLER, FINALIZER, PROVIDER_CONTAINER};
+use stoppablecontainer_api::json::Json;
+use stoppablecontainer_api::names::{FIELD_MANAGER_CONTROLLER, FINALIZER, LABEL_ROLE, PROVIDER_CONTAINER};
 use stoppablecontainer_api::{StoppableContainerInstance, StoppableContainerInstanceStatus};
 
 use super::attempts::{Hold, Task};
 use super::plan::{Action, Observed, Slot};
 use super::pods::{Role, Trouble, labelled};
-use super::{Context, Failure, health};
+use super::{Context, Failure, health, raw};
+use crate::problem::Problem;
+use crate::rewrite::is_rewritten;
+use crate::trial;
+use crate::watched::{self, CreatedPod, HeldPod};
 
 /// What is known after a plan was carried out.
 #[derive(Debug)]
@@ -49,9 +55,7 @@ pub async fn apply(
                     Err(error) if error.is_not_found() => {}
                     Err(error) => return Err(error),
                 }
-                context
-                    .attempts
-                    .forget(&observed.instance.uid().unwrap_or_default());
+                forget(context, &observed.instance);
                 return Ok(Outcome::Released);
             }
             Action::Create(role, pod) => create(context, &mut observed, role, &pod).await?,
@@ -60,6 +64,9 @@ pub async fn apply(
                 *slot(&mut observed, role) = Slot::Ours(pod);
             }
             Action::Delete(role, pod, trouble) => delete(context, &mut observed, role, &pod, trouble).await?,
+            Action::Discard(role, pod) => {
+                *slot(&mut observed, role) = discard(context, &observed.instance, &pod).await?;
+            }
         }
     }
     Ok(Outcome::Present(Box::new(observed)))
@@ -87,6 +94,7 @@ pub async fn write_status(
             "placement",
             "image",
             "storageLimit",
+            "templateCheck",
         ] {
             fields.entry(absent).or_insert(Value::Null);
         }
@@ -98,6 +106,28 @@ pub async fn write_status(
         .patch_status(&instance.name_any(), &ours(), &Patch::Merge(patch))
         .await?;
     Ok(Arc::new(written))
+}
+
+/// Asks the API server whether `instance` is the newest state of the object: a decision on an older one could undo what
+/// the user has wished since (invariant I17).
+///
+/// # Errors
+/// [`Failure::Stale`] if it is not.
+pub async fn confirm(context: &Context, instance: &StoppableContainerInstance) -> Result<(), Failure> {
+    let newest = instances(context, instance)
+        .get_metadata_opt(&instance.name_any())
+        .await?;
+    match newest {
+        Some(newest) if newest.metadata.resource_version == instance.metadata.resource_version => Ok(()),
+        _ => Err(Failure::Stale),
+    }
+}
+
+/// The instance is gone: nothing about it is remembered.
+pub fn forget(context: &Context, instance: &StoppableContainerInstance) {
+    let uid = instance.uid().unwrap_or_default();
+    context.attempts.forget(&uid);
+    context.created.forget(&uid);
 }
 
 async fn set_finalizer(
@@ -126,17 +156,37 @@ pub fn finalizer_patch(object: &impl ResourceExt, present: bool) -> Value {
     json!({ "metadata": { "resourceVersion": object.resource_version(), "finalizers": finalizers } })
 }
 
-async fn create(context: &Context, observed: &mut Observed, role: Role, pod: &Pod) -> Result<(), Failure> {
+async fn create(context: &Context, observed: &mut Observed, role: Role, pod: &Json) -> Result<(), Failure> {
     let instance = Arc::clone(&observed.instance);
     let api = pods(context, &instance);
-    match api.create(&creating(), pod).await {
-        Ok(pod) => *slot(observed, role) = Slot::Ours(Arc::new(pod)),
+    let name = role.pod_name(&instance.name_any());
+    let namespace = instance.namespace().unwrap_or_default();
+    let creations = Api::<CreatedPod>::namespaced(context.client.clone(), &namespace);
+    match raw::create(&context.client, &creations, pod).await {
+        Ok(pod) => accept(context, observed, role, Arc::new(watched::pod(pod)?)).await?,
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
             // Made in an earlier pass that did not live to record it, or without our labels, or not ours.
-            let found = Arc::new(api.get(&pod.name_any()).await?);
-            let found = match Slot::of(found, &instance) {
+            let found = Arc::new(watched::pod(api.get(&name).await?)?);
+            let created = context.created.pod(&instance.uid().unwrap_or_default(), role);
+            let found = match Slot::of(found, &instance, role, created.as_deref()) {
                 Slot::Ours(pod) if !labelled(&pod, role, &instance.name_any()) => {
                     Slot::Ours(relabel(context, &instance, role, &pod).await?)
+                }
+                Slot::Stray(pod) => {
+                    confirm(context, &instance).await?;
+                    // Without our labels it is outside of our watch, so no event may come when it is gone.
+                    let words = format!(
+                        "pod {} is deleted: it was not recorded when it was created",
+                        pod.name_any()
+                    );
+                    failed(
+                        context,
+                        observed,
+                        role,
+                        pod.uid().as_deref(),
+                        Trouble::new(reason::STARTING, words),
+                    );
+                    discard(context, &instance, &pod).await?
                 }
                 Slot::Taken(whose) => {
                     let conflict = Trouble::new(reason::NAME_CONFLICT, whose.clone());
@@ -148,13 +198,81 @@ async fn create(context: &Context, observed: &mut Observed, role: Role, pod: &Po
             *slot(observed, role) = found;
         }
         Err(kube::Error::Api(status)) => {
-            let trouble = Trouble::new(reason::CREATION_REFUSED, status.message.clone());
-            tracing::info!(role = %role, name = pod.name_any(), code = status.code, message = status.message, "creation refused");
+            let trouble = refusal(role, &status);
+            tracing::info!(role = %role, name, code = status.code, message = status.message, "creation refused");
             failed(context, observed, role, None, trouble);
         }
         Err(error) => return Err(error.into()),
     }
     Ok(())
+}
+
+/// Looks at what the API server created. A consumer that no webhook of ours rewrote goes at once, and is never recorded
+/// (invariant I3); its gate keeps it from running until then.
+async fn accept(
+    context: &Context,
+    observed: &mut Observed,
+    role: Role,
+    pod: Arc<Pod>,
+) -> Result<(), Failure> {
+    let instance = Arc::clone(&observed.instance);
+    if role == Role::Consumer && !is_rewritten(&pod) {
+        tracing::warn!(
+            name = pod.name_any(),
+            namespace = pod.namespace(),
+            "a consumer that was not rewritten is deleted"
+        );
+        let trouble = Trouble::new(reason::NOT_REWRITTEN, not_rewritten(&pod));
+        failed(context, observed, role, None, trouble);
+        *slot(observed, role) = discard(context, &instance, &pod).await?;
+        return Ok(());
+    }
+    let (of, uid) = (instance.uid().unwrap_or_default(), pod.uid().unwrap_or_default());
+    context.created.note(&of, role, &uid);
+    *slot(observed, role) = Slot::Ours(pod);
+    Ok(())
+}
+
+fn not_rewritten(pod: &Pod) -> String {
+    format!(
+        "no admission webhook of StoppableContainer saw pod {}, so it was deleted before it could run; see that the \
+         MutatingWebhookConfiguration of StoppableContainer exists and does not leave out namespace {}, and that no \
+         other webhook removes the label {LABEL_ROLE} from the pod",
+        pod.name_any(),
+        pod.namespace().unwrap_or_default(),
+    )
+}
+
+/// Deletes a pod that is not recorded. What it looks like by now does not matter, only that it is this one.
+async fn discard(
+    context: &Context,
+    instance: &StoppableContainerInstance,
+    pod: &Pod,
+) -> Result<Slot, Failure> {
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: pod.uid(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    match pods(context, instance).delete(&pod.name_any(), &params).await {
+        Ok(answer) => match answer.left() {
+            Some(pod) => Ok(Slot::Stray(Arc::new(watched::pod(pod)?))),
+            None => Ok(Slot::Free),
+        },
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Slot::Free),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Why a pod was not created: its own mistakes, which are the template's, or what stands in its way.
+fn refusal(role: Role, status: &Status) -> Trouble {
+    let mistakes = trial::mistakes(status).filter(|_| role == Role::Consumer);
+    mistakes.map_or_else(
+        || Trouble::new(reason::CREATION_REFUSED, status.message.clone()),
+        |mistakes| Trouble::new(reason::TEMPLATE_INVALID, Problem::list(&mistakes)),
+    )
 }
 
 async fn delete(
@@ -186,7 +304,10 @@ async fn delete(
         .delete(&pod.name_any(), &params)
         .await
     {
-        Ok(answer) => answer.left().map_or(Slot::Free, |pod| Slot::Ours(Arc::new(pod))),
+        Ok(answer) => match answer.left() {
+            Some(pod) => Slot::Ours(Arc::new(watched::pod(pod)?)),
+            None => Slot::Free,
+        },
         Err(kube::Error::Api(status)) if status.code == 404 => Slot::Free,
         Err(error) => return Err(error.into()),
     };
@@ -209,7 +330,7 @@ async fn relabel(
     let labelled = pods(context, instance)
         .patch(&pod.name_any(), &ours(), &Patch::Merge(patch))
         .await?;
-    Ok(Arc::new(labelled))
+    Ok(Arc::new(watched::pod(labelled)?))
 }
 
 fn failed(context: &Context, observed: &mut Observed, role: Role, pod: Option<&str>, trouble: Trouble) {
@@ -233,7 +354,7 @@ fn slot(observed: &mut Observed, role: Role) -> &mut Slot {
     }
 }
 
-fn pods(context: &Context, instance: &StoppableContainerInstance) -> Api<Pod> {
+fn pods(context: &Context, instance: &StoppableContainerInstance) -> Api<HeldPod> {
     Api::namespaced(context.client.clone(), &instance.namespace().unwrap_or_default())
 }
 

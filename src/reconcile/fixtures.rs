@@ -54,14 +54,21 @@ pub(super) fn prepared() -> Value {
 /// A pod of `instance` as our builders make it, as the API server returns it, with `status`.
 pub(super) fn pod(instance: &StoppableContainerInstance, role: Role, status: Value) -> Arc<Pod> {
     let mut pod = match role {
-        Role::Provider => provider_pod(instance, &BTreeSet::new(), &OptOuts::default()),
-        Role::Consumer => consumer_pod(instance),
+        Role::Provider => provider_pod(instance, &BTreeSet::new(), &OptOuts::default()).unwrap(),
+        Role::Consumer => serde_json::from_value(consumer_pod(instance).unwrap()).unwrap(),
     };
     pod.metadata.uid = Some(format!("{role}-uid"));
     pod.metadata.resource_version = Some("20".to_owned());
     pod.spec.as_mut().unwrap().node_name = Some("n1".to_owned());
     pod.status = serde_json::from_value(status).unwrap();
     Arc::new(pod)
+}
+
+/// Changes the template of an instance.
+pub(super) fn edit(instance: &mut StoppableContainerInstance, change: impl FnOnce(&mut Value)) {
+    let mut template = serde_json::to_value(&instance.spec.template).unwrap();
+    change(&mut template);
+    instance.spec.template = serde_json::from_value(template).unwrap();
 }
 
 /// `pod`, with `change` made to it.
@@ -107,6 +114,7 @@ pub(super) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
         doubted: None,
         agent_missing: false,
         exclusive_claims: BTreeSet::new(),
+        template_check: None,
         provider_hold: None,
         consumer_hold: None,
     }

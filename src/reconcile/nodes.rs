@@ -7,12 +7,8 @@ A node that is not heard of may run everything that it ran: unknown is not gone.
 
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 
-/// Nodes are large and many: images, addresses and the like are not kept.
+/// Of what the watch holds of a node, its readiness alone is looked at.
 pub(super) fn keep_readiness(node: &mut Node) {
-    node.metadata.managed_fields = None;
-    node.metadata.annotations = None;
-    node.metadata.labels = None;
-    node.spec = None;
     let conditions = node.status.take().and_then(|status| status.conditions);
     let ready = conditions.map(|all| all.into_iter().filter(|c| c.type_ == "Ready").collect());
     node.status = Some(NodeStatus {

@@ -3,26 +3,37 @@ A look at everything that a pass over an instance depends on: the caches, and th
 few reads that they cannot answer.
 
 A cache lags behind the API server. Before a recorded pod counts as gone, the API
-server itself is asked.
+server itself is asked; and before the finalizer is taken off, about everything.
 */
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 use kube::{Api, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
+use stoppablecontainer_api::held::Held;
 
 use super::attempts::{Hold, Task};
-use super::plan::{Observed, Slot};
+use super::plan::{Observed, Slot, recorded};
 use super::pods::{Role, node};
 use super::{Context, health};
+use crate::watched::{self, HeldPod};
 
 /// A wrapper that has its filesystem needs much less to find out that it cannot execute a program, and what keeps it
 /// from its filesystem the agent says after two seconds.
 const DOUBT: Duration = Duration::from_secs(5);
+
+/// Where a look goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// To the caches, and to the API server for what they cannot answer.
+    Cached,
+    /// To the API server alone: before the last hold on data is let go.
+    Fresh,
+}
 
 /// Looks at everything that the plan of `instance` depends on.
 ///
@@ -32,6 +43,31 @@ pub async fn observe(
     context: &Context,
     instance: Arc<StoppableContainerInstance>,
 ) -> Result<Observed, kube::Error> {
+    look(context, instance, Look::Cached).await
+}
+
+/// The same without the caches, the instance too. `None` if the instance is gone.
+///
+/// # Errors
+/// When the API server cannot be asked.
+pub async fn observe_afresh(
+    context: &Context,
+    instance: &StoppableContainerInstance,
+) -> Result<Option<Observed>, kube::Error> {
+    let namespace = instance.namespace().unwrap_or_default();
+    let api = Api::<StoppableContainerInstance>::namespaced(context.client.clone(), &namespace);
+    let found = api.get_opt(&instance.name_any()).await?;
+    match found.filter(|found| found.uid() == instance.uid()) {
+        Some(found) => Ok(Some(look(context, Arc::new(found), Look::Fresh).await?)),
+        None => Ok(None),
+    }
+}
+
+async fn look(
+    context: &Context,
+    instance: Arc<StoppableContainerInstance>,
+    look: Look,
+) -> Result<Observed, kube::Error> {
     let status = instance.status.clone().unwrap_or_default();
     let uid = instance.uid().unwrap_or_default();
     let hold = |role| {
@@ -40,22 +76,8 @@ pub async fn observe(
             .hold(&uid, Task::Pod(role), instance.metadata.generation)
     };
     let (provider_hold, consumer_hold) = (hold(Role::Provider), hold(Role::Consumer));
-    let provider = slot(
-        context,
-        &instance,
-        Role::Provider,
-        status.provider_pod_uid.is_some(),
-        provider_hold.as_ref(),
-    )
-    .await?;
-    let consumer = slot(
-        context,
-        &instance,
-        Role::Consumer,
-        status.consumer_pod_uid.is_some(),
-        consumer_hold.as_ref(),
-    )
-    .await?;
+    let provider = slot(context, &instance, Role::Provider, look, provider_hold.as_ref()).await?;
+    let consumer = slot(context, &instance, Role::Consumer, look, consumer_hold.as_ref()).await?;
     let at = [&provider, &consumer]
         .into_iter()
         .find_map(|slot| slot.pod().and_then(|pod| node(pod)));
@@ -72,6 +94,13 @@ pub async fn observe(
         Some(DOUBT.saturating_sub(context.attempts.seen_for(&uid, container)))
     });
     let unbound = matches!(provider, Slot::Free) && status.node_name.is_none();
+    let node_gone = match status.node_name.as_deref() {
+        Some(name) => {
+            !context.caches.node_exists(name)
+                && (look == Look::Cached || !node_is_there(context, name).await?)
+        }
+        None => false,
+    };
     Ok(Observed {
         agent_missing,
         node_unready: home.and_then(|name| context.caches.node_unready(name)),
@@ -79,14 +108,13 @@ pub async fn observe(
         doubted,
         provider,
         consumer,
-        node_gone: status
-            .node_name
-            .is_some_and(|name| !context.caches.node_exists(&name)),
-        exclusive_claims: if unbound {
+        node_gone,
+        exclusive_claims: if unbound && look == Look::Cached {
             exclusive_claims(context, &instance).await?
         } else {
             BTreeSet::new()
         },
+        template_check: status.template_check,
         provider_hold,
         consumer_hold,
         instance,
@@ -97,27 +125,45 @@ async fn slot(
     context: &Context,
     instance: &StoppableContainerInstance,
     role: Role,
-    recorded: bool,
+    look: Look,
     hold: Option<&Hold>,
 ) -> Result<Slot, kube::Error> {
     let namespace = instance.namespace().unwrap_or_default();
     let name = role.pod_name(&instance.name_any());
-    if let Some(pod) = context.caches.pod(&namespace, &name) {
-        return Ok(Slot::of(pod, instance));
+    let recorded = recorded(instance, role).is_some();
+    let created = context.created.pod(&instance.uid().unwrap_or_default(), role);
+    let of = |pod| Slot::of(pod, instance, role, created.as_deref());
+    if look == Look::Cached {
+        match context.caches.pod(&namespace, &name).map(of) {
+            Some(slot @ Slot::Ours(_)) => return Ok(slot),
+            // The record may be of a pod that the cache has not seen yet.
+            Some(_) if recorded => {}
+            Some(slot) => return Ok(slot),
+            None => {
+                // A pod without our label is outside of the cache. Its owner is asked about again when the wait is over.
+                if let Some(hold) =
+                    hold.filter(|h| h.trouble.reason == reason::NAME_CONFLICT && h.remaining > Duration::ZERO)
+                {
+                    return Ok(Slot::Taken(hold.trouble.message.clone()));
+                }
+                if !recorded {
+                    return Ok(Slot::Free);
+                }
+            }
+        }
     }
-    // A pod without our label is outside of the cache. Its owner is asked about again when the wait is over.
-    if let Some(hold) =
-        hold.filter(|h| h.trouble.reason == reason::NAME_CONFLICT && h.remaining > Duration::ZERO)
-    {
-        return Ok(Slot::Taken(hold.trouble.message.clone()));
-    }
-    if recorded {
-        let found = Api::<Pod>::namespaced(context.client.clone(), &namespace)
-            .get_opt(&name)
-            .await?;
-        return Ok(found.map_or(Slot::Free, |pod| Slot::of(Arc::new(pod), instance)));
-    }
-    Ok(Slot::Free)
+    let found = Api::<HeldPod>::namespaced(context.client.clone(), &namespace)
+        .get_opt(&name)
+        .await?;
+    let found = found.map(watched::pod).transpose()?;
+    Ok(found.map_or(Slot::Free, |pod| of(Arc::new(pod))))
+}
+
+async fn node_is_there(context: &Context, name: &str) -> Result<bool, kube::Error> {
+    let found = Api::<Node>::all(context.client.clone())
+        .get_metadata_opt(name)
+        .await?;
+    Ok(found.is_some())
 }
 
 /// The template's claims that only one pod may use: listing them in the provider would keep the consumer from them.
@@ -126,22 +172,32 @@ async fn exclusive_claims(
     instance: &StoppableContainerInstance,
 ) -> Result<BTreeSet<String>, kube::Error> {
     let namespace = instance.namespace().unwrap_or_default();
-    let api = Api::<PersistentVolumeClaim>::namespaced(context.client.clone(), &namespace);
-    let volumes = instance
-        .spec
-        .template
-        .spec
-        .iter()
-        .flat_map(|spec| spec.volumes.iter().flatten());
+    let api =
+        Api::<Held<PersistentVolumeClaim, watched::Claims>>::namespaced(context.client.clone(), &namespace);
     let mut exclusive = BTreeSet::new();
-    for claim in volumes.filter_map(|volume| volume.persistent_volume_claim.as_ref()) {
+    for claim in claims(instance) {
         let modes = api
-            .get_opt(&claim.claim_name)
+            .get_opt(&claim)
             .await?
-            .and_then(|found| found.spec?.access_modes);
+            .and_then(|found| found.into_object().ok()?.spec?.access_modes);
         if modes.is_some_and(|modes| modes.iter().any(|mode| mode == "ReadWriteOncePod")) {
-            exclusive.insert(claim.claim_name.clone());
+            exclusive.insert(claim);
         }
     }
     Ok(exclusive)
+}
+
+/// Names of the claims in the template; none if that cannot be worked on.
+fn claims(instance: &StoppableContainerInstance) -> Vec<String> {
+    let spec = instance
+        .spec
+        .template
+        .decode()
+        .ok()
+        .and_then(|template| template.spec);
+    let volumes = spec.and_then(|spec| spec.volumes).unwrap_or_default();
+    let claims = volumes
+        .into_iter()
+        .filter_map(|volume| volume.persistent_volume_claim);
+    claims.map(|claim| claim.claim_name).collect()
 }

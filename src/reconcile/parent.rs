@@ -1,20 +1,24 @@
 /*!
 The outer half: a StoppableContainer has one instance of the same name with a full
 copy of its spec, and shows the instance's status as its own.
+
+What is written to an instance is made from a fresh read of the container, on the
+resourceVersion of an instance that was read before that. So a leader or a cache
+that is behind never brings back an older wish (invariant I17). A container that is
+being deleted is worked on by fresh reads alone.
 */
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ObjectMeta, Patch, Preconditions};
 use kube::runtime::controller::Action as Next;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
-use stoppablecontainer_api::conditions::{READY, reason};
-use stoppablecontainer_api::names::{ANNOTATION_RECOVERY, FINALIZER};
+use stoppablecontainer_api::conditions::{FILESYSTEM_READY, READY, reason};
+use stoppablecontainer_api::names::{ANNOTATION_RECOVERY, FINALIZER, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::{
     KeptFilesystem, Phase, RecoveryAnswer, StoppableContainer, StoppableContainerInstance,
     StoppableContainerInstanceSpec, StoppableContainerStatus,
@@ -24,7 +28,13 @@ use super::apply::{creating, finalizer_patch, ours};
 use super::attempts::{Hold, Task};
 use super::pods::Trouble;
 use super::status::{Verdict, conditions};
-use super::{Context, Failure, report};
+use super::{Context, Failure, report, template};
+
+mod fresh;
+mod slot;
+
+use fresh::{cached_slot, fresh_instance, newest, on_newest, replace_spec};
+pub use slot::Slot;
 
 /// Finalizer of `kubectl delete --cascade=orphan`: the garbage collector cuts the instance loose before it takes it
 /// off.
@@ -41,17 +51,6 @@ pub struct Observed {
     pub hold: Option<Hold>,
 }
 
-/// What has the name of our instance.
-#[derive(Clone, Debug)]
-pub enum Slot {
-    /// Nothing.
-    Free,
-    /// The container's instance.
-    Ours(Arc<StoppableContainerInstance>),
-    /// An instance that somebody else made.
-    Taken,
-}
-
 /// One step.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -60,12 +59,11 @@ pub enum Action {
     /// Take it off: the instance is gone.
     RemoveFinalizer,
     /// Create the instance.
-    Create(Box<StoppableContainerInstance>),
+    Create,
+    /// Make an instance that has no owner ours, with the present spec.
+    Adopt(Arc<StoppableContainerInstance>),
     /// Give the instance the present spec.
-    Update(
-        Arc<StoppableContainerInstance>,
-        Box<StoppableContainerInstanceSpec>,
-    ),
+    Update(Arc<StoppableContainerInstance>),
     /// Tell the instance what the user decided about a failure.
     Decide(Arc<StoppableContainerInstance>, RecoveryAnswer),
     /// Delete the instance, and with it the data.
@@ -74,7 +72,9 @@ pub enum Action {
 
 /// One pass: look, plan, act, report.
 pub async fn pass(container: Arc<StoppableContainer>, context: Arc<Context>) -> Result<Next, Failure> {
-    let mut observed = observe(&context, container).await?;
+    let Some(mut observed) = observe(&context, container).await? else {
+        return Ok(Next::await_change());
+    };
     for action in plan(&observed) {
         if action == Action::RemoveFinalizer {
             return release(&context, &observed.container).await;
@@ -93,44 +93,33 @@ pub async fn pass(container: Arc<StoppableContainer>, context: Arc<Context>) -> 
     Ok(wait.map_or_else(Next::await_change, Next::requeue))
 }
 
-async fn observe(context: &Context, container: Arc<StoppableContainer>) -> Result<Observed, kube::Error> {
-    let namespace = container.namespace().unwrap_or_default();
-    let name = container.name_any();
-    let recorded = container
-        .status
-        .as_ref()
-        .is_some_and(|s| s.instance_name.is_some());
-    let mut found = context
-        .caches
-        .instances
-        .get(&ObjectRef::new(&name).within(&namespace));
-    if found.is_none() && recorded {
-        let api = Api::<StoppableContainerInstance>::namespaced(context.client.clone(), &namespace);
-        found = api.get_opt(&name).await?.map(Arc::new);
-    }
+/// What there is; `None` if the container is gone.
+async fn observe(context: &Context, container: Arc<StoppableContainer>) -> Result<Option<Observed>, Failure> {
+    let deleting = container.metadata.deletion_timestamp.is_some();
+    let (container, instance) = if deleting {
+        // In this order: an orphan deletion cuts the instance loose before it takes its finalizer off the container.
+        match newest(context, &container).await {
+            Ok(container) => {
+                let found = fresh_instance(context, &container).await?;
+                let slot = Slot::of(found, &container);
+                (container, slot)
+            }
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    } else {
+        let slot = cached_slot(context, &container).await?;
+        (container, slot)
+    };
     let uid = container.uid().unwrap_or_default();
     let hold = context
         .attempts
         .hold(&uid, Task::Instance, container.metadata.generation);
-    let instance = match found {
-        None => Slot::Free,
-        Some(instance) if owned(&instance, &container) => Slot::Ours(instance),
-        Some(_) => Slot::Taken,
-    };
-    Ok(Observed {
+    Ok(Some(Observed {
         container,
         instance,
         hold,
-    })
-}
-
-fn owned(instance: &StoppableContainerInstance, container: &StoppableContainer) -> bool {
-    let uid = container.uid();
-    let kind = StoppableContainer::kind(&());
-    instance
-        .owner_references()
-        .iter()
-        .any(|owner| owner.controller == Some(true) && owner.kind == kind && Some(&owner.uid) == uid.as_ref())
+    }))
 }
 
 /// The next steps for a StoppableContainer, in order.
@@ -142,7 +131,7 @@ pub fn plan(observed: &Observed) -> Vec<Action> {
             _ if !ours || finalizers.iter().any(|f| f == ORPHAN) => Vec::new(),
             Slot::Ours(instance) if instance.metadata.deletion_timestamp.is_some() => Vec::new(),
             Slot::Ours(instance) => vec![Action::Delete(Arc::clone(instance))],
-            Slot::Free | Slot::Taken => vec![Action::RemoveFinalizer],
+            Slot::Free | Slot::Orphan(_) | Slot::Lost(_) | Slot::Taken(_) => vec![Action::RemoveFinalizer],
         };
     }
     let mut actions = Vec::new();
@@ -150,25 +139,27 @@ pub fn plan(observed: &Observed) -> Vec<Action> {
         actions.push(Action::AddFinalizer);
     }
     match &observed.instance {
+        // The status says why; nothing could be made of its instance either.
+        Slot::Free if template_trouble(&observed.container).is_some() => {}
         Slot::Free
             if observed
                 .hold
                 .as_ref()
                 .is_none_or(|hold| hold.remaining == Duration::ZERO) =>
         {
-            actions.push(Action::Create(Box::new(instance_of(&observed.container))));
+            actions.push(Action::Create);
         }
         Slot::Ours(instance) if instance.metadata.deletion_timestamp.is_none() => {
-            let wanted = instance_spec(&observed.container);
-            if instance.spec != wanted {
-                actions.push(Action::Update(Arc::clone(instance), Box::new(wanted)));
+            if instance.spec != instance_spec(&observed.container) {
+                actions.push(Action::Update(Arc::clone(instance)));
             }
             let decided = RecoveryAnswer::of(&*observed.container);
             if let Some(answer) = decided.filter(|answer| awaited(instance, answer)) {
                 actions.push(Action::Decide(Arc::clone(instance), answer));
             }
         }
-        Slot::Free | Slot::Ours(_) | Slot::Taken => {}
+        Slot::Orphan(instance) => actions.push(Action::Adopt(Arc::clone(instance))),
+        Slot::Free | Slot::Ours(_) | Slot::Lost(_) | Slot::Taken(_) => {}
     }
     actions
 }
@@ -191,16 +182,28 @@ pub fn instance_of(container: &StoppableContainer) -> StoppableContainerInstance
         metadata: ObjectMeta {
             name: Some(container.name_any()),
             namespace: container.namespace(),
+            // That a later object of the name may take it over.
+            labels: Some([(LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned())].into()),
             finalizers: Some(vec![FINALIZER.to_owned()]),
-            owner_references: container.controller_owner_ref(&()).map(|mut owner| {
-                owner.block_owner_deletion = Some(true);
-                vec![owner]
-            }),
+            owner_references: owner_of(container).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
         spec: instance_spec(container),
         status: None,
     }
+}
+
+/// The reference that makes `container` the controller of its instance.
+fn owner_of(container: &StoppableContainer) -> Option<OwnerReference> {
+    let owner = container.controller_owner_ref(&())?;
+    Some(OwnerReference {
+        block_owner_deletion: Some(true),
+        ..owner
+    })
+}
+
+fn template_trouble(container: &StoppableContainer) -> Option<Trouble> {
+    template::of(&container.spec.template, &container.spec.provider)
 }
 
 fn instance_spec(container: &StoppableContainer) -> StoppableContainerInstanceSpec {
@@ -228,36 +231,19 @@ async fn act(context: &Context, observed: &mut Observed, action: Action) -> Resu
         }
         // The pass ends with it, see there.
         Action::RemoveFinalizer => {}
-        Action::Create(instance) => {
-            let uid = observed.container.uid().unwrap_or_default();
-            match instances.create(&creating(), &instance).await {
-                Ok(instance) => {
-                    context.attempts.succeeded(&uid, Task::Instance);
-                    observed.hold = None;
-                    observed.instance = Slot::Ours(Arc::new(instance));
-                }
-                // Not in the cache yet: the watch brings it.
-                Err(kube::Error::Api(status)) if status.reason != "AlreadyExists" => {
-                    let trouble = Trouble::new(reason::CREATION_REFUSED, status.message.clone());
-                    let generation = observed.container.metadata.generation;
-                    let remaining =
-                        context
-                            .attempts
-                            .failed(&uid, Task::Instance, generation, None, trouble.clone());
-                    observed.hold = Some(Hold { trouble, remaining });
-                }
-                Err(error) => return Err(error.into()),
-            }
+        Action::Create => create(context, observed, &instances).await?,
+        Action::Adopt(instance) => {
+            let owners = instance.owner_references().iter().cloned();
+            let container = on_newest(context, observed, Some(&instance)).await?;
+            let owners = owners.chain(owner_of(&container)).collect();
+            observed.instance =
+                replace_spec(context, &instances, &container, &instance, Some(owners)).await?;
+            observed.container = container;
         }
-        Action::Update(instance, spec) => {
-            // Replaced as a whole, so that what was taken out of the template goes from the copy too.
-            let patch: json_patch::Patch = serde_json::from_value(json!([
-                { "op": "test", "path": "/metadata/uid", "value": instance.uid() },
-                { "op": "replace", "path": "/spec", "value": *spec },
-            ]))
-            .map_err(Failure::Patch)?;
-            let written = instances.patch(&name, &ours(), &Patch::Json::<()>(patch)).await?;
-            observed.instance = Slot::Ours(Arc::new(written));
+        Action::Update(instance) => {
+            let container = on_newest(context, observed, Some(&instance)).await?;
+            observed.instance = replace_spec(context, &instances, &container, &instance, None).await?;
+            observed.container = container;
         }
         Action::Decide(instance, answer) => {
             let annotations = json!({ ANNOTATION_RECOVERY: answer.to_string() });
@@ -267,9 +253,10 @@ async fn act(context: &Context, observed: &mut Observed, action: Action) -> Resu
         }
         Action::Delete(instance) => {
             let params = DeleteParams {
+                // Read after the container was, see `observe`.
                 preconditions: Some(Preconditions {
                     uid: instance.uid(),
-                    resource_version: None,
+                    resource_version: instance.resource_version(),
                 }),
                 ..DeleteParams::default()
             };
@@ -282,6 +269,34 @@ async fn act(context: &Context, observed: &mut Observed, action: Action) -> Resu
             }
         }
     }
+    Ok(())
+}
+
+async fn create(
+    context: &Context,
+    observed: &mut Observed,
+    instances: &Api<StoppableContainerInstance>,
+) -> Result<(), Failure> {
+    let container = on_newest(context, observed, None).await?;
+    let uid = container.uid().unwrap_or_default();
+    match instances.create(&creating(), &instance_of(&container)).await {
+        Ok(instance) => {
+            context.attempts.succeeded(&uid, Task::Instance);
+            observed.hold = None;
+            observed.instance = Slot::Ours(Arc::new(instance));
+        }
+        // Not in the cache yet: the watch brings it.
+        Err(kube::Error::Api(status)) if status.reason != "AlreadyExists" => {
+            let trouble = Trouble::new(reason::CREATION_REFUSED, status.message.clone());
+            let generation = container.metadata.generation;
+            let remaining = context
+                .attempts
+                .failed(&uid, Task::Instance, generation, None, trouble.clone());
+            observed.hold = Some(Hold { trouble, remaining });
+        }
+        Err(error) => return Err(error.into()),
+    }
+    observed.container = container;
     Ok(())
 }
 
@@ -309,6 +324,7 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerStatus {
         phase: Some(phase),
         node_name: None,
         instance_name: None,
+        instance_uid: old.instance_uid.clone(),
         filesystem: None,
         observed_generation: generation,
         conditions: conditions(&old.conditions, [(READY, verdict)], generation, now),
@@ -317,11 +333,14 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerStatus {
     let name = container.name_any();
     let instance = match &observed.instance {
         Slot::Ours(instance) => instance,
-        Slot::Free | Slot::Taken if deleting => {
+        Slot::Free | Slot::Orphan(_) | Slot::Lost(_) | Slot::Taken(_) if deleting => {
             return without_instance(
                 Phase::Pending,
                 Verdict::no(reason::DELETING, "the object is being deleted"),
             );
+        }
+        Slot::Free if let Some(why) = template_trouble(container) => {
+            return without_instance(Phase::Failed, Verdict::because(why));
         }
         Slot::Free => {
             let verdict = observed.hold.as_ref().map_or_else(
@@ -335,12 +354,20 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerStatus {
             );
             return without_instance(Phase::Pending, verdict);
         }
-        Slot::Taken => {
-            let message = format!(
-                "StoppableContainerInstance {name} was not made for this object and is left alone; delete it, or \
-                 delete this object and choose another name"
-            );
-            return without_instance(Phase::Failed, Verdict::no(reason::NAME_CONFLICT, message));
+        Slot::Orphan(_) => {
+            let message = format!("instance {name} has still to be taken over");
+            return without_instance(Phase::Pending, Verdict::no(reason::STARTING, message));
+        }
+        Slot::Lost(message) => {
+            let verdict = Verdict::no(reason::FILESYSTEM_LOST, message.clone());
+            let verdicts = [(READY, verdict.clone()), (FILESYSTEM_READY, verdict.clone())];
+            return StoppableContainerStatus {
+                conditions: conditions(&old.conditions, verdicts, generation, now),
+                ..without_instance(Phase::Failed, verdict)
+            };
+        }
+        Slot::Taken(message) => {
+            return without_instance(Phase::Failed, Verdict::no(reason::NAME_CONFLICT, message.clone()));
         }
     };
     let inner = instance.status.clone().unwrap_or_default();
@@ -367,6 +394,7 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerStatus {
         phase: Some(inner.phase.unwrap_or(Phase::Pending)),
         node_name: inner.node_name,
         instance_name: Some(name.clone()),
+        instance_uid: instance.uid(),
         filesystem: inner.filesystem.map(|filesystem| KeptFilesystem {
             usage: filesystem.usage,
         }),
@@ -389,7 +417,13 @@ async fn write_status(
         if let Some(filesystem) = fields.get_mut("filesystem").and_then(Value::as_object_mut) {
             filesystem.entry("usage").or_insert(Value::Null);
         }
-        for absent in ["nodeName", "instanceName", "observedGeneration", "filesystem"] {
+        for absent in [
+            "nodeName",
+            "instanceName",
+            "instanceUid",
+            "observedGeneration",
+            "filesystem",
+        ] {
             fields.entry(absent).or_insert(Value::Null);
         }
     }

@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use serde::Serialize;
 use stoppablecontainer_api::conditions::reason;
+use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::names::{ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, FINALIZER};
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, Identity, StoppableContainerInstance,
-    StoppableContainerInstanceStatus, StorageExcess, storage_limit,
+    StoppableContainerInstanceStatus, StorageExcess, TemplateCheck, storage_limit,
 };
 
 use super::attempts::Hold;
@@ -24,7 +26,7 @@ use super::pods::{
     Role, Trouble, ended, has_started, labelled, leaving, node, owned_by, ready, running, trouble,
 };
 use super::provider::{OptOuts, provider_pod};
-use super::{health, placement, replacement, storage};
+use super::{health, placement, replacement, storage, template};
 
 /// Everything that a pass over an instance looks at.
 #[derive(Clone, Debug)]
@@ -48,6 +50,8 @@ pub struct Observed {
     pub agent_missing: bool,
     /// Claims of the template that only one pod may use (ReadWriteOncePod).
     pub exclusive_claims: BTreeSet<String>,
+    /// What the API server made of the template when it was last asked; perhaps of an earlier one.
+    pub template_check: Option<TemplateCheck>,
     /// The provider's last failure.
     pub provider_hold: Option<Hold>,
     /// The consumer's last failure.
@@ -59,8 +63,10 @@ pub struct Observed {
 pub enum Slot {
     /// Nothing.
     Free,
-    /// A pod of the instance.
+    /// The pod that the controller created for the instance (invariant I16).
     Ours(Arc<Pod>),
+    /// It names the instance as its controller, but the controller knows nothing of having created it. It makes way.
+    Stray(Arc<Pod>),
     /// Somebody else's; the text says whose.
     Taken(String),
 }
@@ -72,21 +78,37 @@ pub enum Action {
     AddFinalizer,
     /// Take it off: nothing of the instance is left.
     RemoveFinalizer,
-    /// Create a pod.
-    Create(Role, Box<Pod>),
+    /// Create a pod, this one: text, because it is kept until the API server has answered.
+    Create(Role, Json),
     /// Put our labels back on a pod of ours.
     Relabel(Role, Arc<Pod>),
     /// Delete a pod of ours with its own grace period. With a trouble, its successor waits.
     Delete(Role, Arc<Pod>, Option<Trouble>),
+    /// Delete a stray pod.
+    Discard(Role, Arc<Pod>),
 }
 
 // === impl Slot ===
 
 impl Slot {
-    /// What `pod` is to `instance`.
-    pub fn of(pod: Arc<Pod>, instance: &StoppableContainerInstance) -> Self {
-        if owned_by(&pod, instance) {
+    /// What `pod` is to `instance`. `created` is the UID of the pod that this process created for the role.
+    ///
+    /// The UID decides, which only the API server gives: the UID of the record, or of the answer to our own creation. An
+    /// owner reference proves nothing, since every user who may change a pod can put one in. A pod with the reference
+    /// and without a record was left by a controller that died between the creation and the record, or it is a forgery.
+    /// The node agent served neither, so nothing is lost with it.
+    pub fn of(
+        pod: Arc<Pod>,
+        instance: &StoppableContainerInstance,
+        role: Role,
+        created: Option<&str>,
+    ) -> Self {
+        let uid = pod.metadata.uid.as_deref();
+        if uid.is_some() && (uid == recorded(instance, role) || uid == created) {
             return Self::Ours(pod);
+        }
+        if owned_by(&pod, instance) {
+            return Self::Stray(pod);
         }
         let owner = pod
             .owner_references()
@@ -97,7 +119,7 @@ impl Slot {
             |owner| format!("belongs to {} {} (UID {})", owner.kind, owner.name, owner.uid),
         );
         Self::Taken(format!(
-            "pod {} {whose} and is left alone; delete or rename it, or delete this object and choose another name",
+            "pod {} {whose} and is left alone; this object, whose files are kept, goes on when that pod is gone",
             pod.name_any()
         ))
     }
@@ -106,8 +128,17 @@ impl Slot {
     pub fn pod(&self) -> Option<&Arc<Pod>> {
         match self {
             Self::Ours(pod) => Some(pod),
-            Self::Free | Self::Taken(_) => None,
+            Self::Free | Self::Stray(_) | Self::Taken(_) => None,
         }
+    }
+}
+
+/// UID of the pod that the status records for a role.
+pub fn recorded(instance: &StoppableContainerInstance, role: Role) -> Option<&str> {
+    let status = instance.status.as_ref()?;
+    match role {
+        Role::Provider => status.provider_pod_uid.as_deref(),
+        Role::Consumer => status.consumer_pod_uid.as_deref(),
     }
 }
 
@@ -173,6 +204,11 @@ impl Observed {
         Some((filesystem, identity))
     }
 
+    /// Why no pod can be made of the template, as far as is known.
+    pub fn template_trouble(&self) -> Option<Trouble> {
+        template::trouble(&self.instance).or_else(|| template::found(self))
+    }
+
     /// What keeps a consumer from being started: the filesystem takes more than the template's limit.
     pub fn start_excess(&self) -> Option<StorageExcess> {
         let filesystem = self.instance.status.as_ref()?.filesystem.as_ref();
@@ -236,8 +272,10 @@ fn plan_removal(observed: &Observed) -> Vec<Action> {
         (Role::Consumer, &observed.consumer),
         (Role::Provider, &observed.provider),
     ] {
-        if let Some(pod) = slot.pod() {
-            return delete_once(role, pod, None);
+        match slot {
+            Slot::Ours(pod) => return delete_once(role, pod, None),
+            Slot::Stray(pod) => return discard_once(role, pod),
+            Slot::Free | Slot::Taken(_) => {}
         }
     }
     if observed.data_is_gone() {
@@ -250,10 +288,11 @@ fn plan_removal(observed: &Observed) -> Vec<Action> {
 fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
     match &observed.provider {
         Slot::Taken(_) => Vec::new(),
+        Slot::Stray(pod) => discard_once(Role::Provider, pod),
         Slot::Free if observed.node_gone || waits(observed.provider_hold.as_ref()) => Vec::new(),
         Slot::Free => {
             let pod = provider_pod(&observed.instance, &observed.exclusive_claims, opt_outs);
-            vec![Action::Create(Role::Provider, Box::new(pod))]
+            creation(Role::Provider, pod.as_ref().ok())
         }
         Slot::Ours(pod) if ended(pod) => delete_once(Role::Provider, pod, trouble(pod)),
         Slot::Ours(pod) if astray(observed, pod) => {
@@ -271,6 +310,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
     let main = spec.main_container();
     match &observed.consumer {
         Slot::Taken(_) => Vec::new(),
+        Slot::Stray(pod) => discard_once(Role::Consumer, pod),
         Slot::Free => {
             let may_start = spec.running
                 && observed.working_provider().is_some()
@@ -280,10 +320,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
                 && observed.start_excess().is_none()
                 && !waits(observed.consumer_hold.as_ref());
             if may_start {
-                vec![Action::Create(
-                    Role::Consumer,
-                    Box::new(consumer_pod(&placed(observed))),
-                )]
+                creation(Role::Consumer, consumer_pod(&placed(observed)).as_ref().ok())
             } else {
                 Vec::new()
             }
@@ -311,11 +348,25 @@ fn placed(observed: &Observed) -> StoppableContainerInstance {
     instance
 }
 
+/// A pod without a template that can be worked on is not made; the status says why.
+fn creation(role: Role, pod: Option<&impl Serialize>) -> Vec<Action> {
+    let pod = pod.and_then(|pod| Json::of(pod).ok());
+    pod.map(|pod| Action::Create(role, pod)).into_iter().collect()
+}
+
 fn delete_once(role: Role, pod: &Arc<Pod>, trouble: Option<Trouble>) -> Vec<Action> {
     if leaving(pod) {
         Vec::new()
     } else {
         vec![Action::Delete(role, Arc::clone(pod), trouble)]
+    }
+}
+
+fn discard_once(role: Role, pod: &Arc<Pod>) -> Vec<Action> {
+    if leaving(pod) {
+        Vec::new()
+    } else {
+        vec![Action::Discard(role, Arc::clone(pod))]
     }
 }
 

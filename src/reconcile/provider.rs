@@ -19,11 +19,11 @@ use k8s_openapi::api::core::v1::{
 use kube::ResourceExt;
 use kube::api::ObjectMeta;
 use serde::Serialize;
-use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::names::{
     ANNOTATION_IMAGE, ANNOTATION_TEMPLATE_HASH, CSI_DRIVER, PROVIDER_CONTAINER, VOLUME_MOUNT_PATH,
     VOLUME_NAME, WRAPPER_IN_VOLUME,
 };
+use stoppablecontainer_api::{StoppableContainerInstance, TemplateError};
 
 use super::hash::template_hash;
 use super::pinned;
@@ -105,26 +105,26 @@ struct Recipe {
 // === impl Recipe ===
 
 impl Recipe {
-    fn of(instance: &StoppableContainerInstance) -> Self {
-        let template = instance.spec.template.spec.clone().unwrap_or_default();
-        let provider = &instance.spec.provider;
+    fn of(instance: &StoppableContainerInstance) -> Result<Self, TemplateError> {
+        let template = instance.spec.template.decode()?.spec.unwrap_or_default();
+        let provider = instance.spec.provider.decode()?;
         let main = template.containers.into_iter().next();
         let (image, image_pull_policy) = main.map(|c| (c.image, c.image_pull_policy)).unwrap_or_default();
         let mut node_selector = template.node_selector.unwrap_or_default();
-        node_selector.extend(provider.node_selector.clone());
+        node_selector.extend(provider.node_selector);
         let tolerations = template.tolerations.unwrap_or_default();
         let affinity = template.affinity.unwrap_or_default();
         let nodes = affinity.node_affinity.unwrap_or_default();
         let volumes = template.volumes.into_iter().flatten();
-        Self {
+        Ok(Self {
             wishes: Wishes {
                 image,
                 image_pull_policy,
                 image_pull_secrets: template.image_pull_secrets,
-                resources: provider.resources.clone(),
+                resources: provider.resources,
                 node_selector,
                 nodes: nodes.required_during_scheduling_ignored_during_execution,
-                tolerations: [tolerations, provider.tolerations.clone()].concat(),
+                tolerations: [tolerations, provider.tolerations].concat(),
                 scheduler_name: template.scheduler_name,
                 priority_class_name: template.priority_class_name,
                 runtime_class_name: template.runtime_class_name,
@@ -137,7 +137,7 @@ impl Recipe {
                 preferred_nodes: nodes.preferred_during_scheduling_ignored_during_execution,
                 node_name: template.node_name,
             },
-        }
+        })
     }
 
     fn placing_hash(&self) -> String {
@@ -165,10 +165,10 @@ pub enum Made {
     Before,
 }
 
-/// What `pod` was made for. `None` for one that does not say.
+/// What `pod` was made for. `None` for one that does not say, or of a template that cannot be worked on.
 pub fn made(instance: &StoppableContainerInstance, pod: &Pod) -> Option<Made> {
     let hash = pod.annotations().get(ANNOTATION_TEMPLATE_HASH)?;
-    let recipe = Recipe::of(instance);
+    let recipe = Recipe::of(instance).ok()?;
     if *hash == recipe.keeping_hash() {
         return Some(Made::ToKeep);
     }
@@ -199,13 +199,16 @@ pub fn made(instance: &StoppableContainerInstance, pod: &Pod) -> Option<Made> {
 /// pressure that helps with the scheduler only: the kubelet admits none but critical pods then (`Admit` in its
 /// `pkg/kubelet/eviction`), so the provider fails as `Evicted`, and is tried again with back-off. Under memory pressure it
 /// runs.
+///
+/// # Errors
+/// When the template or `spec.provider` cannot be worked on.
 pub fn provider_pod(
     instance: &StoppableContainerInstance,
     exclusive: &BTreeSet<String>,
     opt_outs: &OptOuts,
-) -> Pod {
+) -> Result<Pod, TemplateError> {
     let name = instance.name_any();
-    let recipe = Recipe::of(instance);
+    let recipe = Recipe::of(instance)?;
     let kept_on = instance.status.as_ref().and_then(|s| s.node_name.clone());
     let mut labels = opt_outs.labels.clone();
     labels.extend(Role::Provider.labels(&name));
@@ -226,7 +229,7 @@ pub fn provider_pod(
     } else {
         tolerations
     };
-    Pod {
+    Ok(Pod {
         metadata: ObjectMeta {
             name: Some(Role::Provider.pod_name(&name)),
             namespace: instance.namespace(),
@@ -242,7 +245,7 @@ pub fn provider_pod(
             ..spec(instance, wishes)
         }),
         status: None,
-    }
+    })
 }
 
 fn spec(instance: &StoppableContainerInstance, wishes: Wishes) -> PodSpec {

@@ -44,8 +44,12 @@ fn events(before: &[Condition], after: &[Condition]) -> Vec<Event> {
             .iter()
             .any(|old| old.type_ == now.type_ && old.status == now.status && old.reason == now.reason)
     };
-    // `Ready` repeats the words of the part that is in the way, unless it is the only condition there is.
-    let parts = after.len() > 1;
+    // `Ready` repeats the words of the part that is in the way, unless no part has them.
+    let in_part = |reason: &str| {
+        after
+            .iter()
+            .any(|part| part.type_ != READY && part.reason == reason)
+    };
     after
         .iter()
         .filter(changed)
@@ -54,7 +58,7 @@ fn events(before: &[Condition], after: &[Condition]) -> Vec<Event> {
             let type_ = match (now.type_ == READY, now.status == "True") {
                 (true, true) => EventType::Normal,
                 (false, _) if blocked || WARNINGS.contains(&now.reason.as_str()) => EventType::Warning,
-                (true, false) if blocked && !parts => EventType::Warning,
+                (true, false) if blocked && !in_part(&now.reason) => EventType::Warning,
                 _ => return None,
             };
             let reason = if now.reason == reason::AS_REQUESTED {
@@ -116,6 +120,11 @@ mod tests {
             1,
             "Ready speaks where nothing else does"
         );
+        let stopped = [
+            condition("Ready", "False", "TemplateInvalid"),
+            condition("ConsumerReady", "False", "Stopped"),
+        ];
+        assert_eq!(events(&[], &stopped)[0].reason, "TemplateInvalid");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use stoppablecontainer_api::{FilesystemState, Phase, StoppableContainerInstanceS
 
 use super::plan::{Observed, Slot};
 use super::pods::{Role, Trouble, leaving, node, ready, running, trouble};
-use super::{health, pinned, placement, replacement, restart_required, storage};
+use super::{health, pinned, placement, replacement, restart_required, storage, template};
 
 mod unready;
 
@@ -65,6 +65,7 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstance
         placement: placement::next(observed, &old),
         image: pinned::pinned(observed, &old),
         storage_limit: consumer_limit(observed, &old),
+        template_check: template::known(observed),
         conditions: [
             conditions(&old.conditions, verdicts, generation, now),
             restart.map_or_else(Vec::new, |why| {
@@ -177,7 +178,7 @@ fn provider_verdict(observed: &Observed) -> Verdict {
     let pod = match &observed.provider {
         Slot::Taken(whose) => return Verdict::no(reason::NAME_CONFLICT, whose.clone()),
         Slot::Ours(pod) => Some(pod),
-        Slot::Free => None,
+        Slot::Stray(_) | Slot::Free => None,
     };
     if observed.deleting() {
         return Verdict::no(reason::DELETING, "the object is being deleted");
@@ -202,6 +203,9 @@ fn provider_verdict(observed: &Observed) -> Verdict {
             ),
         );
     }
+    if matches!(observed.provider, Slot::Stray(_)) {
+        return Verdict::no(reason::STARTING, stray(&name));
+    }
     match pod {
         Some(pod) if leaving(pod) => Verdict::no(
             reason::STARTING,
@@ -211,6 +215,7 @@ fn provider_verdict(observed: &Observed) -> Verdict {
             || Verdict::no(reason::STARTING, format!("pod {name} is starting")),
             |why| Verdict::because(prefixed(&name, pinned::with_way_out(observed, why))),
         ),
+        None if let Some(why) = observed.template_trouble() => Verdict::because(why),
         None => observed.provider_hold.as_ref().map_or_else(
             || Verdict::no(reason::STARTING, format!("pod {name} has still to be created")),
             |hold| Verdict::because(prefixed(&name, hold.trouble.clone())),
@@ -321,7 +326,14 @@ fn consumer_verdict(observed: &Observed) -> Verdict {
                     Trouble::new(reason::STARTING, format!("pod {name} {how}"))
                 }),
         ),
-        Slot::Taken(_) | Slot::Free if !wanted => Verdict::no(reason::STOPPED, "running is false"),
+        Slot::Stray(_) if wanted => observed.consumer_hold.as_ref().map_or_else(
+            || Verdict::no(reason::STARTING, stray(&name)),
+            |hold| Verdict::because(hold.trouble.clone()),
+        ),
+        Slot::Stray(_) | Slot::Taken(_) | Slot::Free if !wanted => {
+            Verdict::no(reason::STOPPED, "running is false")
+        }
+        _ if let Some(why) = observed.template_trouble() => Verdict::because(why),
         _ => {
             if let Some(excess) = observed.start_excess() {
                 return Verdict::because(storage::refusal(&observed.instance, &excess));
@@ -332,6 +344,14 @@ fn consumer_verdict(observed: &Observed) -> Verdict {
             )
         }
     }
+}
+
+/// A pod under our name that the controller has no record of.
+fn stray(name: &str) -> String {
+    format!(
+        "pod {name} names this object as its owner, and the controller has no record of creating it; it is deleted and \
+         replaced"
+    )
 }
 
 /// What is on a node that is not heard of is not known: pods and data may be as they were or not.
@@ -381,6 +401,7 @@ fn phase(observed: &Observed, provider: &Verdict, filesystem: &Verdict) -> Phase
     let stuck = matches!(observed.provider, Slot::Taken(_))
         || wants_taken_name
         || wants_too_much
+        || observed.template_trouble().is_some()
         || failed_filesystem
         || provider.why.reason == reason::NODE_GONE;
     if stuck && !observed.deleting() {
@@ -407,6 +428,10 @@ fn ready_verdict(observed: &Observed, phase: Phase, parts: [&Verdict; 3]) -> Ver
     let unknown = parts.into_iter().find(|part| part.holds.is_none());
     if let Some(unknown) = unknown.filter(|_| phase != Phase::Failed) {
         return unknown.clone();
+    }
+    // Of a stopped object as well: it could not be started again.
+    if let Some(why) = observed.template_trouble().filter(|_| phase == Phase::Failed) {
+        return Verdict::because(why);
     }
     if phase == Phase::Stopped {
         return Verdict::yes(reason::STOPPED, "stopped as asked; the filesystem is kept");

@@ -24,23 +24,29 @@ const NO_SCHEDULE: &str = "NoSchedule";
 
 /// `given`, and what keeps a pod on a silent node where `given` leaves that open.
 pub(super) fn staying(given: Vec<Toleration>) -> Vec<Toleration> {
-    with(given, &SILENT, NO_EXECUTE)
+    let added = missing(&given);
+    [given, added].concat()
+}
+
+/// What keeps a pod on a silent node where `given` leaves that open.
+pub(super) fn missing(given: &[Toleration]) -> Vec<Toleration> {
+    open(given, &SILENT, NO_EXECUTE)
 }
 
 /// `given`, and what lets a pod come to a node that is short of something: for a pod that can be nowhere else, and uses
 /// next to nothing. A pod that is still to find its node must not end up there.
 pub(super) fn enduring(given: Vec<Toleration>) -> Vec<Toleration> {
-    with(given, &PRESSURE, NO_SCHEDULE)
+    let added = open(&given, &PRESSURE, NO_SCHEDULE);
+    [given, added].concat()
 }
 
-fn with(given: Vec<Toleration>, keys: &[&str], effect: &str) -> Vec<Toleration> {
+/// Tolerations of the taints `keys` that `given` leaves open.
+fn open(given: &[Toleration], keys: &[&str], effect: &str) -> Vec<Toleration> {
     let open = |key: &&&str| !given.iter().any(|toleration| speaks_of(toleration, key, effect));
-    let added: Vec<_> = keys
-        .iter()
+    keys.iter()
         .filter(open)
         .map(|key| tolerates(key, effect))
-        .collect();
-    [given, added].concat()
+        .collect()
 }
 
 fn speaks_of(toleration: &Toleration, key: &str, of: &str) -> bool {

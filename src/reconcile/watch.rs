@@ -6,24 +6,23 @@ One stream per kind feeds its cache first and then the queues, so that whoever i
 woken sees at least what woke him.
 */
 
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
-use kube::core::DeserializeGuard;
+use kube::runtime::reflector;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, reflector};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::{Client, Resource, ResourceExt};
+use stoppablecontainer_api::held::Whole;
 use stoppablecontainer_api::names::{CSI_DRIVER, LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
 use super::nodes::{keep_readiness, silence, unreadiness};
+use crate::watched;
 
 /// Read halves of the caches.
 #[derive(Clone)]
@@ -112,41 +111,28 @@ pub fn watch(
         let all = watcher::Config::default();
         tokio::join!(
             follow(
-                guarded(
-                    Api::<DeserializeGuard<StoppableContainer>>::all(client.clone()),
-                    all.clone()
-                ),
+                watched::watch::<StoppableContainer, Whole>(&client, all.clone()),
                 writers.containers,
                 |event| wake.on_container(event, &caches),
             ),
             follow(
-                guarded(
-                    Api::<DeserializeGuard<StoppableContainerInstance>>::all(client.clone()),
-                    all.clone()
-                ),
+                watched::watch::<StoppableContainerInstance, Whole>(&client, all.clone()),
                 writers.instances,
                 |event| wake.on_instance(event, &caches),
             ),
             follow(
-                watcher::watcher(Api::<Pod>::all(client.clone()), ours)
-                    .default_backoff()
-                    .map(|event| {
-                        event.map(|event| event.modify(|pod| pod.metadata.managed_fields = None))
-                    }),
+                watched::watch::<Pod, watched::Pods>(&client, ours),
                 writers.pods,
                 |event| wake.on_pod(event, &caches),
             ),
             follow(
-                watcher::watcher(Api::<Node>::all(client.clone()), all)
-                    .default_backoff()
+                watched::watch::<Node, watched::NodeHealth>(&client, all.clone())
                     .map(|event| event.map(|event| event.modify(keep_readiness))),
                 writers.nodes,
                 |event| wake.on_node(event, &caches),
             ),
             follow(
-                watcher::watcher(Api::<CSINode>::all(client), watcher::Config::default())
-                    .default_backoff()
-                    .map(|event| event.map(|event| event.modify(|node| node.metadata.managed_fields = None))),
+                watched::watch::<CSINode, watched::Drivers>(&client, all),
                 writers.drivers,
                 |event| wake.on_drivers(event, &caches),
             ),
@@ -159,45 +145,6 @@ pub fn watch(
         },
         watching,
     )
-}
-
-/// A watch that one object with an impossible spec cannot stop: such an object is reported and passed over. The
-/// schema and the webhook keep them out; this is for objects from before either.
-fn guarded<K>(
-    api: Api<DeserializeGuard<K>>,
-    config: watcher::Config,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    watcher::watcher(api, config)
-        .default_backoff()
-        .filter_map(|event| async {
-            Some(match event {
-                Err(error) => Err(error),
-                Ok(Event::Init) => Ok(Event::Init),
-                Ok(Event::InitDone) => Ok(Event::InitDone),
-                Ok(Event::InitApply(object)) => Ok(Event::InitApply(readable(object)?)),
-                Ok(Event::Apply(object)) => Ok(Event::Apply(readable(object)?)),
-                Ok(Event::Delete(object)) => Ok(Event::Delete(readable(object)?)),
-            })
-        })
-}
-
-fn readable<K: Resource<DynamicType = ()>>(object: DeserializeGuard<K>) -> Option<K> {
-    match object.0 {
-        Ok(object) => Some(object),
-        Err(invalid) => {
-            tracing::error!(
-                kind = %K::kind(&()),
-                namespace = invalid.metadata.namespace.as_deref().unwrap_or_default(),
-                name = invalid.metadata.name.as_deref().unwrap_or_default(),
-                error = invalid.error,
-                "object cannot be read and is passed over; correct it"
-            );
-            None
-        }
-    }
 }
 
 /// Feeds a cache, then tells what happened. `notify` is asked before the event is applied what it wants to be told

@@ -70,6 +70,12 @@ pub(super) fn wrap(
     Ok(())
 }
 
+/// Whether the container's command is the wrapper, as [`wrap`] sets it.
+pub(super) fn is_wrapped(container: &Container) -> bool {
+    let command = container.command.as_deref().unwrap_or_default();
+    wrapper_length(command) == Some(command.len())
+}
+
 /// Puts `hook` in front of the commands of exec hooks and probes.
 pub(super) fn wrap_hooks(container: &mut Container, names: &Names) {
     // The kubelet expands references in the commands of probes (with the values as written in `env`), not in those of hooks.

@@ -9,6 +9,7 @@ use stoppablecontainer_api::{Placement, StoppableContainerInstance};
 use super::{Denial, Facts, Rewritten, Wrapper, rewrite};
 
 mod command;
+mod gate;
 mod identity;
 mod injectors;
 mod placement;

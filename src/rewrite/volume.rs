@@ -28,6 +28,14 @@ pub(super) fn is_mounted(container: &Container) -> bool {
     container.volume_mounts.iter().flatten().any(is_our_mount)
 }
 
+/// Whether the pod has the volume, from our driver.
+pub(super) fn is_listed(spec: &PodSpec) -> bool {
+    let ours = |volume: &Volume| {
+        volume.name == VOLUME_NAME && volume.csi.as_ref().is_some_and(|csi| csi.driver == CSI_DRIVER)
+    };
+    spec.volumes.iter().flatten().any(ours)
+}
+
 /// Refuses pods in which another container than the main one reaches for the volume.
 pub(super) fn check_other_containers(spec: &PodSpec, main: usize) -> Result<(), Denial> {
     let init = spec

@@ -4,8 +4,10 @@ patch.
 */
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use serde_json::Value;
-use stoppablecontainer_api::Placement;
+use stoppablecontainer_api::json::Json;
+use stoppablecontainer_api::{Excess, Placement, StoppableContainerInstance, pod_excesses};
 
 use super::facts::{Found, NotFound};
 use super::{Caches, Request, Settings, Verdict, patch};
@@ -21,8 +23,17 @@ pub(super) enum Refusal {
     Creator { controller: String, user: String },
     #[error("not a Pod that can be read: {0}")]
     Unreadable(String),
+    #[error("{field}: {0}; a consumer pod is not as large as this even with what admission webhooks add", field = .0.field_or("spec"))]
+    TooLarge(Excess),
     #[error(transparent)]
     NotFound(#[from] NotFound),
+    #[error(
+        "StoppableContainerInstance {0}: spec.running is false; set it to true, or try again when the webhook has seen that \
+         it is true"
+    )]
+    Stopped(String),
+    #[error("StoppableContainerInstance {0}: it is being deleted, so no consumer is started for it")]
+    Deleted(String),
     #[error(transparent)]
     Denied(#[from] Denial),
 }
@@ -36,7 +47,8 @@ pub(super) async fn mutate(settings: &Settings, caches: &Caches, request: &Reque
         Ok((pod, Rewritten { pod: new, warnings })) => {
             match (serde_json::to_value(&pod), serde_json::to_value(&new)) {
                 (Ok(old), Ok(new)) => {
-                    let old = patch::held(old, &request.object);
+                    let raw: Value = request.object.read().unwrap_or_default();
+                    let old = patch::held(old, &raw);
                     Verdict::patch(patch::between(&old, &new)).with_warnings(warnings)
                 }
                 (Err(error), _) | (_, Err(error)) => Refusal::Unreadable(error.to_string()).into_verdict(),
@@ -65,6 +77,10 @@ pub(super) async fn rewritten(
             node,
             scheduler_claims,
         } = caches.find(&pod, &request.namespace)?;
+        // A dry run starts nothing: it is answered as for a start.
+        if request.dry_run != Some(true) {
+            may_run(&instance)?;
+        }
         let home = instance
             .status
             .as_ref()
@@ -85,8 +101,24 @@ pub(super) async fn rewritten(
     Ok((pod, answer?))
 }
 
-fn read(object: &Value) -> Result<Pod, Refusal> {
-    serde_json::from_value(object.clone()).map_err(|error| Refusal::Unreadable(error.to_string()))
+/// Whether the user wants a consumer at all (invariant I14): the controller may have decided on an old copy.
+fn may_run(instance: &StoppableContainerInstance) -> Result<(), Refusal> {
+    if instance.metadata.deletion_timestamp.is_some() {
+        Err(Refusal::Deleted(instance.name_any()))
+    } else if instance.spec.running {
+        Ok(())
+    } else {
+        Err(Refusal::Stopped(instance.name_any()))
+    }
+}
+
+fn read(object: &Json) -> Result<Pod, Refusal> {
+    if let Some(excess) = pod_excesses(object).into_iter().next() {
+        return Err(Refusal::TooLarge(excess));
+    }
+    object
+        .read()
+        .map_err(|error| Refusal::Unreadable(error.to_string()))
 }
 
 // === impl Refusal ===
@@ -95,9 +127,13 @@ impl Refusal {
     /// Whether the next change of an instance may turn it into a yes: the cache may be behind the controller's.
     fn passes(&self) -> bool {
         match self {
-            Self::NotFound(NotFound::NoInstance(_)) => true,
+            Self::NotFound(NotFound::NoInstance(_)) | Self::Stopped(_) => true,
             Self::Denied(denial) => denial.passes(),
-            Self::NotFound(_) | Self::Creator { .. } | Self::Unreadable(_) => false,
+            Self::NotFound(_)
+            | Self::Creator { .. }
+            | Self::Unreadable(_)
+            | Self::TooLarge(_)
+            | Self::Deleted(_) => false,
         }
     }
 

@@ -10,17 +10,18 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, TryStreamExt, pin_mut};
+use futures::{Stream, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::runtime::watcher;
+use kube::{Client, Resource, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
+use stoppablecontainer_api::held::Whole;
 use tokio::sync::watch;
+
+use crate::watched::{self, NodeTaints};
 
 /// How long a decision waits for an instance to arrive in the cache: the controller creates the pod as soon as *it* has
 /// seen the instance ready, and the watch of this replica may be behind. Well below the webhook's `timeoutSeconds`.
@@ -196,58 +197,25 @@ impl Watches {
             writers:
                 CacheWriters {
                     instances,
-                    nodes,
-                    claims,
+                    nodes: nodes_writer,
+                    claims: claims_writer,
                     changed,
                 },
         } = self;
-        let instances = fill(instances, watch_all(Api::all(client.clone())), || {
-            changed.send_replace(());
-        });
-        // A node's status has its list of images, which can be longer than all the rest.
-        let nodes = fill(
-            nodes,
-            watch_all(Api::<Node>::all(client.clone())).modify(|n| n.status = None),
-            || (),
+        let all = watcher::Config::default();
+        let instances = fill(
+            instances,
+            watched::watch::<_, Whole>(&client, all.clone()),
+            || {
+                changed.send_replace(());
+            },
         );
-        let claims = fill(claims, watch_all(Api::all(client)), || ());
+        let nodes = watched::watch::<_, NodeTaints>(&client, all.clone());
+        let nodes = fill(nodes_writer, nodes, || ());
+        let claims = watched::watch::<_, watched::Claims>(&client, all);
+        let claims = fill(claims_writer, claims, || ());
         futures::join!(instances, nodes, claims);
     }
-}
-
-/// All objects of a kind, but for those that do not fit its type: one that was stored before a rule existed must not
-/// stop the watch for all others.
-fn watch_all<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    let (client, plural) = (api.into_client(), K::plural(&()).into_owned());
-    watcher(
-        Api::<DeserializeGuard<K>>::all(client),
-        watcher::Config::default().any_semantic(),
-    )
-    .default_backoff()
-    .try_filter_map(move |event| std::future::ready(Ok(readable(event, &plural))))
-    .modify(|object| object.managed_fields_mut().clear())
-}
-
-fn readable<K>(event: watcher::Event<DeserializeGuard<K>>, plural: &str) -> Option<watcher::Event<K>> {
-    let read = |guard: DeserializeGuard<K>| {
-        guard
-            .0
-            .inspect_err(|error| {
-                let (namespace, name) = (&error.metadata.namespace, &error.metadata.name);
-                tracing::warn!(plural, ?namespace, ?name, %error, "an object does not fit its type and is not seen");
-            })
-            .ok()
-    };
-    Some(match event {
-        watcher::Event::Apply(object) => watcher::Event::Apply(read(object)?),
-        watcher::Event::Delete(object) => watcher::Event::Delete(read(object)?),
-        watcher::Event::InitApply(object) => watcher::Event::InitApply(read(object)?),
-        watcher::Event::Init => watcher::Event::Init,
-        watcher::Event::InitDone => watcher::Event::InitDone,
-    })
 }
 
 async fn fill<K>(

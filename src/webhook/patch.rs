@@ -16,7 +16,7 @@ use serde_json::Value;
 ///
 /// # Guarantees
 /// Applied to `old` it gives `new`. Applied to a value that has more fields in its objects than `old`, it keeps them,
-/// but in a list that has lost elements or whose elements cannot be matched, which is replaced as a whole.
+/// but in a list that has lost elements and changed in others, which is replaced as a whole.
 pub fn between(old: &Value, new: &Value) -> Patch {
     let mut operations = Vec::new();
     compare(&PointerBuf::new(), old, new, &mut operations);
@@ -77,7 +77,15 @@ fn compare(path: &PointerBuf, old: &Value, new: &Value, operations: &mut Vec<Pat
                     }
                 }
             }
-            None => operations.push(replace(path, &Value::Array(new.clone()))),
+            None => match taken_out(old, new) {
+                // From the back, so that the others are still where they were.
+                Some(gone) => operations.extend(gone.into_iter().rev().map(|at| {
+                    PatchOperation::Remove(RemoveOperation {
+                        path: path.with_trailing_token(at),
+                    })
+                })),
+                None => operations.push(replace(path, &Value::Array(new.clone()))),
+            },
         },
         _ => operations.push(replace(path, new)),
     }
@@ -90,24 +98,43 @@ fn replace(path: &PointerBuf, value: &Value) -> PatchOperation {
     })
 }
 
+/// Where the elements are of `old` that `new` has not, if it has all others as they were.
+fn taken_out(old: &[Value], new: &[Value]) -> Option<Vec<usize>> {
+    let mut rest = new.iter().peekable();
+    let gone = old
+        .iter()
+        .enumerate()
+        .filter(|(_, value)| rest.next_if_eq(value).is_none());
+    let gone: Vec<_> = gone.map(|(at, _)| at).collect();
+    rest.peek().is_none().then_some(gone)
+}
+
 /// For each element of `new` the element of `old` that it continues, all of `old` in order; `None` if there is no such
-/// assignment, or if the elements have no names.
+/// assignment.
 fn matched<'a>(old: &'a [Value], new: &[Value]) -> Option<Vec<Option<&'a Value>>> {
-    if !old.iter().chain(new).all(Value::is_object) {
+    if !old.iter().chain(new).all(Value::is_object) || old.len() > new.len() {
         return None;
     }
     if old.len() == new.len() {
         return Some(old.iter().map(Some).collect());
     }
-    // From the back, because what is put in front is new, and what is appended has a name of its own.
-    let mut rest = old.iter().rev().peekable();
-    let mut matches: Vec<_> = new
+    // What did not change continues itself, whether it has a name or not.
+    let same = old.iter().zip(new).take_while(|(old, new)| old == new).count();
+    // The others from the back, because what is put in front is new, and what is appended has a name of its own.
+    let mut rest = old[same..].iter().rev().peekable();
+    let continues = |old: &Value, new: &Value| old == new || name(old).is_some() && name(old) == name(new);
+    let mut matches: Vec<_> = new[same..]
         .iter()
         .rev()
-        .map(|value| rest.next_if(|old| name(old) == name(value)))
+        .map(|value| rest.next_if(|old| continues(old, value)))
         .collect();
     matches.reverse();
-    rest.next().is_none().then_some(matches)
+    if rest.next().is_some() {
+        // Without names: what there was stays in front.
+        let places = old.iter().map(Some).chain(std::iter::repeat(None));
+        return Some(places.take(new.len()).collect());
+    }
+    Some(old[..same].iter().map(Some).chain(matches).collect())
 }
 
 /// What tells an element of a list in a pod from its neighbours.
@@ -130,6 +157,18 @@ mod tests {
     }
 
     #[test]
+    fn i19_what_is_taken_out_of_a_list_leaves_the_others_as_they_are() {
+        let gates = |names: &[&str]| json!({ "gates": names.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>() });
+        let patch = between(&gates(&["a", "ours", "b", "ours"]), &gates(&["a", "b"]));
+        let more = |name: &str| json!({ "name": name, "unknown": name });
+        let actual = json!({ "gates": [more("a"), more("ours"), more("b"), more("ours")] });
+        assert_eq!(
+            applied(&patch, &actual),
+            json!({ "gates": [more("a"), more("b")] })
+        );
+    }
+
+    #[test]
     fn an_element_in_front_is_one_add_and_unknown_fields_stay_where_they_are() {
         let old = json!({ "env": [{ "name": "A", "value": "1" }] });
         let new = json!({ "env": [{ "name": "IMAGE", "value": "0" }, { "name": "A", "value": "2" }] });
@@ -138,6 +177,20 @@ mod tests {
         let actual = json!({ "env": [{ "name": "A", "value": "1", "unknown": true }] });
         let expected = json!({ "env": [{ "name": "IMAGE", "value": "0" }, { "name": "A", "value": "2", "unknown": true }] });
         assert_eq!(applied(&patch, &actual), expected);
+    }
+
+    /// Story: the requirement that pins a consumer to its node was put behind one of the template's. Neither has a name, so
+    /// they were taken for each other, and a field that our types do not know went over to ours.
+    #[test]
+    fn i19_elements_without_names_keep_what_is_theirs() {
+        let old = json!([{ "key": "a" }, { "key": "b" }]);
+        let actual = json!([{ "key": "a", "unknown": 1 }, { "key": "b", "unknown": 2 }]);
+        let appended = json!([{ "key": "a" }, { "key": "b" }, { "key": "ours" }]);
+        let patched = applied(&between(&old, &appended), &actual);
+        assert_eq!(patched, json!([actual[0], actual[1], { "key": "ours" }]));
+        let changed = json!([{ "key": "A" }, { "key": "B" }, { "key": "ours" }]);
+        let patched = applied(&between(&old, &changed), &actual);
+        assert_eq!(patched[1], json!({ "key": "B", "unknown": 2 }));
     }
 
     /// Story: a fuzzer left `nodeSelectorTerms` out of an affinity. Our types have the list all the same, so the patch put

@@ -1,14 +1,14 @@
 /*!
 AdmissionReview `admission.k8s.io/v1`, in and out. Only what the decisions use
-is read; objects stay JSON values until somebody knows their type.
+is read; objects stay text until somebody knows their type.
 */
 
-use axum::Json;
 use axum::response::{IntoResponse, Response};
 use json_patch::Patch;
 use k8s_openapi::ByteString;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
+use stoppablecontainer_api::json::{Json, Keep};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -71,12 +71,13 @@ pub struct Request {
     /// Who does it.
     #[serde(default)]
     pub user_info: User,
-    /// The object as it is to be stored, null for DELETE.
-    #[serde(default)]
-    pub object: Value,
+    /// The object as it is to be stored, null for DELETE. Text: a body of brackets would be a hundred times as large as
+    /// values (H24).
+    #[serde(default = "nothing", deserialize_with = "reviewed")]
+    pub object: Json,
     /// The object as it is stored, null for CREATE.
-    #[serde(default)]
-    pub old_object: Value,
+    #[serde(default = "nothing", deserialize_with = "reviewed")]
+    pub old_object: Json,
     /// Whether nothing will be stored.
     #[serde(default)]
     pub dry_run: Option<bool>,
@@ -142,6 +143,17 @@ struct AdmissionResponse<'a> {
     patch_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
+}
+
+/// Who manages which field is often larger than the object, and nothing here depends on it.
+const REVIEWED: Keep = Keep::Except(&[("metadata", Some(Keep::Except(&[("managedFields", None)])))]);
+
+fn reviewed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {
+    Json::trimmed(deserializer, REVIEWED)
+}
+
+fn nothing() -> Json {
+    Json::null()
 }
 
 // === impl Request ===
@@ -305,7 +317,7 @@ impl Verdict {
                 }
             }
         };
-        Json(json!({ "apiVersion": API_VERSION, "kind": KIND, "response": response })).into_response()
+        axum::Json(json!({ "apiVersion": API_VERSION, "kind": KIND, "response": response })).into_response()
     }
 }
 

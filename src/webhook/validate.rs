@@ -7,34 +7,48 @@ else, so that an object can always be stopped, labelled and deleted, whatever
 rules have come since it was made.
 */
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use kube::Client;
 use serde::Deserialize;
-use serde_json::Value;
-use stoppablecontainer_api::RecoveryAnswer;
+use serde_json::{Value, json};
+use stoppablecontainer_api::json::{Json, Misfit};
 use stoppablecontainer_api::names::{
     ANNOTATION_MAIN_CONTAINER, ANNOTATION_RECOVERY, GROUP, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE,
     VOLUME_MOUNT_PATH, VOLUME_NAME,
 };
+use stoppablecontainer_api::{PodTemplate, Provider, RecoveryAnswer};
 
-use super::dry_run::{self, Opinion};
 use super::{Request, Settings, Verdict};
+use crate::draft::Draft;
+use crate::problem::Problem;
 use crate::rewrite::is_reserved_path;
+use crate::trial::{self, Obstacle};
 use crate::webhook::review::Operation;
 
-/// A mistake in an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Path of the field.
-    pub field: String,
-    /// What is wrong with it and what to do.
-    pub message: String,
+/// How long the API server's answer on the pod may take. The review as a whole has `timeoutSeconds` (3 at most).
+const TRIAL: Duration = Duration::from_millis(1500);
+
+/// What both kinds have in common. The spec is text until it is known that it matters.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Object {
+    #[serde(default)]
+    metadata: Metadata,
+    spec: Option<Json>,
 }
 
-/// What both kinds have in common.
-#[derive(Clone, Debug, Deserialize)]
-struct Object {
-    spec: Spec,
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    deletion_timestamp: Option<String>,
+    annotations: Option<Annotations>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Annotations {
+    #[serde(rename = "stoppablecontainer.xtlsoft.top/recovery")]
+    recovery: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -42,7 +56,9 @@ struct Object {
 struct Spec {
     #[serde(default)]
     running: bool,
-    template: PodTemplateSpec,
+    template: PodTemplate,
+    #[serde(default)]
+    provider: Provider,
     #[serde(default)]
     host_path_prefix: String,
 }
@@ -53,64 +69,98 @@ pub(super) async fn validate(settings: &Settings, client: Option<&Client>, reque
     if !ours || !matches!(request.operation, Operation::Create | Operation::Update) {
         return Verdict::allow();
     }
-    let is_deleted = !request.object["metadata"]["deletionTimestamp"].is_null();
-    if is_deleted {
+    let (object, old) = match (read(&request.object), read(&request.old_object)) {
+        (Ok(object), old) => (object, old.unwrap_or_default()),
+        (Err(error), _) => return Verdict::invalid(error.to_string()),
+    };
+    if object.metadata.deletion_timestamp.is_some() {
         return Verdict::allow();
     }
-    if let Some(problem) = check_recovery(request) {
+    if let Some(problem) = check_recovery(&object, &old) {
         return refused(request, &[problem]);
     }
-    if request.object["spec"] == request.old_object["spec"] {
+    if object.spec.is_some() && object.spec == old.spec {
         return Verdict::allow();
     }
-    let object = match read(&request.object) {
-        Ok(object) => object,
-        Err(error) => return Verdict::invalid(format!("spec: cannot be read: {error}")),
+    let Look {
+        mut problems,
+        mut warnings,
+        pod,
+    } = match look(settings, request, &object, &old) {
+        Ok(look) => look,
+        Err(misfit) => return Verdict::invalid(format!("spec: cannot be read: {misfit}")),
     };
-    // An old object that cannot be read excuses nothing.
-    let old = read(&request.old_object).ok();
-    let known = old
-        .as_ref()
-        .map(|old| problems(&old.spec, settings))
-        .unwrap_or_default();
-    let place = old
-        .is_none()
-        .then(|| check_namespace(&request.namespace, settings));
-    let problems: Vec<_> = place
-        .flatten()
-        .into_iter()
-        .chain(problems(&object.spec, settings))
-        .filter(|p| !known.contains(p))
-        .collect();
+    if let (Some(client), Some(pod)) = (client, pod) {
+        let opinion = trial::ask(client, &request.namespace, &pod, TRIAL).await;
+        let known: BTreeSet<_> = problems.iter().map(|problem| problem.field.clone()).collect();
+        problems.extend(
+            opinion
+                .problems
+                .into_iter()
+                .filter(|problem| !known.contains(&problem.field)),
+        );
+        warnings.extend(opinion.obstacle.map(|obstacle| match obstacle {
+            Obstacle::NotAsked(_) => format!(
+                "{obstacle}; the controller asks later and says in the condition Ready if it is refused"
+            ),
+            Obstacle::Refused(_) => obstacle.to_string(),
+        }));
+    }
     if !problems.is_empty() {
         return refused(request, &problems);
-    }
-    let mut warnings = warnings(&object.spec, old.as_ref().map(|o| &o.spec));
-    // The controller carries over what its author was already told.
-    let is_author = request.user_info.username != settings.controller;
-    let is_new = old.is_none_or(|old| old.spec.template != object.spec.template);
-    if let Some(client) = client.filter(|_| is_author && is_new) {
-        match dry_run::ask(client, &request.namespace, &request.name, &object.spec.template).await {
-            Opinion::Good => {}
-            Opinion::Doubtful(warning) => warnings.push(warning),
-            Opinion::Invalid(problems) => return refused(request, &problems),
-        }
     }
     Verdict::allow().with_warnings(warnings)
 }
 
+/// What is found without asking anybody.
+struct Look {
+    problems: Vec<Problem>,
+    warnings: Vec<String>,
+    /// The pod that the API server is to be asked about, as text: it is kept until the answer comes.
+    pod: Option<Json>,
+}
+
+fn look(settings: &Settings, request: &Request, object: &Object, old: &Object) -> Result<Look, Misfit> {
+    let read = |object: &Object| object.spec.clone().unwrap_or_else(Json::empty).read::<Spec>();
+    let spec = read(object)?;
+    // An old object that cannot be read excuses nothing.
+    let old = read(old).ok();
+    let known = old
+        .as_ref()
+        .map(|old| problems(old, &Draft::of(&old.template), settings));
+    let known = known.unwrap_or_default();
+    let place = if old.is_none() {
+        check_namespace(&request.namespace, settings)
+    } else {
+        None
+    };
+    let draft = Draft::of(&spec.template);
+    let problems = place
+        .into_iter()
+        .chain(problems(&spec, &draft, settings))
+        .filter(|problem| !known.contains(problem))
+        .collect();
+    // The controller carries over what its author was already told.
+    let is_author = request.user_info.username != settings.controller;
+    let is_new = old.as_ref().is_none_or(|old| old.template != spec.template);
+    Ok(Look {
+        problems,
+        warnings: warnings(&spec, &draft.template, old.as_ref()),
+        pod: trial::pod(&request.name, &draft.template).filter(|_| is_author && is_new),
+    })
+}
+
 fn refused(request: &Request, problems: &[Problem]) -> Verdict {
-    let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
     Verdict::invalid(format!(
         "{} {:?} is invalid: {}",
         request.kind.name,
         request.name,
-        list.join("; ")
+        Problem::list(problems)
     ))
 }
 
-fn read(object: &Value) -> Result<Object, serde_json::Error> {
-    Object::deserialize(object)
+fn read(object: &Json) -> Result<Object, Misfit> {
+    object.read()
 }
 
 /// Consumer pods of an excluded namespace never reach the webhook, so an object there could only fail later.
@@ -127,10 +177,10 @@ fn check_namespace(namespace: &str, settings: &Settings) -> Option<Problem> {
 }
 
 /// A decision on a failure names the failure, and is only looked at when it is new.
-fn check_recovery(request: &Request) -> Option<Problem> {
-    let said = |object: &Value| object["metadata"]["annotations"][ANNOTATION_RECOVERY].clone();
-    let new = said(&request.object);
-    let value = new.as_str().filter(|_| new != said(&request.old_object))?;
+fn check_recovery(object: &Object, old: &Object) -> Option<Problem> {
+    let said = |object: &Object| object.metadata.annotations.clone().unwrap_or_default().recovery;
+    let value = said(object).filter(|_| said(object) != said(old))?;
+    let value = value.as_str();
     RecoveryAnswer::parse(value).is_none().then(|| {
         Problem::new(
             format!("metadata.annotations[{ANNOTATION_RECOVERY}]"),
@@ -142,32 +192,38 @@ fn check_recovery(request: &Request) -> Option<Problem> {
     })
 }
 
-/// Everything that is wrong with a spec.
-fn problems(spec: &Spec, settings: &Settings) -> Vec<Problem> {
+/// Everything that is wrong with a spec, as far as it can be found without the API server.
+fn problems(spec: &Spec, draft: &Draft, settings: &Settings) -> Vec<Problem> {
     let mut problems = Vec::new();
     problems.extend(check_prefix(&spec.host_path_prefix, &settings.allowed_prefixes));
-    let Some(pod) = &spec.template.spec else {
+    problems.extend(spec.provider.decode().err().as_ref().map(Problem::from));
+    problems.extend(draft.problems.iter().cloned());
+    if draft.template.is_null() {
+        return problems;
+    }
+    let pod = &draft.template["spec"];
+    if pod.is_null() {
         problems.push(Problem::new(
             "spec.template.spec",
             "Required value: the pod to run",
         ));
         return problems;
-    };
-    if pod.containers.is_empty() {
+    }
+    if elements(pod, "containers").is_empty() {
         let message = "Required value: the first container is the one whose filesystem is kept";
         problems.push(Problem::new("spec.template.spec.containers", message));
     }
-    if pod.host_users == Some(false) {
+    if pod["hostUsers"] == json!(false) {
         let message = "must not be false: user namespaces are not supported by StoppableContainer yet";
         problems.push(Problem::new("spec.template.spec.hostUsers", message));
     }
-    if pod.os.as_ref().is_some_and(|os| os.name == "windows") {
+    if pod["os"]["name"] == json!("windows") {
         problems.push(Problem::new(
             "spec.template.spec.os.name",
             "must be linux: StoppableContainer runs on Linux only",
         ));
     }
-    if pod.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty()) {
+    if !elements(pod, "ephemeralContainers").is_empty() {
         let message = "must be empty: ephemeral containers are added to running pods (kubectl debug)";
         problems.push(Problem::new("spec.template.spec.ephemeralContainers", message));
     }
@@ -175,56 +231,47 @@ fn problems(spec: &Spec, settings: &Settings) -> Vec<Problem> {
     problems
 }
 
-fn check_reserved(pod: &PodSpec, problems: &mut Vec<Problem>) {
-    for (at, _) in pod
-        .volumes
-        .iter()
-        .flatten()
-        .enumerate()
-        .filter(|(_, v)| v.name == VOLUME_NAME)
-    {
-        let field = format!("spec.template.spec.volumes[{at}].name");
-        problems.push(Problem::new(
-            field,
-            format!("{VOLUME_NAME:?} is reserved for the volume of the kept filesystem"),
-        ));
+/// The elements of a list of an object; none if it has no such list.
+fn elements<'a>(object: &'a Value, list: &str) -> &'a [Value] {
+    object[list].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn check_reserved(pod: &Value, problems: &mut Vec<Problem>) {
+    for (at, volume) in elements(pod, "volumes").iter().enumerate() {
+        if volume["name"] == json!(VOLUME_NAME) {
+            problems.push(Problem::new(
+                format!("spec.template.spec.volumes[{at}].name"),
+                format!("{VOLUME_NAME:?} is reserved for the volume of the kept filesystem"),
+            ));
+        }
     }
-    let init = pod
-        .init_containers
-        .iter()
-        .flatten()
-        .enumerate()
-        .map(|(at, c)| ("initContainers", at, c));
-    let containers = pod
-        .containers
-        .iter()
-        .enumerate()
-        .map(|(at, c)| ("containers", at, c));
-    for (list, at, container) in init.chain(containers) {
-        check_mounts(&format!("spec.template.spec.{list}[{at}]"), container, problems);
+    for list in ["initContainers", "containers"] {
+        for (at, container) in elements(pod, list).iter().enumerate() {
+            check_mounts(&format!("spec.template.spec.{list}[{at}]"), container, problems);
+        }
     }
 }
 
-fn check_mounts(path: &str, container: &Container, problems: &mut Vec<Problem>) {
+fn check_mounts(path: &str, container: &Value, problems: &mut Vec<Problem>) {
     let reserved = || {
         format!(
             "{VOLUME_MOUNT_PATH} and everything below it is reserved for the volume of the kept filesystem"
         )
     };
-    for (at, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        if mount.name == VOLUME_NAME {
+    for (at, mount) in elements(container, "volumeMounts").iter().enumerate() {
+        if mount["name"] == json!(VOLUME_NAME) {
             let message = format!("{VOLUME_NAME:?} is reserved for the volume of the kept filesystem");
             problems.push(Problem::new(format!("{path}.volumeMounts[{at}].name"), message));
         }
-        if is_reserved_path(&mount.mount_path) {
+        if mount["mountPath"].as_str().is_some_and(is_reserved_path) {
             problems.push(Problem::new(
                 format!("{path}.volumeMounts[{at}].mountPath"),
                 reserved(),
             ));
         }
     }
-    for (at, device) in container.volume_devices.iter().flatten().enumerate() {
-        if is_reserved_path(&device.device_path) {
+    for (at, device) in elements(container, "volumeDevices").iter().enumerate() {
+        if device["devicePath"].as_str().is_some_and(is_reserved_path) {
             problems.push(Problem::new(
                 format!("{path}.volumeDevices[{at}].devicePath"),
                 reserved(),
@@ -261,38 +308,32 @@ pub fn is_clean_path(path: &str) -> bool {
 }
 
 /// What will not be as written, or not now.
-fn warnings(spec: &Spec, old: Option<&Spec>) -> Vec<String> {
+fn warnings(spec: &Spec, template: &Value, old: Option<&Spec>) -> Vec<String> {
     let mut warnings = Vec::new();
     let mut warn = |field: &str, message: &str| warnings.push(format!("{field}: {message}"));
-    if let Some(pod) = &spec.template.spec {
-        if pod.node_name.as_ref().is_some_and(|n| !n.is_empty()) {
-            warn(
-                "spec.template.spec.nodeName",
-                "is overridden: the pod runs on the provider's node",
-            );
-        }
-        if pod
-            .restart_policy
-            .as_ref()
-            .is_some_and(|p| !p.is_empty() && p != "Always")
-        {
-            warn("spec.template.spec.restartPolicy", "is overridden with Always");
-        }
+    let pod = &template["spec"];
+    if pod["nodeName"].as_str().is_some_and(|name| !name.is_empty()) {
+        warn(
+            "spec.template.spec.nodeName",
+            "is overridden: the pod runs on the provider's node",
+        );
     }
-    let metadata = spec.template.metadata.as_ref();
+    if pod["restartPolicy"]
+        .as_str()
+        .is_some_and(|policy| !policy.is_empty() && policy != "Always")
+    {
+        warn("spec.template.spec.restartPolicy", "is overridden with Always");
+    }
+    let metadata = &template["metadata"];
     for label in [LABEL_MANAGED_BY, LABEL_INSTANCE, LABEL_ROLE] {
-        if metadata
-            .and_then(|m| m.labels.as_ref())
-            .is_some_and(|labels| labels.contains_key(label))
-        {
+        if metadata["labels"].get(label).is_some() {
             warn(
                 &format!("spec.template.metadata.labels[{label}]"),
                 "is overridden: the label is the controller's",
             );
         }
     }
-    let annotations = metadata.and_then(|m| m.annotations.as_ref());
-    if annotations.is_some_and(|a| a.contains_key(ANNOTATION_MAIN_CONTAINER)) {
+    if metadata["annotations"].get(ANNOTATION_MAIN_CONTAINER).is_some() {
         let field = format!("spec.template.metadata.annotations[{ANNOTATION_MAIN_CONTAINER}]");
         warn(&field, "is ignored: the first container is the main one");
     }
@@ -303,21 +344,4 @@ fn warnings(spec: &Spec, old: Option<&Spec>) -> Vec<String> {
         );
     }
     warnings
-}
-
-// === impl Problem ===
-
-impl Problem {
-    pub(super) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            field: field.into(),
-            message: message.into(),
-        }
-    }
-}
-
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.field, self.message)
-    }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
+use http_server::Server;
 use serde_json::json;
-use stoppablecontainer::webhook::server::Server;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use webhook_certs::Resolver;

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::routing::{get, post};
 use http::{Request, Version};
-use stoppablecontainer::webhook::server::Server;
+use http_server::Server;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -239,4 +239,30 @@ async fn h24_who_speaks_no_tls_gets_nothing() {
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1.1 200"));
+}
+
+/// In the clear, for health and metrics: whoever keeps connections open kept kubelets and scrapers out.
+#[tokio::test]
+async fn i18_a_plain_server_makes_room_for_who_asks() {
+    let router = Router::new().route("/", get(|| async { "ok" }));
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let server = Server::bind_plain(address, router)
+        .await
+        .unwrap()
+        .with_connections(2);
+    let address = server.local_address().unwrap();
+    let task = tokio::spawn(server.run(CancellationToken::new()));
+    let mut silent = [
+        TcpStream::connect(address).await.unwrap(),
+        TcpStream::connect(address).await.unwrap(),
+    ];
+    let mut asking = TcpStream::connect(address).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n";
+    asking.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    asking.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let end = silent[0].read(&mut [0]).await;
+    assert!(!matches!(end, Ok(1..)), "the one that waited longest was closed");
+    task.abort();
 }

@@ -74,6 +74,18 @@ impl Disk {
         self.sh(node, "rm -f $images/below/filler").await
     }
 
+    /// Takes a plain one off, as if it had not been mounted when the node started.
+    pub(crate) async fn unmount(&self, node: &NodeShell<'_>) -> Result<()> {
+        // The agent may be measuring it.
+        let unmount = "for try in $(seq 300); do umount $place && exit 0; sleep 0.1; done; exit 1";
+        self.sh(node, unmount).await
+    }
+
+    /// Takes that back.
+    pub(crate) async fn mount_again(&self, node: &NodeShell<'_>) -> Result<()> {
+        self.sh(node, "mount -o loop $images/disk $place").await
+    }
+
     /// Copies the disk as it is at one moment. The node has to be rebooted next, and then has the copy.
     pub(crate) async fn cut_power(&self, node: &NodeShell<'_>) -> Result<()> {
         let cut = "fsfreeze --freeze $images/below

@@ -9,8 +9,8 @@ use kube::api::{DeleteParams, LogParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use stoppablecontainer_api::Phase;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
+use stoppablecontainer_api::{Phase, StoppableContainer, StoppableContainerInstance};
 use testkit::{NodeShell, alone_in_namespace, in_namespace};
 
 use crate::support::{
@@ -147,6 +147,48 @@ async fn f18_i9_consumers_do_not_notice_twenty_kills_of_the_agent() {
         stop(&ns, "kept").await?;
         start(&ns, "kept").await?;
         ensure!(ns.sh("kept", "main", "cat /root/kill").await? == (KILLS - 1).to_string());
+        node.close().await
+    })
+    .await;
+}
+
+/// What runs takes edits at its next start, so the container of the running pod is still the main one.
+#[tokio::test]
+async fn i3_a_container_that_is_called_otherwise_by_now_restarts_in_its_pod() {
+    in_namespace("renamed", async |ns| {
+        let before = run(&ns, "kept", shell_template()).await?;
+        ns.sh("kept", "main", "echo kept > /root/file").await?;
+        let mut template = shell_template();
+        template["spec"]["containers"][0]["name"] = json!("another");
+        ns.patch::<StoppableContainer>("kept", json!({"spec": {"template": template}}))
+            .await?;
+        ns.wait(
+            "kept",
+            "the instance has the edited template",
+            |object: &StoppableContainerInstance| {
+                let object = serde_json::to_value(object).unwrap_or_default();
+                object["spec"]["template"]["spec"]["containers"][0]["name"] == "another"
+            },
+        )
+        .await?;
+        let node = NodeShell::on(&ns, &node_of(&before)?).await?;
+        node.kill_first(&container_id(&before, "main")?).await?;
+        ns.wait("kept", "its container runs again", |pod: &Pod| {
+            let status = pod.status.as_ref();
+            let mut main = status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+            main.any(|c| c.name == "main" && c.restart_count > 0 && c.ready)
+        })
+        .await?;
+        // By way of the wrapper, which waits until the container is on its filesystem.
+        let hook = [
+            "/.stoppablecontainer/exec-wrapper",
+            "hook",
+            "--",
+            "cat",
+            "/root/file",
+        ];
+        let seen = ns.exec("kept", "main", &hook).await?.success()?;
+        ensure!(seen.trim_end() == "kept", "it sees {seen:?}");
         node.close().await
     })
     .await;

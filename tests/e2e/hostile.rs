@@ -18,6 +18,8 @@ mod files;
 mod images;
 #[path = "hostile/processes.rs"]
 mod processes;
+#[path = "hostile/silent_volumes.rs"]
+mod silent_volumes;
 #[path = "hostile/wrapper.rs"]
 mod wrapper;
 

@@ -114,9 +114,9 @@ fn template(node: &str) -> Value {
 }
 
 async fn set_image(ns: &Namespace, image: &str) -> Result<()> {
-    let mut template = ns.api::<StoppableContainer>().get("kept").await?.spec.template;
-    let spec = template.spec.as_mut().context("no pod")?;
-    spec.containers[0].image = Some(image.to_owned());
+    let template = ns.api::<StoppableContainer>().get("kept").await?.spec.template;
+    let mut template = serde_json::to_value(&template)?;
+    template["spec"]["containers"][0]["image"] = json!(image);
     ns.patch::<StoppableContainer>("kept", json!({"spec": {"template": template}}))
         .await
         .map(drop)

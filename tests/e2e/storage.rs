@@ -4,16 +4,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
 use serde_json::json;
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace, kubectl};
 
 use crate::agents::Agents;
+use crate::metrics::scraped;
 use crate::support::{
-    AGENTS, blocked, cleaned_up, condition, create, data_directory, node_of, phase, run, running,
-    set_running, shell_template, start, stop, told,
+    blocked, cleaned_up, condition, create, data_directory, node_of, phase, run, running, set_running,
+    shell_template, start, stop, told,
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -316,17 +315,8 @@ async fn measured_alike(ns: &Namespace, name: &str, least: i64) -> Result<()> {
 
 /// A number from the metrics of the agents about a container of the test, if one has it.
 async fn exported(ns: &Namespace, metric: &str, name: &str) -> Result<Option<i64>> {
-    let pods = Api::<Pod>::all(ns.client.clone())
-        .list(&ListParams::default().labels(AGENTS))
-        .await?;
     let labels = format!("{metric}{{namespace=\"{}\",name=\"{name}\"}} ", ns.name);
-    for pod in pods {
-        let path = format!(
-            "/api/v1/namespaces/{}/pods/{}:8080/proxy/metrics",
-            pod.namespace().unwrap_or_default(),
-            pod.name_any()
-        );
-        let text = kubectl(&["get", "--raw", &path], "").await?.success()?;
+    for text in scraped(ns).await? {
         if let Some(number) = text.lines().find_map(|line| line.strip_prefix(&labels)) {
             return Ok(Some(number.parse()?));
         }

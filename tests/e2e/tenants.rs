@@ -11,8 +11,9 @@ use stoppablecontainer_api::names::{
     CSI_DRIVER, LABEL_ROLE, ROLE_CONSUMER, VOLUME_MOUNT_PATH, VOLUME_NAME, provider_pod_name,
 };
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
-use testkit::{Namespace, NodeShell, in_namespace};
+use testkit::{Namespace, NodeShell, client_as, in_namespace};
 
+use crate::availability::release::Release;
 use crate::support::{
     create, data_directory, node_of, run, running, shell_template, start, stop, told_about_pod, uid_of,
 };
@@ -125,13 +126,16 @@ async fn h20_a_debug_container_sees_the_kept_filesystem_and_does_not_get_its_vol
     .await;
 }
 
-/// A pod written by hand that names somebody's instance gets no mount, and its author is told why.
+/// A pod written by hand that names an instance as its controller is refused. Where no policy is in its way (here its author
+/// acts for the controller), it gets no mount, and an event says why.
 #[tokio::test]
 async fn h16_a_pod_written_by_hand_gets_nothing() {
     in_namespace("forged", async |ns| {
         let pod = run(&ns, "kept", shell_template()).await?;
         ns.sh("kept", "main", "echo secret > /root/file").await?;
         let instance = ns.api::<StoppableContainerInstance>().get("kept").await?;
+        let controller = Release::find(&ns.client).await?.controller_user()?;
+        let controller = Api::<Pod>::namespaced(client_as(&controller).await?, &ns.name);
         for (name, attributes) in [
             ("plain", json!({})),
             (
@@ -139,7 +143,7 @@ async fn h16_a_pod_written_by_hand_gets_nothing() {
                 json!({"instance": "kept", "csi.storage.k8s.io/pod.uid": uid_of(&pod)}),
             ),
         ] {
-            ns.create_json::<Pod>(json!({
+            let forged = json!({
                 "metadata": {"name": name, "ownerReferences": [{
                     "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
                     "name": "kept", "uid": instance.uid(), "controller": true,
@@ -152,8 +156,16 @@ async fn h16_a_pod_written_by_hand_gets_nothing() {
                     }],
                     "volumes": [{"name": "v", "csi": {"driver": CSI_DRIVER, "volumeAttributes": attributes}}],
                 }
-            }))
-            .await?;
+            });
+            let refused = ns.create_json::<Pod>(forged.clone()).await.err();
+            let refused = refused.map(|error| format!("{error:#}")).unwrap_or_default();
+            ensure!(
+                refused.contains("only StoppableContainer's controller"),
+                "the forged pod {name}: {refused}"
+            );
+            controller
+                .create(&PostParams::default(), &serde_json::from_value(forged)?)
+                .await?;
             let note = told_about_pod(&ns, name, "FailedMount").await?;
             ensure!(
                 note.contains("PermissionDenied") || note.contains("InvalidArgument"),

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use kube::runtime::controller::Action;
+use serde_json::{Value, json};
 
-use crate::world::{CONSUMER, INSTANCE, INSTANCE_STATUS, PODS, PROVIDER, World, pod, reasons};
+use crate::world::{
+    CONSUMER, INSTANCE, INSTANCE_STATUS, PODS, PROVIDER, World, leaving, pod, preconditions, reasons,
+};
 
 #[tokio::test]
 async fn finalizer_then_provider_then_its_uid() {
@@ -55,6 +58,11 @@ async fn consumer_then_its_uid_once_the_filesystem_is_ready() {
     let mut spec = create.body["spec"].clone();
     spec.as_object_mut().unwrap().remove("tolerations");
     assert_eq!(
+        spec.as_object_mut().unwrap().remove("schedulingGates"),
+        Some(json!([{ "name": "stoppablecontainer.xtlsoft.top/rewrite" }])),
+        "it runs nowhere before the rewrite"
+    );
+    assert_eq!(
         spec, world.instance["spec"]["template"]["spec"],
         "the rewrite is the webhook's"
     );
@@ -65,22 +73,33 @@ async fn consumer_then_its_uid_once_the_filesystem_is_ready() {
     pass.await.unwrap().unwrap();
 }
 
-/// The controller died between the creation and the record: the next pass finds the pod in its cache, or, when the
-/// cache is behind, learns of it from the API server's refusal. Never a second pod.
-#[tokio::test]
-async fn i9_crash_between_creation_and_record() {
+/// The controller died between the creation and the record: the next one finds the pod in its cache, or, when the cache
+/// is behind, learns of it from the API server's refusal. It cannot tell it from a forgery, and the agent served
+/// neither: the pod goes and another is made. Never two.
+#[tokio::test(start_paused = true)]
+async fn i16_f13_crash_between_creation_and_record() {
     let consumer = pod("web", "consumer", "consumer-uid");
     let mut world = World::prepared();
     let provider = World::provider();
     world.sync(&[provider.clone(), consumer.clone()]);
     let pass = world.pass();
     let status = world.patched(INSTANCE_STATUS).await;
-    assert_eq!(status["status"]["consumerPodUid"], json!("consumer-uid"));
-    assert_eq!(world.event().await, ("Normal".to_owned(), "Ready".to_owned()));
+    assert_eq!(status["status"]["consumerPodUid"], Value::Null);
+    let discard = world.api.expect("DELETE", CONSUMER).await;
+    assert_eq!(preconditions(&discard).0, "consumer-uid");
+    discard.answer(&leaving(&consumer));
+    pass.await.unwrap().unwrap();
+    world.sync(&[provider.clone(), leaving(&consumer)]);
+    world.settled().await;
+    world.sync(std::slice::from_ref(&provider));
+    let pass = world.pass();
+    world.api.expect("POST", PODS).await.create("consumer-2");
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["consumerPodUid"], json!("consumer-2"));
     pass.await.unwrap().unwrap();
 
     let mut world = World::prepared();
-    world.sync(&[provider]);
+    world.sync(std::slice::from_ref(&provider));
     let pass = world.pass();
     world
         .api
@@ -88,9 +107,109 @@ async fn i9_crash_between_creation_and_record() {
         .await
         .refuse(409, "AlreadyExists", "pods \"web\" already exists");
     world.api.expect("GET", CONSUMER).await.answer(&consumer);
+    world.api.expect("GET", INSTANCE).await.answer(&world.instance);
+    let discard = world.api.expect("DELETE", CONSUMER).await;
+    assert_eq!(preconditions(&discard).0, "consumer-uid");
+    discard.answer(&consumer);
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["consumerPodUid"], Value::Null);
+    assert_eq!(reasons(&status)[3], "Starting");
+    assert_ne!(
+        pass.await.unwrap().unwrap(),
+        Action::await_change(),
+        "it may be in no watch"
+    );
+    tokio::time::advance(Duration::from_secs(1)).await;
+    world.sync(&[provider]);
+    let pass = world.pass();
+    world.api.expect("POST", PODS).await.create("consumer-2");
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["consumerPodUid"], json!("consumer-2"));
+    pass.await.unwrap().unwrap();
+}
+
+/// A tenant put our labels and an owner reference to the instance on another pod: the controller never records it, so the
+/// agent never serves it, and it does not count as this object's.
+#[tokio::test]
+async fn i16_a_pod_by_hand_is_never_provider() {
+    let forged = pod("web-provider", "provider", "forged");
+    let mut world = World::new();
+    world.instance["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup"]);
+    world.sync(std::slice::from_ref(&forged));
+    let pass = world.pass();
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["providerPodUid"], Value::Null);
+    assert_eq!(status["status"]["nodeName"], Value::Null);
+    let discard = world.api.expect("DELETE", PROVIDER).await;
+    assert_eq!(preconditions(&discard).0, "forged");
+    discard.answer(&leaving(&forged));
+    pass.await.unwrap().unwrap();
+    world.sync(&[leaving(&forged)]);
+    world.settled().await;
+}
+
+/// The cache of instances is behind the record: the pod looks unrecorded, and is not touched.
+#[tokio::test]
+async fn i17_i16_a_stale_leader_deletes_no_recorded_pod() {
+    let (mut world, provider, consumer) = World::running();
+    let newest = world.instance.clone();
+    world.instance["status"]["consumerPodUid"] = Value::Null;
+    world.instance["metadata"]["resourceVersion"] = json!("0");
+    world.sync(&[provider.clone(), consumer.clone()]);
+    let pass = world.pass();
+    world
+        .api
+        .expect("PATCH", INSTANCE_STATUS)
+        .await
+        .refuse(409, "Conflict", "the object has been modified");
+    assert!(pass.await.unwrap().unwrap_err().is_conflict());
+
+    // Where there is nothing to write that would show it, the API server is asked.
+    let pass = world.pass();
+    world.patched(INSTANCE_STATUS).await;
+    world
+        .api
+        .expect("DELETE", CONSUMER)
+        .await
+        .refuse(409, "Conflict", "another pod by now");
+    pass.await.unwrap().unwrap_err();
+    let pass = world.pass();
+    world.api.expect("GET", INSTANCE).await.answer(&newest);
+    assert!(pass.await.unwrap().unwrap_err().is_conflict());
+    world.api.quiet(Duration::from_millis(20)).await;
+}
+
+/// A cache that still has the pod before does not make the recorded one unknown.
+#[tokio::test]
+async fn i2_i16_a_cached_pod_that_is_not_the_recorded_one_is_looked_up() {
+    let (mut world, provider, consumer) = World::running();
+    world.sync(&[provider, pod("web", "consumer", "the-one-before")]);
+    let pass = world.pass();
+    world.api.expect("GET", CONSUMER).await.answer(&consumer);
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["consumerPodUid"], json!("consumer-uid"));
     world.event().await;
+    pass.await.unwrap().unwrap();
+}
+
+/// The record of a pod that was just created could not be written: this process knows it all the same.
+#[tokio::test]
+async fn i16_f13_a_record_that_failed_is_made_good() {
+    let mut world = World::prepared();
+    let provider = World::provider();
+    world.sync(std::slice::from_ref(&provider));
+    let pass = world.pass();
+    let created = world.api.expect("POST", PODS).await.create("consumer-uid");
+    world
+        .api
+        .expect("PATCH", INSTANCE_STATUS)
+        .await
+        .refuse(409, "Conflict", "the object has been modified");
+    assert!(pass.await.unwrap().unwrap_err().is_conflict());
+    world.sync(&[provider, created]);
+    let pass = world.pass();
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["consumerPodUid"], json!("consumer-uid"));
     pass.await.unwrap().unwrap();
 }
 

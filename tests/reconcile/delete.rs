@@ -1,5 +1,7 @@
 //! Deletion of an instance: consumer, provider, data, finalizer.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::world::{CONSUMER, INSTANCE, INSTANCE_STATUS, PROVIDER, World, leaving, preconditions, reasons};
@@ -50,6 +52,7 @@ async fn i11_everything_goes_in_order() {
     world.instance["status"]["filesystem"]["state"] = json!("Removed");
     world.sync(&[]);
     let pass = world.pass();
+    world.looked_at_afresh().await;
     let patch = world.patched(INSTANCE).await;
     assert_eq!(patch["metadata"]["finalizers"], json!([]));
     pass.await.unwrap().unwrap();
@@ -63,6 +66,7 @@ async fn finalizers_of_others_stay() {
         json!(["a/b", "stoppablecontainer.xtlsoft.top/cleanup", "c/d"]);
     world.sync(&[]);
     let pass = world.pass();
+    world.looked_at_afresh().await;
     let patch = world.patched(INSTANCE).await;
     assert_eq!(patch["metadata"]["finalizers"], json!(["a/b", "c/d"]));
     pass.await.unwrap().unwrap();
@@ -75,6 +79,15 @@ async fn an_instance_that_is_gone_already_is_no_failure() {
     world.instance["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup"]);
     world.sync(&[]);
     let pass = world.pass();
+    world
+        .api
+        .expect("GET", INSTANCE)
+        .await
+        .refuse(404, "NotFound", "gone");
+    pass.await.unwrap().unwrap();
+
+    let pass = world.pass();
+    world.looked_at_afresh().await;
     world
         .api
         .expect("PATCH", INSTANCE)
@@ -91,7 +104,61 @@ async fn i11_a_lost_node_does_not_keep_an_object() {
     world.instance["status"]["providerPodUid"] = Value::Null;
     crate::world::put(&mut world.writers.nodes, &[]);
     world.sync(&[]);
+    let node = "/api/v1/nodes/n1";
     let pass = world.pass();
+    world.looked_at_afresh().await;
+    world
+        .api
+        .expect("GET", node)
+        .await
+        .answer(&json!({ "metadata": { "name": "n1" } }));
+    assert!(
+        pass.await.unwrap().unwrap_err().is_conflict(),
+        "only this cache has not got it"
+    );
+
+    let pass = world.pass();
+    world.looked_at_afresh().await;
+    world
+        .api
+        .expect("GET", node)
+        .await
+        .refuse(404, "NotFound", "gone");
     world.patched(INSTANCE).await;
     pass.await.unwrap().unwrap();
+}
+
+/// The caches say that nothing is left; the API server has a provider that is still there, or data that is.
+#[tokio::test]
+async fn i17_i11_the_finalizer_is_not_taken_off_on_a_caches_word() {
+    let mut world = World::new();
+    world.instance["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    world.instance["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup"]);
+    world.sync(&[]);
+    let mut newer = world.instance.clone();
+    newer["status"] = World::prepared().instance["status"].clone();
+    for (instance, provider) in [
+        (newer.clone(), World::provider()),
+        (newer, Value::Null),
+        (world.instance.clone(), World::provider()),
+    ] {
+        let pass = world.pass();
+        world.api.expect("GET", INSTANCE).await.answer(&instance);
+        let call = world.api.expect("GET", PROVIDER).await;
+        if provider.is_null() {
+            call.refuse(404, "NotFound", "gone");
+        } else {
+            call.answer(&provider);
+        }
+        world
+            .api
+            .expect("GET", CONSUMER)
+            .await
+            .refuse(404, "NotFound", "gone");
+        assert!(
+            pass.await.unwrap().unwrap_err().is_conflict(),
+            "the next pass looks again"
+        );
+        world.api.quiet(Duration::from_millis(20)).await;
+    }
 }

@@ -5,18 +5,15 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testkit::scripted::Call;
 
-use crate::world::{EVENTS, World, merge, put, reasons};
+use crate::world::{EVENTS, INSTANCE, World, merge, preconditions, put, reasons};
 
-const CONTAINER: &str =
+pub(crate) const CONTAINER: &str =
     "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainers/web";
-const CONTAINER_STATUS: &str =
+pub(crate) const CONTAINER_STATUS: &str =
     "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainers/web/status";
-const INSTANCES: &str =
+pub(crate) const INSTANCES: &str =
     "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainerinstances";
-const INSTANCE: &str =
-    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainerinstances/web";
-
-fn container() -> Value {
+pub(crate) fn container() -> Value {
     json!({
         "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
         "kind": "StoppableContainer",
@@ -35,7 +32,7 @@ fn container() -> Value {
 }
 
 /// The container's instance, with its status.
-fn instance(container: &Value) -> Value {
+pub(crate) fn instance(container: &Value) -> Value {
     let mut spec = container["spec"].clone();
     spec["stoppableContainerName"] = json!("web");
     json!({
@@ -59,11 +56,37 @@ fn instance(container: &Value) -> Value {
     })
 }
 
-fn patch(call: Call, container: &mut Value) -> Value {
+pub(crate) fn patch(call: Call, container: &mut Value) -> Value {
     let patch = call.body.clone();
     merge(container, &patch);
     call.answer(container);
     patch
+}
+
+/// `object`, with deletion asked for.
+pub(crate) fn deleted(mut object: Value) -> Value {
+    object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    object
+}
+
+/// The instance after an orphan deletion, or made by hand.
+pub(crate) fn without_owner(instance: &Value) -> Value {
+    let mut instance = instance.clone();
+    instance["metadata"]
+        .as_object_mut()
+        .unwrap()
+        .remove("ownerReferences");
+    instance
+}
+
+/// Expects the fresh reads of a pass over a container that is being deleted: itself first.
+pub(crate) async fn fresh(world: &mut World, container: &Value, instance: Option<&Value>) {
+    world.api.expect("GET", CONTAINER).await.answer(container);
+    let call = world.api.expect("GET", INSTANCE).await;
+    match instance {
+        Some(instance) => call.answer(instance),
+        None => call.refuse(404, "NotFound", "gone"),
+    }
 }
 
 #[tokio::test]
@@ -77,6 +100,7 @@ async fn finalizer_then_instance_then_status() {
         added["metadata"]["finalizers"],
         json!(["stoppablecontainer.xtlsoft.top/cleanup"])
     );
+    world.api.expect("GET", CONTAINER).await.answer(&container);
     let create = world.api.expect("POST", INSTANCES).await;
     assert_eq!(create.body["metadata"]["name"], json!("web"));
     assert_eq!(
@@ -101,6 +125,7 @@ async fn finalizer_then_instance_then_status() {
     let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     assert_eq!(status["status"]["phase"], json!("Pending"));
     assert_eq!(status["status"]["instanceName"], json!("web"));
+    assert_eq!(status["status"]["instanceUid"], json!("instance-uid"));
     pass.await.unwrap().unwrap();
 }
 
@@ -209,15 +234,20 @@ async fn i12_a_new_wish_is_not_reported_as_fulfilled_before_it_is() {
     container["metadata"]["generation"] = json!(5);
     container["status"] = json!({ "observedGeneration": 4 });
     let pass = world.parent_pass(&container);
+    world.api.expect("GET", CONTAINER).await.answer(&container);
     let update = world.api.expect("PATCH", INSTANCE).await;
     assert_eq!(
         update.body[0],
         json!({ "op": "test", "path": "/metadata/uid", "value": "instance-uid" })
     );
-    assert_eq!(update.body[1]["path"], json!("/spec"));
-    assert_eq!(update.body[1]["value"]["running"], json!(false));
+    assert_eq!(
+        update.body[1],
+        json!({ "op": "replace", "path": "/metadata/resourceVersion", "value": "5" })
+    );
+    assert_eq!(update.body[2]["path"], json!("/spec"));
+    assert_eq!(update.body[2]["value"]["running"], json!(false));
     let mut after = before.clone();
-    after["spec"] = update.body[1]["value"].clone();
+    after["spec"] = update.body[2]["value"].clone();
     after["metadata"]["generation"] = json!(3);
     update.answer(&after);
     let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
@@ -230,14 +260,11 @@ async fn i12_a_new_wish_is_not_reported_as_fulfilled_before_it_is() {
 #[tokio::test]
 async fn name_conflict_with_somebody_elses_instance() {
     let mut container = container();
-    let mut foreign = instance(&container);
-    foreign["metadata"]
-        .as_object_mut()
-        .unwrap()
-        .remove("ownerReferences");
+    let foreign = without_owner(&instance(&container));
     let mut world = World::new();
-    put(&mut world.writers.instances, &[foreign]);
+    put(&mut world.writers.instances, std::slice::from_ref(&foreign));
     let pass = world.parent_pass(&container);
+    world.api.expect("GET", INSTANCE).await.answer(&foreign);
     let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     assert_eq!(status["status"]["phase"], json!("Failed"));
     assert_eq!(reasons(&status), ["NameConflict"]);
@@ -249,16 +276,15 @@ async fn name_conflict_with_somebody_elses_instance() {
 
 #[tokio::test]
 async fn i11_deletion_takes_the_instance_along_and_waits_for_it() {
-    let mut container = container();
-    container["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    let mut container = deleted(container());
     let instance = instance(&container);
     let mut world = World::new();
     put(&mut world.writers.instances, std::slice::from_ref(&instance));
     let pass = world.parent_pass(&container);
+    fresh(&mut world, &container, Some(&instance)).await;
     let delete = world.api.expect("DELETE", INSTANCE).await;
-    assert_eq!(delete.body["preconditions"]["uid"], json!("instance-uid"));
-    let mut going = instance.clone();
-    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    assert_eq!(preconditions(&delete), ("instance-uid", "5"));
+    let going = deleted(instance);
     delete.answer(&going);
     patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     world.api.expect("POST", EVENTS).await.create("event-uid");
@@ -266,45 +292,23 @@ async fn i11_deletion_takes_the_instance_along_and_waits_for_it() {
 
     put(&mut world.writers.instances, std::slice::from_ref(&going));
     let pass = world.parent_pass(&container);
+    fresh(&mut world, &container, Some(&going)).await;
     world.api.quiet(Duration::from_millis(50)).await;
     pass.await.unwrap().unwrap();
 
-    // Gone from the cache; the API server is asked before the last hold is let go.
     put(&mut world.writers.instances, &[]);
+    let pass = world.parent_pass(&container);
+    fresh(&mut world, &container, None).await;
+    let released = patch(world.api.expect("PATCH", CONTAINER).await, &mut container);
+    assert_eq!(released["metadata"]["finalizers"], json!([]));
+    pass.await.unwrap().unwrap();
+
     let pass = world.parent_pass(&container);
     world
         .api
-        .expect("GET", INSTANCE)
+        .expect("GET", CONTAINER)
         .await
         .refuse(404, "NotFound", "gone");
-    let released = patch(world.api.expect("PATCH", CONTAINER).await, &mut container);
-    assert_eq!(released["metadata"]["finalizers"], json!([]));
-    pass.await.unwrap().unwrap();
-}
-
-/// `kubectl delete --cascade=orphan` keeps the instance and the data: the garbage collector goes first.
-#[tokio::test]
-async fn orphaning_keeps_the_instance() {
-    let mut container = container();
-    container["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    container["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup", "orphan"]);
-    let mut cut_loose = instance(&container);
-    let mut world = World::new();
-    put(&mut world.writers.instances, std::slice::from_ref(&cut_loose));
-    let pass = world.parent_pass(&container);
-    patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
-    world.api.expect("POST", EVENTS).await.create("event-uid");
-    pass.await.unwrap().unwrap();
-
-    cut_loose["metadata"]
-        .as_object_mut()
-        .unwrap()
-        .remove("ownerReferences");
-    container["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup"]);
-    put(&mut world.writers.instances, &[cut_loose]);
-    let pass = world.parent_pass(&container);
-    let released = patch(world.api.expect("PATCH", CONTAINER).await, &mut container);
-    assert_eq!(released["metadata"]["finalizers"], json!([]));
     pass.await.unwrap().unwrap();
 }
 
@@ -313,6 +317,7 @@ async fn refused_instance_is_told_and_tried_again() {
     let mut container = container();
     let mut world = World::new();
     let pass = world.parent_pass(&container);
+    world.api.expect("GET", CONTAINER).await.answer(&container);
     world
         .api
         .expect("POST", INSTANCES)

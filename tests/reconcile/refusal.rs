@@ -5,7 +5,7 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
-use crate::world::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS, World, reasons};
+use crate::world::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS, World, preconditions, reasons};
 
 const DOWN: &str =
     "Internal error occurred: failed calling webhook \"inject.example.com\": connection refused";
@@ -185,5 +185,86 @@ async fn a_pod_that_lost_its_labels_is_found_again() {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["phase"], json!("Running"));
     world.event().await;
+    pass.await.unwrap().unwrap();
+}
+
+/// No webhook of ours saw the consumer (its namespace is left out, the configuration is gone, another webhook took the
+/// label away): it waits behind its gate, goes at once, is never recorded, and the object says where to look.
+#[tokio::test(start_paused = true)]
+async fn i3_a_consumer_that_no_webhook_saw_is_deleted_and_told() {
+    let mut world = World::prepared();
+    let provider = World::provider();
+    world.sync(std::slice::from_ref(&provider));
+    let pass = world.pass();
+    let create = world.api.expect("POST", PODS).await;
+    assert_eq!(
+        create.body["spec"]["schedulingGates"],
+        json!([{ "name": "stoppablecontainer.xtlsoft.top/rewrite" }])
+    );
+    let unseen = create.create_unseen("unseen");
+    let discard = world.api.expect("DELETE", CONSUMER).await;
+    assert_eq!(preconditions(&discard).0, "unseen");
+    // The API server deletes a pod that is bound to no node at once, and answers with what it was.
+    discard.answer(&unseen);
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(
+        status["status"]["consumerPodUid"],
+        Value::Null,
+        "the agent must never serve it"
+    );
+    assert_eq!(status["status"]["phase"], json!("ProviderReady"));
+    assert_eq!(
+        reasons(&status),
+        ["NotRewritten", "AsRequested", "AsRequested", "NotRewritten"]
+    );
+    let message = status["status"]["conditions"][3]["message"].as_str().unwrap();
+    assert!(
+        message.contains("namespace team") && message.contains("MutatingWebhookConfiguration"),
+        "{message}"
+    );
+    assert_eq!(
+        world.event().await,
+        ("Warning".to_owned(), "NotRewritten".to_owned())
+    );
+    assert_eq!(
+        pass.await.unwrap().unwrap(),
+        Action::requeue(Duration::from_millis(100))
+    );
+
+    // It is tried again ever more slowly, and starts when the webhook sees it.
+    tokio::time::advance(Duration::from_secs(1)).await;
+    world.sync(std::slice::from_ref(&provider));
+    let pass = world.pass();
+    world.api.expect("POST", PODS).await.create_unseen("unseen-2");
+    world
+        .api
+        .expect("DELETE", CONSUMER)
+        .await
+        .refuse(404, "NotFound", "gone");
+    assert_eq!(
+        pass.await.unwrap().unwrap(),
+        Action::requeue(Duration::from_millis(200))
+    );
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let pass = world.pass();
+    world.api.expect("POST", PODS).await.create("consumer-uid");
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["consumerPodUid"], json!("consumer-uid"));
+    pass.await.unwrap().unwrap();
+}
+
+/// The controller died before it could delete such a pod: the next one knows no pod of that UID.
+#[tokio::test]
+async fn i3_i16_a_consumer_that_no_webhook_saw_is_not_adopted_later() {
+    let mut world = World::prepared();
+    let mut unseen = crate::world::pod("web", "consumer", "unseen");
+    unseen["spec"]["schedulingGates"] = json!([{ "name": "stoppablecontainer.xtlsoft.top/rewrite" }]);
+    world.sync(&[World::provider(), unseen]);
+    let pass = world.pass();
+    world.patched(INSTANCE_STATUS).await;
+    let discard = world.api.expect("DELETE", CONSUMER).await;
+    assert_eq!(preconditions(&discard).0, "unseen");
+    discard.refuse(404, "NotFound", "gone");
+    world.patched(INSTANCE_STATUS).await;
     pass.await.unwrap().unwrap();
 }

@@ -50,6 +50,7 @@ async fn i1_i2_i12_the_lasting_provider_holds_nothing_but_node_and_image() {
             "affinity": { "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": apart } },
         }),
     );
+    world.check(None);
     world.sync(&[]);
     let pass = world.pass();
     let claim = json!({ "metadata": { "name": "data" }, "spec": { "accessModes": ["ReadWriteOnce"] } });

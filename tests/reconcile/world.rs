@@ -12,6 +12,8 @@ use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stoppablecontainer::reconcile::attempts::Attempts;
+use stoppablecontainer::reconcile::consumer::consumer_hash;
+use stoppablecontainer::reconcile::created::Created;
 use stoppablecontainer::reconcile::provider::OptOuts;
 use stoppablecontainer::reconcile::watch::{CacheWriters, caches};
 use stoppablecontainer::reconcile::{Context, Failure, parent, pass};
@@ -62,6 +64,7 @@ impl World {
             client,
             caches,
             attempts: Attempts::default(),
+            created: Created::default(),
             opt_outs: OptOuts::default(),
         });
         let instance = json!({
@@ -110,7 +113,18 @@ impl World {
                 "identity": { "user": "", "uid": 0, "gid": 0 },
             },
         });
+        world.check(None);
         world
+    }
+
+    /// Notes that the API server was asked about the template, and what it said.
+    pub(crate) fn check(&mut self, problem: Option<&str>) {
+        let instance: StoppableContainerInstance = serde_json::from_value(self.instance.clone()).unwrap();
+        let mut check = json!({ "templateHash": consumer_hash(&instance) });
+        if let Some(problem) = problem {
+            check["problem"] = json!(problem);
+        }
+        self.instance["status"]["templateCheck"] = check;
     }
 
     /// The provider of [`World::prepared`], running.
@@ -160,6 +174,15 @@ impl World {
         let event = (word("type"), word("reason"));
         call.create("event-uid");
         event
+    }
+
+    /// Expects the fresh look that a pass takes before it lets the last hold on the instance go, and answers with the
+    /// instance as the API server has it and without pods.
+    pub(crate) async fn looked_at_afresh(&mut self) {
+        self.api.expect("GET", INSTANCE).await.answer(&self.instance);
+        for pod in [PROVIDER, CONSUMER] {
+            self.api.expect("GET", pod).await.refuse(404, "NotFound", "gone");
+        }
     }
 
     /// Asserts that a pass over the instance sends nothing.

@@ -40,6 +40,8 @@ pub(crate) struct Container {
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     pub(crate) process: Process,
+    /// Where its root is mounted on the node.
+    root: PathBuf,
 }
 
 // === impl Spec ===
@@ -95,6 +97,9 @@ impl Spec {
         for name in ["upper", "work", "root"] {
             fs::create_dir_all(self.directory.join(name)).unwrap();
         }
+        // As runtimes do: in the node's namespace, of which the container then has a copy.
+        let root = self.directory.join("root");
+        attach(self.overlay(), &root);
         let mut child = Command::new("unshare")
             .args(["--mount", "--propagation", "unchanged"])
             .arg(std::env::current_exe().unwrap())
@@ -106,7 +111,6 @@ impl Spec {
                 "--test-threads=1",
             ])
             .env("CONTAINER_DIRECTORY", &self.directory)
-            .env("CONTAINER_LAYERS", std::env::join_paths(&self.layers).unwrap())
             .env("CONTAINER_READ_ONLY", self.read_only.to_string())
             .env("CONTAINER_MOUNTS", self.mounts.join("\n"))
             .env(
@@ -125,9 +129,29 @@ impl Spec {
             stdin,
             stdout,
             process: Process::open(pid).unwrap(),
+            root,
         };
         assert_eq!(container.hear(), "ready");
         container
+    }
+
+    /// As runtimes do: by option string, all in one.
+    fn overlay(&self) -> OwnedFd {
+        let option = |name: &str| self.directory.join(name).display().to_string();
+        let mut options = vec![("upperdir", option("upper")), ("workdir", option("work"))];
+        let layers: Vec<_> = self
+            .layers
+            .iter()
+            .map(|layer| layer.to_str().unwrap().to_owned())
+            .collect();
+        let joined = layers.join(":");
+        if joined.len() < 256 {
+            options.push(("lowerdir", joined));
+        } else {
+            // As runtimes do where they may.
+            options.extend(layers.into_iter().map(|layer| ("lowerdir+", layer)));
+        }
+        new_mount("overlay", &options)
     }
 }
 
@@ -211,8 +235,11 @@ impl Container {
     }
 
     fn stop(&mut self) {
-        drop(self.stdin.take());
-        let _ = self.child.wait();
+        if let Some(stdin) = self.stdin.take() {
+            drop(stdin);
+            let _ = self.child.wait();
+            unmount(&self.root, UnmountFlags::DETACH).unwrap();
+        }
     }
 }
 
@@ -276,16 +303,6 @@ fn set_up(directory: &Path) {
         .unwrap();
     }
     let root = directory.join("root");
-    let layers = std::env::var("CONTAINER_LAYERS").unwrap();
-    let option = |name: &str| directory.join(name).display().to_string();
-    let mut options = vec![("upperdir", option("upper")), ("workdir", option("work"))];
-    if layers.len() < 256 {
-        options.push(("lowerdir", layers));
-    } else {
-        // As runtimes do where they may.
-        options.extend(layers.split(':').map(|layer| ("lowerdir+", layer.to_owned())));
-    }
-    attach(overlay(&options), &root);
     for mount in std::env::var("CONTAINER_MOUNTS").unwrap().lines() {
         let words: Vec<_> = mount.splitn(4, ' ').collect();
         let path = root.join(words[1].trim_start_matches('/'));
@@ -311,11 +328,11 @@ fn set_up(directory: &Path) {
 }
 
 fn bind(source: &Path, path: &Path, how: &str) {
-    if source.is_dir() {
-        fs::create_dir_all(path).unwrap();
-    } else {
+    if source.is_file() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, "").unwrap();
+    } else {
+        fs::create_dir_all(path).unwrap();
     }
     mount_bind_recursive(source, path).unwrap();
     let kind = match how {
@@ -337,11 +354,6 @@ pub(crate) fn new_mount(kind: &str, options: &[(&str, String)]) -> OwnedFd {
     }
     fsconfig_create(&fs).unwrap();
     fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap()
-}
-
-fn overlay(options: &[(&str, String)]) -> OwnedFd {
-    // As runtimes do: by option string, all in one.
-    new_mount("overlay", options)
 }
 
 /// Attaches a detached mount.

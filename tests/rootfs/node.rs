@@ -1,6 +1,7 @@
 /*!
 The node of a test: a private copy of the machine's mount namespace with a file
-system of its own for layers, containers and kept filesystems.
+system of its own for layers, containers and kept filesystems: ext4, as no kept
+filesystem may lie on a tmpfs, on a disk that is an image in memory.
 */
 
 use std::fs;
@@ -12,11 +13,15 @@ use rootfs::{AttachError, Attached, Kept, Namespace, Proc, Request, Root, Store,
 use rustix::fs::{Mode, OFlags};
 
 use crate::container::{self, Container, Spec};
+use crate::disk;
 use crate::untouched::Untouched;
+
+/// Size of a node's disk, of which it takes what is written.
+const MEGABYTES: u64 = 1024;
 
 /// A node.
 pub(crate) struct Node {
-    directory: tempfile::TempDir,
+    directory: PathBuf,
     /// Key of the kept filesystem; another one for each test, as they share the machine's processes.
     pub(crate) key: String,
     pub(crate) proc: Proc,
@@ -37,12 +42,14 @@ impl Node {
                 container::new_mount("tmpfs", &[("mode", "0755".to_owned())]),
                 &path,
             );
+            let disk = path.join("node");
+            disk::make_machine(&path.join("node.image"), MEGABYTES, &disk);
             let proc = Proc::open().unwrap();
             let namespace = Namespace::new(proc.open_at("thread-self/ns/mnt", OFlags::RDONLY).unwrap());
             let name = directory.path().file_name().unwrap().to_str().unwrap();
             let key = format!("kept-{}", name.trim_start_matches('.'));
             let node = Self {
-                directory,
+                directory: disk.clone(),
                 key,
                 proc,
                 namespace,
@@ -51,14 +58,15 @@ impl Node {
             test(&node);
             assert_eq!(node.mounts(), before, "the node's mount table changed");
             untouched.check();
-            rustix::mount::unmount(&path, rustix::mount::UnmountFlags::DETACH).unwrap();
+            disk::unmount(&disk);
+            disk::unmount(&path);
         })
         .unwrap();
     }
 
     /// A path on the node's own file system.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.directory.join(name)
     }
 
     /// A directory of the image with these files; `None` as content makes a directory, `-> x` a link to x.

@@ -1,14 +1,16 @@
 //! The question whether a kept filesystem is in use, and what it does to the disk that all of them share.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::AsFd;
 
+use rootfs::Attached;
 use rootfs::holders::{self, Use};
 use rootfs::namespace::Visitor;
 use rootfs::overlay::{Overlay, OverlayError, Upper};
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
-use crate::disk::{Disk, Hardware};
+use crate::disk::{self, Disk, Hardware};
 use crate::node::Node;
 
 /// A writable overlay syncs the whole file system under its upper directory when it goes, a read-only one does not; and
@@ -45,6 +47,42 @@ fn i2_an_overlay_that_asks_is_read_only_and_refused_all_the_same() {
         let consumer = node.consumer("consumer").start();
         node.attach(&provider, &consumer).unwrap();
         assert!(matches!(ask(), Err(OverlayError::InUse)));
+    });
+}
+
+/// With inodes that have no room for attributes of their own, the overlay that asks needs a block for one. Where there is
+/// none the kernel makes it with `index=off`, and such an overlay is refused nothing.
+#[test]
+fn i2_f22_a_question_that_the_kernel_weakened_is_not_answered_free() {
+    Node::with(|node| {
+        let provider = node.provider(&[&node.layer("base", &[("etc/motd", Some("hello"))])]);
+        let small = ["-I", "128", "-N", "256"].map(OsStr::new);
+        let disk = Disk::make_with(node, &node.path("disk.image"), 16, &small);
+        let kept = node.kept();
+        let ask = || {
+            Visitor::run(|visitor| {
+                visitor.enter(&node.namespace).unwrap();
+                holders::probe(visitor, &kept)
+            })
+            .unwrap()
+        };
+        assert_eq!(ask().unwrap(), Use::Free);
+        let consumer = node.consumer("consumer").start();
+        node.attach(&provider, &consumer).unwrap();
+        assert_eq!(ask().unwrap(), Use::Held);
+        disk::fill(&node.path("store/filler"));
+        // Every block that a question frees is taken by a neighbour.
+        for number in 0..8 {
+            let answer = ask();
+            assert!(!matches!(answer, Ok(Use::Free)), "{answer:?} at {number}");
+            disk::fill(&node.path(&format!("store/filler-{number}")));
+        }
+        consumer.end();
+        fs::remove_file(node.path("store/filler")).unwrap();
+        let consumer = node.consumer("again").start();
+        assert_eq!(node.attach_when_free(&provider, &consumer), Attached::Now);
+        consumer.end();
+        drop(disk);
     });
 }
 

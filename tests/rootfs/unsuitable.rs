@@ -56,6 +56,19 @@ fn h26_without_extended_attributes() {
     });
 }
 
+/// It has all that an overlay needs, and nothing after a reboot.
+#[test]
+fn h26_i1_on_a_tmpfs() {
+    Node::with(|node| {
+        let prefix = node.path("store");
+        fs::create_dir(&prefix).unwrap();
+        let mode = [("mode", "0700".to_owned())];
+        container::attach(container::new_mount("tmpfs", &mode), &prefix);
+        is_refused(node, "is on a tmpfs, which a reboot of the node empties");
+        disk::unmount(&prefix);
+    });
+}
+
 #[test]
 fn h26_without_types_of_directory_entries() {
     Node::with(|node| {

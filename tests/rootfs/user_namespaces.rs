@@ -10,24 +10,35 @@ use std::process::{Child, Command, Stdio};
 
 use rootfs::layers::LayersError;
 use rootfs::{AttachError, Attached, Process, attach, holders};
-use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::Pid;
 
 use crate::container::{self, new_mount};
 use crate::node::Node;
 
 /// A process whose root is an overlay that it made in its own namespaces; ends when it is dropped.
-struct Impostor {
+pub(crate) struct Impostor {
     child: Child,
-    process: Process,
+    pub(crate) process: Process,
 }
+
+/// What an impostor has of its own.
+pub(crate) const USER_AND_MOUNTS: &[&str] = &["--user", "--map-root-user", "--mount"];
+/// The same for one that may mount.
+pub(crate) const MOUNTS: &[&str] = &["--mount"];
 
 // === impl Impostor ===
 
 impl Impostor {
     /// `directory` (on the node, with `mask` and `root` in it) is covered by the impostor with a file system of its
     /// own in `mask`. There it makes the directories of `options` and mounts an overlay of them.
-    fn start(directory: &Path, mask: &str, source: &str, options: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(
+        namespaces: &[&str],
+        directory: &Path,
+        mask: &str,
+        source: &str,
+        options: &[(&str, &str)],
+    ) -> Self {
         fs::create_dir_all(directory.join(mask)).unwrap();
         fs::create_dir_all(directory.join("root")).unwrap();
         let options: Vec<_> = options
@@ -35,7 +46,8 @@ impl Impostor {
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
         let mut child = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--mount", "--propagation", "private"])
+            .args(namespaces)
+            .args(["--propagation", "private"])
             .arg(std::env::current_exe().unwrap())
             .args(["--exact", "user_namespaces::inside", "--ignored", "--nocapture"])
             .env("IMPOSTOR_DIRECTORY", directory)
@@ -85,7 +97,8 @@ fn inside() {
     }
     container::attach(new_mount("overlay", &all), &directory.join("root"));
     std::env::set_current_dir(directory.join("root")).unwrap();
-    rustix::process::chroot(".").unwrap();
+    rustix::process::pivot_root(".", ".").unwrap();
+    unmount(".", UnmountFlags::DETACH).unwrap();
     println!("impostor is ready");
     std::io::stdout().flush().unwrap();
     let _ = std::io::stdin().read(&mut [0]);
@@ -103,7 +116,13 @@ fn h12_layers_named_in_a_user_namespace_are_not_opened() {
         fs::write(secret.join("lower/shadow"), "of the node").unwrap();
         let lower = format!("{0}/lower:{0}/other", secret.display());
         fs::create_dir(secret.join("other")).unwrap();
-        let impostor = Impostor::start(&directory, "etc", "overlay", &[("lowerdir", &lower)]);
+        let impostor = Impostor::start(
+            USER_AND_MOUNTS,
+            &directory,
+            "etc",
+            "overlay",
+            &[("lowerdir", &lower)],
+        );
         let kept = node.kept();
         let mut consumer = node.consumer("consumer").start();
         let request = rootfs::Request {
@@ -152,13 +171,14 @@ fn h12_h25_a_holder_by_name_alone_is_not_believed() {
             ("workdir", path(&format!("{}/work", node.key))),
         ];
         let options: Vec<_> = options.iter().map(|(key, path)| (*key, path.as_str())).collect();
-        let impostor = Impostor::start(&directory, "mask", rootfs::SOURCE, &options);
+        let impostor = Impostor::start(USER_AND_MOUNTS, &directory, "mask", rootfs::SOURCE, &options);
 
         let found = holders::find(&node.proc, &node.key).unwrap();
         assert_eq!(
             found.iter().map(|holder| holder.process.id()).collect::<Vec<_>>(),
             [impostor.process.id()]
         );
+        assert!(!found[0].is_believed);
         assert!(!attach::is_attached(&node.proc, &impostor.process, &node.key).unwrap());
         assert!(
             attach::root_of(&node.proc, &impostor.process, &node.key)

@@ -21,6 +21,91 @@ async fn a_consumer_is_rewritten_and_passes_the_final_validation() {
     assert!(harness.final_state(&rewritten).await.is_allowed());
 }
 
+/// The gate keeps what no webhook of ours saw from running, so a pod that has it was not rewritten.
+#[tokio::test]
+async fn i3_the_rewrite_takes_the_gate_off_and_a_gated_pod_does_not_pass() {
+    let harness = Harness::new();
+    let rewritten = harness.mutated(&pod()).await;
+    assert_eq!(rewritten["spec"].get("schedulingGates"), None);
+    let mut gated = rewritten.clone();
+    gated["spec"]["schedulingGates"] = pod()["spec"]["schedulingGates"].clone();
+    let answer = harness.final_state(&gated).await;
+    assert!(answer.message().contains("/spec/schedulingGates"), "{answer:?}");
+    assert_eq!(
+        harness.mutated(&gated).await,
+        rewritten,
+        "a reinvocation repairs it"
+    );
+
+    // Kueue came first and goes last: the pod queues, with Kueue's gate alone.
+    let mut queued = pod();
+    let kueue = json!({ "name": "kueue.x-k8s.io/admission" });
+    queued["spec"]["schedulingGates"]
+        .as_array_mut()
+        .unwrap()
+        .insert(0, kueue.clone());
+    let rewritten = harness.mutated(&queued).await;
+    assert_eq!(rewritten["spec"]["schedulingGates"], json!([kueue]));
+    assert_eq!(rewritten["spec"].get("nodeName"), None);
+    assert!(harness.final_state(&rewritten).await.is_allowed());
+}
+
+/// The controller decided on an old copy of the instance; the user has stopped it since.
+#[tokio::test(start_paused = true)]
+async fn i14_i17_no_consumer_of_a_stopped_instance_is_admitted() {
+    let mut harness = Harness::new();
+    let rewritten = harness.mutated(&pod()).await;
+    let mut stopped = instance();
+    stopped["spec"]["running"] = json!(false);
+    harness.instance(&stopped);
+    for (path, pod) in [("/mutate", pod()), ("/validate-pod", rewritten)] {
+        let answer = harness.review(path, &creation("Pod", "", &pod)).await;
+        assert!(answer.message().contains("spec.running is false"), "{answer:?}");
+        assert_eq!(
+            answer.0["status"]["code"], 409,
+            "it may be this copy that is behind"
+        );
+    }
+}
+
+/// A dry run starts nothing: it shows what a start would be.
+#[tokio::test]
+async fn i13_a_dry_run_for_a_stopped_instance_is_answered_as_for_a_start() {
+    let mut harness = Harness::new();
+    let mut stopped = instance();
+    stopped["spec"]["running"] = json!(false);
+    harness.instance(&stopped);
+    let mut request = creation("Pod", "", &pod());
+    request["dryRun"] = json!(true);
+    let answer = harness.review("/mutate", &request).await;
+    assert_eq!(answer.applied(&pod())["spec"]["nodeName"], "node-1");
+}
+
+#[tokio::test]
+async fn f12_a_start_that_is_still_on_its_way_is_waited_for() {
+    let mut harness = Harness::new();
+    let mut stopped = instance();
+    stopped["spec"]["running"] = json!(false);
+    harness.instance(&stopped);
+    let (pod, request) = (pod(), creation("Pod", "", &pod()));
+    let reviewer = harness.reviewer();
+    let review = tokio::spawn(async move { reviewer.review("/mutate", &request).await });
+    tokio::task::yield_now().await;
+    harness.instance(&instance());
+    assert_eq!(review.await.unwrap().applied(&pod)["spec"]["nodeName"], "node-1");
+}
+
+#[tokio::test]
+async fn i11_no_consumer_of_an_instance_on_its_way_out_is_admitted() {
+    let mut harness = Harness::new();
+    let mut going = instance();
+    going["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    harness.instance(&going);
+    let answer = harness.review("/mutate", &creation("Pod", "", &pod())).await;
+    assert!(answer.message().contains("is being deleted"), "{answer:?}");
+    assert_eq!(answer.0["status"]["code"], 422);
+}
+
 #[tokio::test]
 async fn fields_of_a_newer_kubernetes_stay() {
     let mut newer = pod();

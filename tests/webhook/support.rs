@@ -223,7 +223,10 @@ pub(crate) fn pod() -> Value {
                 "name": "dev", "uid": "i-1", "controller": true, "blockOwnerDeletion": true,
             }],
         },
-        "spec": { "containers": [{ "name": "main", "image": "nginx:1.25", "resources": {} }], "restartPolicy": "Always" },
+        "spec": {
+            "containers": [{ "name": "main", "image": "nginx:1.25", "resources": {} }], "restartPolicy": "Always",
+            "schedulingGates": [{ "name": "stoppablecontainer.xtlsoft.top/rewrite" }],
+        },
     })
 }
 

@@ -95,3 +95,14 @@ service:
   path: {{ index . 1 }}
   port: 443
 {{- end -}}
+
+{{/*
+CEL list of the users that may make and unmake what ties our objects together: our controller, and Kubernetes' own, which
+run under one name where they have no service accounts (`--use-service-account-credentials=false`).
+*/}}
+{{- define "stoppablecontainer.ownUsers" -}}
+["system:serviceaccount:{{ .Release.Namespace }}:{{ include "stoppablecontainer.fullname" . }}-controller",
+"system:serviceaccount:kube-system:generic-garbage-collector",
+"system:serviceaccount:kube-system:namespace-controller",
+"system:kube-controller-manager"]
+{{- end -}}

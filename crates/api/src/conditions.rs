@@ -26,6 +26,12 @@ pub mod reason {
     pub const STARTING: &str = "Starting";
     /// The API server refused to create the pod; the message is its own.
     pub const CREATION_REFUSED: &str = "CreationRefused";
+    /// `spec.template` or `spec.provider` is larger than the operator works with: an object from before there were bounds.
+    pub const TEMPLATE_TOO_LARGE: &str = "TemplateTooLarge";
+    /// No pod can be made of `spec.template`: a field has the wrong type, is unknown, or has a value that no cluster takes.
+    pub const TEMPLATE_INVALID: &str = "TemplateInvalid";
+    /// No webhook of ours saw the consumer pod, so the controller deleted it before it could run (invariant I3).
+    pub const NOT_REWRITTEN: &str = "NotRewritten";
     /// A pod or an instance with the needed name belongs to somebody else.
     pub const NAME_CONFLICT: &str = "NameConflict";
     /// The node agent has not reported the filesystem yet.
@@ -34,6 +40,11 @@ pub mod reason {
     pub const FILESYSTEM_FAILED: &str = "FilesystemFailed";
     /// The data is not on its node any more: whatever runs is stopped (invariant I1).
     pub const FILESYSTEM_LOST: &str = "FilesystemLost";
+    /// The directory that holds the data is not at `spec.hostPathPrefix` of the node, because its disk is not mounted for
+    /// example. The data is neither replaced nor counted as removed.
+    pub const FILESYSTEM_UNREACHABLE: &str = "FilesystemUnreachable";
+    /// A newer node agent left the data in a form that the present one does not know.
+    pub const NODE_AGENT_OUTDATED: &str = "NodeAgentOutdated";
     /// The node agent allows no kept filesystems below `spec.hostPathPrefix`.
     pub const HOST_PATH_PREFIX_REFUSED: &str = "HostPathPrefixRefused";
     /// The filesystem can be used, but the node's disk did not take all that was written to it (syncfs(2) failed).

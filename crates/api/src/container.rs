@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{PodTemplateSpec, ResourceRequirements, Toleration};
+use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::status::Phase;
+use crate::template::{PodTemplate, Provider};
 use crate::usage::FilesystemUsage;
 
 /// Where the data of an object lies on its node unless `spec.hostPathPrefix` says otherwise.
@@ -42,11 +43,11 @@ pub struct StoppableContainerSpec {
     /// Template of the consumer pod: an ordinary pod template. The first entry of `containers` is the main
     /// container, the one whose filesystem is kept. `nodeName` and `restartPolicy`, and the main container's
     /// `image` and `command`, are overridden in the pod.
-    pub template: PodTemplateSpec,
+    pub template: PodTemplate,
 
     /// The provider pod, which holds the filesystem.
     #[serde(default)]
-    pub provider: ProviderSpec,
+    pub provider: Provider,
 
     /// Directory on the node below which the data of this object is kept. The administrator lists what is
     /// allowed; it cannot change once the object exists.
@@ -87,6 +88,11 @@ pub struct StoppableContainerStatus {
     /// Name of the StoppableContainerInstance that carries this object out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_name: Option<String>,
+
+    /// UID of that StoppableContainerInstance, which names the data on the node. No other instance takes its place
+    /// unless the user says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance_uid: Option<String>,
 
     /// The kept filesystem.
     #[serde(default, skip_serializing_if = "Option::is_none")]

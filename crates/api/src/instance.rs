@@ -1,15 +1,15 @@
 //! The kind that the reconciler makes, one per StoppableContainer, and that owns the pods.
 
-use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::container::{ProviderSpec, default_host_path_prefix};
+use crate::container::default_host_path_prefix;
 use crate::recovery::RecoveryOffer;
 use crate::status::Phase;
-use crate::usage::{FilesystemUsage, StorageExcess, storage_limit};
+use crate::template::{PodTemplate, Provider};
+use crate::usage::{FilesystemUsage, StorageExcess};
 
 /// One kept filesystem on one node, with its provider and consumer pods. Its UID names the data on the node.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,11 +38,11 @@ pub struct StoppableContainerInstanceSpec {
     pub running: bool,
 
     /// Template of the consumer pod; see StoppableContainer.
-    pub template: PodTemplateSpec,
+    pub template: PodTemplate,
 
     /// The provider pod, which holds the filesystem.
     #[serde(default)]
-    pub provider: ProviderSpec,
+    pub provider: Provider,
 
     /// Directory on the node below which the data is kept.
     #[serde(default = "default_host_path_prefix")]
@@ -88,6 +88,10 @@ pub struct StoppableContainerInstanceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_limit: Option<String>,
 
+    /// What the API server made of the template when a pod of it was last tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template_check: Option<TemplateCheck>,
+
     /// The kept filesystem, as the node agent sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<FilesystemStatus>,
@@ -95,6 +99,18 @@ pub struct StoppableContainerInstanceStatus {
     /// Ready, ProviderReady, FilesystemReady and ConsumerReady; and RestartRequired while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// What the API server made of a template. It is asked once for each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateCheck {
+    /// Identifies the template.
+    pub template_hash: String,
+
+    /// Why no pod can be made of it. Absent if one can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
 }
 
 /// An image as a template names it, and as its repository knows it for ever.
@@ -141,6 +157,11 @@ pub struct FilesystemStatus {
     /// Why it is `Failed`, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+
+    /// Identifier of the directory of kept filesystems that holds the data (its file `.id`). While another directory is
+    /// at `spec.hostPathPrefix`, because a disk is not mounted for example, the data is out of reach and not lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_id: Option<String>,
 
     /// What the image's config says; the webhook fills from it what the template leaves open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -250,32 +271,18 @@ impl StoppableContainerInstanceSpec {
     /// The user that the main container is to run as: `runAsUser` of the container, else of the pod, else the
     /// image's USER, else root. Written as for [`Identity::user`], so that agent and webhook can compare.
     pub fn requested_user(&self, image: &ImageFacts) -> String {
-        let pod = self.template.spec.as_ref();
-        let container = pod
-            .and_then(|p| p.containers.first())
-            .and_then(|c| c.security_context.as_ref());
-        container
-            .and_then(|c| c.run_as_user)
-            .or_else(|| {
-                pod.and_then(|p| p.security_context.as_ref())
-                    .and_then(|c| c.run_as_user)
-            })
-            .map_or_else(|| image.user.clone(), |uid| uid.to_string())
+        let asked = self.template.main().run_as_user;
+        asked.map_or_else(|| image.user.clone(), |uid| uid.to_string())
     }
 
     /// Image of the main container; empty in a template without one.
     pub fn main_image(&self) -> &str {
-        let pod = self.template.spec.as_ref();
-        let main = pod.and_then(|pod| pod.containers.first());
-        main.and_then(|container| container.image.as_deref())
-            .unwrap_or_default()
+        &self.template.main().image
     }
 
     /// Name of the main container, whose filesystem is kept; empty in a template without containers.
     pub fn main_container(&self) -> &str {
-        let pod = self.template.spec.as_ref();
-        let main = pod.and_then(|pod| pod.containers.first());
-        main.map_or("", |container| container.name.as_str())
+        &self.template.main().name
     }
 }
 
@@ -285,11 +292,10 @@ impl StoppableContainerInstance {
     /// Whether `filesystem` takes more than the next consumer may: nothing is started on it then. The limit is the
     /// template's or, if that has none, what the last consumer was given by somebody else (a LimitRange).
     pub fn storage_excess(&self, filesystem: Option<&FilesystemStatus>) -> Option<StorageExcess> {
-        let main = self.spec.main_container();
+        let main = self.spec.template.main();
         let given = || self.status.as_ref()?.storage_limit.as_deref();
-        let pod = self.spec.template.spec.as_ref();
-        let limit = pod.and_then(|pod| storage_limit(pod, main)).or_else(given)?;
-        StorageExcess::over(main, limit, filesystem?.usage)
+        let limit = main.storage_limit.as_deref().or_else(given)?;
+        StorageExcess::over(&main.name, limit, filesystem?.usage)
     }
 }
 

@@ -8,21 +8,26 @@ Nothing here talks to a cluster. The Rust types are the source of the CRDs
 
 #![forbid(unsafe_code)]
 
+mod bounds;
 pub mod conditions;
 #[expect(
     unreachable_pub,
     reason = "the KubeSchema derive makes a private copy of the type and keeps its `pub`"
 )]
 mod container;
+pub mod held;
 #[expect(unreachable_pub, reason = "as above")]
 mod instance;
+pub mod json;
 pub mod names;
 mod recovery;
 mod reference;
 mod schema;
 mod status;
+mod template;
 mod usage;
 
+pub use bounds::{Excess, MAX_POD_NODES, MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES, pod_excesses};
 pub use container::{
     DEFAULT_HOST_PATH_PREFIX, KeptFilesystem, ProviderSpec, StoppableContainer, StoppableContainerSpec,
     StoppableContainerStatus,
@@ -30,9 +35,11 @@ pub use container::{
 pub use instance::{
     ConsumerReport, FilesystemState, FilesystemStatus, Identity, ImageFacts, PinnedImage, Placement,
     StoppableContainerInstance, StoppableContainerInstanceSpec, StoppableContainerInstanceStatus,
+    TemplateCheck,
 };
 pub use recovery::{RecoveryAnswer, RecoveryOffer, RecoveryVerb};
 pub use reference::same_repository;
 pub use schema::custom_resource_definitions;
 pub use status::Phase;
+pub use template::{MainContainer, PodTemplate, Provider, TemplateError};
 pub use usage::{FilesystemUsage, StorageExcess, storage_limit, whole_quantity};

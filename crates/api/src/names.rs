@@ -6,8 +6,8 @@ reserved volume, pod names.
 /// API group of the custom resources, and prefix of every label and annotation of ours.
 pub const GROUP: &str = "stoppablecontainer.xtlsoft.top";
 
-/// Label on every pod that we create; its value is [`MANAGED_BY`]. Labels scope our watches and webhooks, they
-/// authorise nothing (invariant I8).
+/// Label on every pod that we create, and on every instance that was made for a StoppableContainer; its value is
+/// [`MANAGED_BY`]. Labels scope our watches and webhooks, they authorise nothing (invariant I8).
 pub const LABEL_MANAGED_BY: &str = "stoppablecontainer.xtlsoft.top/managed-by";
 /// Value of [`LABEL_MANAGED_BY`].
 pub const MANAGED_BY: &str = "stoppablecontainer";
@@ -45,6 +45,10 @@ pub const ANNOTATION_IMAGE: &str = "stoppablecontainer.xtlsoft.top/image";
 /// Annotation on both kinds with which the user takes a way out of a failure: `accept-ID` or `reset-ID`, as the
 /// condition `FilesystemReady` words it.
 pub const ANNOTATION_RECOVERY: &str = "stoppablecontainer.xtlsoft.top/recovery";
+
+/// Scheduling gate of a consumer pod that has not been rewritten. The rewrite takes it off, so a pod that no webhook of
+/// ours saw is never bound to a node.
+pub const GATE: &str = "stoppablecontainer.xtlsoft.top/rewrite";
 
 /// Finalizer on both kinds: the object goes when its pods and its data are gone.
 pub const FINALIZER: &str = "stoppablecontainer.xtlsoft.top/cleanup";

@@ -1,10 +1,12 @@
 /*!
 The CRDs, from the Rust types, with what derive macros cannot say.
 
-Three sorts of mending. *Faithful*: a pod template that the API server takes in a Deployment is taken here as well
+Five sorts of mending. *Faithful*: a pod template that the API server takes in a Deployment is taken here as well
 (`cpu: 0.5` as a number, `creationTimestamp: null` as generators write it). *Strict*: what makes a template unusable
 for certain (no container) is said at once, with the field's path. *Small*: the pod template's schema would be a
 megabyte with all its descriptions, and `kubectl apply` stores the whole manifest in an annotation of at most 256 KiB.
+*Open*: what a newer Kubernetes adds to pods is kept, so that it reaches the pod (invariant I19). *Bounded*: every list
+and map has a bound that real pods stay far below (invariant I18); the webhook holds the template to one as a whole.
 
 Everything else about a pod is left to the API server's own validation, which the validating webhook asks for by a
 dry run.
@@ -14,6 +16,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
+use crate::bounds::max_items;
 use crate::names::MAX_NAME_LENGTH;
 use crate::{StoppableContainer, StoppableContainerInstance};
 
@@ -32,6 +35,18 @@ const TEMPLATE_METADATA: [&str; 7] = [
     "name",
     "namespace",
 ];
+
+/// Longest path on Linux, PATH_MAX.
+const MAX_PATH_LENGTH: usize = 4096;
+
+/// Most conditions: ours are four.
+const MAX_CONDITIONS: usize = 32;
+
+/// Most entries of a map in a pod template.
+const MAX_PROPERTIES: usize = 1024;
+
+/// Metadata that is written inside of a template, and goes with it as it is: that of the claims of `ephemeral` volumes.
+const INNER_METADATA: [&str; 2] = ["annotations", "labels"];
 
 /// The CRDs of both kinds, ready to be written to a manifest.
 pub fn custom_resource_definitions() -> [CustomResourceDefinition; 2] {
@@ -73,7 +88,19 @@ fn mend_root(root: &mut Value, kind: &str) {
     if let Some(template) = root.pointer_mut("/properties/spec/properties/template") {
         mend_template(template);
     }
+    if let Some(provider) = root.pointer_mut("/properties/spec/properties/provider") {
+        visit(provider, "", 0, &mut bound);
+    }
+    for (field, length) in [
+        ("hostPathPrefix", MAX_PATH_LENGTH),
+        ("stoppableContainerName", MAX_NAME_LENGTH),
+    ] {
+        if let Some(text) = object_at(root, &format!("/properties/spec/properties/{field}")) {
+            text.insert("maxLength".to_owned(), json!(length));
+        }
+    }
     if let Some(conditions) = object_at(root, "/properties/status/properties/conditions") {
+        conditions.insert("maxItems".to_owned(), json!(MAX_CONDITIONS));
         conditions.insert("x-kubernetes-list-type".to_owned(), json!("map"));
         conditions.insert("x-kubernetes-list-map-keys".to_owned(), json!(["type"]));
     }
@@ -145,6 +172,10 @@ fn trim_description(schema: &mut Map<String, Value>, depth: usize) {
 }
 
 fn mend_template(template: &mut Value) {
+    if let Some(spec) = template.pointer_mut("/properties/spec") {
+        visit(spec, "", 0, &mut open);
+    }
+    visit(template, "", 0, &mut bound);
     if let Some(map) = template.as_object_mut() {
         map.insert("required".to_owned(), json!(["spec"]));
     }
@@ -157,6 +188,34 @@ fn mend_template(template: &mut Value) {
     }
     if let Some(containers) = object_at(template, "/properties/spec/properties/containers") {
         containers.insert("minItems".to_owned(), json!(1));
+    }
+}
+
+/// Lets an object of a pod spec have fields that these types do not know. Of what is only passed on, or refused, it says
+/// no more than that.
+fn open(schema: &mut Map<String, Value>, name: &str, _: usize) {
+    let Some(Value::Object(properties)) = schema.get_mut("properties") else {
+        return;
+    };
+    match name {
+        // Nobody may have any in a template.
+        "ephemeralContainers" => _ = schema.remove("properties"),
+        "metadata" => properties.retain(|name, _| INNER_METADATA.contains(&name.as_str())),
+        _ => {}
+    }
+    if name == "ephemeralContainers" {
+        schema.remove("required");
+    }
+    schema.insert("x-kubernetes-preserve-unknown-fields".to_owned(), json!(true));
+}
+
+/// Bounds a list or a map.
+fn bound(schema: &mut Map<String, Value>, name: &str, _: usize) {
+    if schema.contains_key("items") {
+        schema.insert("maxItems".to_owned(), json!(max_items(name)));
+    }
+    if schema.contains_key("additionalProperties") {
+        schema.insert("maxProperties".to_owned(), json!(MAX_PROPERTIES));
     }
 }
 

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// The protos below `proto`, one per generated file.
-const SOURCES: [(&str, &str); 3] = [
+const SOURCES: [(&str, &str); 5] = [
     ("csi", "csi.proto"),
     ("cri", "api.proto"),
+    ("containerd", "leases.proto"),
+    ("containerd", "snapshots.proto"),
     ("registration", "api.proto"),
 ];
 

@@ -29,6 +29,11 @@ pub(crate) fn missing() -> Option<OsString> {
 
 /// The file, if it is an ordinary one of ordinary size. Anything else in its place is as good as none.
 fn passwd() -> Option<impl BufRead> {
+    // A look before the open, as opening a device may have effects, and one after it, as another file may be there by then.
+    let looked = rustix::fs::stat("/etc/passwd").ok()?;
+    if FileType::from_raw_mode(looked.st_mode) != FileType::RegularFile {
+        return None;
+    }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let fd = rustix::fs::open("/etc/passwd", flags, Mode::empty()).ok()?;
     let stat = fstat(&fd).ok()?;

@@ -60,6 +60,9 @@ pub enum Injector {
     VaultEnv,
     /// Removes what StoppableContainer's webhook set. No known product does; it is the worst that one could.
     Remover,
+    /// Takes the label away by which StoppableContainer's webhooks find their pods, as a policy that allows only known
+    /// labels may.
+    Unlabeller,
     /// An annotation and nothing else: tells that a configuration is in use.
     Marker,
 }
@@ -68,7 +71,7 @@ pub enum Injector {
 
 impl Injector {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Istio,
         Self::IstioFirst,
         Self::IstioLast,
@@ -83,6 +86,7 @@ impl Injector {
         Self::Env,
         Self::VaultEnv,
         Self::Remover,
+        Self::Unlabeller,
         Self::Marker,
     ];
 
@@ -103,6 +107,7 @@ impl Injector {
             Self::Env => "env",
             Self::VaultEnv => "vault-env",
             Self::Remover => "remover",
+            Self::Unlabeller => "unlabeller",
             Self::Marker => "marker",
         }
     }
@@ -127,6 +132,7 @@ impl Injector {
             Self::Env => policies::env(pod),
             Self::VaultEnv => vault_env::patch(pod),
             Self::Remover => policies::remover(pod),
+            Self::Unlabeller => policies::unlabeller(pod),
             Self::Marker => policies::marker(pod),
         })
     }

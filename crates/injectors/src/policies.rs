@@ -119,6 +119,15 @@ pub(crate) fn remover(pod: &Value) -> Patch {
     })
 }
 
+/// Takes away the label by which StoppableContainer's webhooks find a consumer.
+pub(crate) fn unlabeller(pod: &Value) -> Patch {
+    edited(pod, |pod| {
+        if let Some(labels) = pod["metadata"]["labels"].as_object_mut() {
+            labels.remove("stoppablecontainer.xtlsoft.top/role");
+        }
+    })
+}
+
 /// Only tells that it was called.
 pub(crate) fn marker(pod: &Value) -> Patch {
     edited(pod, |pod| {

@@ -65,6 +65,7 @@ fn names_are_paths_and_a_second_call_adds_nothing(
         Injector::Env,
         Injector::VaultEnv,
         Injector::Remover,
+        Injector::Unlabeller,
         Injector::Marker
     )]
     injector: Injector,

@@ -4,8 +4,8 @@ Puts the parts together and runs them until a signal or the first one fails.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
 use csi_proto::csi::identity_server::IdentityServer;
@@ -15,10 +15,11 @@ use futures::TryStreamExt;
 use kube::Client;
 use rustix::fs::{AtFlags, unlinkat};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use stoppablecontainer_api::names::CSI_DRIVER;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -32,9 +33,10 @@ use crate::disks::Disks;
 use crate::host::Host;
 use crate::image::Cri;
 use crate::instances::Instances;
+use crate::orphans::{self, Orphan};
 use crate::space::Minimum;
 use crate::volumes::Volumes;
-use crate::{metrics, published, usage, watch};
+use crate::{metrics, published, usage};
 
 /// Name of the plugin's socket.
 pub(crate) const SOCKET: &str = "csi.sock";
@@ -51,9 +53,10 @@ pub(crate) struct Agent {
     pub(crate) instances: Instances,
     pub(crate) minimum: Minimum,
     /// Held while a filesystem is measured: one at a time.
-    pub(crate) measuring: Mutex<()>,
+    pub(crate) measuring: AsyncMutex<()>,
     registered: AtomicBool,
-    synced: AtomicBool,
+    synced: watch::Sender<bool>,
+    orphans: Mutex<Vec<Orphan>>,
 }
 
 /// Directory of the plugin on the node.
@@ -63,6 +66,11 @@ pub(crate) fn plugin_directory(kubelet_dir: &Path) -> PathBuf {
 
 /// Runs the agent until SIGTERM or SIGINT.
 pub(crate) fn run(args: &args::Run) -> Result<()> {
+    in_runtime(serve_node(args))
+}
+
+/// Runs what speaks to the API server to its end.
+pub(crate) fn in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow!("TLS was set up twice"))?;
@@ -70,13 +78,14 @@ pub(crate) fn run(args: &args::Run) -> Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let result = runtime.block_on(serve_node(args));
+    let result = runtime.block_on(work);
     // Waits of wrappers end with their connections; blocking work under way is short and safe to lose.
     runtime.shutdown_background();
     result
 }
 
 async fn serve_node(args: &args::Run) -> Result<()> {
+    raise_descriptor_limit();
     let host = Arc::new(Host::open().context("reach the node")?);
     let directory = plugin_directory(&args.kubelet_dir);
     let base = host
@@ -87,7 +96,7 @@ async fn serve_node(args: &args::Run) -> Result<()> {
         .context("make plugins_registry")?;
     let volumes = Volumes::open(base.try_clone()?)?;
     volumes.install_wrapper(&args.wrapper)?;
-    let client = Client::try_default()
+    let client = apiserver::client()
         .await
         .context("configure access to the API server")?;
     let agent = Arc::new(Agent {
@@ -103,9 +112,10 @@ async fn serve_node(args: &args::Run) -> Result<()> {
             bytes: args.minimum_free.clone(),
             inodes: args.minimum_free_inodes.clone(),
         },
-        measuring: Mutex::default(),
+        measuring: AsyncMutex::default(),
         registered: AtomicBool::new(false),
-        synced: AtomicBool::new(false),
+        synced: watch::Sender::new(false),
+        orphans: Mutex::default(),
     });
     published::restore(&agent)?;
 
@@ -137,15 +147,29 @@ async fn serve_node(args: &args::Run) -> Result<()> {
     tokio::select! {
         result = csi => result.context("serve CSI")?,
         result = registration => result.context("serve the registration")?,
-        result = watch::follow(Arc::clone(&agent)) => result?,
+        result = crate::watch::follow(Arc::clone(&agent)) => result?,
         result = metrics::serve(Arc::clone(&agent), args.metrics_address) => result?,
         () = usage::follow(Arc::clone(&agent)) => {}
+        () = orphans::follow(Arc::clone(&agent)) => {}
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     stop.cancel();
     tracing::info!("ending");
     Ok(())
+}
+
+/// Every published volume has a socket, every running consumer some descriptors, and containerd 2 starts containers with a
+/// soft limit of 1024 (its unit sets no `LimitNOFILE`, and systemd's soft default is that).
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, ?limit, "cannot raise the limit of open files");
+    }
 }
 
 /// Listens on a socket of this name, replacing what is there.
@@ -163,14 +187,35 @@ fn listen(directory: &OwnedFd, name: &str) -> Result<UnixListener> {
 impl Agent {
     /// Whether the kubelet knows the agent and the agent knows its instances.
     pub(crate) fn is_ready(&self) -> bool {
-        self.registered.load(Ordering::Relaxed) && self.synced.load(Ordering::Relaxed)
+        self.registered.load(Ordering::Relaxed) && self.is_synced()
     }
 
     pub(crate) fn set_registered(&self, registered: bool) {
         self.registered.store(registered, Ordering::Relaxed);
     }
 
+    /// Whether the agent knows its instances.
+    pub(crate) fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
     pub(crate) fn set_synced(&self) {
-        self.synced.store(true, Ordering::Relaxed);
+        self.synced.send_replace(true);
+    }
+
+    /// Waits until it knows its instances.
+    pub(crate) async fn synced(&self) {
+        // The sender is the agent's own.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// How many kept filesystems below `prefix` belong to no instance, as last looked.
+    pub(crate) fn orphans_on(&self, prefix: &Path) -> usize {
+        let orphans = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        orphans.iter().filter(|orphan| orphan.prefix == prefix).count()
+    }
+
+    pub(crate) fn set_orphans(&self, found: Vec<Orphan>) {
+        *self.orphans.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 }

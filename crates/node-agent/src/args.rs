@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Ask the agent of this container whether it works; for probes of the kubelet.
     Probe(Probe),
+    /// List data on this node that belongs to no instance any more, or remove it.
+    Orphans(Orphans),
 }
 
 /// How to serve.
@@ -57,8 +59,8 @@ pub(crate) struct Run {
     /// The container runtime's socket on the node. Without it the usual places are tried.
     #[arg(long)]
     pub(crate) cri_socket: Option<PathBuf>,
-    /// Directories of the node below which data may be kept. May be given several times.
-    #[arg(long, default_value = stoppablecontainer_api::DEFAULT_HOST_PATH_PREFIX)]
+    /// Directories of the node below which data may be kept, with commas or given several times.
+    #[arg(long, env = "ALLOWED_PREFIXES", value_delimiter = ',', default_value = stoppablecontainer_api::DEFAULT_HOST_PATH_PREFIX)]
     pub(crate) allowed_prefix: Vec<PathBuf>,
     /// The static exec-wrapper in the agent's own image.
     #[arg(long, default_value = "/exec-wrapper")]
@@ -69,8 +71,8 @@ pub(crate) struct Run {
     /// Inodes that have to be free there: 5%, or a number.
     #[arg(long, default_value = "5%")]
     pub(crate) minimum_free_inodes: Amount,
-    /// Where /metrics is served (plain HTTP).
-    #[arg(long, default_value = "0.0.0.0:8080")]
+    /// Where /metrics is served (TLS; for bearers of a token whose user may get /metrics).
+    #[arg(long, default_value = "0.0.0.0:8443")]
     pub(crate) metrics_address: SocketAddr,
 }
 
@@ -83,6 +85,17 @@ pub(crate) struct Probe {
     /// Succeed only if the kubelet knows the agent and the agent knows its instances.
     #[arg(long)]
     pub(crate) ready: bool,
+}
+
+/// What to look for, and what to do with it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Orphans {
+    /// Directories of the node below which data may be kept, with commas or given several times.
+    #[arg(long, env = "ALLOWED_PREFIXES", value_delimiter = ',', default_value = stoppablecontainer_api::DEFAULT_HOST_PATH_PREFIX)]
+    pub(crate) allowed_prefix: Vec<PathBuf>,
+    /// Name of a directory to remove, as listed without this. May be given several times. The data cannot be had back.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) remove: Vec<String>,
 }
 
 // === impl Log ===

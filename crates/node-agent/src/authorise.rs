@@ -9,14 +9,15 @@ provider or consumer. Labels, annotations and volume attributes say nothing.
 use std::path::PathBuf;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use stoppablecontainer_api::StoppableContainerInstance;
-use stoppablecontainer_api::names::GROUP;
+use stoppablecontainer_api::names::{CSI_DRIVER, GROUP};
 use tonic::Status;
 
 use crate::agent::Agent;
-use crate::journal::{Object, Role};
+use crate::instances::id_of;
+use crate::journal::{Object, Record, Role};
+use crate::pod;
 
 /// How long the instance's status may lag behind its pods. The kubelet tries again after a refusal, so this only
 /// has to be long enough for the usual case.
@@ -28,29 +29,19 @@ pub(crate) struct Authorised {
     pub(crate) instance: Object,
     pub(crate) role: Role,
     pub(crate) prefix: PathBuf,
+    /// The container that the volume is for.
+    pub(crate) container: String,
 }
 
 /// Decides whether a pod may have a volume, and which instance's.
 pub(crate) async fn authorise(agent: &Agent, pod: &Object) -> Result<Authorised, Status> {
-    let api: Api<Pod> = Api::namespaced(agent.client.clone(), &pod.namespace);
-    let asked = tokio::time::timeout(LAG, api.get_opt(&pod.name)).await;
-    let unavailable = |error: &dyn std::fmt::Display| {
-        Status::unavailable(format!("cannot ask the API server for pod {pod}: {error}"))
-    };
-    let found = asked.map_err(|e| unavailable(&e))?.map_err(|e| unavailable(&e))?;
-    let Some(found) = found else {
-        return Err(Status::permission_denied(format!("pod {pod} does not exist")));
-    };
+    let found = find(agent, pod).await?;
     let owner = owner_of(&found, pod, &agent.node_name).map_err(Status::permission_denied)?;
-    let instance = agent.instances.get(&owner);
-    let recorded = instance
-        .wait_for(LAG, |object| role_of(object, pod).is_some())
+    let container = container_of(&found, pod).map_err(Status::permission_denied)?;
+    let recorded = agent
+        .instances
+        .wait_for(&owner.uid, LAG, |object| role_of(object, pod).is_some())
         .await;
-    drop(instance);
-    if recorded.is_err() {
-        // The owner is what somebody wrote into a pod; it need not exist.
-        agent.instances.sweep();
-    }
     let object = recorded.map_err(|object| {
         Status::permission_denied(match object {
             None => format!(
@@ -67,11 +58,66 @@ pub(crate) async fn authorise(agent: &Agent, pod: &Object) -> Result<Authorised,
     let Some(role) = role_of(&object, pod) else {
         return Err(Status::internal("the instance changed while it was read"));
     };
+    // The owner is what somebody wrote into a pod. Its UID is compared above; names are the object's own.
+    let instance = id_of(&object).filter(|id| *id == owner).ok_or_else(|| {
+        Status::permission_denied(format!(
+            "pod {pod} names its owner {owner}, which is called otherwise"
+        ))
+    })?;
     Ok(Authorised {
-        instance: owner,
+        instance,
         role,
         prefix: object.spec.host_path_prefix.clone().into(),
+        container,
     })
+}
+
+/// The container of a pod that the volume is for, of a record that does not say.
+pub(crate) async fn main_container(agent: &Agent, record: &Record) -> Result<String, Status> {
+    if let Some(container) = &record.container {
+        return Ok(container.clone());
+    }
+    let found = find(agent, &record.pod).await?;
+    owner_of(&found, &record.pod, &agent.node_name).map_err(Status::permission_denied)?;
+    container_of(&found, &record.pod).map_err(Status::permission_denied)
+}
+
+async fn find(agent: &Agent, pod: &Object) -> Result<Pod, Status> {
+    let asked = pod::get(&agent.client, &pod.namespace, &pod.name);
+    let asked = tokio::time::timeout(LAG, asked).await;
+    let unavailable = |error: &dyn std::fmt::Display| {
+        Status::unavailable(format!("cannot ask the API server for pod {pod}: {error}"))
+    };
+    let found = asked.map_err(|e| unavailable(&e))?.map_err(|e| unavailable(&e))?;
+    found.ok_or_else(|| Status::permission_denied(format!("pod {pod} does not exist")))
+}
+
+/// The one container that mounts a volume of ours. What a pod's containers mount never changes, unlike a template or an
+/// annotation. (Ephemeral containers come later; they are none of these.)
+fn container_of(found: &Pod, pod: &Object) -> Result<String, String> {
+    let spec = found.spec.as_ref();
+    let ours = |name: &str| {
+        let mut volumes = spec.and_then(|spec| spec.volumes.as_ref()).into_iter().flatten();
+        volumes.any(|volume| {
+            volume.name == name && volume.csi.as_ref().is_some_and(|csi| csi.driver == CSI_DRIVER)
+        })
+    };
+    let mounts = |container: &&Container| {
+        let mut mounts = container.volume_mounts.iter().flatten();
+        mounts.any(|mount| ours(&mount.name))
+    };
+    let init = spec
+        .and_then(|spec| spec.init_containers.as_ref())
+        .into_iter()
+        .flatten();
+    let main = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
+    let main: Vec<_> = main.iter().filter(mounts).collect();
+    match main[..] {
+        [only] if !init.into_iter().any(|container| mounts(&container)) => Ok(only.name.clone()),
+        _ => Err(format!(
+            "the volume of driver {CSI_DRIVER} in pod {pod} must be mounted by one of its containers, and by no other"
+        )),
+    }
 }
 
 /// The instance that controls a pod. The message of the error is for the pod's events.
@@ -189,6 +235,39 @@ mod tests {
             })
             .is_err()
         );
+    }
+
+    /// By what its containers mount: neither their order nor a name in the template, which its user may edit meanwhile.
+    #[test]
+    fn i3_i8_the_main_container_is_the_one_that_mounts_the_volume() {
+        let found = |containers: Value, init: Value, driver: &str| {
+            let found = json!({
+                "metadata": { "name": "web" },
+                "spec": {
+                    "containers": containers, "initContainers": init,
+                    "volumes": [{ "name": "data" }, { "name": "v", "csi": { "driver": driver } }],
+                },
+            });
+            container_of(&serde_json::from_value(found).unwrap(), &pod())
+        };
+        let container = |name: &str, volume: &str| json!({ "name": name, "volumeMounts": [{ "name": volume, "mountPath": "/x" }] });
+        let (side, main) = (container("side", "data"), container("main", "v"));
+        assert_eq!(
+            found(json!([side, main]), json!([side]), CSI_DRIVER),
+            Ok("main".to_owned())
+        );
+        for (containers, init, driver) in [
+            (json!([side]), json!([]), CSI_DRIVER),
+            (json!([main, container("other", "v")]), json!([]), CSI_DRIVER),
+            (json!([side, main]), json!([container("first", "v")]), CSI_DRIVER),
+            (json!([side, main]), json!([]), "csi.example.org"),
+        ] {
+            let refused = found(containers, init, driver).unwrap_err();
+            assert!(
+                refused.contains("ns/web") && refused.contains(CSI_DRIVER),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

@@ -72,7 +72,8 @@ pub(crate) async fn check_recorded(agent: &Agent, instance: &Instance) -> Result
         let holders = holders::find(&host.proc, &key)?;
         let is_of_pod = |holder: &Holder| {
             let cgroup = holder.process.cgroup(&host.proc).ok();
-            cgroup.is_some_and(|cgroup| container_of(&cgroup, &pod_uid).is_some())
+            // Others have nothing but the names of their mounts.
+            holder.is_believed && cgroup.is_some_and(|cgroup| container_of(&cgroup, &pod_uid).is_some())
         };
         anyhow::Ok(holders.iter().any(is_of_pod))
     };

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use rootfs::namespace::Visitor;
 use rootfs::store::Locked;
-use rootfs::{Kept, Store, holders};
+use rootfs::{AttachError, Kept, Root, Store, holders};
 use serde::{Deserialize, Serialize};
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::{ImageFacts, RecoveryVerb};
@@ -24,10 +24,21 @@ pub(crate) struct Failure {
     pub(crate) verbs: Vec<RecoveryVerb>,
 }
 
+/// The form of records that this agent writes, and the newest that it understands.
+pub(crate) const FORMAT: u32 = 1;
+/// What records may ask of an agent, see [`Record::features`]. Nothing yet.
+const FEATURES: [&str; 0] = [];
+
 /// What is remembered next to the data.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Record {
+    /// Form of the record. An agent leaves data alone whose record is of a newer form.
+    #[serde(default = "first_format")]
+    pub(crate) format: u32,
+    /// What an agent has to know to handle the data. An agent leaves data alone that asks for what it does not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) features: Vec<String>,
     /// Of the instance, for whoever finds the directory.
     pub(crate) namespace: String,
     pub(crate) name: String,
@@ -46,11 +57,26 @@ pub(crate) struct Record {
     pub(crate) resetting: bool,
 }
 
+/// The part of a record that all forms have.
+#[derive(Deserialize)]
+struct Form {
+    #[serde(default = "first_format")]
+    format: u32,
+    #[serde(default)]
+    features: Vec<String>,
+}
+
+fn first_format() -> u32 {
+    1
+}
+
 /// What was found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Data {
     /// Nothing.
     Absent,
+    /// Nothing, and the directory is not the one that held the data.
+    OutOfReach,
     /// Data without a record: nothing says whose it is and what it was made with.
     Unproven,
     /// Data with a record that cannot be what was recorded here.
@@ -64,20 +90,37 @@ pub(crate) enum Data {
 pub(crate) enum Doubt {
     /// It is not understood.
     Unreadable,
+    /// It was written by a newer agent, and asks for more than this one knows.
+    Newer,
     /// It was copied without its extended attributes. An overlay keeps in them what was deleted: without them, files
     /// that the user deleted or replaced would be back, those of the image.
     Copied,
 }
 
-/// Looks at what is there without changing it.
-pub(crate) fn look(host: &Host, prefix: &Path, key: &str) -> Result<Data> {
-    let Some(store) = Store::open(&host.root, prefix)? else {
-        return Ok(Data::Absent);
+/// Looks at what is there without changing it; `root` is the node's. `store` identifies the directory that holds the data, if that is known.
+pub(crate) fn look(root: &Root, prefix: &Path, key: &str, store: Option<&str>) -> Result<Data> {
+    let found = Store::open(root, prefix)?;
+    let same = match (&found, store) {
+        (_, None) => true,
+        (None, Some(_)) => false,
+        (Some(found), Some(store)) => found.identity()?.as_deref() == Some(store),
     };
+    // Data that is there is judged by its record, wherever it came from.
+    Ok(match found.map(|found| look_into(&found, key)).transpose()? {
+        None | Some(Data::Absent) if !same => Data::OutOfReach,
+        None => Data::Absent,
+        Some(data) => data,
+    })
+}
+
+fn look_into(store: &Store, key: &str) -> Result<Data> {
     let Some(kept) = store.get(key)? else {
         return Ok(Data::Absent);
     };
     let record = kept.record()?;
+    if record.as_deref().is_some_and(is_newer) {
+        return Ok(Data::Doubtful(Doubt::Newer));
+    }
     let understood = record
         .as_ref()
         .and_then(|record| serde_json::from_slice::<Record>(record).ok());
@@ -92,6 +135,17 @@ pub(crate) fn look(host: &Host, prefix: &Path, key: &str) -> Result<Data> {
     })
 }
 
+/// Whether a record asks for more than this agent knows.
+fn is_newer(record: &[u8]) -> bool {
+    serde_json::from_slice::<Form>(record).is_ok_and(|form| {
+        form.format > FORMAT
+            || form
+                .features
+                .iter()
+                .any(|asked| !FEATURES.contains(&asked.as_str()))
+    })
+}
+
 /// Whether this image may be used with what is there.
 pub(crate) fn compare(
     directory: &Path,
@@ -103,6 +157,8 @@ pub(crate) fn compare(
     let made_with = match (known, data) {
         (None, Data::Absent | Data::Unproven) => return Ok(()),
         (_, Data::Recorded(record)) if record.resetting => return Ok(()),
+        (_, Data::OutOfReach) => return Err(out_of_reach(directory, node)),
+        (_, Data::Doubtful(Doubt::Newer)) => return Err(outdated(directory, node)),
         (Some(_), Data::Absent) => {
             return Err(Failure {
                 reason: reason::FILESYSTEM_LOST,
@@ -128,7 +184,7 @@ pub(crate) fn compare(
         (_, Data::Doubtful(doubt)) => {
             let directory = directory.display();
             let what = match doubt {
-                Doubt::Unreadable => {
+                Doubt::Unreadable | Doubt::Newer => {
                     format!("the record next to the data cannot be read (directory {directory})")
                 }
                 Doubt::Copied => format!(
@@ -164,6 +220,31 @@ pub(crate) fn compare(
     Ok(())
 }
 
+/// The directory is another one than held the data.
+pub(crate) fn out_of_reach(directory: &Path, node: &str) -> Failure {
+    let prefix = directory.parent().unwrap_or(directory);
+    Failure {
+        reason: reason::FILESYSTEM_UNREACHABLE,
+        message: format!(
+            "directory {} of node {node} is not the one that holds the data of this instance; a disk that is not mounted \
+             looks like this. Mount it, and the instance goes on by itself",
+            prefix.display()
+        ),
+        verbs: vec![RecoveryVerb::Reset],
+    }
+}
+
+/// A newer agent wrote the record.
+pub(crate) fn outdated(directory: &Path, node: &str) -> Failure {
+    Failure::new(
+        reason::NODE_AGENT_OUTDATED,
+        format!(
+            "the data in directory {} of node {node} was last handled by a newer node agent; update the node agent there",
+            directory.display()
+        ),
+    )
+}
+
 /// Locks data that nobody uses. An error is worth another try.
 pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<Locked> {
     let locked = kept.lock()?;
@@ -174,11 +255,16 @@ pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<Locked> {
                 .context("enter the node's mount namespace")?;
             Ok::<_, anyhow::Error>(holders::probe(visitor, kept)?)
         });
-        if used.context("start a thread")?? == holders::Use::Held {
-            match holders::find(&host.proc, kept.key())?.first() {
+        match used.context("start a thread")?? {
+            holders::Use::Free => {}
+            holders::Use::Unproven => bail!(AttachError::Unproven),
+            holders::Use::Held => match holders::find(&host.proc, kept.key())?
+                .iter()
+                .find(|holder| holder.is_believed)
+            {
                 Some(holder) => bail!("process {} still uses the data", holder.process.id()),
                 None => bail!("the kernel still uses the data"),
-            }
+            },
         }
     }
     Ok(locked)
@@ -218,6 +304,8 @@ mod tests {
             repo_digest: String::new(),
             recovered: None,
             resetting: false,
+            format: FORMAT,
+            features: Vec::new(),
         }
     }
 
@@ -312,5 +400,55 @@ mod tests {
     fn records_of_earlier_versions_are_read() {
         let old = br#"{"namespace":"ns","name":"web","imageId":"sha256:1","image":"nginx:1.25"}"#;
         assert_eq!(serde_json::from_slice::<Record>(old).unwrap(), record("sha256:1"));
+    }
+
+    /// A disk that was not mounted at a reboot: its empty mount point made the data count as lost, or as removed when the
+    /// object was deleted.
+    #[test]
+    fn i1_i11_another_directory_at_the_prefix_is_neither_lost_nor_removed() {
+        let root = Root::of_this_thread().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let prefix = directory.path().join("kept");
+        let look = |store: Option<&str>| look(&root, &prefix, "u1", store).unwrap();
+        assert_eq!(look(None), Data::Absent, "of an object that never had data");
+        assert_eq!(
+            look(Some("of the disk")),
+            Data::OutOfReach,
+            "not even the directory"
+        );
+        let store = Store::create(&root, &prefix).unwrap();
+        let here = store.identity().unwrap().unwrap();
+        assert_eq!(look(Some("of the disk")), Data::OutOfReach);
+        assert_eq!(
+            look(Some(&here)),
+            Data::Absent,
+            "removed before the agent could say so"
+        );
+        let again = Store::create(&root, &prefix).unwrap();
+        assert_eq!(again.identity().unwrap().as_ref(), Some(&here), "for ever");
+        assert_eq!(store.keys().unwrap(), Vec::<String>::new(), "it is no key");
+
+        let known = image("nginx:1.25", "sha256:1");
+        let failure = failure(Some(&known), &Data::OutOfReach).unwrap();
+        assert_eq!(failure.reason, "FilesystemUnreachable");
+        assert!(
+            failure.message.starts_with("directory /data of node node1"),
+            "{failure:?}"
+        );
+    }
+
+    #[test]
+    fn f27_what_a_newer_agent_recorded_is_left_alone() {
+        for (record, newer) in [
+            (r#"{"namespace":"ns"}"#, false),
+            (r#"{"format":1,"features":[],"anything":7}"#, false),
+            (r#"{"format":2}"#, true),
+            (r#"{"format":1,"features":["onClaim"]}"#, true),
+            ("not a record", false),
+        ] {
+            assert_eq!(is_newer(record.as_bytes()), newer, "{record}");
+        }
+        let failure = failure(None, &Data::Doubtful(Doubt::Newer)).unwrap();
+        assert_eq!((failure.reason, failure.verbs), ("NodeAgentOutdated", vec![]));
     }
 }

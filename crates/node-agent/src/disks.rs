@@ -16,6 +16,8 @@ use crate::space::{self, Space};
 
 /// Starts that are carried out at the same time. Each takes milliseconds, so this bounds what a burst costs.
 const STARTS: usize = 8;
+/// How long a start counts among those.
+const TURN: Duration = Duration::from_secs(1);
 /// Filesystems that are prepared at the same time. Each may need the memory for an image's user files and config.
 const PREPARATIONS: usize = 4;
 /// How long a question for free space may take.
@@ -29,7 +31,7 @@ pub(crate) struct Disks(Vec<Disk>);
 #[derive(Debug)]
 pub(crate) struct Disk {
     pub(crate) path: PathBuf,
-    pub(crate) starts: Semaphore,
+    starts: Semaphore,
     pub(crate) preparations: Semaphore,
     /// Held by the thread that asks for free space, however long that takes.
     asked: Arc<Mutex<()>>,
@@ -72,6 +74,17 @@ impl Disks {
 // === impl Disk ===
 
 impl Disk {
+    /// Carries out a start when it is its turn. One that takes long gives its turn to others, and goes on.
+    pub(crate) async fn start<T>(&self, start: impl Future<Output = T>) -> Result<T> {
+        let turn = self.starts.acquire().await.context("the agent ends")?;
+        let mut start = std::pin::pin!(start);
+        if let Ok(done) = tokio::time::timeout(TURN, &mut start).await {
+            return Ok(done);
+        }
+        drop(turn);
+        Ok(start.await)
+    }
+
     /// What the disk has. One thread asks at a time, so that a disk which does not answer has no more than that.
     pub(crate) async fn space(&self, host: &Arc<Host>) -> Result<Space> {
         let ask = async {
@@ -94,6 +107,19 @@ impl Disk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However many of them hang: in a disk, or in what their containers have mounted.
+    #[tokio::test(start_paused = true)]
+    async fn i18_starts_that_hang_keep_no_other_from_its_turn() {
+        let disks = Disks::new(&["/data".into()]);
+        let disk = disks.get(Path::new("/data")).unwrap();
+        let hanging = (0..3 * STARTS).map(|_| disk.start(std::future::pending::<()>()));
+        tokio::select! {
+            biased;
+            _ = futures::future::select_all(hanging.map(Box::pin)) => panic!("it ended"),
+            done = disk.start(std::future::ready("done")) => assert_eq!(done.unwrap(), "done"),
+        }
+    }
 
     #[test]
     fn i7_only_the_very_prefixes_that_are_allowed() {

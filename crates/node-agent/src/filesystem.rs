@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rootfs::process::ProcessError;
-use rootfs::{Kept, Process, Root, Store, attach, holders};
+use rootfs::{AttachError, Kept, Process, Root, Store, attach, holders};
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, Identity, ImageFacts, RecoveryVerb, StoppableContainerInstance,
@@ -23,9 +23,10 @@ use crate::disks::Disk;
 use crate::host::Host;
 use crate::image::{Container, CriError};
 use crate::instances::{Instance, Working};
+use crate::journal::Role;
 use crate::recovery::{self, Decision};
 use crate::serve::Peer;
-use crate::{space, status, users};
+use crate::{image_pin, space, status, users};
 
 /// Largest /etc/passwd or /etc/group that is read, in bytes.
 const MAX_USER_FILE: u64 = 16 << 20;
@@ -79,6 +80,7 @@ pub(crate) async fn prepare(
         working
     };
     let made = make(agent, peer, object, &image, record, working).await?;
+    pin_image(agent, peer).await;
     if let Some(Decision { verb, id }) = &decided {
         tracing::info!(instance = %instance.id, ?verb, id, "the user's decision is carried out");
         // Used up, whatever becomes of the status.
@@ -91,14 +93,15 @@ pub(crate) async fn prepare(
             });
         });
     }
-    let identity = match made {
-        Ok(identity) => identity,
+    let Made { identity, store } = match made {
+        Ok(made) => made,
         Err(failure) => return fail(agent, peer, failure).await,
     };
     status::update(&agent.client, instance, |state| {
         let known = state.filesystem();
         let status = reported(agent, peer, FilesystemState::Ready, known);
         Some(FilesystemStatus {
+            store_id: store.clone(),
             image: Some(image.clone()),
             identity: Some(identity.clone()),
             usage: status.usage.filter(|_| !reset && !carried_out),
@@ -112,6 +115,16 @@ pub(crate) async fn prepare(
     })
     .await?;
     Ok(Ok(()))
+}
+
+/// Keeps the image's layers on the node. Without that the provider alone keeps them, until the node's disk is full.
+async fn pin_image(agent: &Agent, peer: &Peer) {
+    let uid = &peer.instance.id.uid;
+    let volumes = agent.volumes.of_instance(uid);
+    let in_use = volumes.iter().any(|volume| volume.record.role == Role::Consumer);
+    if let Err(error) = image_pin::pin(&agent.cri, uid, &peer.container_id, in_use).await {
+        tracing::warn!(instance = %peer.instance.id, %error, "cannot keep the layers of the image on the node");
+    }
 }
 
 /// Says in the status what keeps the filesystem from being prepared for the first time, and may pass.
@@ -155,6 +168,7 @@ fn reported(
         provider_pod_uid: Some(peer.volume.record.pod.uid.clone()),
         reason: None,
         message: None,
+        store_id: known.and_then(|known| known.store_id.clone()),
         image: known.and_then(|known| known.image.clone()),
         identity: known.and_then(|known| known.identity.clone()),
         usage: known.and_then(|known| known.usage),
@@ -183,9 +197,11 @@ fn record(instance: &Instance, image: &ImageFacts, data: &Data, decided: Option<
         (_, Some(decided)) => (Some(decided.id.clone()), decided.verb == RecoveryVerb::Reset),
         (Data::Recorded(begun), None) if begun.resetting => (begun.recovered.clone(), true),
         (Data::Recorded(record), None) => return record.clone(),
-        (Data::Absent | Data::Unproven | Data::Doubtful(_), None) => (None, false),
+        (Data::Absent | Data::OutOfReach | Data::Unproven | Data::Doubtful(_), None) => (None, false),
     };
     Record {
+        format: data::FORMAT,
+        features: Vec::new(),
         namespace: instance.id.namespace.clone(),
         name: instance.id.name.clone(),
         image_id: image.id.clone(),
@@ -219,7 +235,11 @@ async fn examine(
     let key = peer.instance.id.uid.clone();
     let directory = disk.path.join(&key);
     let (host, prefix) = (Arc::clone(&agent.host), disk.path.clone());
-    let look = move || anyhow::Ok((data::look(&host, &prefix, &key)?, space::look(&host, &prefix)?));
+    let store = before.and_then(|before| before.store_id.clone());
+    let look = move || {
+        let data = data::look(&host.root, &prefix, &key, store.as_deref())?;
+        anyhow::Ok((data, space::look(&host, &prefix)?))
+    };
     let (working, looked) = working.on_disk(look).await.context("examine the data")?;
     let (data, space) = match looked {
         Ok(looked) => looked,
@@ -244,6 +264,13 @@ async fn examine(
     Ok((working, Ok((image, data, compared))))
 }
 
+/// What a filesystem is when it is made.
+struct Made {
+    identity: Identity,
+    /// See [`FilesystemStatus::store_id`].
+    store: Option<String>,
+}
+
 /// Makes what is missing and resolves the user. The outer error is worth another try.
 async fn make(
     agent: &Agent,
@@ -252,7 +279,7 @@ async fn make(
     image: &ImageFacts,
     record: Record,
     working: Working,
-) -> Result<Result<Identity, Failure>> {
+) -> Result<Result<Made, Failure>> {
     let host = Arc::clone(&agent.host);
     let (prefix, uid) = (
         PathBuf::from(&object.spec.host_path_prefix),
@@ -264,7 +291,7 @@ async fn make(
         ..record
     };
     let user = object.spec.requested_user(image);
-    let work = move || -> Result<Result<Identity, users::UserError>> {
+    let work = move || -> Result<Result<Made, users::UserError>> {
         let store = Store::create(&host.root, &prefix)?;
         // The merged root is as the upper directory is, so that is made as the image's root is.
         let root = provider
@@ -276,11 +303,12 @@ async fn make(
         if kept.record()?.as_ref() != Some(&record) {
             kept.set_record(&record)?;
         }
-        resolve(&host, &provider, &kept, &user)
+        let store = store.identity()?;
+        Ok(resolve(&host, &provider, &kept, &user)?.map(|identity| Made { identity, store }))
     };
     let (_working, made) = working.on_disk(work).await.context("make the filesystem")?;
     Ok(match made {
-        Ok(Ok(identity)) => Ok(identity),
+        Ok(Ok(made)) => Ok(made),
         Ok(Err(error)) => Err(Failure::new("UserUnknown", error.to_string())),
         Err(error) => Err(Failure::new("FilesystemUnusable", format!("{error:#}"))),
     })
@@ -289,7 +317,7 @@ async fn make(
 /// Resolves the user anew when the template asks for another one. Nothing is written if it is the same.
 pub(crate) async fn refresh_identity(agent: &Agent, instance: &Instance) -> Result<()> {
     let state = instance.state();
-    let (Some(object), Some(provider)) = (&state.object, state.provider.as_ref().filter(|p| p.ready)) else {
+    let (Some(object), Some(provider)) = (&state.object, state.provider()) else {
         return Ok(());
     };
     let Some(user) = unresolved(object, state.filesystem()) else {
@@ -368,7 +396,7 @@ fn resolve(
         match attach::root_of(&host.proc, &holder.process, kept.key()) {
             Ok(Some(root)) => return read(&root),
             // Somebody whose mounts have the same names, or who ended.
-            Ok(None) | Err(ProcessError::Gone) => {}
+            Ok(None) | Err(AttachError::Process(ProcessError::Gone)) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -3,18 +3,18 @@
 its image's layers can be used.
 */
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use exec_wrapper::protocol::Answer;
-use stoppablecontainer_api::names::PROVIDER_CONTAINER;
 use stoppablecontainer_api::{RecoveryAnswer, StoppableContainerInstance};
 
 use crate::agent::Agent;
 use crate::instances::{Provider, State};
 use crate::serve::Peer;
-use crate::{filesystem, recovery};
+use crate::{filesystem, recovery, start};
 
 /// First and longest pause before preparing is tried again after an error that may pass.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -23,17 +23,14 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
     let mut pause = PAUSES.0;
     let container = loop {
-        match peer.container(agent).await {
-            Ok(container) => break container,
+        match peer.main_container(agent).await {
+            Ok(Ok(container)) => break container,
+            // Others in the pod, such as a debug container, have another root to show for the image's.
+            Ok(Err(problem)) => return peer.answer(&Answer::Error(problem)).await,
             Err(error) if wait(agent, peer, &error, &mut pause).await? => return Ok(()),
             Err(_) => {}
         }
     };
-    // Others in the pod, such as a debug container, have another root to show for the image's.
-    if container.name != PROVIDER_CONTAINER {
-        let problem = format!("container {} is not the provider's", container.name);
-        return peer.answer(&Answer::Error(problem)).await;
-    }
     let mut changes = peer.instance.subscribe();
     loop {
         let Some(object) = changes.borrow_and_update().object.clone() else {
@@ -74,19 +71,20 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
     let provider = Provider {
         process: Arc::clone(&process),
         pod_uid: peer.volume.record.pod.uid.clone(),
-        ready: true,
     };
     let instance = Arc::clone(&peer.instance);
-    instance.change(|state| state.provider = Some(provider));
-    // From here on, however this ends, the provider is no longer there for others.
+    instance.change(|state| state.holding.push(provider));
+    // From here on, however this ends, the process is no longer there for others.
     let _leaving = Leaving {
         instance: &instance,
         process: &process,
     };
     peer.answer(&Answer::Done).await?;
     // The wrapper asks again when the conversation ends, and then the filesystem is prepared again.
+    let ended = process.as_fd().try_clone_to_owned()?;
     tokio::select! {
         _ = changes.wait_for(wants_preparing) => {}
+        ended = start::ends(ended) => ended?,
         () = peer.gone() => {}
     }
     Ok(())
@@ -95,7 +93,10 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
 /// Says what may pass, and waits longer every time. Whether the peer has gone meanwhile.
 async fn wait(agent: &Agent, peer: &mut Peer, error: &anyhow::Error, pause: &mut Duration) -> Result<bool> {
     let message = format!("{error:#}");
-    tracing::warn!(instance = %peer.instance.id, pod = %peer.volume.record.pod, "cannot prepare: {message}");
+    if let Some(left_out) = peer.volume.paces.lines.next() {
+        let (instance, pod) = (&peer.instance.id, &peer.volume.record.pod);
+        tracing::warn!(%instance, %pod, left_out, "cannot prepare: {message}");
+    }
     peer.explain(&message).await?;
     if let Err(error) = filesystem::report_obstacle(agent, peer, &message).await {
         tracing::debug!(instance = %peer.instance.id, "cannot report it: {error:#}");
@@ -117,7 +118,7 @@ fn wants_preparing(state: &State) -> bool {
     state.suspect || emptied().unwrap_or(false)
 }
 
-/// Takes the provider back when its conversation ends, unless another one took over.
+/// Takes the process of a conversation back when that ends. Others that hold stay.
 struct Leaving<'a> {
     instance: &'a crate::instances::Instance,
     process: &'a Arc<rootfs::Process>,
@@ -126,13 +127,9 @@ struct Leaving<'a> {
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         self.instance.change(|state| {
-            if state
-                .provider
-                .as_ref()
-                .is_some_and(|provider| Arc::ptr_eq(&provider.process, self.process))
-            {
-                state.provider = None;
-            }
+            state
+                .holding
+                .retain(|provider| !Arc::ptr_eq(&provider.process, self.process));
         });
     }
 }

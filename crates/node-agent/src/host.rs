@@ -137,8 +137,9 @@ fn open_parent(target: &Path) -> Result<Option<(OwnedFd, PathBuf)>> {
 }
 
 fn look(parent: &OwnedFd, name: &Path) -> Result<Target> {
-    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-    let stat = match statx(parent, name, flags, StatxFlags::BASIC_STATS) {
+    // Whatever somebody mounted there is not asked: type and mount the kernel knows by itself.
+    let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    let stat = match statx(parent, name, flags, StatxFlags::empty()) {
         Ok(stat) => stat,
         Err(Errno::NOENT) => return Ok(Target::Missing),
         Err(e) => return Err(e).context("examine the target"),

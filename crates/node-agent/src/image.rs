@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use csi_proto::cri::image_service_client::ImageServiceClient;
 use csi_proto::cri::runtime_service_client::RuntimeServiceClient;
-use csi_proto::cri::{ContainerStatusRequest, ImageSpec, ImageStatusRequest};
+use csi_proto::cri::{ContainerStatusRequest, ContainerStatusResponse, ImageSpec, ImageStatusRequest};
 use hyper_util::rt::TokioIo;
 use rootfs::Root;
 use rustix::fs::OFlags;
@@ -49,6 +49,8 @@ pub(crate) struct Container {
     pub(crate) image: String,
     /// Its image as the runtime names it.
     pub(crate) image_ref: String,
+    /// The process that the runtime started as this container, on the node. `None` if the runtime does not say.
+    pub(crate) first: Option<i32>,
 }
 
 /// Something that the runtime does not tell.
@@ -85,14 +87,11 @@ impl Cri {
 
     /// The container of this id.
     pub(crate) async fn container(&self, id: &str) -> Result<Container, CriError> {
-        let request = ContainerStatusRequest {
-            container_id: id.to_owned(),
-            verbose: false,
+        let answer = match self.status(id, true).await {
+            // Of its process the runtime speaks only together with all else that it knows.
+            Err(CriError::Config(_)) => self.status(id, false).await?,
+            answer => answer?,
         };
-        let answer = RuntimeServiceClient::new(self.channel.clone())
-            .container_status(request)
-            .await?
-            .into_inner();
         let status = answer.status.ok_or(CriError::Missing("the container's status"))?;
         Ok(Container {
             name: status
@@ -101,7 +100,30 @@ impl Cri {
                 .name,
             image: status.image.map(|image| image.image).unwrap_or_default(),
             image_ref: status.image_ref,
+            first: answer.info.get("info").and_then(|info| process_of(info)),
         })
+    }
+
+    /// What the runtime says of a container beyond CRI, as JSON of its own. `None` if that is nothing.
+    pub(crate) async fn container_info(&self, id: &str) -> Result<Option<String>, CriError> {
+        Ok(self.status(id, true).await?.info.remove("info"))
+    }
+
+    /// The connection, for services that the runtime has besides CRI.
+    pub(crate) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    async fn status(&self, id: &str, verbose: bool) -> Result<ContainerStatusResponse, CriError> {
+        let request = ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose,
+        };
+        let answer = RuntimeServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MAX_ANSWER)
+            .container_status(request)
+            .await;
+        Ok(answer.map_err(too_large_or)?.into_inner())
     }
 
     /// What the config of a container's image says. The template names it `named`; the runtime gives any of its names.
@@ -131,6 +153,16 @@ impl Cri {
             ..facts
         })
     }
+}
+
+/// The process that the `info` of CRI's verbose `ContainerStatus` names; containerd and CRI-O write it alike.
+fn process_of(info: &str) -> Option<i32> {
+    #[derive(serde::Deserialize)]
+    struct Info {
+        pid: i32,
+    }
+    let info: Info = serde_json::from_str(info).ok()?;
+    (info.pid > 0).then_some(info.pid)
 }
 
 /// By which digest an image can be named. It may have been pulled from several repositories: the one of the template or
@@ -191,7 +223,18 @@ async fn connect(host: &Root, socket: Option<&Path>) -> std::io::Result<UnixStre
 
 #[cfg(test)]
 mod tests {
-    use super::repo_digest;
+    use super::{process_of, repo_digest};
+
+    #[test]
+    fn i3_the_first_process_is_the_runtimes_word() {
+        let containerd = r#"{"sandboxID":"5f","pid":4711,"removing":false,"snapshotKey":"a","runtimeSpec":{"root":{"path":"rootfs"}}}"#;
+        assert_eq!(process_of(containerd), Some(4711));
+        let crio = r#"{"sandboxID":"5f","pid":12,"runtimeSpec":{},"privileged":false}"#;
+        assert_eq!(process_of(crio), Some(12));
+        for unknown in ["", "{}", r#"{"pid":0}"#, r#"{"pid":-1}"#, r#"{"pid":"1"}"#] {
+            assert_eq!(process_of(unknown), None, "{unknown}");
+        }
+    }
 
     #[test]
     fn f25_the_digest_of_the_repository_that_the_pod_names() {

@@ -10,22 +10,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rootfs::Process;
 use stoppablecontainer_api::{FilesystemStatus, StoppableContainerInstance};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
 use crate::blocked::Blocked;
 use crate::journal::Object;
+use crate::left_behind::LeftBehind;
 use crate::writeback::Outcome;
 
 /// How long work on a disk may take that is usually done in milliseconds.
 const DISK_TIME: Duration = Duration::from_secs(30);
 
-/// All instances that matter here.
+/// All instances that matter here: those whose objects were seen. What somebody only claims to be one is none.
 #[derive(Debug, Default)]
 pub(crate) struct Instances {
     known: Mutex<HashMap<String, Arc<Instance>>>,
+    /// Changes when one is added.
+    added: watch::Sender<()>,
+    left_behind: Arc<LeftBehind>,
 }
 
 /// One instance.
@@ -36,6 +40,7 @@ pub(crate) struct Instance {
     attended: AtomicBool,
     /// See [`Working`].
     work: Arc<AsyncMutex<()>>,
+    left_behind: Arc<LeftBehind>,
     /// Held while its status is written, and never while a disk is asked for something.
     pub(crate) writing: AsyncMutex<()>,
     /// Held by the thread that measures it, however long that takes.
@@ -46,6 +51,8 @@ pub(crate) struct Instance {
 #[derive(Debug)]
 pub(crate) struct Working {
     _right: OwnedMutexGuard<()>,
+    namespace: String,
+    left_behind: Arc<LeftBehind>,
 }
 
 /// What is known now.
@@ -57,8 +64,8 @@ pub(crate) struct State {
     pub(crate) written: Option<FilesystemStatus>,
     /// A write was begun whose end is not known: the object's status may be another one than [`State::filesystem`] says.
     pub(crate) unsure: bool,
-    /// The provider, while it holds.
-    pub(crate) provider: Option<Provider>,
+    /// Processes of providers that hold, the one that has for the longest time first.
+    pub(crate) holding: Vec<Provider>,
     /// How many containers were moved since the agent started.
     pub(crate) attached: u64,
     /// A start did not find the data, so it has to be looked at again.
@@ -71,37 +78,56 @@ pub(crate) struct State {
     pub(crate) resets: u64,
 }
 
-/// A provider that holds.
+/// A provider that holds, and with which the filesystem was prepared.
 #[derive(Clone, Debug)]
 pub(crate) struct Provider {
     pub(crate) process: Arc<Process>,
     pub(crate) pod_uid: String,
-    /// Set once the filesystem is prepared with it.
-    pub(crate) ready: bool,
 }
 
 // === impl Instances ===
 
 impl Instances {
-    /// The instance, known from now on.
-    pub(crate) fn get(&self, id: &Object) -> Arc<Instance> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let instance = known
-            .entry(id.uid.clone())
-            .or_insert_with(|| Arc::new(Instance::new(id.clone())));
-        Arc::clone(instance)
-    }
-
     /// The instance, if it is known.
     pub(crate) fn find(&self, uid: &str) -> Option<Arc<Instance>> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(uid).cloned()
     }
 
-    /// Forgets those that nobody has anything to do with: a name that somebody only claimed to be an instance's.
-    pub(crate) fn sweep(&self) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, instance| Arc::strong_count(instance) > 1 || instance.state().object.is_some());
+    /// The instance, as soon as it is known.
+    pub(crate) async fn known(&self, uid: &str) -> Arc<Instance> {
+        let mut added = self.added.subscribe();
+        loop {
+            if let Some(instance) = self.find(uid) {
+                return instance;
+            }
+            // Never an error: the other end is ours.
+            let _ = added.changed().await;
+        }
+    }
+
+    /// Waits until the instance is known and its object as wanted, or the time is over; then the object as it is.
+    pub(crate) async fn wait_for(
+        &self,
+        uid: &str,
+        timeout: Duration,
+        wanted: impl Fn(&StoppableContainerInstance) -> bool,
+    ) -> Result<Arc<StoppableContainerInstance>, Option<Arc<StoppableContainerInstance>>> {
+        let found = async {
+            let instance = self.known(uid).await;
+            let mut changes = instance.subscribe();
+            let found = changes.wait_for(|state| state.object.as_deref().is_some_and(&wanted));
+            found.await.ok()?.object.clone()
+        };
+        match tokio::time::timeout(timeout, found).await {
+            Ok(Some(object)) => Ok(object),
+            _ => Err(self.find(uid).and_then(|instance| instance.state().object)),
+        }
+    }
+
+    /// How many threads nobody waits for any more.
+    pub(crate) fn left_behind(&self) -> usize {
+        self.left_behind.count()
     }
 
     /// All that are known.
@@ -113,7 +139,11 @@ impl Instances {
     /// Takes a newer object. `None` if it lacks what every stored object has.
     pub(crate) fn apply(&self, object: StoppableContainerInstance) -> Option<Arc<Instance>> {
         let id = id_of(&object)?;
-        let instance = self.get(&id);
+        let instance = {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let entry = known.entry(id.uid.clone());
+            Arc::clone(entry.or_insert_with(|| Arc::new(Instance::new(id, Arc::clone(&self.left_behind)))))
+        };
         instance.change(|state| {
             if state.object.is_none() && state.blocked.is_none() {
                 // An earlier agent said so, and nobody else knows better.
@@ -121,6 +151,7 @@ impl Instances {
             }
             state.object = Some(Arc::new(object));
         });
+        self.added.send_replace(());
         Some(instance)
     }
 
@@ -157,13 +188,21 @@ impl State {
         let seen = || self.object.as_ref()?.status.as_ref()?.filesystem.as_ref();
         self.written.as_ref().or_else(seen)
     }
+
+    /// The provider that the instance has now. Of several processes that hold for it, the first that lives: one that
+    /// anybody started in its container beside it, and ended again, changes nothing.
+    pub(crate) fn provider(&self) -> Option<&Provider> {
+        let object = self.object.as_ref()?;
+        let mut holding = self.holding.iter();
+        holding.find(|provider| provider.is_of(object) && provider.process.is_alive())
+    }
 }
 
 // === impl Provider ===
 
 impl Provider {
-    /// Whether this is the provider that the instance has now.
-    pub(crate) fn is_of(&self, object: &StoppableContainerInstance) -> bool {
+    /// Whether its pod is the provider that the instance has now.
+    fn is_of(&self, object: &StoppableContainerInstance) -> bool {
         let status = object.status.as_ref();
         status.and_then(|status| status.provider_pod_uid.as_deref()) == Some(&self.pod_uid)
     }
@@ -172,12 +211,13 @@ impl Provider {
 // === impl Instance ===
 
 impl Instance {
-    fn new(id: Object) -> Self {
+    fn new(id: Object, left_behind: Arc<LeftBehind>) -> Self {
         Self {
             id,
             state: watch::Sender::default(),
             attended: AtomicBool::new(false),
             work: Arc::default(),
+            left_behind,
             writing: AsyncMutex::default(),
             measuring: Arc::default(),
         }
@@ -187,6 +227,8 @@ impl Instance {
     pub(crate) async fn work(&self) -> Working {
         Working {
             _right: Arc::clone(&self.work).lock_owned().await,
+            namespace: self.id.namespace.clone(),
+            left_behind: Arc::clone(&self.left_behind),
         }
     }
 
@@ -218,20 +260,6 @@ impl Instance {
         self.state.subscribe()
     }
 
-    /// Waits until the object is as wanted, or the time is over; then the object as it is.
-    pub(crate) async fn wait_for(
-        &self,
-        timeout: Duration,
-        wanted: impl Fn(&StoppableContainerInstance) -> bool,
-    ) -> Result<Arc<StoppableContainerInstance>, Option<Arc<StoppableContainerInstance>>> {
-        let mut changes = self.subscribe();
-        let found = changes.wait_for(|state| state.object.as_deref().is_some_and(&wanted));
-        match tokio::time::timeout(timeout, found).await {
-            Ok(Ok(state)) => state.object.clone().ok_or(None),
-            _ => Err(self.state().object),
-        }
-    }
-
     /// The filesystem's status, as this agent or the API server last had it.
     pub(crate) fn filesystem(&self) -> Option<FilesystemStatus> {
         self.state.borrow().filesystem().cloned()
@@ -245,14 +273,26 @@ impl Working {
     /// answer, one thread for each filesystem waits for it, whoever asks how often.
     ///
     /// # Errors
-    /// When it takes too long. It goes on then, and nobody else gets the right before it ends.
+    /// When it takes too long. It goes on then, and nobody else gets the right before it ends. And when so much work of
+    /// this namespace goes on already ([`LeftBehind`]).
     pub(crate) async fn on_disk<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<(Self, T)> {
-        tokio::time::timeout(DISK_TIME, self.for_long(work))
-            .await
-            .with_context(|| format!("the disk needs more than {} s for it", DISK_TIME.as_secs()))?
+        let place = self.left_behind.place(&self.namespace)?;
+        let leaver = place.leaver();
+        let working = self.for_long(move || {
+            let _place = place;
+            work()
+        });
+        if let Ok(done) = tokio::time::timeout(DISK_TIME, working).await {
+            return done;
+        }
+        leaver.leave();
+        bail!(
+            "it takes more than {} s: its disk, or a file system that the container has mounted, does not answer",
+            DISK_TIME.as_secs()
+        )
     }
 
     /// The same for what takes long by nature, such as deleting.
@@ -260,12 +300,17 @@ impl Working {
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<(Self, T)> {
-        tokio::task::spawn_blocking(move || {
-            let result = work();
-            (self, result)
-        })
-        .await
-        .context("work on the kept filesystem")
+        let (send, receive) = tokio::sync::oneshot::channel();
+        // A thread of its own, so that those that hang do not take those of everybody else.
+        std::thread::Builder::new()
+            .name("disk".to_owned())
+            .spawn(move || {
+                let result = work();
+                // Nobody may be waiting any more.
+                drop(send.send((self, result)));
+            })
+            .context("start a thread")?;
+        receive.await.context("work on the kept filesystem")
     }
 }
 
@@ -280,41 +325,4 @@ pub(crate) fn id_of(object: &StoppableContainerInstance) -> Option<Object> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn id(uid: &str) -> Object {
-        Object {
-            namespace: "ns".into(),
-            name: "web".into(),
-            uid: uid.into(),
-        }
-    }
-
-    #[test]
-    fn what_somebody_only_claims_to_be_an_instance_is_not_remembered() {
-        let instances = Instances::default();
-        let waited_for = instances.get(&id("u1"));
-        instances.get(&id("u2"));
-        instances.sweep();
-        assert!(instances.find("u2").is_none());
-        assert!(Arc::ptr_eq(&instances.find("u1").unwrap(), &waited_for));
-    }
-
-    /// However often somebody tries, a disk that does not answer has one thread for a filesystem.
-    #[tokio::test]
-    async fn i9_work_that_nobody_waits_for_keeps_others_out_until_it_ends() {
-        let instance = Instance::new(id("u1"));
-        let (end, ended) = std::sync::mpsc::channel::<()>();
-        let working = instance.work().await;
-        let work = working.on_disk(move || ended.recv().is_err());
-        tokio::select! {
-            biased;
-            _ = work => panic!("it ended"),
-            () = tokio::task::yield_now() => {}
-        }
-        assert!(instance.work.try_lock().is_err(), "somebody else may work on it");
-        drop(end);
-        instance.work().await.on_disk(|| ()).await.unwrap();
-    }
-}
+mod tests;

@@ -35,6 +35,9 @@ pub(crate) struct Record {
     pub(crate) role: Role,
     /// The instance's `hostPathPrefix`.
     pub(crate) prefix: PathBuf,
+    /// The one container of the pod that mounts the volume. Not in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) container: Option<String>,
 }
 
 /// An object of the cluster.
@@ -69,6 +72,16 @@ impl Record {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether this is the other one, as far as it says.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let container = self.container.clone().or_else(|| other.container.clone());
+        *other
+            == Self {
+                container,
+                ..self.clone()
+            }
     }
 
     /// Whether there is a record, understood or not.
@@ -119,6 +132,7 @@ mod tests {
             instance: object("instance"),
             role: Role::Consumer,
             prefix: "/data".into(),
+            container: Some("main".into()),
         }
     }
 
@@ -132,6 +146,18 @@ mod tests {
         Record::remove(&fd).unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
         Record::remove(&fd).unwrap();
+    }
+
+    #[test]
+    fn f27_records_of_earlier_versions_are_read() {
+        let mut old = serde_json::to_value(record()).unwrap();
+        old.as_object_mut().unwrap().remove("container");
+        let read: Record = serde_json::from_value(old).unwrap();
+        let known = Record {
+            container: None,
+            ..record()
+        };
+        assert_eq!(read, known);
     }
 
     #[test]

@@ -23,9 +23,14 @@ mod hold;
 mod host;
 mod image;
 mod image_config;
+mod image_pin;
 mod instances;
 mod journal;
+mod left_behind;
 mod metrics;
+mod orphans;
+mod pace;
+mod pod;
 mod probe;
 mod published;
 mod recovery;
@@ -52,6 +57,7 @@ fn main() -> ExitCode {
     let result = match &args.command {
         Command::Run(run) => agent::run(run),
         Command::Probe(probe) => probe::run(probe),
+        Command::Orphans(orphans) => orphans::run(orphans),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,23 +1,36 @@
 /*!
-`/metrics`, over plain HTTP: what kept filesystems take and what their disks have
-left. Put together when it is asked for, so nothing has to be kept up to date.
+`/metrics`: what kept filesystems take and what their disks have left. Put together
+when it is asked for, so nothing has to be kept up to date.
+
+They name tenants, so they are for scrapers alone (see [`scraper`]), over TLS, as
+tokens are sent. The certificate is the agent's own and new at every start, as with
+a kubelet that has none: scrapers skip its verification.
 */
+
+mod scraper;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use http_server::Server;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use rustls::crypto::ring::sign::any_ecdsa_type;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio_util::sync::CancellationToken;
 
+use self::scraper::Scrapers;
 use crate::agent::Agent;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -31,17 +44,45 @@ struct Disk {
     prefix: String,
 }
 
-/// Serves until the process ends.
-pub(crate) async fn serve(agent: Arc<Agent>, address: SocketAddr) -> Result<()> {
-    let listener = tokio::net::TcpListener::bind(address)
-        .await
-        .with_context(|| format!("listen on {address}"))?;
-    let routes = Router::new().route("/metrics", get(text)).with_state(agent);
-    axum::serve(listener, routes).await.context("serve metrics")
+#[derive(Clone)]
+struct Endpoint {
+    agent: Arc<Agent>,
+    scrapers: Arc<Scrapers>,
 }
 
-async fn text(State(agent): State<Arc<Agent>>) -> Response {
-    match encoded(&collect(&agent).await) {
+/// Connections at a time.
+const CONNECTIONS: usize = 64;
+
+/// Serves until the process ends.
+pub(crate) async fn serve(agent: Arc<Agent>, address: SocketAddr) -> Result<()> {
+    let scrapers = Arc::new(Scrapers::new(agent.client.clone()));
+    let routes = Router::new()
+        .route("/metrics", get(text))
+        .with_state(Endpoint { agent, scrapers });
+    let certificate = Arc::new(certificate().context("make a certificate for metrics")?);
+    Server::bind(address, certificate, routes, Duration::ZERO)
+        .await
+        .with_context(|| format!("listen on {address}"))?
+        .with_connections(CONNECTIONS)
+        .run(CancellationToken::new())
+        .await
+        .context("serve metrics")
+}
+
+/// A certificate that nobody vouches for.
+fn certificate() -> Result<SingleCertAndKey> {
+    let made = rcgen::generate_simple_self_signed(["node-agent".to_owned()])?;
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
+    let certified = CertifiedKey::new(vec![made.cert.der().clone()], any_ecdsa_type(&key)?);
+    Ok(SingleCertAndKey::from(certified))
+}
+
+async fn text(State(endpoint): State<Endpoint>, headers: HeaderMap) -> Response {
+    if let Err(refusal) = endpoint.scrapers.admit(&headers).await {
+        return refusal.into_response();
+    }
+    let agent = &endpoint.agent;
+    match encoded(&collect(agent).await) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
@@ -83,6 +124,13 @@ async fn collect(agent: &Agent) -> Registry {
         "Inodes that a kept filesystem takes, as last measured",
         inodes,
     );
+    let left_behind = Gauge::<i64>::default();
+    left_behind.set(i64::try_from(agent.instances.left_behind()).unwrap_or(i64::MAX));
+    registry.register(
+        "threads_left_behind",
+        "Threads that wait for disks or mounted file systems that do not answer",
+        left_behind,
+    );
     let disks = [
         ("disk_free_bytes", "Free space on the disk of a data directory"),
         ("disk_bytes", "Size of the disk of a data directory"),
@@ -94,12 +142,20 @@ async fn collect(agent: &Agent) -> Registry {
         registry.register(name, help, family.clone());
         family
     });
+    let orphans = Family::<Disk, Gauge>::default();
+    registry.register(
+        "orphaned_filesystems",
+        "Kept filesystems that belong to no instance, as last looked",
+        orphans.clone(),
+    );
     for disk in agent.disks.iter() {
-        let Ok(space) = disk.space(&agent.host).await else {
-            continue;
-        };
         let labels = Disk {
             prefix: disk.path.display().to_string(),
+        };
+        let count = i64::try_from(agent.orphans_on(&disk.path)).unwrap_or(i64::MAX);
+        orphans.get_or_create(&labels).set(count);
+        let Ok(space) = disk.space(&agent.host).await else {
+            continue;
         };
         let numbers = [space.free_bytes, space.bytes, space.free_inodes, space.inodes];
         for (family, number) in disks.iter().zip(numbers) {

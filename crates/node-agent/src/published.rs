@@ -10,14 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
 
 use crate::agent::Agent;
 use crate::host::Target;
 use crate::journal::Record;
 use crate::volumes::Volume;
-use crate::{serve, writeback};
+use crate::{pod, serve, writeback};
 
 /// First and longest pause between tries.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
@@ -110,8 +108,8 @@ pub(crate) async fn is_stale(agent: &Agent, volume: &Volume) -> Result<bool> {
     if target == Target::Mounted {
         return Ok(false);
     }
-    let api: Api<Pod> = Api::namespaced(agent.client.clone(), &record.pod.namespace);
-    let pod = tokio::time::timeout(TIMEOUT, api.get_opt(&record.pod.name))
+    let asked = pod::get(&agent.client, &record.pod.namespace, &record.pod.name);
+    let pod = tokio::time::timeout(TIMEOUT, asked)
         .await
         .context("the API server does not answer")?
         .with_context(|| format!("ask for pod {}", record.pod))?;

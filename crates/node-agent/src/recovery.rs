@@ -215,6 +215,8 @@ mod tests {
             repo_digest: String::new(),
             recovered: before.recovery.as_ref().map(|offer| offer.id.clone()),
             resetting: false,
+            format: data::FORMAT,
+            features: Vec::new(),
         });
         assert_eq!(
             decision(&answer("reset", &before), Some(&before), Err(&found), &data),
@@ -234,6 +236,8 @@ mod tests {
                 repo_digest: String::new(),
                 recovered: recovered.map(str::to_owned),
                 resetting,
+                format: data::FORMAT,
+                features: Vec::new(),
             })
         };
         let id = before.recovery.as_ref().map(|offer| offer.id.as_str());

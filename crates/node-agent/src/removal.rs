@@ -2,20 +2,21 @@
 Deletes the data of an instance that is being deleted, once nobody uses it.
 */
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use rootfs::Store;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::FINALIZER;
 use stoppablecontainer_api::{FilesystemState, FilesystemStatus};
 
 use crate::agent::Agent;
+use crate::data::{self, Data, Doubt, Failure};
 use crate::host::Host;
 use crate::instances::Instance;
 use crate::published::{drop_volume, is_stale};
-use crate::{data, status};
+use crate::{image_pin, status};
 
 /// Deletes the data if the instance is being deleted and no volume of it is published any more, and reports it.
 /// An error is worth another try.
@@ -43,9 +44,21 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
     let prefix = PathBuf::from(&object.spec.host_path_prefix);
     if agent.disks.get(&prefix).is_some() {
         let (host, key) = (Arc::clone(&agent.host), instance.id.uid.clone());
+        let (directory, node) = (prefix.join(&key), agent.node_name.clone());
+        let store = instance.filesystem().and_then(|known| known.store_id);
         let working = instance.work().await;
-        let (_working, deleted) = working.for_long(move || delete(&host, &prefix, &key)).await?;
-        deleted?;
+        let delete = move || delete(&host, &prefix, &key, store.as_deref());
+        let (_working, deleted) = working.for_long(delete).await?;
+        let kept = match deleted? {
+            Deleted::Gone => None,
+            Deleted::OutOfReach => Some(data::out_of_reach(&directory, &node)),
+            Deleted::Newer => Some(data::outdated(&directory, &node)),
+        };
+        if let Some(failure) = kept {
+            report_kept(agent, instance, &failure).await?;
+            // Nothing announces that a disk was mounted or an agent updated.
+            bail!("the data cannot be deleted: {}", failure.message);
+        }
     } else if let Some(known) = instance.filesystem().filter(has_data) {
         // Whoever could write there by now must not choose what is deleted.
         let refused = FilesystemStatus {
@@ -63,10 +76,12 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
         };
         return status::update(&agent.client, instance, |_| Some(refused.clone())).await;
     }
+    image_pin::unpin(&agent.cri, &instance.id.uid).await?;
     let removed = FilesystemStatus {
         state: FilesystemState::Removed,
         node_name: agent.node_name.clone(),
         provider_pod_uid: None,
+        store_id: None,
         reason: None,
         message: None,
         image: None,
@@ -85,13 +100,47 @@ fn has_data(known: &FilesystemStatus) -> bool {
     known.image.is_some() || known.state == FilesystemState::Preparing
 }
 
-fn delete(host: &Host, prefix: &std::path::Path, key: &str) -> Result<()> {
+/// What became of the data.
+enum Deleted {
+    /// Nothing of it is left.
+    Gone,
+    /// The directory is not the one that holds it.
+    OutOfReach,
+    /// A newer agent knows where all of it is.
+    Newer,
+}
+
+fn delete(host: &Host, prefix: &Path, key: &str, store: Option<&str>) -> Result<Deleted> {
+    match data::look(&host.root, prefix, key, store)? {
+        Data::OutOfReach => return Ok(Deleted::OutOfReach),
+        Data::Doubtful(Doubt::Newer) => return Ok(Deleted::Newer),
+        _ => {}
+    }
     let Some(store) = Store::open(&host.root, prefix)? else {
-        return Ok(());
+        return Ok(Deleted::Gone);
     };
     let Some(kept) = store.get(key)? else {
-        return Ok(());
+        return Ok(Deleted::Gone);
     };
     let _locked = data::lock_unused(host, &kept)?;
-    Ok(store.remove(key)?)
+    store.remove(key)?;
+    Ok(Deleted::Gone)
+}
+
+/// Says in the status why the data is still there.
+async fn report_kept(agent: &Agent, instance: &Instance, failure: &Failure) -> Result<()> {
+    status::update(&agent.client, instance, |state| {
+        let known = state.filesystem()?;
+        Some(FilesystemStatus {
+            state: FilesystemState::Failed,
+            reason: Some(failure.reason.to_owned()),
+            message: Some(format!(
+                "{}. If it is gone for good, take the finalizer {FINALIZER} off the instance",
+                failure.message
+            )),
+            recovery: None,
+            ..known.clone()
+        })
+    })
+    .await
 }

@@ -1,29 +1,29 @@
 /*!
 The socket of a volume: who connects is checked, then its request is carried out.
 
-Everything here is bounded: connections of a volume, the length of a line, the
-time for the request to arrive. What may last is only the waiting, and that ends
-when the peer, the volume or the agent does.
+Everything here is bounded: connections of a volume, how fast they may come (see
+`pace`), the length of a line, the time for the request to arrive. What may last is
+only the waiting, and that ends when the peer, the volume or the agent does.
 */
 
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow, ensure};
 use exec_wrapper::protocol::{Answer, MAX_LINE, Verb};
 use rootfs::Process;
+use rustix::process::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use crate::agent::Agent;
-use crate::cgroup;
 use crate::image::Container;
 use crate::instances::Instance;
 use crate::journal::Role;
 use crate::volumes::Volume;
-use crate::{hold, start};
+use crate::{authorise, cgroup, hold, start};
 
 /// Most connections of one volume at the same time. Probes and hooks that wait take one each.
 const CONNECTIONS: usize = 64;
@@ -62,6 +62,8 @@ async fn accept(agent: Arc<Agent>, volume: Arc<Volume>, listener: UnixListener) 
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
         };
+        // Those that come faster wait in the socket's queue.
+        volume.paces.connections.pass().await;
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -91,7 +93,10 @@ async fn serve(agent: &Agent, volume: Arc<Volume>, stream: UnixStream) -> Result
     let mut stream = BufReader::with_capacity(MAX_LINE, stream);
     let cgroup = process.cgroup(&agent.host.proc)?;
     let Some(container_id) = cgroup::container_of(&cgroup, &volume.record.pod.uid) else {
-        tracing::warn!(pod = %volume.record.pod, pid = process.id(), "a process of another pod connected");
+        if let Some(left_out) = volume.paces.lines.next() {
+            let pid = process.id();
+            tracing::warn!(pod = %volume.record.pod, pid, left_out, "a process of another pod connected");
+        }
         return say(
             &mut stream,
             &Answer::Error("this volume belongs to another pod".to_owned()),
@@ -114,7 +119,9 @@ async fn serve(agent: &Agent, volume: Arc<Volume>, stream: UnixStream) -> Result
         Ok(verb) => verb,
         Err(error) => return say(&mut stream, &Answer::Error(error.to_string())).await,
     };
-    let instance = agent.instances.get(&volume.record.instance);
+    let Some(instance) = known(agent, &volume, &mut stream).await? else {
+        return Ok(());
+    };
     let mut peer = Peer {
         stream,
         said: None,
@@ -123,6 +130,13 @@ async fn serve(agent: &Agent, volume: Arc<Volume>, stream: UnixStream) -> Result
         volume,
         instance,
     };
+    if verb != Verb::Hook {
+        let volume = Arc::clone(&peer.volume);
+        tokio::select! {
+            () = volume.paces.work.pass() => {}
+            () = peer.gone() => return Ok(()),
+        }
+    }
     match (verb, peer.volume.record.role) {
         (Verb::Hold, Role::Provider) => hold::hold(agent, &mut peer).await,
         (Verb::Run, Role::Consumer) => start::run(agent, &mut peer).await,
@@ -132,6 +146,31 @@ async fn serve(agent: &Agent, volume: Arc<Volume>, stream: UnixStream) -> Result
             peer.answer(&Answer::Error(message)).await
         }
     }
+}
+
+/// The instance of a volume, as soon as the agent has heard of it. `None` if the peer has gone.
+async fn known(
+    agent: &Agent,
+    volume: &Volume,
+    stream: &mut BufReader<UnixStream>,
+) -> Result<Option<Arc<Instance>>> {
+    let id = &volume.record.instance;
+    if let Some(instance) = agent.instances.find(&id.uid) {
+        return Ok(Some(instance));
+    }
+    let waiting =
+        format!("waiting for the filesystem of {id}: the node agent does not know the instance yet");
+    say(stream, &Answer::Wait(waiting)).await?;
+    tokio::select! {
+        instance = agent.instances.known(&id.uid) => Ok(Some(instance)),
+        () = gone(stream) => Ok(None),
+    }
+}
+
+/// Ends when the peer hangs up. Nothing that it says meanwhile matters.
+async fn gone(stream: &mut BufReader<UnixStream>) {
+    let mut buffer = [0; 64];
+    while let Ok(1..) = stream.read(&mut buffer).await {}
 }
 
 // === impl Peer ===
@@ -158,13 +197,36 @@ impl Peer {
 
     /// Ends when the peer hangs up. Nothing that it says meanwhile matters.
     pub(crate) async fn gone(&mut self) {
-        let mut buffer = [0; 64];
-        while let Ok(1..) = self.stream.read(&mut buffer).await {}
+        gone(&mut self.stream).await;
     }
 
-    /// The peer's container, as the runtime knows it.
-    pub(crate) async fn container(&self, agent: &Agent) -> Result<Container> {
-        Ok(agent.cri.container(&self.container_id).await?)
+    /// The peer's container, as the runtime knows it, if it is the one that the volume is for; else what is wrong. From
+    /// here on the peer's process is the one that the runtime started as that container, whoever in it asks.
+    pub(crate) async fn main_container(&mut self, agent: &Agent) -> Result<Result<Container, String>> {
+        let container = agent.cri.container(&self.container_id).await?;
+        let main = authorise::main_container(agent, &self.volume.record).await;
+        let main = main.map_err(|status| anyhow!("{}", status.message()))?;
+        if container.name != main {
+            let problem = format!(
+                "container {} is not {main}, which the volume is for",
+                container.name
+            );
+            return Ok(Err(problem));
+        }
+        if let Some(id) = container.first {
+            let id = Pid::from_raw(id).context("the runtime names no process")?;
+            let first = Process::open(id).context("the first process of the container")?;
+            // The number may be somebody else's by now.
+            let cgroup = first.cgroup(&agent.host.proc)?;
+            let of = cgroup::container_of(&cgroup, &self.volume.record.pod.uid);
+            ensure!(
+                of.as_ref() == Some(&self.container_id),
+                "the first process of container {} has ended",
+                self.container_id
+            );
+            self.process = Arc::new(first);
+        }
+        Ok(Ok(container))
     }
 }
 

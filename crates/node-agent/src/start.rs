@@ -15,15 +15,22 @@ use rootfs::{AttachError, Attached, Kept, Request, Store, attach, holders::Holde
 use stoppablecontainer_api::StoppableContainerInstance;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::agent::Agent;
 use crate::blocked;
 use crate::data::{self, Data};
-use crate::instances::Provider;
+use crate::instances::{Provider, Working};
 use crate::serve::Peer;
 
 /// First and longest pause while the kernel takes an old overlay apart. Nothing announces its end.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+/// How often the kernel is asked again while processes name the filesystem, if none of them ends: they may only name it.
+const LOOK: Duration = Duration::from_secs(5);
+/// How many times as long as a look at a process the rest after it is, so that looks take a share of one processor.
+const REST: u32 = 4;
+/// How long earlier work on the filesystem may usually take.
+const USUAL: Duration = Duration::from_secs(2);
 
 /// What stands in the way for now.
 enum Obstacle {
@@ -44,13 +51,13 @@ pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
             return refuse(peer, "it is being deleted").await;
         }
         if !checked {
-            match check_container(agent, peer, &object).await {
-                Ok(None) => checked = true,
-                Ok(Some(problem)) => return refuse(peer, &problem).await,
+            match peer.main_container(agent).await {
+                Ok(Ok(_)) => checked = true,
+                Ok(Err(problem)) => return refuse(peer, &problem).await,
                 Err(error) => {
                     wait(
                         peer,
-                        &format!("the container runtime says nothing of it: {error:#}"),
+                        &format!("it is not known which container of the pod this is: {error:#}"),
                     )
                     .await?;
                     tokio::select! {
@@ -60,32 +67,29 @@ pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
                 }
             }
         }
-        match move_container(agent, peer, &object, &provider).await {
+        let Some(working) = right_to_work(peer).await? else {
+            return Ok(());
+        };
+        match move_container(agent, peer, &object, &provider, working).await {
             Ok(Ok((attached, kept))) => {
                 peer.volume.listen_for_errors(kept);
                 let volume = &peer.volume.record;
-                tracing::info!(pod = %volume.pod, instance = %volume.instance, ?attached, "filesystem in place");
+                if let Some(left_out) = peer.volume.paces.lines.next() {
+                    let (pod, instance) = (&volume.pod, &volume.instance);
+                    tracing::info!(%pod, %instance, ?attached, left_out, "filesystem in place");
+                }
                 peer.instance.change(|state| state.attached += 1);
                 blocked::forget(&peer.instance, &volume.pod.uid);
                 // Before the answer: should the agent end here, the wrapper asks the next one, which gets here again.
-                if let Err(error) = blocked::report(agent, &peer.instance).await {
-                    tracing::warn!(pod = %volume.pod, "cannot say that it waits no more: {error:#}");
+                if let Err(error) = blocked::report(agent, &peer.instance).await
+                    && let Some(left_out) = peer.volume.paces.lines.next()
+                {
+                    tracing::warn!(pod = %volume.pod, left_out, "cannot say that it waits no more: {error:#}");
                 }
                 return peer.answer(&Answer::Done).await;
             }
             Ok(Err(Obstacle::Held(holders))) => {
-                let pids: Vec<_> = holders
-                    .iter()
-                    .map(|holder| holder.process.id().to_string())
-                    .collect();
-                wait(
-                    peer,
-                    &format!(
-                        "processes of an earlier start still use it (on the node: {})",
-                        pids.join(", ")
-                    ),
-                )
-                .await?;
+                wait(peer, &held_by(&holders)).await?;
                 tokio::select! {
                     ended = any_ends(holders) => ended?,
                     () = peer.gone() => return Ok(()),
@@ -107,7 +111,10 @@ pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
             }
             Err(error) => {
                 let volume = &peer.volume.record;
-                tracing::warn!(pod = %volume.pod, instance = %volume.instance, "cannot start: {error:#}");
+                if let Some(left_out) = peer.volume.paces.lines.next() {
+                    let (pod, instance) = (&volume.pod, &volume.instance);
+                    tracing::warn!(%pod, %instance, left_out, "cannot start: {error:#}");
+                }
                 return refuse(peer, &format!("{error:#}")).await;
             }
         }
@@ -126,9 +133,14 @@ pub(crate) async fn hook(agent: &Agent, peer: &mut Peer) -> Result<()> {
         );
         let looking = Arc::clone(&peer.volume.looking).lock_owned().await;
         let look = move || {
-            let _looking = looking;
-            let there = attach::is_attached(&proc, &process, &key)?;
-            anyhow::Ok((there, attach::is_left_behind(&proc, &process, &key)?))
+            let begun = std::time::Instant::now();
+            let look = || {
+                let there = attach::is_attached(&proc, &process, &key)?;
+                anyhow::Ok((there, attach::is_left_behind(&proc, &process, &key)?))
+            };
+            let seen = look();
+            rest(looking, begun.elapsed() * REST);
+            seen
         };
         match tokio::task::spawn_blocking(look).await?? {
             (true, _) => return peer.answer(&Answer::Done).await,
@@ -147,13 +159,26 @@ pub(crate) async fn hook(agent: &Agent, peer: &mut Peer) -> Result<()> {
     }
 }
 
+/// Lets no other process of the volume be looked at for a while, if the last look was long: then they made themselves a
+/// mount table without measure.
+fn rest(looking: OwnedMutexGuard<()>, time: Duration) {
+    if time < PAUSES.0 {
+        return;
+    }
+    tokio::spawn(async move {
+        tokio::time::sleep(time).await;
+        drop(looking);
+    });
+}
+
 /// Waits for the provider. `None` if the peer has gone.
 async fn ready(peer: &mut Peer) -> Result<Option<(Arc<StoppableContainerInstance>, Provider)>> {
     let mut changes = peer.instance.subscribe();
     loop {
         let state = changes.borrow_and_update().clone();
-        let waiting = match (state.object, state.provider.filter(|provider| provider.ready)) {
-            (Some(object), Some(provider)) if provider.is_of(&object) => return Ok(Some((object, provider))),
+        let provider = state.provider().cloned();
+        let waiting = match (state.object, provider) {
+            (Some(object), Some(provider)) => return Ok(Some((object, provider))),
             (Some(_), _) => "provider not ready",
             (None, _) => "the node agent does not know the instance yet",
         };
@@ -165,24 +190,19 @@ async fn ready(peer: &mut Peer) -> Result<Option<(Arc<StoppableContainerInstance
     }
 }
 
-/// Only the main container is moved: another one of the pod that mounted the volume has no business here.
-async fn check_container(
-    agent: &Agent,
-    peer: &Peer,
-    object: &StoppableContainerInstance,
-) -> Result<Option<String>> {
-    let container = peer.container(agent).await?;
-    let spec = object.spec.template.spec.as_ref();
-    let main = spec
-        .and_then(|spec| spec.containers.first())
-        .map(|container| container.name.as_str());
-    Ok((main != Some(container.name.as_str())).then(|| {
-        format!(
-            "container {} is not the main container, {}",
-            container.name,
-            main.unwrap_or("none")
-        )
-    }))
+/// Waits until nobody else works on the filesystem. `None` if the peer has gone.
+async fn right_to_work(peer: &mut Peer) -> Result<Option<Working>> {
+    let instance = Arc::clone(&peer.instance);
+    let mut right = std::pin::pin!(instance.work());
+    if let Ok(working) = tokio::time::timeout(USUAL, &mut right).await {
+        return Ok(Some(working));
+    }
+    let what = "earlier work on it has not ended; its disk, or a file system that a container has mounted, may not answer";
+    wait(peer, what).await?;
+    tokio::select! {
+        working = right => Ok(Some(working)),
+        () = peer.gone() => Ok(None),
+    }
 }
 
 async fn move_container(
@@ -190,19 +210,19 @@ async fn move_container(
     peer: &Peer,
     object: &StoppableContainerInstance,
     provider: &Provider,
+    working: Working,
 ) -> Result<Result<(Attached, Kept), Obstacle>> {
     let prefix = PathBuf::from(&object.spec.host_path_prefix);
     let disk = agent
         .disks
         .get(&prefix)
         .context("spec.hostPathPrefix is not among those that the node allows")?;
-    let working = peer.instance.work().await;
-    let _slot = disk.starts.acquire().await.context("the agent ends")?;
     let host = Arc::clone(&agent.host);
     let (image, container) = (Arc::clone(&provider.process), Arc::clone(&peer.process));
     let key = peer.instance.id.uid.clone();
     let work = move || {
-        if !matches!(data::look(&host, &prefix, &key)?, Data::Recorded(record) if !record.resetting) {
+        if !matches!(data::look(&host.root, &prefix, &key, None)?, Data::Recorded(record) if !record.resetting)
+        {
             return Ok(Err(Obstacle::Lost));
         }
         let store = Store::open(&host.root, &prefix)?.context("the data is gone")?;
@@ -222,12 +242,37 @@ async fn move_container(
             Err(error) => Err(error.into()),
         }
     };
-    let (_working, moved) = working.on_disk(work).await.context("move the container")?;
+    let moved = disk.start(working.on_disk(work)).await?;
+    let (_working, moved) = moved.context("move the container")?;
     moved
 }
 
-/// Waits until one of the processes has ended.
+/// Who has it mounted, as far as that is known.
+fn held_by(holders: &[Holder]) -> String {
+    let ids = |believed: bool| {
+        let these = holders.iter().filter(|holder| holder.is_believed == believed);
+        let ids: Vec<_> = these.map(|holder| holder.process.id().to_string()).collect();
+        ids.join(", ")
+    };
+    match ids(true).as_str() {
+        "" => format!(
+            "the kernel still has it mounted for an earlier start, maybe in a user namespace (on the node, by the names of \
+             their mounts: {})",
+            ids(false)
+        ),
+        ids => format!("processes of an earlier start still use it (on the node: {ids})"),
+    }
+}
+
+/// Waits until one of the processes has ended, or it is time to ask the kernel again: a process may have nothing but a
+/// mount with the right name, and live for ever.
 async fn any_ends(holders: Vec<Holder>) -> Result<()> {
+    tokio::time::timeout(LOOK, one_ends(holders))
+        .await
+        .unwrap_or(Ok(()))
+}
+
+async fn one_ends(holders: Vec<Holder>) -> Result<()> {
     let pidfds = holders
         .iter()
         .map(|holder| holder.process.as_fd().try_clone_to_owned());
@@ -241,7 +286,7 @@ async fn any_ends(holders: Vec<Holder>) -> Result<()> {
 
 // The safe constructors are deprecated because a type may hand out another descriptor later; an `OwnedFd` does not.
 #[allow(deprecated)]
-async fn ends(pidfd: OwnedFd) -> std::io::Result<()> {
+pub(crate) async fn ends(pidfd: OwnedFd) -> std::io::Result<()> {
     let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
     let _ended = pidfd.readable().await?;
     Ok(())
@@ -263,4 +308,35 @@ async fn refuse(peer: &mut Peer, problem: &str) -> Result<()> {
         "the filesystem of {id} cannot be used: {problem}"
     )))
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use rootfs::Process;
+    use rustix::process::Pid;
+
+    use super::*;
+
+    /// A process with a mount of the right name is no holder, and says so to nobody; the kernel is asked again.
+    #[tokio::test(start_paused = true)]
+    async fn i2_h12_a_process_that_only_names_the_filesystem_is_not_waited_for() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("infinity")
+            .spawn()
+            .unwrap();
+        let holders = |is_believed| {
+            let process = Process::open(Pid::from_child(&child)).unwrap();
+            vec![Holder { process, is_believed }]
+        };
+        assert!(held_by(&holders(true)).starts_with("processes of an earlier start still use it"));
+        assert!(held_by(&holders(false)).starts_with("the kernel still has it mounted"));
+        let begun = tokio::time::Instant::now();
+        any_ends(holders(false)).await.unwrap();
+        assert_eq!(begun.elapsed(), LOOK);
+        let holders = holders(true);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        tokio::time::resume();
+        one_ends(holders).await.unwrap();
+    }
 }

@@ -29,13 +29,15 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context, Result};
 use futures::future::{BoxFuture, Shared};
-use rootfs::Kept;
+use rootfs::{Kept, files};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, chmodat, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::Record;
+use crate::pace::Paces;
+use crate::writeback::Outcome;
 
 use exec_wrapper::protocol::{SOCKET, WRAPPER};
 
@@ -68,10 +70,12 @@ pub(crate) struct Volume {
     served: AtomicBool,
     /// Held while one of its processes is looked at: whatever table of mounts they made, it costs its pod alone.
     pub(crate) looking: Arc<AsyncMutex<()>>,
+    /// How fast its processes may ask.
+    pub(crate) paces: Paces,
 }
 
-/// Work that goes on whether somebody waits for it or not.
-pub(crate) type Settled = Shared<BoxFuture<'static, ()>>;
+/// Work that goes on whether somebody waits for it or not, and what came of it.
+pub(crate) type Settled = Shared<BoxFuture<'static, Option<Outcome>>>;
 
 /// The right to change a volume: one call at a time, as CSI wants it.
 #[derive(Debug)]
@@ -201,14 +205,8 @@ impl Claim<'_> {
         let readable = Mode::from_raw_mode(0o755);
         let mount = make_directory(&volume, "mount", readable).context("make the volume's directory")?;
         rustix::fs::fchmod(&mount, readable).context("make the volume's directory readable")?;
-        let source = openat(
-            &self.volumes.base,
-            WRAPPER,
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .context("open the wrapper")?;
-        let mut source = File::from(source);
+        let source = files::open(&self.volumes.base, WRAPPER).context("open the wrapper")?;
+        let mut source = File::from(source.context("the wrapper is not there")?);
         // One that is there may be half of one, after a power cut, or an older one. If it is not, a full disk is no reason
         // not to serve the volume.
         if !has_program(&mut source, &mount).unwrap_or(false) {
@@ -230,6 +228,7 @@ impl Claim<'_> {
             settled: OnceLock::new(),
             served: AtomicBool::new(false),
             looking: Arc::default(),
+            paces: Paces::default(),
         });
         if let Some(before) = lock(&self.volumes.published).insert(self.id.clone(), Arc::clone(&volume)) {
             before.unpublished.cancel();
@@ -288,10 +287,11 @@ enum Durable {
 
 /// Whether the program is in `directory` as it should be.
 fn has_program(source: &mut File, directory: &OwnedFd) -> Result<bool> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let there = File::from(openat(directory, WRAPPER, flags, Mode::empty())?);
+    let Some(there) = files::open(directory, WRAPPER)?.map(File::from) else {
+        return Ok(false);
+    };
     let (wanted, found) = (source.metadata()?, there.metadata()?);
-    if !found.is_file() || found.mode() & 0o7777 != PROGRAM_MODE || found.len() != wanted.len() {
+    if found.mode() & 0o7777 != PROGRAM_MODE || found.len() != wanted.len() {
         return Ok(false);
     }
     let (mut wanted, mut found) = (BufReader::new(source), BufReader::new(there));

@@ -6,22 +6,27 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use apiserver::resynced;
 use futures::{StreamExt, pin_mut};
-use kube::Api;
-use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Resource};
 use stoppablecontainer_api::StoppableContainerInstance;
+use stoppablecontainer_api::held::{self, Held, Whole};
 
 use crate::agent::Agent;
 use crate::attend;
 
+type HeldInstance = Held<StoppableContainerInstance, Whole>;
+
 /// Follows the instances of this node for ever.
 pub(crate) async fn follow(agent: Arc<Agent>) -> Result<()> {
-    // The guard lets a single object that is not understood pass instead of ending the watch.
-    let api: Api<DeserializeGuard<StoppableContainerInstance>> = Api::all(agent.client.clone());
-    let config = watcher::Config::default().fields(&format!("status.nodeName={}", agent.node_name));
-    let events = watcher(api, config).default_backoff();
+    // What is held lets a single object that is not understood pass instead of ending the watch.
+    let api: Api<HeldInstance> = Api::all(agent.client.clone());
+    let config = watcher::Config::default()
+        .page_size(held::PAGE)
+        .fields(&format!("status.nodeName={}", agent.node_name));
+    let events = resynced(|| watcher(api.clone(), config.clone()).default_backoff());
     pin_mut!(events);
     let mut listed = HashSet::new();
     while let Some(event) = events.next().await {
@@ -38,11 +43,9 @@ pub(crate) async fn follow(agent: Arc<Agent>) -> Result<()> {
             }
             Ok(Event::Apply(object)) => _ = apply(&agent, object),
             Ok(Event::Delete(object)) => {
-                if let Ok(object) = object.0 {
-                    agent
-                        .instances
-                        .delete(object.metadata.uid.as_deref().unwrap_or_default());
-                }
+                agent
+                    .instances
+                    .delete(object.meta().uid.as_deref().unwrap_or_default());
             }
             Err(error) => tracing::warn!(%error, "watch of instances"),
         }
@@ -50,8 +53,8 @@ pub(crate) async fn follow(agent: Arc<Agent>) -> Result<()> {
     bail!("the watch of instances ended")
 }
 
-fn apply(agent: &Arc<Agent>, object: DeserializeGuard<StoppableContainerInstance>) -> Option<String> {
-    let object = match object.0 {
+fn apply(agent: &Arc<Agent>, object: HeldInstance) -> Option<String> {
+    let object = match object.into_object() {
         Ok(object) => object,
         Err(error) => {
             tracing::warn!(name = error.metadata.name, namespace = error.metadata.namespace, error = %error.error, "instance is not understood");

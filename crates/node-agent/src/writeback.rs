@@ -59,15 +59,23 @@ pub(crate) fn watch(host: &Arc<Host>, volume: &Arc<Volume>) {
 pub(crate) async fn settle(agent: &Arc<Agent>, volume: &Arc<Volume>) -> Result<()> {
     let settled = volume.settled(|| {
         let work = work(Arc::clone(agent), Arc::clone(volume));
-        tokio::spawn(work).map(drop).boxed().shared()
+        tokio::spawn(work)
+            .map(Result::ok)
+            .map(Option::flatten)
+            .boxed()
+            .shared()
     });
     let pod = &volume.record.pod;
-    tokio::time::timeout(PATIENCE, settled)
+    let outcome = tokio::time::timeout(PATIENCE, settled)
         .await
         .with_context(|| format!("what pod {pod} wrote is still on its way to the disk"))?;
     let Some(instance) = agent.instances.find(&volume.record.instance.uid) else {
-        return Ok(());
+        return forget(outcome, agent.is_synced())
+            .with_context(|| format!("not all that pod {pod} wrote is durable, and nobody was told"));
     };
+    if let Some(outcome) = outcome {
+        instance.change(|state| state.settle(outcome));
+    }
     report(agent, &instance).await.or_else(|error| {
         let state = instance.state();
         if state.outcome.is_some_and(|outcome| outcome.failure.is_some()) {
@@ -80,7 +88,20 @@ pub(crate) async fn settle(agent: &Arc<Agent>, volume: &Arc<Volume>) -> Result<(
     })
 }
 
-async fn work(agent: Arc<Agent>, volume: Arc<Volume>) {
+/// What to do with an outcome that no instance is known for.
+///
+/// # Errors
+/// Where that may only be because the agent does not know its instances yet, and there is something to tell.
+fn forget(outcome: Option<Outcome>, is_synced: bool) -> Result<()> {
+    let failed = outcome.is_some_and(|outcome| outcome.failure.is_some());
+    ensure!(
+        is_synced || !failed,
+        "the node agent does not know its instances yet"
+    );
+    Ok(())
+}
+
+async fn work(agent: Arc<Agent>, volume: Arc<Volume>) -> Option<Outcome> {
     let listening = volume.kept();
     // Without a container that was moved there is nothing that went well.
     let wrote = listening.is_some();
@@ -96,14 +117,11 @@ async fn work(agent: Arc<Agent>, volume: Arc<Volume>) {
         prefix,
         ..
     } = &volume.record;
-    let Some(instance) = agent.instances.find(&instance.uid) else {
-        return;
-    };
     if synced.is_ok() && !wrote {
-        return;
+        return None;
     }
     let failure = synced.err().map(|error| {
-        tracing::error!(%pod, instance = %instance.id, "not all that was written is durable: {error:#}");
+        tracing::error!(%pod, %instance, "not all that was written is durable: {error:#}");
         format!(
             "the disk of {} on node {} failed to write something while pod {} ran ({error:#}): what the pod wrote last may be \
              lost. Look after the disk and the files; this is said until a later stop goes well",
@@ -112,11 +130,10 @@ async fn work(agent: Arc<Agent>, volume: Arc<Volume>) {
             pod.name,
         )
     });
-    let outcome = Outcome {
+    Some(Outcome {
         pod_uid: pod.uid.clone(),
         failure,
-    };
-    instance.change(|state| state.settle(outcome));
+    })
 }
 
 /// Writes everything to the disk. Some file systems that ended all writing after an error have nothing more to sync.
@@ -224,6 +241,17 @@ mod tests {
         let mut later = state(Some("p2"));
         later.settle(outcome("p3", None));
         assert_eq!(told(&later), [None]);
+    }
+
+    /// The agent was just started: which instances there are it hears later, and what the disk did not take it knows now.
+    #[test]
+    fn i7_i9_a_failure_known_before_the_instances_are_is_not_forgotten() {
+        let failed = Some(outcome("p1", Some("it failed")));
+        assert!(forget(failed.clone(), false).is_err(), "the kubelet asks again");
+        forget(failed, true).unwrap();
+        for nothing in [None, Some(outcome("p1", None))] {
+            forget(nothing, false).unwrap();
+        }
     }
 
     /// The kubelet repeats an unpublish that failed at a later step, and a restarted agent may be asked again; the

@@ -12,10 +12,10 @@ before originals or clones are unmounted they are made private; else the
 unmounting would propagate to the node.
 */
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, PROC_SUPER_MAGIC, fstat, fstatfs, mkdirat};
+use rustix::fs::{Mode, OFlags, mkdirat};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change,
@@ -23,10 +23,11 @@ use rustix::mount::{
 };
 use rustix::process::{fchdir, pivot_root};
 
+use crate::look;
 use crate::namespace::Visitor;
 use crate::plan::{Move, Plan};
 use crate::process::{Proc, ProcessError};
-use crate::root::{Root, RootError};
+use crate::root::{Problem, Root, RootError};
 use crate::table::{Flags, Table};
 
 /// The staging directory in the old root. The old root goes away with the change-over.
@@ -76,8 +77,10 @@ pub(crate) fn apply(
     let table = proc.own_mounts()?;
     let plan = Plan::new(&table).ok_or(ApplyError::NoRoot)?;
     // Nothing that is mounted on it from here on may show up elsewhere, or pivot_root refuses.
-    in_directory(&old_root, || mount_change(".", MountPropagationFlags::PRIVATE))
-        .map_err(step("separate the container's root"))?;
+    at_mount(proc, old_root.as_fd(), |path| {
+        mount_change(path, MountPropagationFlags::PRIVATE)
+    })
+    .map_err(step("separate the container's root"))?;
     done("separate the root");
     // Before the new root is attached: a recursive clone must not contain it.
     let clones = plan
@@ -91,18 +94,18 @@ pub(crate) fn apply(
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&new_root, "", &staging, "", empty).map_err(step("attach the kept filesystem"))?;
     done("attach the new root");
-    let new_root = Root::new(new_root);
-    let filled = fill(&new_root, &plan, clones, working_directory, done)
+    let new_root = Root::new(new_root).without(plan.foreign.clone());
+    let filled = fill(proc, &new_root, &plan, clones, working_directory, done)
         .and_then(|()| change_over(new_root.as_fd(), done));
     if let Err(error) = filled {
-        if let Err(error) = detach(new_root.as_fd()) {
+        if let Err(error) = detach(proc, new_root.as_fd()) {
             tracing::warn!(%error, "cannot take back the attempt to attach a kept filesystem");
         }
         return Err(error);
     }
     // The container runs on its new root from here on. A failure leaves the old one on top of it, invisible to
     // the container's processes; `clean` takes it away.
-    detach(old_root.as_fd()).map_err(step("detach the container's old root"))?;
+    detach(proc, old_root.as_fd()).map_err(step("detach the container's old root"))?;
     done("detach the old root");
     Ok(())
 }
@@ -118,7 +121,7 @@ pub(crate) fn clean(_visitor: &Visitor, proc: &Proc, seen: &Table) -> Result<(),
         .iter()
         .find(|m| m.mountpoint == Path::new("/") && m.is_kept_root());
     if kept.is_some_and(|kept| kept.id == root.parent && kept.id != root.id) {
-        return detach(top.as_fd()).map_err(step("detach the container's old root"));
+        return detach(proc, top.as_fd()).map_err(step("detach the container's old root"));
     }
     let staging = Path::new("/").join(STAGING);
     // A volume of the pod may be there too: its author chose the path.
@@ -127,7 +130,7 @@ pub(crate) fn clean(_visitor: &Visitor, proc: &Proc, seen: &Table) -> Result<(),
         .filter(|m| m.mountpoint == staging && m.is_kept_root())
     {
         let mounted = top.open_no_links(&staging, OFlags::PATH | OFlags::DIRECTORY)?;
-        detach(mounted.as_fd()).map_err(step("detach an interrupted attempt"))?;
+        detach(proc, mounted.as_fd()).map_err(step("detach an interrupted attempt"))?;
     }
     Ok(())
 }
@@ -192,6 +195,7 @@ fn make_staging_behind(
 }
 
 fn fill(
+    proc: &Proc,
     new_root: &Root,
     plan: &Plan,
     clones: Vec<OwnedFd>,
@@ -200,17 +204,15 @@ fn fill(
 ) -> Result<(), ApplyError> {
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     for (planned, clone) in plan.moves.iter().zip(clones) {
-        let stat = fstat(&clone).map_err(on("examine the mount", planned))?;
-        let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let directory = look::is_directory(proc, &clone).map_err(on("examine the mount", planned))?;
         let target = match (directory, planned.real_directory) {
             (true, true) => new_root.create_real_directory(&planned.path, MOUNTPOINT_MODE)?,
             (true, false) => new_root.create_mountpoint(&planned.path, MOUNTPOINT_MODE)?,
             (false, _) => new_root.create_file(&planned.path, MOUNTPOINT_MODE)?,
         };
         // What is read below /proc must be the kernel's, by whatever links of the image it is reached (CVE-2019-16884).
-        if !planned.real_directory
-            && is_proc(&target).map_err(on("examine the place of the mount", planned))?
-        {
+        let place = look::of(&target).map_err(on("examine the place of the mount", planned))?;
+        if !planned.real_directory && plan.procs.contains(&place.device) {
             return Err(on("attach the mount, as its place is in /proc:", planned)(
                 Errno::ACCESS,
             ));
@@ -218,8 +220,16 @@ fn fill(
         move_mount(&clone, "", &target, "", empty).map_err(on("attach the mount", planned))?;
         done("attach a mount");
     }
-    if let Some(path) = working_directory {
-        new_root.create_directory(path, MOUNTPOINT_MODE)?;
+    // In a volume the runtime has made it.
+    if let Some(path) = working_directory.filter(|path| !plan.is_mounted(path)) {
+        match new_root.create_directory(path, MOUNTPOINT_MODE) {
+            // Whoever enters it finds out whether it is there.
+            Err(RootError {
+                problem: Problem::Foreign(_),
+                ..
+            }) => {}
+            result => drop(result?),
+        }
         done("make the working directory");
     }
     let flags = to_mount_flags(plan.flags);
@@ -240,21 +250,27 @@ fn change_over(new_root: BorrowedFd<'_>, done: &dyn Fn(&'static str)) -> Result<
 }
 
 /// Unmounts a mount with all below it, without telling anybody.
-fn detach(mount: BorrowedFd<'_>) -> Result<(), Errno> {
-    in_directory(mount, || {
-        mount_change(".", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-        unmount(".", UnmountFlags::DETACH)
+fn detach(proc: &Proc, mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    at_mount(proc, mount, |path| {
+        mount_change(path, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+        unmount(path, UnmountFlags::DETACH)
     })
+}
+
+/// Runs `work` with a path of a mount, for calls that know no descriptors. By the node's /proc, so that the mount's file
+/// system is not asked whether somebody may enter it.
+fn at_mount(
+    proc: &Proc,
+    mount: BorrowedFd<'_>,
+    work: impl FnOnce(&str) -> Result<(), Errno>,
+) -> Result<(), Errno> {
+    in_directory(proc, || work(&format!("thread-self/fd/{}", mount.as_raw_fd())))
 }
 
 /// Runs `work` with `directory` as the thread's working directory, for calls that know no descriptors.
 fn in_directory(directory: impl AsFd, work: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
     fchdir(directory)?;
     work()
-}
-
-fn is_proc(place: impl AsFd) -> Result<bool, Errno> {
-    Ok(fstatfs(place)?.f_type == PROC_SUPER_MAGIC)
 }
 
 fn to_mount_flags(flags: Flags) -> MountFlags {

@@ -2,14 +2,17 @@
 The whole of one start: overlay, namespaces, mounts, change-over.
 */
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::apply::{self, ApplyError};
 use crate::holders::{self, Holder, HoldersError, Use};
 use crate::layers::{Kind, Layers, LayersError};
+use crate::look;
 use crate::namespace::Visitor;
 use crate::overlay::{Dialect, Overlay, OverlayError, Upper};
 use crate::process::{Proc, Process, ProcessError};
@@ -52,12 +55,21 @@ pub enum AttachError {
     /// The kernel still has an overlay on it, but no process shows it: it is about to go, or somebody hides it.
     #[error("the kernel still uses the kept filesystem")]
     Busy,
+    /// Whether an overlay has it is not known, so it counts as one that has.
+    #[error(
+        "the kernel does not say whether the kept filesystem is in use: it made the overlay that asks without an index, \
+         which may be for want of space on the disk; its log on the node says why"
+    )]
+    Unproven,
     /// The process is not in a container of its own.
     #[error("the process shares the node's mount namespace")]
     NotAContainer,
     /// It is in a user namespace of its own, in which a mount of the node's would be locked or lose its owners.
     #[error("the container has a user namespace of its own (hostUsers: false), which is not supported")]
     UserNamespace,
+    /// Something lies on the root of its processes, which would stay where they are.
+    #[error("something is mounted over the container's root (file system type {0:?})")]
+    CoveredRoot(OsString),
     /// It is on another kept filesystem.
     #[error("the container is already on another kept filesystem")]
     Foreign,
@@ -146,12 +158,29 @@ pub fn is_left_behind(proc: &Proc, process: &Process, kept: &str) -> Result<bool
     Ok(moved && !is_attached(proc, process, kept)?)
 }
 
-/// The root of a process that is on the kept filesystem. `None` if it is not: a holder ([`holders::find`]) is one by the
+/// The kept filesystem that a process has as its root, and nothing that is mounted on it: what a pod mounts is not the
+/// image's, and may not answer who reads it. `None` if the process is not on it: a holder ([`holders::find`]) is one by the
 /// name of a mount, which anybody can give who has a user namespace, and what is at the root of such a process is
 /// something else.
-pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root>, ProcessError> {
-    let root = process.root(proc)?;
-    Ok(is_attached(proc, process, kept)?.then_some(root))
+pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root>, AttachError> {
+    let Some(namespace) = process.believed(proc, || process.mount_namespace(proc))? else {
+        return Ok(None);
+    };
+    let look = |visitor: &Visitor| {
+        visitor
+            .enter(&namespace)
+            .map_err(at("enter the container's mount namespace"))?;
+        let Some(root) = proc.find_own_kept_root()?.filter(|root| is_of(root, kept)) else {
+            return Ok(None);
+        };
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let alone =
+            open_tree(rustix::fs::CWD, "/", flags).map_err(at("clone the root of the kept filesystem"))?;
+        // While a container changes over, its old root lies there.
+        let seen = look::of(&alone).map_err(at("examine the root of the kept filesystem"))?;
+        Ok((seen.device == root.device).then(|| Root::new(alone)))
+    };
+    Visitor::run(look).map_err(at("start a thread"))?
 }
 
 /// Work inside a view of the kept filesystem that nobody else sees: read-only, and merged from upper directory and
@@ -226,6 +255,11 @@ impl Request<'_> {
             Some(_) => return Err(AttachError::Foreign),
             None => {}
         }
+        // From here on it is looked at, which what a tenant mounts there need not bear.
+        let root = proc.own_mounts()?.root().cloned().ok_or(ApplyError::NoRoot)?;
+        if container.root_mount(proc)? != root.id {
+            return Err(AttachError::CoveredRoot(root.fs_type));
+        }
 
         if !kept.has_upper()? {
             return Err(AttachError::Missing);
@@ -237,13 +271,24 @@ impl Request<'_> {
         visitor
             .enter(node)
             .map_err(at("enter the node's mount namespace"))?;
-        if holders::probe(visitor, kept)? == Use::Held {
-            let holders = holders::find(proc, kept.key())?;
-            return Err(if holders.is_empty() {
-                AttachError::Busy
-            } else {
-                AttachError::Held(holders)
-            });
+        let asked = holders::probe(visitor, kept).map_err(|error| match error {
+            // Since the look at it.
+            HoldersError::Store(StoreError::System {
+                source: Errno::ROFS, ..
+            }) => AttachError::ReadOnly,
+            error => error.into(),
+        });
+        match asked? {
+            Use::Free => {}
+            Use::Unproven => return Err(AttachError::Unproven),
+            Use::Held => {
+                let holders = holders::find(proc, kept.key())?;
+                return Err(if holders.is_empty() {
+                    AttachError::Busy
+                } else {
+                    AttachError::Held(holders)
+                });
+            }
         }
         done("prove that nobody uses the data");
         let (upper, work) = (format!("{}/upper", kept.key()), format!("{}/work", kept.key()));

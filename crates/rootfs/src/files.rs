@@ -88,7 +88,11 @@ pub fn remove(directory: impl AsFd, name: &str) -> Result<(), Errno> {
     }
 }
 
-fn open(directory: impl AsFd, name: &str) -> Result<Option<OwnedFd>, Errno> {
+/// Opens the regular file `name` for reading. `None` if nothing is there. Nothing else is opened.
+///
+/// # Errors
+/// As for [`read`].
+pub fn open(directory: impl AsFd, name: &str) -> Result<Option<OwnedFd>, Errno> {
     // A look before the open: opening a device may have effects, and opening a FIFO may take as long as it likes.
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let looked = match openat(directory, name, look, Mode::empty()) {

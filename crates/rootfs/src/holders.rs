@@ -7,7 +7,8 @@ them (with `index=off` it only warns). So before one is made, the kernel is aske
 one that has the upper directory as its lower layer, made with `index=on`, is refused
 while the first one lives. That second overlay writes nothing to the kept filesystem.
 It needs file handles, so file systems without them hold no kept filesystems (see
-`store`).
+`store`). For this and other reasons the kernel falls back to `index=off`, and then
+refuses nothing; so an overlay that it made counts only with the index that it made for it.
 
 *Who* has it the mounts of all processes say. They answer for nothing: anybody who
 has a user namespace may give his own mounts the names that are searched.
@@ -21,11 +22,12 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, Dir, OFlags, StatxAttributes, StatxFlags, fstat, statat, statx};
+use rustix::fs::{Dir, OFlags, fstat};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
 use self::search::Found;
+use crate::look;
 use crate::namespace::Visitor;
 use crate::overlay::{Overlay, OverlayError, Upper};
 use crate::process::{Proc, Process, ProcessError};
@@ -36,6 +38,9 @@ use crate::store::{Kept, StoreError};
 pub struct Holder {
     /// One of the processes of that namespace.
     pub process: Process,
+    /// Whether it is in the user namespace of the caller. Else it may have nothing but a mount with the right name, or
+    /// have left that namespace with the mounts of a container.
+    pub is_believed: bool,
 }
 
 /// What the kernel says about an upper directory.
@@ -45,6 +50,9 @@ pub enum Use {
     Free,
     /// An overlay has it.
     Held,
+    /// The kernel did not say: it made the overlay that asks, but not as one that it would refuse. One reason is a disk
+    /// without room for an extended attribute.
+    Unproven,
 }
 
 /// How it is learned what a mount namespace has.
@@ -65,7 +73,9 @@ struct Survey<'a> {
     patience: Patience,
     /// The mounts that are searched, of the namespaces that were listed; none for one of which the kernel did not tell.
     namespaces: HashMap<u64, Option<Vec<u64>>>,
-    /// Tables that were read (namespace, and device and inode of the root), and whether they have what is searched.
+    /// A thread with mounts that were not searched to their end, and how many of those there are.
+    unsearched: (Option<PathBuf>, usize),
+    /// Tables that were read (namespace, and mount and inode of the root), and whether they have what is searched.
     tables: HashMap<(u64, u64, u64), bool>,
 }
 
@@ -98,7 +108,7 @@ pub enum HoldersError {
 }
 
 /// Processes in whose mount namespaces a kept filesystem is, one for each namespace: one that has it as its root, if any.
-/// Those come first.
+/// Those come first, and before them those that are believed.
 ///
 /// What somebody does to his own mounts hides nobody else's and makes nobody fail: any number of them, in places however
 /// deep, is searched in bounded memory, and what cannot be searched, or not in the time that there is, is left to [`probe`].
@@ -114,6 +124,7 @@ pub fn find_by(proc: &Proc, key: &str, means: Means) -> Result<Vec<Holder>, Hold
         means,
         patience: Patience::new(),
         namespaces: HashMap::new(),
+        unsearched: (None, 0),
         tables: HashMap::new(),
     };
     let mut found: Vec<(Sight, Holder)> = Vec::new();
@@ -141,7 +152,8 @@ pub fn find_by(proc: &Proc, key: &str, means: Means) -> Result<Vec<Holder>, Hold
                 if let Some(at) = known {
                     found.remove(at);
                 }
-                found.push((sight, Holder { process }));
+                let is_believed = process.shares_user_namespace(proc).unwrap_or(false);
+                found.push((sight, Holder { process, is_believed }));
             }
             Err(ProcessError::Gone) => {}
             Err(error) => {
@@ -149,7 +161,11 @@ pub fn find_by(proc: &Proc, key: &str, means: Means) -> Result<Vec<Holder>, Hold
             }
         }
     }
-    found.sort_by_key(|(sight, _)| !sight.at_root);
+    if let (Some(thread), count) = &survey.unsearched {
+        // Once, whatever somebody does to the mounts of all of his processes.
+        tracing::warn!(thread = %thread.display(), count, "mounts that cannot be searched to their end");
+    }
+    found.sort_by_key(|(sight, holder)| (!holder.is_believed, !sight.at_root));
     Ok(found.into_iter().map(|(_, holder)| holder).collect())
 }
 
@@ -169,7 +185,7 @@ impl Survey<'_> {
             if !self.namespaces.contains_key(&namespace) {
                 let listed = listing::find(&file, &self.upper, &mut self.patience);
                 if listed.as_ref().is_some_and(|listed| !listed.complete) {
-                    too_many(thread);
+                    self.note(thread);
                 }
                 self.namespaces.insert(namespace, listed.map(|listed| listed.ids));
             }
@@ -179,35 +195,35 @@ impl Survey<'_> {
             }
         }
         // A table shows what is below the root of the process that is asked, so another root is another table.
-        let root = statat(self.proc, thread.join("root"), AtFlags::empty()).ok()?;
-        let view = (namespace, root.st_dev, root.st_ino);
+        let root = look::through(self.proc, thread.join("root")).ok()?;
+        let view = (namespace, root.mount, root.inode);
         if let Some(holds) = self.tables.get(&view) {
             return Some(sight(*holds, true));
         }
         let table = self.proc.open_at(thread.join("mountinfo"), OFlags::RDONLY).ok()?;
         let found = search::find(File::from(table), &self.upper, &mut self.patience)
             .inspect_err(|error| {
-                tracing::warn!(thread = %thread.display(), %error, "mount table that cannot be read");
+                tracing::debug!(thread = %thread.display(), %error, "mount table that cannot be read");
+                self.note(thread);
             })
             .ok()?;
         if found == Found::Unknown {
-            too_many(thread);
+            self.note(thread);
         }
         self.tables.insert(view, found == Found::Yes);
         Some(sight(found == Found::Yes, true))
     }
 
+    fn note(&mut self, thread: &Path) {
+        let (first, count) = &mut self.unsearched;
+        first.get_or_insert_with(|| thread.to_owned());
+        *count += 1;
+    }
+
     /// Whether one of these mounts is the root of a thread.
     fn is_root(&self, thread: &Path, mounts: &[u64]) -> bool {
-        let root = statx(
-            self.proc,
-            thread.join("root"),
-            AtFlags::empty(),
-            StatxFlags::MNT_ID,
-        );
-        root.is_ok_and(|root| {
-            root.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) && mounts.contains(&root.stx_mnt_id)
-        })
+        let root = look::through(self.proc, thread.join("root"));
+        root.is_ok_and(|root| root.is_mount_root && mounts.contains(&root.mount))
     }
 }
 
@@ -228,10 +244,6 @@ impl Patience {
         self.0 = self.0.saturating_sub(begun.elapsed());
         result
     }
-}
-
-fn too_many(thread: &Path) {
-    tracing::warn!(thread = %thread.display(), "mounts that are too many to be searched to their end");
 }
 
 /// The threads of a process. None if it is gone.
@@ -286,7 +298,8 @@ fn ask(visitor: &Visitor, kept: &Kept) -> Result<Result<Use, OverlayError>, Hold
         context: None,
     };
     Ok(match question.mount(visitor) {
-        Ok(_detached) => Ok(Use::Free),
+        Ok(_detached) if kept.has_index()? => Ok(Use::Free),
+        Ok(_detached) => Ok(Use::Unproven),
         Err(OverlayError::InUse) => Ok(Use::Held),
         Err(e) => Err(e),
     })

@@ -7,6 +7,14 @@ container's root would be a second level, and the kernel allows no third, so
 nothing in the container could use overlays itself. Where they cannot be had
 (another kind of snapshot, a runtime that hides them, more of them than an older
 kernel can be told) the container's root is the only layer.
+
+The names are opened on the node, so they have to be the runtime's: a process that
+may mount could put an overlay at its root whose layers have names of the node's
+directories. A runtime mounts the root of a container in the node's mount namespace
+and gives the container a copy of that mount (containerd below the directory of its
+task, CRI-O below that of its storage), and into that namespace no container can
+mount. So the names are read there, from a mount of the file system that the
+container has as its root, and where there is none nothing is believed.
 */
 
 use std::ffi::OsString;
@@ -62,6 +70,9 @@ pub enum LayersError {
         "the container that runs the image has a user namespace of its own (hostUsers: false), which is not supported"
     )]
     UserNamespace,
+    /// It is in the node's own mount namespace, where its root would be the node's.
+    #[error("the process that should run the image shares the node's mount namespace")]
+    NotAContainer,
     /// It runs on a kept filesystem, not on its image.
     #[error("the container that should run the image runs on a kept filesystem")]
     Kept,
@@ -81,10 +92,8 @@ impl Layers {
         node: &Namespace,
         container: &Process,
     ) -> Result<Self, LayersError> {
-        let table = container
-            .believed(proc, || container.mounts(proc))?
-            .ok_or(LayersError::UserNamespace)?;
-        let root = table.root().ok_or(LayersError::NoRoot)?;
+        Self::enter(visitor, proc, node, container)?;
+        let root = proc.own_mounts()?.root().cloned().ok_or(LayersError::NoRoot)?;
         if root.is_kept_root() {
             return Err(LayersError::Kept);
         }
@@ -92,7 +101,8 @@ impl Layers {
             .enter(node)
             .map_err(at("enter the node's mount namespace"))?;
         let host = Root::of_this_thread().map_err(at("open the node's root"))?;
-        if let Some(directories) = named(root).and_then(|named| named.open(&host)) {
+        let made = proc.find_own_mount_of(root.device, |mount| named(mount).is_some())?;
+        if let Some(directories) = made.as_ref().and_then(named).and_then(|named| named.open(&host)) {
             return Ok(Self {
                 directories,
                 kind: Kind::Directories,
@@ -129,18 +139,37 @@ impl Layers {
         self.kind
     }
 
+    /// Enters the mount namespace of the container. What the thread then has as its root is the namespace's, whatever
+    /// root the process gave itself.
+    fn enter(
+        visitor: &Visitor,
+        proc: &Proc,
+        node: &Namespace,
+        container: &Process,
+    ) -> Result<(), LayersError> {
+        let theirs = container
+            .believed(proc, || container.mount_namespace(proc))?
+            .ok_or(LayersError::UserNamespace)?;
+        let identity = |namespace: &Namespace| {
+            namespace
+                .identity()
+                .map_err(at("identify the container's mount namespace"))
+        };
+        if identity(&theirs)? == identity(node)? {
+            return Err(LayersError::NotAContainer);
+        }
+        visitor
+            .enter(&theirs)
+            .map_err(at("enter the container's mount namespace"))
+    }
+
     fn container_root(
         visitor: &Visitor,
         proc: &Proc,
         node: &Namespace,
         container: &Process,
     ) -> Result<OwnedFd, LayersError> {
-        let theirs = container
-            .believed(proc, || container.mount_namespace(proc))?
-            .ok_or(LayersError::UserNamespace)?;
-        visitor
-            .enter(&theirs)
-            .map_err(at("enter the container's mount namespace"))?;
+        Self::enter(visitor, proc, node, container)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let root = open_tree(rustix::fs::CWD, "/", flags).map_err(at("clone the container's root"))?;
         visitor

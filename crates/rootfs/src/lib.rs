@@ -21,6 +21,7 @@ pub mod attach;
 pub mod files;
 pub mod holders;
 pub mod layers;
+mod look;
 pub mod namespace;
 pub mod overlay;
 pub mod plan;

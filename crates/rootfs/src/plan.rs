@@ -5,8 +5,11 @@ Made from the container's mount table alone, so that it can be tested without
 mounting anything.
 */
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::look;
 use crate::table::{Flags, Mount, Table};
 
 /// What has to be done to a container.
@@ -16,6 +19,10 @@ pub struct Plan {
     pub moves: Vec<Move>,
     /// What the container's root forbids, which the new one must forbid too.
     pub flags: Flags,
+    /// Devices of the /proc that the container has, wherever they are mounted.
+    pub procs: Vec<(u32, u32)>,
+    /// Devices, and types, of file systems that may ask somebody else before they answer.
+    pub foreign: Vec<((u32, u32), OsString)>,
 }
 
 /// One mount to move.
@@ -44,10 +51,25 @@ impl Plan {
             .filter(|(at, mount)| !is_hidden(mount, &children[at + 1..]))
             .map(|(_, mount)| Move::new(&mount.mountpoint))
             .collect();
+        let of_type = |is_it: fn(&[u8]) -> bool| {
+            let mounts = table.mounts().iter();
+            mounts.filter(move |mount| is_it(mount.fs_type.as_bytes()))
+        };
         Some(Self {
             moves,
             flags: root.flags,
+            procs: of_type(|kind| kind == b"proc")
+                .map(|mount| mount.device)
+                .collect(),
+            foreign: of_type(look::asks_others)
+                .map(|mount| (mount.device, mount.fs_type.clone()))
+                .collect(),
         })
+    }
+
+    /// Whether a path is in something that is moved.
+    pub fn is_mounted(&self, path: &Path) -> bool {
+        self.moves.iter().any(|planned| path.starts_with(&planned.path))
     }
 }
 

@@ -18,8 +18,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::Namespace;
+use crate::look;
 use crate::sys;
-use crate::table::{Table, TableError};
+use crate::table::{self, Mount, Table, TableError};
 
 /// Largest small file that is read from /proc, in bytes.
 const MAX_BYTES: u64 = 64 << 10;
@@ -75,10 +76,33 @@ impl Proc {
 
     /// The calling thread's mount table.
     pub fn own_mounts(&self) -> Result<Table, ProcessError> {
-        let file = self
-            .open_at("thread-self/mountinfo", OFlags::RDONLY)
-            .map_err(system("cannot open mountinfo"))?;
-        Ok(Table::read(file)?)
+        Ok(Table::read(self.open_own_mounts()?)?)
+    }
+
+    /// The first mount of the calling thread's table that is of this device, and what is looked for. The node's table may
+    /// be long, so only lines of that device are taken apart.
+    pub(crate) fn find_own_mount_of(
+        &self,
+        device: (u32, u32),
+        is_it: impl Fn(&Mount) -> bool,
+    ) -> Result<Option<Mount>, ProcessError> {
+        let wanted = format!("{}:{}", device.0, device.1);
+        let is_of_device =
+            |line: &Vec<u8>| line.split(|byte| *byte == b' ').nth(2) == Some(wanted.as_bytes());
+        let lines = table::lines(self.open_own_mounts()?).filter_map(Result::ok);
+        let mounts = lines.filter(is_of_device).filter_map(|line| Mount::parse(&line));
+        Ok({ mounts }.find(is_it))
+    }
+
+    /// The first kept root of the calling thread's table.
+    pub(crate) fn find_own_kept_root(&self) -> Result<Option<Mount>, ProcessError> {
+        let mut mounts = table::mounts(self.open_own_mounts()?).filter_map(Result::ok);
+        Ok(mounts.find(|mount| mount.mountpoint.as_os_str() == "/" && mount.is_kept_root()))
+    }
+
+    fn open_own_mounts(&self) -> Result<OwnedFd, ProcessError> {
+        self.open_at("thread-self/mountinfo", OFlags::RDONLY)
+            .map_err(system("cannot open mountinfo"))
     }
 
     /// The mount namespace that the calling thread is in.
@@ -183,6 +207,13 @@ impl Process {
     pub fn root(&self, proc: &Proc) -> Result<crate::Root, ProcessError> {
         let fd = self.open_below(proc, "root", OFlags::PATH | OFlags::DIRECTORY)?;
         self.still(crate::Root::new(fd))
+    }
+
+    /// The id of the mount that its root is in, as its mount table has it.
+    pub(crate) fn root_mount(&self, proc: &Proc) -> Result<u64, ProcessError> {
+        let seen = look::through(proc, format!("{}/root", self.id()))
+            .map_err(gone_or("cannot examine its root directory"))?;
+        self.still(seen.mount)
     }
 
     /// Path of its working directory as it sees it. `None` if that has no path below its root.

@@ -44,7 +44,9 @@ mod tests {
     /// The data goes, in whatever state it is, and nothing else: neither what it links to nor the record.
     #[test]
     fn i1_a_reset_deletes_the_data_and_keeps_the_record() {
-        let (top, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        // Not in /tmp, which may be a tmpfs.
+        let top = tempfile::tempdir_in("/var/tmp").unwrap();
+        let other = tempfile::tempdir().unwrap();
         fs::write(other.path().join("file"), "theirs").unwrap();
         let root = Root::of_this_thread().unwrap();
         let store = Store::create(&root, &top.path().join("data")).unwrap();

@@ -17,10 +17,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, fsync, mkdirat,
-    openat, openat2, readlinkat, statat,
+    CWD, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, fsync, mkdirat, openat,
+    openat2, readlinkat,
 };
 use rustix::io::Errno;
+
+use crate::look;
 
 /// Most symbolic links that are followed for one path: what the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -34,6 +36,8 @@ const MAX_RACES: usize = 64;
 #[derive(Debug)]
 pub struct Root {
     fd: OwnedFd,
+    /// Devices of file systems in which nothing is looked up, with their types.
+    foreign: Vec<((u32, u32), OsString)>,
 }
 
 /// A path below a root that cannot be used.
@@ -64,6 +68,12 @@ pub enum Problem {
     /// A link that the kernel makes up.
     #[error("leads through a link of /proc, which is another one for every process")]
     ProcLink,
+    /// Where somebody else would have to be asked.
+    #[error(
+        "leads into a mounted file system of type {0:?}, in which nothing is looked up as its server may not answer; \
+         a link of the image leads there"
+    )]
+    Foreign(OsString),
     /// More than 40 links.
     #[error("too many symbolic links")]
     TooManyLinks,
@@ -89,15 +99,21 @@ pub enum Problem {
 impl Root {
     /// `fd` is a directory.
     pub fn new(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self {
+            fd,
+            foreign: Vec::new(),
+        }
+    }
+
+    /// The same, with file systems in which [`Root::create_directory`] and its like look nothing up.
+    pub(crate) fn without(self, foreign: Vec<((u32, u32), OsString)>) -> Self {
+        Self { foreign, ..self }
     }
 
     /// The root of the calling thread.
     pub fn of_this_thread() -> Result<Self, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self {
-            fd: rustix::fs::open("/", flags, Mode::empty())?,
-        })
+        Ok(Self::new(rustix::fs::open("/", flags, Mode::empty())?))
     }
 
     /// Opens what the path leads to, links inside the root followed.
@@ -147,8 +163,8 @@ impl Root {
     pub fn create_mountpoint(&self, path: &Path, mode: Mode) -> Result<OwnedFd, RootError> {
         let found = self.create_directory(path, mode)?;
         let identity = |fd: &OwnedFd| {
-            fstat(fd)
-                .map(|stat| (stat.st_dev, stat.st_ino))
+            look::of(fd)
+                .map(|seen| (seen.device, seen.inode))
                 .map_err(|e| failed(path, e))
         };
         if identity(&found)? == identity(&self.fd)? {
@@ -252,8 +268,8 @@ impl Root {
                 Err(Errno::LOOP | Errno::NOENT) => return Err(fail(Problem::Unstable)),
                 Err(e) => return Err(fail(e.into())),
             };
-            let stat = match statat(&parent, &name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT) {
-                Ok(stat) => stat,
+            let entry = match look::at(&parent, &name) {
+                Ok(entry) => entry,
                 Err(Errno::NOENT) => {
                     races += 1;
                     if races > MAX_RACES {
@@ -277,7 +293,10 @@ impl Root {
                 }
                 Err(e) => return Err(fail(e.into())),
             };
-            if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            if let Some((_, kind)) = self.foreign.iter().find(|(device, _)| *device == entry.device) {
+                return Err(fail(Problem::Foreign(kind.clone())));
+            }
+            if entry.kind != FileType::Symlink {
                 resolved.push(name);
                 continue;
             }
@@ -358,7 +377,7 @@ pub(crate) fn open_file(looked: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
 }
 
 fn file_type(fd: &OwnedFd) -> Result<FileType, Errno> {
-    Ok(FileType::from_raw_mode(fstat(fd)?.st_mode))
+    Ok(look::of(fd)?.kind)
 }
 
 /// The components that mean something: names and `..`.

@@ -3,6 +3,7 @@ Where kept filesystems lie on the node.
 
 ```text
 PREFIX/            0700 root: nobody but root gets further
+  .id              tells this directory from another one at its path
   KEY/             0700 root
     upper/         mode and owner of the image's root
     work/          the kernel's
@@ -21,6 +22,7 @@ use rustix::fs::{
     fstatfs, fsync, ioctl_getflags, mkdirat, openat2, renameat, syncfs,
 };
 use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::Root;
 use crate::root::RootError;
@@ -28,8 +30,16 @@ use crate::{files, remove, sys};
 
 /// Name of the record.
 const RECORD: &str = "record";
+/// Name of the directory that the kernel makes in a work directory for `index=on` (fs/overlayfs/super.c,
+/// `OVL_INDEXDIR_NAME`).
+const INDEX: &str = "index";
 /// Largest record, in bytes.
 const MAX_RECORD: u64 = 1 << 20;
+
+/// Name of the file with the store's identifier. No key has a dot.
+const IDENTITY: &str = ".id";
+/// Largest identifier, in bytes.
+const MAX_IDENTITY: u64 = 64;
 
 /// A prefix: the directory that holds kept filesystems.
 #[derive(Debug)]
@@ -106,7 +116,46 @@ impl Store {
         let fd =
             reopen(&made, OFlags::RDONLY).map_err(|e| Self::error(path, "cannot open the directory", e))?;
         fsync(&fd).map_err(|e| Self::error(path, "cannot sync the directory", e))?;
-        Self::checked(path, fd)
+        let store = Self::checked(path, fd)?;
+        store.identify()?;
+        Ok(store)
+    }
+
+    /// What tells this store from any other directory that is at its path at another time, such as the empty mount point
+    /// of its disk. `None` if it was made before stores had one.
+    pub fn identity(&self) -> Result<Option<String>, StoreError> {
+        let content = files::read(&self.fd, IDENTITY, MAX_IDENTITY)
+            .map_err(|e| Self::error(&self.path, "cannot read .id", e))?;
+        Ok(content.and_then(|content| String::from_utf8(content).ok()))
+    }
+
+    /// Gives it an identifier, once.
+    fn identify(&self) -> Result<(), StoreError> {
+        let fail = |what| move |e| Self::error(&self.path, what, e);
+        let lock = reopen(&self.fd, OFlags::RDONLY).map_err(fail("cannot lock the directory"))?;
+        flock(&lock, FlockOperation::LockExclusive).map_err(fail("cannot lock the directory"))?;
+        if self.identity()?.is_some() {
+            return Ok(());
+        }
+        let mut random = [0_u8; 16];
+        getrandom(&mut random, GetRandomFlags::empty()).map_err(fail("cannot make an identifier"))?;
+        let identity = format!("{:032x}", u128::from_be_bytes(random));
+        files::replace(&self.fd, IDENTITY, identity.as_bytes(), None).map_err(fail("cannot write .id"))
+    }
+
+    /// The keys of all that is kept here, sorted.
+    pub fn keys(&self) -> Result<Vec<String>, StoreError> {
+        let fail = |e| Self::error(&self.path, "cannot list the directory", e);
+        let mut keys = Vec::new();
+        for entry in Dir::read_from(&self.fd).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            let name = entry.file_name().to_string_lossy();
+            if check_key(&name).is_ok() {
+                keys.push(name.into_owned());
+            }
+        }
+        keys.sort();
+        Ok(keys)
     }
 
     fn checked(path: &Path, fd: OwnedFd) -> Result<Self, StoreError> {
@@ -274,13 +323,25 @@ impl Kept {
         })
     }
 
-    /// Directories for a probe: `probe/upper` and `probe/work`.
+    /// Directories for a probe: `probe/upper` and `probe/work`. The latter has no index: see [`Kept::has_index`].
     pub(crate) fn make_probe(&self) -> Result<(), StoreError> {
         let fail = self.fail("cannot make the probe directory");
         make_directory(&self.fd, "probe").map_err(&fail)?;
         let probe = open_directory(&self.fd, "probe").map_err(&fail)?;
         make_directory(&probe, "upper").map_err(&fail)?;
-        make_directory(&probe, "work").map_err(fail)
+        make_directory(&probe, "work").map_err(&fail)?;
+        let work = open_directory(&probe, "work").map_err(&fail)?;
+        remove::tree(work.as_fd(), INDEX).map_err(fail)
+    }
+
+    /// Whether an overlay with an index was made on the directories of a probe since [`Kept::make_probe`].
+    pub(crate) fn has_index(&self) -> Result<bool, StoreError> {
+        let path = format!("probe/work/{INDEX}");
+        match open_directory(&self.fd, &path) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(self.fail("cannot examine the probe directory")(e)),
+        }
     }
 
     /// Removes them.
@@ -359,12 +420,18 @@ fn require_suitable(directory: &OwnedFd, path: &Path) -> Result<(), StoreError> 
 fn unsuitable(directory: &OwnedFd) -> Result<Option<&'static str>, Errno> {
     // linux/magic.h
     const OVERLAYFS: u64 = 0x794c_7630;
+    const TMPFS: u64 = 0x0102_1994;
     // linux/fs.h, FS_CASEFOLD_FL
     const CASEFOLD: u32 = 0x4000_0000;
-    if u64::try_from(fstatfs(directory)?.f_type).is_ok_and(|magic| magic == OVERLAYFS) {
-        return Ok(Some(
-            "is on an overlay file system, which can be no part of another one's upper directory",
-        ));
+    match u64::try_from(fstatfs(directory)?.f_type) {
+        Ok(OVERLAYFS) => {
+            return Ok(Some(
+                "is on an overlay file system, which can be no part of another one's upper directory",
+            ));
+        }
+        // The kernel would take it. A reboot would not keep it.
+        Ok(TMPFS) => return Ok(Some("is on a tmpfs, which a reboot of the node empties")),
+        _ => {}
     }
     match fgetxattr(directory, "trusted.overlay.opaque", &mut [0_u8; 8][..]) {
         Err(Errno::NOTSUP) => return Ok(Some("its file system keeps no extended attributes")),

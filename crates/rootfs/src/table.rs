@@ -31,6 +31,8 @@ pub struct Mount {
     pub id: u64,
     /// Id of the mount that this one is mounted on; its own where there is none.
     pub parent: u64,
+    /// Major and minor number of the file system, as statx(2) tells them of its files; the same for all of its mounts.
+    pub device: (u32, u32),
     /// Which part of the file system is mounted.
     pub root: PathBuf,
     /// Where it is mounted, as seen from the root of the process that was asked.
@@ -131,11 +133,12 @@ impl Table {
 // === impl Mount ===
 
 impl Mount {
-    fn parse(line: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line.split(|b| *b == b' ');
         let id = number(fields.next()?)?;
         let parent = number(fields.next()?)?;
-        let _device = fields.next()?;
+        let (major, minor) = fields.next()?.split_once_byte(b':')?;
+        let device = (number(major)?.try_into().ok()?, number(minor)?.try_into().ok()?);
         let root = path(fields.next()?);
         let mountpoint = path(fields.next()?);
         let flags = Flags::parse(fields.next()?);
@@ -159,6 +162,7 @@ impl Mount {
         Some(Self {
             id,
             parent,
+            device,
             root,
             mountpoint,
             flags,

@@ -64,6 +64,15 @@ pub async fn client_with_token(token: &str) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
+/// A client of the same cluster that acts for another user. Policies that let that user through let it through as well.
+pub async fn client_as(user: &str) -> Result<Client> {
+    let mut config = Config::infer()
+        .await
+        .context("KUBECONFIG does not name a usable cluster")?;
+    config.auth_info.impersonate = Some(user.to_owned());
+    Ok(Client::try_from(config)?)
+}
+
 /// Runs a test in a namespace of its own, beside others.
 ///
 /// # Panics

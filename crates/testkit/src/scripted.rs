@@ -12,6 +12,10 @@ use http::{Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+use stoppablecontainer_api::names::{
+    ANNOTATION_MAIN_CONTAINER, CSI_DRIVER, GATE, LABEL_ROLE, ROLE_CONSUMER, VOLUME_MOUNT_PATH, VOLUME_NAME,
+    WRAPPER_IN_IMAGE,
+};
 use tokio::time::timeout;
 use tower_test::mock::{Handle, SendResponse, pair};
 
@@ -135,9 +139,13 @@ impl Call {
         self.send(StatusCode::OK, object);
     }
 
-    /// Answers with what was sent, as the API server stores it: with a UID and a resourceVersion.
+    /// Answers with what was sent, as the API server stores it: with a UID and a resourceVersion, and a consumer pod with
+    /// the marks of the webhook's rewrite.
     pub fn create(self, uid: &str) -> Value {
         let mut object = self.body.clone();
+        if object["metadata"]["labels"][LABEL_ROLE] == ROLE_CONSUMER {
+            mark_rewritten(&mut object);
+        }
         object["metadata"]["uid"] = json!(uid);
         object["metadata"]["resourceVersion"] = json!("1");
         self.send(StatusCode::CREATED, &object);
@@ -156,9 +164,32 @@ impl Call {
         );
     }
 
+    /// Answers with what was sent as the API server stores it where no webhook of ours saw it.
+    pub fn create_unseen(self, uid: &str) -> Value {
+        let mut object = self.body.clone();
+        object["metadata"]["uid"] = json!(uid);
+        object["metadata"]["resourceVersion"] = json!("1");
+        self.send(StatusCode::CREATED, &object);
+        object
+    }
+
     fn send(self, code: StatusCode, body: &Value) {
         let mut response = Response::new(Body::from(body.to_string().into_bytes()));
         *response.status_mut() = code;
         self.respond.send_response(response);
     }
+}
+
+/// What the controller looks for in a consumer pod; the whole rewrite is the webhook's.
+fn mark_rewritten(pod: &mut Value) {
+    let spec = &mut pod["spec"];
+    if let Some(gates) = spec["schedulingGates"].as_array_mut() {
+        gates.retain(|gate| gate["name"] != GATE);
+    }
+    spec["volumes"] = json!([{ "name": VOLUME_NAME, "csi": { "driver": CSI_DRIVER, "readOnly": true } }]);
+    let main = &mut spec["containers"][0];
+    main["command"] = json!([WRAPPER_IN_IMAGE, "run", "--"]);
+    main["volumeMounts"] = json!([{ "name": VOLUME_NAME, "mountPath": VOLUME_MOUNT_PATH, "readOnly": true }]);
+    let name = main["name"].clone();
+    pod["metadata"]["annotations"][ANNOTATION_MAIN_CONTAINER] = name;
 }

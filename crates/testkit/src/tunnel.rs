@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::WebPkiServerVerifier;
 use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
@@ -70,6 +70,10 @@ struct Recorder {
     seen: Mutex<Option<Vec<u8>>>,
 }
 
+/// Takes every certificate, as a scraper does that skips verification.
+#[derive(Debug)]
+struct Trusting(CryptoProvider);
+
 /// Opens a connection to a port of a pod. Whether anybody listens shows when it is used.
 pub async fn open(pods: &Api<Pod>, pod: &str, port: u16) -> Result<Tunnel> {
     let forward = pods.portforward(pod, &[port]).await;
@@ -91,6 +95,24 @@ impl Tunnel {
         let mut answer = Vec::new();
         self.stream.read_to_end(&mut answer).await?;
         Ok(String::from_utf8(answer)?)
+    }
+
+    /// A TLS connection with whatever certificate the server shows.
+    pub async fn encrypted(self) -> Result<Connection> {
+        let provider = ring::default_provider();
+        let config = ClientConfig::builder_with_provider(Arc::new(provider.clone()))
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Trusting(provider)))
+            .with_no_client_auth();
+        let name = ServerName::try_from("pod")?;
+        let stream = TlsConnector::from(Arc::new(config))
+            .connect(name, self.stream)
+            .await?;
+        Ok(Connection {
+            stream,
+            _forwarder: self.forwarder,
+        })
     }
 
     /// A TLS handshake as with the server `name`, trusting the certificates of `bundle` (PEM) only.
@@ -133,12 +155,23 @@ impl Tunnel {
 
 impl Connection {
     /// Posts JSON by HTTP/1.1 and returns the body of the answer.
-    pub async fn post(mut self, host: &str, path: &str, body: &str) -> Result<String> {
+    pub async fn post(self, host: &str, path: &str, body: &str) -> Result<String> {
         let length = body.len();
         let request = format!(
             "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
              Connection: close\r\n\r\n{body}"
         );
+        self.ask(path, &request).await
+    }
+
+    /// Gets a page by HTTP/1.1, with a bearer token if there is one. Anything but 200 is an error with the whole answer.
+    pub async fn get(self, path: &str, token: Option<&str>) -> Result<String> {
+        let token = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
+        let request = format!("GET {path} HTTP/1.1\r\nHost: pod\r\n{token}Connection: close\r\n\r\n");
+        self.ask(path, &request).await
+    }
+
+    async fn ask(mut self, path: &str, request: &str) -> Result<String> {
         self.stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         self.stream.read_to_end(&mut answer).await?;
@@ -208,5 +241,44 @@ impl ServerCertVerifier for Recorder {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.judge.supported_verify_schemes()
+    }
+}
+
+// === impl Trusting ===
+
+impl ServerCertVerifier for Trusting {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

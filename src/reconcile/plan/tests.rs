@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::reconcile::fixtures::{
-    changed, hold, instance, leaving as leaving_pod, observed, out_of_cpu, pod, prepared, up, with_both,
-    with_provider,
+    changed, edit, hold, instance, leaving as leaving_pod, observed, out_of_cpu, pod, prepared, up,
+    with_both, with_provider,
 };
 
 fn words(observed: &Observed) -> Vec<String> {
@@ -19,6 +19,7 @@ fn words(observed: &Observed) -> Vec<String> {
             Action::RemoveFinalizer => "finalizer-".to_owned(),
             Action::Create(role, _) => format!("create {role}"),
             Action::Relabel(role, _) => format!("relabel {role}"),
+            Action::Discard(role, _) => format!("discard {role}"),
             Action::Delete(role, _, trouble) => {
                 format!(
                     "delete {role}{}",
@@ -103,6 +104,18 @@ fn words(observed: &Observed) -> Vec<String> {
 )]
 #[case::provider_name_taken(Observed { provider: Slot::Taken("x".to_owned()), ..observed(instance(json!({}))) }, &[])]
 #[case::consumer_name_taken(Observed { consumer: Slot::Taken("x".to_owned()), ..with_provider(json!({})) }, &[])]
+#[case::provider_without_a_record(
+    { let i = instance(json!({})); Observed { provider: Slot::Stray(pod(&i, Role::Provider, up())), ..observed(i) } },
+    &["discard provider"]
+)]
+#[case::consumer_without_a_record(
+    { let o = with_provider(json!({})); let p = pod(&o.instance, Role::Consumer, up()); Observed { consumer: Slot::Stray(p), ..o } },
+    &["discard consumer"]
+)]
+#[case::consumer_without_a_record_while_stopped(
+    { let o = with_provider(json!({ "spec": { "running": false } })); let p = pod(&o.instance, Role::Consumer, up()); Observed { consumer: Slot::Stray(p), ..o } },
+    &["discard consumer"]
+)]
 fn states(#[case] observed: Observed, #[case] expected: &[&str]) {
     assert_eq!(words(&observed), expected);
 }
@@ -259,7 +272,9 @@ fn a_pod_that_never_ran_is_replaced_when_its_template_was_corrected() {
     }] });
     let corrected = |observed: Observed| {
         let mut instance = (*observed.instance).clone();
-        instance.spec.template.spec.as_mut().unwrap().containers[0].image = Some("nginx:1.26".to_owned());
+        edit(&mut instance, |template| {
+            template["spec"]["containers"][0]["image"] = json!("nginx:1.26");
+        });
         Observed {
             instance: Arc::new(instance),
             ..observed
@@ -288,7 +303,9 @@ fn a_pod_that_never_ran_is_replaced_when_its_template_was_corrected() {
 fn f25_another_image_gets_another_provider_once_nothing_runs(#[case] change: serde_json::Value) {
     let other = |observed: Observed| {
         let mut instance = (*observed.instance).clone();
-        instance.spec.template.spec.as_mut().unwrap().containers[0].image = Some("nginx:1.26".to_owned());
+        edit(&mut instance, |template| {
+            template["spec"]["containers"][0]["image"] = json!("nginx:1.26");
+        });
         Observed {
             instance: Arc::new(instance),
             ..observed
@@ -338,19 +355,72 @@ fn a_pod_without_our_labels_gets_them_back() {
     );
 }
 
+/// Every user who may change a pod can put an owner reference in; only the API server gives UIDs.
 #[test]
-fn i8_only_the_owners_uid_makes_a_pod_ours() {
-    let mine = instance(json!({}));
-    let provider = pod(&mine, Role::Provider, up());
-    assert!(matches!(Slot::of(Arc::clone(&provider), &mine), Slot::Ours(_)));
+fn i16_i8_a_pod_is_ours_by_the_uid_that_the_controller_wrote_down() {
+    let fresh = instance(json!({}));
+    let provider = pod(&fresh, Role::Provider, up());
+    let of = |instance: &StoppableContainerInstance, role, created| {
+        Slot::of(Arc::clone(&provider), instance, role, created)
+    };
+    assert!(matches!(of(&fresh, Role::Provider, None), Slot::Stray(_)));
+    assert!(matches!(
+        of(&fresh, Role::Provider, Some("provider-uid")),
+        Slot::Ours(_)
+    ));
+    assert!(matches!(
+        of(&fresh, Role::Provider, Some("another")),
+        Slot::Stray(_)
+    ));
+    let recorded = instance(json!({ "status": { "providerPodUid": "provider-uid" } }));
+    assert!(matches!(of(&recorded, Role::Provider, None), Slot::Ours(_)));
+    assert!(
+        matches!(of(&recorded, Role::Consumer, None), Slot::Stray(_)),
+        "each role has a record of its own"
+    );
+    let other = instance(json!({ "status": { "providerPodUid": "another" } }));
+    assert!(matches!(of(&other, Role::Provider, None), Slot::Stray(_)));
+
     let successor = instance(json!({ "metadata": { "uid": "another" } }));
-    let Slot::Taken(whose) = Slot::of(provider, &successor) else {
+    let Slot::Taken(whose) = of(&successor, Role::Provider, None) else {
         panic!("a pod of an earlier object of the name")
     };
     assert!(
         whose.contains("web-provider") && whose.contains("instance-uid"),
         "{whose}"
     );
+    assert!(
+        !whose.contains("delete this object"),
+        "I17: that would cost the files: {whose}"
+    );
+}
+
+/// What the controller created stays its own, whatever becomes of the reference: it is stopped with the rest.
+#[test]
+fn i16_i2_a_recorded_pod_whose_owner_reference_was_cut_is_still_ours() {
+    let recorded = instance(json!({ "status": { "consumerPodUid": "consumer-uid" } }));
+    let mut cut = (*pod(&recorded, Role::Consumer, up())).clone();
+    cut.metadata.owner_references = None;
+    assert!(matches!(
+        Slot::of(Arc::new(cut), &recorded, Role::Consumer, None),
+        Slot::Ours(_)
+    ));
+}
+
+#[test]
+fn i11_pods_without_a_record_go_with_the_instance() {
+    let deleting = json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } });
+    let i = instance(deleting);
+    let stray = pod(&i, Role::Provider, up());
+    let Slot::Ours(gone) = leaving_pod(&stray) else {
+        panic!("a fixture")
+    };
+    let with = |provider| Observed {
+        provider,
+        ..observed(Arc::clone(&i))
+    };
+    assert_eq!(words(&with(Slot::Stray(stray))), ["discard provider"]);
+    assert!(words(&with(Slot::Stray(gone))).is_empty(), "it is waited for");
 }
 
 fn too_large(limit: &str) -> serde_json::Value {
@@ -426,9 +496,9 @@ fn h19_h23_only_the_controller_asks_for_the_scheduler() {
         let Some(Action::Create(Role::Consumer, pod)) = actions.first() else {
             panic!("{actions:?}")
         };
-        pod.annotations()
-            .get("stoppablecontainer.xtlsoft.top/placement")
-            .cloned()
+        let pod = serde_json::to_value(pod).unwrap();
+        let placement = &pod["metadata"]["annotations"]["stoppablecontainer.xtlsoft.top/placement"];
+        placement.as_str().map(str::to_owned)
     };
     let own = json!({ "stoppablecontainer.xtlsoft.top/placement": "Scheduler" });
     let own = json!({ "spec": { "template": { "metadata": { "annotations": own } } } });

@@ -55,7 +55,9 @@ fn with_consumer(observed: Observed, status: Value) -> Observed {
 
 fn edited(observed: Observed) -> Observed {
     let mut instance = (*observed.instance).clone();
-    instance.spec.provider.tolerations = serde_json::from_value(json!([{ "operator": "Exists" }])).unwrap();
+    let mut provider = serde_json::to_value(&instance.spec.provider).unwrap();
+    provider["tolerations"] = json!([{ "operator": "Exists" }]);
+    instance.spec.provider = serde_json::from_value(provider).unwrap();
     Observed {
         instance: Arc::new(instance),
         ..observed
@@ -200,7 +202,9 @@ fn i2_an_edit_of_the_provider_takes_effect_when_nothing_runs() {
 fn i2_what_was_taken_out_of_the_template_is_not_held_after_the_next_start() {
     let held = first(&claims(), json!({}));
     let mut instance = (*held.instance).clone();
-    instance.spec.template.spec.as_mut().unwrap().volumes = None;
+    let mut template = serde_json::to_value(&instance.spec.template).unwrap();
+    template["spec"].as_object_mut().unwrap().remove("volumes");
+    instance.spec.template = serde_json::from_value(template).unwrap();
     let taken_out = Observed {
         instance: Arc::new(instance),
         ..held

@@ -256,6 +256,14 @@ fn pending(status: Value) -> Observed {
     Observed { consumer: Slot::Taken("pod x".to_owned()), ..with_provider(json!({ "spec": { "running": false } })) },
     Phase::Stopped, ["+Stopped", "+AsRequested", "+AsRequested", "-Stopped"]
 )]
+#[case::provider_without_a_record(
+    { let i = instance(json!({})); let p = pod(&i, Role::Provider, up()); Observed { provider: Slot::Stray(p), ..observed(i) } },
+    Phase::Pending, ["-Starting", "-Starting", "-Preparing", "-Starting"]
+)]
+#[case::consumer_without_a_record(
+    { let o = with_provider(json!({})); let p = pod(&o.instance, Role::Consumer, up()); Observed { consumer: Slot::Stray(p), ..o } },
+    Phase::ProviderReady, ["-Starting", "+AsRequested", "+AsRequested", "-Starting"]
+)]
 #[case::deleting(
     Observed { provider: Slot::Free, ..with_provider(deleting()) },
     Phase::Pending, ["-Deleting", "-Deleting", "-Deleting", "-Stopped"]

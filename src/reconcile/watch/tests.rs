@@ -1,6 +1,7 @@
 //! Who is woken by what, and that the cache is up to date by then.
 
 use futures::stream;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
@@ -259,13 +260,4 @@ async fn an_agent_wakes_the_instances_of_its_node_when_it_comes_or_goes() {
         "after the list: once for coming, once for going"
     );
     assert!(!caches.agent_registered("n1"));
-}
-
-#[test]
-fn an_object_that_cannot_be_read_is_passed_over() {
-    let broken = json!({
-        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
-        "metadata": { "name": "broken" }, "spec": { "running": "yes" },
-    });
-    assert!(readable(object::<DeserializeGuard<StoppableContainer>>(broken)).is_none());
 }

@@ -29,12 +29,16 @@ fn spec_with(fields: &Value) -> Value {
 #[case::plain(json!({}))]
 #[case::of_the_template(json!({ "nodeName": "elsewhere" }))]
 #[case::bound_claim(json!({ "volumes": [{ "name": "d", "persistentVolumeClaim": { "claimName": "bound" } }] }))]
+#[case::our_gate(json!({ "schedulingGates": [{ "name": "stoppablecontainer.xtlsoft.top/rewrite" }] }))]
 fn by_name(#[case] fields: Value) {
     assert!(on_node(&Case::of_spec(&spec_with(&fields)).pod_spec()));
 }
 
 #[rstest::rstest]
 #[case::gated(json!({ "schedulingGates": [{ "name": "kueue.x-k8s.io/admission" }] }))]
+#[case::gated_by_us_and_another(json!({ "schedulingGates": [
+    { "name": "stoppablecontainer.xtlsoft.top/rewrite" }, { "name": "kueue.x-k8s.io/admission" },
+] }))]
 #[case::devices(json!({ "resourceClaims": [{ "name": "gpu", "resourceClaimName": "gpu" }] }))]
 #[case::ephemeral_volume(json!({ "volumes": [{ "name": "d", "ephemeral": {} }] }))]
 #[case::unbound_claim(json!({ "volumes": [{ "name": "d", "persistentVolumeClaim": { "claimName": "unbound" } }] }))]

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::super::expansion::tests::expand;
 use super::*;
 use crate::webhook::patch;
+use stoppablecontainer_api::names::GATE;
 
 const NAMES: [&str; 4] = ["A", "B", "PATH", "HOME"];
 
@@ -56,7 +57,7 @@ prop_compose! {
 
 prop_compose! {
     fn case()(main in container(), entrypoint in texts(), cmd in texts(), env in variables(),
-              gate in any::<bool>(), signal in prop::sample::select(vec!["", "SIGQUIT", "SIGSEGV"]),
+              gate in any::<bool>(), ours in any::<bool>(), signal in prop::sample::select(vec!["", "SIGQUIT", "SIGSEGV"]),
               groups in prop::collection::vec(1..5i64, 0..3), front in any::<bool>(), secret in any::<bool>()) -> Case {
         let mut containers = vec![json!({ "name": "main", "image": "i" }), json!({ "name": "side", "image": "s" })];
         merge(&mut containers[0], &main);
@@ -72,6 +73,11 @@ prop_compose! {
             .identity(&json!({ "user": user, "uid": uid.unwrap_or(0), "gid": 3, "supplementalGroups": groups }));
         if front {
             case.pod["spec"]["containers"].as_array_mut().unwrap().swap(0, 1);
+        }
+        if ours {
+            let gates = &mut case.pod["spec"]["schedulingGates"];
+            let others = gates.as_array().cloned().unwrap_or_default();
+            *gates = [vec![json!({ "name": GATE })], others].concat().into();
         }
         if secret {
             case.wrapper.pull_secret = Some("ours".to_owned());

@@ -95,14 +95,15 @@ async fn ask_everything(ns: &Namespace) -> Result<()> {
             ensure!(shown.contains("running: true"), "no difference shown: {shown:?}");
         }
         ask(ns, &["create", "--dry-run=server"], &object("fresh")).await?;
-        ns.kubectl(&["delete", "--dry-run=server", kind, "kept"])
-            .await?
-            .success()?;
+        // An instance that has an owner is deleted by the controller alone.
+        let mut delete = vec!["delete", "--dry-run=server", kind, "kept"];
+        if kind == "StoppableContainerInstance" {
+            delete.push(&controller);
+        }
+        ns.kubectl(&delete).await?.success()?;
     }
 
-    let mut pod = serde_json::to_value(consumer_pod(&instance))?;
-    pod["apiVersion"] = json!("v1");
-    pod["kind"] = json!("Pod");
+    let pod = consumer_pod(&instance)?;
     let rewritten = ask(ns, &["create", "--dry-run=server", "-o=json", &controller], &pod).await?;
     ensure!(
         rewritten.contains("csi.stoppablecontainer.xtlsoft.top"),

@@ -172,9 +172,7 @@ impl<'a> Replica<'a> {
     /// Asks for the consumer of an object, as the API server does for the controller.
     async fn review_consumer(&self, name: &str) -> Result<Value> {
         let instance = self.ns.api::<StoppableContainerInstance>().get(name).await?;
-        let mut pod = serde_json::to_value(consumer_pod(&instance))?;
-        pod["apiVersion"] = json!("v1");
-        pod["kind"] = json!("Pod");
+        let pod = consumer_pod(&instance)?;
         let request = json!({
             "kind": {"group": "", "version": "v1", "kind": "Pod"},
             "resource": {"group": "", "version": "v1", "resource": "pods"},

@@ -5,13 +5,13 @@ use injectors::{Injector, SECRET};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::ListParams;
 use serde_json::json;
-use stoppablecontainer_api::conditions::CONSUMER_READY;
+use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::names::provider_pod_name;
-use stoppablecontainer_api::{Phase, StoppableContainer};
+use stoppablecontainer_api::{Phase, StoppableContainer, StoppableContainerInstance};
 use testkit::{Hook, Injectors, Namespace, Order, in_namespace};
 
 use super::{MAIN, container, hook, istio_root_certificate, names, spec_of};
-use crate::support::{create, run, running, shell_template};
+use crate::support::{blocked, create, run, running, shell_template, told};
 
 const NAME: &str = "kept";
 
@@ -113,6 +113,39 @@ async fn i3_what_is_undone_after_our_last_call_never_runs() {
         event_says(&ns, "would not run on its kept filesystem").await?;
 
         server.unregister(Order::After).await?;
+        running(&ns, NAME).await.map(drop)
+    })
+    .await;
+}
+
+/// Neither our mutating nor our validating webhook is asked about such a pod. It waits behind its gate, and is gone.
+#[tokio::test]
+async fn i3_a_consumer_whose_label_was_taken_away_never_runs() {
+    in_namespace("injector-unlabels", async |ns| {
+        let server = Injectors::start(&ns).await?;
+        let pods = format!("object.metadata.name == '{NAME}'");
+        let unlabeller = Hook::new(Injector::Unlabeller.name(), &pods);
+        server.register(Order::Before, &[unlabeller]).await?;
+        create(&ns, NAME, true, shell_template()).await?;
+        let message = blocked(&ns, NAME, CONSUMER_READY, reason::NOT_REWRITTEN).await?;
+        ensure!(
+            message.contains("stoppablecontainer.xtlsoft.top/role"),
+            "{message}"
+        );
+        told(&ns, NAME, reason::NOT_REWRITTEN).await?;
+        // Between two attempts there is none; during one it is bound to no node.
+        if let Some(pod) = ns.api::<Pod>().get_opt(NAME).await? {
+            let spec = pod.spec.unwrap_or_default();
+            ensure!(
+                spec.node_name.is_none() && spec.scheduling_gates.is_some(),
+                "{spec:?}"
+            );
+        }
+        let instance = ns.api::<StoppableContainerInstance>().get(NAME).await?;
+        let recorded = instance.status.and_then(|status| status.consumer_pod_uid);
+        ensure!(recorded.is_none(), "the agent would serve {recorded:?}");
+
+        server.unregister(Order::Before).await?;
         running(&ns, NAME).await.map(drop)
     })
     .await;

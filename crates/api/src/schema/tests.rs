@@ -40,13 +40,16 @@ fn all_nodes() -> Vec<(String, Value)> {
 
 #[test]
 fn every_node_is_structural() {
-    const KNOWN: [&str; 15] = [
+    const KNOWN: [&str; 18] = [
         "additionalProperties",
         "default",
         "description",
         "enum",
         "format",
         "items",
+        "maxItems",
+        "maxLength",
+        "maxProperties",
         "minItems",
         "nullable",
         "properties",
@@ -58,11 +61,11 @@ fn every_node_is_structural() {
         "x-kubernetes-validations",
     ];
     for (path, node) in all_nodes() {
-        let typeless = node.get("x-kubernetes-int-or-string") == Some(&json!(true))
-            || node.get("x-kubernetes-preserve-unknown-fields") == Some(&json!(true));
+        let open = node.get("x-kubernetes-preserve-unknown-fields") == Some(&json!(true));
+        let typeless = node.get("x-kubernetes-int-or-string") == Some(&json!(true)) || open;
         assert!(
-            typeless != node["type"].is_string(),
-            "{path}: exactly one of a type and a reason to have none"
+            typeless != node["type"].is_string() || open && node["type"] == json!("object"),
+            "{path}: a type, or a reason to have none"
         );
         assert!(
             !(node.get("properties").is_some() && node.get("additionalProperties").is_some()),
@@ -85,6 +88,49 @@ fn manifests_are_small_enough_for_kubectl_apply() {
     for crd in custom_resource_definitions() {
         let size = serde_json::to_string(&crd).unwrap().len();
         assert!(size < MAX_BYTES, "{}: {size} bytes", crd.spec.names.kind);
+    }
+}
+
+/// What a newer Kubernetes adds to an object of a pod spec is stored. Metadata is not open: what is misspelt there would
+/// reach no pod, so the API server has to say so.
+#[test]
+fn i19_every_object_of_a_pod_spec_is_open() {
+    let template = ".spec.template.spec";
+    for (path, node) in all_nodes() {
+        let open = node.get("x-kubernetes-preserve-unknown-fields").is_some();
+        let object = node["type"] == json!("object") && node.get("additionalProperties").is_none();
+        if object {
+            assert_eq!(open, path.starts_with(template), "{path}");
+        }
+    }
+}
+
+#[test]
+fn i18_every_list_and_map_that_users_write_is_bounded() {
+    let mut lists = std::collections::BTreeMap::new();
+    for (path, node) in all_nodes() {
+        if !path.starts_with(".spec.") && path != ".status.conditions" {
+            continue;
+        }
+        assert_eq!(
+            node["type"] == json!("array"),
+            node.get("maxItems").is_some(),
+            "{path}"
+        );
+        assert_eq!(
+            node.get("additionalProperties").is_some(),
+            node.get("maxProperties").is_some(),
+            "{path}"
+        );
+        lists.insert(path, node["maxItems"].clone());
+    }
+    for (path, most) in [
+        (".spec.template.spec.containers", 64),
+        (".spec.template.spec.volumes", 512),
+        (".spec.template.spec.containers[].env", 2_000),
+        (".spec.provider.tolerations", 256),
+    ] {
+        assert_eq!(lists[path], json!(most), "{path}");
     }
 }
 
@@ -183,7 +229,7 @@ fn conditions_are_a_map_by_type() {
 #[test]
 fn ports_are_int_or_string_and_quantities_anything_a_quantity_can_be() {
     for (path, node) in all_nodes() {
-        let any = node.get("x-kubernetes-preserve-unknown-fields").is_some();
+        let any = node.get("x-kubernetes-preserve-unknown-fields").is_some() && node.get("type").is_none();
         if path.ends_with("Socket.port") {
             assert!(
                 !any && node["x-kubernetes-int-or-string"] == json!(true),
@@ -248,7 +294,7 @@ fn quantities_written_as_numbers_are_read() {
     });
     let read: StoppableContainer = serde_json::from_value(object).unwrap();
     assert!(!read.spec.running);
-    let main = &read.spec.template.spec.unwrap().containers[0];
+    let main = &read.spec.template.decode().unwrap().spec.unwrap().containers[0];
     let resources = main.resources.clone().unwrap();
     assert_eq!(resources.requests.unwrap()["cpu"].0, "2");
     assert_eq!(resources.limits.unwrap()["cpu"].0, "0.5");
@@ -269,5 +315,5 @@ fn instance_of_the_reference_is_read() {
     });
     let read: StoppableContainerInstance = serde_json::from_value(object).unwrap();
     assert_eq!(read.spec.host_path_prefix, crate::DEFAULT_HOST_PATH_PREFIX);
-    assert_eq!(read.spec.provider.resources.limits, None);
+    assert_eq!(read.spec.provider.decode().unwrap().resources.limits, None);
 }

@@ -130,8 +130,11 @@ impl NodeService {
             instance: authorised.instance,
             role: authorised.role,
             prefix: authorised.prefix,
+            container: Some(authorised.container),
         };
-        if known.as_ref() == Some(&record) && agent.volumes.get(&publish.id).is_some() {
+        if known.as_ref().is_some_and(|known| known.is_same(&record))
+            && agent.volumes.get(&publish.id).is_some()
+        {
             // Again: only the mount may be missing (a reboot took it), and making it twice does no harm.
             if self.target(&record.target)? == Target::Mounted {
                 return Ok(record.role);

@@ -184,6 +184,7 @@ impl Work {
                     instance: object("instance"),
                     role: Role::Consumer,
                     prefix: "/data".into(),
+                    container: None,
                 };
                 drop(claim.create(&record).unwrap());
             }

@@ -49,6 +49,7 @@ fn record(pod: &str) -> Record {
         instance: object("instance"),
         role: Role::Provider,
         prefix: "/data".into(),
+        container: None,
     }
 }
 
@@ -261,7 +262,7 @@ async fn i7_what_is_begun_for_a_volume_that_ends_is_done_once() {
     let plugin = Plugin::new();
     let volume = plugin.volumes.claim(ID).unwrap().publish(record("pod"));
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let first = volume.settled(|| tokio::spawn(ended).map(drop).boxed().shared());
+    let first = volume.settled(|| tokio::spawn(ended).map(|_| None).boxed().shared());
     drop(first);
     let again = volume.settled(|| panic!("it is done a second time"));
     end.send(()).unwrap();

@@ -11,7 +11,7 @@ use std::time::Instant;
 use tokio::task::{AbortHandle, JoinSet};
 
 /// The connections that are served.
-pub(super) struct Connections {
+pub(crate) struct Connections {
     limit: usize,
     next: u64,
     tasks: JoinSet<()>,
@@ -19,7 +19,7 @@ pub(super) struct Connections {
 }
 
 /// One connection's place among the others; it leaves with this.
-pub(super) struct Place {
+pub(crate) struct Place {
     id: u64,
     waiting: Arc<Mutex<HashMap<u64, Waiting>>>,
 }
@@ -34,7 +34,7 @@ struct Waiting {
 
 impl Connections {
     /// None yet, and `limit` at most.
-    pub(super) fn new(limit: usize) -> Self {
+    pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit,
             next: 0,
@@ -44,7 +44,7 @@ impl Connections {
     }
 
     /// Serves one more.
-    pub(super) fn add<F>(&mut self, serve: impl FnOnce(Place) -> F)
+    pub(crate) fn add<F>(&mut self, serve: impl FnOnce(Place) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -66,7 +66,7 @@ impl Connections {
     }
 
     /// Returns when all have ended.
-    pub(super) async fn ended(&mut self) {
+    pub(crate) async fn ended(&mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
 
@@ -88,7 +88,7 @@ impl Connections {
 
 impl Place {
     /// The peer has done something: a request came, or was answered.
-    pub(super) fn touch(&self) {
+    pub(crate) fn touch(&self) {
         if let Some(waiting) = lock(&self.waiting).get_mut(&self.id) {
             waiting.since = Instant::now();
         }

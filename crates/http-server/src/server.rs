@@ -1,6 +1,6 @@
 /*!
-TLS in front of a router: HTTP/1.1 and HTTP/2, with a bound on everything that a
-client can drag out, and an end that no request notices.
+A router behind TLS (HTTP/1.1 and HTTP/2) or in the clear (HTTP/1.1), with a bound
+on everything that a client can drag out, and an end that no request notices.
 
 At shutdown connections are told to end (`Connection: close`, GOAWAY) while new
 ones are still taken for a while, because the cluster goes on sending them until
@@ -24,14 +24,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
 use rustls::server::ResolvesServerCert;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use connections::{Connections, Place};
-
-mod connections;
+use crate::connections::{Connections, Place};
 
 /// A handshake is two round trips; an API server gives the whole call three seconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,6 +44,11 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at a time. API servers use one or two each; the rest is room for strangers to waste, and where there is
 /// none left whoever has waited longest goes.
 const CONNECTIONS: usize = 512;
+/// Connections at a time in the clear: a kubelet, a scraper or two, and room.
+const PLAIN_CONNECTIONS: usize = 64;
+/// How long the head of a request may take in the clear, and how long a connection may be idle. Kubelets and scrapers send
+/// theirs at once.
+const PLAIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests at a time on one HTTP/2 connection.
 const STREAMS: u32 = 250;
 /// How long new connections are taken after shutdown began.
@@ -56,21 +60,28 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Pause after accept failed, for want of descriptors for example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// A TLS server for one router.
+/// A server for one router.
 pub struct Server {
     listener: TcpListener,
-    acceptor: TlsAcceptor,
+    security: Security,
     router: Router,
     drain: Duration,
     linger: Duration,
     limit: usize,
 }
 
+/// What lies between TCP and HTTP.
+#[derive(Clone)]
+enum Security {
+    Tls(TlsAcceptor),
+    None,
+}
+
 // === impl Server ===
 
 impl Server {
-    /// Listens on `address`; connections wait until [`Server::run`]. `drain` is the time from shutdown to the end of the
-    /// last connection.
+    /// Listens on `address` with TLS; connections wait until [`Server::run`]. `drain` is the time from shutdown to the end
+    /// of the last connection.
     ///
     /// # Errors
     /// When the address cannot be listened on.
@@ -88,11 +99,27 @@ impl Server {
         let acceptor = TlsAcceptor::from(Arc::new(config));
         Ok(Self {
             listener,
-            acceptor,
+            security: Security::Tls(acceptor),
             router,
             drain,
             linger: LINGER.min(drain),
             limit: CONNECTIONS,
+        })
+    }
+
+    /// Listens on `address` in the clear, for health and for what everybody may read. It ends with the process: nothing
+    /// is drained.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn bind_plain(address: SocketAddr, router: Router) -> io::Result<Self> {
+        Ok(Self {
+            listener: TcpListener::bind(address).await?,
+            security: Security::None,
+            router,
+            drain: Duration::ZERO,
+            linger: Duration::ZERO,
+            limit: PLAIN_CONNECTIONS,
         })
     }
 
@@ -110,7 +137,7 @@ impl Server {
         Self { linger, ..self }
     }
 
-    /// Keeps so many connections at a time at most, instead of 512.
+    /// Keeps so many connections at a time at most, instead of 512 (64 in the clear).
     #[must_use]
     pub fn with_connections(self, limit: usize) -> Self {
         Self { limit, ..self }
@@ -132,9 +159,9 @@ impl Server {
                 accepted = self.listener.accept() => {
                     match accepted {
                         Ok((stream, peer)) => {
-                            let (acceptor, router, shutdown) = (self.acceptor.clone(), self.router.clone(), shutdown.clone());
+                            let (security, router, shutdown) = (self.security.clone(), self.router.clone(), shutdown.clone());
                             connections.add(|place| async move {
-                                if let Err(error) = serve(stream, acceptor, router, shutdown, place).await {
+                                if let Err(error) = secure(stream, security, router, shutdown, place).await {
                                     tracing::debug!(%peer, %error, "a connection ended early");
                                 }
                             });
@@ -168,27 +195,40 @@ enum ConnectionError {
     Http(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-async fn serve(
+async fn secure(
     stream: TcpStream,
-    acceptor: TlsAcceptor,
+    security: Security,
     router: Router,
     shutdown: CancellationToken,
     place: Place,
 ) -> Result<(), ConnectionError> {
     // Small answers must not wait for more to send; without this they only come later.
     let _ = stream.set_nodelay(true);
+    let Security::Tls(acceptor) = security else {
+        return serve(stream, false, PLAIN_HEADER_TIMEOUT, router, shutdown, place).await;
+    };
     let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
     let stream = handshake
         .await
         .map_err(|_| ConnectionError::Slow)?
         .map_err(ConnectionError::Handshake)?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    serve(stream, is_http2, HEADER_TIMEOUT, router, shutdown, place).await
+}
 
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    is_http2: bool,
+    header_timeout: Duration,
+    router: Router,
+    shutdown: CancellationToken,
+    place: Place,
+) -> Result<(), ConnectionError> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+        .header_read_timeout(header_timeout);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -1,0 +1,46 @@
+/*!
+Access to the API server.
+
+Every program of this project makes its client here, so that every call has a
+time limit of ours (see [`TimeLimit`]): a connection that a firewall or a dead
+load balancer swallows costs one object one time-out, and nothing else.
+*/
+
+#![forbid(unsafe_code)]
+
+mod resync;
+mod time_limit;
+
+use std::time::Duration;
+
+use kube::client::ClientBuilder;
+use kube::{Client, Config};
+
+pub use resync::resynced;
+pub use time_limit::{TimeLimit, TimeLimitLayer, TimedOut};
+
+/// How long a call may take, retries included. An API server ends requests itself after 60 s (`--request-timeout`);
+/// what takes longer than this is tried again later instead of being waited for.
+pub const TIME_LIMIT: Duration = Duration::from_secs(15);
+/// How long a connection may take to be established.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client for the cluster that this process runs in, or else the one that the kubeconfig names.
+///
+/// # Errors
+/// When neither is configured.
+pub async fn client() -> Result<Client, kube::Error> {
+    let config = Config::infer().await.map_err(kube::Error::InferConfig)?;
+    client_of(config, TIME_LIMIT)
+}
+
+/// A client for this cluster whose calls take `limit` at most.
+///
+/// # Errors
+/// When TLS or the credentials cannot be set up.
+pub fn client_of(mut config: Config, limit: Duration) -> Result<Client, kube::Error> {
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(&TimeLimitLayer::new(limit))
+        .build())
+}

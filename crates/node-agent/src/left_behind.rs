@@ -1,0 +1,115 @@
+/*!
+Threads that nobody waits for any more.
+
+A thread that waits for a disk, or for a file system that somebody mounted, cannot be
+ended: it is left behind, and ends when it is answered. A tenant can make as many of
+them as he has filesystems here, over and over. So each namespace may have a few; more
+work of it is refused until one ends. No other namespace notices.
+*/
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Result, bail};
+
+/// How many threads of one namespace may be left behind.
+pub(crate) const MOST: usize = 16;
+
+/// How many are left behind, by namespace.
+#[derive(Debug, Default)]
+pub(crate) struct LeftBehind(Mutex<HashMap<String, usize>>);
+
+/// Held by a thread that may be left behind, as long as it works.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<Shared>);
+
+/// Says that nobody waits for a thread any more.
+#[derive(Debug)]
+pub(crate) struct Leaver(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    all: Arc<LeftBehind>,
+    namespace: String,
+    stage: Mutex<Stage>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Working,
+    Left,
+    Ended,
+}
+
+// === impl LeftBehind ===
+
+impl LeftBehind {
+    /// A place for a thread of this namespace.
+    ///
+    /// # Errors
+    /// When too many of the namespace are left behind already.
+    pub(crate) fn place(self: &Arc<Self>, namespace: &str) -> Result<Place> {
+        let count = lock(&self.0).get(namespace).copied().unwrap_or_default();
+        if count >= MOST {
+            bail!(
+                "{count} earlier pieces of work of namespace {namespace} on this node still wait for disks or mounted file \
+                 systems that do not answer, and no more are begun; look after those, or end the pods that serve them"
+            );
+        }
+        Ok(Place(Arc::new(Shared {
+            all: Arc::clone(self),
+            namespace: namespace.to_owned(),
+            stage: Mutex::new(Stage::Working),
+        })))
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.0).values().sum()
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    pub(crate) fn leaver(&self) -> Leaver {
+        Leaver(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut stage = lock(&self.0.stage);
+        if *stage == Stage::Left {
+            let mut all = lock(&self.0.all.0);
+            if let Some(count) = all.get_mut(&self.0.namespace) {
+                *count -= 1;
+                if *count == 0 {
+                    all.remove(&self.0.namespace);
+                }
+            }
+        }
+        *stage = Stage::Ended;
+    }
+}
+
+// === impl Leaver ===
+
+impl Leaver {
+    pub(crate) fn leave(self) {
+        let mut stage = lock(&self.0.stage);
+        if *stage == Stage::Working {
+            *stage = Stage::Left;
+            *lock(&self.0.all.0).entry(self.0.namespace.clone()).or_default() += 1;
+            tracing::error!(
+                namespace = self.0.namespace,
+                "a thread is left behind: a disk or a mounted file system does not answer"
+            );
+        }
+    }
+}
+
+/// A lock whose holders never panic half-way: what it guards is changed in single steps.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

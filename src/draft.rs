@@ -1,0 +1,193 @@
+/*!
+A template as its author wrote it, looked at for what no API server could decode: fields of another type, quantities
+that are none. Each is told with its path, which the API server does not do for a quantity, and taken out, so that
+the rest can be looked at in the same answer.
+*/
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use serde_path_to_error::{Path, Segment};
+use stoppablecontainer_api::{PodTemplate, whole_quantity};
+
+use crate::problem::Problem;
+
+/// Mistakes of one sort that are looked for; who made more corrects these first.
+const MOST: usize = 10;
+
+/// A template taken apart.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    /// What is left of it; null if nothing can be made of it.
+    pub(crate) template: Value,
+    /// What is wrong with it.
+    pub(crate) problems: Vec<Problem>,
+}
+
+// === impl Draft ===
+
+impl Draft {
+    /// Takes a template apart. One that is too large is not looked at any further.
+    pub(crate) fn of(template: &PodTemplate) -> Self {
+        let excesses = template.excesses();
+        if !excesses.is_empty() {
+            return Self::nothing(excesses.iter().map(Problem::from).collect());
+        }
+        let mut value: Value = template.json().read().unwrap_or_default();
+        let mut problems = Vec::new();
+        if !take_misfits(&mut value, &mut problems) {
+            return Self::nothing(problems);
+        }
+        take_quantities(&mut value, "spec.template", &mut problems);
+        Self {
+            template: value,
+            problems,
+        }
+    }
+
+    fn nothing(problems: Vec<Problem>) -> Self {
+        Self {
+            template: Value::Null,
+            problems,
+        }
+    }
+}
+
+/// Takes out what has another type than in a pod. `false` if something is left that has.
+fn take_misfits(template: &mut Value, problems: &mut Vec<Problem>) -> bool {
+    for _ in 0..MOST {
+        let Err(error) = serde_path_to_error::deserialize::<_, PodTemplateSpec>(&*template) else {
+            return true;
+        };
+        let field = match error.path().to_string() {
+            whole if whole == "." => "spec.template".to_owned(),
+            field => format!("spec.template.{field}"),
+        };
+        problems.push(Problem::new(field, format!("Invalid value: {}", error.inner())));
+        if !remove(template, error.path()) {
+            return false;
+        }
+    }
+    PodTemplateSpec::deserialize(&*template).is_ok()
+}
+
+/// Takes out a field. An element of a list stays: the places of the others are in what is told.
+fn remove(value: &mut Value, path: &Path) -> bool {
+    let mut steps: Vec<_> = path.iter().collect();
+    let Some(Segment::Map { key: last }) = steps.pop() else {
+        return false;
+    };
+    let mut at = value;
+    for step in steps {
+        let next = match step {
+            Segment::Map { key } => at.get_mut(key),
+            Segment::Seq { index } => at.get_mut(index),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        };
+        let Some(next) = next else { return false };
+        at = next;
+    }
+    at.as_object_mut()
+        .is_some_and(|object| object.remove(last).is_some())
+}
+
+/// Takes out what is no quantity where a pod has one.
+fn take_quantities(value: &mut Value, path: &str, problems: &mut Vec<Problem>) {
+    match value {
+        Value::Object(object) => {
+            for name in ["sizeLimit", "divisor"] {
+                if let Some(problem) = object
+                    .get(name)
+                    .and_then(|v| no_quantity(v, &format!("{path}.{name}")))
+                {
+                    problems.push(problem);
+                    object.remove(name);
+                }
+            }
+            for (name, child) in object.iter_mut() {
+                let path = format!("{path}.{name}");
+                match (name.as_str(), &mut *child) {
+                    ("resources", Value::Object(resources)) => {
+                        for list in ["limits", "requests"] {
+                            if let Some(Value::Object(quantities)) = resources.get_mut(list) {
+                                take_from(quantities, &format!("{path}.{list}"), problems);
+                            }
+                        }
+                    }
+                    ("overhead", Value::Object(quantities)) => take_from(quantities, &path, problems),
+                    _ => {}
+                }
+                take_quantities(child, &path, problems);
+            }
+        }
+        Value::Array(list) => {
+            for (at, element) in list.iter_mut().enumerate() {
+                take_quantities(element, &format!("{path}[{at}]"), problems);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn take_from(quantities: &mut Map<String, Value>, path: &str, problems: &mut Vec<Problem>) {
+    quantities.retain(|name, value| {
+        let problem = no_quantity(value, &format!("{path}[{name}]"));
+        let good = problem.is_none();
+        problems.extend(problem);
+        good
+    });
+}
+
+fn no_quantity(value: &Value, path: &str) -> Option<Problem> {
+    let text = value.as_str().filter(|text| whole_quantity(text).is_none())?;
+    let message = format!("Invalid value: {text:?}: must be a quantity such as 500m, 2, 64Mi or 1.5Gi");
+    Some(Problem::new(path, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn draft(template: &Value) -> Draft {
+        Draft::of(&serde_json::from_value(template.clone()).unwrap())
+    }
+
+    #[test]
+    fn i12_every_mistake_of_a_template_is_named() {
+        let draft = draft(&json!({ "spec": {
+            "hostNetwork": "yes",
+            "overhead": { "cpu": "x" },
+            "volumes": [{ "name": "v", "emptyDir": { "sizeLimit": "big" } }],
+            "containers": [{
+                "name": "main", "image": "i", "ports": [{ "containerPort": "http" }],
+                "resources": { "requests": { "cpu": "abc", "memory": "1Gi" }, "limits": { "cpu": 0.5 } },
+            }],
+        } }));
+        let fields: Vec<_> = draft.problems.iter().map(|p| p.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "spec.template.spec.containers[0].ports[0].containerPort",
+                "spec.template.spec.hostNetwork",
+                "spec.template.spec.containers[0].resources.requests[cpu]",
+                "spec.template.spec.overhead[cpu]",
+                "spec.template.spec.volumes[0].emptyDir.sizeLimit",
+            ]
+        );
+        assert_eq!(
+            draft.template["spec"]["containers"][0]["resources"],
+            json!({ "requests": { "memory": "1Gi" }, "limits": { "cpu": 0.5 } }),
+            "the rest can be looked at"
+        );
+    }
+
+    #[test]
+    fn nothing_is_made_of_what_cannot_be_read_at_all() {
+        for odd in [json!(3), json!({ "spec": { "containers": [3] } })] {
+            let draft = draft(&odd);
+            assert_eq!((draft.template, draft.problems.len()), (Value::Null, 1), "{odd}");
+        }
+    }
+}

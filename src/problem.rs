@@ -1,0 +1,41 @@
+//! A mistake in an object, as its author is told of it.
+
+use stoppablecontainer_api::TemplateError;
+
+/// A mistake in an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Path of the field.
+    pub field: String,
+    /// What is wrong with it and what to do.
+    pub message: String,
+}
+
+// === impl Problem ===
+
+impl Problem {
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+
+    /// All of them in one line.
+    pub(crate) fn list(problems: &[Self]) -> String {
+        let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        list.join("; ")
+    }
+}
+
+impl From<&TemplateError> for Problem {
+    fn from(error: &TemplateError) -> Self {
+        Self::new(error.field(), error.message())
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}

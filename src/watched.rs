@@ -1,0 +1,383 @@
+/*!
+Watches, and what they hold of each object: no more than somebody asks for, trimmed while it is read (invariant I18).
+
+The memory of the operator then follows what is stored of our objects, and of pods, nodes and claims the little that
+matters here, whatever their authors put into them.
+*/
+
+use std::fmt::Debug;
+
+use apiserver::resynced;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use stoppablecontainer_api::held::{Held, METADATA, PAGE, Selection};
+use stoppablecontainer_api::json::Keep;
+
+/// A pod as the controllers see it.
+pub type HeldPod = Held<Pod, Pods>;
+
+/// A pod as the API server answers to its creation.
+pub type CreatedPod = Held<Pod, CreatedPods>;
+
+/// Pods at their creation: what [`Pods`] has, and whether they were rewritten.
+#[derive(Clone, Copy, Debug)]
+pub struct CreatedPods;
+
+/// Pods: what they are, where, how they are doing, and what their containers may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Pods;
+
+/// Nodes as the controllers see them: that they exist, and how they are doing.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeHealth;
+
+/// Nodes as the webhook sees them: who may be placed there.
+#[derive(Clone, Copy, Debug)]
+pub struct NodeTaints;
+
+/// Which CSI drivers a kubelet has.
+#[derive(Clone, Copy, Debug)]
+pub struct Drivers;
+
+/// Whether a claim is bound, and how it may be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Claims;
+
+const CONDITIONS: Keep = Keep::First(
+    64,
+    &Keep::Fields(&[
+        ("lastTransitionTime", Keep::All),
+        ("message", Keep::All),
+        ("reason", Keep::All),
+        ("status", Keep::All),
+        ("type", Keep::All),
+    ]),
+);
+
+/// Most containers of a pod that are looked at. A template has 64 of each sort at most; injectors add a few.
+const CONTAINERS: usize = 128;
+
+/// Most volumes of a pod, and mounts of a container, that are looked at.
+const VOLUMES: usize = 2_048;
+
+const GATES: Keep = Keep::First(64, &Keep::Fields(&[("name", Keep::All)]));
+
+const RESOURCES: Keep = Keep::Fields(&[
+    ("limits", Keep::Fields(&[("ephemeral-storage", Keep::All)])),
+    ("requests", Keep::Fields(&[("ephemeral-storage", Keep::All)])),
+]);
+
+const CONTAINER: Keep = Keep::First(
+    CONTAINERS,
+    &Keep::Fields(&[
+        ("image", Keep::All),
+        ("name", Keep::All),
+        ("resources", RESOURCES),
+    ]),
+);
+
+const CONTAINER_STATUS: Keep = Keep::First(
+    CONTAINERS,
+    &Keep::Fields(&[
+        ("containerID", Keep::All),
+        ("image", Keep::All),
+        ("imageID", Keep::All),
+        ("lastState", Keep::All),
+        ("name", Keep::All),
+        ("ready", Keep::All),
+        ("restartCount", Keep::All),
+        ("started", Keep::All),
+        ("state", Keep::All),
+    ]),
+);
+
+impl Selection for Pods {
+    const KEEP: Keep = Keep::Fields(&[
+        ("apiVersion", Keep::All),
+        ("kind", Keep::All),
+        ("metadata", METADATA),
+        (
+            "spec",
+            Keep::Fields(&[
+                ("containers", CONTAINER),
+                ("nodeName", Keep::All),
+                ("schedulingGates", GATES),
+            ]),
+        ),
+        (
+            "status",
+            Keep::Fields(&[
+                ("conditions", CONDITIONS),
+                ("containerStatuses", CONTAINER_STATUS),
+                ("initContainerStatuses", CONTAINER_STATUS),
+                ("message", Keep::All),
+                ("phase", Keep::All),
+                ("reason", Keep::All),
+                ("startTime", Keep::All),
+            ]),
+        ),
+    ]);
+}
+
+impl Selection for CreatedPods {
+    const KEEP: Keep = Keep::Fields(&[
+        ("apiVersion", Keep::All),
+        ("kind", Keep::All),
+        ("metadata", METADATA),
+        (
+            "spec",
+            Keep::Fields(&[
+                (
+                    "containers",
+                    Keep::First(
+                        CONTAINERS,
+                        &Keep::Fields(&[
+                            ("command", Keep::First(CONTAINERS, &Keep::All)),
+                            ("image", Keep::All),
+                            ("name", Keep::All),
+                            ("resources", RESOURCES),
+                            ("volumeMounts", Keep::First(VOLUMES, &Keep::All)),
+                        ]),
+                    ),
+                ),
+                ("nodeName", Keep::All),
+                ("schedulingGates", GATES),
+                (
+                    "volumes",
+                    Keep::First(
+                        VOLUMES,
+                        &Keep::Fields(&[
+                            ("csi", Keep::Fields(&[("driver", Keep::All)])),
+                            ("name", Keep::All),
+                        ]),
+                    ),
+                ),
+            ]),
+        ),
+        ("status", Keep::Fields(&[("phase", Keep::All)])),
+    ]);
+}
+
+/// Enough of the metadata of what is not ours.
+const IDENTITY: Keep = Keep::Fields(&[
+    ("name", Keep::All),
+    ("namespace", Keep::All),
+    ("resourceVersion", Keep::All),
+    ("uid", Keep::All),
+]);
+
+impl Selection for NodeHealth {
+    const KEEP: Keep = Keep::Fields(&[
+        ("metadata", IDENTITY),
+        ("status", Keep::Fields(&[("conditions", CONDITIONS)])),
+    ]);
+}
+
+impl Selection for NodeTaints {
+    const KEEP: Keep = Keep::Fields(&[
+        ("metadata", IDENTITY),
+        (
+            "spec",
+            Keep::Fields(&[
+                ("taints", Keep::First(1_024, &Keep::All)),
+                ("unschedulable", Keep::All),
+            ]),
+        ),
+    ]);
+}
+
+impl Selection for Drivers {
+    const KEEP: Keep = Keep::Fields(&[
+        ("metadata", IDENTITY),
+        (
+            "spec",
+            Keep::Fields(&[(
+                "drivers",
+                Keep::First(
+                    1_024,
+                    &Keep::Fields(&[("name", Keep::All), ("nodeID", Keep::All)]),
+                ),
+            )]),
+        ),
+    ]);
+}
+
+impl Selection for Claims {
+    const KEEP: Keep = Keep::Fields(&[
+        ("metadata", IDENTITY),
+        (
+            "spec",
+            Keep::Fields(&[("accessModes", Keep::First(16, &Keep::All))]),
+        ),
+        ("status", Keep::Fields(&[("phase", Keep::All)])),
+    ]);
+}
+
+/// Watches all objects of a kind that `config` selects, with back-off, a small page at a time, and lists them anew now and
+/// then.
+///
+/// One object that does not fit its type stops nothing: it is told of and passed over. The schema and the webhook keep
+/// them out; this is for objects from before either.
+pub fn watch<K, S>(
+    client: &Client,
+    config: watcher::Config,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    S: Selection,
+{
+    let api = Api::<Held<K, S>>::all(client.clone());
+    let config = config.page_size(PAGE);
+    resynced(move || watcher::watcher(api.clone(), config.clone()).default_backoff()).filter_map(
+        |event| async {
+            Some(match event {
+                Err(error) => Err(error),
+                Ok(Event::Init) => Ok(Event::Init),
+                Ok(Event::InitDone) => Ok(Event::InitDone),
+                Ok(Event::InitApply(object)) => Ok(Event::InitApply(readable(object)?)),
+                Ok(Event::Apply(object)) => Ok(Event::Apply(readable(object)?)),
+                Ok(Event::Delete(object)) => Ok(Event::Delete(readable(object)?)),
+            })
+        },
+    )
+}
+
+/// A pod that the API server answered with.
+///
+/// # Errors
+/// When it is no pod.
+pub fn pod<S>(held: Held<Pod, S>) -> Result<Pod, kube::Error> {
+    held.into_object()
+        .map_err(|unreadable| kube::Error::Service(Box::new(unreadable)))
+}
+
+fn readable<K: Resource<DynamicType = ()>, S>(object: Held<K, S>) -> Option<K> {
+    match object.into_object() {
+        Ok(object) => Some(object),
+        Err(unreadable) => {
+            tracing::error!(
+                kind = %K::kind(&()),
+                namespace = unreadable.metadata.namespace.as_deref().unwrap_or_default(),
+                name = unreadable.metadata.name.as_deref().unwrap_or_default(),
+                error = unreadable.error,
+                "object cannot be read and is passed over; correct it"
+            );
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
+    use k8s_openapi::api::storage::v1::CSINode;
+    use serde_json::{Value, json};
+    use stoppablecontainer_api::StoppableContainer;
+    use stoppablecontainer_api::held::Whole;
+
+    use super::*;
+
+    fn held<K: Resource<DynamicType = ()> + DeserializeOwned, S: Selection>(object: &Value) -> K {
+        let held: Held<K, S> = serde_json::from_str(&object.to_string()).unwrap();
+        held.into_object().unwrap()
+    }
+
+    /// Story: our labels on a pod of somebody's own bring it into the controllers' cache, with all that it has.
+    #[test]
+    fn i18_of_a_pod_with_our_labels_little_is_held() {
+        let many = |element: Value| Value::Array(vec![element; 31_000]);
+        let pod: Pod = held::<Pod, Pods>(&json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": "web", "namespace": "team", "uid": "u", "resourceVersion": "1",
+                "labels": { "stoppablecontainer.xtlsoft.top/instance": "web", "app": "x" },
+                "annotations": { "stoppablecontainer.xtlsoft.top/template-hash": "h", "big": "x".repeat(9_000) },
+                "managedFields": many(json!({ "manager": "m", "fieldsV1": {} })),
+                "finalizers": ["f"],
+            },
+            "spec": {
+                "nodeName": "n1", "volumes": many(json!({ "name": "v" })),
+                "containers": [{
+                    "name": "main", "image": "i", "env": many(json!({ "name": "E" })),
+                    "resources": { "limits": { "cpu": "1", "ephemeral-storage": "1Gi" } },
+                }],
+            },
+            "status": {
+                "phase": "Running", "podIPs": many(json!({ "ip": "::" })),
+                "conditions": [{ "type": "Ready", "status": "True" }],
+                "containerStatuses": [{ "name": "main", "ready": true, "restartCount": 2, "image": "", "imageID": "" }],
+            },
+        }));
+        let expected = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": "web", "namespace": "team", "uid": "u", "resourceVersion": "1", "finalizers": ["f"],
+                "labels": { "stoppablecontainer.xtlsoft.top/instance": "web" },
+                "annotations": { "stoppablecontainer.xtlsoft.top/template-hash": "h" },
+            },
+            "spec": { "nodeName": "n1", "containers": [{
+                "name": "main", "image": "i", "resources": { "limits": { "ephemeral-storage": "1Gi" } },
+            }] },
+            "status": {
+                "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }],
+                "containerStatuses": [{ "name": "main", "ready": true, "restartCount": 2, "image": "", "imageID": "" }],
+            },
+        });
+        assert_eq!(serde_json::to_value(&pod).unwrap(), expected);
+        let crowd =
+            json!({ "metadata": { "name": "c" }, "spec": { "containers": many(json!({ "name": "c" })) } });
+        assert_eq!(
+            held::<Pod, Pods>(&crowd).spec.unwrap().containers.len(),
+            CONTAINERS
+        );
+    }
+
+    #[test]
+    fn i18_of_nodes_drivers_and_claims_the_little_that_is_asked_for_is_held() {
+        let node = json!({
+            "metadata": { "name": "n", "labels": { "a": "b" }, "annotations": { "a": "b" } },
+            "spec": { "podCIDR": "10.0.0.0/24", "unschedulable": true, "taints": [{ "key": "k", "effect": "NoSchedule" }] },
+            "status": { "images": [{ "names": ["i"] }], "conditions": [{ "type": "Ready", "status": "True" }] },
+        });
+        let healthy = held::<Node, NodeHealth>(&node);
+        assert_eq!(healthy.spec, None);
+        assert_eq!(healthy.metadata.labels, None);
+        let status = healthy.status.unwrap();
+        assert_eq!((status.images, status.conditions.unwrap().len()), (None, 1));
+        let tainted = held::<Node, NodeTaints>(&node);
+        assert_eq!(tainted.status, None);
+        let spec = tainted.spec.unwrap();
+        assert_eq!(
+            (spec.pod_cidr, spec.unschedulable, spec.taints.unwrap().len()),
+            (None, Some(true), 1)
+        );
+        let drivers = held::<CSINode, Drivers>(&json!({
+            "metadata": { "name": "n" },
+            "spec": { "drivers": [{ "name": "d", "nodeID": "n", "topologyKeys": ["k"] }] },
+        }));
+        assert_eq!(drivers.spec.drivers[0].name, "d");
+        assert_eq!(drivers.spec.drivers[0].topology_keys, None);
+        let claim = held::<PersistentVolumeClaim, Claims>(&json!({
+            "metadata": { "name": "c", "namespace": "team", "annotations": { "a": "b" } },
+            "spec": { "accessModes": ["ReadWriteOncePod"], "volumeName": "v" },
+            "status": { "phase": "Bound", "capacity": { "storage": "1Gi" } },
+        }));
+        assert_eq!(claim.metadata.annotations, None);
+        assert_eq!(claim.status.unwrap().phase.as_deref(), Some("Bound"));
+        assert_eq!(claim.spec.unwrap().access_modes.unwrap(), ["ReadWriteOncePod"]);
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_is_passed_over() {
+        let broken = json!({
+            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
+            "metadata": { "name": "broken" }, "spec": { "running": "yes" },
+        });
+        let object: Held<StoppableContainer, Whole> = serde_json::from_value(broken).unwrap();
+        assert!(readable(object).is_none());
+    }
+}

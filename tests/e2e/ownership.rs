@@ -1,0 +1,238 @@
+//! What ties an object to its instance, its pods and its data is the controller's: forgeries, deletions out of turn, and
+//! objects that were left behind and are taken over.
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use stoppablecontainer_api::conditions::{CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, reason};
+use stoppablecontainer_api::names::{FINALIZER, provider_pod_name};
+use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
+use testkit::{Namespace, NodeShell, client_as, in_namespace};
+
+use crate::availability::release::Release;
+use crate::support::{
+    blocked, create, data_directory, node_of, run, running, shell_template, start, stop, uid_of,
+};
+
+/// Acts for the controller, which the policies let through: what it does shows what holds without them.
+async fn past_the_policies(ns: &Namespace) -> Result<Client> {
+    client_as(&Release::find(&ns.client).await?.controller_user()?).await
+}
+
+/// What kubectl said when it was refused.
+async fn refused(ns: &Namespace, args: &[&str], because: &str) -> Result<()> {
+    let output = ns.kubectl(args).await?;
+    ensure!(
+        output.code != 0 && output.stderr.contains(because),
+        "{args:?} was to be refused because of {because:?}: {output:?}"
+    );
+    Ok(())
+}
+
+/// The story: a pod by hand under the name of a consumer or a provider, with the owner reference patched in afterwards,
+/// was adopted and reported Ready on its own root.
+#[tokio::test]
+async fn i16_h16_a_pod_by_hand_is_never_consumer_or_provider() {
+    in_namespace("by-hand", async |ns| {
+        let past = Api::<Pod>::namespaced(past_the_policies(&ns).await?, &ns.name);
+        for (object, pod, part, role) in [
+            ("one", "one".to_owned(), CONSUMER_READY, "consumer"),
+            ("two", provider_pod_name("two"), PROVIDER_READY, "provider"),
+        ] {
+            let mut by_hand = shell_template();
+            by_hand["metadata"] = json!({"name": pod});
+            let by_hand = ns.create_json::<Pod>(by_hand).await?;
+            ns.pod_ready(&pod).await?;
+            create(&ns, object, true, shell_template()).await?;
+            blocked(&ns, object, part, reason::NAME_CONFLICT).await?;
+
+            let instance = ns.api::<StoppableContainerInstance>().get(object).await?;
+            let forgery = json!({"metadata": {
+                "labels": {
+                    "stoppablecontainer.xtlsoft.top/managed-by": "stoppablecontainer",
+                    "stoppablecontainer.xtlsoft.top/instance": object,
+                    "stoppablecontainer.xtlsoft.top/role": role,
+                },
+                "ownerReferences": [{
+                    "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
+                    "name": object, "uid": instance.uid(), "controller": true,
+                }],
+            }});
+            let only_owner = json!({"metadata": {"ownerReferences": forgery["metadata"]["ownerReferences"]}});
+            let patch = only_owner.to_string();
+            refused(
+                &ns,
+                &["patch", "pod", &pod, "--type=merge", "-p", &patch],
+                "only StoppableContainer's controller makes a StoppableContainerInstance the controller of a pod",
+            )
+            .await?;
+
+            past.patch(&pod, &PatchParams::default(), &Patch::Merge(forgery)).await?;
+            let ready = running(&ns, object).await?;
+            let now = ns.api::<Pod>().get(&pod).await?;
+            ensure!(uid_of(&now) != uid_of(&by_hand), "the pod by hand was adopted");
+            let root = ns.sh(object, "main", "grep ' / / ' /proc/self/mountinfo | grep -c stoppablecontainer").await?;
+            ensure!(root == "1", "pod {} does not run on its kept root", uid_of(&ready));
+        }
+        Ok(())
+    })
+    .await;
+}
+
+/// The story: `kubectl delete stoppablecontainerinstance` deleted the data, and the object started on an empty root
+/// without a word.
+#[tokio::test]
+async fn h19_i1_an_instance_is_not_deleted_under_its_owner() {
+    in_namespace("instance", async |ns| {
+        let pod = run(&ns, "kept", shell_template()).await?;
+        ns.sh("kept", "main", "echo kept > /root/file").await?;
+        let instead = "delete the StoppableContainer instead";
+        refused(&ns, &["delete", "stoppablecontainerinstance", "kept"], instead).await?;
+        refused(&ns, &["delete", "stopci", "--all", "--wait=false"], instead).await?;
+        let cut = r#"{"metadata":{"ownerReferences":null}}"#;
+        let loose = ["patch", "stopci", "kept", "--type=merge", "-p", cut];
+        refused(&ns, &loose, "metadata.ownerReferences").await?;
+        let still = running(&ns, "kept").await?;
+        ensure!(uid_of(&still) == uid_of(&pod), "the consumer was replaced");
+        ensure!(ns.sh("kept", "main", "cat /root/file").await? == "kept");
+
+        // Past the policy the data goes. That is a loss like any other, and what comes next is the user's decision.
+        let past = past_the_policies(&ns).await?;
+        Api::<StoppableContainerInstance>::namespaced(past, &ns.name)
+            .delete("kept", &DeleteParams::default())
+            .await?;
+        let message = blocked(&ns, "kept", FILESYSTEM_READY, reason::FILESYSTEM_LOST).await?;
+        let none = ns.api::<StoppableContainerInstance>().get_opt("kept").await?;
+        ensure!(none.is_none(), "another instance was made");
+        let (_, answer) = message.rsplit_once('=').with_context(|| message.clone())?;
+        let answer = format!("stoppablecontainer.xtlsoft.top/recovery={answer}");
+        ns.kubectl(&["annotate", "--overwrite", "stoppablecontainer", "kept", &answer])
+            .await?
+            .success()?;
+        running(&ns, "kept").await?;
+        let file = ns.exec("kept", "main", &["/bin/cat", "/root/file"]).await?;
+        ensure!(file.code != 0, "the lost file is there");
+        Ok(())
+    })
+    .await;
+}
+
+/// Another image in the wrapper's place would run on its own root, and the kubelet would call it Ready.
+#[tokio::test]
+async fn i3_the_image_of_a_main_container_is_not_changed_in_its_pod() {
+    in_namespace("set-image", async |ns| {
+        let pod = run(&ns, "kept", shell_template()).await?;
+        let provider = provider_pod_name("kept");
+        let because = "is changed in the template of the StoppableContainer";
+        for (pod, container) in [("kept", "main"), (provider.as_str(), "provider")] {
+            let (pod, image) = (format!("pod/{pod}"), format!("{container}=nginx:1.25"));
+            refused(&ns, &["set", "image", &pod, &image], because).await?;
+        }
+        ns.kubectl(&["label", "pod", "kept", "team=a"]).await?.success()?;
+        ensure!(uid_of(&running(&ns, "kept").await?) == uid_of(&pod));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn i11_the_finalizer_is_the_controllers_alone() {
+    in_namespace("finalizer", async |ns| {
+        run(&ns, "kept", shell_template()).await?;
+        let none = r#"{"metadata":{"finalizers":null}}"#;
+        let patch = ["patch", "stopci", "kept", "--type=merge", "-p", none];
+        refused(&ns, &patch, "metadata.finalizers").await?;
+
+        // `kubectl replace` with the user's own manifest drops it; the controller puts it back.
+        let manifest = json!({
+            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
+            "metadata": {"name": "kept", "labels": {"replaced": "yes"}},
+            "spec": {"running": true, "template": shell_template()},
+        });
+        ns.kubectl_with_input(&["replace", "-f", "-"], &manifest.to_string())
+            .await?
+            .success()?;
+        let object = ns
+            .wait("kept", "the finalizer is back", |object: &StoppableContainer| {
+                object.finalizers().iter().any(|f| f == FINALIZER)
+            })
+            .await?;
+        ensure!(object.labels().contains_key("replaced"));
+
+        // While the object is being deleted it holds it.
+        let hold = json!({"metadata": {"finalizers": [FINALIZER, "example.org/hold"]}});
+        ns.patch::<StoppableContainer>("kept", hold).await?;
+        ns.api::<StoppableContainer>()
+            .delete("kept", &DeleteParams::default())
+            .await?;
+        let release = json!({"metadata": {"finalizers": ["example.org/hold"]}}).to_string();
+        let early = ns
+            .kubectl(&["patch", "stopc", "kept", "--type=merge", "-p", &release])
+            .await?;
+        let released = |object: &StoppableContainer| !object.finalizers().iter().any(|f| f == FINALIZER);
+        if early.code == 0 {
+            // Only the controller may have been faster.
+            let instance = ns.api::<StoppableContainerInstance>().get_opt("kept").await?;
+            ensure!(instance.is_none(), "the finalizer went before the instance");
+        } else {
+            ensure!(early.stderr.contains("metadata.finalizers"), "{early:?}");
+        }
+        ns.wait("kept", "the controller took its finalizer off", released)
+            .await?;
+        let instance = ns.api::<StoppableContainerInstance>().get_opt("kept").await?;
+        ensure!(instance.is_none(), "the instance outlived the finalizer");
+        ns.patch::<StoppableContainer>("kept", json!({"metadata": {"finalizers": null}}))
+            .await?;
+        ns.wait_gone::<StoppableContainer>("kept").await
+    })
+    .await;
+}
+
+/// `kubectl delete --cascade=orphan` keeps data and pods, and the next object of the name has them.
+#[tokio::test]
+async fn i17_what_an_orphan_deletion_left_is_taken_over_with_its_data() {
+    in_namespace("orphan", async |ns| {
+        let pod = run(&ns, "kept", shell_template()).await?;
+        ns.sh("kept", "main", "echo kept > /root/file").await?;
+        let data = data_directory(&ns, "kept").await?;
+        let instance = ns.api::<StoppableContainerInstance>().get("kept").await?;
+
+        for _ in 0..3 {
+            let orphan = ["delete", "stoppablecontainer", "kept", "--cascade=orphan"];
+            ns.kubectl(&orphan).await?.success()?;
+            ns.wait_gone::<StoppableContainer>("kept").await?;
+            let left = ns.api::<StoppableContainerInstance>().get("kept").await?;
+            ensure!(
+                left.metadata.deletion_timestamp.is_none(),
+                "the data is being deleted"
+            );
+            ensure!(
+                left.owner_references().is_empty(),
+                "{:?}",
+                left.owner_references()
+            );
+            ensure!(
+                ns.sh("kept", "main", "cat /root/file").await? == "kept",
+                "the consumer went"
+            );
+
+            create(&ns, "kept", true, shell_template()).await?;
+            let taken = running(&ns, "kept").await?;
+            ensure!(uid_of(&taken) == uid_of(&pod), "it was started anew");
+            let now = ns.api::<StoppableContainerInstance>().get("kept").await?;
+            ensure!(now.uid() == instance.uid(), "another instance was made");
+        }
+        stop(&ns, "kept").await?;
+        start(&ns, "kept").await?;
+        ensure!(ns.sh("kept", "main", "cat /root/file").await? == "kept");
+
+        let node = NodeShell::on(&ns, &node_of(&pod)?).await?;
+        ns.delete::<StoppableContainer>("kept").await?;
+        let gone = node.sh(&format!("test ! -e {data} && echo gone")).await?;
+        ensure!(gone == "gone", "{data} is still there");
+        node.close().await
+    })
+    .await;
+}
