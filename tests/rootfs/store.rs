@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 
 use rootfs::store::StoreError;
@@ -100,7 +101,11 @@ fn i11_removal_takes_everything_and_nothing_else() {
         drop(kept);
         let store = Store::open(&node.root(), &node.path("store")).unwrap().unwrap();
         store.remove(&node.key).unwrap();
-        assert_eq!(fs::read_dir(node.path("store")).unwrap().count(), 0);
+        assert_eq!(
+            entries(&node.path("store")),
+            [".id"],
+            "the directory keeps its identifier"
+        );
         assert_eq!(fs::read_to_string(outside.join("file")).unwrap(), "stays");
         store.remove(&node.key).unwrap();
     });
@@ -120,7 +125,11 @@ fn i11_removal_of_a_tree_deeper_than_any_path() {
         }
         let store = Store::open(&node.root(), &node.path("store")).unwrap().unwrap();
         store.remove(&node.key).unwrap();
-        assert_eq!(fs::read_dir(node.path("store")).unwrap().count(), 0);
+        assert_eq!(
+            entries(&node.path("store")),
+            [".id"],
+            "the directory keeps its identifier"
+        );
     });
 }
 
@@ -138,4 +147,11 @@ fn i11_removal_does_not_cross_a_mount() {
         rustix::mount::unmount(&mountpoint, rustix::mount::UnmountFlags::DETACH).unwrap();
         store.remove(&node.key).unwrap();
     });
+}
+
+fn entries(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }

@@ -417,16 +417,20 @@ mod tests {
             "not even the directory"
         );
         let store = Store::create(&root, &prefix).unwrap();
+        assert_eq!(look(Some("of the disk")), Data::OutOfReach, "an empty directory");
+        let like = rustix::fs::stat(&prefix).unwrap();
+        store.create_key("u0", &like).unwrap();
         let here = store.identity().unwrap().unwrap();
-        assert_eq!(look(Some("of the disk")), Data::OutOfReach);
+        assert_eq!(look(Some("of the disk")), Data::OutOfReach, "another directory");
         assert_eq!(
             look(Some(&here)),
             Data::Absent,
             "removed before the agent could say so"
         );
-        let again = Store::create(&root, &prefix).unwrap();
-        assert_eq!(again.identity().unwrap().as_ref(), Some(&here), "for ever");
-        assert_eq!(store.keys().unwrap(), Vec::<String>::new(), "it is no key");
+        store.remove("u0").unwrap();
+        store.create_key("u2", &like).unwrap();
+        assert_eq!(store.identity().unwrap().as_ref(), Some(&here), "for ever");
+        assert_eq!(store.keys().unwrap(), ["u2"], "it is no key");
 
         let known = image("nginx:1.25", "sha256:1");
         let failure = failure(Some(&known), &Data::OutOfReach).unwrap();

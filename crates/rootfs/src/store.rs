@@ -116,13 +116,12 @@ impl Store {
         let fd =
             reopen(&made, OFlags::RDONLY).map_err(|e| Self::error(path, "cannot open the directory", e))?;
         fsync(&fd).map_err(|e| Self::error(path, "cannot sync the directory", e))?;
-        let store = Self::checked(path, fd)?;
-        store.identify()?;
-        Ok(store)
+        Self::checked(path, fd)
     }
 
     /// What tells this store from any other directory that is at its path at another time, such as the empty mount point
-    /// of its disk. `None` if it was made before stores had one.
+    /// of its disk. It has one from when something is first kept there. `None` before, and for a store from before stores had
+    /// one.
     pub fn identity(&self) -> Result<Option<String>, StoreError> {
         let content = files::read(&self.fd, IDENTITY, MAX_IDENTITY)
             .map_err(|e| Self::error(&self.path, "cannot read .id", e))?;
@@ -188,7 +187,15 @@ impl Store {
         make_directory(&self.fd, key).map_err(fail("cannot make the directory of the kept filesystem"))?;
         let fd = open_directory(&self.fd, key).map_err(fail("cannot open the kept filesystem"))?;
         let kept = self.kept(key, fd)?;
-        if !kept.has_upper()? {
+        let is_new = !kept.has_upper()?;
+        match self.identify() {
+            // Of a store from before stores had one. On a full disk, what is kept goes on all the same.
+            Err(error) if !is_new => {
+                tracing::debug!(%error, "no identifier for the directory of kept filesystems");
+            }
+            identified => identified?,
+        }
+        if is_new {
             // Complete or not there: it gets its name when it has its owner and mode.
             make_directory(&kept.fd, "new").map_err(fail("cannot make the upper directory"))?;
             let new = open_directory(&kept.fd, "new").map_err(fail("cannot open the upper directory"))?;
