@@ -20,6 +20,7 @@ pub mod nodes;
 pub mod observe;
 pub mod parent;
 mod pinned;
+mod placement;
 pub mod plan;
 pub mod pods;
 pub mod provider;
@@ -252,21 +253,16 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
             }
         }
     }
-    // What a deletion destroys the evidence of (node, placement after an end) and what the webhook reads at a creation
-    // (placement) is written down before it. Before a deletion the write also proves that the decision was made on the
-    // newest wish; where there is nothing to write, that is looked up.
+    // What a deletion destroys the evidence of (node, placement after an end) is written down before it. The write also
+    // proves that the decision was made on the newest wish; where there is nothing to write, that is looked up.
     let deletes = |action: &Action| matches!(action, Action::Delete(..) | Action::Discard(..));
-    let starts = |action: &Action| matches!(action, Action::Create(Role::Consumer, _));
-    let deletes = actions.iter().any(deletes);
-    if deletes || actions.iter().any(starts) {
+    if actions.iter().any(deletes) {
         let status = status::status(&observed, Timestamp::now());
-        if deletes || status.placement != observed.status().placement {
-            let written = apply::write_status(&context, &observed.instance, &status).await?;
-            if deletes && Arc::ptr_eq(&written, &observed.instance) {
-                apply::confirm(&context, &written).await?;
-            }
-            observed.instance = written;
+        let written = apply::write_status(&context, &observed.instance, &status).await?;
+        if Arc::ptr_eq(&written, &observed.instance) {
+            apply::confirm(&context, &written).await?;
         }
+        observed.instance = written;
     }
     let idle = actions.is_empty();
     let mut observed = match apply::apply(&context, observed, actions).await? {

@@ -211,7 +211,7 @@ pub fn rewrite(pod: &Pod, facts: &Facts<'_>) -> Result<Rewritten, Denial> {
     volume::add(&mut spec, main.index)?;
     // Before the placement, which goes by the gates of others.
     gate::open(&mut spec);
-    placement::place(&mut spec, prepared.node, facts);
+    placement::place(&pod, &mut spec, prepared.node, facts);
     spec.restart_policy = Some("Always".to_owned());
     image::add_pull_secret(&mut spec, facts.wrapper);
     identity::add_groups(&mut spec, prepared.identity)?;

@@ -11,8 +11,10 @@ the API server (invariant I19).
 use k8s_openapi::api::core::v1::Toleration;
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
-use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_FIELDS, ANNOTATION_TEMPLATE_HASH, GATE};
-use stoppablecontainer_api::{StoppableContainerInstance, TemplateError};
+use stoppablecontainer_api::names::{
+    ANNOTATION_PLACEMENT, ANNOTATION_TEMPLATE_FIELDS, ANNOTATION_TEMPLATE_HASH, GATE, PLACEMENT_SCHEDULER,
+};
+use stoppablecontainer_api::{Placement, StoppableContainerInstance, TemplateError};
 
 use super::hash::template_hash;
 use super::pods::{Role, owner_reference};
@@ -28,6 +30,7 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Result<Value, Temp
     let name = instance.name_any();
     let mut template = instance.spec.template.value()?;
     let fields = restart_required::annotation(instance);
+    let placement = instance.status.as_ref().and_then(|status| status.placement);
     let mut given = |field: &str| match template["metadata"][field].take() {
         Value::Object(map) => map,
         _ => Map::new(),
@@ -41,6 +44,11 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Result<Value, Temp
         json!(consumer_hash(instance)),
     );
     annotations.insert(ANNOTATION_TEMPLATE_FIELDS.to_owned(), json!(fields));
+    // A user's own says nothing.
+    annotations.remove(ANNOTATION_PLACEMENT);
+    if placement == Some(Placement::Scheduler) {
+        annotations.insert(ANNOTATION_PLACEMENT.to_owned(), json!(PLACEMENT_SCHEDULER));
+    }
     let mut metadata = json!({
         "name": Role::Consumer.pod_name(&name),
         "namespace": instance.namespace(),

@@ -26,7 +26,7 @@ use super::pods::{
     Role, Trouble, ended, has_started, labelled, leaving, node, owned_by, ready, running, trouble,
 };
 use super::provider::{OptOuts, provider_pod};
-use super::{health, replacement, storage, template};
+use super::{health, placement, replacement, storage, template};
 
 /// Everything that a pass over an instance looks at.
 #[derive(Clone, Debug)]
@@ -322,7 +322,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
                 && observed.start_excess().is_none()
                 && !waits(observed.consumer_hold.as_ref());
             if may_start {
-                creation(Role::Consumer, consumer_pod(&observed.instance).as_ref().ok())
+                creation(Role::Consumer, consumer_pod(&placed(observed)).as_ref().ok())
             } else {
                 Vec::new()
             }
@@ -339,6 +339,15 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
             None => relabel(Role::Consumer, pod, observed),
         },
     }
+}
+
+/// The instance with what its status will say of the placement of the next consumer.
+fn placed(observed: &Observed) -> StoppableContainerInstance {
+    let mut instance = (*observed.instance).clone();
+    let mut status = observed.status();
+    status.placement = placement::next(observed, &status);
+    instance.status = Some(status);
+    instance
 }
 
 /// A pod without a template that can be worked on is not made; the status says why.

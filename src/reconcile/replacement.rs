@@ -13,7 +13,7 @@ use stoppablecontainer_api::names::PROVIDER_CONTAINER;
 use stoppablecontainer_api::{FilesystemState, Placement};
 
 use super::plan::{Observed, Slot};
-use super::pods::{ended, has_started, leaving, node, trouble};
+use super::pods::{UNSCHEDULABLE, ended, has_started, leaving, node, trouble};
 use super::provider::{Made, made};
 
 /// Why the provider is to be replaced by another one; part of a sentence.
@@ -56,15 +56,17 @@ fn has_placed(observed: &Observed) -> bool {
 /// The next consumer goes through the scheduler, or waits there in vain: what the first provider keeps away may be its own
 /// consumer.
 fn queues(observed: &Observed) -> bool {
-    match &observed.consumer {
-        Slot::Free => observed.status().placement == Some(Placement::Scheduler),
-        Slot::Ours(pod) => waits_for_a_node(pod),
-        Slot::Stray(_) | Slot::Taken(_) => false,
+    match observed.consumer.pod() {
+        Some(pod) => waits_for_a_node(pod),
+        None => {
+            matches!(observed.consumer, Slot::Free)
+                && observed.status().placement == Some(Placement::Scheduler)
+        }
     }
 }
 
 fn waits_for_a_node(pod: &Pod) -> bool {
-    let unschedulable = || trouble(pod).is_some_and(|why| why.reason == "Unschedulable");
+    let unschedulable = || trouble(pod).is_some_and(|why| why.reason == UNSCHEDULABLE);
     !leaving(pod) && node(pod).is_none() && unschedulable()
 }
 

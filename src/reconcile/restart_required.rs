@@ -19,11 +19,15 @@ use super::consumer::consumer_hash;
 use super::hash::template_hash;
 use super::plan::Observed;
 use super::pods::{Trouble, has_started, leaving};
+use super::template;
 
 /// Most parts that are told apart, and the bytes that they may take: a template has some dozens. With more, containers
 /// are one part each list, and then everything is one.
 const MAX_PARTS: usize = 256;
 const MAX_BYTES: usize = 16 << 10;
+/// The path of everything, if that is one part, and of the provider's.
+const WHOLE: &str = "spec.template";
+const PROVIDER: &str = "spec.provider";
 /// Most fields that are named.
 const MAX_NAMED: usize = 10;
 /// Longest path that is named, in bytes. Only a field that Kubernetes does not know has a longer one.
@@ -38,17 +42,23 @@ pub(super) fn annotation(instance: &StoppableContainerInstance) -> String {
 pub(super) fn why(observed: &Observed) -> Option<Trouble> {
     let instance = &observed.instance;
     let pod = observed.consumer.pod().filter(|pod| !leaving(pod))?;
-    // One that never ran is replaced, and one that is to stop is stopped.
-    if !instance.spec.running || observed.deleting() || !has_started(pod, instance.spec.main_container()) {
+    // One that never ran is replaced, and one that is to stop is stopped. A template that no pod can be made of has a
+    // condition of its own.
+    if !instance.spec.running
+        || observed.deleting()
+        || !has_started(pod, instance.spec.main_container())
+        || template::trouble(instance).is_some()
+    {
         return None;
     }
     let made_from = pod.annotations().get(ANNOTATION_TEMPLATE_HASH)?;
-    let fields = pod.annotations().get(ANNOTATION_TEMPLATE_FIELDS);
-    let fields = fields.and_then(|fields| serde_json::from_str::<BTreeMap<String, String>>(fields).ok());
-    let edited = fields
-        .map(|before| edited(&before, &parts(instance)))
+    let same_template = *made_from == consumer_hash(instance);
+    let before = pod.annotations().get(ANNOTATION_TEMPLATE_FIELDS);
+    let before = before.and_then(|fields| serde_json::from_str::<BTreeMap<String, String>>(fields).ok());
+    let edited = before
+        .map(|before| edited(instance, before, same_template))
         .unwrap_or_default();
-    if edited.is_empty() && *made_from == consumer_hash(instance) {
+    if edited.is_empty() && same_template {
         return None;
     }
     let what = if edited.is_empty() {
@@ -65,7 +75,20 @@ pub(super) fn why(observed: &Observed) -> Option<Trouble> {
     ))
 }
 
-fn edited(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
+/// Paths of what is not as it was. Of a template that is the same nothing has to be looked at.
+fn edited(
+    instance: &StoppableContainerInstance,
+    mut before: BTreeMap<String, String>,
+    same_template: bool,
+) -> Vec<String> {
+    let now = if same_template && !before.contains_key(WHOLE) {
+        before.retain(|path, _| path.starts_with(PROVIDER));
+        let mut parts = BTreeMap::new();
+        split_into(&mut parts, PROVIDER, &json!(instance.spec.provider), false);
+        parts
+    } else {
+        parts(instance)
+    };
     let changed = now.iter().filter(|(path, hash)| before.get(*path) != Some(hash));
     let gone = before.iter().filter(|(path, _)| !now.contains_key(*path));
     let mut paths: Vec<_> = changed.chain(gone).map(|(path, _)| path.clone()).collect();
@@ -97,7 +120,7 @@ fn parts(instance: &StoppableContainerInstance) -> BTreeMap<String, String> {
         split_into(&mut parts, "spec", &spec, containers);
         parts
     });
-    let whole = || BTreeMap::from([("spec.template".to_owned(), short(&spec))]);
+    let whole = || BTreeMap::from([(WHOLE.to_owned(), short(&spec))]);
     split.into_iter().find(bearable).unwrap_or_else(whole)
 }
 

@@ -14,16 +14,13 @@ use kube::ResourceExt;
 use stoppablecontainer_api::conditions::{
     CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, READY, RESTART_REQUIRED, reason,
 };
-use stoppablecontainer_api::{
-    FilesystemState, Phase, Placement, StoppableContainerInstanceStatus, storage_limit,
-};
+use stoppablecontainer_api::{FilesystemState, Phase, StoppableContainerInstanceStatus, storage_limit};
 
 use super::plan::{Observed, Slot};
-use super::pods::{Role, Trouble, ended, leaving, node, ready, running, trouble};
-use super::{health, pinned, replacement, restart_required, storage, template};
+use super::pods::{Role, Trouble, leaving, node, ready, running, trouble};
+use super::{health, pinned, placement, replacement, restart_required, storage, template};
 
-/// The scheduler's reason for a pod that it found no node for.
-const UNSCHEDULABLE: &str = "Unschedulable";
+mod unready;
 
 /// Whether something holds, if that is known, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +36,7 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstance
     let filesystem = filesystem_verdict(observed);
     let consumer = consumer_verdict(observed);
     let phase = phase(observed, &provider, &filesystem);
-    let [provider, consumer] = [provider, consumer].map(|part| unless_unready(observed, part));
+    let [provider, consumer] = [provider, consumer].map(|part| unready::unless_unready(observed, part));
     let [provider, filesystem, consumer] = unless_silent(observed, [provider, filesystem, consumer]);
     let mut ready = ready_verdict(observed, phase, [&provider, &filesystem, &consumer]);
     let restart = restart_required::why(observed);
@@ -65,7 +62,7 @@ pub fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstance
         observed_generation: generation,
         provider_pod_uid: observed.provider.pod().and_then(|pod| pod.uid()),
         consumer_pod_uid: observed.consumer.pod().and_then(|pod| pod.uid()),
-        placement: placement(observed, &old),
+        placement: placement::next(observed, &old),
         image: pinned::pinned(observed, &old),
         storage_limit: consumer_limit(observed, &old),
         template_check: template::known(observed),
@@ -383,29 +380,6 @@ fn unless_silent(observed: &Observed, parts: [Verdict; 3]) -> [Verdict; 3] {
     })
 }
 
-/// A kubelet that calls its node not ready starts nothing there, or has nobody told that it did; what waits for it is
-/// told that first. What was ready before is left as it is: it may well go on.
-fn unless_unready(observed: &Observed, part: Verdict) -> Verdict {
-    let Some(words) = observed.node_unready.as_ref().filter(|_| !observed.deleting()) else {
-        return part;
-    };
-    let waits = part.why.reason == reason::STARTING || part.why.reason == UNSCHEDULABLE;
-    if part.holds != Some(false) || !waits {
-        return part;
-    }
-    let pods = [&observed.provider, &observed.consumer].map(|slot| slot.pod());
-    let at = observed.status().node_name;
-    let at = at.or_else(|| pods.iter().flatten().find_map(|pod| node(pod)).map(str::to_owned));
-    Verdict::no(
-        reason::NODE_NOT_READY,
-        format!(
-            "node {} is not ready ({words}); {}",
-            at.unwrap_or_default(),
-            part.why.message
-        ),
-    )
-}
-
 /// The phases exactly as the API reference has them. Running is that both run: a main container that ended and waits to
 /// be started again does not, and one that is about to find out that it cannot execute its program neither.
 fn phase(observed: &Observed, provider: &Verdict, filesystem: &Verdict) -> Phase {
@@ -470,19 +444,6 @@ fn ready_verdict(observed: &Observed, phase: Phase, parts: [&Verdict; 3]) -> Ver
         .find(|part| part.holds == Some(false))
         .cloned()
         .unwrap_or_else(|| consumer.clone())
-}
-
-/// Through the scheduler after every end that was not the user's stop, until a consumer ran or the user stopped it:
-/// whatever ended the last one (a preemption, a drain, pressure on the node, no room for it) may be there still, and
-/// only the scheduler lets a pod wait for that. Who deleted a pod is not known, so that counts as well.
-fn placement(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<Placement> {
-    match observed.consumer.pod() {
-        _ if !observed.instance.spec.running => None,
-        Some(pod) if ended(pod) || leaving(pod) => Some(Placement::Scheduler),
-        Some(pod) if running(pod) => None,
-        None if old.consumer_pod_uid.is_some() => Some(Placement::Scheduler),
-        _ => old.placement,
-    }
 }
 
 /// As the consumer has it; a LimitRange may have set it. Without a consumer, as the last one had it.

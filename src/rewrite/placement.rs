@@ -9,15 +9,16 @@ use k8s_openapi::api::core::v1::{
     Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration,
 };
 use stoppablecontainer_api::Placement;
+use stoppablecontainer_api::names::{ANNOTATION_PLACEMENT, PLACEMENT_SCHEDULER};
 
 use super::Facts;
 
 /// The taint of a cordoned node. The API server's node controller sets it; `spec.unschedulable` comes first.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-/// Places the pod on `node`.
-pub(super) fn place(spec: &mut PodSpec, node: &str, facts: &Facts<'_>) {
-    match facts.placement.unwrap_or_else(|| decide(spec, facts)) {
+/// Places the pod with this spec on `node`.
+pub(super) fn place(pod: &Pod, spec: &mut PodSpec, node: &str, facts: &Facts<'_>) {
+    match facts.placement.unwrap_or_else(|| decide(pod, spec, facts)) {
         Placement::Node => spec.node_name = Some(node.to_owned()),
         Placement::Scheduler => {
             spec.node_name = None;
@@ -36,7 +37,14 @@ pub fn placement_of(pod: &Pod, node: &str) -> Option<Placement> {
     }
 }
 
-fn decide(spec: &PodSpec, facts: &Facts<'_>) -> Placement {
+fn decide(pod: &Pod, spec: &PodSpec, facts: &Facts<'_>) -> Placement {
+    // Only the controller creates consumers, and it takes off what a template has there.
+    let asked = pod
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|a| a.get(ANNOTATION_PLACEMENT));
+    let asked = asked.is_some_and(|placement| placement == PLACEMENT_SCHEDULER);
     let gated = spec
         .scheduling_gates
         .as_ref()
@@ -45,12 +53,11 @@ fn decide(spec: &PodSpec, facts: &Facts<'_>) -> Placement {
         .resource_claims
         .as_ref()
         .is_some_and(|claims| !claims.is_empty());
-    let refused_before =
-        facts.instance.status.as_ref().and_then(|s| s.placement) == Some(Placement::Scheduler);
+    let ended_before = facts.instance.status.as_ref().and_then(|s| s.placement) == Some(Placement::Scheduler);
     let closed = facts
         .node
         .is_none_or(|node| !admits(node, spec.tolerations.as_deref().unwrap_or_default()));
-    if gated || claims_devices || refused_before || closed || needs_binding(spec, facts) {
+    if gated || claims_devices || asked || ended_before || closed || needs_binding(spec, facts) {
         Placement::Scheduler
     } else {
         Placement::Node

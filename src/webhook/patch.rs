@@ -16,7 +16,7 @@ use serde_json::Value;
 ///
 /// # Guarantees
 /// Applied to `old` it gives `new`. Applied to a value that has more fields in its objects than `old`, it keeps them,
-/// but in a list that has lost elements, which is replaced as a whole.
+/// but in a list that has lost elements and changed in others, which is replaced as a whole.
 pub fn between(old: &Value, new: &Value) -> Patch {
     let mut operations = Vec::new();
     compare(&PointerBuf::new(), old, new, &mut operations);
@@ -77,7 +77,15 @@ fn compare(path: &PointerBuf, old: &Value, new: &Value, operations: &mut Vec<Pat
                     }
                 }
             }
-            None => operations.push(replace(path, &Value::Array(new.clone()))),
+            None => match taken_out(old, new) {
+                // From the back, so that the others are still where they were.
+                Some(gone) => operations.extend(gone.into_iter().rev().map(|at| {
+                    PatchOperation::Remove(RemoveOperation {
+                        path: path.with_trailing_token(at),
+                    })
+                })),
+                None => operations.push(replace(path, &Value::Array(new.clone()))),
+            },
         },
         _ => operations.push(replace(path, new)),
     }
@@ -88,6 +96,17 @@ fn replace(path: &PointerBuf, value: &Value) -> PatchOperation {
         path: path.clone(),
         value: value.clone(),
     })
+}
+
+/// Where the elements are of `old` that `new` has not, if it has all others as they were.
+fn taken_out(old: &[Value], new: &[Value]) -> Option<Vec<usize>> {
+    let mut rest = new.iter().peekable();
+    let gone = old
+        .iter()
+        .enumerate()
+        .filter(|(_, value)| rest.next_if_eq(value).is_none());
+    let gone: Vec<_> = gone.map(|(at, _)| at).collect();
+    rest.peek().is_none().then_some(gone)
 }
 
 /// For each element of `new` the element of `old` that it continues, all of `old` in order; `None` if there is no such
@@ -135,6 +154,18 @@ mod tests {
         let mut value = to.clone();
         json_patch::patch(&mut value, patch).unwrap();
         value
+    }
+
+    #[test]
+    fn i19_what_is_taken_out_of_a_list_leaves_the_others_as_they_are() {
+        let gates = |names: &[&str]| json!({ "gates": names.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>() });
+        let patch = between(&gates(&["a", "ours", "b", "ours"]), &gates(&["a", "b"]));
+        let more = |name: &str| json!({ "name": name, "unknown": name });
+        let actual = json!({ "gates": [more("a"), more("ours"), more("b"), more("ours")] });
+        assert_eq!(
+            applied(&patch, &actual),
+            json!({ "gates": [more("a"), more("b")] })
+        );
     }
 
     #[test]

@@ -90,6 +90,7 @@ async fn with_claims(ns: &Namespace, node: &str, directory: &str) -> Result<()> 
     Ok(())
 }
 
+/// A claim, and a volume of its class. One that named its claim would be bound to it without waiting for a node.
 async fn make_volume(ns: &Namespace, node: &str, directory: &str, claim: &str) -> Result<()> {
     let only = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [node]});
     let volume: PersistentVolume = serde_json::from_value(json!({
@@ -97,7 +98,6 @@ async fn make_volume(ns: &Namespace, node: &str, directory: &str, claim: &str) -
         "spec": {
             "accessModes": ["ReadWriteOnce"], "storageClassName": ns.name, "capacity": {"storage": "16Mi"},
             "persistentVolumeReclaimPolicy": "Retain", "local": {"path": format!("{directory}/{claim}")},
-            "claimRef": {"namespace": ns.name, "name": claim},
             "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [only]}]}},
         },
     }))?;

@@ -1,4 +1,6 @@
-//! The image under kept data is the one that it was made with: by digest, not by name (F25).
+//! The image under kept data is the one that it was made with, also where its repository has no digest for it, as with an
+//! image that was loaded into the node: such a one goes by its name, and another one under that is found out (F25).
+//! `pinned.rs` is about the others.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;

@@ -18,9 +18,16 @@ pub(crate) async fn check(harness: &mut Harness, spec: &Value) -> Value {
     instance["status"]["filesystem"]["identity"] = json!({ "user": user, "uid": uid.unwrap_or(0), "gid": 0 });
     harness.instance(&instance);
     let mut created = pod();
-    let gates = created["spec"]["schedulingGates"].take();
+    // As the controller creates it: its own gate behind the template's.
+    let gates = [&spec["schedulingGates"], &created["spec"]["schedulingGates"]];
+    let gates: Vec<_> = gates
+        .into_iter()
+        .filter_map(Value::as_array)
+        .flatten()
+        .cloned()
+        .collect();
     created["spec"] = spec.clone();
-    created["spec"]["schedulingGates"] = gates;
+    created["spec"]["schedulingGates"] = json!(gates);
 
     let rewritten = harness.mutated(&created).await;
     assert_eq!(harness.mutated(&rewritten).await, rewritten, "I4");

@@ -32,6 +32,12 @@ pub const ANNOTATION_TEMPLATE_HASH: &str = "stoppablecontainer.xtlsoft.top/templ
 /// since can be named.
 pub const ANNOTATION_TEMPLATE_FIELDS: &str = "stoppablecontainer.xtlsoft.top/template-fields";
 
+/// Annotation on a consumer pod that is to be placed by the scheduler, with the value `Scheduler`: what the instance's
+/// status says of that, which the webhook may hear of later than of the pod.
+pub const ANNOTATION_PLACEMENT: &str = "stoppablecontainer.xtlsoft.top/placement";
+/// Value of [`ANNOTATION_PLACEMENT`].
+pub const PLACEMENT_SCHEDULER: &str = "Scheduler";
+
 /// Annotation on a provider pod: the image that the template named when it was made. Other webhooks may have changed
 /// the image itself.
 pub const ANNOTATION_IMAGE: &str = "stoppablecontainer.xtlsoft.top/image";

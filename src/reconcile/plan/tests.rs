@@ -498,3 +498,24 @@ fn i18_a_provider_stays_while_its_template_is_too_large() {
     });
     assert!(words(&observed).is_empty());
 }
+
+/// What the template has there is the user's and says nothing.
+#[test]
+fn h19_h23_only_the_controller_asks_for_the_scheduler() {
+    let asked = |observed: &Observed| -> Option<String> {
+        let actions = plan(observed, &OptOuts::default());
+        let Some(Action::Create(Role::Consumer, pod)) = actions.first() else {
+            panic!("{actions:?}")
+        };
+        let pod = serde_json::to_value(pod).unwrap();
+        let placement = &pod["metadata"]["annotations"]["stoppablecontainer.xtlsoft.top/placement"];
+        placement.as_str().map(str::to_owned)
+    };
+    let own = json!({ "stoppablecontainer.xtlsoft.top/placement": "Scheduler" });
+    let own = json!({ "spec": { "template": { "metadata": { "annotations": own } } } });
+    assert_eq!(asked(&with_provider(own)), None);
+    let ended = json!({ "status": { "placement": "Scheduler" } });
+    assert_eq!(asked(&with_provider(ended)).as_deref(), Some("Scheduler"));
+    let gone = json!({ "status": { "consumerPodUid": "gone" } });
+    assert_eq!(asked(&with_provider(gone)).as_deref(), Some("Scheduler"));
+}

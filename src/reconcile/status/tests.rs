@@ -389,54 +389,6 @@ fn i1_the_agents_part_is_handed_back_untouched() {
     assert_eq!(status(&o, now()).filesystem, o.status().filesystem);
 }
 
-/// Preempted, drained, evicted, past its deadline, refused by the kubelet, or gone without a trace.
-#[test]
-fn f12_h23_placement_goes_through_the_scheduler_after_every_end_until_a_start_or_a_stop() {
-    let refused = with_both(json!({}), out_of_cpu());
-    assert_eq!(status(&refused, now()).placement, Some(Placement::Scheduler));
-    let ran = json!({ "phase": "Failed", "reason": "Evicted", "containerStatuses": [{
-        "name": "main", "ready": false, "restartCount": 0, "image": "", "imageID": "",
-        "state": { "terminated": { "exitCode": 137 } },
-    }] });
-    assert_eq!(
-        status(&with_both(json!({}), ran), now()).placement,
-        Some(Placement::Scheduler),
-        "it was evicted, and the pressure may last"
-    );
-    let preempted = with_both(json!({}), up());
-    let preempted = Observed {
-        consumer: leaving_pod(preempted.consumer.pod().unwrap()),
-        ..preempted
-    };
-    assert_eq!(status(&preempted, now()).placement, Some(Placement::Scheduler));
-    let gone = json!({ "status": { "consumerPodUid": "consumer-uid" } });
-    assert_eq!(
-        status(&with_provider(gone.clone()), now()).placement,
-        Some(Placement::Scheduler)
-    );
-    let mut stopped = gone;
-    stopped["spec"]["running"] = json!(false);
-    assert_eq!(status(&with_provider(stopped.clone()), now()).placement, None);
-    let stopping = with_both(stopped, up());
-    let stopping = Observed {
-        consumer: leaving_pod(stopping.consumer.pod().unwrap()),
-        ..stopping
-    };
-    assert_eq!(status(&stopping, now()).placement, None, "the user's stop");
-    let queued = json!({ "status": { "placement": "Scheduler" } });
-    assert_eq!(
-        status(&with_provider(queued.clone()), now()).placement,
-        Some(Placement::Scheduler)
-    );
-    assert_eq!(
-        status(&with_both(queued.clone(), json!({})), now()).placement,
-        Some(Placement::Scheduler)
-    );
-    assert_eq!(status(&with_both(queued, up()), now()).placement, None);
-    let stopped = json!({ "spec": { "running": false }, "status": { "placement": "Scheduler" } });
-    assert_eq!(status(&with_provider(stopped), now()).placement, None);
-}
-
 #[rstest]
 #[case("OutOfnvidia.com/gpu", "OutOfnvidiacomgpu")]
 #[case("", "Reason")]

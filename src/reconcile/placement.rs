@@ -1,0 +1,25 @@
+//! How the next consumer comes to the node of its filesystem.
+
+use kube::ResourceExt;
+use stoppablecontainer_api::names::ANNOTATION_PLACEMENT;
+use stoppablecontainer_api::{Placement, StoppableContainerInstanceStatus};
+
+use super::plan::Observed;
+use super::pods::{ended, leaving, running};
+
+/// Through the scheduler after every end that was not the user's stop, until a consumer ran or the user stopped it:
+/// whatever ended the last one (a preemption, a drain, pressure on the node, no room for it) may be there still, and
+/// only the scheduler lets a pod wait for that. Who deleted a pod is not known, so that counts as well.
+pub(super) fn next(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<Placement> {
+    match observed.consumer.pod() {
+        _ if !observed.instance.spec.running => None,
+        Some(pod) if ended(pod) || leaving(pod) => Some(Placement::Scheduler),
+        Some(pod) if running(pod) => None,
+        Some(pod) if pod.annotations().contains_key(ANNOTATION_PLACEMENT) => Some(Placement::Scheduler),
+        None if old.consumer_pod_uid.is_some() => Some(Placement::Scheduler),
+        _ => old.placement,
+    }
+}
+
+#[cfg(test)]
+mod tests;
