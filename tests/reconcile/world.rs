@@ -185,6 +185,12 @@ impl World {
         }
     }
 
+    /// Asserts that a pass ends without another request because what it was decided on is not the newest state.
+    pub(crate) async fn starts_over(&mut self, pass: JoinHandle<Result<Action, Failure>>) {
+        self.api.quiet(Duration::from_millis(20)).await;
+        assert!(pass.await.unwrap().unwrap_err().is_conflict());
+    }
+
     /// Asserts that a pass over the instance sends nothing.
     pub(crate) async fn settled(&mut self) {
         let pass = self.pass();
