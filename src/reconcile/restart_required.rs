@@ -110,6 +110,11 @@ fn named(paths: &[String]) -> String {
 
 /// Hashes by path, as many as are bearable.
 fn parts(instance: &StoppableContainerInstance) -> BTreeMap<String, String> {
+    if instance.spec.template.problem().is_some() {
+        // Not to be taken apart, see [`stoppablecontainer_api::TemplateError`].
+        let hash = short(&json!(instance.spec.template.json().as_str()));
+        return BTreeMap::from([("spec.template".to_owned(), hash)]);
+    }
     let spec = json!({ "provider": instance.spec.provider, "template": instance.spec.template });
     let bearable = |parts: &BTreeMap<String, String>| {
         let bytes: usize = parts.iter().map(|(path, hash)| path.len() + hash.len() + 6).sum();
