@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn i18_of_a_pod_its_owner_and_its_node_are_read() {
+    fn i18_of_a_pod_little_is_read_and_of_its_lists_no_more_than_some() {
         let volumes = vec![json!({ "name": "v" }); 31_000];
         let pod = json!({
             "metadata": {
@@ -81,6 +81,7 @@ mod tests {
         let pod = held.into_object().unwrap();
         assert_eq!(pod.metadata.owner_references.unwrap().len(), 1);
         let spec = pod.spec.unwrap();
-        assert_eq!((spec.node_name.as_deref(), spec.volumes), (Some("n1"), None));
+        assert_eq!(spec.node_name.as_deref(), Some("n1"));
+        assert_eq!(spec.volumes.map(|volumes| volumes.len()), Some(ENTRIES));
     }
 }
