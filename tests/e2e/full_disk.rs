@@ -91,7 +91,7 @@ async fn on_hanging_disk(ns: &Namespace, prefix: &str) -> Result<()> {
         "waiting",
         FILESYSTEM_READY,
         "Preparing",
-        "the disk needs more than",
+        "disk I/O did not finish within",
     )
     .await?;
     stop(ns, "neighbour").await?;

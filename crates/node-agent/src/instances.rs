@@ -290,7 +290,7 @@ impl Working {
         }
         leaver.leave();
         bail!(
-            "it takes more than {} s: its disk, or a file system that the container has mounted, does not answer",
+            "disk I/O did not finish within {} s: the disk, or a file system that the container has mounted, does not answer",
             DISK_TIME.as_secs()
         )
     }
