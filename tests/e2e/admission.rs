@@ -1,6 +1,5 @@
 //! Dry-runs: a good object passes and makes nothing, a bad one is refused with the field's path.
 
-#[path = "admission/side_effects.rs"]
 mod side_effects;
 
 use anyhow::{Result, ensure};

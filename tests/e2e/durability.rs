@@ -6,9 +6,7 @@ The event falls into that. Once the container runs again, every file that was sy
 its content. `cargo xtask durability` repeats each row and makes a table of the counts.
 */
 
-#[path = "durability/trial.rs"]
 mod trial;
-#[path = "durability/writing.rs"]
 mod writing;
 
 use std::time::{Duration, Instant};
