@@ -6,6 +6,6 @@ mod egress;
 mod lives;
 mod load;
 mod network;
-pub(crate) mod release;
+mod outage;
 mod replicas;
 mod rotation;

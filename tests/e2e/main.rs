@@ -9,40 +9,52 @@ alone. A failed test prints what is in its namespace; `E2E_KEEP=1` leaves it.
 // A test is one future; that it is large costs nothing.
 #![allow(missing_docs, clippy::large_futures)]
 
-mod admission;
-mod agent_token;
-mod agents;
+mod admission {
+    mod dry_run;
+    mod excluded;
+    mod generated;
+    mod side_effects;
+    mod templates;
+}
 mod availability;
-mod csi;
-mod deletion;
-mod disk;
-mod durability;
-mod edits;
-mod ends;
-mod excluded;
-mod faults;
-mod full_disk;
-mod generated;
-mod hostile;
-mod image_pin;
-mod images;
+mod durability {
+    mod events;
+    mod survival;
+    mod trial;
+    mod writing;
+}
+mod images {
+    mod image_pin;
+    mod pinned;
+    mod retagged;
+    mod variants;
+}
 mod injectors;
-mod let_go;
-mod metrics;
-mod node;
-mod node_faults;
-mod orphans;
-mod outage;
-mod ownership;
+mod lifecycle {
+    mod deletion;
+    mod edits;
+    mod ends;
+    mod let_go;
+    mod samples;
+    mod stopped;
+}
+mod node {
+    mod csi;
+    pub(crate) mod faults;
+    mod in_use;
+}
 mod parity;
-mod pinned;
-mod retagged;
-mod samples;
-mod stopped;
-mod storage;
+mod security {
+    mod agent_token;
+    mod hostile;
+    mod ownership;
+    mod tenants;
+}
+mod storage {
+    mod filesystem;
+    mod full_disk;
+    mod orphans;
+    mod unmounted_disk;
+    mod volumes;
+}
 mod support;
-mod survival;
-mod templates;
-mod tenants;
-mod unmounted_disk;
-mod volumes;

@@ -16,8 +16,8 @@ use stoppablecontainer_api::names::{CSI_DRIVER, provider_pod_name};
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace};
 
-use crate::agents::Agents;
-use crate::node::{Part, Partition};
+use crate::support::agents::Agents;
+use crate::support::node::{Part, Partition};
 use crate::support::{
     cleaned_up, condition, container_id, node_of, phase, run, running, says, set_running, shell_template,
     start, stop, uid_of,

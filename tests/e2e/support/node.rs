@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Pod;
 use testkit::{Namespace, NodeShell, Undone, cluster_command};
 
-use crate::agents::Agents;
+use crate::support::agents::Agents;
 use crate::support::node_of;
 
 /// How long a program of the node may take to be back.

@@ -6,9 +6,6 @@ The event falls into that. Once the container runs again, every file that was sy
 its content. `cargo xtask durability` repeats each row and makes a table of the counts.
 */
 
-mod trial;
-mod writing;
-
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -20,11 +17,11 @@ use stoppablecontainer_api::names::provider_pod_name;
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace};
 
-use self::trial::{Happened, NAME, Row, number_of_trials, some_node};
-use self::writing::{MAIN, Writing};
-use crate::agents::Agents;
-use crate::disk::Disk;
-use crate::node::{Part, Partition, reboot};
+use super::trial::{self, Happened, NAME, Row, number_of_trials, some_node};
+use super::writing::{self, MAIN, Writing};
+use crate::support::agents::Agents;
+use crate::support::disk::Disk;
+use crate::support::node::{Part, Partition, reboot};
 use crate::support::{cleaned_up, container_id, node_of, phase, set_running, stop, uid_of};
 
 /// How much a container may take in the row in which it takes all of it.

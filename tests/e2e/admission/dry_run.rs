@@ -1,7 +1,5 @@
 //! Dry-runs: a good object passes and makes nothing, a bad one is refused with the field's path.
 
-mod side_effects;
-
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;

@@ -8,8 +8,8 @@ use serde_json::json;
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace, kubectl};
 
-use crate::agents::Agents;
-use crate::metrics::scraped;
+use crate::support::agents::Agents;
+use crate::support::metrics::scraped;
 use crate::support::{
     blocked, cleaned_up, condition, create, data_directory, node_of, phase, run, running, set_running,
     shell_template, start, stop, told,
