@@ -15,6 +15,7 @@ use stoppablecontainer_api::{Phase, StoppableContainer, StoppableContainerInstan
 use testkit::{Namespace, cluster_fact};
 
 pub(crate) mod agents;
+pub(crate) mod counting;
 pub(crate) mod disk;
 pub(crate) mod metrics;
 pub(crate) mod node;

@@ -9,8 +9,8 @@ use kube::api::DeleteParams;
 use stoppablecontainer_api::names::{CSI_DRIVER, provider_pod_name};
 use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace};
 
-use crate::node::faults::{counting, unnoticed};
 use crate::support::agents::Agents;
+use crate::support::counting::{counting, unnoticed};
 use crate::support::node::{Part, reboot, until_it_answers};
 use crate::support::{container_id, node_of, run, running, shell_template, start, stop, uid_of};
 

@@ -1,0 +1,11 @@
+/*!
+What a container wrote is still there after a stop, a kill, an eviction, a reboot, a power cut or a full disk.
+
+`events` counts losses, and `cargo xtask durability` repeats its rows; `trial` and `writing` are how a row runs.
+`survival` compares whole trees of files.
+*/
+
+mod events;
+mod survival;
+mod trial;
+mod writing;
