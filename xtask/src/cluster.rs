@@ -14,6 +14,8 @@ mod network;
 mod node;
 mod node_config;
 mod node_init;
+mod node_life;
+mod ownership;
 mod partition;
 mod pki;
 mod preflight;
