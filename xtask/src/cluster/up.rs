@@ -10,11 +10,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
+use super::context::Cluster;
 use super::dir::Owner;
 use super::node::{FIRST, Node};
 use super::pki::Pki;
 use super::process::Daemon;
-use super::{Cluster, control_plane, down, network, preflight, registry};
+use super::{control_plane, down, network, preflight, registry};
 use crate::images::pause;
 use crate::progress::Step;
 use crate::shell;
