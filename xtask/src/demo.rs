@@ -19,8 +19,8 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, registry: Option<&
     let target = Target::choose(workspace, progress, registry)?;
     progress.expect(product::STEPS + install::STEPS);
     if target.destination.takes_test_images() {
-        progress.expect(testing::STEPS);
-        testing::provide(workspace, progress, &target.destination)?;
+        progress.expect(testing::STEPS_OF_ONE);
+        testing::provide_one(workspace, progress, &target.destination, show::IMAGE)?;
     }
     let tag = product::provide(workspace, progress, Some(&target.destination))?;
     install::run(workspace, progress, &target, &tag)?;
