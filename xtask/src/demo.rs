@@ -19,6 +19,8 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, registry: Option<&
     if std::env::var_os("KUBECONFIG").is_none_or(|paths| paths.is_empty()) {
         progress.estimate(slow_steps(workspace));
     }
+    // Runs while Kubernetes is built. Images for a registry have another profile.
+    let early = registry.is_none().then(|| product::compile_early(workspace));
     let target = Target::choose(workspace, progress, registry)?;
     progress.expect(product::STEPS + install::STEPS);
     if target.destination.takes_test_images() {
@@ -26,6 +28,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, registry: Option<&
         testing::provide_one(workspace, progress, &target.destination, show::IMAGE)?;
     }
     let tag = product::provide(workspace, progress, Some(&target.destination))?;
+    drop(early);
     install::run(workspace, progress, &target, &tag)?;
     let times = show::run(workspace, &target)?;
     println!("\n{}", table::render(&times));
