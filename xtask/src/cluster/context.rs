@@ -9,15 +9,20 @@ use anyhow::{Result, bail};
 
 use super::dir::ClusterDir;
 use super::node::Node;
-use crate::progress::Progress;
+use crate::progress::{Progress, Step};
 use crate::tools::Tools;
 use crate::workspace::Workspace;
+
+/// Builds an image and puts it into the cluster's registry, unless it is there.
+pub(crate) type ProvideImage = fn(&Workspace, &Step<'_>) -> Result<()>;
 
 /// The local cluster as seen from one clone.
 #[derive(Debug)]
 pub(crate) struct Cluster<'a> {
     pub(super) workspace: &'a Workspace,
     pub(super) progress: &'a Progress,
+    /// Provides [`super::PAUSE_IMAGE`]. Images are built by a room above this one.
+    pub(super) provide_pause: ProvideImage,
     pub(super) tools: Tools,
     pub(super) dir: ClusterDir,
 }
@@ -26,10 +31,11 @@ pub(crate) struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     /// The machine's cluster, up or not.
-    pub(crate) fn new(workspace: &'a Workspace, progress: &'a Progress) -> Self {
+    pub(crate) fn new(workspace: &'a Workspace, progress: &'a Progress, provide_pause: ProvideImage) -> Self {
         Self {
             workspace,
             progress,
+            provide_pause,
             tools: Tools::of(workspace),
             dir: ClusterDir::machine(),
         }
