@@ -7,13 +7,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use serde_json::{Value, json};
 use testkit::{Hook, Namespace};
 
-#[path = "injectors/away.rs"]
 mod away;
-#[path = "injectors/examples.rs"]
 mod examples;
-#[path = "injectors/five_starts.rs"]
 mod five_starts;
-#[path = "injectors/kueue.rs"]
 mod kueue;
 
 /// The main container of the templates here.

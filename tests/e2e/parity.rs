@@ -12,7 +12,6 @@ use testkit::{Namespace, in_namespace};
 
 use crate::support::create;
 
-#[path = "parity/specs.rs"]
 mod specs;
 
 const PLAIN: &str = "plain";

@@ -14,6 +14,13 @@ use stoppablecontainer_api::names::provider_pod_name;
 use stoppablecontainer_api::{Phase, StoppableContainer, StoppableContainerInstance};
 use testkit::{Namespace, cluster_fact};
 
+pub(crate) mod agents;
+pub(crate) mod counting;
+pub(crate) mod disk;
+pub(crate) mod metrics;
+pub(crate) mod node;
+pub(crate) mod release;
+
 /// Labels of the agents' DaemonSet and pods.
 pub(crate) const AGENTS: &str =
     "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=node-agent";

@@ -7,7 +7,7 @@ use rootfs::Attached;
 
 use crate::node::Node;
 
-mod hostile_upper;
+mod upper;
 
 #[test]
 fn h1_links_at_mountpoints_lead_inside_the_root() {

@@ -3,9 +3,18 @@ The local cluster: a real one-node Kubernetes on this machine, for the demo, the
 
 Everything it is lives below one directory ([`dir::ClusterDir`]); what must be outside (bridges, control groups, nft
 tables, kernel settings, mount points) is made and removed here.
+
+A file imports only files before it in this list:
+
+- `dir`: the directory and its lock; `node`: the names, addresses and ports of a node
+- `cgroups`, `network`; `process`, `pki`, `partition`; `ownership`, `node_config`, `etcd_keys`
+- `node_init`, `node_life`, `control_plane`, `registry`
+- `context`: what every command works with; `preflight`
+- `status`, `down`; `up`; and this file, which has the commands
 */
 
 mod cgroups;
+mod context;
 mod control_plane;
 pub(crate) mod dir;
 mod down;
@@ -14,6 +23,8 @@ mod network;
 mod node;
 mod node_config;
 mod node_init;
+mod node_life;
+mod ownership;
 mod partition;
 mod pki;
 mod preflight;
@@ -23,65 +34,19 @@ mod status;
 mod up;
 
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::progress::Progress;
 use crate::tools::Tools;
-use crate::workspace::Workspace;
-use dir::ClusterDir;
-use node::Node;
 
+pub(crate) use context::Cluster;
 pub(crate) use node::{DISK, FSTAB};
 pub(crate) use node_config::PAUSE_IMAGE;
 
-/// The local cluster as seen from one clone.
-#[derive(Debug)]
-pub(crate) struct Cluster<'a> {
-    workspace: &'a Workspace,
-    progress: &'a Progress,
-    tools: Tools,
-    dir: ClusterDir,
-}
-
 // === impl Cluster ===
 
-impl<'a> Cluster<'a> {
-    /// The machine's cluster, up or not.
-    pub(crate) fn new(workspace: &'a Workspace, progress: &'a Progress) -> Self {
-        Self {
-            workspace,
-            progress,
-            tools: Tools::of(workspace),
-            dir: ClusterDir::machine(),
-        }
-    }
-
-    /// The administrator's kubeconfig; there while the cluster is.
-    pub(crate) fn kubeconfig(&self) -> PathBuf {
-        self.dir.admin_kubeconfig()
-    }
-
-    /// As [`Cluster::kubeconfig`], for the command of that name.
-    ///
-    /// # Errors
-    /// When there is no cluster.
-    pub(crate) fn existing_kubeconfig(&self) -> Result<PathBuf> {
-        let path = self.kubeconfig();
-        if !path.is_file() {
-            bail!("there is no local cluster: `cargo xtask cluster up` makes one");
-        }
-        Ok(path)
-    }
-
-    /// Whether there is none, or it is this clone's.
-    pub(crate) fn is_own(&self) -> Result<bool> {
-        let owner = self.dir.owner()?;
-        Ok(owner.is_none_or(|owner| owner.clone == self.workspace.root()))
-    }
-
+impl Cluster<'_> {
     /// Brings it up: from nothing, from what a crash or a reboot left, or not at all when it is up.
     pub(crate) fn up(&self) -> Result<()> {
         up::run(self)
@@ -150,21 +115,6 @@ impl<'a> Cluster<'a> {
     /// Runs the first process of a node. For `cluster up` alone.
     pub(crate) fn node_init(&self, name: &str) -> Result<()> {
         node_init::run(name, &self.dir, &self.tools)
-    }
-
-    /// kubectl, as the cluster's administrator.
-    fn kubectl(&self) -> Command {
-        let mut command = self.tools.kube("kubectl");
-        command.arg("--kubeconfig").arg(self.kubeconfig());
-        command
-    }
-
-    fn existing_node(&self, name: &str) -> Result<Node> {
-        let node = Node::named(name)?;
-        if !node.dir(&self.dir).is_dir() {
-            bail!("the cluster has no node {name}");
-        }
-        Ok(node)
     }
 
     fn lock_existing(&self) -> Result<dir::Lock> {

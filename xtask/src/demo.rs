@@ -16,18 +16,40 @@ use crate::workspace::Workspace;
 
 /// Runs the demo.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress, registry: Option<&str>) -> Result<()> {
+    if std::env::var_os("KUBECONFIG").is_none_or(|paths| paths.is_empty()) {
+        progress.estimate(slow_steps(workspace));
+    }
+    // Runs while Kubernetes is built. Images for a registry have another profile.
+    let early = registry.is_none().then(|| product::compile_early(workspace));
     let target = Target::choose(workspace, progress, registry)?;
     progress.expect(product::STEPS + install::STEPS);
     if target.destination.takes_test_images() {
-        progress.expect(testing::STEPS);
-        testing::provide(workspace, progress, &target.destination)?;
+        progress.expect(testing::STEPS_OF_ONE);
+        testing::provide_one(workspace, progress, &target.destination, show::IMAGE)?;
     }
     let tag = product::provide(workspace, progress, Some(&target.destination))?;
+    drop(early);
     install::run(workspace, progress, &target, &tag)?;
     let times = show::run(workspace, &target)?;
     println!("\n{}", table::render(&times));
     farewell(&target);
     Ok(())
+}
+
+/// The steps on the local cluster that take minutes, as far as their products are not there.
+fn slow_steps(workspace: &Workspace) -> Vec<(&'static str, u32)> {
+    let products = [
+        ("Build Kubernetes", 8, workspace.tools().join("kube")),
+        (
+            "Test images: Debian base",
+            2,
+            workspace.target().join("images/base.stamp"),
+        ),
+        ("Compile static binaries", 3, workspace.dist().join("operator")),
+        ("Build helm", 3, workspace.tools().join("helm")),
+    ];
+    let missing = products.into_iter().filter(|(_, _, product)| !product.exists());
+    missing.map(|(step, minutes, _)| (step, minutes)).collect()
 }
 
 fn farewell(target: &Target<'_>) {

@@ -1,6 +1,6 @@
 /*!
 `durability`: what is lost by what happens to a container, its node or the product. Each row is an end-to-end test
-(`tests/e2e/durability.rs`), repeated; its counts become a line of the table in `docs/durability.md`.
+(`tests/e2e/durability/events.rs`), repeated; its counts become a line of the table in `docs/durability.md`.
 */
 
 mod table;

@@ -25,7 +25,9 @@ use crate::workspace::Workspace;
 pub(crate) fn command(workspace: &Workspace, progress: &Progress, registry: Option<String>) -> Result<()> {
     progress.expect(1 + product::STEPS);
     Tools::prepare_images(progress)?;
-    let local = Cluster::new(workspace, progress).existing_kubeconfig().is_ok();
+    let local = Cluster::new(workspace, progress, pause::provide)
+        .existing_kubeconfig()
+        .is_ok();
     let destination = match registry {
         Some(host) => Some(Destination::Registry(host)),
         None => local.then_some(Destination::Embedded),
@@ -37,7 +39,7 @@ pub(crate) fn command(workspace: &Workspace, progress: &Progress, registry: Opti
 
 /// `test-images`: builds the test images and puts them into the local cluster.
 pub(crate) fn test_command(workspace: &Workspace, progress: &Progress) -> Result<()> {
-    Cluster::new(workspace, progress).existing_kubeconfig()?;
+    Cluster::new(workspace, progress, pause::provide).existing_kubeconfig()?;
     progress.expect(1 + testing::STEPS);
     Tools::prepare_images(progress)?;
     testing::provide(workspace, progress, &Destination::Embedded)

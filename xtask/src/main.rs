@@ -27,6 +27,7 @@ use clap::Parser;
 
 use args::{Args, ClusterCommand, Command};
 use cluster::Cluster;
+use images::pause;
 use progress::Progress;
 use workspace::Workspace;
 
@@ -44,7 +45,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     let workspace = Workspace::current();
     let progress = Progress::new(workspace.logs());
     match &args.command {
-        Command::Cluster(command) => return run_cluster(command, &Cluster::new(&workspace, &progress)),
+        Command::Cluster(command) => {
+            return run_cluster(command, &Cluster::new(&workspace, &progress, pause::provide));
+        }
         Command::Demo(arg) => demo::run(&workspace, &progress, arg.registry.as_deref())?,
         Command::Install(arg) => install::command(&workspace, &progress, arg.registry.as_deref())?,
         Command::Test {

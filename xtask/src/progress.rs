@@ -28,6 +28,8 @@ pub(crate) struct Progress {
     total: AtomicUsize,
     begun: AtomicUsize,
     terminal: bool,
+    /// Steps to come that take minutes: the beginning of a title, and how many.
+    slow: Mutex<Vec<(&'static str, u32)>>,
 }
 
 /// One step that is under way.
@@ -51,12 +53,25 @@ impl Progress {
             total: AtomicUsize::new(0),
             begun: AtomicUsize::new(0),
             terminal,
+            slow: Mutex::default(),
         }
     }
 
     /// Announces `count` more steps, so that the counter can say how far it is.
     pub(crate) fn expect(&self, count: usize) {
         self.total.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Prints how many minutes these steps will take, and after each of them how many are left. A step is named by the
+    /// beginning of its title.
+    pub(crate) fn estimate(&self, steps: Vec<(&'static str, u32)>) {
+        let minutes = steps.iter().map(|(_, minutes)| minutes).sum();
+        if let Ok(mut slow) = self.slow.lock() {
+            *slow = steps;
+        }
+        if minutes > 0 {
+            self.say(left(minutes));
+        }
     }
 
     /// Prints a line between steps.
@@ -106,7 +121,18 @@ impl Progress {
             Ok(_) => self.say(format!("  ok  {label} ({seconds:.1} s)")),
             Err(_) => self.say(format!("FAIL  {label} ({seconds:.1} s)")),
         }
+        if let Some(minutes) = self.minutes_after(title).filter(|_| result.is_ok()) {
+            self.say(left(minutes));
+        }
         result.with_context(|| title.to_owned())
+    }
+
+    /// The minutes that are left after a step, if it is one of those that take some and others follow.
+    fn minutes_after(&self, title: &str) -> Option<u32> {
+        let mut slow = self.slow.lock().ok()?;
+        let done = slow.iter().position(|(begin, _)| title.starts_with(begin))?;
+        slow.remove(done);
+        Some(slow.iter().map(|(_, minutes)| minutes).sum()).filter(|minutes| *minutes > 0)
     }
 }
 
@@ -216,6 +242,11 @@ impl Step<'_> {
     }
 }
 
+fn left(minutes: u32) -> String {
+    let unit = if minutes == 1 { "minute" } else { "minutes" };
+    format!("      about {minutes} {unit} left on a machine with two cores")
+}
+
 /// The command as a person would type it.
 pub(crate) fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -293,6 +324,16 @@ mod tests {
         std::fs::remove_dir_all(&logs).unwrap();
         assert!(message.contains("the reason"), "{message}");
         assert!(message.contains("break-it.log"), "{message}");
+    }
+
+    #[test]
+    fn the_minutes_left_are_those_of_the_slow_steps_to_come() {
+        let progress = Progress::new(std::env::temp_dir());
+        progress.estimate(vec![("Build A", 8), ("Build B", 3)]);
+        assert_eq!(progress.minutes_after("Something else"), None);
+        assert_eq!(progress.minutes_after("Build A (some minutes)"), Some(3));
+        assert_eq!(progress.minutes_after("Build A (some minutes)"), None);
+        assert_eq!(progress.minutes_after("Build B"), None);
     }
 
     #[test]

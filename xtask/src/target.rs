@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::cluster::Cluster;
-use crate::images::Destination;
+use crate::images::{Destination, pause};
 use crate::progress::Progress;
 use crate::shell;
 use crate::tools::Tools;
@@ -39,7 +39,7 @@ impl<'a> Target<'a> {
         progress: &Progress,
         registry: Option<&str>,
     ) -> Result<Self> {
-        let cluster = Cluster::new(workspace, progress);
+        let cluster = Cluster::new(workspace, progress, pause::provide);
         let given = std::env::var_os("KUBECONFIG").filter(|paths| !paths.is_empty());
         let given = given.map(|paths| absolute(&paths)).transpose()?;
         let named = given.as_ref().is_some_and(|path| *path == cluster.kubeconfig());

@@ -8,7 +8,7 @@ use stoppablecontainer::reconcile::consumer::consumer_pod;
 use stoppablecontainer_api::{Phase, StoppableContainerInstance};
 use testkit::{Namespace, alone_in_namespace, cluster_command};
 
-use crate::availability::release::Release;
+use crate::support::release::Release;
 use crate::support::{create, phase, run, shell_template, stop};
 
 /// Keys that change all the time, whatever anybody asks: heartbeats of nodes, of API servers and of leaders.

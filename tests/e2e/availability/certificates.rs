@@ -11,7 +11,7 @@ use serde_json::json;
 use testkit::alone_in_namespace;
 
 use super::load::callable;
-use super::release::{PATIENCE, Release};
+use crate::support::release::{PATIENCE, Release};
 
 /// Calls in a row that show that every replica is called with success.
 const CALLS: u32 = 20;

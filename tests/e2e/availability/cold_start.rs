@@ -9,7 +9,7 @@ use stoppablecontainer_api::names::provider_pod_name;
 use testkit::{alone_in_namespace, cluster_command};
 
 use super::load::callable;
-use super::release::Release;
+use crate::support::release::Release;
 use crate::support::{phase, run, running, shell_template, start, stop};
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use stoppablecontainer::reconcile::consumer::consumer_pod;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 use testkit::{Namespace, NodeShell, alone_in_namespace};
 
-use super::release::{PATIENCE, Release};
+use crate::support::release::{PATIENCE, Release};
 use crate::support::{container_id, create, node_of, run, running, shell_template, uid_of};
 
 /// One replica, and the way to cut it off.

@@ -14,7 +14,7 @@ use testkit::Namespace;
 use tokio_util::sync::CancellationToken;
 
 use super::load::callable;
-use super::release::Release;
+use crate::support::release::Release;
 
 /// How long certificates live, as flags of the operator.
 #[derive(Clone, Copy)]

@@ -10,7 +10,7 @@ use stoppablecontainer_api::StoppableContainer;
 use testkit::Namespace;
 use tokio::task::JoinSet;
 
-use super::release::PATIENCE;
+use crate::support::release::PATIENCE;
 use crate::support::shell_template;
 
 /// Calls per second.

@@ -11,7 +11,7 @@ use stoppablecontainer_api::StoppableContainer;
 use testkit::{Namespace, alone_in_namespace};
 
 use super::load::{callable, dry_run};
-use super::release::Release;
+use crate::support::release::Release;
 use crate::support::{creation_refused, run, running, shell_template};
 
 /// A proxy for TCP. What `/tmp/mode` says is done to every piece of data as it comes, on old connections too:

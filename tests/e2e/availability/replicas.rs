@@ -10,7 +10,7 @@ use serde_json::json;
 use testkit::{Namespace, NodeShell, alone_in_namespace};
 
 use super::load::{callable, none_failed, under_load};
-use super::release::Release;
+use crate::support::release::Release;
 use crate::support::{container_id, node_of, uid_of};
 
 /// Kills of a replica, unless `E2E_KILLS` says how many.

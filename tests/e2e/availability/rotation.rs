@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::lives::{Lives, with_lives};
 use super::load::{callable, none_failed, under_load};
-use super::release::Release;
+use crate::support::release::Release;
 use crate::support::{container_id, node_of, uid_of};
 
 /// Serving certificates that each replica is to have shown, unless `E2E_ROTATIONS` says how many.

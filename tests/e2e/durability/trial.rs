@@ -10,7 +10,7 @@ use stoppablecontainer_api::StoppableContainer;
 use testkit::Namespace;
 
 use super::writing::{self, Acknowledged, Found, MAIN, READY_TO_WRITE, Writing};
-use crate::agents::Agents;
+use crate::support::agents::Agents;
 use crate::support::{container_id, disk_directory, node_of, running, says, start, stop};
 
 /// The container that writes.

@@ -8,11 +8,8 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
-
-use super::process::Daemon;
-use crate::workspace::Workspace;
 
 /// Where the cluster lives.
 const PLACE: &str = "/var/lib/stoppablecontainer-cluster";
@@ -94,32 +91,6 @@ impl ClusterDir {
     pub(crate) fn set_owner(&self, owner: &Owner) -> Result<()> {
         self.write("owner.json", &serde_json::to_vec_pretty(owner)?, 0o644)?;
         Ok(())
-    }
-
-    /// Refuses a cluster of another clone that still exists, unless nothing of the cluster runs: that is what an
-    /// interrupted command or a reboot left, and nobody's loss. Only under the lock is the answer more than a first look.
-    pub(super) fn require_own_or_dead(&self, workspace: &Workspace) -> Result<()> {
-        let alive = Daemon::all(self)?.iter().any(|daemon| daemon.pid().is_some());
-        if alive {
-            self.require_own(workspace)
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Refuses a cluster that belongs to another clone which still exists.
-    pub(super) fn require_own(&self, workspace: &Workspace) -> Result<()> {
-        match self.owner()? {
-            Some(owner) if owner.clone != workspace.root() && owner.clone.join("Cargo.toml").is_file() => {
-                bail!(
-                    "the local cluster of this machine belongs to the clone in {0}. Use it from there, point KUBECONFIG at {1}, \
-                 or remove it with `cd {0} && cargo xtask cluster down`",
-                    owner.clone.display(),
-                    self.admin_kubeconfig().display()
-                )
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Makes a directory in it, with its parents.

@@ -6,10 +6,11 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
+use super::context::Cluster;
 use super::dir::Owner;
 use super::node::Node;
 use super::process::Daemon;
-use super::{Cluster, cgroups, control_plane, network, preflight, registry};
+use super::{cgroups, control_plane, network, preflight, registry};
 
 /// Takes the cluster down. Does nothing when there is none.
 pub(super) fn run(cluster: &Cluster<'_>) -> Result<()> {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use super::Cluster;
+use super::context::Cluster;
 use super::network::{self, PORTS};
 use super::node::{FIRST, Node};
 use super::process::Daemon;

@@ -128,7 +128,8 @@ impl Daemon {
         self.remember(pid, start)
     }
 
-    fn remember(&self, pid: i32, start: u64) -> Result<()> {
+    /// Writes down which process it is.
+    pub(super) fn remember(&self, pid: i32, start: u64) -> Result<()> {
         let record = Record {
             pid,
             start,
@@ -215,7 +216,7 @@ fn kill(process: &OwnedFd) -> Result<()> {
 }
 
 /// When a process that has not ended was started.
-fn start_time(pid: i32) -> Option<u64> {
+pub(super) fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in brackets and may hold anything, brackets and spaces too.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
@@ -231,46 +232,4 @@ fn boot_id() -> Result<String> {
         .with_context(|| format!("reading {path}"))?
         .trim()
         .to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::dir::Owner;
-    use super::*;
-    use crate::workspace::Workspace;
-
-    /// A machine was handed on while another clone's test run was in the middle: its cluster's processes were gone,
-    /// its directory was not, and no clone but that one could bring a cluster up or down any more.
-    #[test]
-    fn a_cluster_of_another_clone_is_respected_only_while_something_of_it_runs() {
-        let place = std::env::temp_dir().join(format!("cluster-of-others-{}", std::process::id()));
-        let dir = ClusterDir::at(place.join("cluster"));
-        let workspace = Workspace::current();
-        let other = place.join("clone");
-        for directory in [other.clone(), dir.join("processes")] {
-            fs::create_dir_all(directory).expect("making a directory");
-        }
-        fs::write(other.join("Cargo.toml"), "").expect("writing a file");
-        let owner = Owner {
-            clone: other,
-            ..Owner::default()
-        };
-        dir.set_owner(&owner).expect("writing the owner");
-        assert!(dir.require_own(&workspace).is_err(), "it is the other's");
-        dir.require_own_or_dead(&workspace).expect("nothing runs");
-
-        let myself = i32::try_from(std::process::id()).expect("a process id");
-        let start = start_time(myself).expect("this process runs");
-        let daemon = Daemon::new(&dir, "etcd");
-        daemon.remember(myself, start + 1).expect("writing a record");
-        dir.require_own_or_dead(&workspace)
-            .expect("the process that has its number now is another one");
-        daemon.remember(myself, start).expect("writing a record");
-        let error = dir.require_own_or_dead(&workspace).expect_err("etcd runs");
-        assert!(
-            format!("{error:#}").contains("belongs to the clone in"),
-            "{error:#}"
-        );
-        fs::remove_dir_all(&place).expect("cleaning");
-    }
 }

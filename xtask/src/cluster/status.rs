@@ -7,9 +7,10 @@ use std::io::Write as _;
 
 use anyhow::Result;
 
+use super::context::Cluster;
 use super::node::Node;
 use super::process::Daemon;
-use super::{Cluster, control_plane, network, registry};
+use super::{control_plane, network, registry};
 use crate::tools::KUBERNETES_VERSION;
 
 /// Prints the state of every part. Returns whether all run and the API server is ready.

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
+use super::context::Cluster;
 use super::dir::Owner;
 use super::node::{FIRST, Node};
 use super::pki::Pki;
 use super::process::Daemon;
-use super::{Cluster, control_plane, down, network, preflight, registry};
-use crate::images::pause;
+use super::{control_plane, down, network, preflight, registry};
 use crate::progress::Step;
 use crate::shell;
 use crate::tools::Tools;
@@ -188,7 +188,7 @@ fn start(cluster: &Cluster<'_>, owner: &mut Owner) -> Result<()> {
     })?;
     progress.step("Start the image registry", |step| {
         registry::start(dir, tools)?;
-        pause::provide(cluster.workspace, step)
+        (cluster.provide_pause)(cluster.workspace, step)
     })?;
     progress.step("Start the control plane", |step| {
         control_plane::start(dir, tools, step)

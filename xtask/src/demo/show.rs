@@ -17,6 +17,8 @@ use crate::workspace::Workspace;
 /// Namespace of the demo's objects.
 pub(super) const NAMESPACE: &str = "stoppablecontainer-demo";
 const SAMPLE: &str = "config/samples/nginx.yaml";
+/// The image that the sample names.
+pub(super) const IMAGE: &str = "docker.io/library/nginx:1.25";
 const PLAIN: &str = "plain";
 const PAGE: &str = "/usr/share/nginx/html/index.html";
 /// Files whose owner, mode and content must be the same after a stop.
@@ -335,7 +337,7 @@ fn first_words(page: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::first_words;
+    use super::*;
 
     #[test]
     fn pages_are_shown_as_text() {
@@ -343,5 +345,15 @@ mod tests {
             "<html><head><title>T</title></head>\n<body><h1>Welcome!</h1><p>It\n works.</p></body></html>";
         assert_eq!(first_words(page), "Welcome! It works.");
         assert_eq!(first_words("plain text\n"), "plain text");
+    }
+
+    #[test]
+    fn the_image_is_the_samples() {
+        let sample = std::fs::read_to_string(Workspace::current().join(SAMPLE)).unwrap();
+        let images = sample
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("image: "));
+        let name = IMAGE.strip_prefix("docker.io/library/").unwrap();
+        assert_eq!(images.collect::<Vec<_>>(), [name]);
     }
 }

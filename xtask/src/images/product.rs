@@ -5,7 +5,7 @@ them, so that a cluster never runs an older build under the same name.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -66,6 +66,11 @@ const LOCAL: Profiles = Profiles {
     wrapper: "tiny",
 };
 
+/// A compile of the programs that began before [`provide`]. Cargo's lock makes [`provide`] wait for it and take its
+/// result. The compile is killed when this value is dropped.
+#[derive(Debug)]
+pub(crate) struct EarlyCompile(Child);
+
 /// Steps that [`provide`] takes.
 pub(crate) const STEPS: usize = 2;
 
@@ -121,24 +126,54 @@ pub(crate) fn provide(
     Ok(tag)
 }
 
+/// Begins to compile the programs for a cluster on this machine, at a low priority. Its errors are not shown: [`provide`]
+/// compiles what is missing and reports them.
+pub(crate) fn compile_early(workspace: &Workspace) -> Option<EarlyCompile> {
+    let cargo = cargo_build(workspace, LOCAL.programs, &LOCAL.binaries(LOCAL.programs));
+    let mut command = Command::new("nice");
+    command.arg(cargo.get_program()).args(cargo.get_args());
+    for (name, value) in cargo.get_envs() {
+        command.env(name, value.unwrap_or_default());
+    }
+    command.current_dir(workspace.root());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.spawn().ok().map(EarlyCompile)
+}
+
 /// Compiles a program that is in a test image alone, and returns it; a directory of its own is the context of the image.
 /// All of them, together with the product's programs: alone their dependencies would have other features and be compiled
 /// again.
 pub(super) fn build_test_program(workspace: &Workspace, program: &str, step: &Step<'_>) -> Result<PathBuf> {
-    let product = BINARIES
-        .iter()
-        .filter(|(binary, _)| LOCAL.of(binary) == LOCAL.programs);
     let tests = TEST_PROGRAMS.iter().map(|program| (*program, *program));
-    let binaries: Vec<_> = product.copied().chain(tests).collect();
+    let mut binaries = LOCAL.binaries(LOCAL.programs);
+    binaries.extend(tests);
     build(workspace, LOCAL.programs, &binaries, step)?;
     let copy = workspace.target().join("images").join(program).join(program);
     copy_program(workspace, LOCAL.programs, program, &copy)?;
     Ok(copy)
 }
 
+// === impl EarlyCompile ===
+
+impl Drop for EarlyCompile {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 // === impl Profiles ===
 
 impl Profiles {
+    /// The binaries that are built with one of the profiles, and their packages.
+    fn binaries(self, profile: &str) -> Vec<(&'static str, &'static str)> {
+        let of_profile = BINARIES.iter().filter(|(binary, _)| self.of(binary) == profile);
+        of_profile.copied().collect()
+    }
+
     fn of(self, binary: &str) -> &'static str {
         if binary == "exec-wrapper" {
             self.wrapper
@@ -151,16 +186,17 @@ impl Profiles {
 /// Compiles every binary.
 fn compile(workspace: &Workspace, profiles: Profiles, step: &Step<'_>) -> Result<()> {
     for profile in [profiles.programs, profiles.wrapper] {
-        let of_profile = BINARIES
-            .iter()
-            .filter(|(binary, _)| profiles.of(binary) == profile);
-        build(workspace, profile, &of_profile.copied().collect::<Vec<_>>(), step)?;
+        build(workspace, profile, &profiles.binaries(profile), step)?;
     }
     Ok(())
 }
 
 /// Compiles binaries statically.
 fn build(workspace: &Workspace, profile: &str, binaries: &[(&str, &str)], step: &Step<'_>) -> Result<()> {
+    step.run(&mut cargo_build(workspace, profile, binaries))
+}
+
+fn cargo_build(workspace: &Workspace, profile: &str, binaries: &[(&str, &str)]) -> Command {
     let mut command = Command::new("cargo");
     command
         .current_dir(workspace.root())
@@ -172,7 +208,7 @@ fn build(workspace: &Workspace, profile: &str, binaries: &[(&str, &str)], step: 
     for (binary, package) in binaries {
         command.args(["--package", package, "--bin", binary]);
     }
-    step.run(&mut command)
+    command
 }
 
 /// Copies the binaries to where the Dockerfile takes them from.

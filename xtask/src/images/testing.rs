@@ -5,7 +5,7 @@ originals where it matters: entrypoint, command, variables, user, working direct
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::buildah::{Buildah, Recipe};
 use super::destination::Destination;
@@ -98,6 +98,8 @@ const IMAGES: &[TestImage] = &[
 
 /// Steps that [`provide`] takes.
 pub(crate) const STEPS: usize = 2 + IMAGES.len();
+/// Steps that [`provide_one`] takes.
+pub(crate) const STEPS_OF_ONE: usize = 2;
 
 /// Builds the images whose inputs changed and delivers those that the cluster does not have.
 pub(crate) fn provide(
@@ -107,41 +109,9 @@ pub(crate) fn provide(
 ) -> Result<()> {
     let buildah = Buildah::new(workspace);
     let _lock = buildah.lock()?;
-    progress.step(
-        "Test images: Debian base (about a minute the first time)",
-        |step| base::provide(workspace, &buildah, step),
-    )?;
+    provide_base(workspace, progress, &buildah)?;
     for image in IMAGES {
-        progress.step(&format!("Test image {}", image.name), |step| {
-            let program = image.program(workspace, step)?;
-            let fingerprint = image.fingerprint(workspace, program.as_deref())?;
-            let stamp = Stamp::new(workspace.target().join(format!("images/{}.stamp", image.dir)));
-            if !stamp.is(&fingerprint) || !buildah.has(image.name) {
-                let file = image.sources(workspace).join(image.file);
-                let context = program
-                    .as_deref()
-                    .and_then(Path::parent)
-                    .map_or_else(|| image.sources(workspace), Path::to_owned);
-                let args = [("BASE", base::NAME)];
-                let args = if image.content == Content::Static {
-                    &[]
-                } else {
-                    &args[..]
-                };
-                buildah.build(
-                    &Recipe {
-                        name: image.name,
-                        file: &file,
-                        context: &context,
-                        target: "",
-                        args,
-                    },
-                    step,
-                )?;
-                stamp.set(&fingerprint)?;
-            }
-            destination.deliver(&buildah, image.name, &fingerprint, step)
-        })?;
+        image.provide(workspace, progress, &buildah, destination)?;
     }
     progress.step("Test images that no tool would make", |step| {
         let program = static_program::build(workspace, step)?;
@@ -152,9 +122,71 @@ pub(crate) fn provide(
     })
 }
 
+/// As [`provide`], for one image that is made from the Debian base and no other image.
+pub(crate) fn provide_one(
+    workspace: &Workspace,
+    progress: &Progress,
+    destination: &Destination<'_>,
+    name: &str,
+) -> Result<()> {
+    let image = IMAGES.iter().find(|image| image.name == name);
+    let image = image.with_context(|| format!("there is no test image {name}"))?;
+    let buildah = Buildah::new(workspace);
+    let _lock = buildah.lock()?;
+    provide_base(workspace, progress, &buildah)?;
+    image.provide(workspace, progress, &buildah, destination)
+}
+
+fn provide_base(workspace: &Workspace, progress: &Progress, buildah: &Buildah) -> Result<()> {
+    progress.step(
+        "Test images: Debian base (about a minute the first time)",
+        |step| base::provide(workspace, buildah, step),
+    )
+}
+
 // === impl TestImage ===
 
 impl TestImage {
+    /// Builds the image if its inputs changed, and delivers it if the cluster does not have it.
+    fn provide(
+        &self,
+        workspace: &Workspace,
+        progress: &Progress,
+        buildah: &Buildah,
+        destination: &Destination<'_>,
+    ) -> Result<()> {
+        progress.step(&format!("Test image {}", self.name), |step| {
+            let program = self.program(workspace, step)?;
+            let fingerprint = self.fingerprint(workspace, program.as_deref())?;
+            let stamp = Stamp::new(workspace.target().join(format!("images/{}.stamp", self.dir)));
+            if !stamp.is(&fingerprint) || !buildah.has(self.name) {
+                let file = self.sources(workspace).join(self.file);
+                let context = program
+                    .as_deref()
+                    .and_then(Path::parent)
+                    .map_or_else(|| self.sources(workspace), Path::to_owned);
+                let args = [("BASE", base::NAME)];
+                let args = if self.content == Content::Static {
+                    &[]
+                } else {
+                    &args[..]
+                };
+                buildah.build(
+                    &Recipe {
+                        name: self.name,
+                        file: &file,
+                        context: &context,
+                        target: "",
+                        args,
+                    },
+                    step,
+                )?;
+                stamp.set(&fingerprint)?;
+            }
+            destination.deliver(buildah, self.name, &fingerprint, step)
+        })
+    }
+
     fn sources(&self, workspace: &Workspace) -> PathBuf {
         workspace.join("tests/images").join(self.dir)
     }

@@ -8,7 +8,6 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::LogParams;
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{FILESYSTEM_READY, READY, reason};
@@ -16,11 +15,12 @@ use stoppablecontainer_api::names::{CSI_DRIVER, provider_pod_name};
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace};
 
-use crate::agents::Agents;
-use crate::node::{Part, Partition};
+use crate::support::agents::Agents;
+use crate::support::counting::{counting, unnoticed, with_program};
+use crate::support::node::{Part, Partition};
 use crate::support::{
-    cleaned_up, condition, container_id, node_of, phase, run, running, says, set_running, shell_template,
-    start, stop, uid_of,
+    cleaned_up, condition, container_id, node_of, phase, run, running, set_running, shell_template, start,
+    stop, uid_of,
 };
 
 /// The kubelet and the runtime are killed and come back: containers run on and say all that they say, and then stop and
@@ -196,35 +196,9 @@ async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
     .await;
 }
 
-/// A container that says 0, 1, 2 and so on.
-pub(crate) fn counting() -> Value {
-    with_program("i=0; while :; do echo $i; i=$((i + 1)); sleep 0.1; done")
-}
-
 /// A container that writes down when it does so, and how often it did.
 fn writing() -> Value {
     with_program("i=0; while :; do echo $(date +%s) $i >> /root/written; i=$((i + 1)); sleep 0.1; done")
-}
-
-fn with_program(program: &str) -> Value {
-    let mut template = shell_template();
-    template["spec"]["containers"][0]["command"] = json!(["/bin/sh", "-c", program]);
-    template
-}
-
-/// The container of [`counting`] is the same as before, lost no word, and says more.
-pub(crate) async fn unnoticed(ns: &Namespace, before: &Pod) -> Result<()> {
-    let name = before.name_any();
-    let now = ns.pod_ready(&name).await?;
-    ensure!(
-        container_id(&now, "main")? == container_id(before, "main")?,
-        "the consumer was restarted"
-    );
-    let log = ns.api::<Pod>().logs(&name, &LogParams::default()).await?;
-    for (number, line) in log.lines().enumerate() {
-        ensure!(line == number.to_string(), "line {number} of the log is {line:?}");
-    }
-    says(ns, &name, &(log.lines().count() + 1).to_string()).await
 }
 
 fn unknown(object: &StoppableContainer) -> bool {

@@ -9,7 +9,7 @@ cut leaves. The node mounts it in the disk's place when it starts (`E2E_FSTAB`).
 use anyhow::Result;
 use testkit::{Exclusive, Namespace, NodeShell};
 
-use crate::node::until_it_answers;
+use crate::support::node::until_it_answers;
 use crate::support::{cleaned_up, disk_directory, forget, node_file_systems};
 
 /// How much of a disk that can fail there is in truth.

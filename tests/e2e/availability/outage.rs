@@ -7,7 +7,7 @@ use serde_json::json;
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, alone_in_namespace};
 
-use crate::availability::release::Release;
+use crate::support::release::Release;
 use crate::support::{creation_refused, run, running, shell_template};
 
 #[tokio::test]

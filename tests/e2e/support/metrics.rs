@@ -1,13 +1,13 @@
 //! The agents' metrics, as a scraper reads them.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use testkit::{Namespace, in_namespace, tunnel};
+use testkit::{Namespace, tunnel};
 
 use crate::support::AGENTS;
 
@@ -28,35 +28,8 @@ pub(crate) async fn scraped(ns: &Namespace) -> Result<Vec<String>> {
     Ok(all)
 }
 
-/// Whoever reached the port could read what the tenants of a node are called.
-#[tokio::test]
-async fn i8_metrics_name_tenants_to_scrapers_alone() {
-    in_namespace("metrics", async |ns| {
-        let stranger = token(&ns, "stranger").await?;
-        for agent in agents(&ns).await? {
-            for (token, status) in [
-                (None, "401"),
-                (Some("made-up"), "401"),
-                (Some(stranger.as_str()), "403"),
-            ] {
-                let error = read(&agent, token)
-                    .await
-                    .err()
-                    .context("metrics without the right to them")?;
-                let error = format!("{error:#}");
-                ensure!(error.contains(&format!("HTTP/1.1 {status}")), "{error}");
-                ensure!(!error.contains("stoppablecontainer_disk"), "{error}");
-            }
-        }
-        for text in scraped(&ns).await? {
-            ensure!(text.contains("stoppablecontainer_disk_free_bytes"), "{text}");
-        }
-        Ok(())
-    })
-    .await;
-}
-
-async fn agents(ns: &Namespace) -> Result<Vec<(Api<Pod>, String)>> {
+/// The pods of all agents, with the API of their namespace.
+pub(crate) async fn agents(ns: &Namespace) -> Result<Vec<(Api<Pod>, String)>> {
     let params = ListParams::default().labels(AGENTS);
     let pods = Api::<Pod>::all(ns.client.clone()).list(&params).await?;
     let agent = |pod: Pod| {
@@ -66,12 +39,14 @@ async fn agents(ns: &Namespace) -> Result<Vec<(Api<Pod>, String)>> {
     Ok(pods.into_iter().map(agent).collect())
 }
 
-async fn read((pods, pod): &(Api<Pod>, String), token: Option<&str>) -> Result<String> {
+/// What an agent answers to a scraper with this token.
+pub(crate) async fn read((pods, pod): &(Api<Pod>, String), token: Option<&str>) -> Result<String> {
     let connection = tunnel::open(pods, pod, PORT).await?.encrypted().await?;
     connection.get(PATH, token).await
 }
 
-async fn token(ns: &Namespace, account: &str) -> Result<String> {
+/// A token of a service account, which is made first.
+pub(crate) async fn token(ns: &Namespace, account: &str) -> Result<String> {
     let accounts = Api::<ServiceAccount>::namespaced(ns.client.clone(), &ns.name);
     let object = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": account } });
     accounts

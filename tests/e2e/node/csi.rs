@@ -1,6 +1,5 @@
 //! The node agent as a CSI plugin, asked by the conformance test that all of them are measured with.
 
-#[path = "csi/calls.rs"]
 mod calls;
 
 use anyhow::{Context, Result, ensure};

@@ -9,9 +9,9 @@ use kube::api::DeleteParams;
 use stoppablecontainer_api::names::{CSI_DRIVER, provider_pod_name};
 use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace};
 
-use crate::agents::Agents;
-use crate::node::{Part, reboot, until_it_answers};
-use crate::node_faults::{counting, unnoticed};
+use crate::support::agents::Agents;
+use crate::support::counting::{counting, unnoticed};
+use crate::support::node::{Part, reboot, until_it_answers};
 use crate::support::{container_id, node_of, run, running, shell_template, start, stop, uid_of};
 
 /// What probes and hooks call.

@@ -8,7 +8,7 @@ use stoppablecontainer_api::conditions::FILESYSTEM_READY;
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace};
 
-use crate::disk::Disk;
+use crate::support::disk::Disk;
 use crate::support::{
     blocked, blocked_saying, cleaned_up, condition, node_of, phase, run, running, shell_template, start,
     stop, told,

@@ -7,7 +7,7 @@ use stoppablecontainer_api::conditions::{FILESYSTEM_READY, reason};
 use stoppablecontainer_api::{Phase, StoppableContainer, StoppableContainerInstance};
 use testkit::{Namespace, NodeShell, alone_in_namespace};
 
-use crate::disk::Disk;
+use crate::support::disk::Disk;
 use crate::support::{
     blocked, data_directory, node_of, phase, run, running, set_running, shell_template, stop,
 };

@@ -17,7 +17,7 @@ use testkit::{Namespace, in_namespace};
 
 use crate::support::{create, phase, shell_template};
 
-#[path = "../webhook/generated.rs"]
+#[path = "../../webhook/generated.rs"]
 mod pods;
 
 const SAMPLES: usize = 150;

@@ -13,7 +13,7 @@ use stoppablecontainer_api::names::{
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 use testkit::{Namespace, NodeShell, client_as, in_namespace};
 
-use crate::availability::release::Release;
+use crate::support::release::Release;
 use crate::support::{
     create, data_directory, node_of, run, running, shell_template, start, stop, told_about_pod, uid_of,
 };

@@ -10,8 +10,8 @@ use kube::{Api, ResourceExt};
 use stoppablecontainer_api::DEFAULT_HOST_PATH_PREFIX;
 use testkit::{Namespace, NodeShell, alone_in_namespace, kubectl};
 
-use crate::agents::Agents;
-use crate::metrics::scraped;
+use crate::support::agents::Agents;
+use crate::support::metrics::scraped;
 use crate::support::{agent_on, cleaned_up, data_directory, node_of, run, shell_template};
 
 /// As an instance has it whose finalizer was taken off by hand.

@@ -8,19 +8,12 @@ use testkit::{Namespace, NodeShell};
 
 use crate::support::{agent_on, data_directory, node_of, run, shell_template, uid_of};
 
-#[path = "hostile/connections.rs"]
 mod connections;
-#[path = "hostile/descriptors.rs"]
 mod descriptors;
-#[path = "hostile/files.rs"]
 mod files;
-#[path = "hostile/images.rs"]
 mod images;
-#[path = "hostile/processes.rs"]
 mod processes;
-#[path = "hostile/silent_volumes.rs"]
 mod silent_volumes;
-#[path = "hostile/wrapper.rs"]
 mod wrapper;
 
 const NEIGHBOUR: &str = "neighbour";

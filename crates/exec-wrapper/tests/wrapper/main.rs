@@ -7,13 +7,9 @@ the kept filesystem's or another. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-#[path = "wrapper/hostile.rs"]
 mod hostile;
-#[path = "wrapper/last_words.rs"]
 mod last_words;
-#[path = "wrapper/shipped.rs"]
 mod shipped;
-#[path = "wrapper/world.rs"]
 mod world;
 
 use std::io::Write;

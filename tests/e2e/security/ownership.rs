@@ -11,7 +11,7 @@ use stoppablecontainer_api::names::{FINALIZER, provider_pod_name};
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 use testkit::{Namespace, NodeShell, client_as, in_namespace};
 
-use crate::availability::release::Release;
+use crate::support::release::Release;
 use crate::support::{
     blocked, create, data_directory, node_of, run, running, shell_template, start, stop, uid_of,
 };

@@ -8,7 +8,7 @@ use stoppablecontainer_api::conditions::{READY, reason};
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 use testkit::{Namespace, Output, in_namespace};
 
-use crate::availability::release::Release;
+use crate::support::release::Release;
 use crate::support::shell_template;
 
 /// Without the annotation of a plain `kubectl apply`, which takes 256 KiB.

@@ -1,0 +1,37 @@
+//! A container that counts in its log, for tests of what its consumer must not notice.
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::LogParams;
+use serde_json::{Value, json};
+use testkit::Namespace;
+
+use super::{container_id, says, shell_template};
+
+/// A container that says 0, 1, 2 and so on.
+pub(crate) fn counting() -> Value {
+    with_program("i=0; while :; do echo $i; i=$((i + 1)); sleep 0.1; done")
+}
+
+/// A container that runs this in its shell.
+pub(crate) fn with_program(program: &str) -> Value {
+    let mut template = shell_template();
+    template["spec"]["containers"][0]["command"] = json!(["/bin/sh", "-c", program]);
+    template
+}
+
+/// The container of [`counting`] is the same as before, lost no word, and says more.
+pub(crate) async fn unnoticed(ns: &Namespace, before: &Pod) -> Result<()> {
+    let name = before.name_any();
+    let now = ns.pod_ready(&name).await?;
+    ensure!(
+        container_id(&now, "main")? == container_id(before, "main")?,
+        "the consumer was restarted"
+    );
+    let log = ns.api::<Pod>().logs(&name, &LogParams::default()).await?;
+    for (number, line) in log.lines().enumerate() {
+        ensure!(line == number.to_string(), "line {number} of the log is {line:?}");
+    }
+    says(ns, &name, &(log.lines().count() + 1).to_string()).await
+}
