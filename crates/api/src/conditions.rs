@@ -123,3 +123,30 @@ pub mod reason {
     /// A pass of the controller over an object failed. It only paces the next pass, and stands in no condition.
     pub const PASS_FAILED: &str = "PassFailed";
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn reasons_are_as_kubernetes_wants_them_and_name_conditions() {
+        let mut seen = BTreeSet::new();
+        for Reason {
+            name,
+            conditions,
+            meaning,
+        } in reason::ALL
+        {
+            assert!(seen.insert(name), "{name} stands there twice");
+            assert!(name.chars().all(|c| c.is_ascii_alphanumeric()) && name.starts_with(char::is_uppercase));
+            assert!(
+                conditions
+                    .iter()
+                    .all(|known| TYPES.iter().any(|(type_, _)| type_ == known))
+            );
+            assert!(meaning.ends_with('.'), "{name}: {meaning}");
+        }
+    }
+}
