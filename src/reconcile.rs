@@ -46,6 +46,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::{applier, reflector::ObjectRef};
 use kube::{Client, Resource, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
+use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::FIELD_MANAGER_CONTROLLER;
 use tokio_util::sync::CancellationToken;
 
@@ -315,7 +316,7 @@ fn next(observed: &Observed, again: Option<Duration>) -> Next {
 /// When to pass over an object again after a failure.
 fn retry<K: Resource>(object: &K, failure: &Failure, context: &Context) -> Next {
     let meta = object.meta();
-    let trouble = Trouble::new("PassFailed", failure.to_string());
+    let trouble = Trouble::new(reason::PASS_FAILED, failure.to_string());
     let uid = meta.uid.clone().unwrap_or_default();
     Next::requeue(
         context

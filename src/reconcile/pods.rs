@@ -15,9 +15,6 @@ use stoppablecontainer_api::names::{
 
 use super::health;
 
-/// The scheduler's reason for a pod that it found no node for.
-pub const UNSCHEDULABLE: &str = "Unschedulable";
-
 /// What a pod of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {

@@ -9,11 +9,12 @@ have to wait for it.
 */
 
 use k8s_openapi::api::core::v1::Pod;
+use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::PROVIDER_CONTAINER;
 use stoppablecontainer_api::{FilesystemState, Placement};
 
 use super::plan::{Observed, Slot};
-use super::pods::{UNSCHEDULABLE, ended, has_started, leaving, node, trouble};
+use super::pods::{ended, has_started, leaving, node, trouble};
 use super::provider::{Made, made};
 
 /// Why the provider is to be replaced by another one; part of a sentence.
@@ -66,7 +67,7 @@ fn queues(observed: &Observed) -> bool {
 }
 
 fn waits_for_a_node(pod: &Pod) -> bool {
-    let unschedulable = || trouble(pod).is_some_and(|why| why.reason == UNSCHEDULABLE);
+    let unschedulable = || trouble(pod).is_some_and(|why| why.reason == reason::UNSCHEDULABLE);
     !leaving(pod) && node(pod).is_none() && unschedulable()
 }
 

@@ -380,7 +380,7 @@ fn unless_silent(observed: &Observed, parts: [Verdict; 3]) -> [Verdict; 3] {
     })
 }
 
-/// The phases exactly as the API reference has them. Running is that both run: a main container that ended and waits to
+/// The phases as docs/api.md has them. Running is that both run: a main container that ended and waits to
 /// be started again does not, and one that is about to find out that it cannot execute its program neither.
 fn phase(observed: &Observed, provider: &Verdict, filesystem: &Verdict) -> Phase {
     let consumer = observed.consumer.pod();

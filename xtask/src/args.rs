@@ -62,7 +62,7 @@ pub(crate) enum Command {
     },
     /// Checks formatting, lints, generated files and the chart.
     Lint,
-    /// Writes the generated files: CRDs, `config/`, protobuf code.
+    /// Writes the generated files: CRDs, `config/`, protobuf code, and tables in `docs/`.
     Codegen {
         /// Only says whether they are as they would be written.
         #[arg(long)]

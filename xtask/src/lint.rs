@@ -2,6 +2,9 @@
 `lint`: everything that a machine can say about the sources without running them.
 */
 
+pub(crate) mod ids;
+mod reasons;
+
 use std::process::Command;
 
 use anyhow::Result;
@@ -20,7 +23,7 @@ const CHART_VALUES: &[&str] = &[
 
 /// Checks formatting, lints, generated files and the chart.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
-    progress.expect(4 + codegen::STEPS);
+    progress.expect(6 + codegen::STEPS);
     let cargo = |args: &[&str]| {
         let mut command = Command::new("cargo");
         command.current_dir(workspace.root()).args(args);
@@ -31,6 +34,8 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
         let fuzz = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
         step.run(&mut cargo(&fuzz))
     })?;
+    progress.step("Ids", |_| ids::check(workspace))?;
+    progress.step("Reasons", |_| reasons::check(workspace))?;
     progress.step("Clippy", |step| {
         step.run(&mut cargo(&[
             "clippy",

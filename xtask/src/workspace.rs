@@ -3,7 +3,13 @@ Where things are in this clone. Everything that a command makes lies below `targ
 by the whole machine (the local cluster) is in `cluster::dir`.
 */
 
+use std::fs;
 use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Directories without sources: what is built, downloaded or found by fuzzing.
+const NO_SOURCES: [&str; 4] = ["artifacts", "corpus", "dist", "target"];
 
 /// Paths of the clone that this program was built from.
 #[derive(Clone, Debug)]
@@ -50,6 +56,36 @@ impl Workspace {
     /// The binaries that the Dockerfile copies into the images.
     pub(crate) fn dist(&self) -> PathBuf {
         self.join("dist")
+    }
+
+    /// All files with one of these extensions, by their paths below the root, sorted.
+    ///
+    /// # Errors
+    /// If a directory cannot be read.
+    pub(crate) fn sources(&self, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        let mut dirs = vec![PathBuf::new()];
+        while let Some(dir) = dirs.pop() {
+            let absolute = self.join(&dir);
+            let reading = || format!("reading {}", absolute.display());
+            for entry in fs::read_dir(&absolute).with_context(reading)? {
+                let entry = entry.with_context(reading)?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let path = dir.join(&name);
+                let kind = entry.file_type().with_context(reading)?;
+                if kind.is_dir() && !name.starts_with('.') && !NO_SOURCES.contains(&name.as_str()) {
+                    dirs.push(path);
+                } else if kind.is_file()
+                    && extensions
+                        .iter()
+                        .any(|e| path.extension().is_some_and(|x| x == *e))
+                {
+                    files.push(path);
+                }
+            }
+        }
+        files.sort();
+        Ok(files)
     }
 
     /// Version of the product: the tag of its images starts with it.

@@ -15,6 +15,7 @@ pub mod conditions;
     reason = "the KubeSchema derive makes a private copy of the type and keeps its `pub`"
 )]
 mod container;
+mod documented;
 pub mod held;
 #[expect(unreachable_pub, reason = "as above")]
 mod instance;

@@ -3,55 +3,69 @@ Names that more than one program must spell alike: labels, the CSI driver, the
 reserved volume, pod names.
 */
 
+use crate::documented::documented;
+
 /// API group of the custom resources, and prefix of every label and annotation of ours.
 pub const GROUP: &str = "stoppablecontainer.xtlsoft.top";
 
-/// Label on every pod that we create, and on every instance that was made for a StoppableContainer; its value is
-/// [`MANAGED_BY`]. Labels scope our watches and webhooks, they authorise nothing (invariant I8).
-pub const LABEL_MANAGED_BY: &str = "stoppablecontainer.xtlsoft.top/managed-by";
 /// Value of [`LABEL_MANAGED_BY`].
 pub const MANAGED_BY: &str = "stoppablecontainer";
-/// Label that holds the name of the pod's StoppableContainerInstance.
-pub const LABEL_INSTANCE: &str = "stoppablecontainer.xtlsoft.top/instance";
-/// Label that tells a provider pod from a consumer pod.
-pub const LABEL_ROLE: &str = "stoppablecontainer.xtlsoft.top/role";
 /// Value of [`LABEL_ROLE`] on the pod that keeps node and image.
 pub const ROLE_PROVIDER: &str = "provider";
 /// Value of [`LABEL_ROLE`] on the pod that runs the user's workload. The webhooks select on it.
 pub const ROLE_CONSUMER: &str = "consumer";
-
-/// Annotation on a rewritten consumer pod: the name of its main container. Injectors may put theirs in front, so
-/// the container is known by name from the first rewrite on.
-pub const ANNOTATION_MAIN_CONTAINER: &str = "stoppablecontainer.xtlsoft.top/main-container";
-
-/// Annotation on our pods: what they were made from, so that a pod that never came up is replaced once its template
-/// was corrected.
-pub const ANNOTATION_TEMPLATE_HASH: &str = "stoppablecontainer.xtlsoft.top/template-hash";
-
-/// Annotation on a consumer pod: short hashes of the parts that it was made from, so that the fields that were edited
-/// since can be named.
-pub const ANNOTATION_TEMPLATE_FIELDS: &str = "stoppablecontainer.xtlsoft.top/template-fields";
-
-/// Annotation on a consumer pod that is to be placed by the scheduler, with the value `Scheduler`: what the instance's
-/// status says of that, which the webhook may hear of later than of the pod.
-pub const ANNOTATION_PLACEMENT: &str = "stoppablecontainer.xtlsoft.top/placement";
 /// Value of [`ANNOTATION_PLACEMENT`].
 pub const PLACEMENT_SCHEDULER: &str = "Scheduler";
 
-/// Annotation on a provider pod: the image that the template named when it was made. Other webhooks may have changed
-/// the image itself.
-pub const ANNOTATION_IMAGE: &str = "stoppablecontainer.xtlsoft.top/image";
+documented! {
+    /// Every label with its meaning.
+    LABELS:
+    /// On every pod that the controller creates, and on every instance that it makes for a StoppableContainer, with the
+    /// value `stoppablecontainer`. Labels scope watches and webhooks, they authorize nothing (invariant I8).
+    LABEL_MANAGED_BY = "stoppablecontainer.xtlsoft.top/managed-by";
+    /// On both pods: the name of their StoppableContainerInstance.
+    LABEL_INSTANCE = "stoppablecontainer.xtlsoft.top/instance";
+    /// On both pods: `provider` or `consumer`.
+    LABEL_ROLE = "stoppablecontainer.xtlsoft.top/role";
+}
 
-/// Annotation on both kinds with which the user takes a way out of a failure: `accept-ID` or `reset-ID`, as the
-/// condition `FilesystemReady` words it.
-pub const ANNOTATION_RECOVERY: &str = "stoppablecontainer.xtlsoft.top/recovery";
+documented! {
+    /// Every annotation with its meaning.
+    ANNOTATIONS:
+    /// On both kinds, set by the user: the decision about a filesystem that cannot be used, `accept-ID` or `reset-ID`, as the
+    /// condition `FilesystemReady` words it.
+    ANNOTATION_RECOVERY = "stoppablecontainer.xtlsoft.top/recovery";
+    /// On a rewritten consumer pod: the name of its main container. Injectors may put theirs in front, so the container is
+    /// known by name from the first rewrite on.
+    ANNOTATION_MAIN_CONTAINER = "stoppablecontainer.xtlsoft.top/main-container";
+    /// On both pods: a hash of what they were made from. A pod that never came up is replaced after its template was
+    /// corrected.
+    ANNOTATION_TEMPLATE_HASH = "stoppablecontainer.xtlsoft.top/template-hash";
+    /// On a consumer pod: short hashes of the parts that it was made from, so that `RestartRequired` can name the fields
+    /// that were edited since.
+    ANNOTATION_TEMPLATE_FIELDS = "stoppablecontainer.xtlsoft.top/template-fields";
+    /// On a consumer pod, with the value `Scheduler`: the scheduler places the pod. The webhook may see the pod before it
+    /// sees `status.placement`.
+    ANNOTATION_PLACEMENT = "stoppablecontainer.xtlsoft.top/placement";
+    /// On a provider pod: the image that the template named when the pod was made. Other webhooks may have changed the image
+    /// itself.
+    ANNOTATION_IMAGE = "stoppablecontainer.xtlsoft.top/image";
+}
 
-/// Scheduling gate of a consumer pod that has not been rewritten. The rewrite takes it off, so a pod that no webhook of
-/// ours saw is never bound to a node.
-pub const GATE: &str = "stoppablecontainer.xtlsoft.top/rewrite";
+documented! {
+    /// The finalizer with its meaning.
+    FINALIZERS:
+    /// On both kinds: the object goes when its pods and its data are gone.
+    FINALIZER = "stoppablecontainer.xtlsoft.top/cleanup";
+}
 
-/// Finalizer on both kinds: the object goes when its pods and its data are gone.
-pub const FINALIZER: &str = "stoppablecontainer.xtlsoft.top/cleanup";
+documented! {
+    /// The scheduling gate with its meaning.
+    GATES:
+    /// On a consumer pod that was not rewritten. Only the rewrite removes it, so a pod that the webhook did not see is never
+    /// bound to a node.
+    GATE = "stoppablecontainer.xtlsoft.top/rewrite";
+}
 
 /// Name under which the node agent registers with the kubelet.
 pub const CSI_DRIVER: &str = "csi.stoppablecontainer.xtlsoft.top";

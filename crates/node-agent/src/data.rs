@@ -208,7 +208,7 @@ pub(crate) fn compare(
             digest => format!("to {digest}"),
         };
         return Err(Failure {
-            reason: "ImageChanged",
+            reason: reason::IMAGE_CHANGED,
             message: format!(
                 "the data was made with image {name} ({id}), but the provider runs {} ({}); it is not put on another \
                  image. Set the template's image {old}",

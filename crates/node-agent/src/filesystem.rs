@@ -228,7 +228,7 @@ async fn examine(
         Ok(image) => image,
         Err(error @ CriError::Config(_)) => {
             let message = format!("image {}: {error}", container.image);
-            return Ok((working, Err(Failure::new("ImageConfigInvalid", message))));
+            return Ok((working, Err(Failure::new(reason::IMAGE_CONFIG_INVALID, message))));
         }
         Err(error) => return Err(error.into()),
     };
@@ -246,7 +246,7 @@ async fn examine(
         Err(error) => {
             return Ok((
                 working,
-                Err(Failure::new("FilesystemUnusable", format!("{error:#}"))),
+                Err(Failure::new(reason::FILESYSTEM_UNUSABLE, format!("{error:#}"))),
             ));
         }
     };
@@ -259,7 +259,7 @@ async fn examine(
              goes on by itself then",
             space::on(&agent.node_name, &disk.path, &shortage)
         );
-        return Ok((working, Err(Failure::new("InsufficientDisk", message))));
+        return Ok((working, Err(Failure::new(reason::INSUFFICIENT_DISK, message))));
     }
     Ok((working, Ok((image, data, compared))))
 }
@@ -309,8 +309,8 @@ async fn make(
     let (_working, made) = working.on_disk(work).await.context("make the filesystem")?;
     Ok(match made {
         Ok(Ok(made)) => Ok(made),
-        Ok(Err(error)) => Err(Failure::new("UserUnknown", error.to_string())),
-        Err(error) => Err(Failure::new("FilesystemUnusable", format!("{error:#}"))),
+        Ok(Err(error)) => Err(Failure::new(reason::USER_UNKNOWN, error.to_string())),
+        Err(error) => Err(Failure::new(reason::FILESYSTEM_UNUSABLE, format!("{error:#}"))),
     })
 }
 
@@ -358,7 +358,7 @@ pub(crate) async fn refresh_identity(agent: &Agent, instance: &Instance) -> Resu
             },
             Err(error) => FilesystemStatus {
                 state: FilesystemState::Failed,
-                reason: Some("UserUnknown".to_owned()),
+                reason: Some(reason::USER_UNKNOWN.to_owned()),
                 message: Some(error.to_string()),
                 ..known.clone()
             },

@@ -20,6 +20,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Api, Client};
 use rootfs::Store;
 use stoppablecontainer_api::StoppableContainerInstance;
+use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::FIELD_MANAGER_AGENT;
 
 use crate::agent::Agent;
@@ -172,7 +173,7 @@ async fn tell(agent: &Agent, orphan: &Orphan) {
     };
     let event = Event {
         type_: EventType::Warning,
-        reason: "OrphanedFilesystem".to_owned(),
+        reason: reason::ORPHANED_FILESYSTEM.to_owned(),
         note: Some(note),
         action: "Keep".to_owned(),
         secondary: None,

@@ -4,7 +4,7 @@ use stoppablecontainer_api::conditions::reason;
 
 use super::Verdict;
 use crate::reconcile::plan::Observed;
-use crate::reconcile::pods::{UNSCHEDULABLE, node};
+use crate::reconcile::pods::node;
 
 /// A kubelet that calls its node not ready starts nothing there, or has nobody told that it did; what waits for it is
 /// told that first. What was ready before is left as it is: it may well go on.
@@ -12,7 +12,7 @@ pub(super) fn unless_unready(observed: &Observed, part: Verdict) -> Verdict {
     let Some(words) = observed.node_unready.as_ref().filter(|_| !observed.deleting()) else {
         return part;
     };
-    let waits = part.why.reason == reason::STARTING || part.why.reason == UNSCHEDULABLE;
+    let waits = part.why.reason == reason::STARTING || part.why.reason == reason::UNSCHEDULABLE;
     if part.holds != Some(false) || !waits {
         return part;
     }

@@ -1,4 +1,4 @@
-//! The integration examples of the API reference, verbatim, with webhooks in the order of the originals' names and with
+//! The integration examples of `config/samples`, verbatim, with webhooks in the order of the originals' names and with
 //! their selectors.
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The manifests of the API reference run verbatim, with the objects they name; so does every other sample.
+//! The samples, those of docs/api.md among them, run verbatim, with the objects they name.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,5 @@
 /*!
-The images that the API reference, the samples and the tests name, built from Debian packages. They behave like the
+The images that docs/api.md, the samples and the tests name, built from Debian packages. They behave like the
 originals where it matters: entrypoint, command, variables, user, working directory, stop signal, port.
 */
 
