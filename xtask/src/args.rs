@@ -33,6 +33,9 @@ pub(crate) enum Command {
         /// Leaves out the end-to-end tests.
         #[arg(long)]
         skip_e2e: bool,
+        /// Leaves out nothing: more generated pods, more rotations of certificates, and the longest test of durability.
+        #[arg(long)]
+        all: bool,
         /// Runs only the tests whose names contain one of these.
         #[arg(last = true)]
         names: Vec<String>,

@@ -71,12 +71,16 @@ pub(crate) enum Limit {
     Same(u32),
 }
 
-/// What `test` does: the same inputs every time, so that it says something about the change and not about luck. A look at
-/// every target, and 100,000 generated pods.
-pub(crate) fn test(workspace: &Workspace, progress: &Progress) -> Result<()> {
+/// Inputs of each target that `test` tries.
+pub(crate) const SOME_INPUTS: u32 = 20_000;
+/// Generated pods that `test --all` tries.
+pub(crate) const ALL_PODS: u32 = 100_000;
+
+/// What `test` does: the same inputs every time, so that it says something about the change and not about luck.
+pub(crate) fn test(workspace: &Workspace, progress: &Progress, all: bool) -> Result<()> {
     let limit = |target: &Target| match target.name {
-        "pod_rewrite" => Limit::Same(100_000),
-        _ => Limit::Same(20_000),
+        "pod_rewrite" if all => Limit::Same(ALL_PODS),
+        _ => Limit::Same(SOME_INPUTS),
     };
     run(workspace, progress, TARGETS, limit)
 }

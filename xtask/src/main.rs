@@ -53,11 +53,13 @@ fn run(args: &Args) -> Result<ExitCode> {
         Command::Test {
             registry,
             skip_e2e,
+            all,
             names,
         } => {
             let options = test::Options {
                 registry: registry.registry.as_deref(),
                 skip_e2e: *skip_e2e,
+                all: *all,
                 names,
             };
             test::run(&workspace, &progress, &options)?;
