@@ -331,6 +331,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
             delete_once(Role::Consumer, pod, None)
         }
         Slot::Ours(pod) if ended(pod) => delete_once(Role::Consumer, pod, trouble(pod)),
+        Slot::Ours(pod) if replacement::keeps_out(observed) => delete_once(Role::Consumer, pod, None),
         Slot::Ours(pod) if !has_started(pod, main) && outdated(pod, &consumer_hash(&observed.instance)) => {
             delete_once(Role::Consumer, pod, None)
         }

@@ -8,6 +8,8 @@ stopped holds no claim and keeps nobody away. Not before the first start, which 
 have to wait for it.
 */
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Pod;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::PROVIDER_CONTAINER;
@@ -54,7 +56,22 @@ fn has_placed(observed: &Observed) -> bool {
         && looked.is_some_and(|state| state != FilesystemState::Preparing)
 }
 
-/// The next consumer goes through the scheduler, or waits there in vain: what the first provider keeps away may be its own
+/// Whether the consumer waits in vain for a node because its first provider keeps it away. The scheduler would try it again
+/// only after minutes: that a pod with other labels went is no reason for it (queueing hints of its InterPodAffinity
+/// plugin). So it goes with the provider, and another one is made.
+pub(super) fn keeps_out(observed: &Observed) -> bool {
+    let repels = |pod: &Arc<Pod>| {
+        matches!(
+            made(&observed.instance, pod),
+            Some(Made::ToPlace { repels: true, .. })
+        )
+    };
+    observed.consumer.pod().is_some_and(|pod| is_unschedulable(pod))
+        && observed.provider.pod().is_some_and(repels)
+        && due(observed).is_some()
+}
+
+/// The next consumer goes through the scheduler, or waits there: what the first provider keeps away may be its own
 /// consumer.
 fn queues(observed: &Observed) -> bool {
     match observed.consumer.pod() {
@@ -67,6 +84,12 @@ fn queues(observed: &Observed) -> bool {
 }
 
 fn waits_for_a_node(pod: &Pod) -> bool {
+    let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref());
+    let gated = || gates.is_some_and(|gates| !gates.is_empty());
+    is_unschedulable(pod) || (!leaving(pod) && node(pod).is_none() && gated())
+}
+
+fn is_unschedulable(pod: &Pod) -> bool {
     let unschedulable = || trouble(pod).is_some_and(|why| why.reason == reason::UNSCHEDULABLE);
     !leaving(pod) && node(pod).is_none() && unschedulable()
 }

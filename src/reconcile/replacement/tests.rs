@@ -147,18 +147,33 @@ fn h23_the_first_provider_does_not_keep_its_own_consumer_away() {
     );
     assert_eq!(words(&first(&claims(), queues.clone())), ["create consumer"]);
     assert_eq!(words(&later(&anti_affinity(), queues)), ["create consumer"]);
-    let pending = |reason: &str| {
+    let pending = |made: Observed, reason: &str, gates: Value| {
         let status = json!({ "phase": "Pending", "conditions": [
             { "type": "PodScheduled", "status": "False", "reason": reason, "message": "m" },
         ] });
-        let observed = with_consumer(first(&anti_affinity(), json!({})), status);
+        let observed = with_consumer(made, status);
         let consumer = changed(observed.consumer.pod().unwrap(), |pod| {
-            pod.spec.as_mut().unwrap().node_name = None;
+            let spec = pod.spec.as_mut().unwrap();
+            spec.node_name = None;
+            spec.scheduling_gates = serde_json::from_value(gates).unwrap();
         });
         Observed { consumer, ..observed }
     };
-    assert_eq!(words(&pending("Unschedulable")), ["delete provider"]);
-    assert_eq!(words(&pending("SchedulingGated")), [""; 0]);
+    let own = || first(&anti_affinity(), json!({}));
+    // The scheduler does not try the waiting one again when the provider goes, so that goes too.
+    assert_eq!(
+        words(&pending(own(), "Unschedulable", json!([]))),
+        ["delete provider", "delete consumer"]
+    );
+    let gate = json!([{ "name": "example.org/gate" }]);
+    assert_eq!(
+        words(&pending(own(), "SchedulingGated", gate.clone())),
+        ["delete provider"],
+        "before it is let through"
+    );
+    let holds = || first(&claims(), json!({}));
+    assert_eq!(words(&pending(holds(), "SchedulingGated", gate)), [""; 0]);
+    assert_eq!(words(&pending(holds(), "Unschedulable", json!([]))), [""; 0]);
     let bound = with_consumer(first(&anti_affinity(), json!({})), json!({ "phase": "Pending" }));
     assert_eq!(words(&bound), [""; 0]);
 }

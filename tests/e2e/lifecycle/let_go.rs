@@ -153,19 +153,26 @@ async fn i2_a_stopped_container_keeps_nobody_away() {
             ]}});
         let node = node_of(&run(&ns, "kept", template).await?)?;
         ns.sh("kept", "main", "echo kept > /root/file").await?;
-        let mut peer = shell_template();
-        peer["metadata"] = json!({"name": "peer", "labels": labels});
-        peer["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node});
-        ns.create_json::<Pod>(peer).await?;
+        let peer = |name: &str| {
+            let mut peer = shell_template();
+            peer["metadata"] = json!({"name": name, "labels": labels});
+            peer["spec"]["nodeSelector"] = json!({"kubernetes.io/hostname": node});
+            peer
+        };
+        ns.create_json::<Pod>(peer("peer")).await?;
         let kept_away = |pod: &Pod| {
             let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
             let mut scheduled = conditions.filter(|c| c.type_ == "PodScheduled");
             scheduled.any(|c| c.reason.as_deref() == Some("Unschedulable"))
         };
         ns.wait("peer", "it is kept away by what runs", kept_away).await?;
-        stop(&ns, "kept").await?;
-        ns.pod_ready("peer").await?;
         ns.delete::<Pod>("peer").await?;
+        stop(&ns, "kept").await?;
+        // Another one: the scheduler tries a pod that waits again only after minutes, as it has no affinity of its own
+        // (queueing hints of its InterPodAffinity plugin).
+        ns.create_json::<Pod>(peer("late")).await?;
+        ns.pod_ready("late").await?;
+        ns.delete::<Pod>("late").await?;
         start(&ns, "kept").await?;
         ensure!(ns.sh("kept", "main", "cat /root/file").await? == "kept");
 
@@ -180,6 +187,13 @@ async fn i2_a_stopped_container_keeps_nobody_away() {
         crate::support::create(&ns, "gated", true, gated).await?;
         let waits = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.scheduling_gates.is_some());
         ns.wait("gated", "it is gated", waits).await?;
+        let lasts = |pod: &Pod| {
+            let affinity = pod.spec.as_ref().and_then(|spec| spec.affinity.as_ref());
+            affinity.is_some_and(|affinity| affinity.pod_anti_affinity.is_none())
+        };
+        let provider = provider_pod_name("gated");
+        ns.wait(&provider, "the first provider made room while it is gated", lasts)
+            .await?;
         ns.patch::<Pod>("gated", json!({"spec": {"schedulingGates": null}})).await?;
         running(&ns, "gated").await.map(drop)
     })

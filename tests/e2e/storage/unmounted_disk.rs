@@ -9,7 +9,8 @@ use testkit::{Namespace, NodeShell, alone_in_namespace};
 
 use crate::support::disk::Disk;
 use crate::support::{
-    blocked, data_directory, node_of, phase, run, running, set_running, shell_template, stop,
+    blocked, condition, data_directory, node_of, phase, run, running, set_running, shell_template, start,
+    stop,
 };
 
 const MEGABYTES: u32 = 64;
@@ -50,7 +51,11 @@ async fn away_and_back(ns: &Namespace, node: &NodeShell<'_>, disk: &Disk) -> Res
     );
     phase(ns, NAME, Phase::Failed).await?;
     disk.mount_again(node).await?;
-    running(ns, NAME).await?;
+    found_ready(ns).await?;
+    // A consumer that was created before the loss was found starts again and again, and looks like running at each try.
+    set_running(ns, NAME, false).await?;
+    phase(ns, NAME, Phase::Stopped).await?;
+    start(ns, NAME).await?;
     let file = ns.sh(NAME, "main", "cat /root/file").await?;
     ensure!(file.trim() == "kept", "{file}");
     stop(ns, NAME).await?;
@@ -80,4 +85,14 @@ async fn away_and_back(ns: &Namespace, node: &NodeShell<'_>, disk: &Disk) -> Res
         .is_none()
         .then_some(())
         .context("a pod is left")
+}
+
+/// The agent looks again by itself.
+async fn found_ready(ns: &Namespace) -> Result<()> {
+    let ready = |object: &StoppableContainer| {
+        condition(object, FILESYSTEM_READY).is_some_and(|(status, ..)| status == "True")
+    };
+    ns.wait(NAME, "the filesystem is ready again", ready)
+        .await
+        .map(drop)
 }
