@@ -37,7 +37,7 @@ struct Seen {
 /// While certificates and authorities follow each other, every call and every new connection succeeds, and what is
 /// trusted is what is published at that moment.
 #[tokio::test]
-async fn f5_f6_ten_rotations_of_leaves_and_some_of_the_authority_without_an_error() {
+async fn f5_f6_rotations_of_leaves_and_some_of_the_authority_without_an_error() {
     alone_in_namespace("rotation", async |ns, _alone| {
         let count = std::env::var("E2E_ROTATIONS").map_or(Ok(ROTATIONS), |text| text.parse())?;
         let release = Release::find(&ns.client).await?;
