@@ -1,6 +1,6 @@
 /*!
-Pods whose data is on one node are not deleted because nobody hears of that node,
-and their providers not kept from it because it is short of something.
+Pods whose data is on one node are not deleted because the node is unreachable, and
+their providers are not kept from it because it is short of something.
 
 Kubernetes deletes the pods of a node that is silent for five minutes (taint-based
 eviction) so that others can take their place elsewhere. There is no elsewhere

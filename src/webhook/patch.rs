@@ -98,7 +98,7 @@ fn replace(path: &PointerBuf, value: &Value) -> PatchOperation {
     })
 }
 
-/// Where the elements are of `old` that `new` has not, if it has all others as they were.
+/// Positions of the elements of `old` that `new` does not have, if it has all others as they were.
 fn taken_out(old: &[Value], new: &[Value]) -> Option<Vec<usize>> {
     let mut rest = new.iter().peekable();
     let gone = old

@@ -1,7 +1,7 @@
 /*!
 The pod template and `spec.provider` as they are stored: text, of which a part is decoded when it is needed.
 
-What is decoded never lives across a wait for something: so there are never more decoded templates than threads.
+A decoded template never lives across a wait: so there are never more decoded templates than threads.
 */
 
 use std::borrow::Cow;
@@ -26,7 +26,7 @@ pub struct PodTemplate(Arc<Inner>);
 
 struct Inner {
     json: Json,
-    // What is asked of a template again and again, found out once.
+    // Facts that are needed often, computed once.
     main: OnceLock<MainContainer>,
     problem: OnceLock<Option<TemplateError>>,
 }
@@ -344,7 +344,7 @@ struct Limits {
     storage: Option<Quantity>,
 }
 
-/// Reads the first container and passes over everything else. A template that is none has no main container.
+/// Reads the first container and skips everything else. JSON that is not a template has no main container.
 fn main_container(json: &Json) -> MainContainer {
     let Ok(Template { spec: Some(spec) }) = serde_json::from_str::<Template>(json.as_str()) else {
         return MainContainer::default();

@@ -2,10 +2,10 @@
 The container's termination message, which the pod's status shows of a container
 that ended (`terminationMessagePath`).
 
-The kubelet mounts an empty file of the node there. It is opened before the agent
-changes the root: until then the path leads to what the runtime made, afterwards to
-what the kept filesystem, which is the tenant's, makes of it. A command that is
-executed inherits nothing: the descriptor closes.
+The kubelet mounts an empty file of the node there. The wrapper opens it before the
+agent changes the root: until then the path leads to the runtime's files, afterwards
+into the kept filesystem, where the tenant decides what is at the path. The command
+does not inherit the descriptor: it closes.
 */
 
 use std::ffi::OsStr;
@@ -26,7 +26,7 @@ pub(crate) struct LastWords(Option<OwnedFd>);
 // === impl LastWords ===
 
 impl LastWords {
-    /// Opens the file. That there is none, or none of the kubelet's, is no reason to stop.
+    /// Opens the file. The wrapper goes on if the file does not exist or is not the kubelet's.
     pub(crate) fn at(path: &OsStr) -> Self {
         Self(open(path).ok())
     }

@@ -255,7 +255,7 @@ impl Request<'_> {
             Some(_) => return Err(AttachError::Foreign),
             None => {}
         }
-        // From here on it is looked at, which what a tenant mounts there need not bear.
+        // From here on it is looked at; a file system that a tenant mounted there may not answer.
         let root = proc.own_mounts()?.root().cloned().ok_or(ApplyError::NoRoot)?;
         if container.root_mount(proc)? != root.id {
             return Err(AttachError::CoveredRoot(root.fs_type));

@@ -1,6 +1,6 @@
 /*!
-What is read of a container and its instance past the caches, and the write that is
-made from it (invariant I17).
+Reads of a container and its instance past the caches, and the write that is made
+from them (invariant I17).
 */
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::slot::{self, Slot};
 use super::{Observed, containers, instance_spec};
 use crate::reconcile::{Context, Failure, raw};
 
-/// The cache is enough for what is plainly ours, and for nothing where nothing was ever recorded.
+/// The cache is enough if it shows that the instance is ours, or if it has no instance and none was ever recorded.
 pub(super) async fn cached_slot(context: &Context, container: &StoppableContainer) -> Result<Slot, Failure> {
     let namespace = container.namespace().unwrap_or_default();
     let reference = ObjectRef::new(&container.name_any()).within(&namespace);

@@ -1,10 +1,10 @@
 /*!
-What has the name of a StoppableContainer's instance, and whether it may carry
-that object out. Pure.
+The object that has the name of a StoppableContainer's instance, and whether it may
+be that instance. Pure.
 
-With an instance goes its data. So an object whose instance vanished gets no other
-one before its user says so (invariant I1), and one that was left by an orphan
-deletion is taken over with its data.
+An instance's data goes with it. So the controller makes no other instance for an
+object whose instance vanished before its user says so (invariant I1), and it takes
+over one that an orphan deletion left, with its data.
 */
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub enum Slot {
 // === impl Slot ===
 
 impl Slot {
-    /// What `found`, read from the API server where it is not plainly ours, is to `container`.
+    /// How `found` relates to `container`; `found` was read from the API server where it is not plainly ours.
     pub fn of(found: Option<Arc<StoppableContainerInstance>>, container: &StoppableContainer) -> Self {
         let uid = found.as_ref().and_then(|found| found.uid());
         let is_lost = may_be_lost(container) && recorded(container) != uid.as_deref();

@@ -30,7 +30,7 @@ fn provider(process: &Arc<Process>, pod_uid: &str) -> Provider {
     }
 }
 
-/// Whoever names a UID in a pod of his own says nothing of what the instance is called, or that there is one.
+/// A UID that a user names in a pod of his own does not prove the instance's name, or that there is one.
 #[tokio::test(start_paused = true)]
 async fn i16_what_somebody_only_claims_to_be_an_instance_is_not_remembered() {
     let instances = Instances::default();
@@ -78,7 +78,7 @@ fn i20_a_second_hold_unregisters_nobody() {
     );
 }
 
-/// However often somebody tries, a disk that does not answer has one thread for a filesystem.
+/// However often a pod tries, a disk that does not answer has one thread for a filesystem.
 #[tokio::test]
 async fn i9_work_that_nobody_waits_for_keeps_others_out_until_it_ends() {
     let instance = Instances::default().apply(object("u1", "p1")).unwrap();
