@@ -254,8 +254,8 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
             }
         }
     }
-    // The status records facts (node, placement after an end) before a deletion removes the pod that shows them. The write
-    // also proves that the decision was made on the newest wish; without a write the API server is asked.
+    // The status records facts (node, placement after an end) before a deletion removes the pod that shows them. The
+    // write also proves that the decision was made on the newest wish; without a write the API server is asked.
     let deletes = |action: &Action| matches!(action, Action::Delete(..) | Action::Discard(..));
     if actions.iter().any(deletes) {
         let status = status::status(&observed, Timestamp::now());

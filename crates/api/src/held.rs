@@ -2,7 +2,7 @@
 Objects as a watch holds them: each is trimmed while it is read, not after, and read on its own, so that one that does
 not fit its type does not hide the others.
 
-Every user can put our labels on a pod, and a pod may have 31,000 volumes: a watch never holds fields that it does not use.
+Every user can put our labels on a pod, and a pod may have 31,000 volumes: a watch does not hold fields that are not used.
 */
 
 use std::borrow::Cow;

@@ -257,8 +257,8 @@ fn detach(proc: &Proc, mount: BorrowedFd<'_>) -> Result<(), Errno> {
     })
 }
 
-/// Runs `work` with a path of a mount, for calls that do not take descriptors. The path goes through the node's /proc, so
-/// that the kernel does not ask the mount's file system whether the caller may enter it.
+/// Runs `work` with a path of a mount, for calls that do not take descriptors. The path goes through the node's /proc,
+/// so that the kernel does not ask the mount's file system whether the caller may enter it.
 fn at_mount(
     proc: &Proc,
     mount: BorrowedFd<'_>,

@@ -1,4 +1,4 @@
-//! What is edited while a container runs, and when it takes effect.
+//! Edits while a container runs, and when they take effect.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;

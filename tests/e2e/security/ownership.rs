@@ -1,4 +1,4 @@
-//! What ties an object to its instance, its pods and its data is the controller's: forgeries, deletions out of turn, and
+//! Only the controller ties an object to its instance, its pods and its data: forgeries, deletions out of turn, and
 //! objects that were left behind and are taken over.
 
 use anyhow::{Context, Result, ensure};
@@ -16,12 +16,12 @@ use crate::support::{
     blocked, create, data_directory, node_of, run, running, shell_template, start, stop, uid_of,
 };
 
-/// Acts for the controller, which the policies let through: what it does shows what holds without them.
+/// Acts for the controller, which the policies let through: so the test shows what holds without them.
 async fn past_the_policies(ns: &Namespace) -> Result<Client> {
     client_as(&Release::find(&ns.client).await?.controller_user()?).await
 }
 
-/// What kubectl said when it was refused.
+/// kubectl's message when it was refused.
 async fn refused(ns: &Namespace, args: &[&str], because: &str) -> Result<()> {
     let output = ns.kubectl(args).await?;
     ensure!(
