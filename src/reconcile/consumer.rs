@@ -44,7 +44,7 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Result<Value, Temp
         json!(consumer_hash(instance)),
     );
     annotations.insert(ANNOTATION_TEMPLATE_FIELDS.to_owned(), json!(fields));
-    // A user's own says nothing.
+    // A user's own does not count.
     annotations.remove(ANNOTATION_PLACEMENT);
     if placement == Some(Placement::Scheduler) {
         annotations.insert(ANNOTATION_PLACEMENT.to_owned(), json!(PLACEMENT_SCHEDULER));

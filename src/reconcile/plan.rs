@@ -342,7 +342,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
     }
 }
 
-/// The instance with what its status will say of the placement of the next consumer.
+/// The instance with the placement of the next consumer that its status will have.
 fn placed(observed: &Observed) -> StoppableContainerInstance {
     let mut instance = (*observed.instance).clone();
     let mut status = observed.status();

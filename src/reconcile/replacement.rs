@@ -31,7 +31,7 @@ pub(super) fn due(observed: &Observed) -> Option<&'static str> {
     if started && !nothing_runs && !queues {
         return None;
     }
-    // Nothing would come up on such a node, and what is there may be fine.
+    // No new pod would start on such a node, and the present one may be fine.
     let away = observed.node_silent.is_some() || observed.node_unready.is_some() || observed.node_gone;
     match made(&observed.instance, pod)? {
         Made::ToKeep => None,

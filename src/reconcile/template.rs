@@ -63,7 +63,7 @@ pub fn found(observed: &Observed) -> Option<Trouble> {
     current.then(|| Trouble::new(reason::TEMPLATE_INVALID, problem.clone()))
 }
 
-/// What is known of the template, to be written down. A consumer that exists was created from it strictly.
+/// The check of the template for the status. A consumer that exists was created from it strictly.
 pub fn known(observed: &Observed) -> Option<TemplateCheck> {
     let made_from = observed
         .consumer

@@ -204,7 +204,7 @@ impl Caches {
         self.nodes.get(&ObjectRef::new(name)).is_some()
     }
 
-    /// What the kubelet of a node says that makes it not ready.
+    /// Why the kubelet reports its node as not ready.
     pub fn node_unready(&self, name: &str) -> Option<String> {
         unreadiness(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
     }

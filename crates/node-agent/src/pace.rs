@@ -23,7 +23,7 @@ pub(crate) struct Paces {
     pub(crate) lines: Lines,
 }
 
-/// A token bucket for what waits.
+/// A token bucket for callers that wait.
 #[derive(Debug)]
 pub(crate) struct Pace {
     every: Duration,
@@ -32,7 +32,7 @@ pub(crate) struct Pace {
     full: AsyncMutex<Instant>,
 }
 
-/// A token bucket for lines of a log: what is too much is left out and counted.
+/// A token bucket for lines of a log: lines beyond it are left out and counted.
 #[derive(Debug)]
 pub(crate) struct Lines {
     every: Duration,

@@ -27,7 +27,7 @@ use crate::serve::Peer;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// How often the kernel is asked again while processes name the filesystem, if none of them ends: they may only name it.
 const LOOK: Duration = Duration::from_secs(5);
-/// How many times as long as a look at a process the rest after it is, so that looks take a share of one processor.
+/// The rest after a look at a process is this many times as long as the look, so that looks take a share of one processor.
 const REST: u32 = 4;
 /// How long earlier work on the filesystem may usually take.
 const USUAL: Duration = Duration::from_secs(2);
@@ -159,8 +159,8 @@ pub(crate) async fn hook(agent: &Agent, peer: &mut Peer) -> Result<()> {
     }
 }
 
-/// Lets no other process of the volume be looked at for a while, if the last look was long: then they made themselves a
-/// mount table without measure.
+/// Delays the next look at a process of the volume if the last look was long: then the processes made their mount table
+/// very long.
 fn rest(looking: OwnedMutexGuard<()>, time: Duration) {
     if time < PAUSES.0 {
         return;

@@ -77,7 +77,7 @@ fn words(observed: &Observed) -> Vec<String> {
     plan(observed, &OptOuts::default()).iter().map(word).collect()
 }
 
-/// What is stopped holds no claim and keeps nobody away; what runs is not touched, and the first start does not wait.
+/// A stopped object does not hold claims or repel pods; a running one is not touched, and the first start does not wait.
 #[test]
 fn i2_the_first_provider_goes_at_the_first_stop_if_it_holds_or_repels() {
     for spec in [claims(), anti_affinity()] {
@@ -117,7 +117,7 @@ fn the_first_provider_stays_until_it_has_placed_the_data() {
     );
 }
 
-/// Stopped is what it is when nothing is held any more; until then the object is not Ready for a moment either.
+/// The object is Stopped when it does not hold anything any more; until then it is not Ready for a moment either.
 #[test]
 fn i12_a_stop_is_done_when_the_lasting_provider_is_there() {
     let now = || "2026-01-02T03:04:05Z".parse().unwrap();
@@ -245,7 +245,7 @@ fn f28_nothing_is_replaced_on_a_node_that_is_away() {
     }
 }
 
-/// What becomes known by itself is no edit.
+/// Facts that the controller finds are not edits.
 #[test]
 fn what_is_written_down_replaces_no_provider() {
     let change = json!({ "spec": { "running": false }, "status": {

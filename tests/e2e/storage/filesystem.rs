@@ -292,8 +292,8 @@ fn bytes(object: &StoppableContainer) -> Option<i64> {
     Some(object.status.as_ref()?.filesystem?.usage?.bytes)
 }
 
-/// Waits until status and metrics say of a stopped container that it takes at least so much, and the same but for what a
-/// status is not written anew for. A measurement may come between the two looks.
+/// Waits until status and metrics show that a stopped container takes at least so much. They may differ by the amount for
+/// which a status is not written anew. A measurement may come between the two looks.
 async fn measured_alike(ns: &Namespace, name: &str, least: i64) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {

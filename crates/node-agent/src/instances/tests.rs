@@ -13,7 +13,7 @@ fn object(uid: &str, provider: &str) -> StoppableContainerInstance {
     .unwrap()
 }
 
-/// A process that ends when it is told.
+/// A process that ends when the test tells it to.
 fn process() -> (std::process::Child, Arc<Process>) {
     let child = std::process::Command::new("sleep")
         .arg("infinity")
