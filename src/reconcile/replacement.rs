@@ -47,7 +47,7 @@ pub(super) fn due(observed: &Observed) -> Option<&'static str> {
     }
 }
 
-/// The node is chosen, claims are bound with that, and the agent has looked at what is there.
+/// The node is chosen, the claims are bound, and the agent has looked at the data on the node.
 fn has_placed(observed: &Observed) -> bool {
     let status = observed.status();
     let looked = status.filesystem.as_ref().map(|filesystem| filesystem.state);

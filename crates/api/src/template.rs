@@ -86,7 +86,7 @@ impl PodTemplate {
     /// [`MAX_TEMPLATE_NODES`] values, about 15 MB at the worst: not to be kept.
     ///
     /// # Errors
-    /// When it is larger than it may be, or no pod template.
+    /// When it exceeds the bounds, or is not a pod template.
     pub fn decode(&self) -> Result<PodTemplateSpec, TemplateError> {
         self.problem().cloned().map_or_else(|| self.0.decode(), Err)
     }
@@ -191,10 +191,10 @@ impl Inner {
 // === impl Provider ===
 
 impl Provider {
-    /// What it says.
+    /// The decoded `spec.provider`.
     ///
     /// # Errors
-    /// When it is larger than it may be, or has fields of other types.
+    /// When it exceeds the bounds, or has fields of other types.
     pub fn decode(&self) -> Result<ProviderSpec, TemplateError> {
         if let Some(excess) = self.excesses().into_iter().next() {
             return Err(excess);
@@ -204,7 +204,7 @@ impl Provider {
             .map_err(|misfit| TemplateError::invalid(PROVIDER, misfit))
     }
 
-    /// What it says, as it is stored.
+    /// `spec.provider` as it is stored.
     pub fn json(&self) -> &Json {
         &self.0
     }

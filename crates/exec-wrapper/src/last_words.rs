@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 /// Where the file is unless the pod says otherwise: the default of the API.
 pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
-/// What the kubelet reads of it, in bytes (`MaxContainerTerminationMessageLength` in its `pkg/kubelet/container`).
+/// The part that the kubelet reads, in bytes (`MaxContainerTerminationMessageLength` in its `pkg/kubelet/container`).
 const MAX_BYTES: usize = 4096;
 
 /// The file for the last words, if there is one.
@@ -31,7 +31,7 @@ impl LastWords {
         Self(open(path).ok())
     }
 
-    /// Writes a message, cut to what the kubelet reads.
+    /// Writes a message, cut to the length that the kubelet reads.
     pub(crate) fn write(&self, message: &str) {
         let Some(file) = &self.0 else { return };
         let end = message.floor_char_boundary(MAX_BYTES);
@@ -49,7 +49,7 @@ fn open(path: &OsStr) -> Result<OwnedFd, Errno> {
     Ok(file)
 }
 
-/// The kubelet's file is a mount of its own. Any other is the pod's, and not to be written to.
+/// The kubelet's file is a mount of its own. Any other is the pod's, and the wrapper must not write to it.
 fn require_mounted_file(what: &rustix::fs::Statx) -> Result<(), Errno> {
     let regular = FileType::from_raw_mode(what.stx_mode.into()) == FileType::RegularFile;
     if regular && what.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {

@@ -77,7 +77,7 @@ fn knows(agent: &Agent, uid: &str) -> bool {
     instance.is_some_and(|instance| instance.state().object.is_some())
 }
 
-/// Images of instances that do not exist any more are kept no longer.
+/// Gives up the images of instances that do not exist any more.
 async fn unpin(agent: &Agent) -> Result<()> {
     let mut kept_for = image_pin::pinned(&agent.cri).await?;
     kept_for.retain(|uid| !knows(agent, uid));

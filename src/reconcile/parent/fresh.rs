@@ -29,7 +29,7 @@ pub(super) async fn cached_slot(context: &Context, container: &StoppableContaine
     }
 }
 
-/// What has the name of the instance, as the API server has it.
+/// The object with the name of the instance, as the API server has it.
 pub(super) async fn fresh_instance(
     context: &Context,
     container: &StoppableContainer,
@@ -55,7 +55,7 @@ pub(super) async fn newest(
     }
 }
 
-/// The newest state of the container, if what was planned for `instance` is still right then.
+/// The newest state of the container, if the plan for `instance` is still right with it.
 ///
 /// # Errors
 /// [`Failure::Stale`] if it is not.

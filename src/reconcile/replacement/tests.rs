@@ -136,8 +136,8 @@ fn i12_a_stop_is_done_when_the_lasting_provider_is_there() {
     assert_eq!(after.phase.unwrap().as_str(), "Stopped");
 }
 
-/// The scheduler keeps pods away that an existing pod's anti-affinity speaks of. That may be the object's own consumer,
-/// whenever that goes through the scheduler.
+/// The scheduler keeps pods away that an existing pod's anti-affinity names. That may be the object's own consumer, whenever
+/// it goes through the scheduler.
 #[test]
 fn h23_the_first_provider_does_not_keep_its_own_consumer_away() {
     let queues = json!({ "status": { "placement": "Scheduler" } });
@@ -196,7 +196,7 @@ fn i2_an_edit_of_the_provider_takes_effect_when_nothing_runs() {
         words(&edited(with_consumer(later(&plain, json!({})), ended))),
         ["delete consumer"]
     );
-    // One that never came up holds nothing.
+    // A provider that never started holds nothing.
     let pulls = |observed: Observed| {
         let pending = changed(observed.provider.pod().unwrap(), |pod| {
             pod.status = serde_json::from_value(json!({ "phase": "Pending" })).unwrap();
@@ -228,7 +228,7 @@ fn i2_what_was_taken_out_of_the_template_is_not_held_after_the_next_start() {
     assert_eq!(words(&with_consumer(taken_out, up())), [""; 0]);
 }
 
-/// On a node that is not well nothing would come up instead.
+/// On a node that is not ready a new provider would not start.
 #[test]
 fn f28_nothing_is_replaced_on_a_node_that_is_away() {
     let silent = |observed| Observed {

@@ -176,7 +176,7 @@ async fn i2_a_stopped_container_keeps_nobody_away() {
         start(&ns, "kept").await?;
         ensure!(ns.sh("kept", "main", "cat /root/file").await? == "kept");
 
-        // Its first provider kept its own consumer away when that came through the scheduler: here at once.
+        // The first provider kept its own consumer away when that went through the scheduler: here at once.
         let mut gated = shell_template();
         gated["metadata"] = json!({"labels": {"app": "own"}});
         gated["spec"]["affinity"] =

@@ -82,7 +82,7 @@ async fn i16_h16_a_pod_by_hand_is_never_consumer_or_provider() {
 }
 
 /// The story: `kubectl delete stoppablecontainerinstance` deleted the data, and the object started on an empty root
-/// without a word.
+/// without a condition.
 #[tokio::test]
 async fn h19_i1_an_instance_is_not_deleted_under_its_owner() {
     in_namespace("instance", async |ns| {

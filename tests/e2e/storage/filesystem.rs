@@ -1,4 +1,4 @@
-//! The kept filesystem as a resource: lost and found wanting, measured, limited, and the disk that it lies on.
+//! The kept filesystem as a resource: lost or damaged, measured, limited, and the disk that it lies on.
 
 use std::time::{Duration, Instant};
 
@@ -198,7 +198,7 @@ async fn i12_a_filesystem_over_its_limit_stops_its_container() {
             ns.sh("kept", "main", "wc -c < /root/file-20M").await? == "20971520",
             "the file changed"
         );
-        // Small again, which is seen when it stops, and that it stops is seen.
+        // Small again: the agent measures when the container stops, and it sees the stop.
         ns.sh("kept", "main", "rm /root/file-20M").await?;
         stop(&ns, "kept").await?;
         ns.wait("kept", "its usage was measured", |object: &StoppableContainer| {

@@ -61,7 +61,7 @@ fn i20_a_second_hold_unregisters_nobody() {
     second_child.kill().unwrap();
     second_child.wait().unwrap();
     assert_eq!(holding(), Some(first.id()));
-    // One that holds for a pod that is the provider no more.
+    // A process of a pod that is not the provider any more.
     instance.change(|state| state.object = Some(Arc::new(object("u1", "p2"))));
     assert_eq!(holding(), None);
     let (mut third_child, third) = process();
@@ -110,7 +110,7 @@ async fn i18_work_that_hangs_is_bounded_for_its_namespace_and_for_nobody_else() 
         let error = working.on_disk(move || ended.recv().is_err()).await.unwrap_err();
         assert!(error.to_string().contains("does not answer"), "{error}");
     }
-    // From here on it is about real threads.
+    // From here on the test uses real threads.
     tokio::time::resume();
     let another = one("another".to_owned());
     let error = another.work().await.on_disk(|| ()).await.unwrap_err().to_string();
