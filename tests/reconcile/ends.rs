@@ -84,8 +84,8 @@ async fn f12_i18_a_pod_that_is_ended_again_and_again_is_started_ever_more_rarely
     assert_eq!(waits, expected);
 }
 
-/// Deleted by force while the controller did not look (a preemption, a drain): the pod itself says that the next one
-/// queues, as the webhook may hear of the instance later than of the pod.
+/// Deleted by force while the controller did not look (a preemption, a drain): the next pod itself says that it goes
+/// through the scheduler, as the webhook may hear of the instance later than of the pod.
 #[tokio::test]
 async fn h23_a_consumer_that_was_taken_away_comes_back_through_the_scheduler() {
     let (mut world, provider, _) = World::running();
