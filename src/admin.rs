@@ -1,8 +1,9 @@
 /*!
 `/livez`, `/readyz` and `/metrics`, over plain HTTP on an address of their own.
 
-The metrics name no object, namespace or user: whoever can reach the port may read
-them. What would name tenants belongs behind authentication, as the node agent has it.
+The metrics do not name objects, namespaces or users: every client that can reach the
+port may read them. Metrics that name tenants belong behind authentication, as in the
+node agent.
 */
 
 use axum::Router;

@@ -1,7 +1,7 @@
 /*!
-A template as its author wrote it, looked at for what no API server could decode: fields of another type, quantities
-that are none. Each is told with its path, which the API server does not do for a quantity, and taken out, so that
-the rest can be looked at in the same answer.
+Finds the parts of an author's template that no API server could decode: fields of another type, and invalid
+quantities. The webhook reports each with its path, which the API server does not do for a quantity, and takes it out,
+so that it can check the rest in the same answer.
 */
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -12,7 +12,7 @@ use stoppablecontainer_api::{PodTemplate, Provider, whole_quantity};
 
 use crate::problem::Problem;
 
-/// Mistakes of one sort that are looked for; who made more corrects these first.
+/// Most mistakes of one sort that are looked for; an author with more corrects these first.
 const MOST: usize = 10;
 
 /// A template taken apart.
@@ -82,7 +82,7 @@ fn take_misfits(template: &mut Value, problems: &mut Vec<Problem>) -> bool {
     PodTemplateSpec::deserialize(&*template).is_ok()
 }
 
-/// Takes out a field. An element of a list stays: the places of the others are in what is told.
+/// Takes out a field. An element of a list stays, as the reported paths have the positions of the others.
 fn remove(value: &mut Value, path: &Path) -> bool {
     let mut steps: Vec<_> = path.iter().collect();
     let Some(Segment::Map { key: last }) = steps.pop() else {
@@ -102,7 +102,7 @@ fn remove(value: &mut Value, path: &Path) -> bool {
         .is_some_and(|object| object.remove(last).is_some())
 }
 
-/// Takes out what is no quantity where a pod has one.
+/// Takes out invalid quantities.
 fn take_quantities(value: &mut Value, path: &str, problems: &mut Vec<Problem>) {
     match value {
         Value::Object(object) => {

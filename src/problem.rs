@@ -1,4 +1,4 @@
-//! A mistake in an object, as its author is told of it.
+//! A mistake in an object, as its author sees it.
 
 use stoppablecontainer_api::TemplateError;
 

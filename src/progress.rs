@@ -2,7 +2,7 @@
 Whether the work that was begun also ends: what `/livez` answers.
 
 Every call to the API server has a time limit, so a piece of work takes seconds. One
-that is under way for minutes has lost its way, and a new process finds it again.
+that is under way for minutes hangs, and the kubelet has to restart the process.
 */
 
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ struct Work {
     since: Instant,
 }
 
-/// Takes a piece of work out when it ends, or is given up.
+/// Removes a piece of work when it ends or is dropped.
 struct Guard<'a> {
     progress: &'a Progress,
     id: u64,

@@ -244,7 +244,7 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
     let mut observed = observe::observe(&context, instance).await?;
     let actions = plan::plan(&observed, &context.opt_outs);
     if actions.contains(&Action::RemoveFinalizer) {
-        // Never on a cache's word (invariant I17): what holds the data is let go for good.
+        // Never by a cache (invariant I17): the finalizer that holds the data goes for good.
         match observe::observe_afresh(&context, &observed.instance).await? {
             Some(fresh) if plan::plan(&fresh, &context.opt_outs) == actions => observed = fresh,
             Some(_) => return Err(Failure::Stale),
@@ -254,8 +254,8 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
             }
         }
     }
-    // What a deletion destroys the evidence of (node, placement after an end) is written down before it. The write also
-    // proves that the decision was made on the newest wish; where there is nothing to write, that is looked up.
+    // The status records facts (node, placement after an end) before a deletion removes the pod that shows them. The
+    // write also proves that the decision was made on the newest wish; without a write the API server is asked.
     let deletes = |action: &Action| matches!(action, Action::Delete(..) | Action::Discard(..));
     if actions.iter().any(deletes) {
         let status = status::status(&observed, Timestamp::now());
@@ -283,7 +283,7 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
     Ok(next(&observed, again))
 }
 
-/// Forgets the refusals of what works now.
+/// Forgets the refusals of steps that work now.
 fn settle(context: &Context, observed: &Observed) {
     let uid = observed.instance.uid().unwrap_or_default();
     context.attempts.succeeded(&uid, Task::Pass);
@@ -295,7 +295,7 @@ fn settle(context: &Context, observed: &Observed) {
     }
 }
 
-/// Watches tell everything but the time at which a failed step may be tried again, and that a container which was
+/// Watches report everything but the time at which a failed step may be tried again, and that a container which was
 /// started again still runs.
 fn next(observed: &Observed, again: Option<Duration>) -> Next {
     let parts = [

@@ -1,7 +1,7 @@
 /*!
-The authority on pods is the API server: the pod of a template is created there for show (`dryRun=All`), and strictly
-(`fieldValidation=Strict`). What makes the pod invalid, or cannot be decoded, is a mistake of the author (invariant
-I19: a misspelt field is refused, and not dropped); what merely stands in its way now (a policy, a quota, a missing
+The API server decides whether a pod is valid: the pod of a template is created there in a dry run (`dryRun=All`), and
+strictly (`fieldValidation=Strict`). A field that makes the pod invalid, or cannot be decoded, is a mistake of the author
+(invariant I19: a misspelt field is refused, and not dropped); an obstacle of the moment (a policy, a quota, a missing
 service account) may be gone at the start.
 
 The pod carries none of our labels, so our own webhook for consumers is not asked.
@@ -21,10 +21,10 @@ use tokio::time::Instant;
 
 use crate::problem::Problem;
 
-/// What the API server makes of a template.
+/// The API server's answer on a template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Opinion {
-    /// What no cluster would take.
+    /// Mistakes that every cluster would refuse.
     pub(crate) problems: Vec<Problem>,
     /// Why it is not known whether it would take the pod.
     pub(crate) obstacle: Option<Obstacle>,
@@ -41,15 +41,14 @@ pub(crate) enum Obstacle {
     NotAsked(String),
 }
 
-/// What fields that it does not know are to the API server.
+/// How the API server treats fields that it does not know.
 #[derive(Clone, Copy, Debug)]
 enum Unknown {
     Refused,
     Dropped,
 }
 
-/// The pod of a template as the controller will ask for it, but for what tells it as ours. `None` if there is nothing to
-/// make it of.
+/// The pod of a template as the controller will create it, but without our labels. `None` if the template has no spec.
 pub(crate) fn pod(name: &str, template: &Value) -> Option<Json> {
     let given = &template["metadata"];
     let mut spec = template["spec"].as_object()?.clone();
@@ -72,7 +71,7 @@ pub(crate) fn pod(name: &str, template: &Value) -> Option<Json> {
 pub(crate) async fn ask(client: &Client, namespace: &str, pod: &Json, within: Duration) -> Opinion {
     let until = Instant::now() + within;
     let mut opinion = answer(client, namespace, pod, Unknown::Refused, until).await;
-    // Who misspelt a field has perhaps made other mistakes, which the API server looks for later.
+    // An author who misspelt a field may have made other mistakes, which the API server looks for later.
     if opinion.problems.iter().any(Problem::is_unknown_field) {
         let rest = answer(client, namespace, pod, Unknown::Dropped, until).await;
         opinion.problems.extend(rest.problems);
@@ -124,7 +123,7 @@ pub(crate) fn strict(mut request: http::Request<Vec<u8>>) -> http::Request<Vec<u
     request
 }
 
-/// What a refusal says of the pod. `None` if it is about something else.
+/// The mistakes of the pod that a refusal names. `None` if it is about something else.
 pub(crate) fn mistakes(status: &Status) -> Option<Vec<Problem>> {
     // A webhook's refusal carries whatever code the webhook chose, and always this beginning. A ValidatingAdmissionPolicy's is
     // 422 unless it says otherwise, in the words of a prohibition (`pods "x" is forbidden: ValidatingAdmissionPolicy ...`).

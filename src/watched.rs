@@ -1,8 +1,9 @@
 /*!
-Watches, and what they hold of each object: no more than somebody asks for, trimmed while it is read (invariant I18).
+Watches, and the fields that they hold of each object: only those that the operator uses, trimmed while it is read
+(invariant I18).
 
-The memory of the operator then follows what is stored of our objects, and of pods, nodes and claims the little that
-matters here, whatever their authors put into them.
+The memory of the operator then depends on the size of our objects, and on the few fields of pods, nodes and claims that
+it uses, not on anything else that their authors put into them.
 */
 
 use std::fmt::Debug;
@@ -220,8 +221,8 @@ impl Selection for Claims {
 /// Watches all objects of a kind that `config` selects, with back-off, a small page at a time, and lists them anew now and
 /// then.
 ///
-/// One object that does not fit its type stops nothing: it is told of and passed over. The schema and the webhook keep
-/// them out; this is for objects from before either.
+/// An object that does not fit its type stops nothing: it is logged and skipped. The schema and the webhook refuse such
+/// objects; this is for objects that are older than both.
 pub fn watch<K, S>(
     client: &Client,
     config: watcher::Config,
@@ -249,7 +250,7 @@ where
 /// A pod that the API server answered with.
 ///
 /// # Errors
-/// When it is no pod.
+/// When it is not a pod.
 pub fn pod<S>(held: Held<Pod, S>) -> Result<Pod, kube::Error> {
     held.into_object()
         .map_err(|unreadable| kube::Error::Service(Box::new(unreadable)))
@@ -286,7 +287,7 @@ mod tests {
         held.into_object().unwrap()
     }
 
-    /// Story: our labels on a pod of somebody's own bring it into the controllers' cache, with all that it has.
+    /// Story: a user puts our labels on a pod of his own, and the controllers' cache holds it with all that it has.
     #[test]
     fn i18_of_a_pod_with_our_labels_little_is_held() {
         let many = |element: Value| Value::Array(vec![element; 31_000]);

@@ -243,7 +243,7 @@ fn not_rewritten(pod: &Pod) -> String {
     )
 }
 
-/// Deletes a pod that is not recorded. What it looks like by now does not matter, only that it is this one.
+/// Deletes a pod that is not recorded. Its present content does not matter, only its UID.
 async fn discard(
     context: &Context,
     instance: &StoppableContainerInstance,

@@ -50,9 +50,9 @@ pub struct Attempts {
 
 #[derive(Debug)]
 struct Failure {
-    /// What was refused since it last went well.
+    /// Refusals since the task last went well.
     refusals: u32,
-    /// Pods that ended since the last one that was well for long enough. That one starts says nothing yet.
+    /// Pods that ended since the last one that was well for long enough. A start alone does not reset this.
     ends: u32,
     /// Generation of the object that failed: an edit is a reason to try at once.
     generation: Option<i64>,

@@ -4,8 +4,8 @@ the owner, that it stays on its node, and a scheduling gate. What makes it run o
 webhook's work, at admission, with every other webhook in the chain; nothing is decided here. The rewrite takes the
 gate off, so a pod that was not rewritten is bound to no node (invariant I3).
 
-It is made from the template as it is stored: what our types do not know reaches
-the API server (invariant I19).
+It is made from the template as it is stored: fields that our types do not know
+reach the API server (invariant I19).
 */
 
 use k8s_openapi::api::core::v1::Toleration;
@@ -44,7 +44,7 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Result<Value, Temp
         json!(consumer_hash(instance)),
     );
     annotations.insert(ANNOTATION_TEMPLATE_FIELDS.to_owned(), json!(fields));
-    // A user's own says nothing.
+    // A user's own does not count.
     annotations.remove(ANNOTATION_PLACEMENT);
     if placement == Some(Placement::Scheduler) {
         annotations.insert(ANNOTATION_PLACEMENT.to_owned(), json!(PLACEMENT_SCHEDULER));

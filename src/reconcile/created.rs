@@ -1,9 +1,9 @@
 /*!
-Which pods this process created, per instance and role: what the answers of the
-API server said, until the status says it too and the caches have seen that.
+Which pods this process created, per instance and role, by the answers of the API
+server, until the status records them and the caches have seen that.
 
-With the process goes only the knowledge of pods that were created and not yet
-recorded. These are replaced; the node agent served none of them.
+A process that ends loses only the knowledge of pods that it created and did not
+record yet. The next one replaces them; the node agent did not serve them.
 */
 
 use std::collections::HashMap;

@@ -1,10 +1,10 @@
 /*!
-How the main container of a pod does: whether it runs, how it ended, and whether
-it has been well for long enough to be trusted again.
+The state of a pod's main container: whether it runs, how it ended, and whether it
+has run for long enough to reset the back-off.
 
-All of it is read from the pod. What the kubelet cannot tell is whether the wrapper
-in a container has executed the user's program yet; that the program can never be
-executed stands in the wrapper's last words, the container's termination message.
+The controller reads all of it from the pod. The kubelet cannot know whether the
+wrapper in a container has executed the user's program yet. If the program can never be
+executed, the wrapper writes so to the container's termination message, its last words.
 */
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
@@ -47,8 +47,8 @@ pub(super) fn was_healthy(pod: &Pod, main: &str) -> bool {
     })
 }
 
-/// What is known of a container that was started again after its program could not be executed, and that nothing but
-/// the kubelet's word for the wrapper shows to run: its id, and what happened the last time.
+/// A container that was started again after its program could not be executed, and of which only the kubelet's report
+/// on the wrapper shows that it runs: its id, and its last end.
 pub(super) fn doubtful<'a>(pod: &'a Pod, main: &str) -> Option<(&'a str, Trouble)> {
     let container = container(pod, main)?;
     container.state.as_ref()?.running.as_ref()?;
@@ -80,7 +80,7 @@ pub(super) fn ended(container: &str, end: &ContainerStateTerminated) -> Trouble 
     )
 }
 
-/// Why a container that is started again and again waits: how it ended last, and the kubelet's words.
+/// Why a container that is started again and again waits: how it ended last, and the kubelet's message.
 pub(super) fn crash_loop(container: &ContainerStatus, reason: &str, words: &str) -> Option<Trouble> {
     let last = container.last_state.as_ref()?.terminated.as_ref()?;
     let Trouble { reason: how, message } = ended(&container.name, last);

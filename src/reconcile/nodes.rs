@@ -1,6 +1,6 @@
 /*!
-What is looked at of a Node: whether Kubernetes still hears of it, and whether its
-kubelet says that it is ready.
+The facts that are read from a Node: whether Kubernetes still hears of it, and whether
+its kubelet says that it is ready.
 
 A node that is not heard of may run everything that it ran: unknown is not gone.
 */

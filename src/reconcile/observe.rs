@@ -22,8 +22,8 @@ use super::pods::{Role, node};
 use super::{Context, health};
 use crate::watched::{self, HeldPod};
 
-/// A wrapper that has its filesystem needs much less to find out that it cannot execute a program, and what keeps it
-/// from its filesystem the agent says after two seconds.
+/// A wrapper that has its filesystem needs much less to find out that it cannot execute a program, and the agent reports
+/// after two seconds why a wrapper does not get its filesystem.
 const DOUBT: Duration = Duration::from_secs(5);
 
 /// Where a look goes.
@@ -84,7 +84,7 @@ async fn look(
     let agent_missing = at.is_some_and(|at| !context.caches.agent_registered(at));
     let home = status.node_name.as_deref().or(at);
     let node_silent = home.and_then(|name| context.caches.node_silent(name));
-    // What was called ready has shown that it runs, however it ended before.
+    // A container that was reported ready has shown that it runs, however it ended before.
     let called_ready = status
         .conditions
         .iter()

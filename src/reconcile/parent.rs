@@ -139,7 +139,7 @@ pub fn plan(observed: &Observed) -> Vec<Action> {
         actions.push(Action::AddFinalizer);
     }
     match &observed.instance {
-        // The status says why; nothing could be made of its instance either.
+        // The status says why; an instance would not help, as no pod could be made from it.
         Slot::Free if template_trouble(&observed.container).is_some() => {}
         Slot::Free
             if observed

@@ -1,9 +1,10 @@
 /*!
 The image that the data was made with, by digest.
 
-A tag may be moved. What the template's name stood for when the agent put data on
-it is written down, and every later provider is made of that, as long as the
-template has the same name: nothing but an edit puts another image under the data.
+A tag may be moved. The status records the digest that the template's name meant when
+the agent put data on it, and the controller makes every later provider from that
+digest as long as the template has the same name: only an edit changes the image under
+the data.
 */
 
 use kube::ResourceExt;
@@ -15,7 +16,7 @@ use stoppablecontainer_api::{
 use super::plan::Observed;
 use super::pods::{Trouble, main_image};
 
-/// The kubelet's reasons for an image that it cannot have.
+/// The kubelet's reasons for an image that it cannot get.
 const NOT_TO_BE_HAD: [&str; 3] = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"];
 
 /// The image that the provider of `instance` is made of instead of the one that the template names.
@@ -24,8 +25,8 @@ pub(super) fn digest(instance: &StoppableContainerInstance) -> Option<&str> {
     (pinned.name == instance.spec.main_image()).then_some(&pinned.digest)
 }
 
-/// What is known of the image after a look. An image without a digest in the repository that template or pod name
-/// (loaded into the node, or pulled by another name) cannot be had by one from anywhere, and goes by its name.
+/// The image of an observed pod. An image without a digest in the repository that template or pod name (loaded into the
+/// node, or pulled by another name) cannot be pulled by digest, and is used by its name.
 pub(super) fn pinned(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<PinnedImage> {
     let present = || {
         let provider = observed.provider.pod()?;
@@ -50,7 +51,7 @@ pub(super) fn pinned(observed: &Observed, old: &StoppableContainerInstanceStatus
     present().unwrap_or_else(|| old.image.clone())
 }
 
-/// What the user may do if it is the digest that cannot be had any more.
+/// What the user may do if the digest cannot be pulled any more.
 pub(super) fn with_way_out(observed: &Observed, why: Trouble) -> Trouble {
     let Some(digest) = digest(&observed.instance) else {
         return why;

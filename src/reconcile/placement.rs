@@ -8,8 +8,8 @@ use super::plan::Observed;
 use super::pods::{ended, leaving, running};
 
 /// Through the scheduler after every end that was not the user's stop, until a consumer ran or the user stopped it:
-/// whatever ended the last one (a preemption, a drain, pressure on the node, no room for it) may be there still, and
-/// only the scheduler lets a pod wait for that. Who deleted a pod is not known, so that counts as well.
+/// the cause of the last end (a preemption, a drain, pressure on the node, no room for it) may still be there, and only
+/// the scheduler lets a pod wait for that. The controller does not know who deleted a pod, so deletions count as well.
 pub(super) fn next(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<Placement> {
     match observed.consumer.pod() {
         _ if !observed.instance.spec.running => None,

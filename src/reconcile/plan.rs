@@ -91,7 +91,7 @@ pub enum Action {
 // === impl Slot ===
 
 impl Slot {
-    /// What `pod` is to `instance`. `created` is the UID of the pod that this process created for the role.
+    /// How `pod` relates to `instance`. `created` is the UID of the pod that this process created for the role.
     ///
     /// The UID decides, which only the API server gives: the UID of the record, or of the answer to our own creation. An
     /// owner reference proves nothing, since every user who may change a pod can put one in. A pod with the reference
@@ -342,7 +342,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
     }
 }
 
-/// The instance with what its status will say of the placement of the next consumer.
+/// The instance with the placement of the next consumer that its status will have.
 fn placed(observed: &Observed) -> StoppableContainerInstance {
     let mut instance = (*observed.instance).clone();
     let mut status = observed.status();

@@ -182,7 +182,7 @@ pub fn trouble(pod: &Pod) -> Option<Trouble> {
     of(&status.init_container_statuses, true).or_else(|| of(&status.container_statuses, false))
 }
 
-/// `may_end`: that it ended well is what it is for.
+/// `may_end`: the container is expected to end with exit code 0.
 fn container_trouble(container: &ContainerStatus, may_end: bool) -> Option<Trouble> {
     let state = container.state.as_ref()?;
     if let Some(waiting) = &state.waiting {

@@ -67,8 +67,8 @@ impl Default for OptOuts {
     }
 }
 
-/// What of an instance goes into every provider of it, as its author can change it: what the hash of a provider is made
-/// of. So another version of this program replaces no provider for what it adds itself.
+/// The fields of an instance that its author can change and that go into every provider. The hash of a provider is made
+/// from them, so another version of this program does not replace a provider for its own additions.
 #[derive(Serialize)]
 struct Wishes {
     image: Option<String>,
@@ -84,9 +84,9 @@ struct Wishes {
     service_account_name: Option<String>,
 }
 
-/// What the scheduler needs besides for the first choice of a node. Some of it holds or repels others for as long as a
-/// pod has it: a claim cannot go, and the pods that required anti-affinity speaks of are kept away by the scheduler even
-/// where they would not avoid this one.
+/// The additional fields that the scheduler needs for the first choice of a node. Some of them hold claims or repel pods
+/// for as long as a pod has them: a claim cannot go, and the scheduler keeps the pods away that required anti-affinity
+/// names, even where they would not avoid this one.
 #[derive(Serialize)]
 struct Choice {
     claims: Vec<Volume>,
@@ -149,19 +149,19 @@ impl Recipe {
     }
 }
 
-/// How a provider came to be, and what an instance makes of it now.
+/// What a provider was made from and for, compared with the instance's present spec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// From what the instance says now, for as long as it says so.
+    /// From the present spec, to keep the node.
     ToKeep,
-    /// From what the instance says now, to choose a node.
+    /// From the present spec, to choose a node.
     ToPlace {
         /// It lists claims, or has affinity to other pods or against them.
         holds: bool,
-        /// Others are kept away by it.
+        /// It keeps other pods away.
         repels: bool,
     },
-    /// From what the instance said before.
+    /// From an earlier spec.
     Before,
 }
 

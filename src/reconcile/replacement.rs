@@ -1,11 +1,11 @@
 /*!
-When a provider gives way to another one: only when nothing runs on it, so that
-none is ever replaced under a consumer.
+When the controller replaces a provider: only when nothing runs on it, so never under
+a consumer.
 
-One that was made from what the instance said before is replaced then. One that was
-made to choose a node is, if it holds or repels others, at the first stop: what is
-stopped holds no claim and keeps nobody away. Not before the first start, which would
-have to wait for it.
+It replaces a provider that was made from an earlier spec of the instance. It replaces
+one that was made to choose a node at the first stop if that one holds claims or repels
+pods: a stopped object must not do either. It does not do so before the first start,
+which would have to wait.
 */
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(super) fn due(observed: &Observed) -> Option<&'static str> {
     if started && !nothing_runs && !queues {
         return None;
     }
-    // Nothing would come up on such a node, and what is there may be fine.
+    // No new pod would start on such a node, and the present one may be fine.
     let away = observed.node_silent.is_some() || observed.node_unready.is_some() || observed.node_gone;
     match made(&observed.instance, pod)? {
         Made::ToKeep => None,
@@ -47,7 +47,7 @@ pub(super) fn due(observed: &Observed) -> Option<&'static str> {
     }
 }
 
-/// The node is chosen, claims are bound with that, and the agent has looked at what is there.
+/// The node is chosen, the claims are bound, and the agent has looked at the data on the node.
 fn has_placed(observed: &Observed) -> bool {
     let status = observed.status();
     let looked = status.filesystem.as_ref().map(|filesystem| filesystem.state);
@@ -57,8 +57,8 @@ fn has_placed(observed: &Observed) -> bool {
 }
 
 /// Whether the consumer waits in vain for a node because its first provider keeps it away. The scheduler would try it again
-/// only after minutes: that a pod with other labels went is no reason for it (queueing hints of its InterPodAffinity
-/// plugin). So it goes with the provider, and another one is made.
+/// only after minutes, because the end of a pod with other labels does not wake it (queueing hints of its InterPodAffinity
+/// plugin). So the controller replaces the consumer together with the provider.
 pub(super) fn keeps_out(observed: &Observed) -> bool {
     let repels = |pod: &Arc<Pod>| {
         matches!(
@@ -71,8 +71,7 @@ pub(super) fn keeps_out(observed: &Observed) -> bool {
         && due(observed).is_some()
 }
 
-/// The next consumer goes through the scheduler, or waits there: what the first provider keeps away may be its own
-/// consumer.
+/// The next consumer goes through the scheduler, or waits there: the first provider may keep its own consumer away.
 fn queues(observed: &Observed) -> bool {
     match observed.consumer.pod() {
         Some(pod) => waits_for_a_node(pod),

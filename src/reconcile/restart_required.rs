@@ -1,10 +1,9 @@
 /*!
-Whether what runs was made from what the object says now, and if not, which fields
-were edited.
+Whether the consumer that runs was made from the object's present spec, and if not,
+which fields were edited.
 
-A consumer carries a short hash for each part of what it was made from, so that the
-parts that differ can be named. Their values are nobody's business: they may be
-secrets.
+A consumer carries a short hash for each part of its template, so that the controller
+can name the parts that differ. It does not show their values: they may be secrets.
 */
 
 use std::collections::BTreeMap;
@@ -21,8 +20,8 @@ use super::plan::Observed;
 use super::pods::{Trouble, has_started, leaving};
 use super::template;
 
-/// Most parts that are told apart, and the bytes that they may take: a template has some dozens. With more, containers
-/// are one part each list, and then everything is one.
+/// Most parts that are distinguished, and the bytes that they may take: a template has some dozens. With more, each list
+/// of containers is one part, and then everything is one.
 const MAX_PARTS: usize = 256;
 const MAX_BYTES: usize = 16 << 10;
 /// The path of everything, if that is one part, and of the provider's.
@@ -75,7 +74,7 @@ pub(super) fn why(observed: &Observed) -> Option<Trouble> {
     ))
 }
 
-/// Paths of what is not as it was. Of a template that is the same nothing has to be looked at.
+/// Paths of the parts that changed. The parts of an unchanged template are not looked at.
 fn edited(
     instance: &StoppableContainerInstance,
     mut before: BTreeMap<String, String>,
@@ -108,7 +107,7 @@ fn named(paths: &[String]) -> String {
     format!("{}{more}", first.join(", "))
 }
 
-/// Hashes by path, as many as are bearable.
+/// Hashes by path, up to the bounds above.
 fn parts(instance: &StoppableContainerInstance) -> BTreeMap<String, String> {
     if instance.spec.template.problem().is_some() {
         // Not to be taken apart, see [`stoppablecontainer_api::TemplateError`].
@@ -163,7 +162,7 @@ fn split_into(parts: &mut BTreeMap<String, String>, path: &str, value: &Value, c
                 split_into(parts, &format!("{path}[{at}]"), value, containers);
             }
         }
-        // What is not there may be written out.
+        // A part that is missing may be written out.
         Value::Null => {}
         value => {
             parts.insert(path.to_owned(), short(value));

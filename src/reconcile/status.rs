@@ -429,7 +429,7 @@ fn ready_verdict(observed: &Observed, phase: Phase, parts: [&Verdict; 3]) -> Ver
     if let Some(unknown) = unknown.filter(|_| phase != Phase::Failed) {
         return unknown.clone();
     }
-    // Of a stopped object as well: it could not be started again.
+    // Also for a stopped object: it could not be started again.
     if let Some(why) = observed.template_trouble().filter(|_| phase == Phase::Failed) {
         return Verdict::because(why);
     }

@@ -2,11 +2,11 @@
 Templates of which no pod can be made: too large, no pod template, or one that
 the API server does not take.
 
-Schema and webhook keep them out. What they let through, because it is from
-before either or because the API server did not answer in time, is marked here:
-it can be stopped and deleted, and costs nobody else anything. A template that
-runs was created strictly, so it is known to be good; that of a stopped object
-is tried once.
+Schema and webhook refuse them. They let objects through that are older than
+both, or for which the API server did not answer in time. The controller marks
+such an object: it can be stopped and deleted, and delays no other object. A
+template that runs was created strictly, so it is known to be good; the
+controller tries that of a stopped object once.
 */
 
 use std::time::Duration;
@@ -32,10 +32,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Longest text about a template, in characters.
 const LONGEST: usize = 4_096;
 
-/// When it is asked again after it did not say.
+/// Time until the API server is asked again after it gave no answer.
 const AGAIN: Duration = Duration::from_mins(1);
 
-/// Why nothing can be made from what an instance says, whoever is asked.
+/// Why nothing can be made from an instance's spec, on every cluster.
 pub fn trouble(instance: &StoppableContainerInstance) -> Option<Trouble> {
     of(&instance.spec.template, &instance.spec.provider)
 }
@@ -63,7 +63,7 @@ pub fn found(observed: &Observed) -> Option<Trouble> {
     current.then(|| Trouble::new(reason::TEMPLATE_INVALID, problem.clone()))
 }
 
-/// What is known of the template, to be written down. A consumer that exists was created from it strictly.
+/// The check of the template for the status. A consumer that exists was created from it strictly.
 pub fn known(observed: &Observed) -> Option<TemplateCheck> {
     let made_from = observed
         .consumer

@@ -1,6 +1,6 @@
 /*!
-Pods whose data is on one node are not deleted because nobody hears of that node,
-and their providers not kept from it because it is short of something.
+Pods whose data is on one node are not deleted because the node is unreachable, and
+their providers are not kept from it because it is short of something.
 
 Kubernetes deletes the pods of a node that is silent for five minutes (taint-based
 eviction) so that others can take their place elsewhere. There is no elsewhere
@@ -28,13 +28,13 @@ pub(super) fn staying(given: Vec<Toleration>) -> Vec<Toleration> {
     [given, added].concat()
 }
 
-/// What keeps a pod on a silent node where `given` leaves that open.
+/// Tolerations that keep a pod on a silent node where `given` leaves that open.
 pub(super) fn missing(given: &[Toleration]) -> Vec<Toleration> {
     open(given, &SILENT, NO_EXECUTE)
 }
 
-/// `given`, and what lets a pod come to a node that is short of something: for a pod that can be nowhere else, and uses
-/// next to nothing. A pod that is still to find its node must not end up there.
+/// `given`, and tolerations that let a pod come to a node that is short of something: for a pod that can be nowhere else,
+/// and uses next to nothing. A pod that does not have a node yet must not end up there.
 pub(super) fn enduring(given: Vec<Toleration>) -> Vec<Toleration> {
     let added = open(&given, &PRESSURE, NO_SCHEDULE);
     [given, added].concat()

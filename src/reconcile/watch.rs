@@ -204,7 +204,7 @@ impl Caches {
         self.nodes.get(&ObjectRef::new(name)).is_some()
     }
 
-    /// What the kubelet of a node says that makes it not ready.
+    /// Why the kubelet reports its node as not ready.
     pub fn node_unready(&self, name: &str) -> Option<String> {
         unreadiness(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
     }
@@ -275,7 +275,7 @@ impl Wake {
     }
 
     /// Only that nodes come and go, fall silent or are not ready is of interest. Of what makes one not ready the words
-    /// may change with every report ("last seen active 3m5s ago"); these wake nobody.
+    /// may change with every report ("last seen active 3m5s ago"); such a change starts no pass.
     fn on_node(&self, event: &Event<Node>, caches: &Caches) -> impl FnOnce() + use<> {
         let (wake, caches) = (self.clone(), caches.clone());
         let came_or_went = match event {

@@ -2,9 +2,9 @@
 The scheduling gate with which the controller creates consumer pods, and the
 marks by which it knows that the rewrite took it off.
 
-The API server binds no pod that has a gate, and takes none with a gate and a
-`nodeName` (`ValidatePodSpec` in Kubernetes' `pkg/apis/core/validation`). So a
-pod that no webhook of ours saw waits, whatever it carries.
+The API server does not bind a pod that has a gate, and refuses a pod with a gate
+and a `nodeName` (`ValidatePodSpec` in Kubernetes' `pkg/apis/core/validation`). So
+a pod that no webhook of ours saw waits, whatever else it has.
 */
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
@@ -24,8 +24,8 @@ pub(super) fn open(spec: &mut PodSpec) {
 }
 
 /// Whether a consumer pod, as the API server stored it, went through [`super::rewrite`]: its gate is off, and its main
-/// container runs the wrapper and has the volume. What else other webhooks may have changed is the final validation's
-/// business, which knows the facts.
+/// container runs the wrapper and has the volume. The final validation checks other changes by other webhooks, because
+/// it knows the facts.
 pub fn is_rewritten(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let gated = spec

@@ -38,7 +38,7 @@ pub fn placement_of(pod: &Pod, node: &str) -> Option<Placement> {
 }
 
 fn decide(pod: &Pod, spec: &PodSpec, facts: &Facts<'_>) -> Placement {
-    // Only the controller creates consumers, and it takes off what a template has there.
+    // Only the controller creates consumers, and it removes the template's own annotation.
     let asked = pod
         .metadata
         .annotations

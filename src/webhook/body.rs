@@ -76,7 +76,7 @@ impl Budget {
             .unwrap_or(Err(BodyError::Slow))
     }
 
-    /// Waits for the memory for a pod of so many values. One that has more than any is not decoded, whoever waits.
+    /// Waits for the memory for a pod of so many values. One with more values than the bound of a pod is not decoded.
     pub(super) async fn values(&self, count: usize) -> Result<Values, BodyError> {
         let count = u32::try_from(count.min(VALUES)).unwrap_or(u32::MAX);
         let memory = self.values.clone().acquire_many_owned(count);

@@ -98,7 +98,7 @@ fn replace(path: &PointerBuf, value: &Value) -> PatchOperation {
     })
 }
 
-/// Where the elements are of `old` that `new` has not, if it has all others as they were.
+/// Positions of the elements of `old` that `new` does not have, if it has all others as they were.
 fn taken_out(old: &[Value], new: &[Value]) -> Option<Vec<usize>> {
     let mut rest = new.iter().peekable();
     let gone = old
@@ -118,9 +118,9 @@ fn matched<'a>(old: &'a [Value], new: &[Value]) -> Option<Vec<Option<&'a Value>>
     if old.len() == new.len() {
         return Some(old.iter().map(Some).collect());
     }
-    // What did not change continues itself, whether it has a name or not.
+    // An unchanged element continues itself, whether it has a name or not.
     let same = old.iter().zip(new).take_while(|(old, new)| old == new).count();
-    // The others from the back, because what is put in front is new, and what is appended has a name of its own.
+    // The others from the back, because an element put in front is new, and an appended one has a name of its own.
     let mut rest = old[same..].iter().rev().peekable();
     let continues = |old: &Value, new: &Value| old == new || name(old).is_some() && name(old) == name(new);
     let mut matches: Vec<_> = new[same..]

@@ -145,7 +145,7 @@ struct AdmissionResponse<'a> {
     warnings: Vec<String>,
 }
 
-/// Who manages which field is often larger than the object, and nothing here depends on it.
+/// `managedFields` are often larger than the object, and nothing here depends on them.
 const REVIEWED: Keep = Keep::Except(&[("metadata", Some(Keep::Except(&[("managedFields", None)])))]);
 
 fn reviewed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Json, D::Error> {

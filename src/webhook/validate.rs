@@ -112,7 +112,7 @@ pub(super) async fn validate(settings: &Settings, client: Option<&Client>, reque
     Verdict::allow().with_warnings(warnings)
 }
 
-/// What is found without asking anybody.
+/// The mistakes that are found without the API server.
 struct Look {
     problems: Vec<Problem>,
     warnings: Vec<String>,

@@ -241,7 +241,7 @@ async fn h24_who_speaks_no_tls_gets_nothing() {
     assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1.1 200"));
 }
 
-/// In the clear, for health and metrics: whoever keeps connections open kept kubelets and scrapers out.
+/// In the clear, for health and metrics: a client that keeps connections open kept kubelets and scrapers out.
 #[tokio::test]
 async fn i18_a_plain_server_makes_room_for_who_asks() {
     let router = Router::new().route("/", get(|| async { "ok" }));

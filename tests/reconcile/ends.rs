@@ -84,8 +84,8 @@ async fn f12_i18_a_pod_that_is_ended_again_and_again_is_started_ever_more_rarely
     assert_eq!(waits, expected);
 }
 
-/// Deleted by force while nobody looked (a preemption, a drain): that the next one queues stands in the pod, as the webhook
-/// may hear of the instance later than of that.
+/// Deleted by force while the controller did not look (a preemption, a drain): the next pod itself says that it goes
+/// through the scheduler, as the webhook may hear of the instance later than of the pod.
 #[tokio::test]
 async fn h23_a_consumer_that_was_taken_away_comes_back_through_the_scheduler() {
     let (mut world, provider, _) = World::running();
@@ -107,7 +107,7 @@ async fn h23_a_consumer_that_was_taken_away_comes_back_through_the_scheduler() {
 }
 
 /// The kubelet calls a container ready as soon as the wrapper runs in it. At a restart after a program that could not be
-/// executed nobody is told so before that lasts.
+/// executed the controller does not repeat that before it lasts.
 #[tokio::test(start_paused = true)]
 async fn i12_a_program_that_never_ran_is_not_ready_at_each_retry() {
     let (mut world, provider, mut consumer) = World::running();

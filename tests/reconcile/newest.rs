@@ -1,5 +1,5 @@
-//! Parents and instances where a cache, a leader or the garbage collector is behind or ahead: nothing older than the
-//! newest wish is carried out, and no data is deleted or forgotten for it.
+//! Parents and instances where a cache, a leader or the garbage collector is behind or ahead: the controller carries out
+//! only the newest wish, and does not delete or forget data for an older one.
 
 use std::time::Duration;
 

@@ -253,7 +253,7 @@ async fn i3_a_consumer_that_no_webhook_saw_is_deleted_and_told() {
     pass.await.unwrap().unwrap();
 }
 
-/// The controller died before it could delete such a pod: the next one knows no pod of that UID.
+/// The controller died before it could delete such a pod: the next one does not know the pod's UID.
 #[tokio::test]
 async fn i3_i16_a_consumer_that_no_webhook_saw_is_not_adopted_later() {
     let mut world = World::prepared();

@@ -1,4 +1,4 @@
-//! Templates that were stored before there were bounds, that newer Kubernetes knows more of, and that nobody checked.
+//! Templates that were stored before the bounds existed, that have fields of a newer Kubernetes, and that were not checked.
 
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ async fn i19_what_no_type_knows_reaches_the_api_server() {
     pass.await.unwrap().unwrap();
 }
 
-/// A stopped object that nobody checked: as the webhook's question timed out.
+/// A stopped object that was not checked, because the webhook's question timed out.
 fn unchecked() -> (World, Value) {
     let mut world = World::prepared();
     world.instance["spec"]["running"] = json!(false);
@@ -225,7 +225,7 @@ async fn i18_who_did_not_say_is_asked_again() {
     assert_eq!(pass.await.unwrap().unwrap(), Action::await_change());
 }
 
-/// The mistakes of the pod are those of the template; what stands in the way is not.
+/// The mistakes of the pod are those of the template; an obstacle of the moment is not.
 #[tokio::test]
 async fn i12_a_pod_that_no_api_server_takes_is_the_templates_mistake() {
     for (code, message, reason) in [
@@ -258,7 +258,7 @@ async fn i12_a_pod_that_no_api_server_takes_is_the_templates_mistake() {
     }
 }
 
-/// Without an instance, the object itself says it, and asks nobody for one that could not be made.
+/// Without an instance, the object itself says it, and the controller does not ask for an instance that it could not make.
 #[tokio::test]
 async fn i18_a_container_that_is_too_large_is_marked() {
     let mut world = World::new();
@@ -283,7 +283,7 @@ async fn i18_a_container_that_is_too_large_is_marked() {
     assert_eq!(pass.await.unwrap().unwrap(), Action::await_change());
 }
 
-/// A list comes in small pages, and an object that is too large, or none at all, keeps nobody from seeing the others.
+/// A list comes in small pages, and an object that is too large, or does not fit its type, does not hide the others.
 #[tokio::test]
 async fn i18_a_list_comes_in_small_pages_and_every_object_that_can_be_read_is_seen() {
     let mut world = World::new();

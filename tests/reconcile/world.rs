@@ -167,7 +167,7 @@ impl World {
 
     /// Expects an event and returns its type and reason.
     pub(crate) async fn event(&mut self) -> (String, String) {
-        // One that was told before is counted up.
+        // An event that was sent before is counted up.
         let call = self.api.expect_any("an event").await;
         assert!(call.path.starts_with(EVENTS), "{} {}", call.method, call.path);
         let word = |key: &str| call.body[key].as_str().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! Whose word counts for what the layers of an image are.
+//! Where the agent reads the layers of an image.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,8 +11,8 @@ use rootfs::{Attached, Process, attach};
 use crate::node::Node;
 use crate::user_namespaces::{Impostor, MOUNTS};
 
-/// A process that may mount, in a pod that was made by hand: what its overlay's layers are called are names of its own
-/// mounts, and on the node of somebody else's directories.
+/// A process that may mount, in a pod that was made by hand: the names of its overlay's layers are those of its own mounts,
+/// and on the node those of another tenant's directories.
 #[test]
 fn h12_i3_layers_that_no_mount_of_the_node_names_are_not_opened() {
     Node::with(|node| {

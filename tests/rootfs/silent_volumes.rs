@@ -1,5 +1,5 @@
-//! I18: a volume whose file system stops answering is moved like any other, as nobody asks it anything; where somebody
-//! would have to, that start is refused.
+//! I18: a volume whose file system stops answering is moved like any other, as the agent does not ask it; a start where the
+//! agent would have to is refused.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -109,8 +109,8 @@ fn i18_f21_a_holder_whose_root_does_not_answer_is_found() {
     });
 }
 
-/// The image leads a mount of the pod into such a volume: to make its mountpoint somebody would have to ask. A working
-/// directory there is the container's own affair.
+/// The image leads a mount of the pod into such a volume: to make the mountpoint the agent would have to ask. A working
+/// directory there only affects the container itself.
 #[test]
 fn i18_what_a_link_leads_into_a_fuse_volume_is_refused() {
     Node::with(|node| {
@@ -150,7 +150,7 @@ fn i18_what_a_link_leads_into_a_fuse_volume_is_refused() {
     });
 }
 
-/// Somebody who may mount puts such a file system over his container's root, itself or below something else; before the
+/// A tenant who may mount puts such a file system over his container's root, itself or below another mount; before the
 /// container was moved, and after it.
 #[test]
 fn i18_a_root_that_somebody_covered_is_left_alone() {

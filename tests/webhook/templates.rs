@@ -84,7 +84,7 @@ async fn tried(harness: &Harness, spec: &Value) -> Answer {
 }
 
 /// Story: `resources.requests.cpu: abc` was a warning ("a pod of this template would be refused now"), and the pod's
-/// mistakes came only when ours were mended.
+/// mistakes came only after ours were corrected.
 #[tokio::test]
 async fn i12_ours_and_the_pods_mistakes_come_in_one_answer() {
     let causes = json!([
@@ -159,7 +159,7 @@ async fn i12_what_the_api_server_cannot_decode_is_a_mistake(#[case] words: &str)
     );
 }
 
-/// A webhook that does not know dry runs says nothing of the pod.
+/// A refusal by a webhook that does not support dry runs does not mean that the pod has mistakes.
 #[tokio::test]
 async fn what_is_not_about_the_pod_is_a_warning() {
     let message = "admission webhook \"w.example\" does not support dry run";

@@ -1,7 +1,7 @@
 /*!
-How large a pod template may be. Bounds that the pods of real people stay far below, so that one object costs the
-operator no more than one object (invariant I18). The CRDs have those on lists, the validating webhook all of them, and
-the operator holds objects to them that were stored before there were bounds.
+The bounds of a pod template, far above the size of ordinary pods. They limit what one object costs the operator
+(invariant I18). The CRDs have the bounds of lists, the validating webhook has all of them, and the operator applies them
+to objects that were stored before the bounds existed.
 */
 
 use std::fmt;
@@ -29,7 +29,7 @@ const MAX_POD_BYTES: usize = 2 * 1024 * 1024;
 /// See [`MAX_POD_BYTES`].
 pub const MAX_POD_NODES: usize = 2 * MAX_TEMPLATE_NODES;
 
-/// Lists whose elements are large in memory, or of which people have many.
+/// Lists whose elements are large in memory, or that are often long.
 const LISTS: [(&str, usize); 11] = [
     ("containers", 64),
     ("env", 2_000),
@@ -54,7 +54,7 @@ const PLAIN_LIST: usize = 16_384;
 /// Unit of the size of a list.
 const ITEMS: &str = "items";
 
-/// Excesses that are told of one object.
+/// Most excesses that are reported for one object.
 const MOST_TOLD: usize = 10;
 
 /// Something of a template that is larger than it may be.

@@ -1,6 +1,6 @@
 //! Constants whose documentation is data as well, for `docs/api.md`.
 
-/// Defines text constants and a table of their values with what is said of them, so that each stands in one place.
+/// Defines text constants and a table of their values with their documentation, so that each stands in one place.
 macro_rules! documented {
     (
         $(#[doc = $about:literal])+

@@ -1,8 +1,8 @@
 /*!
-Objects as a watch holds them: trimmed while they are read, not after, and each on its own, so that one that does not
-fit its type stops nobody from seeing the others.
+Objects as a watch holds them: each is trimmed while it is read, not after, and read on its own, so that one that does
+not fit its type does not hide the others.
 
-A label of ours on a pod is anybody's to write, and a pod may have 31,000 volumes: what is not asked for is never held.
+Every user can put our labels on a pod, and a pod may have 31,000 volumes: a watch does not hold fields that are not used.
 */
 
 use std::borrow::Cow;

@@ -1,8 +1,9 @@
 /*!
 JSON as text. A value that is decoded into Kubernetes' types takes up to two hundred times the bytes that etcd holds of
-it (a `Volume` with a name alone is 3 KB), so what is only kept, compared and passed on stays text (invariant I18).
+it (a `Volume` with a name alone is 3 KB), so a value stays text where it is only kept, compared and passed on (invariant
+I18).
 
-Reading and trimming are one step: what is not to be kept is skipped while the input is read, and never held.
+Reading and trimming are one step: fields that are not kept are skipped while the input is read, and never held.
 */
 
 use std::borrow::Cow;
@@ -35,7 +36,7 @@ pub struct Json {
     nodes: usize,
 }
 
-/// What a text was read as and is not, with the path of the first field that does not fit.
+/// The text does not fit the type that it was read as; with the path of the first field that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct Misfit {
@@ -66,7 +67,7 @@ impl Json {
     /// The text of a value that has one: all of Kubernetes' types.
     ///
     /// # Errors
-    /// When its keys are no strings.
+    /// When a key is not a string.
     pub fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
         Self::parse(&serde_json::to_string(value)?)
     }
@@ -74,7 +75,7 @@ impl Json {
     /// Any JSON text.
     ///
     /// # Errors
-    /// When it is none.
+    /// When the text is not JSON.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         let mut reader = serde_json::Deserializer::from_str(text);
         let json = Self::trimmed(&mut reader, Keep::All)?;
@@ -121,7 +122,7 @@ impl Json {
     }
 }
 
-/// Where in the text something is says nothing to somebody who never saw the text.
+/// Without the position in the text, which does not help a user who never saw the text.
 fn without_position(message: &str) -> String {
     let end = message.rfind(" at line ").unwrap_or(message.len());
     message[..end].to_owned()

@@ -1,4 +1,4 @@
-//! Image references, as far as it takes to know which repository one names.
+//! Image references: which repository one names.
 
 /// The repository that a reference names, written in full: `nginx:1.25` is `docker.io/library/nginx`. A runtime that
 /// searches other registries for short names (CRI-O) means another one by it.

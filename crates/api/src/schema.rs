@@ -202,7 +202,7 @@ fn open(schema: &mut Map<String, Value>, name: &str, _: usize) {
         return;
     };
     match name {
-        // Nobody may have any in a template.
+        // A template must not have any.
         "ephemeralContainers" => _ = schema.remove("properties"),
         "metadata" => properties.retain(|name, _| INNER_METADATA.contains(&name.as_str())),
         _ => {}

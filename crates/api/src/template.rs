@@ -1,7 +1,7 @@
 /*!
 The pod template and `spec.provider` as they are stored: text, of which a part is decoded when it is needed.
 
-What is decoded never lives across a wait for something: so there are never more decoded templates than threads.
+A decoded template never lives across a wait: so there are never more decoded templates than threads.
 */
 
 use std::borrow::Cow;
@@ -26,7 +26,7 @@ pub struct PodTemplate(Arc<Inner>);
 
 struct Inner {
     json: Json,
-    // What is asked of a template again and again, found out once.
+    // Facts that are needed often, computed once.
     main: OnceLock<MainContainer>,
     problem: OnceLock<Option<TemplateError>>,
 }
@@ -86,7 +86,7 @@ impl PodTemplate {
     /// [`MAX_TEMPLATE_NODES`] values, about 15 MB at the worst: not to be kept.
     ///
     /// # Errors
-    /// When it is larger than it may be, or no pod template.
+    /// When it exceeds the bounds, or is not a pod template.
     pub fn decode(&self) -> Result<PodTemplateSpec, TemplateError> {
         self.problem().cloned().map_or_else(|| self.0.decode(), Err)
     }
@@ -191,10 +191,10 @@ impl Inner {
 // === impl Provider ===
 
 impl Provider {
-    /// What it says.
+    /// The decoded `spec.provider`.
     ///
     /// # Errors
-    /// When it is larger than it may be, or has fields of other types.
+    /// When it exceeds the bounds, or has fields of other types.
     pub fn decode(&self) -> Result<ProviderSpec, TemplateError> {
         if let Some(excess) = self.excesses().into_iter().next() {
             return Err(excess);
@@ -204,7 +204,7 @@ impl Provider {
             .map_err(|misfit| TemplateError::invalid(PROVIDER, misfit))
     }
 
-    /// What it says, as it is stored.
+    /// `spec.provider` as it is stored.
     pub fn json(&self) -> &Json {
         &self.0
     }
@@ -344,7 +344,7 @@ struct Limits {
     storage: Option<Quantity>,
 }
 
-/// Reads the first container and passes over everything else. A template that is none has no main container.
+/// Reads the first container and skips everything else. JSON that is not a template has no main container.
 fn main_container(json: &Json) -> MainContainer {
     let Ok(Template { spec: Some(spec) }) = serde_json::from_str::<Template>(json.as_str()) else {
         return MainContainer::default();

@@ -3,7 +3,7 @@ Access to the API server.
 
 Every program of this project makes its client here, so that every call has a
 time limit of ours (see [`TimeLimit`]): a connection that a firewall or a dead
-load balancer swallows costs one object one time-out, and nothing else.
+load balancer drops silently costs one object one time-out, and nothing else.
 */
 
 #![forbid(unsafe_code)]

@@ -1,10 +1,10 @@
 /*!
 A slow resync: every watch begins anew with a list now and then.
 
-A watch tells of every change, unless a proxy, an API server or a cache between has
-a bug, and then what it did not tell of stays unknown for ever. The list heals that.
-It costs one paged read per kind; whoever looks at the objects after it compares and
-writes nothing where nothing is amiss.
+A watch reports every change, unless a proxy, an API server or a cache between has a
+bug, and then the change stays unknown for ever. The list heals that. It costs one
+paged read per kind; the passes after it compare the objects and write only where
+something differs.
 */
 
 use std::hash::{BuildHasher, RandomState};

@@ -137,7 +137,7 @@ mod tests {
         ))))
     }
 
-    /// A connection that is swallowed on its way cost the whole process its progress.
+    /// A connection that the network dropped silently stopped the whole process.
     #[tokio::test(start_paused = true)]
     async fn i18_a_call_that_gets_no_answer_ends() {
         let silent = service_fn(|_| pending::<Result<Response<Full<Bytes>>, Infallible>>());

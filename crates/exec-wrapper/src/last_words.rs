@@ -2,10 +2,10 @@
 The container's termination message, which the pod's status shows of a container
 that ended (`terminationMessagePath`).
 
-The kubelet mounts an empty file of the node there. It is opened before the agent
-changes the root: until then the path leads to what the runtime made, afterwards to
-what the kept filesystem, which is the tenant's, makes of it. A command that is
-executed inherits nothing: the descriptor closes.
+The kubelet mounts an empty file of the node there. The wrapper opens it before the
+agent changes the root: until then the path leads to the runtime's files, afterwards
+into the kept filesystem, where the tenant decides what is at the path. The command
+does not inherit the descriptor: it closes.
 */
 
 use std::ffi::OsStr;
@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 /// Where the file is unless the pod says otherwise: the default of the API.
 pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
-/// What the kubelet reads of it, in bytes (`MaxContainerTerminationMessageLength` in its `pkg/kubelet/container`).
+/// The part that the kubelet reads, in bytes (`MaxContainerTerminationMessageLength` in its `pkg/kubelet/container`).
 const MAX_BYTES: usize = 4096;
 
 /// The file for the last words, if there is one.
@@ -26,12 +26,12 @@ pub(crate) struct LastWords(Option<OwnedFd>);
 // === impl LastWords ===
 
 impl LastWords {
-    /// Opens the file. That there is none, or none of the kubelet's, is no reason to stop.
+    /// Opens the file. The wrapper goes on if the file does not exist or is not the kubelet's.
     pub(crate) fn at(path: &OsStr) -> Self {
         Self(open(path).ok())
     }
 
-    /// Writes a message, cut to what the kubelet reads.
+    /// Writes a message, cut to the length that the kubelet reads.
     pub(crate) fn write(&self, message: &str) {
         let Some(file) = &self.0 else { return };
         let end = message.floor_char_boundary(MAX_BYTES);
@@ -49,7 +49,7 @@ fn open(path: &OsStr) -> Result<OwnedFd, Errno> {
     Ok(file)
 }
 
-/// The kubelet's file is a mount of its own. Any other is the pod's, and not to be written to.
+/// The kubelet's file is a mount of its own. Any other is the pod's, and the wrapper must not write to it.
 fn require_mounted_file(what: &rustix::fs::Statx) -> Result<(), Errno> {
     let regular = FileType::from_raw_mode(what.stx_mode.into()) == FileType::RegularFile;
     if regular && what.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {

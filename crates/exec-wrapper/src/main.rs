@@ -48,7 +48,7 @@ impl Failure {
         Self::Wrapper(message.to_string())
     }
 
-    /// The line for the log, and for the termination message. Whoever sent a signal knows why.
+    /// The line for the log, and for the termination message. `None` after a signal: its sender knows why.
     pub(crate) fn line(&self) -> Option<String> {
         match self {
             Self::Wrapper(message) | Self::NotExecutable(message) | Self::NotFound(message) => {

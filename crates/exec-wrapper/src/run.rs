@@ -18,8 +18,8 @@ use crate::last_words::LastWords;
 use crate::signals::Signals;
 use crate::{Failure, Options, become_command, home, kept_root, stdin};
 
-/// Waits for the kept filesystem and executes the command there. Returns only if that failed; why, is then the
-/// container's termination message.
+/// Waits for the kept filesystem and executes the command there. Returns only if that failed; the container's
+/// termination message then has the reason.
 pub(crate) fn run(command: &[OsString], options: &Options) -> Result<(), Failure> {
     let last_words = LastWords::at(options.termination_log());
     let outcome = become_it(command, options.default_home);

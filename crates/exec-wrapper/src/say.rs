@@ -14,7 +14,7 @@ pub(crate) fn line(line: impl std::fmt::Display) -> String {
     format!("{LINE_PREFIX}{line}")
 }
 
-/// Writes a line of ours to stderr. A log that cannot be written is no reason to stop.
+/// Writes a line of ours to stderr. The wrapper goes on if the log cannot be written.
 pub(crate) fn write(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,9 +1,9 @@
 /*!
-HTTP for whoever can reach a port: the webhook (TLS), health and metrics.
+HTTP for every client that can reach a port: the webhook (TLS), health and metrics.
 
-Whatever a client drags out is bounded: handshakes, the head of a request, idle
-connections and their number. Where there is no room for one more connection,
-the one that has waited longest gives way.
+The server bounds what a client can drag out: handshakes, the head of a request, idle
+connections and their number. When it has too many connections, it closes the one that
+has waited longest.
 */
 
 #![forbid(unsafe_code)]

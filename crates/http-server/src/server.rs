@@ -107,8 +107,7 @@ impl Server {
         })
     }
 
-    /// Listens on `address` in the clear, for health and for what everybody may read. It ends with the process: nothing
-    /// is drained.
+    /// Listens on `address` in the clear, for health and for public pages. It ends with the process: nothing is drained.
     ///
     /// # Errors
     /// When the address cannot be listened on.

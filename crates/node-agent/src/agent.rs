@@ -69,7 +69,7 @@ pub(crate) fn run(args: &args::Run) -> Result<()> {
     in_runtime(serve_node(args))
 }
 
-/// Runs what speaks to the API server to its end.
+/// Runs work that uses the API server to its end.
 pub(crate) fn in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()

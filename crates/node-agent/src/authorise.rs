@@ -58,7 +58,7 @@ pub(crate) async fn authorise(agent: &Agent, pod: &Object) -> Result<Authorised,
     let Some(role) = role_of(&object, pod) else {
         return Err(Status::internal("the instance changed while it was read"));
     };
-    // The owner is what somebody wrote into a pod. Its UID is compared above; names are the object's own.
+    // A user may have written the owner reference. Its UID is compared above; names are the object's own.
     let instance = id_of(&object).filter(|id| *id == owner).ok_or_else(|| {
         Status::permission_denied(format!(
             "pod {pod} names its owner {owner}, which is called otherwise"
@@ -93,7 +93,7 @@ async fn find(agent: &Agent, pod: &Object) -> Result<Pod, Status> {
 }
 
 /// The one container that mounts a volume of ours. What a pod's containers mount never changes, unlike a template or an
-/// annotation. (Ephemeral containers come later; they are none of these.)
+/// annotation. (Ephemeral containers come later; they are not among these.)
 fn container_of(found: &Pod, pod: &Object) -> Result<String, String> {
     let spec = found.spec.as_ref();
     let ours = |name: &str| {

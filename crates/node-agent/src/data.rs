@@ -26,7 +26,7 @@ pub(crate) struct Failure {
 
 /// The form of records that this agent writes, and the newest that it understands.
 pub(crate) const FORMAT: u32 = 1;
-/// What records may ask of an agent, see [`Record::features`]. Nothing yet.
+/// The features that records may require of an agent, see [`Record::features`]. Nothing yet.
 const FEATURES: [&str; 0] = [];
 
 /// What is remembered next to the data.
@@ -36,7 +36,7 @@ pub(crate) struct Record {
     /// Form of the record. An agent leaves data alone whose record is of a newer form.
     #[serde(default = "first_format")]
     pub(crate) format: u32,
-    /// What an agent has to know to handle the data. An agent leaves data alone that asks for what it does not know.
+    /// Features that an agent has to know to handle the data. An agent that does not know one leaves the data alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) features: Vec<String>,
     /// Of the instance, for whoever finds the directory.
@@ -97,7 +97,8 @@ pub(crate) enum Doubt {
     Copied,
 }
 
-/// Looks at what is there without changing it; `root` is the node's. `store` identifies the directory that holds the data, if that is known.
+/// Looks at the data without changing it; `root` is the node's. `store` identifies the directory that holds the data, if
+/// that is known.
 pub(crate) fn look(root: &Root, prefix: &Path, key: &str, store: Option<&str>) -> Result<Data> {
     let found = Store::open(root, prefix)?;
     let same = match (&found, store) {

@@ -108,7 +108,7 @@ impl Disk {
 mod tests {
     use super::*;
 
-    /// However many of them hang: in a disk, or in what their containers have mounted.
+    /// However many of them hang: in a disk, or in mounts of their containers.
     #[tokio::test(start_paused = true)]
     async fn i18_starts_that_hang_keep_no_other_from_its_turn() {
         let disks = Disks::new(&["/data".into()]);

@@ -74,7 +74,7 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
     };
     let instance = Arc::clone(&peer.instance);
     instance.change(|state| state.holding.push(provider));
-    // From here on, however this ends, the process is no longer there for others.
+    // From here on the process is not available to others any more, however this ends.
     let _leaving = Leaving {
         instance: &instance,
         process: &process,
@@ -139,7 +139,7 @@ mod tests {
     use exec_wrapper::protocol;
     use stoppablecontainer_api::names;
 
-    /// The wrapper links nothing of the API; whoever writes for it and reads from it does.
+    /// The wrapper does not link the API crate; the programs that write for it and read from it do.
     #[test]
     fn wrapper_and_api_spell_alike() {
         assert_eq!(protocol::LINE_PREFIX, names::WRAPPER_LINE_PREFIX);

@@ -137,7 +137,7 @@ fn open_parent(target: &Path) -> Result<Option<(OwnedFd, PathBuf)>> {
 }
 
 fn look(parent: &OwnedFd, name: &Path) -> Result<Target> {
-    // Whatever somebody mounted there is not asked: type and mount the kernel knows by itself.
+    // The file system that is mounted there is not asked: the kernel knows type and mount by itself.
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
     let stat = match statx(parent, name, flags, StatxFlags::empty()) {
         Ok(stat) => stat,

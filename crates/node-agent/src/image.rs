@@ -88,7 +88,7 @@ impl Cri {
     /// The container of this id.
     pub(crate) async fn container(&self, id: &str) -> Result<Container, CriError> {
         let answer = match self.status(id, true).await {
-            // Of its process the runtime speaks only together with all else that it knows.
+            // The runtime names the process only together with all else that it knows.
             Err(CriError::Config(_)) => self.status(id, false).await?,
             answer => answer?,
         };
@@ -104,7 +104,7 @@ impl Cri {
         })
     }
 
-    /// What the runtime says of a container beyond CRI, as JSON of its own. `None` if that is nothing.
+    /// The runtime's answer about a container beyond CRI, as JSON of its own. `None` if that is empty.
     pub(crate) async fn container_info(&self, id: &str) -> Result<Option<String>, CriError> {
         Ok(self.status(id, true).await?.info.remove("info"))
     }

@@ -6,8 +6,8 @@ The provider's container keeps the kubelet from removing the image. On a full di
 the kubelet evicts the provider, then removes the image, and the runtime deletes the
 layers under the overlay of a consumer that still runs. A lease of containerd keeps
 the snapshots that it names, and all below them, whatever becomes of the image
-(containerd, docs/garbage-collection.md). CRI knows no such thing: with another
-runtime the provider alone keeps the image, and this does nothing.
+(containerd, docs/garbage-collection.md). CRI does not have leases: with another
+runtime the provider alone keeps the image, and this module does nothing.
 
 There is one lease for each instance, from when its filesystem is prepared until its
 data is removed.
@@ -47,7 +47,7 @@ struct Info {
 /// unless a consumer may still be on them (`in_use`).
 ///
 /// # Errors
-/// As the runtime has them. A runtime without leases is none.
+/// Those of the runtime. A runtime without leases is not an error.
 pub(crate) async fn pin(cri: &Cri, uid: &str, container_id: &str, in_use: bool) -> Result<(), CriError> {
     let kept = match snapshot(cri, container_id).await {
         Ok(Some(kept)) => kept,

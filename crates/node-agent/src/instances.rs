@@ -23,7 +23,7 @@ use crate::writeback::Outcome;
 /// How long work on a disk may take that is usually done in milliseconds.
 const DISK_TIME: Duration = Duration::from_secs(30);
 
-/// All instances that matter here: those whose objects were seen. What somebody only claims to be one is none.
+/// All instances of this agent: those whose objects it saw. A claim in a pod that there is an instance does not count.
 #[derive(Debug, Default)]
 pub(crate) struct Instances {
     known: Mutex<HashMap<String, Arc<Instance>>>,
@@ -125,7 +125,7 @@ impl Instances {
         }
     }
 
-    /// How many threads nobody waits for any more.
+    /// How many threads the agent does not wait for any more.
     pub(crate) fn left_behind(&self) -> usize {
         self.left_behind.count()
     }
@@ -189,8 +189,8 @@ impl State {
         self.written.as_ref().or_else(seen)
     }
 
-    /// The provider that the instance has now. Of several processes that hold for it, the first that lives: one that
-    /// anybody started in its container beside it, and ended again, changes nothing.
+    /// The provider that the instance has now. Of several processes that hold for it, the first that lives: another
+    /// process of its container that starts and ends again changes nothing.
     pub(crate) fn provider(&self) -> Option<&Provider> {
         let object = self.object.as_ref()?;
         let mut holding = self.holding.iter();
@@ -273,8 +273,8 @@ impl Working {
     /// answer, one thread for each filesystem waits for it, whoever asks how often.
     ///
     /// # Errors
-    /// When it takes too long. It goes on then, and nobody else gets the right before it ends. And when so much work of
-    /// this namespace goes on already ([`LeftBehind`]).
+    /// When the work takes too long. It goes on then, and keeps the lock until it ends. And when too much work of this
+    /// namespace goes on already ([`LeftBehind`]).
     pub(crate) async fn on_disk<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -301,12 +301,12 @@ impl Working {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<(Self, T)> {
         let (send, receive) = tokio::sync::oneshot::channel();
-        // A thread of its own, so that those that hang do not take those of everybody else.
+        // A thread of its own, so that work that hangs does not use up the threads of other work.
         std::thread::Builder::new()
             .name("disk".to_owned())
             .spawn(move || {
                 let result = work();
-                // Nobody may be waiting any more.
+                // The caller may have stopped waiting.
                 drop(send.send((self, result)));
             })
             .context("start a thread")?;

@@ -1,10 +1,11 @@
 /*!
-Threads that nobody waits for any more.
+Threads that the agent does not wait for any more.
 
-A thread that waits for a disk, or for a file system that somebody mounted, cannot be
-ended: it is left behind, and ends when it is answered. A tenant can make as many of
-them as he has filesystems here, over and over. So each namespace may have a few; more
-work of it is refused until one ends. No other namespace notices.
+The agent cannot end a thread that waits for a disk or for a tenant's file system: it
+leaves the thread behind, and the thread ends when it gets its answer. A tenant can
+cause one for each of his filesystems on the node, over and over. So each namespace may
+have a few; the agent refuses more work of it until one ends. Other namespaces are not
+affected.
 */
 
 use std::collections::HashMap;
@@ -23,7 +24,7 @@ pub(crate) struct LeftBehind(Mutex<HashMap<String, usize>>);
 #[derive(Debug)]
 pub(crate) struct Place(Arc<Shared>);
 
-/// Says that nobody waits for a thread any more.
+/// Records that the agent does not wait for a thread any more.
 #[derive(Debug)]
 pub(crate) struct Leaver(Arc<Shared>);
 

@@ -69,7 +69,7 @@ pub(crate) async fn serve(agent: Arc<Agent>, address: SocketAddr) -> Result<()> 
         .context("serve metrics")
 }
 
-/// A certificate that nobody vouches for.
+/// A self-signed certificate.
 fn certificate() -> Result<SingleCertAndKey> {
     let made = rcgen::generate_simple_self_signed(["node-agent".to_owned()])?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));

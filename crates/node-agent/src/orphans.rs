@@ -1,9 +1,9 @@
 /*!
-Kept filesystems that belong to no instance: somebody took a finalizer off by hand,
-or the cluster's etcd was restored from an older backup.
+Kept filesystems that belong to no instance: an administrator removed a finalizer by
+hand, or the cluster's etcd was restored from an older backup.
 
-The agent lists them, in a metric, its log and an event of the node, and deletes none
-by itself: an instance that comes back with another backup finds its data. An
+The agent reports them in a metric, its log and an event of the node. It does not
+delete them: an instance that comes back with another backup finds its data. An
 administrator removes them with `node-agent orphans --remove KEY` in the agent's pod.
 */
 
@@ -77,7 +77,7 @@ fn knows(agent: &Agent, uid: &str) -> bool {
     instance.is_some_and(|instance| instance.state().object.is_some())
 }
 
-/// Images of instances that do not exist any more are kept no longer.
+/// Gives up the images of instances that do not exist any more.
 async fn unpin(agent: &Agent) -> Result<()> {
     let mut kept_for = image_pin::pinned(&agent.cri).await?;
     kept_for.retain(|uid| !knows(agent, uid));
@@ -91,11 +91,11 @@ async fn unpin(agent: &Agent) -> Result<()> {
     Ok(())
 }
 
-/// What belongs to no instance now. What `is_known` to have one is not asked about.
+/// Kept filesystems without an instance now. The API server is not asked about those that `is_known` to have one.
 ///
 /// # Guarantees
-/// A directory is made after its instance, and all instances are listed after the directories: what is listed here had
-/// no instance at one moment, and an instance's UID never comes back but by a restored backup.
+/// A directory is made after its instance, and all instances are listed after the directories: a filesystem listed here
+/// had no instance at one moment, and an instance's UID comes back only with a restored backup.
 async fn find(
     host: &Arc<Host>,
     disks: &Disks,

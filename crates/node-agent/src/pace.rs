@@ -1,9 +1,9 @@
 /*!
-How fast processes of a pod may make the agent work, and how much of that is logged.
+How fast processes of a pod may make the agent work, and how much of that it logs.
 
-Token buckets, one set for each volume. Whoever asks faster than his bucket fills waits
-until there is a token, first come, first served; who hangs up meanwhile takes none. What
-honest pods do (some probes and hooks every second, restarts) stays far below.
+Token buckets, one set for each volume. A process that asks faster than the bucket fills
+waits for a token, first come, first served; one that hangs up meanwhile takes no token.
+Ordinary pods (some probes and hooks every second, restarts) stay far below the limits.
 */
 
 use std::sync::{Mutex, PoisonError};
@@ -23,16 +23,16 @@ pub(crate) struct Paces {
     pub(crate) lines: Lines,
 }
 
-/// A token bucket for what waits.
+/// A token bucket for callers that wait.
 #[derive(Debug)]
 pub(crate) struct Pace {
     every: Duration,
     burst: u32,
-    /// When the bucket is full, if nobody takes a token until then.
+    /// When the bucket is full, if no process takes a token until then.
     full: AsyncMutex<Instant>,
 }
 
-/// A token bucket for lines of a log: what is too much is left out and counted.
+/// A token bucket for lines of a log: lines beyond it are left out and counted.
 #[derive(Debug)]
 pub(crate) struct Lines {
     every: Duration,
@@ -138,7 +138,7 @@ mod tests {
         }
     }
 
-    /// Else whoever connects and hangs up would make those wait who come later.
+    /// Else a process that connects and hangs up would make later ones wait.
     #[tokio::test(start_paused = true)]
     async fn i18_who_hangs_up_takes_no_token() {
         let pace = Pace::new(SECOND, 1);

@@ -1,7 +1,7 @@
 /*!
-Pods as the agent asks for them: whose they are, where, and which container has our volume. A pod may be as large as
-etcd takes, and whoever may create pods can ask the kubelet for a volume of ours in one; nothing else of it is read
-(invariant I18).
+The part of a pod that the agent reads: its owner, its node, and which container has our volume. A pod may be as large as
+etcd takes, and every user who may create pods can ask the kubelet for a volume of ours in one; so the agent reads
+nothing else of it (invariant I18).
 */
 
 use k8s_openapi::api::core::v1::Pod;
@@ -13,7 +13,7 @@ use stoppablecontainer_api::json::Keep;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place;
 
-/// Most entries of a list that are read. What lies behind them is not found, and the pod refused.
+/// Most entries of a list that are read. The agent does not find entries behind them and refuses the pod.
 const ENTRIES: usize = 2_048;
 
 const CONTAINERS: Keep = Keep::First(

@@ -201,7 +201,7 @@ impl Peer {
     }
 
     /// The peer's container, as the runtime knows it, if it is the one that the volume is for; else what is wrong. From
-    /// here on the peer's process is the one that the runtime started as that container, whoever in it asks.
+    /// here on the peer's process is the one that the runtime started as that container, not the process that asks.
     pub(crate) async fn main_container(&mut self, agent: &Agent) -> Result<Result<Container, String>> {
         let container = agent.cri.container(&self.container_id).await?;
         let main = authorise::main_container(agent, &self.volume.record).await;
@@ -216,7 +216,7 @@ impl Peer {
         if let Some(id) = container.first {
             let id = Pid::from_raw(id).context("the runtime names no process")?;
             let first = Process::open(id).context("the first process of the container")?;
-            // The number may be somebody else's by now.
+            // Another process may have the number by now.
             let cgroup = first.cgroup(&agent.host.proc)?;
             let of = cgroup::container_of(&cgroup, &self.volume.record.pod.uid);
             ensure!(

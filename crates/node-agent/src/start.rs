@@ -27,7 +27,7 @@ use crate::serve::Peer;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// How often the kernel is asked again while processes name the filesystem, if none of them ends: they may only name it.
 const LOOK: Duration = Duration::from_secs(5);
-/// How many times as long as a look at a process the rest after it is, so that looks take a share of one processor.
+/// The rest after a look at a process is this many times as long as the look, so that looks take a share of one processor.
 const REST: u32 = 4;
 /// How long earlier work on the filesystem may usually take.
 const USUAL: Duration = Duration::from_secs(2);
@@ -105,7 +105,7 @@ pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
                 }
             }
             Ok(Err(Obstacle::Lost)) => {
-                // Whoever prepares says so in the status, with the ways out.
+                // The code that prepares reports it in the status, with the ways out.
                 peer.instance.change(|state| state.suspect = true);
                 return refuse(peer, "the data is gone").await;
             }
@@ -159,8 +159,8 @@ pub(crate) async fn hook(agent: &Agent, peer: &mut Peer) -> Result<()> {
     }
 }
 
-/// Lets no other process of the volume be looked at for a while, if the last look was long: then they made themselves a
-/// mount table without measure.
+/// Delays the next look at a process of the volume if the last look was long: then the processes made their mount table
+/// very long.
 fn rest(looking: OwnedMutexGuard<()>, time: Duration) {
     if time < PAUSES.0 {
         return;
@@ -190,7 +190,7 @@ async fn ready(peer: &mut Peer) -> Result<Option<(Arc<StoppableContainerInstance
     }
 }
 
-/// Waits until nobody else works on the filesystem. `None` if the peer has gone.
+/// Waits until other work on the filesystem has ended. `None` if the peer has gone.
 async fn right_to_work(peer: &mut Peer) -> Result<Option<Working>> {
     let instance = Arc::clone(&peer.instance);
     let mut right = std::pin::pin!(instance.work());
@@ -317,7 +317,7 @@ mod tests {
 
     use super::*;
 
-    /// A process with a mount of the right name is no holder, and says so to nobody; the kernel is asked again.
+    /// A process that only has a mount of the right name does not hold the filesystem; the kernel is asked again.
     #[tokio::test(start_paused = true)]
     async fn i2_h12_a_process_that_only_names_the_filesystem_is_not_waited_for() {
         let mut child = std::process::Command::new("sleep")

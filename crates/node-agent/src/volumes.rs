@@ -74,7 +74,7 @@ pub(crate) struct Volume {
     pub(crate) paces: Paces,
 }
 
-/// Work that goes on whether somebody waits for it or not, and what came of it.
+/// Work that goes on also when no caller waits for it, and its result.
 pub(crate) type Settled = Shared<BoxFuture<'static, Option<Outcome>>>;
 
 /// The right to change a volume: one call at a time, as CSI wants it.

@@ -21,7 +21,7 @@ type HeldInstance = Held<StoppableContainerInstance, Whole>;
 
 /// Follows the instances of this node for ever.
 pub(crate) async fn follow(agent: Arc<Agent>) -> Result<()> {
-    // What is held lets a single object that is not understood pass instead of ending the watch.
+    // `HeldInstance` accepts a single object that does not fit its type, which would else end the watch.
     let api: Api<HeldInstance> = Api::all(agent.client.clone());
     let config = watcher::Config::default()
         .page_size(held::PAGE)

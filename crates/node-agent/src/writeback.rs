@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(told(&later), [None]);
     }
 
-    /// The agent was just started: which instances there are it hears later, and what the disk did not take it knows now.
+    /// The agent was just started: it learns of its instances later than of the write that failed.
     #[test]
     fn i7_i9_a_failure_known_before_the_instances_are_is_not_forgotten() {
         let failed = Some(outcome("p1", Some("it failed")));

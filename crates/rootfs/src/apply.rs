@@ -223,7 +223,7 @@ fn fill(
     // In a volume the runtime has made it.
     if let Some(path) = working_directory.filter(|path| !plan.is_mounted(path)) {
         match new_root.create_directory(path, MOUNTPOINT_MODE) {
-            // Whoever enters it finds out whether it is there.
+            // Entering it shows whether it is there.
             Err(RootError {
                 problem: Problem::Foreign(_),
                 ..
@@ -257,8 +257,8 @@ fn detach(proc: &Proc, mount: BorrowedFd<'_>) -> Result<(), Errno> {
     })
 }
 
-/// Runs `work` with a path of a mount, for calls that know no descriptors. By the node's /proc, so that the mount's file
-/// system is not asked whether somebody may enter it.
+/// Runs `work` with a path of a mount, for calls that do not take descriptors. The path goes through the node's /proc,
+/// so that the kernel does not ask the mount's file system whether the caller may enter it.
 fn at_mount(
     proc: &Proc,
     mount: BorrowedFd<'_>,

@@ -158,10 +158,9 @@ pub fn is_left_behind(proc: &Proc, process: &Process, kept: &str) -> Result<bool
     Ok(moved && !is_attached(proc, process, kept)?)
 }
 
-/// The kept filesystem that a process has as its root, and nothing that is mounted on it: what a pod mounts is not the
-/// image's, and may not answer who reads it. `None` if the process is not on it: a holder ([`holders::find`]) is one by the
-/// name of a mount, which anybody can give who has a user namespace, and what is at the root of such a process is
-/// something else.
+/// The kept filesystem that a process has as its root, without the mounts on it: a pod's mounts are not the image's, and
+/// may not answer a read. `None` if the process is not on it: a holder ([`holders::find`]) only has a mount with the
+/// right name, which every user with a user namespace can choose, and the root of such a process is something else.
 pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root>, AttachError> {
     let Some(namespace) = process.believed(proc, || process.mount_namespace(proc))? else {
         return Ok(None);
@@ -255,7 +254,7 @@ impl Request<'_> {
             Some(_) => return Err(AttachError::Foreign),
             None => {}
         }
-        // From here on it is looked at, which what a tenant mounts there need not bear.
+        // From here on it is looked at; a file system that a tenant mounted there may not answer.
         let root = proc.own_mounts()?.root().cloned().ok_or(ApplyError::NoRoot)?;
         if container.root_mount(proc)? != root.id {
             return Err(AttachError::CoveredRoot(root.fs_type));

@@ -162,7 +162,7 @@ pub fn find_by(proc: &Proc, key: &str, means: Means) -> Result<Vec<Holder>, Hold
         }
     }
     if let (Some(thread), count) = &survey.unsearched {
-        // Once, whatever somebody does to the mounts of all of his processes.
+        // Once, whatever a tenant does to the mounts of all of his processes.
         tracing::warn!(thread = %thread.display(), count, "mounts that cannot be searched to their end");
     }
     found.sort_by_key(|(sight, holder)| (!holder.is_believed, !sight.at_root));

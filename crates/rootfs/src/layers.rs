@@ -14,7 +14,7 @@ directories. A runtime mounts the root of a container in the node's mount namesp
 and gives the container a copy of that mount (containerd below the directory of its
 task, CRI-O below that of its storage), and into that namespace no container can
 mount. So the names are read there, from a mount of the file system that the
-container has as its root, and where there is none nothing is believed.
+container has as its root; without such a mount no name is used.
 */
 
 use std::ffi::OsString;

@@ -1,13 +1,13 @@
 /*!
-What can be learned of a file without asking its file system.
+Facts about a file that the kernel knows without a request to the file system.
 
-A pod's volume may be a file system whose server is somebody else's process (FUSE),
-and which does not answer: whoever asks it hangs until it does, and cannot be killed.
-So of what a container has mounted nothing is asked that the kernel does not know
-by itself: with `AT_STATX_DONT_SYNC` and an empty mask of wanted fields it sends no
-request (fs/fuse/dir.c, `fuse_getattr` and `fuse_update_get_attr`; with `STATX_TYPE`
-it sends one once the server has declared its attributes out of date). Device and
-type, which never change, and the mount are told all the same.
+A pod's volume may be a file system whose server is a tenant's process (FUSE) and does
+not answer: a caller that asks it hangs until it does, and cannot be killed. So about a
+container's mounts the agent asks only what the kernel knows by itself: with
+`AT_STATX_DONT_SYNC` and an empty mask of wanted fields the kernel sends no request
+(fs/fuse/dir.c, `fuse_getattr` and `fuse_update_get_attr`; with `STATX_TYPE` it sends
+one once the server has declared its attributes out of date). It returns device and
+type, which never change, and the mount all the same.
 */
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -18,7 +18,7 @@ use rustix::path::Arg;
 
 use crate::process::Proc;
 
-/// Types of file systems whose server is a process of somebody's, or another machine.
+/// Types of file systems whose server is a user's process or another machine.
 const ASKING: [&str; 8] = ["9p", "afs", "ceph", "cifs", "lustre", "nfs", "nfs4", "smb3"];
 
 /// What the kernel knows of a file.
@@ -57,7 +57,7 @@ pub(crate) fn is_directory(proc: &Proc, fd: impl AsFd) -> Result<bool, Errno> {
     if kind != FileType::Unknown {
         return Ok(kind == FileType::Directory);
     }
-    // Nothing is opened, so nobody is asked: the kernel compares the type that it knows.
+    // Nothing is opened, so no server is asked: the kernel compares the type that it knows.
     let path = format!("thread-self/fd/{}", fd.as_fd().as_raw_fd());
     match proc.open_at(path, OFlags::PATH | OFlags::DIRECTORY) {
         Ok(_) => Ok(true),
@@ -66,7 +66,7 @@ pub(crate) fn is_directory(proc: &Proc, fd: impl AsFd) -> Result<bool, Errno> {
     }
 }
 
-/// Whether who looks something up in such a file system may have to wait for somebody else's process or machine.
+/// Whether a lookup in such a file system may have to wait for a user's process or another machine.
 pub(crate) fn asks_others(fs_type: &[u8]) -> bool {
     fs_type.starts_with(b"fuse") || ASKING.iter().any(|asking| asking.as_bytes() == fs_type)
 }

@@ -21,7 +21,7 @@ pub struct Plan {
     pub flags: Flags,
     /// Devices of the /proc that the container has, wherever they are mounted.
     pub procs: Vec<(u32, u32)>,
-    /// Devices, and types, of file systems that may ask somebody else before they answer.
+    /// Devices, and types, of file systems that may ask another process or machine before they answer.
     pub foreign: Vec<((u32, u32), OsString)>,
 }
 

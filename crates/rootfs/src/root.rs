@@ -68,7 +68,7 @@ pub enum Problem {
     /// A link that the kernel makes up.
     #[error("leads through a link of /proc, which is another one for every process")]
     ProcLink,
-    /// Where somebody else would have to be asked.
+    /// Where another process or machine would have to be asked.
     #[error(
         "leads into a mounted file system of type {0:?}, in which nothing is looked up as its server may not answer; \
          a link of the image leads there"

@@ -123,9 +123,8 @@ impl Store {
         Self::checked(path, fd)
     }
 
-    /// What tells this store from any other directory that is at its path at another time, such as the empty mount point
-    /// of its disk. It has one from when something is first kept there. `None` before, and for a store from before stores had
-    /// one.
+    /// The identifier that distinguishes this store from other directories at its path, such as the empty mount point of
+    /// its disk. A store has one from when something is first kept there. `None` before, and for stores of earlier versions.
     pub fn identity(&self) -> Result<Option<String>, StoreError> {
         let content = files::read(&self.fd, IDENTITY, MAX_IDENTITY)
             .map_err(|e| Self::error(&self.path, "cannot read .id", e))?;

@@ -69,7 +69,7 @@ impl Scripted {
         call
     }
 
-    /// The next call, for whoever can say only in words what it is.
+    /// The next call, for a test that can only describe it in words.
     pub async fn expect_any(&mut self, what: &str) -> Call {
         let Ok(call) = timeout(PATIENCE, self.next()).await else {
             panic!("{what} did not come");

@@ -1,6 +1,6 @@
 /*!
-What is read of a container and its instance past the caches, and the write that is
-made from it (invariant I17).
+Reads of a container and its instance past the caches, and the write that is made
+from them (invariant I17).
 */
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::slot::{self, Slot};
 use super::{Observed, containers, instance_spec};
 use crate::reconcile::{Context, Failure, raw};
 
-/// The cache is enough for what is plainly ours, and for nothing where nothing was ever recorded.
+/// The cache is enough if it shows that the instance is ours, or if it has no instance and none was ever recorded.
 pub(super) async fn cached_slot(context: &Context, container: &StoppableContainer) -> Result<Slot, Failure> {
     let namespace = container.namespace().unwrap_or_default();
     let reference = ObjectRef::new(&container.name_any()).within(&namespace);
@@ -29,7 +29,7 @@ pub(super) async fn cached_slot(context: &Context, container: &StoppableContaine
     }
 }
 
-/// What has the name of the instance, as the API server has it.
+/// The object with the name of the instance, as the API server has it.
 pub(super) async fn fresh_instance(
     context: &Context,
     container: &StoppableContainer,
@@ -55,7 +55,7 @@ pub(super) async fn newest(
     }
 }
 
-/// The newest state of the container, if what was planned for `instance` is still right then.
+/// The newest state of the container, if the plan for `instance` is still right with it.
 ///
 /// # Errors
 /// [`Failure::Stale`] if it is not.

@@ -1,10 +1,10 @@
 /*!
-What has the name of a StoppableContainer's instance, and whether it may carry
-that object out. Pure.
+The object that has the name of a StoppableContainer's instance, and whether it may
+be that instance. Pure.
 
-With an instance goes its data. So an object whose instance vanished gets no other
-one before its user says so (invariant I1), and one that was left by an orphan
-deletion is taken over with its data.
+An instance's data goes with it. So the controller makes no other instance for an
+object whose instance vanished before its user says so (invariant I1), and it takes
+over one that an orphan deletion left, with its data.
 */
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use kube::{Resource, ResourceExt};
 use stoppablecontainer_api::names::{ANNOTATION_RECOVERY, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::{RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance};
 
-/// What has the name of our instance.
+/// The object that has the name of our instance.
 #[derive(Clone, Debug)]
 pub enum Slot {
     /// Nothing.
@@ -31,7 +31,7 @@ pub enum Slot {
 // === impl Slot ===
 
 impl Slot {
-    /// What `found`, read from the API server where it is not plainly ours, is to `container`.
+    /// How `found` relates to `container`; `found` was read from the API server where it is not plainly ours.
     pub fn of(found: Option<Arc<StoppableContainerInstance>>, container: &StoppableContainer) -> Self {
         let uid = found.as_ref().and_then(|found| found.uid());
         let is_lost = may_be_lost(container) && recorded(container) != uid.as_deref();
@@ -70,8 +70,8 @@ pub(super) fn owned(instance: &StoppableContainerInstance, container: &Stoppable
         .any(|owner| owner.controller == Some(true) && owner.kind == kind && Some(&owner.uid) == uid.as_ref())
 }
 
-/// A recorded instance counts as lost when another one, or none, has its name, and the user has not given it up. What is
-/// being deleted has nothing to lose.
+/// A recorded instance counts as lost when another one, or none, has its name, and the user has not given it up. An object
+/// that is being deleted does not need its data.
 fn may_be_lost(container: &StoppableContainer) -> bool {
     let Some(recorded) = recorded(container) else {
         return false;
@@ -103,7 +103,7 @@ fn lost(container: &StoppableContainer) -> String {
     )
 }
 
-/// What keeps `container` from taking over an instance that it does not own. The advice never costs data.
+/// Why `container` cannot take over an instance that it does not own. Following the advice never deletes data.
 fn obstacle(instance: &StoppableContainerInstance, container: &StoppableContainer) -> Option<String> {
     let name = container.name_any();
     let other_name = "delete this object, which has no data, and choose another name";

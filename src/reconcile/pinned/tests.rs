@@ -1,4 +1,4 @@
-//! What is written down of an image, and what providers are made of then.
+//! The image in the status, and the image of later providers.
 
 // Tables read better without borrows.
 #![allow(clippy::needless_pass_by_value)]
@@ -35,7 +35,7 @@ fn next(change: Value, pinned: &Value) -> String {
 fn f25_i1_what_a_name_stood_for_is_written_down_once_data_is_on_it() {
     let expected = json!({ "name": "nginx:1.25", "digest": DIGEST });
     assert_eq!(written(&with_digest(DIGEST, &Value::Null)), expected);
-    // Loaded into the node, or pulled by another name: nobody could pull it by that.
+    // Loaded into the node, or pulled by another name: it could not be pulled by that name.
     assert_eq!(written(&with_digest("", &Value::Null)), Value::Null);
     assert_eq!(
         written(&with_digest("registry.example/other@sha256:1", &Value::Null)),

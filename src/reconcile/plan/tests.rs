@@ -499,7 +499,7 @@ fn i18_a_provider_stays_while_its_template_is_too_large() {
     assert!(words(&observed).is_empty());
 }
 
-/// What the template has there is the user's and says nothing.
+/// The template's annotation is the user's and does not count.
 #[test]
 fn h19_h23_only_the_controller_asks_for_the_scheduler() {
     let asked = |observed: &Observed| -> Option<String> {

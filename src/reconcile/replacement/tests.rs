@@ -77,7 +77,7 @@ fn words(observed: &Observed) -> Vec<String> {
     plan(observed, &OptOuts::default()).iter().map(word).collect()
 }
 
-/// What is stopped holds no claim and keeps nobody away; what runs is not touched, and the first start does not wait.
+/// A stopped object does not hold claims or repel pods; a running one is not touched, and the first start does not wait.
 #[test]
 fn i2_the_first_provider_goes_at_the_first_stop_if_it_holds_or_repels() {
     for spec in [claims(), anti_affinity()] {
@@ -117,7 +117,7 @@ fn the_first_provider_stays_until_it_has_placed_the_data() {
     );
 }
 
-/// Stopped is what it is when nothing is held any more; until then the object is not Ready for a moment either.
+/// The object is Stopped when it does not hold anything any more; until then it is not Ready for a moment either.
 #[test]
 fn i12_a_stop_is_done_when_the_lasting_provider_is_there() {
     let now = || "2026-01-02T03:04:05Z".parse().unwrap();
@@ -136,8 +136,8 @@ fn i12_a_stop_is_done_when_the_lasting_provider_is_there() {
     assert_eq!(after.phase.unwrap().as_str(), "Stopped");
 }
 
-/// The scheduler keeps pods away that an existing pod's anti-affinity speaks of. That may be the object's own consumer,
-/// whenever that goes through the scheduler.
+/// The scheduler keeps pods away that an existing pod's anti-affinity names. That may be the object's own consumer, whenever
+/// it goes through the scheduler.
 #[test]
 fn h23_the_first_provider_does_not_keep_its_own_consumer_away() {
     let queues = json!({ "status": { "placement": "Scheduler" } });
@@ -196,7 +196,7 @@ fn i2_an_edit_of_the_provider_takes_effect_when_nothing_runs() {
         words(&edited(with_consumer(later(&plain, json!({})), ended))),
         ["delete consumer"]
     );
-    // One that never came up holds nothing.
+    // A provider that never started holds nothing.
     let pulls = |observed: Observed| {
         let pending = changed(observed.provider.pod().unwrap(), |pod| {
             pod.status = serde_json::from_value(json!({ "phase": "Pending" })).unwrap();
@@ -228,7 +228,7 @@ fn i2_what_was_taken_out_of_the_template_is_not_held_after_the_next_start() {
     assert_eq!(words(&with_consumer(taken_out, up())), [""; 0]);
 }
 
-/// On a node that is not well nothing would come up instead.
+/// On a node that is not ready a new provider would not start.
 #[test]
 fn f28_nothing_is_replaced_on_a_node_that_is_away() {
     let silent = |observed| Observed {
@@ -245,7 +245,7 @@ fn f28_nothing_is_replaced_on_a_node_that_is_away() {
     }
 }
 
-/// What becomes known by itself is no edit.
+/// Facts that the controller finds are not edits.
 #[test]
 fn what_is_written_down_replaces_no_provider() {
     let change = json!({ "spec": { "running": false }, "status": {

@@ -1,4 +1,4 @@
-//! Edits of what runs, and how they are named.
+//! Edits of a running consumer's template, and the paths that name them.
 
 use std::sync::Arc;
 
@@ -144,7 +144,7 @@ fn i18_however_large_a_template_is_little_is_written_and_said() {
         let of = |at: usize| json!({ "name": format!("c{at}"), "image": image, "command": ["x"], "args": ["y"], "tty": true });
         (0..count).map(of).collect::<Vec<_>>()
     };
-    // With the largest number of containers there are more parts than are told apart.
+    // With the largest number of containers there are more parts than are distinguished.
     for count in [30, 64] {
         let template = json!({ "spec": { "containers": containers(count, "one") } });
         let change = json!({ "template": { "spec": { "containers": containers(count, "two") } } });

@@ -6,8 +6,8 @@ use super::Verdict;
 use crate::reconcile::plan::Observed;
 use crate::reconcile::pods::node;
 
-/// A kubelet that calls its node not ready starts nothing there, or has nobody told that it did; what waits for it is
-/// told that first. What was ready before is left as it is: it may well go on.
+/// A kubelet that calls its node not ready starts no pods there, or cannot report that it did; a condition that waits
+/// for it says that first. Conditions that were true before stay as they are: those pods may well go on.
 pub(super) fn unless_unready(observed: &Observed, part: Verdict) -> Verdict {
     let Some(words) = observed.node_unready.as_ref().filter(|_| !observed.deleting()) else {
         return part;

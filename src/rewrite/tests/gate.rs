@@ -1,4 +1,4 @@
-//! The gate that only the rewrite takes off, and what the controller makes of the pod that was stored.
+//! The gate that only the rewrite takes off, and how the controller judges the pod that was stored.
 
 use stoppablecontainer_api::names::GATE;
 

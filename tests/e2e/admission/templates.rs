@@ -22,7 +22,7 @@ async fn apply(ns: &Namespace, template: &Value) -> Result<Output> {
     ns.kubectl_with_input(&APPLY, &object.to_string()).await
 }
 
-/// What was refused, and that it names all of this.
+/// The refusal; checks that it names all of this.
 async fn refused(ns: &Namespace, template: &Value, words: &[&str]) -> Result<()> {
     let answer = apply(ns, template).await?;
     ensure!(answer.code != 0, "it was accepted: {answer:?}");
@@ -62,7 +62,7 @@ async fn i18_thirty_one_thousand_volumes_are_refused_at_apply() {
     .await;
 }
 
-/// Story: `cpu: abc` was a warning, and the pod's mistakes were told only when ours were mended.
+/// Story: `cpu: abc` was a warning, and the answer had the pod's mistakes only after ours were corrected.
 #[tokio::test]
 async fn i12_i19_all_mistakes_of_a_template_come_in_one_answer() {
     in_namespace("mistakes", async |ns| {
@@ -88,9 +88,9 @@ async fn i12_i19_all_mistakes_of_a_template_come_in_one_answer() {
     .await;
 }
 
-/// The API server stores fields that the CRD does not know. Where nobody tried the pod at apply, as for what the controller
-/// writes itself, the controller tries it later: this cluster's Kubernetes has no such field in a pod, and the object says
-/// so.
+/// The API server stores fields that the CRD does not know. If the webhook did not try the pod at apply, as for objects that
+/// the controller writes, the controller tries it later: this cluster's Kubernetes does not have such a field in a pod, and
+/// the object's condition says so.
 #[tokio::test]
 async fn i19_a_field_that_no_type_knows_is_stored_and_one_that_the_cluster_does_not_know_is_told() {
     in_namespace("newer-fields", async |ns| {

@@ -1,9 +1,9 @@
 /*!
-What is left of the files that a container writes while something happens to it, its node or the product.
+The files that remain when an event hits a container, its node or the product while the container writes.
 
-A program in the container writes numbered files all over `/`, most of them synced, and says of each when that is done.
-The event falls into that. Once the container runs again, every file that was synced and acknowledged has to be there with
-its content. `cargo xtask durability` repeats each row and makes a table of the counts.
+A program in the container writes numbered files all over `/`, most of them synced, and prints each one that is done.
+The event happens meanwhile. Once the container runs again, every file that was synced and acknowledged has to be there
+with its content. `cargo xtask durability` repeats each row and makes a table of the counts.
 */
 
 use std::time::{Duration, Instant};
@@ -182,8 +182,8 @@ async fn restarted(ns: &Namespace, row: &'static str, part: Part) -> Result<()> 
     Row::new(row).at(&at).run(ns, event).await
 }
 
-/// Every process of the node dies at once; what it had written and not synced is still written, as the machine below it
-/// lives on. See the power cut for the case that it does not.
+/// Every process of the node dies at once; data that was written and not synced still reaches the disk, as the machine
+/// below the node lives on. See the power cut for the case that it does not.
 #[tokio::test]
 async fn i1_durability_node_reboot() {
     alone_in_namespace("durable-reboot", async |ns, _alone| {
@@ -197,8 +197,8 @@ async fn i1_durability_node_reboot() {
     .await;
 }
 
-/// The node dies, and with it all that its disk had not been told to keep: it starts again on a copy of the disk from the
-/// moment of the cut.
+/// The node dies, and loses all data that was not synced to its disk: it starts again on a copy of the disk from the moment
+/// of the cut.
 #[tokio::test]
 async fn i1_f20_durability_power_cut() {
     alone_in_namespace("durable-power-cut", async |ns, alone| {

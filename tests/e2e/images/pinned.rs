@@ -1,4 +1,4 @@
-//! Providers are made of the digest that the data was made with, not of what its tag is by now (F25).
+//! The controller makes providers from the digest that the data was made with, not from the tag's present one (F25).
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -13,7 +13,7 @@ use crate::support::{
     blocked, cleaned_up, condition, node_of, run, running, set_running, shell_template, start, stop, uid_of,
 };
 
-/// The repository and tag that the test moves; nobody else's.
+/// The repository and tag that the test moves; no other test uses them.
 const REPOSITORY: &str = "docker.io/test/pinned";
 const TAG: &str = "docker.io/test/pinned:1";
 const FIRST: &str = "docker.io/library/ubuntu:22.04";
@@ -21,8 +21,9 @@ const OTHER: &str = "docker.io/test/named-user:1";
 
 /// Alone, as it gives another name to an image that others use.
 ///
-/// Its tag is moved while it is stopped, and the provider made anew: it goes on, on the image of before. When that cannot
-/// be had any more, the condition has the kubelet's words and the way out, and nothing runs on the other one.
+/// The test moves the tag while the container is stopped, and the controller makes a new provider: the container goes on
+/// with the image of before. When that image cannot be pulled any more, the condition has the kubelet's message and the
+/// way out, and nothing runs on the other one.
 #[tokio::test]
 async fn f25_i1_a_tag_that_was_moved_brings_no_other_image_under_the_data() {
     alone_in_namespace("pinned", async |ns, _alone| {

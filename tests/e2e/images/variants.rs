@@ -55,7 +55,7 @@ async fn i5_named_user_with_run_as_non_root() {
             who.ends_with("/home/app/work\n/home/app"),
             "not the image's directories: {who}"
         );
-        // What the main process itself sees, not what exec is given.
+        // As the main process has it, not as `kubectl exec` has it.
         let main = ns
             .sh(
                 "kept",

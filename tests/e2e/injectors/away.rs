@@ -133,7 +133,7 @@ async fn i3_a_consumer_whose_label_was_taken_away_never_runs() {
             "{message}"
         );
         told(&ns, NAME, reason::NOT_REWRITTEN).await?;
-        // Between two attempts there is none; during one it is bound to no node.
+        // Between two attempts the pod does not exist; during one it is not bound to a node.
         if let Some(pod) = ns.api::<Pod>().get_opt(NAME).await? {
             let spec = pod.spec.unwrap_or_default();
             ensure!(

@@ -1,4 +1,4 @@
-//! What is edited while a container runs, and when it takes effect.
+//! Edits while a container runs, and when they take effect.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -24,7 +24,7 @@ async fn memory_of_provider(ns: &Namespace) -> Result<(String, String)> {
     ))
 }
 
-/// The edits are named and their values are not; what runs and what holds it are left alone until the stop.
+/// The condition names the edited fields, not their values; consumer and provider stay as they are until the stop.
 #[tokio::test]
 async fn i12_edits_while_it_runs_are_named_and_take_effect_when_nothing_runs() {
     in_namespace("edited", async |ns| {

@@ -1,4 +1,4 @@
-//! What a stopped container lets go of: its claims, and the pods that it keeps away from its node.
+//! A stopped container does not hold its claims, and does not keep pods away from its node.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
@@ -18,8 +18,8 @@ use crate::support::{
 const CLAIMS: [&str; 2] = ["goes", "stays"];
 
 /// Claims that wait for their first consumer: the provider has to list them for the first choice of a node, and them
-/// alone. Deleted while their user is stopped they go at once, as with a Deployment scaled to zero, and then the user is
-/// told as that of a plain pod is.
+/// alone. Deleted while the container is stopped they go at once, as with a Deployment scaled to zero, and then the user
+/// sees the message that a plain pod has.
 #[tokio::test]
 async fn i2_a_stopped_container_holds_no_claims() {
     in_namespace("claims", async |ns| {
@@ -176,7 +176,7 @@ async fn i2_a_stopped_container_keeps_nobody_away() {
         start(&ns, "kept").await?;
         ensure!(ns.sh("kept", "main", "cat /root/file").await? == "kept");
 
-        // Its first provider kept its own consumer away when that came through the scheduler: here at once.
+        // The first provider kept its own consumer away when that went through the scheduler: here at once.
         let mut gated = shell_template();
         gated["metadata"] = json!({"labels": {"app": "own"}});
         gated["spec"]["affinity"] =

@@ -5,7 +5,7 @@ use testkit::in_namespace;
 
 use crate::support::metrics::{agents, read, scraped, token};
 
-/// Whoever reached the port could read what the tenants of a node are called.
+/// Every client that reached the port could read the names of a node's tenants.
 #[tokio::test]
 async fn i8_metrics_name_tenants_to_scrapers_alone() {
     in_namespace("metrics", async |ns| {

@@ -1,4 +1,4 @@
-//! What ties an object to its instance, its pods and its data is the controller's: forgeries, deletions out of turn, and
+//! Only the controller ties an object to its instance, its pods and its data: forgeries, deletions out of turn, and
 //! objects that were left behind and are taken over.
 
 use anyhow::{Context, Result, ensure};
@@ -16,12 +16,12 @@ use crate::support::{
     blocked, create, data_directory, node_of, run, running, shell_template, start, stop, uid_of,
 };
 
-/// Acts for the controller, which the policies let through: what it does shows what holds without them.
+/// Acts for the controller, which the policies let through: so the test shows what holds without them.
 async fn past_the_policies(ns: &Namespace) -> Result<Client> {
     client_as(&Release::find(&ns.client).await?.controller_user()?).await
 }
 
-/// What kubectl said when it was refused.
+/// kubectl's message when it was refused.
 async fn refused(ns: &Namespace, args: &[&str], because: &str) -> Result<()> {
     let output = ns.kubectl(args).await?;
     ensure!(
@@ -82,7 +82,7 @@ async fn i16_h16_a_pod_by_hand_is_never_consumer_or_provider() {
 }
 
 /// The story: `kubectl delete stoppablecontainerinstance` deleted the data, and the object started on an empty root
-/// without a word.
+/// without a condition.
 #[tokio::test]
 async fn h19_i1_an_instance_is_not_deleted_under_its_owner() {
     in_namespace("instance", async |ns| {

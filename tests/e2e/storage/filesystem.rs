@@ -1,4 +1,4 @@
-//! The kept filesystem as a resource: lost and found wanting, measured, limited, and the disk that it lies on.
+//! The kept filesystem as a resource: lost or damaged, measured, limited, and the disk that it lies on.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Bytes that the status may be behind.
 const UNTOLD: i64 = 1 << 20;
 
-/// Lost data is told, never replaced by an empty root, and given up by its user with the command that the condition
-/// names. The annotation that stays behind does nothing to data that is lost later.
+/// A condition reports lost data; an empty root never replaces it, and its user gives it up with the command that the
+/// condition names. The annotation that stays behind does not affect data that is lost later.
 #[tokio::test]
 async fn i1_lost_data_is_given_up_once_by_its_user() {
     in_namespace("lost", async |ns| {
@@ -70,8 +70,8 @@ async fn i1_lost_data_is_given_up_once_by_its_user() {
     .await;
 }
 
-/// A backup that was made without extended attributes does not know what was deleted. It is told from one that does,
-/// which is used as soon as it is there.
+/// A backup that was made without extended attributes lacks the marks of deleted files. The agent refuses it, and uses one
+/// that has them as soon as it is there.
 #[tokio::test]
 async fn h26_i1_a_copy_without_extended_attributes_is_no_backup() {
     in_namespace("restored", async |ns| {
@@ -162,8 +162,8 @@ async fn f25_another_image_is_accepted_by_its_user() {
     .await;
 }
 
-/// What is written counts in the status and in the agent's metrics; over the limit the container is stopped as the
-/// kubelet stops others, keeps its files, and goes on when its user raised the limit or gave up the files.
+/// Written data counts in the status and in the agent's metrics; over the limit the container is stopped as the kubelet
+/// stops others, keeps its files, and goes on when its user raised the limit or gave up the files.
 #[tokio::test]
 async fn i12_a_filesystem_over_its_limit_stops_its_container() {
     in_namespace("limit", async |ns| {
@@ -198,7 +198,7 @@ async fn i12_a_filesystem_over_its_limit_stops_its_container() {
             ns.sh("kept", "main", "wc -c < /root/file-20M").await? == "20971520",
             "the file changed"
         );
-        // Small again, which is seen when it stops, and that it stops is seen.
+        // Small again: the agent measures when the container stops, and it sees the stop.
         ns.sh("kept", "main", "rm /root/file-20M").await?;
         stop(&ns, "kept").await?;
         ns.wait("kept", "its usage was measured", |object: &StoppableContainer| {
@@ -292,8 +292,8 @@ fn bytes(object: &StoppableContainer) -> Option<i64> {
     Some(object.status.as_ref()?.filesystem?.usage?.bytes)
 }
 
-/// Waits until status and metrics say of a stopped container that it takes at least so much, and the same but for what a
-/// status is not written anew for. A measurement may come between the two looks.
+/// Waits until status and metrics show that a stopped container takes at least so much. They may differ by the amount for
+/// which a status is not written anew. A measurement may come between the two looks.
 async fn measured_alike(ns: &Namespace, name: &str, least: i64) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -21,7 +21,7 @@ pub(crate) fn with_program(program: &str) -> Value {
     template
 }
 
-/// The container of [`counting`] is the same as before, lost no word, and says more.
+/// The container of [`counting`] is the same as before, lost no number, and prints more.
 pub(crate) async fn unnoticed(ns: &Namespace, before: &Pod) -> Result<()> {
     let name = before.name_any();
     let now = ns.pod_ready(&name).await?;

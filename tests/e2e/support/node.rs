@@ -67,7 +67,7 @@ impl Part {
             &format!("sleep 0.2; kill -STOP {old}; sleep 5; kill -9 {old}"),
         )
         .await?;
-        // A kubelet that is stopped can tell nobody that it is.
+        // A kubelet that is stopped cannot report that it is.
         tokio::time::sleep(Duration::from_millis(500)).await;
         work().await?;
         self.back(node, &old).await

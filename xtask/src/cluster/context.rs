@@ -49,7 +49,7 @@ impl<'a> Cluster<'a> {
     /// As [`Cluster::kubeconfig`], for the command of that name.
     ///
     /// # Errors
-    /// When there is no cluster.
+    /// When the cluster does not exist.
     pub(crate) fn existing_kubeconfig(&self) -> Result<PathBuf> {
         let path = self.kubeconfig();
         if !path.is_file() {
@@ -58,7 +58,7 @@ impl<'a> Cluster<'a> {
         Ok(path)
     }
 
-    /// Whether there is none, or it is this clone's.
+    /// Whether the cluster does not exist, or is this clone's.
     pub(crate) fn is_own(&self) -> Result<bool> {
         let owner = self.dir.owner()?;
         Ok(owner.is_none_or(|owner| owner.clone == self.workspace.root()))

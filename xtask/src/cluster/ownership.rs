@@ -1,5 +1,6 @@
 /*!
-Whose the cluster is: a clone uses and removes its own, and that of another clone only when nothing of it is left.
+The clone that owns the cluster: a clone uses and removes its own cluster, and one of another clone only when nothing of
+that is left.
 */
 
 use anyhow::{Result, bail};
@@ -11,8 +12,8 @@ use crate::workspace::Workspace;
 // === impl ClusterDir ===
 
 impl ClusterDir {
-    /// Refuses a cluster of another clone that still exists, unless nothing of the cluster runs: that is what an
-    /// interrupted command or a reboot left, and nobody's loss. Only under the lock is the answer more than a first look.
+    /// Refuses a cluster of another clone that still exists, unless nothing of the cluster runs: an interrupted command or
+    /// a reboot left such a one, and its clone does not need it. Only under the lock is the answer more than a first look.
     pub(super) fn require_own_or_dead(&self, workspace: &Workspace) -> Result<()> {
         let alive = Daemon::all(self)?.iter().any(|daemon| daemon.pid().is_some());
         if alive {

@@ -13,7 +13,7 @@ use crate::workspace::Workspace;
 
 /// The document that explains the ids.
 pub(crate) const DOCUMENT: &str = "docs/invariants.md";
-/// Files whose ids are no uses: the document itself, and this file with the examples of its tests.
+/// Files whose ids do not count as uses: the document itself, and this file with the examples of its tests.
 const NO_USES: [&str; 2] = [DOCUMENT, "xtask/src/lint/ids.rs"];
 /// Section of the document with the ids that no test carries.
 const NOT_PROVEN: &str = "## Not proven yet";

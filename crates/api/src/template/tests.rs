@@ -1,4 +1,4 @@
-//! What a template says, what it keeps, and what it costs to ask.
+//! The content of a template, the fields that it keeps, and the cost of reading it.
 
 use kube::core::DeserializeGuard;
 use serde_json::{Value, json};

@@ -61,7 +61,7 @@ fn h14_the_message_is_cut() {
     );
 }
 
-/// Once the agent has moved the container, what is at the path is the kept filesystem's business.
+/// Once the agent has moved the container, the path leads into the kept filesystem.
 #[test]
 fn h14_the_file_is_the_one_from_before_the_root_changed() {
     let world = World::kept().termination_log(PATH);

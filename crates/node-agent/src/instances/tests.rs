@@ -13,7 +13,7 @@ fn object(uid: &str, provider: &str) -> StoppableContainerInstance {
     .unwrap()
 }
 
-/// A process that ends when it is told.
+/// A process that ends when the test tells it to.
 fn process() -> (std::process::Child, Arc<Process>) {
     let child = std::process::Command::new("sleep")
         .arg("infinity")
@@ -30,7 +30,7 @@ fn provider(process: &Arc<Process>, pod_uid: &str) -> Provider {
     }
 }
 
-/// Whoever names a UID in a pod of his own says nothing of what the instance is called, or that there is one.
+/// A UID that a user names in a pod of his own does not prove the instance's name, or that there is one.
 #[tokio::test(start_paused = true)]
 async fn i16_what_somebody_only_claims_to_be_an_instance_is_not_remembered() {
     let instances = Instances::default();
@@ -61,7 +61,7 @@ fn i20_a_second_hold_unregisters_nobody() {
     second_child.kill().unwrap();
     second_child.wait().unwrap();
     assert_eq!(holding(), Some(first.id()));
-    // One that holds for a pod that is the provider no more.
+    // A process of a pod that is not the provider any more.
     instance.change(|state| state.object = Some(Arc::new(object("u1", "p2"))));
     assert_eq!(holding(), None);
     let (mut third_child, third) = process();
@@ -78,7 +78,7 @@ fn i20_a_second_hold_unregisters_nobody() {
     );
 }
 
-/// However often somebody tries, a disk that does not answer has one thread for a filesystem.
+/// However often a pod tries, a disk that does not answer has one thread for a filesystem.
 #[tokio::test]
 async fn i9_work_that_nobody_waits_for_keeps_others_out_until_it_ends() {
     let instance = Instances::default().apply(object("u1", "p1")).unwrap();
@@ -110,7 +110,7 @@ async fn i18_work_that_hangs_is_bounded_for_its_namespace_and_for_nobody_else() 
         let error = working.on_disk(move || ended.recv().is_err()).await.unwrap_err();
         assert!(error.to_string().contains("does not answer"), "{error}");
     }
-    // From here on it is about real threads.
+    // From here on the test uses real threads.
     tokio::time::resume();
     let another = one("another".to_owned());
     let error = another.work().await.on_disk(|| ()).await.unwrap_err().to_string();

@@ -1,10 +1,10 @@
 /*!
-Who may read the metrics, which name tenants: whoever the API server knows by the
-bearer token and lets `get` the path `/metrics` (a `nonResourceURL` in RBAC), as
-with Kubernetes' own components.
+Who may read the metrics, which name tenants: a user whom the API server knows by the
+bearer token and lets `get` the path `/metrics` (a `nonResourceURL` in RBAC), as with
+Kubernetes' own components.
 
-Answers are kept for a minute, so that a scraper costs next to nothing. Questions
-are paced: a pod that makes up tokens cannot make the agent ask for each.
+The agent keeps answers for a minute, so that a scraper costs next to nothing. It limits
+the rate of its questions: a pod that makes up tokens cannot make it ask for each.
 */
 
 use std::collections::HashMap;
@@ -45,7 +45,7 @@ struct Known {
     paid_at: Instant,
 }
 
-/// Why there are no metrics.
+/// Why a request gets no metrics.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("metrics name tenants: send a bearer token whose user may get the non-resource URL /metrics")]
@@ -225,7 +225,7 @@ mod tests {
             "status": { "allowed": allowed } })
     }
 
-    /// Anybody who reached the port could read what the tenants of a node are called.
+    /// Every client that reached the port could read the names of a node's tenants.
     #[tokio::test]
     async fn i8_metrics_are_for_whom_the_api_server_lets_read_them() {
         let (client, mut api) = Scripted::new();

@@ -8,8 +8,8 @@ use testkit::{Namespace, NodeShell, in_namespace};
 use super::{beside_neighbour, harmless};
 use crate::support::{blocked_saying, cleaned_up, create, forget, run, start, stop};
 
-/// A FUSE file system with a directory `b`, as far as it takes to be a volume. It answers everybody but the node agent,
-/// of which it takes requests, notes them, and says nothing; so the kernel lets nobody of the agent go who asked.
+/// A FUSE file system with a directory `b`, as far as it takes to be a volume. It answers all processes but the node
+/// agent: it notes the agent's requests and does not answer, so a thread of the agent that asks hangs in the kernel.
 /// Structures and numbers are those of linux/fuse.h.
 const DAEMON: &str = r#"
 use Fcntl;
@@ -50,7 +50,7 @@ while (1) {
 "#;
 
 /// One consumer has it as a volume, with another volume below it, and one is led into it by a link of its image. The first
-/// runs, the second says why not, and everybody else starts and stops.
+/// runs, the second says why it does not, and all other containers start and stop.
 #[tokio::test]
 async fn i18_a_fuse_volume_that_stops_answering_stops_nobody_else() {
     in_namespace("silent", async |ns| {
@@ -65,7 +65,7 @@ async fn i18_a_fuse_volume_that_stops_answering_stops_nobody_else() {
             );
             let daemon = node.sh(&begin).await?;
             let tested = beside_it(&ns, node, &path).await;
-            // Whoever hangs goes on when it ends, so that comes first.
+            // A process that hangs goes on when the daemon ends, so that comes first.
             let ended = node.sh(&format!("kill -9 {daemon}; umount -l {path}")).await;
             let forgotten = async {
                 for name in ["silent", "led", "newcomer"] {
