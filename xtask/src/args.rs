@@ -19,7 +19,7 @@ pub(crate) struct Args {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The local cluster: a real one-node Kubernetes on this machine.
+    /// The local cluster: a real Kubernetes on this machine.
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// From nothing to a StoppableContainer that keeps its files, shown live.
@@ -89,7 +89,11 @@ pub(crate) struct RegistryArg {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Brings it up, or what is missing of it.
-    Up,
+    Up {
+        /// How many nodes it has at least, in three zones; nodes that exist stay.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=99))]
+        nodes: u8,
+    },
     /// Stops its processes and removes everything that it made.
     Down,
     /// Prints what runs; fails unless all of it does.
@@ -105,6 +109,24 @@ pub(crate) enum ClusterCommand {
     Reboot {
         /// The node, `node1` for the first.
         node: String,
+    },
+    /// Adds a node and waits until it is Ready.
+    Add {
+        /// The node, `node2` for the second.
+        node: String,
+    },
+    /// Takes a node away for good: its power, its Node object and its disk.
+    Remove {
+        /// The node; not `node1`, which the cluster always has.
+        node: String,
+    },
+    /// Evicts the pods of a node as a cluster upgrade does. `kubectl uncordon` undoes it.
+    Drain {
+        /// The node.
+        node: String,
+        /// How long the pods may take to end, in seconds.
+        #[arg(long, default_value_t = 120)]
+        timeout: u32,
     },
     /// Cuts the power of everything, control plane and nodes, and starts it again.
     Restart,

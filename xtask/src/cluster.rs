@@ -1,5 +1,5 @@
 /*!
-The local cluster: a real one-node Kubernetes on this machine, for the demo, the tests and for playing.
+The local cluster: a real Kubernetes of one or more nodes on this machine, for the demo, the tests and for playing.
 
 Everything it is lives below one directory ([`dir::ClusterDir`]); what must be outside (bridges, control groups, nft
 tables, kernel settings, mount points) is made and removed here.
@@ -10,7 +10,7 @@ A file imports only files before it in this list:
 - `cgroups`, `network`; `process`, `pki`, `partition`; `ownership`, `node_config`, `etcd_keys`
 - `node_init`, `node_life`, `control_plane`, `registry`
 - `context`: what every command works with; `preflight`
-- `status`, `down`; `up`; and this file, which has the commands
+- `status`, `down`; `up`; `membership`; and this file, which has the commands
 */
 
 mod cgroups;
@@ -19,6 +19,7 @@ mod control_plane;
 pub(crate) mod dir;
 mod down;
 mod etcd_keys;
+mod membership;
 mod network;
 mod node;
 mod node_config;
@@ -47,9 +48,10 @@ pub(crate) use node_config::PAUSE_IMAGE;
 // === impl Cluster ===
 
 impl Cluster<'_> {
-    /// Brings it up: from nothing, from what a crash or a reboot left, or not at all when it is up.
-    pub(crate) fn up(&self) -> Result<()> {
-        up::run(self)
+    /// Brings it up with at least this many nodes: from nothing, from what a crash or a reboot left, or not at all when
+    /// it is up.
+    pub(crate) fn up(&self, nodes: u8) -> Result<()> {
+        up::run(self, nodes)
     }
 
     /// Stops its processes and removes everything that it made.
@@ -69,8 +71,28 @@ impl Cluster<'_> {
         self.progress.expect(2);
         self.progress
             .step(&format!("Cut the power of {name}"), |_| node.cut_power(&self.dir))?;
-        self.progress
-            .step(&format!("Start {name}"), |step| up::start_node(self, &node, step))
+        self.progress.step(&format!("Start {name}"), |step| {
+            up::start_nodes(self, &[node], step)
+        })
+    }
+
+    /// Adds a node, or starts it if it is there, and waits until it is Ready.
+    pub(crate) fn add(&self, name: &str) -> Result<()> {
+        let _lock = self.lock_existing()?;
+        membership::add(self, name)
+    }
+
+    /// Cuts a node's power, deletes its Node object, and removes its disk.
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        let _lock = self.lock_existing()?;
+        membership::remove(self, name)
+    }
+
+    /// Cordons a node and evicts its pods, for at most `timeout` seconds.
+    pub(crate) fn drain(&self, name: &str, timeout: u32) -> Result<()> {
+        preflight::require_root()?;
+        self.existing_kubeconfig()?;
+        membership::drain(self, name, timeout)
     }
 
     /// Cuts the power of the control plane and of all nodes, and starts everything again.

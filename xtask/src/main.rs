@@ -90,13 +90,16 @@ fn run(args: &Args) -> Result<ExitCode> {
 
 fn run_cluster(command: &ClusterCommand, cluster: &Cluster<'_>) -> Result<ExitCode> {
     match command {
-        ClusterCommand::Up => cluster.up()?,
+        ClusterCommand::Up { nodes } => cluster.up(*nodes)?,
         ClusterCommand::Down => cluster.down()?,
         ClusterCommand::Status if !cluster.status()? => return Ok(ExitCode::FAILURE),
         ClusterCommand::Status => {}
         ClusterCommand::Load { file } => cluster.load(file)?,
         ClusterCommand::Kubeconfig => println!("{}", cluster.existing_kubeconfig()?.display()),
         ClusterCommand::Reboot { node } => cluster.reboot(node)?,
+        ClusterCommand::Add { node } => cluster.add(node)?,
+        ClusterCommand::Remove { node } => cluster.remove(node)?,
+        ClusterCommand::Drain { node, timeout } => cluster.drain(node, *timeout)?,
         ClusterCommand::Restart => cluster.restart()?,
         ClusterCommand::Partition { node, pods } => cluster.partition(node, pods)?,
         ClusterCommand::EtcdKeys => print!("{}", cluster.etcd_keys()?),

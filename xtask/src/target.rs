@@ -58,7 +58,7 @@ impl<'a> Target<'a> {
         }
         let Some(kubeconfig) = given.filter(|_| !named) else {
             progress.say("KUBECONFIG names no other cluster: using the local one");
-            cluster.up()?;
+            cluster.up(1)?;
             let kubectl = Tools::of(workspace).kubectl_link()?;
             return Ok(Self {
                 kubeconfig: cluster.kubeconfig(),

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 
 use super::dir::ClusterDir;
 
-/// The node that `cluster up` makes.
+/// The node that every cluster has.
 pub(super) const FIRST: &str = "node1";
 /// What a node keeps: directory below its own, and the standard place where the node sees it.
 pub(super) const KEPT: &[(&str, &str)] = &[
@@ -51,10 +51,15 @@ impl Node {
         let index = index.filter(|index| (1..=99).contains(index) && name == format!("node{index}"));
         let index =
             index.with_context(|| format!("{name} is not a node's name: they are node1, node2 and so on"))?;
-        Ok(Self {
-            name: name.to_owned(),
+        Ok(Self::numbered(index))
+    }
+
+    /// The node with a number from 1 to 99.
+    pub(super) fn numbered(index: u8) -> Self {
+        Self {
+            name: format!("node{index}"),
             index,
-        })
+        }
     }
 
     /// The nodes that the directory holds.
@@ -70,6 +75,11 @@ impl Node {
             .collect();
         found.sort_by_key(|node| node.index);
         Ok(found)
+    }
+
+    /// The zone that it stands in, one of three.
+    pub(super) fn zone(&self) -> &'static str {
+        ["zone-a", "zone-b", "zone-c"][usize::from((self.index - 1) % 3)]
     }
 
     /// Its bridge in the machine's network namespace.

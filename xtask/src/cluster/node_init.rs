@@ -93,6 +93,10 @@ fn start_kubelet(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<Child> 
     command.arg("--root-dir=/var/lib/kubelet");
     command.arg(format!("--hostname-override={}", node.name));
     command.arg(format!("--node-ip={}", node.address()));
+    command.arg(format!(
+        "--node-labels=topology.kubernetes.io/zone={}",
+        node.zone()
+    ));
     start(command, &dir.log(&format!("{}-kubelet", node.name)))
 }
 

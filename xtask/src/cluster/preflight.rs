@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 
 use super::context::Cluster;
 use super::network::{self, PORTS};
-use super::node::{FIRST, Node};
+use super::node::Node;
 use super::process::Daemon;
 use crate::shell;
 use crate::tools;
@@ -28,8 +28,8 @@ pub(super) fn require_root() -> Result<()> {
     Ok(())
 }
 
-/// Checks the machine for `cluster up`.
-pub(super) fn check(cluster: &Cluster<'_>) -> Result<()> {
+/// Checks the machine for `cluster up` with these nodes.
+pub(super) fn check(cluster: &Cluster<'_>, nodes: &[Node]) -> Result<()> {
     require_root()?;
     cluster.dir.require_own_or_dead(cluster.workspace)?;
     for program in ["unshare", "setsid", "tar"] {
@@ -48,7 +48,7 @@ pub(super) fn check(cluster: &Cluster<'_>) -> Result<()> {
     if !mounts.contains(" /sys/fs/cgroup") {
         bail!("no control groups are mounted below /sys/fs/cgroup: the kubelet and runc need them");
     }
-    require_ports(cluster)?;
+    require_ports(cluster, nodes)?;
     if cluster.dir.owner()?.is_none() && network::has_service_rules() {
         bail!(
             "an nft table `ip kube-proxy` exists and is not this cluster's: another Kubernetes runs on this machine. If it is a \
@@ -59,7 +59,7 @@ pub(super) fn check(cluster: &Cluster<'_>) -> Result<()> {
 }
 
 /// A part that runs holds its ports itself.
-fn require_ports(cluster: &Cluster<'_>) -> Result<()> {
+fn require_ports(cluster: &Cluster<'_>, nodes: &[Node]) -> Result<()> {
     let runs = |name: &str| Daemon::new(&cluster.dir, name).pid().is_some();
     let holder = |part: &str| match part {
         "etcd" => "etcd",
@@ -70,14 +70,13 @@ fn require_ports(cluster: &Cluster<'_>) -> Result<()> {
         _ => super::registry::PROCESS,
     };
     network::require_free_ports(PORTS.iter().filter(|(_, part)| !runs(holder(part))))?;
-    let first = Node::named(FIRST)?;
-    if runs(FIRST) {
-        return Ok(());
+    for node in nodes.iter().filter(|node| !runs(&node.name)) {
+        network::require_free_ports(&[
+            (node.kubelet_port(), "the kubelet"),
+            (node.kubelet_health_port(), "the kubelet"),
+        ])?;
     }
-    network::require_free_ports(&[
-        (first.kubelet_port(), "the kubelet"),
-        (first.kubelet_health_port(), "the kubelet"),
-    ])
+    Ok(())
 }
 
 fn require_space(path: &Path, gigabytes: u64) -> Result<()> {

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::context::Cluster;
 use super::dir::Owner;
-use super::node::{FIRST, Node};
+use super::node::Node;
 use super::pki::Pki;
 use super::process::Daemon;
 use super::{control_plane, down, network, preflight, registry};
@@ -34,9 +34,9 @@ struct NodeWord {
     lease: f64,
 }
 
-/// Brings the cluster up.
-pub(super) fn run(cluster: &Cluster<'_>) -> Result<()> {
-    preflight::check(cluster)?;
+/// Brings the cluster up with the nodes that it has, and with the first `nodes` at least.
+pub(super) fn run(cluster: &Cluster<'_>, nodes: u8) -> Result<()> {
+    preflight::check(cluster, &wanted(cluster, nodes)?)?;
     cluster.progress.expect(Tools::CLUSTER_STEPS + STEPS + 1);
     cluster
         .tools
@@ -44,7 +44,7 @@ pub(super) fn run(cluster: &Cluster<'_>) -> Result<()> {
     Tools::prepare_images(cluster.progress)?;
     let _lock = cluster.dir.lock()?;
     let mut owner = claim(cluster)?;
-    match start(cluster, &mut owner) {
+    match start(cluster, &mut owner, nodes) {
         Err(error) if !owner.tools.is_empty() => {
             // State of an earlier life that its own programs cannot use any more, as a disk that was full leaves it.
             cluster.progress.say(format!(
@@ -53,7 +53,7 @@ pub(super) fn run(cluster: &Cluster<'_>) -> Result<()> {
             down::stop_and_clean(cluster, &owner)?;
             cluster.dir.make("", 0o755)?;
             let mut owner = claim(cluster)?;
-            start(cluster, &mut owner)?;
+            start(cluster, &mut owner, nodes)?;
             finish(cluster, owner)
         }
         Err(error) => {
@@ -78,23 +78,36 @@ pub(super) fn start_existing(cluster: &Cluster<'_>) -> Result<()> {
         .dir
         .owner()?
         .context("the cluster's directory says nothing of its owner")?;
-    start(cluster, &mut owner)
+    start(cluster, &mut owner, 1)
 }
 
-/// Starts a node and waits until Kubernetes calls it Ready on the word of this start, not of an earlier one.
-pub(super) fn start_node(cluster: &Cluster<'_>, node: &Node, step: &Step<'_>) -> Result<()> {
-    let daemon = node.daemon(&cluster.dir);
+/// Starts nodes at the same time and waits until Kubernetes calls each Ready on the word of this start, not of an earlier
+/// one.
+pub(super) fn start_nodes(cluster: &Cluster<'_>, nodes: &[Node], step: &Step<'_>) -> Result<()> {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .context("reading the clock")?
         .as_secs_f64();
-    let fresh = daemon.pid().is_none();
-    node.start(&cluster.dir, &cluster.tools)?;
-    step.note(format!("waiting for {} to be Ready", node.name));
+    let mut started = Vec::new();
+    for node in nodes {
+        let fresh = node.daemon(&cluster.dir).pid().is_none();
+        node.start(&cluster.dir, &cluster.tools)?;
+        started.push((node, fresh.then_some(since)));
+    }
     let deadline = Instant::now() + PATIENCE;
+    for (node, since) in started {
+        step.note(format!("waiting for {} to be Ready", node.name));
+        wait_for_node(cluster, node, since, deadline)?;
+    }
+    Ok(())
+}
+
+/// Waits until a node is Ready, by a word that is newer than `since` if there is such a time.
+fn wait_for_node(cluster: &Cluster<'_>, node: &Node, since: Option<f64>, deadline: Instant) -> Result<()> {
+    let daemon = node.daemon(&cluster.dir);
     loop {
         match last_word(cluster, node) {
-            Ok(word) if word.ready && (!fresh || word.is_since(since)) => return Ok(()),
+            Ok(word) if word.ready && since.is_none_or(|since| word.is_since(since)) => return Ok(()),
             _ if Instant::now() > deadline => bail!(
                 "{} is not Ready after {} s; see {}-kubelet.log and {0}-containerd.log in {}",
                 node.name,
@@ -173,18 +186,30 @@ fn finish(cluster: &Cluster<'_>, mut owner: Owner) -> Result<()> {
     Ok(())
 }
 
-fn start(cluster: &Cluster<'_>, owner: &mut Owner) -> Result<()> {
+/// The nodes that exist and the first `nodes`, in their order.
+fn wanted(cluster: &Cluster<'_>, nodes: u8) -> Result<Vec<Node>> {
+    let mut wanted = Node::all(&cluster.dir)?;
+    for index in 1..=nodes {
+        if wanted.iter().all(|node| node.index != index) {
+            wanted.push(Node::numbered(index));
+        }
+    }
+    wanted.sort_by_key(|node| node.index);
+    Ok(wanted)
+}
+
+fn start(cluster: &Cluster<'_>, owner: &mut Owner, nodes: u8) -> Result<()> {
     let Cluster {
         progress, dir, tools, ..
     } = cluster;
-    let node = Node::named(FIRST)?;
+    let nodes = wanted(cluster, nodes)?;
     progress.step("Certificates and network of the cluster", |_| {
         Pki::new(dir).prepare_control_plane()?;
         network::prepare()?;
         if Daemon::new(dir, "kube-proxy").pid().is_none() {
             network::remove_service_rules();
         }
-        node.prepare(dir, owner)
+        nodes.iter().try_for_each(|node| node.prepare(dir, owner))
     })?;
     progress.step("Start the image registry", |step| {
         registry::start(dir, tools)?;
@@ -193,7 +218,10 @@ fn start(cluster: &Cluster<'_>, owner: &mut Owner) -> Result<()> {
     progress.step("Start the control plane", |step| {
         control_plane::start(dir, tools, step)
     })?;
-    progress.step(&format!("Start {FIRST}"), |step| start_node(cluster, &node, step))?;
+    let names: Vec<_> = nodes.iter().map(|node| node.name.as_str()).collect();
+    progress.step(&format!("Start {}", names.join(", ")), |step| {
+        start_nodes(cluster, &nodes, step)
+    })?;
     progress.step("Wait for the default service account", |step| {
         // A pod that starts before these exist waits for "failed to sync configmap cache".
         for object in ["configmap/kube-root-ca.crt", "serviceaccount/default"] {

@@ -1,0 +1,63 @@
+/*!
+Nodes that come and go while the cluster runs: `cluster add`, `cluster remove` and `cluster drain`.
+*/
+
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+
+use super::context::Cluster;
+use super::node::{FIRST, Node};
+use super::{preflight, up};
+
+/// Prepares a node and starts it.
+pub(super) fn add(cluster: &Cluster<'_>, name: &str) -> Result<()> {
+    let node = Node::named(name)?;
+    preflight::check(cluster, std::slice::from_ref(&node))?;
+    let mut owner = cluster
+        .dir
+        .owner()?
+        .context("the cluster's directory does not name its owner")?;
+    cluster.progress.expect(1);
+    cluster.progress.step(&format!("Add {name}"), |step| {
+        node.prepare(&cluster.dir, &mut owner)?;
+        up::start_nodes(cluster, &[node], step)
+    })
+}
+
+/// Takes a node away with its disk, as a provider of machines does.
+///
+/// # Errors
+/// For the first node: kube-proxy runs under its name.
+pub(super) fn remove(cluster: &Cluster<'_>, name: &str) -> Result<()> {
+    let node = cluster.existing_node(name)?;
+    if name == FIRST {
+        bail!("{name} stays as long as the cluster: `cargo xtask cluster down` removes both");
+    }
+    cluster.progress.expect(1);
+    cluster.progress.step(&format!("Remove {name}"), |step| {
+        node.cut_power(&cluster.dir)?;
+        let delete = ["delete", "node", "--ignore-not-found", name];
+        step.run(cluster.kubectl().args(delete))?;
+        node.clean()?;
+        let disk = node.dir(&cluster.dir);
+        fs::remove_dir_all(&disk).with_context(|| format!("removing {}", disk.display()))
+    })
+}
+
+/// Evicts what an administrator would, without force.
+pub(super) fn drain(cluster: &Cluster<'_>, name: &str, timeout: u32) -> Result<()> {
+    cluster.existing_node(name)?;
+    cluster.progress.expect(1);
+    cluster.progress.step(&format!("Drain {name}"), |step| {
+        let timeout = format!("--timeout={timeout}s");
+        let drain = [
+            "drain",
+            name,
+            "--ignore-daemonsets",
+            "--delete-emptydir-data",
+            &timeout,
+        ];
+        step.run(cluster.kubectl().args(drain))
+    })
+}
