@@ -8,30 +8,12 @@ a timer wakes them only to try again what failed. Nothing here changes a pod tha
 exists but for our own labels, and nothing rewrites a pod: that is the webhook.
 */
 
-pub mod apply;
-pub mod attempts;
-pub mod consumer;
-pub mod created;
+pub mod container;
+pub mod context;
 #[cfg(test)]
 mod fixtures;
-pub mod hash;
-mod health;
-pub mod nodes;
-pub mod observe;
-pub mod parent;
-mod pinned;
-mod placement;
-pub mod plan;
+pub mod instance;
 pub mod pods;
-pub mod provider;
-mod raw;
-mod replacement;
-mod report;
-mod restart_required;
-pub mod status;
-pub mod storage;
-pub mod template;
-mod tolerations;
 pub mod watch;
 
 use std::convert::Infallible;
@@ -50,12 +32,14 @@ use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::FIELD_MANAGER_CONTROLLER;
 use tokio_util::sync::CancellationToken;
 
-use self::apply::Outcome;
-use self::attempts::{Attempts, Task};
-use self::created::Created;
-use self::plan::{Action, Observed, Slot};
+use self::context::attempts::{Attempts, Task};
+use self::context::events;
+use self::instance::apply::Outcome;
+use self::instance::plan::{Action, Observed, Slot};
+use self::instance::{apply, observe, plan, status, template};
+use self::pods::created::Created;
+use self::pods::provider::OptOuts;
 use self::pods::{Role, Trouble};
-use self::provider::OptOuts;
 use self::watch::Caches;
 use crate::lease::{Lease, LeaseOptions};
 use crate::progress::Progress;
@@ -171,7 +155,7 @@ async fn lead(client: Client, opt_outs: OptOuts, progress: Progress) {
             "caches filled"
         );
         let containers = applier(
-            watched(&progress, parent::pass),
+            watched(&progress, container::pass),
             |object, failure, context: Arc<Context>| retry(&*object, failure, &context),
             Arc::clone(&context),
             caches.containers.clone(),
@@ -279,7 +263,7 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
     };
     let status = status::status(&observed, Timestamp::now());
     let written = apply::write_status(&context, &observed.instance, &status).await?;
-    report::changes(&context, written.object_ref(&()), &before, &status.conditions).await;
+    events::changes(&context, written.object_ref(&()), &before, &status.conditions).await;
     Ok(next(&observed, again))
 }
 

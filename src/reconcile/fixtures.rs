@@ -11,15 +11,15 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainerInstance;
 
-use super::attempts::Hold;
-use super::consumer::consumer_pod;
-use super::plan::{Observed, Slot};
-use super::pods::{Role, Trouble};
-use super::provider::{OptOuts, provider_pod};
+use crate::reconcile::context::attempts::Hold;
+use crate::reconcile::instance::plan::{Observed, Slot};
+use crate::reconcile::pods::consumer::consumer_pod;
+use crate::reconcile::pods::provider::{OptOuts, provider_pod};
+use crate::reconcile::pods::{Role, Trouble};
 
 /// An instance `web` with a main container `main`, running, with finalizer and without a status. `change` is merged
 /// into it.
-pub(super) fn instance(change: Value) -> Arc<StoppableContainerInstance> {
+pub(crate) fn instance(change: Value) -> Arc<StoppableContainerInstance> {
     let mut object = json!({
         "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
         "kind": "StoppableContainerInstance",
@@ -38,7 +38,7 @@ pub(super) fn instance(change: Value) -> Arc<StoppableContainerInstance> {
 }
 
 /// Status of an instance whose filesystem on node `n1` is ready.
-pub(super) fn prepared() -> Value {
+pub(crate) fn prepared() -> Value {
     json!({
         "phase": "Stopped",
         "nodeName": "n1",
@@ -52,7 +52,7 @@ pub(super) fn prepared() -> Value {
 }
 
 /// A pod of `instance` as our builders make it, as the API server returns it, with `status`.
-pub(super) fn pod(instance: &StoppableContainerInstance, role: Role, status: Value) -> Arc<Pod> {
+pub(crate) fn pod(instance: &StoppableContainerInstance, role: Role, status: Value) -> Arc<Pod> {
     let mut pod = match role {
         Role::Provider => provider_pod(instance, &BTreeSet::new(), &OptOuts::default()).unwrap(),
         Role::Consumer => serde_json::from_value(consumer_pod(instance).unwrap()).unwrap(),
@@ -65,28 +65,28 @@ pub(super) fn pod(instance: &StoppableContainerInstance, role: Role, status: Val
 }
 
 /// Changes the template of an instance.
-pub(super) fn edit(instance: &mut StoppableContainerInstance, change: impl FnOnce(&mut Value)) {
+pub(crate) fn edit(instance: &mut StoppableContainerInstance, change: impl FnOnce(&mut Value)) {
     let mut template = serde_json::to_value(&instance.spec.template).unwrap();
     change(&mut template);
     instance.spec.template = serde_json::from_value(template).unwrap();
 }
 
 /// `pod`, with `change` made to it.
-pub(super) fn changed(pod: &Arc<Pod>, change: impl FnOnce(&mut Pod)) -> Slot {
+pub(crate) fn changed(pod: &Arc<Pod>, change: impl FnOnce(&mut Pod)) -> Slot {
     let mut pod = (**pod).clone();
     change(&mut pod);
     Slot::Ours(Arc::new(pod))
 }
 
 /// `pod`, on its way out.
-pub(super) fn leaving(pod: &Arc<Pod>) -> Slot {
+pub(crate) fn leaving(pod: &Arc<Pod>) -> Slot {
     changed(pod, |pod| {
         pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
     })
 }
 
 /// Status of a pod that runs and is ready.
-pub(super) fn up() -> Value {
+pub(crate) fn up() -> Value {
     json!({
         "phase": "Running",
         "conditions": [{ "type": "Ready", "status": "True" }],
@@ -98,12 +98,12 @@ pub(super) fn up() -> Value {
 }
 
 /// Status of a pod that the kubelet refused.
-pub(super) fn out_of_cpu() -> Value {
+pub(crate) fn out_of_cpu() -> Value {
     json!({ "phase": "Failed", "reason": "OutOfcpu", "message": "Node didn't have enough resource: cpu" })
 }
 
 /// Nothing but the instance.
-pub(super) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
+pub(crate) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
     Observed {
         instance,
         provider: Slot::Free,
@@ -121,7 +121,7 @@ pub(super) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
 }
 
 /// A prepared instance, changed by `change`, with its provider up.
-pub(super) fn with_provider(change: Value) -> Observed {
+pub(crate) fn with_provider(change: Value) -> Observed {
     let mut object = json!({ "status": prepared() });
     json_patch::merge(&mut object, &change);
     let instance = instance(object);
@@ -132,14 +132,14 @@ pub(super) fn with_provider(change: Value) -> Observed {
 }
 
 /// The same with its consumer in the state `status`.
-pub(super) fn with_both(change: Value, status: Value) -> Observed {
+pub(crate) fn with_both(change: Value, status: Value) -> Observed {
     let observed = with_provider(change);
     let consumer = Slot::Ours(pod(&observed.instance, Role::Consumer, status));
     Observed { consumer, ..observed }
 }
 
 /// A failure that waits for `remaining`.
-pub(super) fn hold(reason: &str, message: &str, remaining: Duration) -> Option<Hold> {
+pub(crate) fn hold(reason: &str, message: &str, remaining: Duration) -> Option<Hold> {
     Some(Hold {
         trouble: Trouble::new(reason, message),
         remaining,

@@ -13,7 +13,12 @@ use stoppablecontainer_api::names::{
     LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE, MANAGED_BY, ROLE_CONSUMER, ROLE_PROVIDER, provider_pod_name,
 };
 
-use super::health;
+pub mod consumer;
+pub mod created;
+pub mod hash;
+pub(crate) mod health;
+pub mod provider;
+mod tolerations;
 
 /// What a pod of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

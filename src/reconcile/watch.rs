@@ -21,7 +21,7 @@ use stoppablecontainer_api::held::Whole;
 use stoppablecontainer_api::names::{CSI_DRIVER, LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
-use super::nodes::{keep_readiness, silence, unreadiness};
+use crate::reconcile::context::nodes::{keep_readiness, silence, unreadiness};
 use crate::watched;
 
 /// Read halves of the caches.

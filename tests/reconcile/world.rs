@@ -11,12 +11,12 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use stoppablecontainer::reconcile::attempts::Attempts;
-use stoppablecontainer::reconcile::consumer::consumer_hash;
-use stoppablecontainer::reconcile::created::Created;
-use stoppablecontainer::reconcile::provider::OptOuts;
+use stoppablecontainer::reconcile::context::attempts::Attempts;
+use stoppablecontainer::reconcile::pods::consumer::consumer_hash;
+use stoppablecontainer::reconcile::pods::created::Created;
+use stoppablecontainer::reconcile::pods::provider::OptOuts;
 use stoppablecontainer::reconcile::watch::{CacheWriters, caches};
-use stoppablecontainer::reconcile::{Context, Failure, parent, pass};
+use stoppablecontainer::reconcile::{Context, Failure, container, pass};
 use stoppablecontainer_api::StoppableContainerInstance;
 use testkit::scripted::{Call, Scripted};
 use tokio::task::JoinHandle;
@@ -147,7 +147,7 @@ impl World {
     /// Starts a pass over a StoppableContainer.
     pub(crate) fn parent_pass(&self, container: &Value) -> JoinHandle<Result<Action, Failure>> {
         let container = serde_json::from_value(container.clone()).unwrap();
-        tokio::spawn(parent::pass(Arc::new(container), Arc::clone(&self.context)))
+        tokio::spawn(container::pass(Arc::new(container), Arc::clone(&self.context)))
     }
 
     /// Expects a merge patch of the instance, at the path, carries it out as the API server would, and returns it.

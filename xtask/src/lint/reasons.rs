@@ -106,7 +106,7 @@ mod tests {
         assert!(written_here(Path::new("crates/node-agent/src/data.rs")));
         for other in [
             "crates/api/src/conditions.rs",
-            "src/reconcile/plan/tests.rs",
+            "src/reconcile/instance/plan/tests.rs",
             "src/rewrite/tests/x.rs",
         ] {
             assert!(!written_here(Path::new(other)), "{other}");

@@ -1,0 +1,140 @@
+/*!
+The object that has the name of a StoppableContainer's instance, and whether it may
+be that instance. Pure.
+
+An instance's data goes with it. So the controller makes no other instance for an
+object whose instance vanished before its user says so (invariant I1), and it takes
+over one that an orphan deletion left, with its data.
+*/
+
+use std::sync::Arc;
+
+use kube::{Resource, ResourceExt};
+use stoppablecontainer_api::names::{ANNOTATION_RECOVERY, LABEL_MANAGED_BY, MANAGED_BY};
+use stoppablecontainer_api::{RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance};
+
+/// The object that has the name of our instance.
+#[derive(Clone, Debug)]
+pub enum Slot {
+    /// Nothing.
+    Free,
+    /// The container's instance.
+    Ours(Arc<StoppableContainerInstance>),
+    /// An instance without an owner, made for an object of this name: an orphan deletion left it. It can be taken over.
+    Orphan(Arc<StoppableContainerInstance>),
+    /// The instance that the container's status records is gone; the text says what to do.
+    Lost(String),
+    /// An instance that was not made for this object; the text says what to do.
+    Taken(String),
+}
+
+// === impl Slot ===
+
+impl Slot {
+    /// How `found` relates to `container`; `found` was read from the API server where it is not plainly ours.
+    pub fn of(found: Option<Arc<StoppableContainerInstance>>, container: &StoppableContainer) -> Self {
+        let uid = found.as_ref().and_then(|found| found.uid());
+        let is_lost = may_be_lost(container) && recorded(container) != uid.as_deref();
+        match found {
+            Some(found) if owned(&found, container) => {
+                if is_lost {
+                    Self::Lost(lost(container))
+                } else {
+                    Self::Ours(found)
+                }
+            }
+            Some(found) => match obstacle(&found, container) {
+                Some(obstacle) => Self::Taken(obstacle),
+                None if is_lost => Self::Lost(lost(container)),
+                None => Self::Orphan(found),
+            },
+            None if is_lost => Self::Lost(lost(container)),
+            None => Self::Free,
+        }
+    }
+}
+
+/// UID of the instance that the container's status records.
+pub(crate) fn recorded(container: &StoppableContainer) -> Option<&str> {
+    container.status.as_ref()?.instance_uid.as_deref()
+}
+
+/// Whether `container` is the controller of `instance`, by UID. Only our controller makes such references; a policy
+/// refuses those of others.
+pub(crate) fn owned(instance: &StoppableContainerInstance, container: &StoppableContainer) -> bool {
+    let uid = container.uid();
+    let kind = StoppableContainer::kind(&());
+    instance
+        .owner_references()
+        .iter()
+        .any(|owner| owner.controller == Some(true) && owner.kind == kind && Some(&owner.uid) == uid.as_ref())
+}
+
+/// A recorded instance counts as lost when another one, or none, has its name, and the user has not given it up. An object
+/// that is being deleted does not need its data.
+fn may_be_lost(container: &StoppableContainer) -> bool {
+    let Some(recorded) = recorded(container) else {
+        return false;
+    };
+    let given_up = RecoveryAnswer::of(container).is_some_and(|answer| answer == giving_up(recorded));
+    !given_up && container.metadata.deletion_timestamp.is_none()
+}
+
+/// The answer with which the user gives up the data of an instance. A UID is never used again, and neither is this.
+fn giving_up(instance: &str) -> RecoveryAnswer {
+    RecoveryAnswer {
+        verb: RecoveryVerb::Reset,
+        id: instance
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(64)
+            .collect(),
+    }
+}
+
+fn lost(container: &StoppableContainer) -> String {
+    let (name, namespace) = (container.name_any(), container.namespace().unwrap_or_default());
+    let recorded = recorded(container).unwrap_or_default();
+    format!(
+        "StoppableContainerInstance {name} (UID {recorded}) was deleted although this object was not, and the files were \
+         deleted with it. To begin with an empty filesystem: kubectl annotate --overwrite -n {namespace} \
+         stoppablecontainer {name} {ANNOTATION_RECOVERY}={}",
+        giving_up(recorded)
+    )
+}
+
+/// Why `container` cannot take over an instance that it does not own. Following the advice never deletes data.
+fn obstacle(instance: &StoppableContainerInstance, container: &StoppableContainer) -> Option<String> {
+    let name = container.name_any();
+    let other_name = "delete this object, which has no data, and choose another name";
+    if instance.metadata.deletion_timestamp.is_some() {
+        return Some(format!(
+            "StoppableContainerInstance {name} is still being deleted; this object goes on when it is gone"
+        ));
+    }
+    let owners = instance.owner_references();
+    if let Some(owner) = owners.iter().find(|owner| owner.controller == Some(true)) {
+        return Some(format!(
+            "StoppableContainerInstance {name} belongs to {} {} (UID {}) and is left alone; {other_name}",
+            owner.kind, owner.name, owner.uid
+        ));
+    }
+    let made_by_us = instance.labels().get(LABEL_MANAGED_BY).map(String::as_str) == Some(MANAGED_BY);
+    if !made_by_us || instance.spec.stoppable_container_name != name {
+        return Some(format!(
+            "StoppableContainerInstance {name} was not made for this object and is left alone; {other_name}. To let this \
+             object take it over with its data, set the instance's spec.stoppableContainerName to {name} and its label \
+             {LABEL_MANAGED_BY} to {MANAGED_BY}"
+        ));
+    }
+    let (kept, asked) = (&instance.spec.host_path_prefix, &container.spec.host_path_prefix);
+    (kept != asked).then(|| {
+        format!(
+            "spec.hostPathPrefix: is {asked}, but StoppableContainerInstance {name}, which an object of this name left, \
+             keeps its data below {kept}; delete this object, which has no data, and make it again with that value"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,6 @@
+//! What every reconciliation works with.
+
+pub mod attempts;
+pub(crate) mod events;
+pub(crate) mod nodes;
+pub(crate) mod requests;

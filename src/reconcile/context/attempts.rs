@@ -1,0 +1,256 @@
+/*!
+What went wrong last time, per object and thing to do: the only memory that the
+controller has outside of the API. It paces retries, so losing it with the
+process costs one early retry.
+*/
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::reconcile::pods::{Role, Trouble};
+
+/// First wait: a webhook replica that has not heard of a change yet needs no longer.
+const FIRST: Duration = Duration::from_millis(100);
+/// Longest wait after a refusal: what an outage of a webhook or a full quota may cost after it is over.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Second and longest wait for pods that end: those of the kubelet for containers that do (`initialBackOff` and
+/// `MaxContainerBackOff`). The first one is replaced at once, as a container is.
+const ENDED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(5));
+
+/// What is being retried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Task {
+    /// Creating, or keeping alive, the pod with this role.
+    Pod(Role),
+    /// Creating the instance of a StoppableContainer.
+    Instance,
+    /// A whole pass over the object.
+    Pass,
+}
+
+/// Why a task waits, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// What happened.
+    pub trouble: Trouble,
+    /// Time until the next try; zero when it is due.
+    pub remaining: Duration,
+}
+
+/// Failures by object UID and task.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    failures: Mutex<HashMap<(String, Task), Failure>>,
+    /// By object UID: the container that was last asked for with [`Attempts::seen_for`], and since when.
+    seen: Mutex<HashMap<String, (String, Instant)>>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    /// Refusals since the task last went well.
+    refusals: u32,
+    /// Pods that ended since the last one that was well for long enough. A start alone does not reset this.
+    ends: u32,
+    /// Generation of the object that failed: an edit is a reason to try at once.
+    generation: Option<i64>,
+    /// The pod that ended, so that it is counted once.
+    pod: Option<String>,
+    retry_at: Instant,
+    /// `None` once it went well.
+    trouble: Option<Trouble>,
+}
+
+// === impl Attempts ===
+
+impl Attempts {
+    /// Counts a failure and returns the time until the next try. With `pod` it is the end of that pod, which is counted
+    /// once; without, a refusal.
+    pub fn failed(
+        &self,
+        uid: &str,
+        task: Task,
+        generation: Option<i64>,
+        pod: Option<&str>,
+        trouble: Trouble,
+    ) -> Duration {
+        let mut failures = self.lock();
+        let failure = failures.entry((uid.to_owned(), task)).or_insert_with(|| Failure {
+            refusals: 0,
+            ends: 0,
+            generation,
+            pod: None,
+            retry_at: Instant::now(),
+            trouble: None,
+        });
+        if pod.is_some() && failure.pod.as_deref() == pod {
+            return failure.retry_at.saturating_duration_since(Instant::now());
+        }
+        if failure.generation != generation {
+            (failure.refusals, failure.ends) = (0, 0);
+        }
+        let doubled = |first: Duration, times, longest| {
+            let factor = 2_u32.saturating_pow(times);
+            first.saturating_mul(factor).min(longest)
+        };
+        let wait = match (pod, failure.ends) {
+            (None, _) => doubled(FIRST, failure.refusals, LONGEST),
+            (Some(_), 0) => FIRST,
+            (Some(_), before) => doubled(ENDED.0, before - 1, ENDED.1),
+        };
+        let count = if pod.is_some() {
+            failure.pod = pod.map(str::to_owned);
+            &mut failure.ends
+        } else {
+            &mut failure.refusals
+        };
+        *count = count.saturating_add(1);
+        failure.generation = generation;
+        failure.retry_at = Instant::now() + wait;
+        failure.trouble = Some(trouble);
+        wait
+    }
+
+    /// The last failure of a task, unless the object was edited since.
+    pub fn hold(&self, uid: &str, task: Task, generation: Option<i64>) -> Option<Hold> {
+        let failures = self.lock();
+        let failure = failures
+            .get(&(uid.to_owned(), task))
+            .filter(|f| f.generation == generation)?;
+        Some(Hold {
+            trouble: failure.trouble.clone()?,
+            remaining: failure.retry_at.saturating_duration_since(Instant::now()),
+        })
+    }
+
+    /// The task went well: refusals are forgotten. Ends of pods are not, as another one that starts may end as soon.
+    pub fn succeeded(&self, uid: &str, task: Task) {
+        let mut failures = self.lock();
+        let key = (uid.to_owned(), task);
+        if let Some(failure) = failures.get_mut(&key) {
+            failure.refusals = 0;
+            failure.trouble = None;
+            if failure.ends == 0 {
+                failures.remove(&key);
+            }
+        }
+    }
+
+    /// A pod was well for long enough: what failed before it is forgotten.
+    pub fn recovered(&self, uid: &str, task: Task) {
+        self.lock().remove(&(uid.to_owned(), task));
+    }
+
+    /// For how long this container of an object has been asked for. A time of ours: the clock of a node may be wrong.
+    pub fn seen_for(&self, uid: &str, container: &str) -> Duration {
+        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let seen = all.entry(uid.to_owned()).or_insert_with(|| (String::new(), now));
+        if seen.0 != container {
+            *seen = (container.to_owned(), now);
+        }
+        now.saturating_duration_since(seen.1)
+    }
+
+    /// The object is gone: forget it.
+    pub fn forget(&self, uid: &str) {
+        self.lock().retain(|(of, _), _| of != uid);
+        self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, Task), Failure>> {
+        // A panic elsewhere cannot leave a map of plain values half-written in a way that matters.
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trouble() -> Trouble {
+        Trouble::new("CreationRefused", "no")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_double_up_to_a_bound_and_an_edit_starts_over() {
+        let attempts = Attempts::default();
+        let task = Task::Pod(Role::Consumer);
+        let fail = |generation| attempts.failed("u", task, generation, None, trouble());
+        assert_eq!(fail(Some(1)), FIRST);
+        assert_eq!(fail(Some(1)), FIRST * 2);
+        for _ in 0..40 {
+            assert!(fail(Some(1)) <= LONGEST);
+        }
+        assert_eq!(attempts.hold("u", task, Some(1)).unwrap().remaining, LONGEST);
+        assert_eq!(
+            attempts.hold("u", task, Some(2)),
+            None,
+            "an edit is a reason to try at once"
+        );
+        assert_eq!(fail(Some(2)), FIRST);
+        tokio::time::advance(FIRST).await;
+        assert_eq!(
+            attempts.hold("u", task, Some(2)).unwrap().remaining,
+            Duration::ZERO
+        );
+        attempts.forget("u");
+        assert_eq!(attempts.hold("u", task, Some(2)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_that_ended_counts_once() {
+        let attempts = Attempts::default();
+        let task = Task::Pod(Role::Consumer);
+        assert_eq!(attempts.failed("u", task, None, Some("a"), trouble()), FIRST);
+        assert_eq!(attempts.failed("u", task, None, Some("a"), trouble()), FIRST);
+        assert_eq!(attempts.failed("u", task, None, Some("b"), trouble()), ENDED.0);
+    }
+
+    /// `activeDeadlineSeconds: 5`, say: every pod starts well.
+    #[tokio::test(start_paused = true)]
+    async fn i18_that_a_pod_starts_is_no_reason_to_begin_anew() {
+        let attempts = Attempts::default();
+        let task = Task::Pod(Role::Consumer);
+        let end = |pod| attempts.failed("u", task, Some(1), Some(pod), trouble());
+        let mut waits = Vec::new();
+        for pod in ["a", "b", "c", "d", "e", "f", "g", "h", "i"] {
+            waits.push(end(pod).as_millis());
+            tokio::time::advance(ENDED.1).await;
+            // The creation of its successor is refused for a while, and then that runs.
+            assert_eq!(attempts.failed("u", task, Some(1), None, trouble()), FIRST);
+            attempts.succeeded("u", task);
+            assert_eq!(attempts.hold("u", task, Some(1)), None, "nothing is in its way");
+        }
+        assert_eq!(
+            waits,
+            [
+                100, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000, 300_000, 300_000
+            ]
+        );
+        attempts.recovered("u", task);
+        assert_eq!(end("j"), FIRST);
+        assert_eq!(end("k"), ENDED.0);
+        assert_eq!(
+            attempts.failed("u", task, Some(2), Some("l"), trouble()),
+            FIRST,
+            "the user edited, or stopped and started it"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_container_is_seen_from_the_first_look_on() {
+        let attempts = Attempts::default();
+        assert_eq!(attempts.seen_for("u", "c1"), Duration::ZERO);
+        tokio::time::advance(FIRST).await;
+        assert_eq!(attempts.seen_for("u", "c1"), FIRST);
+        assert_eq!(attempts.seen_for("u", "c2"), Duration::ZERO);
+        attempts.forget("u");
+        assert_eq!(attempts.seen_for("u", "c2"), Duration::ZERO);
+    }
+}

@@ -1,0 +1,25 @@
+//! How the next consumer comes to the node of its filesystem.
+
+use kube::ResourceExt;
+use stoppablecontainer_api::names::ANNOTATION_PLACEMENT;
+use stoppablecontainer_api::{Placement, StoppableContainerInstanceStatus};
+
+use crate::reconcile::instance::plan::Observed;
+use crate::reconcile::pods::{ended, leaving, running};
+
+/// Through the scheduler after every end that was not the user's stop, until a consumer ran or the user stopped it:
+/// the cause of the last end (a preemption, a drain, pressure on the node, no room for it) may still be there, and only
+/// the scheduler lets a pod wait for that. The controller does not know who deleted a pod, so deletions count as well.
+pub(crate) fn next(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<Placement> {
+    match observed.consumer.pod() {
+        _ if !observed.instance.spec.running => None,
+        Some(pod) if ended(pod) || leaving(pod) => Some(Placement::Scheduler),
+        Some(pod) if running(pod) => None,
+        Some(pod) if pod.annotations().contains_key(ANNOTATION_PLACEMENT) => Some(Placement::Scheduler),
+        None if old.consumer_pod_uid.is_some() => Some(Placement::Scheduler),
+        _ => old.placement,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,72 @@
+/*!
+Filesystems that cannot be used or take too much: what to tell the user, and what
+to type.
+*/
+
+use kube::{Resource, ResourceExt};
+use stoppablecontainer_api::conditions::reason;
+use stoppablecontainer_api::names::ANNOTATION_RECOVERY;
+use stoppablecontainer_api::{
+    FilesystemStatus, RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance,
+    StorageExcess,
+};
+
+use crate::reconcile::pods::Trouble;
+
+/// Why a container that takes more than its limit is stopped: the kubelet's reason and words.
+pub fn eviction(excess: &StorageExcess) -> Trouble {
+    let StorageExcess { container, limit, .. } = excess;
+    Trouble::new(
+        reason::EVICTED,
+        format!("Container {container} exceeded its local ephemeral storage limit {limit:?}. "),
+    )
+}
+
+/// Why it is not started again, and what to do.
+pub fn refusal(instance: &StoppableContainerInstance, excess: &StorageExcess) -> Trouble {
+    let Trouble { reason, message } = eviction(excess);
+    let filesystem = instance
+        .status
+        .as_ref()
+        .and_then(|status| status.filesystem.as_ref());
+    let ways = filesystem
+        .map(|filesystem| ways_out(instance, filesystem))
+        .unwrap_or_default();
+    let message = format!(
+        "{message}The files are kept and take {} bytes; it is not started again before the limit \
+         (resources.limits.ephemeral-storage) is raised or the files are deleted{ways}",
+        excess.bytes
+    );
+    Trouble::new(reason, message)
+}
+
+/// What the user may decide, as commands; empty if there is nothing. To be put behind a sentence without its full stop.
+pub fn ways_out(instance: &StoppableContainerInstance, filesystem: &FilesystemStatus) -> String {
+    let Some(offer) = &filesystem.recovery else {
+        return String::new();
+    };
+    let parent = StoppableContainer::kind(&());
+    let owner = instance
+        .owner_references()
+        .iter()
+        .find(|owner| owner.kind == parent);
+    let (kind, name) = owner.map_or_else(
+        || ("stoppablecontainerinstance", instance.name_any()),
+        |owner| ("stoppablecontainer", owner.name.clone()),
+    );
+    let namespace = instance.namespace().unwrap_or_default();
+    let way = |verb: &RecoveryVerb| {
+        let purpose = match verb {
+            RecoveryVerb::Accept => "To use the files that are there, on the present image",
+            RecoveryVerb::Reset => "To DELETE all files and begin with the present image, once it is stopped",
+        };
+        let answer = RecoveryAnswer {
+            verb: *verb,
+            id: offer.id.clone(),
+        };
+        format!(
+            ". {purpose}: kubectl annotate --overwrite -n {namespace} {kind} {name} {ANNOTATION_RECOVERY}={answer}"
+        )
+    };
+    offer.verbs.iter().map(way).collect()
+}

@@ -1,0 +1,100 @@
+/*!
+Pods whose data is on one node are not deleted because the node is unreachable, and
+their providers are not kept from it because it is short of something.
+
+Kubernetes deletes the pods of a node that is silent for five minutes (taint-based
+eviction) so that others can take their place elsewhere. There is no elsewhere
+for ours: what runs there would be stopped when the node is heard of again, for
+nothing. A template that says how long its pods are to stay has its way.
+*/
+
+use k8s_openapi::api::core::v1::Toleration;
+
+/// Taints of a node that is not heard of, or says that it is not well (Kubernetes documentation, "Taint based
+/// Evictions").
+const SILENT: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+/// Taints of a node that is short of something (Kubernetes documentation, "Taint Nodes by Condition").
+const PRESSURE: [&str; 3] = [
+    "node.kubernetes.io/disk-pressure",
+    "node.kubernetes.io/memory-pressure",
+    "node.kubernetes.io/pid-pressure",
+];
+const NO_EXECUTE: &str = "NoExecute";
+const NO_SCHEDULE: &str = "NoSchedule";
+
+/// `given`, and what keeps a pod on a silent node where `given` leaves that open.
+pub(crate) fn staying(given: Vec<Toleration>) -> Vec<Toleration> {
+    let added = missing(&given);
+    [given, added].concat()
+}
+
+/// Tolerations that keep a pod on a silent node where `given` leaves that open.
+pub(crate) fn missing(given: &[Toleration]) -> Vec<Toleration> {
+    open(given, &SILENT, NO_EXECUTE)
+}
+
+/// `given`, and tolerations that let a pod come to a node that is short of something: for a pod that can be nowhere else,
+/// and uses next to nothing. A pod that does not have a node yet must not end up there.
+pub(crate) fn enduring(given: Vec<Toleration>) -> Vec<Toleration> {
+    let added = open(&given, &PRESSURE, NO_SCHEDULE);
+    [given, added].concat()
+}
+
+/// Tolerations of the taints `keys` that `given` leaves open.
+fn open(given: &[Toleration], keys: &[&str], effect: &str) -> Vec<Toleration> {
+    let open = |key: &&&str| !given.iter().any(|toleration| speaks_of(toleration, key, effect));
+    keys.iter()
+        .filter(open)
+        .map(|key| tolerates(key, effect))
+        .collect()
+}
+
+fn speaks_of(toleration: &Toleration, key: &str, of: &str) -> bool {
+    let named = toleration.key.as_deref().unwrap_or_default();
+    let effect = toleration.effect.as_deref().unwrap_or_default();
+    (named.is_empty() || named == key) && (effect.is_empty() || effect == of)
+}
+
+fn tolerates(key: &str, effect: &str) -> Toleration {
+    Toleration {
+        key: Some(key.to_owned()),
+        operator: Some("Exists".to_owned()),
+        effect: Some(effect.to_owned()),
+        ..Toleration::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn keys(given: serde_json::Value) -> Vec<String> {
+        let given: Vec<Toleration> = serde_json::from_value(given).unwrap();
+        let count = given.len();
+        let all = staying(given.clone());
+        assert_eq!(all[..count], given, "what was given stays");
+        let added = &all[count..];
+        assert!(added.iter().all(|added| added.toleration_seconds.is_none()));
+        added
+            .iter()
+            .map(|added| added.key.clone().unwrap_or_default())
+            .collect()
+    }
+
+    #[test]
+    fn f28_pods_stay_on_a_silent_node_unless_their_template_says_how_long() {
+        assert_eq!(keys(json!([])), SILENT);
+        assert_eq!(keys(json!([{ "key": "gpu", "operator": "Exists" }])), SILENT);
+        let unreachable = json!([{
+            "key": SILENT[1], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60,
+        }]);
+        assert_eq!(keys(unreachable), [SILENT[0]]);
+        assert_eq!(
+            keys(json!([{ "key": SILENT[0], "operator": "Exists", "effect": "NoSchedule" }])),
+            SILENT
+        );
+        assert!(keys(json!([{ "operator": "Exists" }])).is_empty());
+    }
+}
