@@ -25,18 +25,20 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 
 use crate::args;
-use crate::csi::authority::Connection;
+use crate::csi::http2_authority::Connection;
 use crate::csi::identity::IdentityService;
 use crate::csi::node::NodeService;
 use crate::csi::registration::RegistrationService;
-use crate::disks::Disks;
-use crate::host::Host;
-use crate::image::Cri;
-use crate::instances::Instances;
-use crate::orphans::{self, Orphan};
-use crate::space::Minimum;
+use crate::filesystem::usage;
+use crate::instance::state::Instances;
+use crate::metrics;
+use crate::node::cri::Cri;
+use crate::node::disks::Disks;
+use crate::node::host::Host;
+use crate::node::space::Minimum;
+use crate::sync::orphans::{self, Orphan};
+use crate::sync::restore;
 use crate::volumes::Volumes;
-use crate::{metrics, published, usage};
 
 /// Name of the plugin's socket.
 pub(crate) const SOCKET: &str = "csi.sock";
@@ -117,7 +119,7 @@ async fn serve_node(args: &args::Run) -> Result<()> {
         synced: watch::Sender::new(false),
         orphans: Mutex::default(),
     });
-    published::restore(&agent)?;
+    restore::restore(&agent)?;
 
     let stop = CancellationToken::new();
     let csi = listen(&base, SOCKET)?;
@@ -147,7 +149,7 @@ async fn serve_node(args: &args::Run) -> Result<()> {
     tokio::select! {
         result = csi => result.context("serve CSI")?,
         result = registration => result.context("serve the registration")?,
-        result = crate::watch::follow(Arc::clone(&agent)) => result?,
+        result = crate::sync::watch::follow(Arc::clone(&agent)) => result?,
         result = metrics::serve(Arc::clone(&agent), args.metrics_address) => result?,
         () = usage::follow(Arc::clone(&agent)) => {}
         () = orphans::follow(Arc::clone(&agent)) => {}

@@ -7,21 +7,21 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-use crate::space::Amount;
+use crate::node::space::Amount;
 
 /// Node agent of StoppableContainer.
 #[derive(Debug, Parser)]
 #[command(version)]
-pub(crate) struct Args {
+pub struct Args {
     #[command(flatten)]
-    pub(crate) log: Log,
+    log: Log,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
 /// How to log to standard error. What is logged is said by `RUST_LOG` (default: info).
 #[derive(Debug, clap::Args)]
-pub(crate) struct Log {
+struct Log {
     /// Form of log lines.
     #[arg(long, env = "LOG_FORMAT", default_value = "json", global = true)]
     log_format: LogFormat,
@@ -98,11 +98,19 @@ pub(crate) struct Orphans {
     pub(crate) remove: Vec<String>,
 }
 
+// === impl Args ===
+
+impl Args {
+    /// Logs to standard error from here on.
+    pub fn init_log(&self) {
+        self.log.init();
+    }
+}
+
 // === impl Log ===
 
 impl Log {
-    /// Logs from here on.
-    pub(crate) fn init(&self) {
+    fn init(&self) {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)

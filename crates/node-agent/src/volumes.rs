@@ -17,6 +17,8 @@ shared with another pod, nothing there is trusted, and files get their content a
 mode beside it before they are moved in.
 */
 
+pub(crate) mod record;
+
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek};
@@ -35,9 +37,9 @@ use rustix::io::Errno;
 use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::Record;
-use crate::pace::Paces;
-use crate::writeback::Outcome;
+use crate::filesystem::writeback::Outcome;
+use crate::rate_limit::Paces;
+use crate::volumes::record::Record;
 
 use exec_wrapper::protocol::{SOCKET, WRAPPER};
 

@@ -19,12 +19,15 @@ use csi_proto::csi::{
 use tonic::{Request, Response, Status};
 
 use crate::agent::Agent;
-use crate::authorise::authorise;
-use crate::host::Target;
-use crate::journal::{Object, Record, Role};
-use crate::usage::Moment;
+use crate::csi::authorize::authorise;
+use crate::filesystem::blocked;
+use crate::filesystem::usage;
+use crate::filesystem::usage::Moment;
+use crate::filesystem::writeback;
+use crate::node::host::Target;
+use crate::volumes::record::{Object, Record, Role};
 use crate::volumes::{Claim, is_id};
-use crate::{blocked, serve, usage, writeback};
+use crate::wrapper::socket;
 
 /// Keys that the kubelet sets for a pod's inline volume.
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
@@ -161,7 +164,7 @@ impl NodeService {
         })
         .map_err(|e| internal(&e))?;
         let volume = claim.publish(record.clone());
-        serve::spawn(Arc::clone(agent), volume, listener).map_err(|e| internal(&e))
+        socket::spawn(Arc::clone(agent), volume, listener).map_err(|e| internal(&e))
     }
 
     fn take_back(&self, claim: &Claim<'_>, target: &Path) {

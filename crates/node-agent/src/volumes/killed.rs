@@ -15,10 +15,10 @@ use std::process::Command;
 use rootfs::{Namespace, Proc, Root};
 use rustix::fs::OFlags;
 
-use crate::host::Host;
-use crate::host::tests::on_node;
-use crate::journal::{Object, Record, Role};
+use crate::node::host::Host;
+use crate::node::host::tests::on_node;
 use crate::volumes::Volumes;
+use crate::volumes::record::{Object, Record, Role};
 
 const ID: &str = "csi-killed";
 /// Names the directory and the work of the copy.

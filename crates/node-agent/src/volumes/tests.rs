@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use futures::FutureExt;
 
 use super::*;
-use crate::journal::{Object, Role};
+use crate::volumes::record::{Object, Role};
 
 const ID: &str = "csi-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 

@@ -14,10 +14,10 @@ use stoppablecontainer_api::{ConsumerReport, FilesystemStatus, StoppableContaine
 use tokio::time::Instant;
 
 use crate::agent::Agent;
-use crate::cgroup::container_of;
-use crate::instances::{Instance, State};
-use crate::serve::Peer;
-use crate::status;
+use crate::instance::state::{Instance, State};
+use crate::instance::status;
+use crate::node::cgroup::container_of;
+use crate::wrapper::socket::Peer;
 
 /// What lasts no longer than this is the normal way of a start, and not worth a write.
 const USUAL: Duration = Duration::from_secs(2);
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn i9_i12_the_next_agent_keeps_what_was_reported() {
         let object = state(Some("x"), None).object.unwrap();
-        let instances = crate::instances::Instances::default();
+        let instances = crate::instance::state::Instances::default();
         let mut object = (*object).clone();
         object.metadata.namespace = Some("ns".to_owned());
         object.metadata.uid = Some("u0".to_owned());

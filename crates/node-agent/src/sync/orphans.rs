@@ -25,10 +25,10 @@ use stoppablecontainer_api::names::FIELD_MANAGER_AGENT;
 
 use crate::agent::Agent;
 use crate::args;
-use crate::data::{self, Record};
-use crate::disks::Disks;
-use crate::host::Host;
-use crate::image_pin;
+use crate::filesystem::data::{self, Record};
+use crate::node::disks::Disks;
+use crate::node::host::Host;
+use crate::node::image_lease;
 
 /// Time between two looks, and how much of it is left to chance: agents start together.
 const EVERY: Duration = Duration::from_hours(1);
@@ -79,14 +79,14 @@ fn knows(agent: &Agent, uid: &str) -> bool {
 
 /// Gives up the images of instances that do not exist any more.
 async fn unpin(agent: &Agent) -> Result<()> {
-    let mut kept_for = image_pin::pinned(&agent.cri).await?;
+    let mut kept_for = image_lease::pinned(&agent.cri).await?;
     kept_for.retain(|uid| !knows(agent, uid));
     if kept_for.is_empty() {
         return Ok(());
     }
     let uids = uids(&agent.client).await?;
     for uid in kept_for.iter().filter(|uid| !uids.contains(*uid)) {
-        image_pin::unpin(&agent.cri, uid).await?;
+        image_lease::unpin(&agent.cri, uid).await?;
     }
     Ok(())
 }

@@ -21,8 +21,8 @@ use stoppablecontainer_api::{
 };
 
 use crate::agent::Agent;
-use crate::data::{self, Data, Failure, Record};
-use crate::instances::Working;
+use crate::filesystem::data::{self, Data, Failure, Record};
+use crate::instance::state::Working;
 
 /// What the user decided, and about what.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,9 +15,9 @@ use stoppablecontainer_api::names::{CSI_DRIVER, GROUP};
 use tonic::Status;
 
 use crate::agent::Agent;
-use crate::instances::id_of;
-use crate::journal::{Object, Record, Role};
-use crate::pod;
+use crate::instance::pod;
+use crate::instance::state::id_of;
+use crate::volumes::record::{Object, Record, Role};
 
 /// How long the instance's status may lag behind its pods. The kubelet tries again after a refusal, so this only
 /// has to be long enough for the usual case.

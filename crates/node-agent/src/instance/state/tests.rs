@@ -98,7 +98,7 @@ async fn i9_work_that_nobody_waits_for_keeps_others_out_until_it_ends() {
 /// A tenant whose file systems do not answer has so many threads of the agent and no more. Others have theirs.
 #[tokio::test(start_paused = true)]
 async fn i18_work_that_hangs_is_bounded_for_its_namespace_and_for_nobody_else() {
-    use crate::left_behind::MOST;
+    use crate::instance::left_behind::MOST;
 
     let instances = Instances::default();
     let mut ends = Vec::new();

@@ -20,10 +20,12 @@ use stoppablecontainer_api::{
 use tokio::time::Instant;
 
 use crate::agent::Agent;
-use crate::host::Host;
-use crate::instances::Instance;
-use crate::journal::{Record, Role};
-use crate::{recovery, space, status};
+use crate::filesystem::recovery;
+use crate::instance::state::Instance;
+use crate::instance::status;
+use crate::node::host::Host;
+use crate::node::space;
+use crate::volumes::record::{Record, Role};
 
 /// Shortest pause of a filesystem; the kubelet looks at the limits of other containers as often.
 const PAUSE: Duration = Duration::from_secs(10);

@@ -12,9 +12,11 @@ use exec_wrapper::protocol::Answer;
 use stoppablecontainer_api::{RecoveryAnswer, StoppableContainerInstance};
 
 use crate::agent::Agent;
-use crate::instances::{Provider, State};
-use crate::serve::Peer;
-use crate::{filesystem, recovery, start};
+use crate::filesystem::prepare;
+use crate::filesystem::recovery;
+use crate::instance::state::{Provider, State};
+use crate::wrapper::consumer;
+use crate::wrapper::socket::Peer;
 
 /// First and longest pause before preparing is tried again after an error that may pass.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -46,7 +48,7 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
             peer.gone().await;
             return Ok(());
         }
-        match filesystem::prepare(agent, peer, &container, &object).await {
+        match prepare::prepare(agent, peer, &container, &object).await {
             Ok(Ok(())) => break,
             Ok(Err(failure)) => {
                 // Somebody has to change the object or, which nothing announces, the node: restore the data, say.
@@ -84,7 +86,7 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
     let ended = process.as_fd().try_clone_to_owned()?;
     tokio::select! {
         _ = changes.wait_for(wants_preparing) => {}
-        ended = start::ends(ended) => ended?,
+        ended = consumer::ends(ended) => ended?,
         () = peer.gone() => {}
     }
     Ok(())
@@ -98,7 +100,7 @@ async fn wait(agent: &Agent, peer: &mut Peer, error: &anyhow::Error, pause: &mut
         tracing::warn!(%instance, %pod, left_out, "cannot prepare: {message}");
     }
     peer.explain(&message).await?;
-    if let Err(error) = filesystem::report_obstacle(agent, peer, &message).await {
+    if let Err(error) = prepare::report_obstacle(agent, peer, &message).await {
         tracing::debug!(instance = %peer.instance.id, "cannot report it: {error:#}");
     }
     tokio::select! {
@@ -120,7 +122,7 @@ fn wants_preparing(state: &State) -> bool {
 
 /// Takes the process of a conversation back when that ends. Others that hold stay.
 struct Leaving<'a> {
-    instance: &'a crate::instances::Instance,
+    instance: &'a crate::instance::state::Instance,
     process: &'a Arc<rootfs::Process>,
 }
 

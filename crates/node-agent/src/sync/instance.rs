@@ -8,8 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::Agent;
-use crate::instances::Instance;
-use crate::{blocked, filesystem, removal, status, usage, writeback};
+use crate::filesystem::blocked;
+use crate::filesystem::prepare;
+use crate::filesystem::removal;
+use crate::filesystem::usage;
+use crate::filesystem::writeback;
+use crate::instance::state::Instance;
+use crate::instance::status;
 
 /// First and longest pause between tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_mins(1));
@@ -29,7 +34,7 @@ async fn attend(agent: Arc<Agent>, instance: Arc<Instance>) {
             // What fails keeps nothing behind it from being done.
             let results = [
                 status::repair(&agent.client, &instance).await,
-                filesystem::refresh_identity(&agent, &instance).await,
+                prepare::refresh_identity(&agent, &instance).await,
                 usage::judge(&agent, &instance).await,
                 writeback::report(&agent, &instance).await,
                 blocked::check_recorded(&agent, &instance).await,

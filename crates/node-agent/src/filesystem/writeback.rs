@@ -18,11 +18,11 @@ use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use stoppablecontainer_api::{ConsumerReport, FilesystemStatus};
 
 use crate::agent::Agent;
-use crate::host::Host;
-use crate::instances::{Instance, State};
-use crate::journal::{Record, Role};
-use crate::status;
+use crate::instance::state::{Instance, State};
+use crate::instance::status;
+use crate::node::host::Host;
 use crate::volumes::Volume;
+use crate::volumes::record::{Record, Role};
 
 /// How long an unpublish waits for the disk. The kubelet asks again, and gives up a call after two minutes.
 const PATIENCE: Duration = Duration::from_mins(1);

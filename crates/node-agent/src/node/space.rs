@@ -13,9 +13,10 @@ use rustix::io::Errno;
 use stoppablecontainer_api::{FilesystemState, FilesystemStatus, whole_quantity};
 
 use crate::agent::Agent;
-use crate::host::Host;
-use crate::instances::State;
-use crate::{status, usage};
+use crate::filesystem::usage;
+use crate::instance::state::State;
+use crate::instance::status;
+use crate::node::host::Host;
 
 /// What has to be free on the disk of a data directory.
 #[derive(Clone, Debug)]

@@ -12,11 +12,12 @@ use stoppablecontainer_api::names::FINALIZER;
 use stoppablecontainer_api::{FilesystemState, FilesystemStatus};
 
 use crate::agent::Agent;
-use crate::data::{self, Data, Doubt, Failure};
-use crate::host::Host;
-use crate::instances::Instance;
-use crate::published::{drop_volume, is_stale};
-use crate::{image_pin, status};
+use crate::filesystem::data::{self, Data, Doubt, Failure};
+use crate::instance::state::Instance;
+use crate::instance::status;
+use crate::node::host::Host;
+use crate::node::image_lease;
+use crate::sync::restore::{drop_volume, is_stale};
 
 /// Deletes the data if the instance is being deleted and no volume of it is published any more, and reports it.
 /// An error is worth another try.
@@ -76,7 +77,7 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
         };
         return status::update(&agent.client, instance, |_| Some(refused.clone())).await;
     }
-    image_pin::unpin(&agent.cri, &instance.id.uid).await?;
+    image_lease::unpin(&agent.cri, &instance.id.uid).await?;
     let removed = FilesystemStatus {
         state: FilesystemState::Removed,
         node_name: agent.node_name.clone(),

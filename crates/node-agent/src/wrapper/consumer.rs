@@ -18,10 +18,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::agent::Agent;
-use crate::blocked;
-use crate::data::{self, Data};
-use crate::instances::{Provider, Working};
-use crate::serve::Peer;
+use crate::filesystem::blocked;
+use crate::filesystem::data::{self, Data};
+use crate::instance::state::{Provider, Working};
+use crate::wrapper::socket::Peer;
 
 /// First and longest pause while the kernel takes an old overlay apart. Nothing announces its end.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));

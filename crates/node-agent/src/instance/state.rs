@@ -15,10 +15,10 @@ use rootfs::Process;
 use stoppablecontainer_api::{FilesystemStatus, StoppableContainerInstance};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
 
-use crate::blocked::Blocked;
-use crate::journal::Object;
-use crate::left_behind::LeftBehind;
-use crate::writeback::Outcome;
+use crate::filesystem::blocked::Blocked;
+use crate::filesystem::writeback::Outcome;
+use crate::instance::left_behind::LeftBehind;
+use crate::volumes::record::Object;
 
 /// How long work on a disk may take that is usually done in milliseconds.
 const DISK_TIME: Duration = Duration::from_secs(30);

@@ -19,11 +19,14 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use crate::agent::Agent;
-use crate::image::Container;
-use crate::instances::Instance;
-use crate::journal::Role;
+use crate::csi::authorize;
+use crate::instance::state::Instance;
+use crate::node::cgroup;
+use crate::node::cri::Container;
 use crate::volumes::Volume;
-use crate::{authorise, cgroup, hold, start};
+use crate::volumes::record::Role;
+use crate::wrapper::consumer;
+use crate::wrapper::provider;
 
 /// Most connections of one volume at the same time. Probes and hooks that wait take one each.
 const CONNECTIONS: usize = 64;
@@ -138,9 +141,9 @@ async fn serve(agent: &Agent, volume: Arc<Volume>, stream: UnixStream) -> Result
         }
     }
     match (verb, peer.volume.record.role) {
-        (Verb::Hold, Role::Provider) => hold::hold(agent, &mut peer).await,
-        (Verb::Run, Role::Consumer) => start::run(agent, &mut peer).await,
-        (Verb::Hook, Role::Consumer) => start::hook(agent, &mut peer).await,
+        (Verb::Hold, Role::Provider) => provider::hold(agent, &mut peer).await,
+        (Verb::Run, Role::Consumer) => consumer::run(agent, &mut peer).await,
+        (Verb::Hook, Role::Consumer) => consumer::hook(agent, &mut peer).await,
         (verb, role) => {
             let message = format!("'{}' is not for the {role:?} pod", verb.as_str());
             peer.answer(&Answer::Error(message)).await
@@ -204,7 +207,7 @@ impl Peer {
     /// here on the peer's process is the one that the runtime started as that container, not the process that asks.
     pub(crate) async fn main_container(&mut self, agent: &Agent) -> Result<Result<Container, String>> {
         let container = agent.cri.container(&self.container_id).await?;
-        let main = authorise::main_container(agent, &self.volume.record).await;
+        let main = authorize::main_container(agent, &self.volume.record).await;
         let main = main.map_err(|status| anyhow!("{}", status.message()))?;
         if container.name != main {
             let problem = format!(

@@ -12,10 +12,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::agent::Agent;
-use crate::host::Target;
-use crate::journal::Record;
+use crate::filesystem::writeback;
+use crate::instance::pod;
+use crate::node::host::Target;
 use crate::volumes::Volume;
-use crate::{pod, serve, writeback};
+use crate::volumes::record::Record;
+use crate::wrapper::socket;
 
 /// First and longest pause between tries.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
@@ -79,7 +81,7 @@ fn serve_one(agent: &Arc<Agent>, id: &str, record: Option<Record>) -> Result<()>
         volume
     });
     let (_, listener) = claim.create(&record)?;
-    serve::spawn(Arc::clone(agent), volume, listener)
+    socket::spawn(Arc::clone(agent), volume, listener)
 }
 
 /// Removes volumes of pods that are gone. Whether all were looked at.

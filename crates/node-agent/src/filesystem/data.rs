@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::{ImageFacts, RecoveryVerb};
 
-use crate::host::Host;
+use crate::node::host::Host;
 
 /// Why a filesystem cannot be used: what goes into its status.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::held::{self, Held, Whole};
 
 use crate::agent::Agent;
-use crate::attend;
+use crate::sync::instance;
 
 type HeldInstance = Held<StoppableContainerInstance, Whole>;
 
@@ -63,6 +63,6 @@ fn apply(agent: &Arc<Agent>, object: HeldInstance) -> Option<String> {
     };
     let instance = agent.instances.apply(object)?;
     let uid = instance.id.uid.clone();
-    attend::spawn(Arc::clone(agent), instance);
+    instance::spawn(Arc::clone(agent), instance);
     Some(uid)
 }
