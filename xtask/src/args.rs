@@ -7,6 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::tools::Release;
+
 /// Developer commands of StoppableContainer.
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask")]
@@ -36,6 +38,9 @@ pub(crate) enum Command {
         /// Leaves out nothing: more generated pods, more rotations of certificates, and the longest test of durability.
         #[arg(long)]
         all: bool,
+        /// The release of Kubernetes that the local cluster is. [default: that of the cluster, else 1.34]
+        #[arg(long)]
+        kubernetes: Option<Release>,
         /// Runs only the tests whose names contain one of these.
         #[arg(last = true)]
         names: Vec<String>,
@@ -93,6 +98,9 @@ pub(crate) enum ClusterCommand {
         /// How many nodes it has at least, in three zones; nodes that exist stay.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=99))]
         nodes: u8,
+        /// The release of Kubernetes; a cluster of another one is replaced. [default: that of the cluster, else 1.34]
+        #[arg(long)]
+        kubernetes: Option<Release>,
     },
     /// Stops its processes and removes everything that it made.
     Down,

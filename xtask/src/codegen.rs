@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::install::{NAMESPACE, RELEASE};
 use crate::lint::ids;
 use crate::progress::{Progress, Step};
-use crate::tools::{KUBERNETES_VERSION, Tools};
+use crate::tools::{Release, Tools};
 use crate::workspace::Workspace;
 
 /// Steps that [`run`] takes, helm's build not counted.
@@ -145,7 +145,12 @@ fn rendered_chart(workspace: &Workspace, step: &Step<'_>) -> Result<Files> {
     command
         .args(["template", RELEASE])
         .arg(workspace.join("charts/stoppablecontainer"));
-    command.args(["--namespace", NAMESPACE, "--kube-version", KUBERNETES_VERSION]);
+    command.args([
+        "--namespace",
+        NAMESPACE,
+        "--kube-version",
+        Release::default().version(),
+    ]);
     let mut files = Files::new();
     for document in documents(&step.output(&mut command)?) {
         let kind = field(&document, "kind").context("a rendered object without a kind")?;

@@ -21,7 +21,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, registry: Option<&
     }
     // Runs while Kubernetes is built. Images for a registry have another profile.
     let early = registry.is_none().then(|| product::compile_early(workspace));
-    let target = Target::choose(workspace, progress, registry)?;
+    let target = Target::choose(workspace, progress, registry, None)?;
     progress.expect(product::STEPS + install::STEPS);
     if target.destination.takes_test_images() {
         progress.expect(testing::STEPS_OF_ONE);

@@ -119,7 +119,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     if options.trials == 0 {
         rows.clear();
     }
-    let target = Target::choose(workspace, progress, None)?;
+    let target = Target::choose(workspace, progress, None, None)?;
     if target.local {
         Tools::prepare_tests(progress)?;
     }
@@ -139,7 +139,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
             command.args(["--", "--nocapture", row.test]);
             command.env("E2E_TRIALS", options.trials.to_string());
             command.env("E2E_DURABILITY", &results);
-            test::on_cluster(&mut command, workspace, &target)?;
+            test::on_cluster(&mut command, &target)?;
             step.run(&mut command)
         });
         if let Err(error) = outcome {

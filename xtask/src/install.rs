@@ -24,7 +24,7 @@ const PATIENCE: &str = "180s";
 
 /// `install`: images and chart, on the cluster of KUBECONFIG or the local one.
 pub(crate) fn command(workspace: &Workspace, progress: &Progress, registry: Option<&str>) -> Result<()> {
-    let target = Target::choose(workspace, progress, registry)?;
+    let target = Target::choose(workspace, progress, registry, None)?;
     progress.expect(product::STEPS + STEPS);
     let tag = product::provide(workspace, progress, Some(&target.destination))?;
     run(workspace, progress, &target, &tag)

@@ -11,7 +11,7 @@ use anyhow::Result;
 
 use crate::codegen;
 use crate::progress::Progress;
-use crate::tools::{KUBERNETES_VERSION, Tools};
+use crate::tools::{Release, Tools};
 use crate::workspace::Workspace;
 
 /// Ways to install that make templates differ.
@@ -51,7 +51,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
     progress.step("Chart", |step| {
         let chart = workspace.join("charts/stoppablecontainer");
         // A helm built from its module knows no Kubernetes version of its own.
-        let version = ["--kube-version", KUBERNETES_VERSION];
+        let version = ["--kube-version", Release::default().version()];
         step.run(tools.helm().args(["lint", "--strict"]).args(version).arg(&chart))?;
         for values in CHART_VALUES {
             let template = ["template", "stoppablecontainer", "--set", values];

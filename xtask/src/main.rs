@@ -46,7 +46,7 @@ fn run(args: &Args) -> Result<ExitCode> {
     let progress = Progress::new(workspace.logs());
     match &args.command {
         Command::Cluster(command) => {
-            return run_cluster(command, &Cluster::new(&workspace, &progress, pause::provide));
+            return run_cluster(command, Cluster::new(&workspace, &progress, pause::provide));
         }
         Command::Demo(arg) => demo::run(&workspace, &progress, arg.registry.as_deref())?,
         Command::Install(arg) => install::command(&workspace, &progress, arg.registry.as_deref())?,
@@ -54,12 +54,14 @@ fn run(args: &Args) -> Result<ExitCode> {
             registry,
             skip_e2e,
             all,
+            kubernetes,
             names,
         } => {
             let options = test::Options {
                 registry: registry.registry.as_deref(),
                 skip_e2e: *skip_e2e,
                 all: *all,
+                kubernetes: *kubernetes,
                 names,
             };
             test::run(&workspace, &progress, &options)?;
@@ -88,9 +90,9 @@ fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_cluster(command: &ClusterCommand, cluster: &Cluster<'_>) -> Result<ExitCode> {
+fn run_cluster(command: &ClusterCommand, cluster: Cluster<'_>) -> Result<ExitCode> {
     match command {
-        ClusterCommand::Up { nodes } => cluster.up(*nodes)?,
+        ClusterCommand::Up { nodes, kubernetes } => cluster.with_release(*kubernetes).up(*nodes)?,
         ClusterCommand::Down => cluster.down()?,
         ClusterCommand::Status if !cluster.status()? => return Ok(ExitCode::FAILURE),
         ClusterCommand::Status => {}

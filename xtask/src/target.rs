@@ -12,7 +12,7 @@ use crate::cluster::Cluster;
 use crate::images::{Destination, pause};
 use crate::progress::Progress;
 use crate::shell;
-use crate::tools::Tools;
+use crate::tools::{Release, Tools};
 use crate::workspace::Workspace;
 
 /// A cluster that is up, and how images get to it.
@@ -24,13 +24,15 @@ pub(crate) struct Target<'a> {
     pub destination: Destination<'a>,
     /// Whether it is the local cluster, whose pods can be reached from here.
     pub local: bool,
+    /// containerd's `ctr` on the nodes of the local cluster.
+    pub ctr: PathBuf,
     kubectl: PathBuf,
 }
 
 // === impl Target ===
 
 impl<'a> Target<'a> {
-    /// Takes the cluster that KUBECONFIG names, or brings up the local one, and says which.
+    /// Takes the cluster that KUBECONFIG names, or brings up the local one of a release, and says which.
     ///
     /// # Errors
     /// When the cluster does not answer, or nobody says how images get to it.
@@ -38,8 +40,10 @@ impl<'a> Target<'a> {
         workspace: &'a Workspace,
         progress: &Progress,
         registry: Option<&str>,
+        kubernetes: Option<Release>,
     ) -> Result<Self> {
-        let cluster = Cluster::new(workspace, progress, pause::provide);
+        let cluster = Cluster::new(workspace, progress, pause::provide).with_release(kubernetes);
+        let ctr = cluster.tools().containerd("ctr");
         let given = std::env::var_os("KUBECONFIG").filter(|paths| !paths.is_empty());
         let given = given.map(|paths| absolute(&paths)).transpose()?;
         let named = given.as_ref().is_some_and(|path| *path == cluster.kubeconfig());
@@ -53,17 +57,19 @@ impl<'a> Target<'a> {
                 kubeconfig: cluster.kubeconfig(),
                 destination: Destination::Embedded,
                 local: true,
+                ctr,
                 kubectl,
             });
         }
         let Some(kubeconfig) = given.filter(|_| !named) else {
             progress.say("KUBECONFIG names no other cluster: using the local one");
             cluster.up(1)?;
-            let kubectl = Tools::of(workspace).kubectl_link()?;
+            let kubectl = cluster.tools().kubectl_link()?;
             return Ok(Self {
                 kubeconfig: cluster.kubeconfig(),
                 destination: Destination::Embedded,
                 local: true,
+                ctr,
                 kubectl,
             });
         };
@@ -78,6 +84,7 @@ impl<'a> Target<'a> {
             kubeconfig,
             destination: Destination::Embedded,
             local: false,
+            ctr,
             kubectl,
         };
         let context = shell::output(target.kubectl().args(["config", "current-context"]))

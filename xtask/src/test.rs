@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use crate::images::{product, testing};
 use crate::progress::{Progress, Step};
 use crate::target::Target;
-use crate::tools::Tools;
+use crate::tools::{Release, Tools};
 use crate::workspace::Workspace;
 use crate::{cluster, durability, fuzz, install, shell};
 
@@ -38,6 +38,8 @@ pub(crate) struct Options<'a> {
     pub skip_e2e: bool,
     /// Leaves out nothing of what takes long.
     pub all: bool,
+    /// See [`Target::choose`].
+    pub kubernetes: Option<Release>,
     /// Runs only the tests whose names contain one of these; all if empty.
     pub names: &'a [String],
 }
@@ -77,7 +79,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     if !classes.iter().any(|class| class == E2E) {
         bail!("there is no test target {E2E}");
     }
-    let target = Target::choose(workspace, progress, options.registry)?;
+    let target = Target::choose(workspace, progress, options.registry, options.kubernetes)?;
     progress.expect(product::STEPS + install::STEPS + testing::STEPS);
     let tag = product::provide(workspace, progress, Some(&target.destination))?;
     install::run(workspace, progress, &target, &tag)?;
@@ -123,7 +125,7 @@ fn cargo_test(
     }
     command.env_remove("KUBECONFIG");
     if let Some(target) = target {
-        on_cluster(&mut command, workspace, target)?;
+        on_cluster(&mut command, target)?;
     }
     let result = step.run(&mut command);
     let log = std::fs::read_to_string(step.log()).unwrap_or_default();
@@ -135,7 +137,7 @@ fn cargo_test(
 }
 
 /// Tells end-to-end tests which cluster they run on, and how to do there what no API server does.
-pub(crate) fn on_cluster(command: &mut Command, workspace: &Workspace, target: &Target<'_>) -> Result<()> {
+pub(crate) fn on_cluster(command: &mut Command, target: &Target<'_>) -> Result<()> {
     command.env("KUBECONFIG", &target.kubeconfig);
     command.env("KUBECTL", target.kubectl_path());
     if target.local {
@@ -145,7 +147,7 @@ pub(crate) fn on_cluster(command: &mut Command, workspace: &Workspace, target: &
             command.env(variable, format!("{} cluster {subcommand}", own.display()));
         }
         command.envs(NODE_PATHS.iter().copied());
-        command.env("E2E_CTR", Tools::of(workspace).unpacked("usr/bin/ctr"));
+        command.env("E2E_CTR", &target.ctr);
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ are installed because they bring nothing but programs. Each is made once and aga
 
 mod apt;
 pub(crate) mod golang;
+mod release;
 mod stamp;
 
 use std::os::unix::fs::symlink;
@@ -17,7 +18,8 @@ use anyhow::{Context, Result};
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
-pub(crate) use golang::{KUBERNETES_VERSION, go as go_version};
+pub(crate) use golang::go as go_version;
+pub(crate) use release::Release;
 pub(crate) use stamp::{Fingerprint, Stamp};
 
 /// Packages that the local cluster runs without installing them.
@@ -47,20 +49,32 @@ const CARGO_FUZZ: &str = "0.13.2";
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
     dir: PathBuf,
+    release: Release,
 }
 
 // === impl Tools ===
 
 impl Tools {
-    /// The tools of a clone, made or not.
+    /// The tools of a clone, made or not, with the default release of Kubernetes.
     pub(crate) fn of(workspace: &Workspace) -> Self {
         Self {
             dir: workspace.tools(),
+            release: Release::default(),
         }
     }
 
+    /// The same with another release.
+    pub(crate) fn with_release(self, release: Release) -> Self {
+        Self { release, ..self }
+    }
+
+    /// The release of Kubernetes.
+    pub(crate) fn release(&self) -> Release {
+        self.release
+    }
+
     /// Steps that [`Tools::prepare_cluster`] takes.
-    pub(crate) const CLUSTER_STEPS: usize = 3;
+    pub(crate) const CLUSTER_STEPS: usize = 4;
 
     /// Makes what the local cluster needs: `kube`, the unpacked packages and the installed ones.
     pub(crate) fn prepare_cluster(&self, workspace: &Workspace, progress: &Progress) -> Result<()> {
@@ -71,23 +85,31 @@ impl Tools {
         progress.step("Unpack containerd, runc, etcd and the registry", |step| {
             apt::unpack(step, UNPACKED, &self.dir.join("deb"))
         })?;
+        let containerd = self.release.containerd();
+        let version = containerd.unwrap_or("Debian's");
+        progress.step(&format!("Build containerd: {version}"), |step| match containerd {
+            Some(version) => golang::install_containerd(step, version, &self.containerd_dir(version)),
+            None => Ok(()),
+        })?;
         self.prepare_kube(workspace, progress)
     }
 
     /// Makes the Kubernetes programs.
     pub(crate) fn prepare_kube(&self, workspace: &Workspace, progress: &Progress) -> Result<()> {
         progress.step("Build Kubernetes (about 6 minutes the first time)", |step| {
-            golang::build_kube(step, &workspace.join("xtask/cluster-tools"), &self.dir)
+            let sources = workspace.join("xtask/cluster-tools");
+            golang::build_kube(step, self.release, &sources, &self.dir)
         })
     }
 
     /// kubectl under its own name, for people and for programs that start it by path.
     pub(crate) fn kubectl_link(&self) -> Result<PathBuf> {
-        let link = self.dir.join("bin/kubectl");
+        let dir = self.dir.join("bin").join(self.release.name());
+        let link = dir.join("kubectl");
         if !link.exists() {
-            let dir = self.dir.join("bin");
             std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-            symlink("../kube", &link).with_context(|| format!("linking {}", link.display()))?;
+            let program = format!("../../{}", self.release.program());
+            symlink(program, &link).with_context(|| format!("linking {}", link.display()))?;
         }
         Ok(link)
     }
@@ -157,9 +179,26 @@ impl Tools {
 
     /// One of the Kubernetes programs: `kube-apiserver`, `kubelet`, `kubectl` and so on.
     pub(crate) fn kube(&self, program: &str) -> Command {
-        let mut command = Command::new(self.dir.join("kube"));
+        let mut command = Command::new(self.kube_program());
         command.arg(program);
         command
+    }
+
+    /// The file that holds all Kubernetes programs, made or not.
+    pub(crate) fn kube_program(&self) -> PathBuf {
+        self.dir.join(self.release.program())
+    }
+
+    /// containerd or one of the programs that come with it.
+    pub(crate) fn containerd(&self, program: &str) -> PathBuf {
+        match self.release.containerd() {
+            Some(version) => self.containerd_dir(version).join(program),
+            None => self.unpacked("usr/bin").join(program),
+        }
+    }
+
+    fn containerd_dir(&self, version: &str) -> PathBuf {
+        self.dir.join(format!("containerd-{version}"))
     }
 
     /// Helm.
@@ -176,13 +215,19 @@ impl Tools {
     pub(crate) fn path(&self) -> String {
         let root = self.dir.join("deb/root");
         let root = root.display();
-        format!("{root}/usr/bin:{root}/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        let containerd = self.release.containerd();
+        let containerd = containerd.map(|version| format!("{}:", self.containerd_dir(version).display()));
+        let containerd = containerd.unwrap_or_default();
+        format!(
+            "{containerd}{root}/usr/bin:{root}/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        )
     }
 
     /// Changes whenever a program of the cluster does.
     pub(crate) fn fingerprint(&self) -> String {
         let mut fingerprint = Fingerprint::new();
-        for stamp in ["kube.stamp", "deb.stamp"] {
+        fingerprint.text(self.release.containerd().unwrap_or_default());
+        for stamp in [&format!("{}.stamp", self.release.program()), "deb.stamp"] {
             fingerprint.text(&std::fs::read_to_string(self.dir.join(stamp)).unwrap_or_default());
         }
         fingerprint.finish()

@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use super::dir::ClusterDir;
 use super::node::Node;
 use crate::progress::{Progress, Step};
-use crate::tools::Tools;
+use crate::tools::{Release, Tools};
 use crate::workspace::Workspace;
 
 /// Builds an image and puts it into the cluster's registry, unless it is there.
@@ -30,15 +30,31 @@ pub(crate) struct Cluster<'a> {
 // === impl Cluster ===
 
 impl<'a> Cluster<'a> {
-    /// The machine's cluster, up or not.
+    /// The machine's cluster, up or not, of the release that it is.
     pub(crate) fn new(workspace: &'a Workspace, progress: &'a Progress, provide_pause: ProvideImage) -> Self {
+        let dir = ClusterDir::machine();
+        let owner = dir.owner().ok().flatten().unwrap_or_default();
         Self {
             workspace,
             progress,
             provide_pause,
-            tools: Tools::of(workspace),
-            dir: ClusterDir::machine(),
+            tools: Tools::of(workspace).with_release(owner.release),
+            dir,
         }
+    }
+
+    /// The same of another release, if one is given. [`Cluster::up`] replaces a cluster that is of another.
+    pub(crate) fn with_release(self, release: Option<Release>) -> Self {
+        let release = release.unwrap_or(self.tools.release());
+        Self {
+            tools: self.tools.with_release(release),
+            ..self
+        }
+    }
+
+    /// The programs of its release.
+    pub(crate) fn tools(&self) -> &Tools {
+        &self.tools
     }
 
     /// The administrator's kubeconfig; there while the cluster is.

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::tools::Release;
+
 /// Where the cluster lives.
 const PLACE: &str = "/var/lib/stoppablecontainer-cluster";
 
@@ -25,6 +27,9 @@ pub(crate) struct ClusterDir {
 pub(crate) struct Owner {
     /// The clone that brought the cluster up.
     pub clone: PathBuf,
+    /// The release of Kubernetes that it is.
+    #[serde(default)]
+    pub release: Release,
     /// [`crate::tools::Tools::fingerprint`] of the programs that the state was made by.
     pub tools: String,
     /// Settings of the kernel before the cluster changed them: path below `/proc/sys`, value.

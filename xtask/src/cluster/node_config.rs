@@ -10,19 +10,20 @@ use super::dir::ClusterDir;
 use super::network::REGISTRY_PORT;
 use super::node::Node;
 use super::pki::{CLUSTER, Pki};
+use crate::tools::Release;
 
 /// Image of the container that holds a pod's namespaces; built here and served by the local registry.
 pub(crate) const PAUSE_IMAGE: &str = "docker.io/xtlsoft/pause:1";
 /// Where containerd listens, inside the node.
 pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
-/// Writes all of them. They follow from the node alone, so writing them again changes nothing.
-pub(super) fn write(node: &Node, dir: &ClusterDir) -> Result<()> {
+/// Writes all of them. They follow from the node and the release alone, so writing them again changes nothing.
+pub(super) fn write(node: &Node, dir: &ClusterDir, release: Release) -> Result<()> {
     let own = std::path::Path::new("nodes").join(&node.name);
     let pretty = |value: &serde_json::Value| serde_json::to_vec_pretty(value);
     dir.write(
         own.join("containerd.toml"),
-        containerd(node, dir).as_bytes(),
+        containerd(node, dir, release).as_bytes(),
         0o644,
     )?;
     dir.write(
@@ -36,10 +37,44 @@ pub(super) fn write(node: &Node, dir: &ClusterDir) -> Result<()> {
     Ok(())
 }
 
-fn containerd(node: &Node, dir: &ClusterDir) -> String {
+/// restrict_oom_score_adj: without CAP_SYS_RESOURCE runc cannot lower a sandbox's score and no pod would start.
+fn containerd(node: &Node, dir: &ClusterDir, release: Release) -> String {
     let own = node.dir(dir);
     let own = own.display();
-    // restrict_oom_score_adj: without CAP_SYS_RESOURCE runc cannot lower a sandbox's score and no pod would start.
+    if release.containerd().is_some() {
+        return format!(
+            r#"version = 3
+root = "/var/lib/containerd"
+state = "/run/containerd"
+
+[grpc]
+  address = "{CONTAINERD_SOCKET}"
+
+[plugins."io.containerd.grpc.v1.cri"]
+  stream_server_address = "127.0.0.1"
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "{PAUSE_IMAGE}"
+
+[plugins."io.containerd.cri.v1.images".registry]
+  config_path = "{own}/certs.d"
+
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+  enable_unprivileged_ports = true
+
+[plugins."io.containerd.cri.v1.runtime".cni]
+  bin_dirs = ["/usr/lib/cni"]
+  conf_dir = "{own}/cni"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+  SystemdCgroup = false
+"#
+        );
+    }
     format!(
         r#"version = 2
 root = "/var/lib/containerd"
@@ -117,6 +152,8 @@ fn kubelet(node: &Node, dir: &ClusterDir) -> serde_json::Value {
         "healthzPort": node.kubelet_health_port(),
         "containerRuntimeEndpoint": format!("unix://{CONTAINERD_SOCKET}"),
         "cgroupDriver": "cgroupfs",
+        // The machine's hierarchy is what it is; from 1.35 on the kubelet refuses v1 otherwise.
+        "failCgroupV1": false,
         "cgroupRoot": cgroups::root_of(node),
         "clusterDomain": "cluster.local",
         // No name server runs: a refused connection fails a look-up at once, where a missing one would time out.

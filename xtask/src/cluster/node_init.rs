@@ -79,7 +79,7 @@ fn mount_disks() {
 }
 
 fn start_containerd(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<Child> {
-    let mut command = Command::new(tools.unpacked("usr/bin/containerd"));
+    let mut command = Command::new(tools.containerd("containerd"));
     command.arg("--config").arg(node.dir(dir).join("containerd.toml"));
     start(command, &dir.log(&format!("{}-containerd", node.name)))
 }

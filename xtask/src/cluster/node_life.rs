@@ -32,7 +32,7 @@ impl Node {
             make_mount_point(dir, owner, Path::new(place))?;
         }
         Pki::new(dir).prepare_node(self)?;
-        node_config::write(self, dir)?;
+        node_config::write(self, dir, owner.release)?;
         network::prepare_node(self)
     }
 

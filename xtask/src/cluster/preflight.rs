@@ -37,7 +37,7 @@ pub(super) fn check(cluster: &Cluster<'_>, nodes: &[Node]) -> Result<()> {
             bail!("{program} is missing: install the package util-linux or tar");
         }
     }
-    let built = cluster.workspace.tools().join("kube").is_file();
+    let built = cluster.tools.kube_program().is_file();
     if !built {
         tools::go_version()?;
     }

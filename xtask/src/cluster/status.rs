@@ -11,7 +11,6 @@ use super::context::Cluster;
 use super::node::Node;
 use super::process::Daemon;
 use super::{control_plane, network, registry};
-use crate::tools::KUBERNETES_VERSION;
 
 /// Prints the state of every part. Returns whether all run and the API server is ready.
 pub(super) fn print(cluster: &Cluster<'_>) -> Result<bool> {
@@ -32,7 +31,8 @@ fn describe(cluster: &Cluster<'_>) -> Result<(String, bool)> {
     let mut text = String::new();
     writeln!(
         text,
-        "Kubernetes {KUBERNETES_VERSION} in {}, owned by the clone {}",
+        "Kubernetes {} in {}, owned by the clone {}",
+        cluster.tools.release().version(),
         dir.root().display(),
         owner.clone.display()
     )?;

@@ -167,6 +167,7 @@ fn claim(cluster: &Cluster<'_>) -> Result<Owner> {
         owner = Owner::default();
     }
     cluster.workspace.root().clone_into(&mut owner.clone);
+    owner.release = cluster.tools.release();
     if owner.sysctls.is_empty() {
         network::remember_sysctls(&mut owner);
     }

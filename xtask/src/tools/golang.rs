@@ -7,36 +7,47 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::release::Release;
 use super::stamp::{Fingerprint, Stamp};
 use crate::progress::Step;
 use crate::shell;
 
-/// The Kubernetes that the local cluster runs. `xtask/cluster-tools/go.mod` names the same version.
-pub(crate) const KUBERNETES_VERSION: &str = "v1.34.4";
 const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.20.2";
 const CSI_SANITY: &str = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@v5.6.0";
 /// Packages that a cold build compiles; only the progress display uses it.
 const KUBE_PACKAGES: usize = 1700;
+/// As above, for containerd.
+const CONTAINERD_PACKAGES: usize = 900;
 /// As above, for helm.
 const HELM_PACKAGES: usize = 1150;
 
-/// Builds `kube` into `tools` unless its sources are those of the last build.
-pub(super) fn build_kube(step: &Step<'_>, sources: &Path, tools: &Path) -> Result<()> {
-    let flags = link_flags();
+/// Builds the Kubernetes programs of a release into `tools` unless their sources are those of the last build.
+pub(super) fn build_kube(step: &Step<'_>, release: Release, sources: &Path, tools: &Path) -> Result<()> {
+    let flags = link_flags(release);
+    let modules = sources.join(release.modules());
     let mut fingerprint = Fingerprint::new();
-    let fingerprint = fingerprint.text(&flags).path(sources)?.finish();
-    let product = tools.join("kube");
-    let stamp = Stamp::new(tools.join("kube.stamp"));
+    fingerprint.text(&flags);
+    for file in [
+        sources.join("main.go"),
+        modules.clone(),
+        modules.with_extension("sum"),
+    ] {
+        fingerprint.path(&file)?;
+    }
+    let fingerprint = fingerprint.finish();
+    let product = tools.join(release.program());
+    let stamp = Stamp::new(tools.join(format!("{}.stamp", release.program())));
     if product.is_file() && stamp.is(&fingerprint) {
         return Ok(());
     }
     let go = go()?;
-    let partial = tools.join("kube.partial");
+    let partial = tools.join(format!("{}.partial", release.program()));
     let mut command = Command::new(go);
     command.current_dir(sources).env("CGO_ENABLED", "0");
     command
+        .args(["build", "-modfile"])
+        .arg(&modules)
         .args([
-            "build",
             "-v",
             "-trimpath",
             "-tags",
@@ -64,6 +75,24 @@ pub(super) fn install_helm(step: &Step<'_>, tools: &Path) -> Result<()> {
     command.args(["install", "-v", "-trimpath", "-ldflags", "-s -w", HELM]);
     step.run_counting(&mut command, HELM_PACKAGES)?;
     stamp.set(HELM)
+}
+
+/// Installs containerd, its shim and `ctr` of a version into a directory.
+pub(super) fn install_containerd(step: &Step<'_>, version: &str, dir: &Path) -> Result<()> {
+    let stamp = Stamp::new(dir.with_extension("stamp"));
+    if dir.join("containerd").is_file() && stamp.is(version) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let mut command = Command::new(go()?);
+    command.env("CGO_ENABLED", "0").env("GOBIN", dir);
+    command.args(["install", "-v", "-trimpath", "-ldflags", "-s -w"]);
+    let module = "github.com/containerd/containerd/v2/cmd";
+    for program in ["containerd", "containerd-shim-runc-v2", "ctr"] {
+        command.arg(format!("{module}/{program}@{version}"));
+    }
+    step.run_counting(&mut command, CONTAINERD_PACKAGES)?;
+    stamp.set(version)
 }
 
 /// Installs csi-sanity, the conformance test of CSI plugins, into a directory.
@@ -94,12 +123,13 @@ pub(crate) fn go() -> Result<std::path::PathBuf> {
 }
 
 /// Without the version variables the kubelet and clients refuse or misbehave.
-fn link_flags() -> String {
-    let mut parts = KUBERNETES_VERSION.trim_start_matches('v').split('.');
+fn link_flags(release: Release) -> String {
+    let version = release.version();
+    let mut parts = version.trim_start_matches('v').split('.');
     let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let package = "k8s.io/component-base/version";
     format!(
-        "-s -w -X {package}.gitVersion={KUBERNETES_VERSION} -X {package}.gitMajor={major} \
+        "-s -w -X {package}.gitVersion={version} -X {package}.gitMajor={major} \
          -X {package}.gitMinor={minor} -X {package}.gitTreeState=clean"
     )
 }
