@@ -7,7 +7,7 @@ use webhook_certs::{Lifetimes, Source};
 
 use crate::args::{Args, CertificateSource};
 use crate::lease::LeaseOptions;
-use crate::reconcile::{self, pods::provider::OptOuts};
+use crate::reconcile::{self, pods::OptOuts};
 use crate::rewrite::Wrapper;
 use crate::webhook::Settings;
 

@@ -1,6 +1,72 @@
-//! What every reconciliation works with.
+/*!
+What every reconciliation works with: client, caches, the memory of failures, events, and
+the forms of requests that both reconcilers make.
 
-pub mod attempts;
+Code that knows what an object needs does not belong here.
+*/
+
+use std::fmt::Debug;
+
+use kube::Client;
+use kube::runtime::events::Recorder;
+
+use crate::reconcile::pods::{Created, OptOuts};
+
+mod attempts;
+mod caches;
 pub(crate) mod events;
-pub(crate) mod nodes;
+mod nodes;
 pub(crate) mod requests;
+
+pub use attempts::{Attempts, Hold, Task};
+pub(crate) use caches::has_our_driver;
+pub use caches::{CacheWriters, Caches, caches};
+pub(crate) use nodes::{keep_readiness, silence, unreadiness};
+
+/// What every pass works with.
+pub struct Context {
+    /// Client with the controller's rights.
+    pub client: Client,
+    /// What the watches know.
+    pub caches: Caches,
+    /// What failed before.
+    pub attempts: Attempts,
+    /// Which pods were created here.
+    pub created: Created,
+    /// Publishes events.
+    pub recorder: Recorder,
+    /// See [`Options::opt_outs`].
+    pub opt_outs: OptOuts,
+}
+
+/// Why a pass over one object ended early. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The API server refused or could not be asked. A conflict is the normal end of a decision made on an old cache.
+    #[error(transparent)]
+    Api(#[from] kube::Error),
+    /// What was decided on is not the newest state. The next pass decides again.
+    #[error("the object changed since it was read")]
+    Stale,
+    /// A patch of our own could not be expressed.
+    #[error("patch: {0}")]
+    Patch(#[source] serde_json::Error),
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// The object changed since it was read.
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Api(kube::Error::Api(status)) => status.code == 409,
+            Self::Stale => true,
+            Self::Api(_) | Self::Patch(_) => false,
+        }
+    }
+
+    /// The object is gone.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 404)
+    }
+}

@@ -1,8 +1,108 @@
-//! The reconciler of StoppableContainerInstances.
+/*!
+The reconciler of StoppableContainerInstances: a reconciliation observes ([`observe`]), plans ([`plan`], pure), carries
+out ([`apply`]) and writes the status ([`status`], pure). What it knows is in [`state`].
 
-pub(crate) mod apply;
-pub(crate) mod observe;
-pub(crate) mod plan;
-pub(crate) mod status;
-mod storage;
-pub(crate) mod template;
+Reads, decisions and writes about one instance belong here; how its pods look is in `pods`.
+*/
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::runtime::controller::Action as Next;
+use kube::{Resource, ResourceExt};
+use stoppablecontainer_api::StoppableContainerInstance;
+
+use crate::reconcile::context::{Context, Failure, Task, events};
+use crate::reconcile::instance::apply::Outcome;
+use crate::reconcile::instance::plan::Action;
+use crate::reconcile::instance::state::{Observed, Slot};
+use crate::reconcile::pods;
+use crate::reconcile::pods::Role;
+
+mod apply;
+#[cfg(test)]
+mod fixtures;
+mod observe;
+mod plan;
+mod state;
+mod status;
+mod template_check;
+
+/// One pass over an instance: look, plan, act, report.
+///
+/// # Errors
+/// See [`Failure`]; the caller tries again later.
+pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Context>) -> Result<Next, Failure> {
+    let before = instance.status.clone().unwrap_or_default().conditions;
+    let mut observed = observe::observe(&context, instance).await?;
+    let actions = plan::plan(&observed, &context.opt_outs);
+    if actions.contains(&Action::RemoveFinalizer) {
+        // Never by a cache (invariant I17): the finalizer that holds the data goes for good.
+        match observe::observe_afresh(&context, &observed.instance).await? {
+            Some(fresh) if plan::plan(&fresh, &context.opt_outs) == actions => observed = fresh,
+            Some(_) => return Err(Failure::Stale),
+            None => {
+                apply::forget(&context, &observed.instance);
+                return Ok(Next::await_change());
+            }
+        }
+    }
+    // The status records facts (node, placement after an end) before a deletion removes the pod that shows them. The
+    // write also proves that the decision was made on the newest wish; without a write the API server is asked.
+    let deletes = |action: &Action| matches!(action, Action::Delete(..) | Action::Discard(..));
+    if actions.iter().any(deletes) {
+        let status = status::status(&observed, Timestamp::now());
+        let written = apply::write_status(&context, &observed.instance, &status).await?;
+        if Arc::ptr_eq(&written, &observed.instance) {
+            apply::confirm(&context, &written).await?;
+        }
+        observed.instance = written;
+    }
+    let idle = actions.is_empty();
+    let mut observed = match apply::apply(&context, observed, actions).await? {
+        Outcome::Present(observed) => *observed,
+        Outcome::Released => return Ok(Next::await_change()),
+    };
+    settle(&context, &observed);
+    // Not before what is urgent.
+    let again = if idle {
+        template_check::check(&context, &mut observed).await
+    } else {
+        None
+    };
+    let status = status::status(&observed, Timestamp::now());
+    let written = apply::write_status(&context, &observed.instance, &status).await?;
+    events::changes(&context, written.object_ref(&()), &before, &status.conditions).await;
+    Ok(next(&observed, again))
+}
+
+/// Forgets the refusals of steps that work now.
+fn settle(context: &Context, observed: &Observed) {
+    let uid = observed.instance.uid().unwrap_or_default();
+    context.attempts.succeeded(&uid, Task::Pass);
+    if observed.working_provider().is_some() {
+        context.attempts.succeeded(&uid, Task::Pod(Role::Provider));
+    }
+    if observed.consumer.pod().is_some_and(|pod| pods::running(pod)) {
+        context.attempts.succeeded(&uid, Task::Pod(Role::Consumer));
+    }
+}
+
+/// Watches report everything but the time at which a failed step may be tried again, and that a container which was
+/// started again still runs.
+fn next(observed: &Observed, again: Option<Duration>) -> Next {
+    let parts = [
+        (&observed.provider, &observed.provider_hold),
+        (&observed.consumer, &observed.consumer_hold),
+    ];
+    let wait = parts
+        .into_iter()
+        .filter(|(slot, _)| !matches!(slot, Slot::Ours(_)))
+        .filter_map(|(_, hold)| hold.as_ref().map(|hold| hold.remaining))
+        .chain(observed.doubted)
+        .filter(|wait| *wait > Duration::ZERO)
+        .chain(again)
+        .min();
+    wait.map_or_else(Next::await_change, Next::requeue)
+}

@@ -1,9 +1,11 @@
 /*!
-Questions about a pod whose answers the plan and the status both need.
+The pods of an instance: how the controller creates them, and what a pod's status shows.
 
-What stands between a pod and its work is told in the words of the scheduler and
-the kubelet ([`trouble`]): users search for these, not for ours.
+Values in, values out. Messages about a pod use the words of the scheduler and the kubelet ([`trouble`]), because users
+search for these. A decision that needs more than the instance and one pod belongs into `instance`.
 */
+
+use std::fmt::Debug;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -13,12 +15,26 @@ use stoppablecontainer_api::names::{
     LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE, MANAGED_BY, ROLE_CONSUMER, ROLE_PROVIDER, provider_pod_name,
 };
 
-pub mod consumer;
-pub mod created;
-pub mod hash;
+use crate::reconcile::conditions::Trouble;
+
+mod consumer;
+mod created;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod hash;
 pub(crate) mod health;
-pub mod provider;
+mod opt_outs;
+pub(crate) mod pinned;
+mod provider;
+pub(crate) mod template;
+pub(crate) mod template_fields;
 mod tolerations;
+
+pub use consumer::{consumer_hash, consumer_pod};
+pub use created::Created;
+pub(crate) use hash::template_hash;
+pub use opt_outs::OptOuts;
+pub(crate) use provider::{Made, made, provider_pod};
 
 /// What a pod of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,15 +43,6 @@ pub enum Role {
     Provider,
     /// Runs the user's workload.
     Consumer,
-}
-
-/// Why something does not go on: a CamelCase reason and a sentence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// CamelCase, as conditions want it.
-    pub reason: String,
-    /// A sentence for a person.
-    pub message: String,
 }
 
 // === impl Role ===
@@ -71,24 +78,6 @@ impl Role {
 impl std::fmt::Display for Role {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.label())
-    }
-}
-
-// === impl Trouble ===
-
-impl Trouble {
-    /// A trouble from its two parts. An empty reason, which conditions refuse, becomes `Unknown`.
-    pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
-        let reason: String = reason.into();
-        let reason = if reason.is_empty() {
-            "Unknown".to_owned()
-        } else {
-            reason
-        };
-        Self {
-            reason,
-            message: message.into(),
-        }
     }
 }
 

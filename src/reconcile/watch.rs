@@ -1,60 +1,30 @@
 /*!
-What the controller knows without asking: caches that watches keep, and who is
-woken when they change.
+Which event queues which object.
 
-One stream per kind feeds its cache first and then the queues, so that whoever is
-woken sees at least what woke him.
+One stream for each kind updates its cache first and then the queues, so that a reconciliation sees at least the event that
+started it.
 */
 
-use std::sync::Arc;
+use std::future::Future;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
-use kube::runtime::reflector;
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher::Event;
+use kube::runtime::{reflector, watcher};
 use kube::{Client, Resource, ResourceExt};
 use stoppablecontainer_api::held::Whole;
-use stoppablecontainer_api::names::{CSI_DRIVER, LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
+use stoppablecontainer_api::names::{LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
-use crate::reconcile::context::nodes::{keep_readiness, silence, unreadiness};
+use crate::reconcile::context::{CacheWriters, Caches, has_our_driver, keep_readiness, silence, unreadiness};
 use crate::watched;
 
-/// Read halves of the caches.
-#[derive(Clone)]
-pub struct Caches {
-    /// All StoppableContainers.
-    pub containers: Store<StoppableContainer>,
-    /// All StoppableContainerInstances.
-    pub instances: Store<StoppableContainerInstance>,
-    /// All pods with our label.
-    pub pods: Store<Pod>,
-    /// All nodes; only that they exist and whether they are heard of.
-    pub nodes: Store<Node>,
-    /// What CSI drivers the kubelets have, by node.
-    pub drivers: Store<CSINode>,
-}
-
-/// Write halves of the caches.
-pub struct CacheWriters {
-    /// See [`Caches::containers`].
-    pub containers: Writer<StoppableContainer>,
-    /// See [`Caches::instances`].
-    pub instances: Writer<StoppableContainerInstance>,
-    /// See [`Caches::pods`].
-    pub pods: Writer<Pod>,
-    /// See [`Caches::nodes`].
-    pub nodes: Writer<Node>,
-    /// See [`Caches::drivers`].
-    pub drivers: Writer<CSINode>,
-}
-
 /// Objects that need a pass.
-pub struct Queues {
+pub(super) struct Queues {
     /// StoppableContainers.
     pub containers: UnboundedReceiver<ObjectRef<StoppableContainer>>,
     /// Instances.
@@ -67,33 +37,8 @@ struct Wake {
     instances: UnboundedSender<ObjectRef<StoppableContainerInstance>>,
 }
 
-/// Empty caches.
-pub fn caches() -> (Caches, CacheWriters) {
-    let (containers, write_containers) = reflector::store();
-    let (instances, write_instances) = reflector::store();
-    let (pods, write_pods) = reflector::store();
-    let (nodes, write_nodes) = reflector::store();
-    let (drivers, write_drivers) = reflector::store();
-    (
-        Caches {
-            containers,
-            instances,
-            pods,
-            nodes,
-            drivers,
-        },
-        CacheWriters {
-            containers: write_containers,
-            instances: write_instances,
-            pods: write_pods,
-            nodes: write_nodes,
-            drivers: write_drivers,
-        },
-    )
-}
-
 /// Starts nothing: returns the queues, and the future that watches, fills the caches and the queues and never ends.
-pub fn watch(
+pub(super) fn watch(
     client: &Client,
     caches: &Caches,
     writers: CacheWriters,
@@ -170,53 +115,6 @@ async fn follow<K, N>(
             }
         }
     }
-}
-
-// === impl Caches ===
-
-impl Caches {
-    /// Waits until every cache has been filled once.
-    ///
-    /// # Errors
-    /// When the watches were dropped before that.
-    pub async fn filled(&self) -> Result<(), reflector::store::WriterDropped> {
-        self.containers.wait_until_ready().await?;
-        self.instances.wait_until_ready().await?;
-        self.pods.wait_until_ready().await?;
-        self.nodes.wait_until_ready().await?;
-        self.drivers.wait_until_ready().await
-    }
-
-    /// The pod, if it has our label.
-    pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        self.pods.get(&ObjectRef::new(name).within(namespace))
-    }
-
-    /// Whether the kubelet of this node has our CSI driver, that is, the node agent.
-    pub fn agent_registered(&self, node: &str) -> bool {
-        self.drivers
-            .get(&ObjectRef::new(node))
-            .is_some_and(|node| has_our_driver(&node))
-    }
-
-    /// Whether a Node object of this name exists.
-    pub fn node_exists(&self, name: &str) -> bool {
-        self.nodes.get(&ObjectRef::new(name)).is_some()
-    }
-
-    /// Why the kubelet reports its node as not ready.
-    pub fn node_unready(&self, name: &str) -> Option<String> {
-        unreadiness(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
-    }
-
-    /// What Kubernetes says about a node that it has not heard of for a while.
-    pub fn node_silent(&self, name: &str) -> Option<String> {
-        silence(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
-    }
-}
-
-fn has_our_driver(node: &CSINode) -> bool {
-    node.spec.drivers.iter().any(|driver| driver.name == CSI_DRIVER)
 }
 
 // === impl Wake ===

@@ -19,7 +19,7 @@ use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use stoppablecontainer::reconcile::watch::caches;
+use stoppablecontainer::reconcile::context::caches;
 use stoppablecontainer::watched::{Claims, NodeHealth, NodeTaints, Pods};
 use stoppablecontainer::webhook::Caches;
 use stoppablecontainer_api::held::{Held, Selection, Whole};

@@ -11,12 +11,11 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use stoppablecontainer::reconcile::context::attempts::Attempts;
-use stoppablecontainer::reconcile::pods::consumer::consumer_hash;
-use stoppablecontainer::reconcile::pods::created::Created;
-use stoppablecontainer::reconcile::pods::provider::OptOuts;
-use stoppablecontainer::reconcile::watch::{CacheWriters, caches};
-use stoppablecontainer::reconcile::{Context, Failure, container, pass};
+use stoppablecontainer::reconcile::context::{Attempts, CacheWriters, Context, Failure, caches};
+use stoppablecontainer::reconcile::pods::Created;
+use stoppablecontainer::reconcile::pods::OptOuts;
+use stoppablecontainer::reconcile::pods::consumer_hash;
+use stoppablecontainer::reconcile::{container, instance};
 use stoppablecontainer_api::StoppableContainerInstance;
 use testkit::scripted::{Call, Scripted};
 use tokio::task::JoinHandle;
@@ -141,7 +140,7 @@ impl World {
     /// Starts a pass over the instance as the API server has it.
     pub(crate) fn pass(&self) -> JoinHandle<Result<Action, Failure>> {
         let instance: StoppableContainerInstance = serde_json::from_value(self.instance.clone()).unwrap();
-        tokio::spawn(pass(Arc::new(instance), Arc::clone(&self.context)))
+        tokio::spawn(instance::pass(Arc::new(instance), Arc::clone(&self.context)))
     }
 
     /// Starts a pass over a StoppableContainer.

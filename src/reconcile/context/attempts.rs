@@ -5,12 +5,14 @@ process costs one early retry.
 */
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::reconcile::pods::{Role, Trouble};
+use crate::reconcile::conditions::Trouble;
+use crate::reconcile::pods::Role;
 
 /// First wait: a webhook replica that has not heard of a change yet needs no longer.
 const FIRST: Duration = Duration::from_millis(100);

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 use stoppablecontainer_api::conditions::{READY, reason};
 
-use crate::reconcile::Context;
+use crate::reconcile::context::Context;
 
 /// Longest note of an event, in bytes: the API server takes 1 kB.
 const MAX_NOTE: usize = 1024;

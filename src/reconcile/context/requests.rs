@@ -3,14 +3,17 @@ Requests whose bodies are text already: fields that our types do not know reach
 the API server, and a large template is not decoded to be sent.
 */
 
-use kube::api::Patch;
+use std::fmt::Debug;
+
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Request;
-use kube::{Api, Client, Error, Resource};
+use kube::{Api, Client, Error, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use stoppablecontainer_api::json::Json;
+use stoppablecontainer_api::names::{FIELD_MANAGER_CONTROLLER, FINALIZER};
 
-use crate::reconcile::instance::apply::{creating, ours};
 use crate::trial::strict;
 
 /// Creates an object. Fields that the API server does not know are refused, and not dropped (invariant I19).
@@ -57,4 +60,34 @@ pub(crate) async fn json_patch<K: Resource + DeserializeOwned>(
         .map_err(Error::BuildRequest)?;
     *request.body_mut() = operations.as_str().as_bytes().to_vec();
     client.request(request).await
+}
+
+/// Parameters of the controller's patches.
+pub(crate) fn ours() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()),
+        ..PatchParams::default()
+    }
+}
+
+/// Parameters of the controller's creations.
+pub(crate) fn creating() -> PostParams {
+    PostParams {
+        field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()),
+        ..PostParams::default()
+    }
+}
+
+/// Merge patch that puts our finalizer on an object or takes it off, if the object is still the one that was seen.
+pub(crate) fn finalizer_patch(object: &impl ResourceExt, present: bool) -> Value {
+    let mut finalizers: Vec<_> = object
+        .finalizers()
+        .iter()
+        .filter(|f| *f != FINALIZER)
+        .cloned()
+        .collect();
+    if present {
+        finalizers.push(FINALIZER.to_owned());
+    }
+    json!({ "metadata": { "resourceVersion": object.resource_version(), "finalizers": finalizers } })
 }

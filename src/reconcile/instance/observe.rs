@@ -7,6 +7,7 @@ server itself is asked; and before the finalizer is taken off, about everything.
 */
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +17,11 @@ use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::held::Held;
 
-use crate::reconcile::context::attempts::{Hold, Task};
-use crate::reconcile::instance::plan::{Observed, Slot, recorded};
-use crate::reconcile::pods::{Role, node};
-use crate::reconcile::{Context, pods::health};
-use crate::watched::{self, HeldPod};
+use crate::reconcile::context::{Context, Hold, Task};
+use crate::reconcile::instance::state::{Observed, Slot, recorded};
+use crate::reconcile::pods::{Role, health, node};
+use crate::watched;
+use crate::watched::HeldPod;
 
 /// A wrapper that has its filesystem needs much less to find out that it cannot execute a program, and the agent reports
 /// after two seconds why a wrapper does not get its filesystem.
@@ -39,7 +40,7 @@ enum Look {
 ///
 /// # Errors
 /// When the API server cannot be asked what the caches do not tell.
-pub async fn observe(
+pub(super) async fn observe(
     context: &Context,
     instance: Arc<StoppableContainerInstance>,
 ) -> Result<Observed, kube::Error> {
@@ -50,7 +51,7 @@ pub async fn observe(
 ///
 /// # Errors
 /// When the API server cannot be asked.
-pub async fn observe_afresh(
+pub(super) async fn observe_afresh(
     context: &Context,
     instance: &StoppableContainerInstance,
 ) -> Result<Option<Observed>, kube::Error> {

@@ -16,10 +16,8 @@ use stoppablecontainer_api::names::{
 };
 use stoppablecontainer_api::{Placement, StoppableContainerInstance, TemplateError};
 
-use crate::reconcile::instance::status::restart_required;
-use crate::reconcile::pods::hash::template_hash;
 use crate::reconcile::pods::tolerations::missing;
-use crate::reconcile::pods::{Role, owner_reference};
+use crate::reconcile::pods::{Role, owner_reference, template_fields, template_hash};
 
 /// The consumer pod of `instance`. Of the template's metadata it takes what Kubernetes' own controllers take: labels,
 /// annotations and finalizers.
@@ -29,7 +27,7 @@ use crate::reconcile::pods::{Role, owner_reference};
 pub fn consumer_pod(instance: &StoppableContainerInstance) -> Result<Value, TemplateError> {
     let name = instance.name_any();
     let mut template = instance.spec.template.value()?;
-    let fields = restart_required::annotation(instance);
+    let fields = template_fields::annotation(instance);
     let placement = instance.status.as_ref().and_then(|status| status.placement);
     let mut given = |field: &str| match template["metadata"][field].take() {
         Value::Object(map) => map,

@@ -7,6 +7,7 @@ record yet. The next one replaces them; the node agent did not serve them.
 */
 
 use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::reconcile::pods::Role;

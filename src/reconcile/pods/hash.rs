@@ -4,7 +4,7 @@ use serde::Serialize;
 
 /// FNV-1a, 64 bits, of the value's JSON form: the same for every version of this program and of Rust. It protects
 /// against nothing; a collision delays a replacement until the next edit.
-pub fn template_hash(value: &impl Serialize) -> String {
+pub(crate) fn template_hash(value: &impl Serialize) -> String {
     let bytes = serde_json::to_vec(value).unwrap_or_default();
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

@@ -12,7 +12,7 @@ use k8s_openapi::jiff::SignedDuration;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::WRAPPER_LINE_PREFIX;
 
-use crate::reconcile::pods::Trouble;
+use crate::reconcile::conditions::Trouble;
 
 /// After a run of this length the failures before it do not count any more: the kubelet's rule for restarts of a
 /// container ("Container restart policy" in the Kubernetes documentation: the back-off is reset after 10 minutes).

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::reconcile::context::caches;
 
 struct Watched {
     caches: Caches,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use stoppablecontainer::reconcile::pods::consumer::consumer_pod;
+use stoppablecontainer::reconcile::pods::consumer_pod;
 use stoppablecontainer_api::{Phase, StoppableContainerInstance};
 use testkit::{Namespace, alone_in_namespace, cluster_command};
 

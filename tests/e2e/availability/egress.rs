@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use stoppablecontainer::reconcile::pods::consumer::consumer_pod;
+use stoppablecontainer::reconcile::pods::consumer_pod;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 use testkit::{Namespace, NodeShell, alone_in_namespace};
 

@@ -4,7 +4,7 @@ use kube::ResourceExt;
 use stoppablecontainer_api::names::ANNOTATION_PLACEMENT;
 use stoppablecontainer_api::{Placement, StoppableContainerInstanceStatus};
 
-use crate::reconcile::instance::plan::Observed;
+use crate::reconcile::instance::state::Observed;
 use crate::reconcile::pods::{ended, leaving, running};
 
 /// Through the scheduler after every end that was not the user's stop, until a consumer ran or the user stopped it:

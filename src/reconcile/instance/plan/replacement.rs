@@ -15,9 +15,8 @@ use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::PROVIDER_CONTAINER;
 use stoppablecontainer_api::{FilesystemState, Placement};
 
-use crate::reconcile::instance::plan::{Observed, Slot};
-use crate::reconcile::pods::provider::{Made, made};
-use crate::reconcile::pods::{ended, has_started, leaving, node, trouble};
+use crate::reconcile::instance::state::{Observed, Slot};
+use crate::reconcile::pods::{Made, ended, has_started, leaving, made, node, trouble};
 
 /// Why the provider is to be replaced by another one; part of a sentence.
 pub(crate) fn due(observed: &Observed) -> Option<&'static str> {

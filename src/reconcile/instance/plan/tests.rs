@@ -1,15 +1,19 @@
 //! One case per state. What a case expects is a list of words, so that the table can be read.
 
+use std::time::Duration;
+
 use rstest::rstest;
 use serde_json::json;
 
-use std::time::Duration;
-
 use super::*;
-use crate::reconcile::fixtures::{
-    changed, edit, hold, instance, leaving as leaving_pod, observed, out_of_cpu, pod, prepared, up,
-    with_both, with_provider,
+use crate::reconcile::instance::fixtures::{
+    changed, hold, leaving as leaving_pod, observed, with_both, with_provider,
 };
+use crate::reconcile::pods::fixtures::{edit, instance, out_of_cpu, pod, prepared, up};
+
+mod deletion;
+mod ownership;
+mod storage_limit;
 
 fn words(observed: &Observed) -> Vec<String> {
     plan(observed, &OptOuts::default())
@@ -118,85 +122,6 @@ fn words(observed: &Observed) -> Vec<String> {
 )]
 fn states(#[case] observed: Observed, #[case] expected: &[&str]) {
     assert_eq!(words(&observed), expected);
-}
-
-#[rstest]
-#[case::asked(json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } }), &["delete consumer"])]
-#[case::without_our_finalizer(
-    json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["other"] } }),
-    &[]
-)]
-fn i11_deletion_begins_with_the_consumer(#[case] change: serde_json::Value, #[case] expected: &[&str]) {
-    assert_eq!(words(&with_both(change, up())), expected);
-}
-
-#[test]
-fn i11_deletion_goes_in_order_and_waits_for_each_step() {
-    let deleting = json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } });
-    let both = with_both(deleting.clone(), up());
-    let ending = Observed {
-        consumer: leaving_pod(both.consumer.pod().unwrap()),
-        ..both.clone()
-    };
-    assert!(
-        words(&ending).is_empty(),
-        "the provider stays while the consumer ends"
-    );
-    let provider_only = with_provider(deleting.clone());
-    assert_eq!(words(&provider_only), ["delete provider"]);
-    let ending = Observed {
-        provider: leaving_pod(provider_only.provider.pod().unwrap()),
-        ..provider_only.clone()
-    };
-    assert!(words(&ending).is_empty());
-    let without_pods = Observed {
-        provider: Slot::Free,
-        ..provider_only
-    };
-    assert!(
-        words(&without_pods).is_empty(),
-        "the agent has still to remove the data"
-    );
-    let mut removed = json!({ "status": { "filesystem": { "state": "Removed" } } });
-    json_patch::merge(&mut removed, &deleting);
-    assert_eq!(
-        words(&Observed {
-            provider: Slot::Free,
-            ..with_provider(removed)
-        }),
-        ["finalizer-"]
-    );
-    assert_eq!(
-        words(&Observed {
-            node_gone: true,
-            ..without_pods
-        }),
-        ["finalizer-"],
-        "the data went with its node"
-    );
-}
-
-#[test]
-fn i11_an_object_that_never_had_a_node_needs_no_agent_to_go() {
-    let deleting = json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } });
-    assert_eq!(words(&observed(instance(deleting.clone()))), ["finalizer-"]);
-    let mut scheduled = json!({ "status": { "nodeName": "n1" } });
-    json_patch::merge(&mut scheduled, &deleting);
-    assert!(
-        words(&observed(instance(scheduled))).is_empty(),
-        "its agent may have begun"
-    );
-}
-
-#[test]
-fn deletion_leaves_pods_of_others_alone() {
-    let deleting = json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } });
-    let taken = Observed {
-        provider: Slot::Taken("x".to_owned()),
-        consumer: Slot::Taken("x".to_owned()),
-        ..observed(instance(deleting))
-    };
-    assert_eq!(words(&taken), ["finalizer-"]);
 }
 
 /// Whatever state a stopped object is in, no plan creates its consumer.
@@ -343,121 +268,6 @@ fn the_node_that_came_with_the_first_provider_is_no_correction() {
 }
 
 #[test]
-fn a_pod_without_our_labels_gets_them_back() {
-    let both = with_both(json!({}), up());
-    let stripped = changed(both.consumer.pod().unwrap(), |pod| pod.metadata.labels = None);
-    assert_eq!(
-        words(&Observed {
-            consumer: stripped,
-            ..both
-        }),
-        ["relabel consumer"]
-    );
-}
-
-/// Every user who may change a pod can put an owner reference in; only the API server gives UIDs.
-#[test]
-fn i16_i8_a_pod_is_ours_by_the_uid_that_the_controller_wrote_down() {
-    let fresh = instance(json!({}));
-    let provider = pod(&fresh, Role::Provider, up());
-    let of = |instance: &StoppableContainerInstance, role, created| {
-        Slot::of(Arc::clone(&provider), instance, role, created)
-    };
-    assert!(matches!(of(&fresh, Role::Provider, None), Slot::Stray(_)));
-    assert!(matches!(
-        of(&fresh, Role::Provider, Some("provider-uid")),
-        Slot::Ours(_)
-    ));
-    assert!(matches!(
-        of(&fresh, Role::Provider, Some("another")),
-        Slot::Stray(_)
-    ));
-    let recorded = instance(json!({ "status": { "providerPodUid": "provider-uid" } }));
-    assert!(matches!(of(&recorded, Role::Provider, None), Slot::Ours(_)));
-    assert!(
-        matches!(of(&recorded, Role::Consumer, None), Slot::Stray(_)),
-        "each role has a record of its own"
-    );
-    let other = instance(json!({ "status": { "providerPodUid": "another" } }));
-    assert!(matches!(of(&other, Role::Provider, None), Slot::Stray(_)));
-
-    let successor = instance(json!({ "metadata": { "uid": "another" } }));
-    let Slot::Taken(whose) = of(&successor, Role::Provider, None) else {
-        panic!("a pod of an earlier object of the name")
-    };
-    assert!(
-        whose.contains("web-provider") && whose.contains("instance-uid"),
-        "{whose}"
-    );
-    assert!(
-        !whose.contains("delete this object"),
-        "I17: that would cost the files: {whose}"
-    );
-}
-
-/// What the controller created stays its own, whatever becomes of the reference: it is stopped with the rest.
-#[test]
-fn i16_i2_a_recorded_pod_whose_owner_reference_was_cut_is_still_ours() {
-    let recorded = instance(json!({ "status": { "consumerPodUid": "consumer-uid" } }));
-    let mut cut = (*pod(&recorded, Role::Consumer, up())).clone();
-    cut.metadata.owner_references = None;
-    assert!(matches!(
-        Slot::of(Arc::new(cut), &recorded, Role::Consumer, None),
-        Slot::Ours(_)
-    ));
-}
-
-#[test]
-fn i11_pods_without_a_record_go_with_the_instance() {
-    let deleting = json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } });
-    let i = instance(deleting);
-    let stray = pod(&i, Role::Provider, up());
-    let Slot::Ours(gone) = leaving_pod(&stray) else {
-        panic!("a fixture")
-    };
-    let with = |provider| Observed {
-        provider,
-        ..observed(Arc::clone(&i))
-    };
-    assert_eq!(words(&with(Slot::Stray(stray))), ["discard provider"]);
-    assert!(words(&with(Slot::Stray(gone))).is_empty(), "it is waited for");
-}
-
-fn too_large(limit: &str) -> serde_json::Value {
-    json!({
-        "spec": { "template": { "spec": { "containers": [{
-            "name": "main", "image": "nginx:1.25", "resources": { "limits": { "ephemeral-storage": limit } },
-        }]}}},
-        "status": { "filesystem": { "usage": { "bytes": 2_000_000, "inodes": 10 } } },
-    })
-}
-
-/// The kubelet does not see what is written below the kept root, so the limit is held here: stopped once, and not
-/// started again before something was done about it.
-#[test]
-fn ephemeral_storage_over_the_limit_stops_the_consumer_and_keeps_it_from_starting() {
-    assert_eq!(
-        words(&with_both(too_large("1M"), up())),
-        ["delete consumer: Evicted"]
-    );
-    assert_eq!(words(&with_both(too_large("2M"), up())), [""; 0]);
-    assert_eq!(words(&with_provider(too_large("1M"))), [""; 0]);
-    assert_eq!(words(&with_provider(too_large("2M"))), ["create consumer"]);
-}
-
-/// What runs has the limit that it was started with, as everything else of its template.
-#[test]
-fn ephemeral_storage_of_what_runs_is_held_to_its_own_limit() {
-    let lowered = with_provider(too_large("1M"));
-    let consumer = pod(&with_provider(too_large("1G")).instance, Role::Consumer, up());
-    let lowered = Observed {
-        consumer: Slot::Ours(consumer),
-        ..lowered
-    };
-    assert_eq!(words(&lowered), [""; 0]);
-}
-
-#[test]
 fn i1_lost_data_is_a_stop_and_another_image_is_none_for_what_runs() {
     let failed =
         |reason: &str| json!({ "status": { "filesystem": { "state": "Failed", "reason": reason } } });
@@ -467,25 +277,6 @@ fn i1_lost_data_is_a_stop_and_another_image_is_none_for_what_runs() {
     );
     assert_eq!(words(&with_provider(failed("FilesystemLost"))), [""; 0]);
     assert_eq!(words(&with_both(failed("ImageChanged"), up())), [""; 0]);
-}
-
-/// A LimitRange puts its limit into the pod, where the template says nothing.
-#[test]
-fn ephemeral_storage_is_held_to_a_limit_that_others_gave() {
-    let given = |limit: &str| {
-        json!({ "status": {
-            "storageLimit": limit, "filesystem": { "usage": { "bytes": 2_000_000, "inodes": 10 } },
-        }})
-    };
-    assert_eq!(words(&with_provider(given("1M"))), [""; 0]);
-    assert_eq!(words(&with_provider(given("2M"))), ["create consumer"]);
-    let mut own = too_large("3M");
-    own["status"]["storageLimit"] = json!("1M");
-    assert_eq!(
-        words(&with_provider(own)),
-        ["create consumer"],
-        "what the template says is how the user raises it"
-    );
 }
 
 /// Without its template no other provider could be made, so the one that keeps node and image stays.

@@ -9,21 +9,15 @@ the data.
 
 use kube::ResourceExt;
 use stoppablecontainer_api::names::ANNOTATION_IMAGE;
-use stoppablecontainer_api::{
-    PinnedImage, StoppableContainerInstance, StoppableContainerInstanceStatus, same_repository,
-};
+use stoppablecontainer_api::{PinnedImage, StoppableContainerInstanceStatus, same_repository};
 
-use crate::reconcile::instance::plan::Observed;
-use crate::reconcile::pods::{Trouble, main_image};
+use crate::reconcile::conditions::Trouble;
+use crate::reconcile::instance::state::Observed;
+use crate::reconcile::pods;
+use crate::reconcile::pods::main_image;
 
 /// The kubelet's reasons for an image that it cannot get.
 const NOT_TO_BE_HAD: [&str; 3] = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"];
-
-/// The image that the provider of `instance` is made of instead of the one that the template names.
-pub(crate) fn digest(instance: &StoppableContainerInstance) -> Option<&str> {
-    let pinned = instance.status.as_ref()?.image.as_ref()?;
-    (pinned.name == instance.spec.main_image()).then_some(&pinned.digest)
-}
 
 /// The image of an observed pod. An image without a digest in the repository that template or pod name (loaded into the
 /// node, or pulled by another name) cannot be pulled by digest, and is used by its name.
@@ -53,7 +47,7 @@ pub(crate) fn pinned(observed: &Observed, old: &StoppableContainerInstanceStatus
 
 /// What the user may do if the digest cannot be pulled any more.
 pub(crate) fn with_way_out(observed: &Observed, why: Trouble) -> Trouble {
-    let Some(digest) = digest(&observed.instance) else {
+    let Some(digest) = pods::pinned::digest(&observed.instance) else {
         return why;
     };
     // A registry's webhook may have put another repository in front.

@@ -9,33 +9,17 @@ can name the parts that differ. It does not show their values: they may be secre
 use std::collections::BTreeMap;
 
 use kube::ResourceExt;
-use serde_json::{Value, json};
-use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_FIELDS, ANNOTATION_TEMPLATE_HASH};
 
-use crate::reconcile::instance::plan::Observed;
-use crate::reconcile::instance::template;
-use crate::reconcile::pods::consumer::consumer_hash;
-use crate::reconcile::pods::hash::template_hash;
-use crate::reconcile::pods::{Trouble, has_started, leaving};
+use crate::reconcile::conditions::Trouble;
+use crate::reconcile::instance::state::Observed;
+use crate::reconcile::pods::{consumer_hash, has_started, leaving, template, template_fields};
 
-/// Most parts that are distinguished, and the bytes that they may take: a template has some dozens. With more, each list
-/// of containers is one part, and then everything is one.
-const MAX_PARTS: usize = 256;
-const MAX_BYTES: usize = 16 << 10;
-/// The path of everything, if that is one part, and of the provider's.
-const WHOLE: &str = "spec.template";
-const PROVIDER: &str = "spec.provider";
 /// Most fields that are named.
 const MAX_NAMED: usize = 10;
 /// Longest path that is named, in bytes. Only a field that Kubernetes does not know has a longer one.
 const MAX_PATH: usize = 128;
-
-/// The value of [`ANNOTATION_TEMPLATE_FIELDS`] on a consumer that is made of `instance` now.
-pub(crate) fn annotation(instance: &StoppableContainerInstance) -> String {
-    serde_json::to_string(&parts(instance)).unwrap_or_default()
-}
 
 /// Why the consumer that runs is to be stopped and started, if the object was edited since it was made.
 pub(crate) fn why(observed: &Observed) -> Option<Trouble> {
@@ -55,7 +39,7 @@ pub(crate) fn why(observed: &Observed) -> Option<Trouble> {
     let before = pod.annotations().get(ANNOTATION_TEMPLATE_FIELDS);
     let before = before.and_then(|fields| serde_json::from_str::<BTreeMap<String, String>>(fields).ok());
     let edited = before
-        .map(|before| edited(instance, before, same_template))
+        .map(|before| template_fields::edited(instance, before, same_template))
         .unwrap_or_default();
     if edited.is_empty() && same_template {
         return None;
@@ -74,27 +58,6 @@ pub(crate) fn why(observed: &Observed) -> Option<Trouble> {
     ))
 }
 
-/// Paths of the parts that changed. The parts of an unchanged template are not looked at.
-fn edited(
-    instance: &StoppableContainerInstance,
-    mut before: BTreeMap<String, String>,
-    same_template: bool,
-) -> Vec<String> {
-    let now = if same_template && !before.contains_key(WHOLE) {
-        before.retain(|path, _| path.starts_with(PROVIDER));
-        let mut parts = BTreeMap::new();
-        split_into(&mut parts, PROVIDER, &json!(instance.spec.provider), false);
-        parts
-    } else {
-        parts(instance)
-    };
-    let changed = now.iter().filter(|(path, hash)| before.get(*path) != Some(hash));
-    let gone = before.iter().filter(|(path, _)| !now.contains_key(*path));
-    let mut paths: Vec<_> = changed.chain(gone).map(|(path, _)| path.clone()).collect();
-    paths.sort_unstable();
-    paths
-}
-
 fn named(paths: &[String]) -> String {
     let cut = |path: &String| path[..path.floor_char_boundary(MAX_PATH)].to_owned();
     let first: Vec<_> = paths.iter().take(MAX_NAMED).map(cut).collect();
@@ -105,82 +68,6 @@ fn named(paths: &[String]) -> String {
         String::new()
     };
     format!("{}{more}", first.join(", "))
-}
-
-/// Hashes by path, up to the bounds above.
-fn parts(instance: &StoppableContainerInstance) -> BTreeMap<String, String> {
-    if instance.spec.template.problem().is_some() {
-        // Not to be taken apart, see [`stoppablecontainer_api::TemplateError`].
-        let hash = short(&json!(instance.spec.template.json().as_str()));
-        return BTreeMap::from([("spec.template".to_owned(), hash)]);
-    }
-    let spec = json!({ "provider": instance.spec.provider, "template": instance.spec.template });
-    let bearable = |parts: &BTreeMap<String, String>| {
-        let bytes: usize = parts.iter().map(|(path, hash)| path.len() + hash.len() + 6).sum();
-        parts.len() <= MAX_PARTS && bytes <= MAX_BYTES
-    };
-    let split = [true, false].into_iter().map(|containers| {
-        let mut parts = BTreeMap::new();
-        split_into(&mut parts, "spec", &spec, containers);
-        parts
-    });
-    let whole = || BTreeMap::from([(WHOLE.to_owned(), short(&spec))]);
-    split.into_iter().find(bearable).unwrap_or_else(whole)
-}
-
-/// Fields of the objects that are looked into become parts of their own, and so does every element of the lists that
-/// are.
-fn split_into(parts: &mut BTreeMap<String, String>, path: &str, value: &Value, containers: bool) {
-    let lists = [
-        "spec.template.spec.containers",
-        "spec.template.spec.initContainers",
-    ];
-    let of_container = || {
-        containers
-            && lists
-                .iter()
-                .any(|list| path.strip_prefix(list).is_some_and(is_index))
-    };
-    match value {
-        Value::Object(fields)
-            if [
-                "spec",
-                "spec.provider",
-                "spec.template",
-                "spec.template.metadata",
-                "spec.template.spec",
-            ]
-            .contains(&path)
-                || of_container() =>
-        {
-            for (name, value) in fields {
-                split_into(parts, &format!("{path}.{name}"), value, containers);
-            }
-        }
-        Value::Array(elements) if containers && lists.contains(&path) => {
-            for (at, value) in elements.iter().enumerate() {
-                split_into(parts, &format!("{path}[{at}]"), value, containers);
-            }
-        }
-        // A part that is missing may be written out.
-        Value::Null => {}
-        value => {
-            parts.insert(path.to_owned(), short(value));
-        }
-    }
-}
-
-/// `[7]`.
-fn is_index(text: &str) -> bool {
-    let index = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    index.is_some_and(|index| !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit()))
-}
-
-/// Half a hash. That the template differs at all is known from a whole one.
-fn short(value: &Value) -> String {
-    let mut hash = template_hash(value);
-    hash.truncate(8);
-    hash
 }
 
 #[cfg(test)]

@@ -1,16 +1,23 @@
 //! Phases and conditions, one case per state; and that a status which says the same stays as it is.
 
-use rstest::rstest;
-use serde_json::{Value, json};
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use rstest::rstest;
+use serde_json::{Value, json};
+use stoppablecontainer_api::Phase;
+
 use super::*;
-use crate::reconcile::fixtures::{
-    changed, hold, instance, leaving as leaving_pod, observed, out_of_cpu, pod, prepared, up, with_both,
-    with_provider,
+use crate::reconcile::instance::fixtures::{
+    changed, hold, leaving as leaving_pod, observed, with_both, with_provider,
 };
+use crate::reconcile::instance::state::Slot;
+use crate::reconcile::pods::Role;
+use crate::reconcile::pods::fixtures::{instance, out_of_cpu, pod, prepared, up};
+
+mod fields;
+mod filesystem;
 
 const NOW: &str = "2026-01-02T03:04:05Z";
 
@@ -302,37 +309,6 @@ fn i12_the_words_of_others_pass_through() {
 }
 
 #[test]
-fn i12_a_status_that_says_the_same_is_the_same() {
-    let first = with_both(json!({}), up());
-    let mut written = (*first.instance).clone();
-    written.status = Some(status(&first, now()));
-    let second = Observed {
-        instance: Arc::new(written),
-        ..first
-    };
-    let later: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
-    assert_eq!(
-        Some(status(&second, later)),
-        second.instance.status,
-        "nothing to write"
-    );
-    let stopping = Observed {
-        consumer: leaving_pod(second.consumer.pod().unwrap()),
-        ..second
-    };
-    let changed = status(&stopping, later);
-    assert_eq!(
-        changed.conditions[0].last_transition_time.0, later,
-        "Ready became false now"
-    );
-    assert_eq!(
-        changed.conditions[1].last_transition_time.0,
-        now(),
-        "ProviderReady is what it was"
-    );
-}
-
-#[test]
 fn i12_a_node_that_is_not_ready_is_named_with_its_kubelets_words() {
     let starting = Observed {
         node_unready: Some("container runtime network not ready".to_owned()),
@@ -346,186 +322,7 @@ fn i12_a_node_that_is_not_ready_is_named_with_its_kubelets_words() {
     assert_eq!(message(&status, READY), message(&status, CONSUMER_READY));
 }
 
-#[test]
-fn i12_conditions_of_nobody_go() {
-    let stale = json!({ "status": { "conditions": [{
-        "type": "Ancient", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": NOW,
-    }] } });
-    let kinds: Vec<_> = status(&with_provider(stale), now())
-        .conditions
-        .into_iter()
-        .map(|condition| condition.type_)
-        .collect();
-    assert_eq!(
-        kinds,
-        ["Ready", "ProviderReady", "FilesystemReady", "ConsumerReady"]
-    );
-}
-
-#[test]
-fn node_is_recorded_once_and_uids_follow_the_pods() {
-    let fresh = status(&pending(json!({ "phase": "Pending" })), now());
-    assert_eq!(fresh.node_name.as_deref(), Some("n1"));
-    assert_eq!(fresh.provider_pod_uid.as_deref(), Some("provider-uid"));
-    let o = with_both(json!({}), up());
-    let elsewhere = changed(o.provider.pod().unwrap(), |p| {
-        p.spec.as_mut().unwrap().node_name = Some("n2".to_owned());
-    });
-    let status = status(
-        &Observed {
-            provider: elsewhere,
-            consumer: Slot::Free,
-            ..o
-        },
-        now(),
-    );
-    assert_eq!(status.node_name.as_deref(), Some("n1"), "the data does not move");
-    assert_eq!(status.consumer_pod_uid, None);
-}
-
-#[test]
-fn i1_the_agents_part_is_handed_back_untouched() {
-    let o = with_both(json!({}), up());
-    assert_eq!(status(&o, now()).filesystem, o.status().filesystem);
-}
-
-#[rstest]
-#[case("OutOfnvidia.com/gpu", "OutOfnvidiacomgpu")]
-#[case("", "Reason")]
-#[case("1st", "Reason1st")]
-fn reasons_are_what_the_api_server_takes(#[case] given: &str, #[case] expected: &str) {
-    assert_eq!(condition_reason(given), expected);
-}
-
 fn message<'a>(status: &'a StoppableContainerInstanceStatus, kind: &str) -> &'a str {
     let found = status.conditions.iter().find(|c| c.type_ == kind);
     found.map_or("", |c| c.message.as_str())
-}
-
-fn failed(owners: &Value) -> Observed {
-    with_provider(json!({
-        "metadata": { "ownerReferences": owners },
-        "status": { "filesystem": {
-            "state": "Failed", "reason": "ImageChanged", "message": "another image",
-            "recovery": { "id": "0123abcd", "verbs": ["accept", "reset"] },
-        }},
-    }))
-}
-
-#[test]
-fn i12_a_failure_says_what_to_type_for_each_way_out() {
-    let status = status(&failed(&Value::Null), now());
-    assert_eq!(status.phase, Some(Phase::Failed));
-    assert_eq!(
-        message(&status, FILESYSTEM_READY),
-        "another image. To use the files that are there, on the present image: kubectl annotate --overwrite -n team \
-         stoppablecontainerinstance web stoppablecontainer.xtlsoft.top/recovery=accept-0123abcd. To DELETE all files \
-         and begin with the present image, once it is stopped: kubectl annotate --overwrite -n team stoppablecontainerinstance web \
-         stoppablecontainer.xtlsoft.top/recovery=reset-0123abcd"
-    );
-    let owner = json!([{
-        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer", "name": "web",
-        "uid": "u", "controller": true,
-    }]);
-    let status = super::status(&failed(&owner), now());
-    assert!(
-        message(&status, FILESYSTEM_READY).contains(" stoppablecontainer web "),
-        "it is typed for the object that the user wrote: {status:?}"
-    );
-}
-
-#[test]
-fn i12_a_filesystem_over_its_limit_is_told_in_the_kubelets_words_with_what_to_do() {
-    let too_large = |running| {
-        with_provider(json!({
-            "spec": { "running": running, "template": { "spec": { "containers": [{
-                "name": "main", "image": "nginx:1.25", "resources": { "limits": { "ephemeral-storage": "1M" } },
-            }]}}},
-            "status": { "filesystem": {
-                "usage": { "bytes": 2_000_000, "inodes": 10 }, "recovery": { "id": "0123abcd", "verbs": ["reset"] },
-            }},
-        }))
-    };
-    let wanted = status(&too_large(true), now());
-    assert_eq!(wanted.phase, Some(Phase::Failed));
-    assert_eq!(
-        reasons(&wanted),
-        ["-Evicted", "+AsRequested", "+AsRequested", "-Evicted"]
-    );
-    let words = message(&wanted, CONSUMER_READY);
-    assert!(
-        words.starts_with("Container main exceeded its local ephemeral storage limit \"1M\". The files are kept and take 2000000 bytes;"),
-        "{words}"
-    );
-    assert!(
-        words.contains("limit (resources.limits.ephemeral-storage) is raised"),
-        "{words}"
-    );
-    assert!(words.ends_with("recovery=reset-0123abcd"), "{words}");
-    let stopped = status(&too_large(false), now());
-    assert_eq!(
-        stopped.phase,
-        Some(Phase::Stopped),
-        "nothing is in the way of what is wished"
-    );
-}
-
-#[test]
-fn f22_a_disk_that_is_nearly_full_is_a_warning_and_no_more() {
-    let change = json!({ "status": { "filesystem": { "diskLow": "node n1 has less than 5% free" } } });
-    let status = status(&with_both(change, up()), now());
-    assert_eq!(status.phase, Some(Phase::Running));
-    assert_eq!(
-        reasons(&status),
-        ["+AsRequested", "+AsRequested", "+DiskLow", "+AsRequested"]
-    );
-    assert_eq!(
-        message(&status, FILESYSTEM_READY),
-        "node n1 has less than 5% free"
-    );
-}
-
-/// Whatever becomes of the disk's fill level, it is the lesser news.
-#[test]
-fn i7_what_the_disk_did_not_take_is_told_and_keeps_nobody_from_going_on() {
-    let failed = json!({ "podUid": "old", "message": "the disk did not take all" });
-    let change =
-        json!({ "status": { "filesystem": { "diskLow": "less than 5% free", "writeFailed": failed } } });
-    let status = status(&with_both(change, up()), now());
-    assert_eq!(status.phase, Some(Phase::Running));
-    assert_eq!(
-        reasons(&status),
-        ["+AsRequested", "+AsRequested", "+WriteFailed", "+AsRequested"]
-    );
-    assert_eq!(message(&status, FILESYSTEM_READY), "the disk did not take all");
-}
-
-/// What keeps the node agent from its work stands in the condition, and not in its log alone.
-#[test]
-fn i12_what_the_node_agent_waits_for_is_told() {
-    let message = |change: Value| {
-        let status = status(&with_both(change, up()), now());
-        format!(
-            "{} {}",
-            reasons(&status)[2],
-            self::message(&status, FILESYSTEM_READY)
-        )
-    };
-    let hangs = json!({ "status": { "filesystem": { "state": "Preparing", "message": "the disk hangs" } } });
-    assert_eq!(
-        message(hangs),
-        "-Preparing waits for the node agent on node n1: the disk hangs"
-    );
-    let mut refused = deleting();
-    let why = json!({ "state": "Failed", "reason": "HostPathPrefixRefused", "message": "it is not allowed" });
-    refused["status"]["filesystem"] = why;
-    assert_eq!(
-        message(refused.clone()),
-        "-Deleting waits for the node agent on node n1 to remove the data: it is not allowed"
-    );
-    refused["status"]["filesystem"]["reason"] = json!("ImageChanged");
-    assert_eq!(
-        message(refused),
-        "-Deleting waits for the node agent on node n1 to remove the data"
-    );
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::reconcile::fixtures::{instance, prepared};
+use crate::reconcile::pods::fixtures::{instance, prepared};
 
 fn build(change: Value) -> Value {
     let pod = provider_pod(&instance(change), &BTreeSet::new(), &OptOuts::default());

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::*;
-use crate::reconcile::fixtures::{leaving as leaving_pod, out_of_cpu, up, with_both, with_provider};
+use crate::reconcile::instance::fixtures::{leaving as leaving_pod, with_both, with_provider};
+use crate::reconcile::pods::fixtures::{out_of_cpu, up};
 
 fn placement(observed: &Observed) -> Option<Placement> {
     next(observed, &observed.status())

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::reconcile::fixtures::{changed, instance, leaving as leaving_pod, observed, pod, prepared, up};
+use crate::reconcile::instance::fixtures::{changed, leaving as leaving_pod, observed};
 use crate::reconcile::instance::plan::{Action, plan};
 use crate::reconcile::instance::status::status;
-use crate::reconcile::pods::Role;
-use crate::reconcile::pods::provider::OptOuts;
+use crate::reconcile::pods::fixtures::{instance, pod, prepared, up};
+use crate::reconcile::pods::{OptOuts, Role};
 
 fn claims() -> Value {
     json!({ "volumes": [{ "name": "data", "persistentVolumeClaim": { "claimName": "data" } }] })

@@ -6,9 +6,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::reconcile::fixtures::{instance, pod, prepared, up, with_provider};
-use crate::reconcile::instance::plan::Slot;
+use crate::reconcile::instance::fixtures::with_provider;
+use crate::reconcile::instance::state::Slot;
 use crate::reconcile::pods::Role;
+use crate::reconcile::pods::fixtures::{instance, pod, prepared, up};
 
 const DIGEST: &str = "docker.io/library/nginx@sha256:1";
 

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 use super::*;
-use crate::reconcile::fixtures::{changed, up, with_both};
-use crate::reconcile::instance::plan::Slot;
+use crate::reconcile::instance::fixtures::{changed, with_both};
+use crate::reconcile::instance::state::Slot;
 use crate::reconcile::instance::status::status;
+use crate::reconcile::pods::fixtures::up;
 
 /// A consumer of this template runs, and then the object's spec is changed.
 fn edit(template: &Value, change: &Value) -> Observed {
@@ -149,8 +152,12 @@ fn i18_however_large_a_template_is_little_is_written_and_said() {
         let template = json!({ "spec": { "containers": containers(count, "one") } });
         let change = json!({ "template": { "spec": { "containers": containers(count, "two") } } });
         let observed = edit(&template, &change);
-        let written = annotation(&observed.instance);
-        assert!(written.len() <= MAX_BYTES + 2, "{count}: {}", written.len());
+        let written = template_fields::annotation(&observed.instance);
+        assert!(
+            written.len() <= template_fields::MAX_BYTES + 2,
+            "{count}: {}",
+            written.len()
+        );
         let message = why(&observed).unwrap().message;
         assert!(
             message.len() < 2000 && message.contains("spec.template.spec.containers"),

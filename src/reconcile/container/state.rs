@@ -7,15 +7,29 @@ object whose instance vanished before its user says so (invariant I1), and it ta
 over one that an orphan deletion left, with its data.
 */
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use kube::{Resource, ResourceExt};
 use stoppablecontainer_api::names::{ANNOTATION_RECOVERY, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::{RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance};
 
+use crate::reconcile::context::Hold;
+
+/// Everything that a pass over a StoppableContainer looks at.
+#[derive(Clone, Debug)]
+pub(super) struct Observed {
+    /// The object as last seen.
+    pub container: Arc<StoppableContainer>,
+    /// What has the instance's name.
+    pub instance: Slot,
+    /// The last failure to create the instance.
+    pub hold: Option<Hold>,
+}
+
 /// The object that has the name of our instance.
 #[derive(Clone, Debug)]
-pub enum Slot {
+pub(super) enum Slot {
     /// Nothing.
     Free,
     /// The container's instance.
@@ -32,7 +46,7 @@ pub enum Slot {
 
 impl Slot {
     /// How `found` relates to `container`; `found` was read from the API server where it is not plainly ours.
-    pub fn of(found: Option<Arc<StoppableContainerInstance>>, container: &StoppableContainer) -> Self {
+    pub(super) fn of(found: Option<Arc<StoppableContainerInstance>>, container: &StoppableContainer) -> Self {
         let uid = found.as_ref().and_then(|found| found.uid());
         let is_lost = may_be_lost(container) && recorded(container) != uid.as_deref();
         match found {

@@ -4,26 +4,17 @@ to type.
 */
 
 use kube::{Resource, ResourceExt};
-use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::ANNOTATION_RECOVERY;
 use stoppablecontainer_api::{
     FilesystemStatus, RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance,
     StorageExcess,
 };
 
-use crate::reconcile::pods::Trouble;
-
-/// Why a container that takes more than its limit is stopped: the kubelet's reason and words.
-pub fn eviction(excess: &StorageExcess) -> Trouble {
-    let StorageExcess { container, limit, .. } = excess;
-    Trouble::new(
-        reason::EVICTED,
-        format!("Container {container} exceeded its local ephemeral storage limit {limit:?}. "),
-    )
-}
+use crate::reconcile::conditions::Trouble;
+use crate::reconcile::instance::plan::storage_limit::eviction;
 
 /// Why it is not started again, and what to do.
-pub fn refusal(instance: &StoppableContainerInstance, excess: &StorageExcess) -> Trouble {
+pub(super) fn refusal(instance: &StoppableContainerInstance, excess: &StorageExcess) -> Trouble {
     let Trouble { reason, message } = eviction(excess);
     let filesystem = instance
         .status
@@ -41,7 +32,7 @@ pub fn refusal(instance: &StoppableContainerInstance, excess: &StorageExcess) ->
 }
 
 /// What the user may decide, as commands; empty if there is nothing. To be put behind a sentence without its full stop.
-pub fn ways_out(instance: &StoppableContainerInstance, filesystem: &FilesystemStatus) -> String {
+pub(super) fn ways_out(instance: &StoppableContainerInstance, filesystem: &FilesystemStatus) -> String {
     let Some(offer) = &filesystem.recovery else {
         return String::new();
     };

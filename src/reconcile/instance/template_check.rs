@@ -12,19 +12,16 @@ controller tries that of a stopped object once.
 use std::time::Duration;
 
 use kube::ResourceExt;
-use stoppablecontainer_api::conditions::reason;
+use stoppablecontainer_api::TemplateCheck;
 use stoppablecontainer_api::names::ANNOTATION_TEMPLATE_HASH;
-use stoppablecontainer_api::{
-    PodTemplate, Provider, StoppableContainerInstance, TemplateCheck, TemplateError,
-};
 
 use crate::draft::Draft;
 use crate::problem::Problem;
-use crate::reconcile::Context;
-use crate::reconcile::instance::plan::{Observed, Slot};
-use crate::reconcile::pods::Trouble;
-use crate::reconcile::pods::consumer::consumer_hash;
-use crate::trial::{self, Obstacle};
+use crate::reconcile::context::Context;
+use crate::reconcile::instance::state::{Observed, Slot};
+use crate::reconcile::pods::{consumer_hash, template};
+use crate::trial;
+use crate::trial::Obstacle;
 
 /// How long the API server may take to try a pod.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -35,36 +32,8 @@ const LONGEST: usize = 4_096;
 /// Time until the API server is asked again after it gave no answer.
 const AGAIN: Duration = Duration::from_mins(1);
 
-/// Why nothing can be made from an instance's spec, on every cluster.
-pub fn trouble(instance: &StoppableContainerInstance) -> Option<Trouble> {
-    of(&instance.spec.template, &instance.spec.provider)
-}
-
-/// The same for a template and a provider.
-pub fn of(template: &PodTemplate, provider: &Provider) -> Option<Trouble> {
-    let problem = template.problem().cloned();
-    problem.or_else(|| provider.decode().err()).as_ref().map(told)
-}
-
-/// An error as a condition has it.
-fn told(error: &TemplateError) -> Trouble {
-    let reason = match error {
-        TemplateError::TooLarge { .. } => reason::TEMPLATE_TOO_LARGE,
-        TemplateError::Invalid { .. } => reason::TEMPLATE_INVALID,
-    };
-    Trouble::new(reason, error.to_string())
-}
-
-/// What the API server found wrong with the present template.
-pub fn found(observed: &Observed) -> Option<Trouble> {
-    let check = observed.template_check.as_ref()?;
-    let problem = check.problem.as_ref()?;
-    let current = check.template_hash == consumer_hash(&observed.instance);
-    current.then(|| Trouble::new(reason::TEMPLATE_INVALID, problem.clone()))
-}
-
 /// The check of the template for the status. A consumer that exists was created from it strictly.
-pub fn known(observed: &Observed) -> Option<TemplateCheck> {
+pub(super) fn known(observed: &Observed) -> Option<TemplateCheck> {
     let made_from = observed
         .consumer
         .pod()
@@ -82,7 +51,7 @@ pub fn known(observed: &Observed) -> Option<TemplateCheck> {
 pub(crate) async fn check(context: &Context, observed: &mut Observed) -> Option<Duration> {
     let instance = &observed.instance;
     let stopped = !instance.spec.running && !observed.deleting() && matches!(observed.consumer, Slot::Free);
-    if !stopped || trouble(instance).is_some() {
+    if !stopped || template::trouble(instance).is_some() {
         return None;
     }
     let template_hash = consumer_hash(instance);

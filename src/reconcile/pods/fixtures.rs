@@ -1,21 +1,16 @@
-//! Objects for tests, each one step away from the ordinary case.
+//! Instances and their pods for tests, each one step away from the ordinary case.
 
 // Tables read better without borrows and wrappers.
-#![allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps)]
+#![allow(clippy::needless_pass_by_value)]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainerInstance;
 
-use crate::reconcile::context::attempts::Hold;
-use crate::reconcile::instance::plan::{Observed, Slot};
-use crate::reconcile::pods::consumer::consumer_pod;
-use crate::reconcile::pods::provider::{OptOuts, provider_pod};
-use crate::reconcile::pods::{Role, Trouble};
+use crate::reconcile::pods::{OptOuts, Role, consumer_pod, provider_pod};
 
 /// An instance `web` with a main container `main`, running, with finalizer and without a status. `change` is merged
 /// into it.
@@ -71,20 +66,6 @@ pub(crate) fn edit(instance: &mut StoppableContainerInstance, change: impl FnOnc
     instance.spec.template = serde_json::from_value(template).unwrap();
 }
 
-/// `pod`, with `change` made to it.
-pub(crate) fn changed(pod: &Arc<Pod>, change: impl FnOnce(&mut Pod)) -> Slot {
-    let mut pod = (**pod).clone();
-    change(&mut pod);
-    Slot::Ours(Arc::new(pod))
-}
-
-/// `pod`, on its way out.
-pub(crate) fn leaving(pod: &Arc<Pod>) -> Slot {
-    changed(pod, |pod| {
-        pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
-    })
-}
-
 /// Status of a pod that runs and is ready.
 pub(crate) fn up() -> Value {
     json!({
@@ -100,48 +81,4 @@ pub(crate) fn up() -> Value {
 /// Status of a pod that the kubelet refused.
 pub(crate) fn out_of_cpu() -> Value {
     json!({ "phase": "Failed", "reason": "OutOfcpu", "message": "Node didn't have enough resource: cpu" })
-}
-
-/// Nothing but the instance.
-pub(crate) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
-    Observed {
-        instance,
-        provider: Slot::Free,
-        consumer: Slot::Free,
-        node_gone: false,
-        node_silent: None,
-        node_unready: None,
-        doubted: None,
-        agent_missing: false,
-        exclusive_claims: BTreeSet::new(),
-        template_check: None,
-        provider_hold: None,
-        consumer_hold: None,
-    }
-}
-
-/// A prepared instance, changed by `change`, with its provider up.
-pub(crate) fn with_provider(change: Value) -> Observed {
-    let mut object = json!({ "status": prepared() });
-    json_patch::merge(&mut object, &change);
-    let instance = instance(object);
-    Observed {
-        provider: Slot::Ours(pod(&instance, Role::Provider, up())),
-        ..observed(instance)
-    }
-}
-
-/// The same with its consumer in the state `status`.
-pub(crate) fn with_both(change: Value, status: Value) -> Observed {
-    let observed = with_provider(change);
-    let consumer = Slot::Ours(pod(&observed.instance, Role::Consumer, status));
-    Observed { consumer, ..observed }
-}
-
-/// A failure that waits for `remaining`.
-pub(crate) fn hold(reason: &str, message: &str, remaining: Duration) -> Option<Hold> {
-    Some(Hold {
-        trouble: Trouble::new(reason, message),
-        remaining,
-    })
 }

@@ -1,0 +1,157 @@
+/*!
+Conditions: whether something holds and why, as the API server accepts it.
+
+The lowest room. The text of a message does not belong here, only its form.
+*/
+
+use std::fmt::Debug;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+
+/// Why something does not go on: a CamelCase reason and a sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// CamelCase, as conditions want it.
+    pub reason: String,
+    /// A sentence for a person.
+    pub message: String,
+}
+
+/// Whether something holds, if that is known, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// `None` if it is not known.
+    pub holds: Option<bool>,
+    /// The reason and the message of the condition.
+    pub why: Trouble,
+}
+
+// === impl Trouble ===
+
+impl Trouble {
+    /// A trouble from its two parts. An empty reason, which conditions refuse, becomes `Unknown`.
+    pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        let reason: String = reason.into();
+        let reason = if reason.is_empty() {
+            "Unknown".to_owned()
+        } else {
+            reason
+        };
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// It holds.
+    pub(super) fn yes(reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            holds: Some(true),
+            why: Trouble::new(reason, message),
+        }
+    }
+
+    /// Nobody can say.
+    pub(super) fn unknown(reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            holds: None,
+            why: Trouble::new(reason, message),
+        }
+    }
+
+    /// It does not.
+    pub(super) fn no(reason: &str, message: impl Into<String>) -> Self {
+        Self::because(Trouble::new(reason, message))
+    }
+
+    /// It does not, and somebody else has already said why.
+    pub(super) fn because(why: Trouble) -> Self {
+        Self {
+            holds: Some(false),
+            why,
+        }
+    }
+
+    /// Whether it is known to hold.
+    pub(super) fn holds(&self) -> bool {
+        self.holds == Some(true)
+    }
+}
+
+// === Conditions ===
+
+/// Conditions from verdicts, as a whole: nothing of the old list stays but the time at which a status that is still
+/// the same began.
+pub(super) fn conditions<const N: usize>(
+    old: &[Condition],
+    verdicts: [(&str, Verdict); N],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    verdicts
+        .into_iter()
+        .map(|(kind, verdict)| {
+            let status = match verdict.holds {
+                Some(true) => "True",
+                Some(false) => "False",
+                None => "Unknown",
+            };
+            let since = old
+                .iter()
+                .find(|c| c.type_ == kind && c.status == status)
+                .map(|c| c.last_transition_time.clone());
+            Condition {
+                type_: kind.to_owned(),
+                status: status.to_owned(),
+                reason: condition_reason(&verdict.why.reason),
+                message: condition_message(verdict.why.message),
+                observed_generation: generation,
+                last_transition_time: since.unwrap_or(Time(now)),
+            }
+        })
+        .collect()
+}
+
+/// The API server takes `^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$` of at most 1,024 bytes; others' reasons may be
+/// anything.
+fn condition_reason(reason: &str) -> String {
+    let kept: String = reason
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .take(1024)
+        .collect();
+    if kept.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        kept
+    } else {
+        format!("Reason{kept}")
+    }
+}
+
+/// At most 32,768 characters.
+fn condition_message(message: String) -> String {
+    if message.len() <= 32_768 {
+        message
+    } else {
+        message.chars().take(8_000).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("OutOfnvidia.com/gpu", "OutOfnvidiacomgpu")]
+    #[case("", "Reason")]
+    #[case("1st", "Reason1st")]
+    fn reasons_are_what_the_api_server_takes(#[case] given: &str, #[case] expected: &str) {
+        assert_eq!(condition_reason(given), expected);
+    }
+}

@@ -1,0 +1,168 @@
+//! Carries out a plan: every write is made from reads past the caches (invariant I17).
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, Patch, Preconditions};
+use kube::runtime::controller::Action as Next;
+use kube::{Api, ResourceExt};
+use serde_json::json;
+use stoppablecontainer_api::conditions::reason;
+use stoppablecontainer_api::json::Json;
+use stoppablecontainer_api::names::ANNOTATION_RECOVERY;
+use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
+
+use crate::reconcile::conditions::Trouble;
+use crate::reconcile::container::containers;
+use crate::reconcile::container::observe::newest;
+use crate::reconcile::container::plan::Action;
+use crate::reconcile::container::state::{Observed, Slot};
+use crate::reconcile::container::wish::{instance_of, instance_spec, owner_of};
+use crate::reconcile::context::requests::{creating, finalizer_patch, ours};
+use crate::reconcile::context::{Context, Failure, Hold, Task, requests};
+
+pub(super) async fn act(context: &Context, observed: &mut Observed, action: Action) -> Result<(), Failure> {
+    let namespace = observed.container.namespace().unwrap_or_default();
+    let name = observed.container.name_any();
+    let instances = Api::<StoppableContainerInstance>::namespaced(context.client.clone(), &namespace);
+    match action {
+        Action::AddFinalizer => {
+            let patch = Patch::Merge(finalizer_patch(&*observed.container, true));
+            let written = containers(context, &observed.container)
+                .patch(&name, &ours(), &patch)
+                .await?;
+            observed.container = Arc::new(written);
+        }
+        // The pass ends with it, see there.
+        Action::RemoveFinalizer => {}
+        Action::Create => create(context, observed, &instances).await?,
+        Action::Adopt(instance) => {
+            let owners = instance.owner_references().iter().cloned();
+            let container = on_newest(context, observed, Some(&instance)).await?;
+            let owners = owners.chain(owner_of(&container)).collect();
+            observed.instance =
+                replace_spec(context, &instances, &container, &instance, Some(owners)).await?;
+            observed.container = container;
+        }
+        Action::Update(instance) => {
+            let container = on_newest(context, observed, Some(&instance)).await?;
+            observed.instance = replace_spec(context, &instances, &container, &instance, None).await?;
+            observed.container = container;
+        }
+        Action::Decide(instance, answer) => {
+            let annotations = json!({ ANNOTATION_RECOVERY: answer.to_string() });
+            let patch = json!({ "metadata": { "uid": instance.uid(), "annotations": annotations } });
+            let written = instances.patch(&name, &ours(), &Patch::Merge(patch)).await?;
+            observed.instance = Slot::Ours(Arc::new(written));
+        }
+        Action::Delete(instance) => {
+            let params = DeleteParams {
+                // Read after the container was, see `observe`.
+                preconditions: Some(Preconditions {
+                    uid: instance.uid(),
+                    resource_version: instance.resource_version(),
+                }),
+                ..DeleteParams::default()
+            };
+            match instances.delete(&name, &params).await {
+                Ok(answer) => {
+                    observed.instance = answer.left().map_or(Slot::Free, |i| Slot::Ours(Arc::new(i)));
+                }
+                Err(kube::Error::Api(status)) if status.code == 404 => observed.instance = Slot::Free,
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn create(
+    context: &Context,
+    observed: &mut Observed,
+    instances: &Api<StoppableContainerInstance>,
+) -> Result<(), Failure> {
+    let container = on_newest(context, observed, None).await?;
+    let uid = container.uid().unwrap_or_default();
+    match instances.create(&creating(), &instance_of(&container)).await {
+        Ok(instance) => {
+            context.attempts.succeeded(&uid, Task::Instance);
+            observed.hold = None;
+            observed.instance = Slot::Ours(Arc::new(instance));
+        }
+        // Not in the cache yet: the watch brings it.
+        Err(kube::Error::Api(status)) if status.reason != "AlreadyExists" => {
+            let trouble = Trouble::new(reason::CREATION_REFUSED, status.message.clone());
+            let generation = container.metadata.generation;
+            let remaining = context
+                .attempts
+                .failed(&uid, Task::Instance, generation, None, trouble.clone());
+            observed.hold = Some(Hold { trouble, remaining });
+        }
+        Err(error) => return Err(error.into()),
+    }
+    observed.container = container;
+    Ok(())
+}
+
+pub(super) async fn release(context: &Context, container: &StoppableContainer) -> Result<Next, Failure> {
+    let patch = Patch::Merge(finalizer_patch(container, false));
+    match containers(context, container)
+        .patch(&container.name_any(), &ours(), &patch)
+        .await
+    {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(error) => return Err(error.into()),
+    }
+    context.attempts.forget(&container.uid().unwrap_or_default());
+    Ok(Next::await_change())
+}
+
+/// The newest state of the container, if the plan for `instance` is still right with it.
+///
+/// # Errors
+/// [`Failure::Stale`] if it is not.
+async fn on_newest(
+    context: &Context,
+    observed: &Observed,
+    instance: Option<&Arc<StoppableContainerInstance>>,
+) -> Result<Arc<StoppableContainer>, Failure> {
+    let newest = newest(context, &observed.container).await?;
+    let same = std::mem::discriminant(&Slot::of(instance.cloned(), &newest))
+        == std::mem::discriminant(&observed.instance);
+    if newest.metadata.deletion_timestamp.is_none() && same {
+        Ok(newest)
+    } else {
+        Err(Failure::Stale)
+    }
+}
+
+/// Gives the instance the spec that `container`, read after it, wants. The spec is replaced as a whole, so that what was
+/// taken out of the template goes from the copy too; and only in the state that was read, since a later write to the
+/// instance may be made from a newer container.
+///
+/// With `owners` the instance gets these owner references too.
+async fn replace_spec(
+    context: &Context,
+    instances: &Api<StoppableContainerInstance>,
+    container: &StoppableContainer,
+    instance: &StoppableContainerInstance,
+    owners: Option<Vec<OwnerReference>>,
+) -> Result<Slot, Failure> {
+    let (uid, version) = (instance.uid(), instance.resource_version());
+    let spec = instance_spec(container);
+    let uid = requests::operation("test", "/metadata/uid", &uid);
+    // Not a test: the API server answers a resourceVersion that is not the newest with a conflict.
+    let version = requests::operation("replace", "/metadata/resourceVersion", &version);
+    let spec = requests::operation("replace", "/spec", &spec);
+    let patch = match &owners {
+        None => Json::of(&(uid, version, spec)),
+        Some(owners) => {
+            let owners = requests::operation("add", "/metadata/ownerReferences", owners);
+            Json::of(&(uid, version, spec, owners))
+        }
+    };
+    let patch = patch.map_err(Failure::Patch)?;
+    let written = requests::json_patch(&context.client, instances, &instance.name_any(), &patch).await?;
+    Ok(Slot::Ours(Arc::new(written)))
+}

@@ -1,0 +1,89 @@
+//! What to do next for a StoppableContainer. Pure.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use stoppablecontainer_api::names::FINALIZER;
+use stoppablecontainer_api::{RecoveryAnswer, StoppableContainerInstance};
+
+use crate::reconcile::container::state::{Observed, Slot};
+use crate::reconcile::container::wish::{instance_spec, template_trouble};
+
+/// Finalizer of `kubectl delete --cascade=orphan`: the garbage collector cuts the instance loose before it takes it
+/// off.
+const ORPHAN: &str = "orphan";
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Action {
+    /// Put our finalizer on the object, before anything is made for it.
+    AddFinalizer,
+    /// Take it off: the instance is gone.
+    RemoveFinalizer,
+    /// Create the instance.
+    Create,
+    /// Make an instance that has no owner ours, with the present spec.
+    Adopt(Arc<StoppableContainerInstance>),
+    /// Give the instance the present spec.
+    Update(Arc<StoppableContainerInstance>),
+    /// Tell the instance what the user decided about a failure.
+    Decide(Arc<StoppableContainerInstance>, RecoveryAnswer),
+    /// Delete the instance, and with it the data.
+    Delete(Arc<StoppableContainerInstance>),
+}
+
+/// The next steps for a StoppableContainer, in order.
+pub(super) fn plan(observed: &Observed) -> Vec<Action> {
+    let finalizers = observed.container.finalizers();
+    let ours = finalizers.iter().any(|f| f == FINALIZER);
+    if observed.container.metadata.deletion_timestamp.is_some() {
+        return match &observed.instance {
+            _ if !ours || finalizers.iter().any(|f| f == ORPHAN) => Vec::new(),
+            Slot::Ours(instance) if instance.metadata.deletion_timestamp.is_some() => Vec::new(),
+            Slot::Ours(instance) => vec![Action::Delete(Arc::clone(instance))],
+            Slot::Free | Slot::Orphan(_) | Slot::Lost(_) | Slot::Taken(_) => vec![Action::RemoveFinalizer],
+        };
+    }
+    let mut actions = Vec::new();
+    if !ours {
+        actions.push(Action::AddFinalizer);
+    }
+    match &observed.instance {
+        // The status says why; an instance would not help, as no pod could be made from it.
+        Slot::Free if template_trouble(&observed.container).is_some() => {}
+        Slot::Free
+            if observed
+                .hold
+                .as_ref()
+                .is_none_or(|hold| hold.remaining == Duration::ZERO) =>
+        {
+            actions.push(Action::Create);
+        }
+        Slot::Ours(instance) if instance.metadata.deletion_timestamp.is_none() => {
+            if instance.spec != instance_spec(&observed.container) {
+                actions.push(Action::Update(Arc::clone(instance)));
+            }
+            let decided = RecoveryAnswer::of(&*observed.container);
+            if let Some(answer) = decided.filter(|answer| awaited(instance, answer)) {
+                actions.push(Action::Decide(Arc::clone(instance), answer));
+            }
+        }
+        Slot::Orphan(instance) => actions.push(Action::Adopt(Arc::clone(instance))),
+        Slot::Free | Slot::Ours(_) | Slot::Lost(_) | Slot::Taken(_) => {}
+    }
+    actions
+}
+
+/// Whether an answer is to what the instance asks now, and has not been passed on. What an old annotation says stays
+/// where it is.
+fn awaited(instance: &StoppableContainerInstance, answer: &RecoveryAnswer) -> bool {
+    let filesystem = instance
+        .status
+        .as_ref()
+        .and_then(|status| status.filesystem.as_ref());
+    let offer = filesystem.and_then(|filesystem| filesystem.recovery.as_ref());
+    offer.is_some_and(|offer| offer.taken(answer).is_some())
+        && RecoveryAnswer::of(instance).as_ref() != Some(answer)
+}

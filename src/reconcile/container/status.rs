@@ -1,0 +1,144 @@
+//! The status of a StoppableContainer: the one of its instance, or why there is none.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::Patch;
+use kube::{Resource, ResourceExt};
+use serde_json::{Value, json};
+use stoppablecontainer_api::conditions::{FILESYSTEM_READY, READY, reason};
+use stoppablecontainer_api::{KeptFilesystem, Phase, StoppableContainer, StoppableContainerStatus};
+
+use crate::reconcile::conditions::{Verdict, conditions};
+use crate::reconcile::container::containers;
+use crate::reconcile::container::state::{Observed, Slot};
+use crate::reconcile::container::wish::{instance_spec, template_trouble};
+use crate::reconcile::context::requests::ours;
+use crate::reconcile::context::{Context, Failure, events};
+
+/// The status that `observed` deserves. It speaks of the container's present generation only once the instance has
+/// the present spec and its own status speaks of that.
+pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerStatus {
+    let container = &observed.container;
+    let old = container.status.clone().unwrap_or_default();
+    let generation = container.metadata.generation;
+    let without_instance = |phase, verdict| StoppableContainerStatus {
+        phase: Some(phase),
+        node_name: None,
+        instance_name: None,
+        instance_uid: old.instance_uid.clone(),
+        filesystem: None,
+        observed_generation: generation,
+        conditions: conditions(&old.conditions, [(READY, verdict)], generation, now),
+    };
+    let deleting = container.metadata.deletion_timestamp.is_some();
+    let name = container.name_any();
+    let instance = match &observed.instance {
+        Slot::Ours(instance) => instance,
+        Slot::Free | Slot::Orphan(_) | Slot::Lost(_) | Slot::Taken(_) if deleting => {
+            return without_instance(
+                Phase::Pending,
+                Verdict::no(reason::DELETING, "the object is being deleted"),
+            );
+        }
+        Slot::Free if let Some(why) = template_trouble(container) => {
+            return without_instance(Phase::Failed, Verdict::because(why));
+        }
+        Slot::Free => {
+            let verdict = observed.hold.as_ref().map_or_else(
+                || {
+                    Verdict::no(
+                        reason::STARTING,
+                        format!("instance {name} has still to be created"),
+                    )
+                },
+                |hold| Verdict::because(hold.trouble.clone()),
+            );
+            return without_instance(Phase::Pending, verdict);
+        }
+        Slot::Orphan(_) => {
+            let message = format!("instance {name} has still to be taken over");
+            return without_instance(Phase::Pending, Verdict::no(reason::STARTING, message));
+        }
+        Slot::Lost(message) => {
+            let verdict = Verdict::no(reason::FILESYSTEM_LOST, message.clone());
+            let verdicts = [(READY, verdict.clone()), (FILESYSTEM_READY, verdict.clone())];
+            return StoppableContainerStatus {
+                conditions: conditions(&old.conditions, verdicts, generation, now),
+                ..without_instance(Phase::Failed, verdict)
+            };
+        }
+        Slot::Taken(message) => {
+            return without_instance(Phase::Failed, Verdict::no(reason::NAME_CONFLICT, message.clone()));
+        }
+    };
+    let inner = instance.status.clone().unwrap_or_default();
+    let current = instance.spec == instance_spec(container)
+        && inner.observed_generation == instance.metadata.generation;
+    let observed_generation = if current {
+        generation
+    } else {
+        old.observed_generation
+    };
+    let mirrored: Vec<_> = inner
+        .conditions
+        .into_iter()
+        .map(|condition| Condition {
+            observed_generation,
+            ..condition
+        })
+        .collect();
+    let starting = || {
+        let verdict = Verdict::no(reason::STARTING, format!("instance {name} was created"));
+        conditions(&old.conditions, [(READY, verdict)], observed_generation, now)
+    };
+    StoppableContainerStatus {
+        phase: Some(inner.phase.unwrap_or(Phase::Pending)),
+        node_name: inner.node_name,
+        instance_name: Some(name.clone()),
+        instance_uid: instance.uid(),
+        filesystem: inner.filesystem.map(|filesystem| KeptFilesystem {
+            usage: filesystem.usage,
+        }),
+        observed_generation,
+        conditions: if mirrored.is_empty() { starting() } else { mirrored },
+    }
+}
+
+pub(super) async fn write_status(
+    context: &Context,
+    container: &Arc<StoppableContainer>,
+    status: &StoppableContainerStatus,
+) -> Result<(), Failure> {
+    if container.status.as_ref() == Some(status) {
+        return Ok(());
+    }
+    let mut fields = serde_json::to_value(status).unwrap_or_default();
+    if let Some(fields) = fields.as_object_mut() {
+        // A merge patch leaves what it does not name.
+        if let Some(filesystem) = fields.get_mut("filesystem").and_then(Value::as_object_mut) {
+            filesystem.entry("usage").or_insert(Value::Null);
+        }
+        for absent in [
+            "nodeName",
+            "instanceName",
+            "instanceUid",
+            "observedGeneration",
+            "filesystem",
+        ] {
+            fields.entry(absent).or_insert(Value::Null);
+        }
+    }
+    let patch = json!({ "metadata": { "resourceVersion": container.resource_version() }, "status": fields });
+    let written = containers(context, container)
+        .patch_status(&container.name_any(), &ours(), &Patch::Merge(patch))
+        .await?;
+    let before = container
+        .status
+        .as_ref()
+        .map(|s| s.conditions.as_slice())
+        .unwrap_or_default();
+    events::changes(context, written.object_ref(&()), before, &status.conditions).await;
+    Ok(())
+}

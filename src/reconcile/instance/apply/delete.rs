@@ -1,0 +1,81 @@
+//! Deletion of a pod, with preconditions.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Preconditions};
+use stoppablecontainer_api::StoppableContainerInstance;
+use stoppablecontainer_api::names::PROVIDER_CONTAINER;
+
+use crate::reconcile::conditions::Trouble;
+use crate::reconcile::context::{Context, Failure, Task};
+use crate::reconcile::instance::state::{Observed, Slot};
+use crate::reconcile::pods::{Role, health};
+use crate::watched;
+
+pub(super) async fn delete(
+    context: &Context,
+    observed: &mut Observed,
+    role: Role,
+    pod: &Arc<Pod>,
+    trouble: Option<Trouble>,
+) -> Result<(), Failure> {
+    if let Some(trouble) = trouble {
+        let main = match role {
+            Role::Provider => PROVIDER_CONTAINER,
+            Role::Consumer => observed.instance.spec.main_container(),
+        };
+        if health::was_healthy(pod, main) {
+            let uid = observed.instance.uid().unwrap_or_default();
+            context.attempts.recovered(&uid, Task::Pod(role));
+        }
+        super::failed(context, observed, role, pod.uid().as_deref(), trouble);
+    }
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: pod.uid(),
+            resource_version: pod.resource_version(),
+        }),
+        ..DeleteParams::default()
+    };
+    let left = match super::pods(context, &observed.instance)
+        .delete(&pod.name_any(), &params)
+        .await
+    {
+        Ok(answer) => match answer.left() {
+            Some(pod) => Slot::Ours(Arc::new(watched::pod(pod)?)),
+            None => Slot::Free,
+        },
+        Err(kube::Error::Api(status)) if status.code == 404 => Slot::Free,
+        Err(error) => return Err(error.into()),
+    };
+    *super::slot(observed, role) = left;
+    Ok(())
+}
+
+/// Deletes a pod that is not recorded. Its present content does not matter, only its UID.
+pub(super) async fn discard(
+    context: &Context,
+    instance: &StoppableContainerInstance,
+    pod: &Pod,
+) -> Result<Slot, Failure> {
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: pod.uid(),
+            resource_version: None,
+        }),
+        ..DeleteParams::default()
+    };
+    match super::pods(context, instance)
+        .delete(&pod.name_any(), &params)
+        .await
+    {
+        Ok(answer) => match answer.left() {
+            Some(pod) => Ok(Slot::Stray(Arc::new(watched::pod(pod)?))),
+            None => Ok(Slot::Free),
+        },
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Slot::Free),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,62 @@
+//! The write of the status, and the read that takes its place as proof if there is nothing to write.
+
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use kube::api::Patch;
+use serde_json::{Value, json};
+use stoppablecontainer_api::{StoppableContainerInstance, StoppableContainerInstanceStatus};
+
+use crate::reconcile::context::requests::ours;
+use crate::reconcile::context::{Context, Failure};
+
+/// Writes the status if it differs from the one that the instance has, and returns the instance as it is then.
+///
+/// The patch names the controller's fields and no others: `filesystem` is the agent's.
+pub(crate) async fn write_status(
+    context: &Context,
+    instance: &Arc<StoppableContainerInstance>,
+    status: &StoppableContainerInstanceStatus,
+) -> Result<Arc<StoppableContainerInstance>, Failure> {
+    if instance.status.as_ref() == Some(status) {
+        return Ok(Arc::clone(instance));
+    }
+    let mut fields = serde_json::to_value(status).unwrap_or_default();
+    if let Some(fields) = fields.as_object_mut() {
+        fields.remove("filesystem");
+        // In a merge patch a field that is to go has to be named.
+        for absent in [
+            "nodeName",
+            "providerPodUid",
+            "consumerPodUid",
+            "placement",
+            "image",
+            "storageLimit",
+            "templateCheck",
+        ] {
+            fields.entry(absent).or_insert(Value::Null);
+        }
+        fields.entry("conditions").or_insert_with(|| json!([]));
+    }
+    let patch = json!({ "metadata": { "resourceVersion": instance.resource_version() }, "status": fields });
+    let api = super::instances(context, instance);
+    let written = api
+        .patch_status(&instance.name_any(), &ours(), &Patch::Merge(patch))
+        .await?;
+    Ok(Arc::new(written))
+}
+
+/// Asks the API server whether `instance` is the newest state of the object: a decision on an older one could undo what
+/// the user has wished since (invariant I17).
+///
+/// # Errors
+/// [`Failure::Stale`] if it is not.
+pub(crate) async fn confirm(context: &Context, instance: &StoppableContainerInstance) -> Result<(), Failure> {
+    let newest = super::instances(context, instance)
+        .get_metadata_opt(&instance.name_any())
+        .await?;
+    match newest {
+        Some(newest) if newest.metadata.resource_version == instance.metadata.resource_version => Ok(()),
+        _ => Err(Failure::Stale),
+    }
+}

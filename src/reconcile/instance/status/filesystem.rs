@@ -1,0 +1,66 @@
+//! The condition FilesystemReady.
+
+use stoppablecontainer_api::FilesystemState;
+use stoppablecontainer_api::conditions::reason;
+
+use crate::reconcile::conditions::Verdict;
+use crate::reconcile::instance::state::Observed;
+use crate::reconcile::instance::status::recovery;
+
+pub(super) fn filesystem_verdict(observed: &Observed) -> Verdict {
+    let status = observed.status();
+    let at = status.node_name.clone().unwrap_or_default();
+    let state = status.filesystem.as_ref().map(|filesystem| filesystem.state);
+    if observed.deleting() {
+        let message = if state == Some(FilesystemState::Removed) {
+            format!("the data was removed from node {at}")
+        } else if observed.data_is_gone() {
+            "there is no data".to_owned()
+        } else {
+            // What went wrong before does not matter any more, but for what keeps the data there.
+            let obstacle = status.filesystem.as_ref().and_then(|filesystem| {
+                let refused = filesystem.reason.as_deref() == Some(reason::HOST_PATH_PREFIX_REFUSED);
+                filesystem.message.as_ref().filter(|_| refused)
+            });
+            let waits = format!("waits for the node agent on node {at} to remove the data");
+            obstacle.map_or(waits.clone(), |obstacle| format!("{waits}: {obstacle}"))
+        };
+        return Verdict::no(reason::DELETING, message);
+    }
+    let Some(filesystem) = &status.filesystem else {
+        return Verdict::no(
+            reason::PREPARING,
+            "the node agent prepares it once the provider pod runs",
+        );
+    };
+    if filesystem.state == FilesystemState::Failed {
+        let reason = filesystem.reason.as_deref().unwrap_or(reason::FILESYSTEM_FAILED);
+        let message = filesystem
+            .message
+            .clone()
+            .unwrap_or_else(|| "the node agent gave no reason".to_owned());
+        let ways = recovery::ways_out(&observed.instance, filesystem);
+        return Verdict::no(reason, format!("{message}{ways}"));
+    }
+    if observed.usable_filesystem().is_some() {
+        return match (&filesystem.write_failed, &filesystem.disk_low) {
+            (Some(report), _) => Verdict::yes(reason::WRITE_FAILED, report.message.clone()),
+            (None, Some(warning)) => Verdict::yes(reason::DISK_LOW, warning.clone()),
+            (None, None) => Verdict::yes(reason::AS_REQUESTED, format!("kept on node {at}")),
+        };
+    }
+    if let Some(image) = status.ready_filesystem().and_then(|ready| ready.image.as_ref()) {
+        let user = observed.instance.spec.requested_user(image);
+        let user = if user.is_empty() { "root".to_owned() } else { user };
+        return Verdict::no(
+            reason::PREPARING,
+            format!("waits for the node agent on node {at} to look up user {user}"),
+        );
+    }
+    let waits = format!("waits for the node agent on node {at}");
+    let obstacle = filesystem.message.as_ref();
+    Verdict::no(
+        reason::PREPARING,
+        obstacle.map_or(waits.clone(), |obstacle| format!("{waits}: {obstacle}")),
+    )
+}

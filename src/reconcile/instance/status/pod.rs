@@ -1,0 +1,25 @@
+//! Words about a pod that the conditions of provider and consumer share.
+
+use k8s_openapi::api::core::v1::Pod;
+use stoppablecontainer_api::conditions::reason;
+
+use crate::reconcile::conditions::Trouble;
+use crate::reconcile::instance::state::Observed;
+use crate::reconcile::pods::{node, running};
+
+/// A pod under our name that the controller has no record of.
+pub(super) fn stray(name: &str) -> String {
+    format!(
+        "pod {name} names this object as its owner, and the controller has no record of creating it; it is deleted and \
+         replaced"
+    )
+}
+
+/// The kubelet says only in events that it cannot mount a volume whose driver it does not know.
+pub(super) fn agent_trouble(observed: &Observed, pod: &Pod) -> Option<Trouble> {
+    let at = node(pod).filter(|_| observed.agent_missing && !running(pod))?;
+    Some(Trouble::new(
+        reason::NODE_AGENT_MISSING,
+        format!("no node agent is registered with the kubelet of node {at}; see the node-agent pod there"),
+    ))
+}
