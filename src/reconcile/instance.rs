@@ -50,7 +50,12 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
     }
     // The status records facts (node, placement after an end) before a deletion removes the pod that shows them. The
     // write also proves that the decision was made on the newest wish; without a write the API server is asked.
-    let deletes = |action: &Action| matches!(action, Action::Delete(..) | Action::Discard(..));
+    let deletes = |action: &Action| {
+        matches!(
+            action,
+            Action::Delete(..) | Action::Discard(..) | Action::GiveUp(..)
+        )
+    };
     if actions.iter().any(deletes) {
         let status = status::status(&observed, Timestamp::now());
         let written = apply::write_status(&context, &observed.instance, &status).await?;
@@ -84,6 +89,9 @@ fn settle(context: &Context, observed: &Observed) {
     if observed.working_provider().is_some() {
         context.attempts.succeeded(&uid, Task::Pod(Role::Provider));
     }
+    if observed.placeholder.pod().is_some() {
+        context.attempts.succeeded(&uid, Task::Pod(Role::Placeholder));
+    }
     if observed.consumer.pod().is_some_and(|pod| pods::running(pod)) {
         context.attempts.succeeded(&uid, Task::Pod(Role::Consumer));
     }
@@ -95,12 +103,14 @@ fn next(observed: &Observed, again: Option<Duration>) -> Next {
     let parts = [
         (&observed.provider, &observed.provider_hold),
         (&observed.consumer, &observed.consumer_hold),
+        (&observed.placeholder, &observed.placeholder_hold),
     ];
     let wait = parts
         .into_iter()
         .filter(|(slot, _)| !matches!(slot, Slot::Ours(_)))
         .filter_map(|(_, hold)| hold.as_ref().map(|hold| hold.remaining))
         .chain(observed.doubted)
+        .chain(observed.unfit.as_ref().map(|unfit| unfit.remaining))
         .filter(|wait| *wait > Duration::ZERO)
         .chain(again)
         .min();

@@ -12,7 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::names::{
-    LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE, MANAGED_BY, ROLE_CONSUMER, ROLE_PROVIDER, provider_pod_name,
+    LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE, MANAGED_BY, ROLE_CONSUMER, ROLE_PLACEHOLDER, ROLE_PROVIDER,
+    placeholder_pod_name, provider_pod_name,
 };
 
 use crate::reconcile::conditions::Trouble;
@@ -25,6 +26,7 @@ mod hash;
 pub(crate) mod health;
 mod opt_outs;
 pub(crate) mod pinned;
+mod placeholder;
 mod provider;
 pub(crate) mod template;
 pub(crate) mod template_fields;
@@ -34,7 +36,8 @@ pub use consumer::{consumer_hash, consumer_pod};
 pub use created::Created;
 pub(crate) use hash::template_hash;
 pub use opt_outs::OptOuts;
-pub(crate) use provider::{Made, made, provider_pod};
+pub(crate) use placeholder::{avoided, placeholder_hash, placeholder_pod};
+pub(crate) use provider::{is_current, provider_pod};
 
 /// What a pod of ours is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +46,8 @@ pub enum Role {
     Provider,
     /// Runs the user's workload.
     Consumer,
+    /// Has the first node chosen for the consumer, and holds the room there.
+    Placeholder,
 }
 
 // === impl Role ===
@@ -53,6 +58,7 @@ impl Role {
         match self {
             Self::Provider => ROLE_PROVIDER,
             Self::Consumer => ROLE_CONSUMER,
+            Self::Placeholder => ROLE_PLACEHOLDER,
         }
     }
 
@@ -61,6 +67,7 @@ impl Role {
         match self {
             Self::Provider => provider_pod_name(instance),
             Self::Consumer => instance.to_owned(),
+            Self::Placeholder => placeholder_pod_name(instance),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::world::{
 };
 
 #[tokio::test]
-async fn finalizer_then_provider_then_its_uid() {
+async fn finalizer_then_placeholder_then_its_uid() {
     let mut world = World::new();
     world.sync(&[]);
     let pass = world.pass();
@@ -20,15 +20,16 @@ async fn finalizer_then_provider_then_its_uid() {
         json!(["stoppablecontainer.xtlsoft.top/cleanup"])
     );
     let create = world.api.expect("POST", PODS).await;
-    assert_eq!(create.body["metadata"]["name"], json!("web-provider"));
+    assert_eq!(create.body["metadata"]["name"], json!("web-placeholder"));
     assert!(
         create
             .query
             .contains("fieldManager=stoppablecontainer-controller")
     );
-    create.create("provider-uid");
+    create.create("placeholder-uid");
     let status = world.patched(INSTANCE_STATUS).await;
-    assert_eq!(status["status"]["providerPodUid"], json!("provider-uid"));
+    assert_eq!(status["status"]["placeholderPodUid"], json!("placeholder-uid"));
+    assert_eq!(status["status"]["neverStarted"], json!(true));
     assert_eq!(status["status"]["phase"], json!("Pending"));
     assert_eq!(status["status"]["observedGeneration"], json!(1));
     assert!(
@@ -278,45 +279,4 @@ async fn conflict_ends_the_pass_and_does_no_harm() {
     let failure = pass.await.unwrap().unwrap_err();
     assert!(failure.is_conflict());
     world.api.quiet(Duration::from_millis(20)).await;
-}
-
-#[tokio::test]
-async fn exclusive_claims_are_looked_up_once_before_the_provider_is_made() {
-    let mut world = World::new();
-    world.instance["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup"]);
-    world.instance["spec"]["template"]["spec"]["volumes"] = json!([
-        { "name": "shared", "persistentVolumeClaim": { "claimName": "shared" } },
-        { "name": "alone", "persistentVolumeClaim": { "claimName": "alone" } },
-        { "name": "missing", "persistentVolumeClaim": { "claimName": "missing" } },
-    ]);
-    world.sync(&[]);
-    let claims = "/api/v1/namespaces/team/persistentvolumeclaims";
-    let claim = |mode: &str| json!({ "metadata": { "name": "c" }, "spec": { "accessModes": [mode] } });
-    let pass = world.pass();
-    world
-        .api
-        .expect("GET", &format!("{claims}/shared"))
-        .await
-        .answer(&claim("ReadWriteOnce"));
-    world
-        .api
-        .expect("GET", &format!("{claims}/alone"))
-        .await
-        .answer(&claim("ReadWriteOncePod"));
-    world
-        .api
-        .expect("GET", &format!("{claims}/missing"))
-        .await
-        .refuse(404, "NotFound", "not found");
-    let create = world.api.expect("POST", PODS).await;
-    let names: Vec<_> = create.body["spec"]["volumes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|v| v["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(names, ["stoppablecontainer", "shared", "missing"]);
-    create.create("provider-uid");
-    world.patched(INSTANCE_STATUS).await;
-    pass.await.unwrap().unwrap();
 }

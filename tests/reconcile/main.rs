@@ -10,11 +10,11 @@ with what it must carry; and what a crash or a refusal between two of them leads
 mod create;
 mod delete;
 mod ends;
+mod first_node;
 mod lease;
 mod newest;
 mod parent;
 mod refusal;
-mod replacement;
 mod stop;
 mod template;
 mod world;

@@ -94,6 +94,10 @@ pub struct StoppableContainerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_uid: Option<String>,
 
+    /// Nodes that were given up before the first start. Absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up_nodes: Option<GivenUpNodes>,
+
     /// The kept filesystem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<KeptFilesystem>,
@@ -105,6 +109,20 @@ pub struct StoppableContainerStatus {
     /// Ready, ProviderReady, FilesystemReady and ConsumerReady; and RestartRequired while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// Nodes that were chosen before the first start and given up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenUpNodes {
+    /// How often a node was given up.
+    pub count: u32,
+
+    /// Names of the last five, the newest last. The scheduler prefers other nodes.
+    pub nodes: Vec<String>,
+
+    /// UID of the StoppableContainerInstance that was given up last. Nothing is lost with it.
+    pub instance_uid: String,
 }
 
 /// What is shown of the kept filesystem; the instance says more.

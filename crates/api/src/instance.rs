@@ -59,7 +59,7 @@ pub struct StoppableContainerInstanceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
 
-    /// Node that holds the filesystem. Set when the provider is first scheduled and never changed.
+    /// Node that holds the filesystem. Set when the scheduler has chosen it for the placeholder pod, and never changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
 
@@ -74,6 +74,20 @@ pub struct StoppableContainerInstanceStatus {
     /// UID of the consumer pod that may use the filesystem. The node agent serves no other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer_pod_uid: Option<String>,
+
+    /// UID of the placeholder pod, which the scheduler chooses the first node for. It never starts, and goes when the
+    /// consumer is created.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placeholder_pod_uid: Option<String>,
+
+    /// True until a consumer pod may have run. Until then nothing ties the object to its node.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub never_started: bool,
+
+    /// Why the node was given up before the first start. The controller then replaces this object by one that goes to
+    /// another node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_up: Option<GivenUp>,
 
     /// How the next consumer pod is placed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +113,17 @@ pub struct StoppableContainerInstanceStatus {
     /// Ready, ProviderReady, FilesystemReady and ConsumerReady; and RestartRequired while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// Why a node was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenUp {
+    /// CamelCase reason, of the component that reported it.
+    pub reason: String,
+
+    /// The same as a sentence.
+    pub message: String,
 }
 
 /// What the API server made of a template. It is asked once for each.

@@ -30,11 +30,11 @@ mod usage;
 
 pub use bounds::{Excess, MAX_POD_NODES, MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES, pod_excesses};
 pub use container::{
-    DEFAULT_HOST_PATH_PREFIX, KeptFilesystem, ProviderSpec, StoppableContainer, StoppableContainerSpec,
-    StoppableContainerStatus,
+    DEFAULT_HOST_PATH_PREFIX, GivenUpNodes, KeptFilesystem, ProviderSpec, StoppableContainer,
+    StoppableContainerSpec, StoppableContainerStatus,
 };
 pub use instance::{
-    ConsumerReport, FilesystemState, FilesystemStatus, Identity, ImageFacts, PinnedImage, Placement,
+    ConsumerReport, FilesystemState, FilesystemStatus, GivenUp, Identity, ImageFacts, PinnedImage, Placement,
     StoppableContainerInstance, StoppableContainerInstanceSpec, StoppableContainerInstanceStatus,
     TemplateCheck,
 };

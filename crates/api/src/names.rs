@@ -14,6 +14,8 @@ pub const MANAGED_BY: &str = "stoppablecontainer";
 pub const ROLE_PROVIDER: &str = "provider";
 /// Value of [`LABEL_ROLE`] on the pod that runs the user's workload. The webhooks select on it.
 pub const ROLE_CONSUMER: &str = "consumer";
+/// Value of [`LABEL_ROLE`] on the pod that the scheduler chooses the first node for.
+pub const ROLE_PLACEHOLDER: &str = "placeholder";
 /// Value of [`ANNOTATION_PLACEMENT`].
 pub const PLACEMENT_SCHEDULER: &str = "Scheduler";
 
@@ -23,9 +25,9 @@ documented! {
     /// On every pod that the controller creates, and on every instance that it makes for a StoppableContainer, with the
     /// value `stoppablecontainer`. Labels scope watches and webhooks, they authorize nothing (invariant I8).
     LABEL_MANAGED_BY = "stoppablecontainer.xtlsoft.top/managed-by";
-    /// On both pods: the name of their StoppableContainerInstance.
+    /// On all pods of an instance: the name of the StoppableContainerInstance.
     LABEL_INSTANCE = "stoppablecontainer.xtlsoft.top/instance";
-    /// On both pods: `provider` or `consumer`.
+    /// On all pods of an instance: `provider`, `consumer` or `placeholder`.
     LABEL_ROLE = "stoppablecontainer.xtlsoft.top/role";
 }
 
@@ -38,7 +40,7 @@ documented! {
     /// On a rewritten consumer pod: the name of its main container. Injectors may put theirs in front, so the container is
     /// known by name from the first rewrite on.
     ANNOTATION_MAIN_CONTAINER = "stoppablecontainer.xtlsoft.top/main-container";
-    /// On both pods: a hash of what they were made from. A pod that never came up is replaced after its template was
+    /// On all pods of an instance: a hash of what they were made from. A pod that never came up is replaced after its template was
     /// corrected.
     ANNOTATION_TEMPLATE_HASH = "stoppablecontainer.xtlsoft.top/template-hash";
     /// On a consumer pod: short hashes of the parts that it was made from, so that `RestartRequired` can name the fields
@@ -50,6 +52,9 @@ documented! {
     /// On a provider pod: the image that the template named when the pod was made. Other webhooks may have changed the image
     /// itself.
     ANNOTATION_IMAGE = "stoppablecontainer.xtlsoft.top/image";
+    /// On an instance: names of nodes, separated by commas, that were given up before the first start. The scheduler
+    /// prefers others.
+    ANNOTATION_AVOID_NODES = "stoppablecontainer.xtlsoft.top/avoid-nodes";
 }
 
 documented! {
@@ -96,4 +101,9 @@ pub const MAX_NAME_LENGTH: usize = 63;
 /// Name of the provider pod of an instance. The consumer pod is named like the instance itself.
 pub fn provider_pod_name(instance: &str) -> String {
     format!("{instance}-provider")
+}
+
+/// Name of the placeholder pod of an instance.
+pub fn placeholder_pod_name(instance: &str) -> String {
+    format!("{instance}-placeholder")
 }

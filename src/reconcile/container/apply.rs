@@ -15,11 +15,14 @@ use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 use crate::reconcile::conditions::Trouble;
 use crate::reconcile::container::containers;
 use crate::reconcile::container::observe::newest;
-use crate::reconcile::container::plan::Action;
+use crate::reconcile::container::plan::{Action, given_up};
 use crate::reconcile::container::state::{Observed, Slot};
 use crate::reconcile::container::wish::{instance_of, instance_spec, owner_of};
 use crate::reconcile::context::requests::{creating, finalizer_patch, ours};
 use crate::reconcile::context::{Context, Failure, Hold, Task, requests};
+
+/// How many nodes that were given up are remembered by name.
+const MAX_NODES: usize = 5;
 
 pub(super) async fn act(context: &Context, observed: &mut Observed, action: Action) -> Result<(), Failure> {
     let namespace = observed.container.namespace().unwrap_or_default();
@@ -55,25 +58,90 @@ pub(super) async fn act(context: &Context, observed: &mut Observed, action: Acti
             let written = instances.patch(&name, &ours(), &Patch::Merge(patch)).await?;
             observed.instance = Slot::Ours(Arc::new(written));
         }
-        Action::Delete(instance) => {
-            let params = DeleteParams {
-                // Read after the container was, see `observe`.
-                preconditions: Some(Preconditions {
-                    uid: instance.uid(),
-                    resource_version: instance.resource_version(),
-                }),
-                ..DeleteParams::default()
-            };
-            match instances.delete(&name, &params).await {
-                Ok(answer) => {
-                    observed.instance = answer.left().map_or(Slot::Free, |i| Slot::Ours(Arc::new(i)));
-                }
-                Err(kube::Error::Api(status)) if status.code == 404 => observed.instance = Slot::Free,
-                Err(error) => return Err(error.into()),
-            }
-        }
+        Action::Replace(instance) => replace(context, observed, &instances, &instance).await?,
+        Action::Delete(instance) => delete(observed, &instances, &instance).await?,
     }
     Ok(())
+}
+
+async fn delete(
+    observed: &mut Observed,
+    instances: &Api<StoppableContainerInstance>,
+    instance: &StoppableContainerInstance,
+) -> Result<(), Failure> {
+    let params = DeleteParams {
+        // Read after the container was, see `observe`.
+        preconditions: Some(Preconditions {
+            uid: instance.uid(),
+            resource_version: instance.resource_version(),
+        }),
+        ..DeleteParams::default()
+    };
+    match instances.delete(&instance.name_any(), &params).await {
+        Ok(answer) => {
+            observed.instance = answer.left().map_or(Slot::Free, |i| Slot::Ours(Arc::new(i)));
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => observed.instance = Slot::Free,
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// Deletes an instance that never started, so that the next one goes to another node. The status records it first: without
+/// that the end of the instance would count as a loss.
+async fn replace(
+    context: &Context,
+    observed: &mut Observed,
+    instances: &Api<StoppableContainerInstance>,
+    instance: &Arc<StoppableContainerInstance>,
+) -> Result<(), Failure> {
+    let container = on_newest(context, observed, Some(instance)).await?;
+    let (Some(why), Some(of)) = (given_up(instance), instance.uid()) else {
+        return Ok(());
+    };
+    let mut nodes = container
+        .status
+        .as_ref()
+        .and_then(|status| status.given_up_nodes.clone())
+        .unwrap_or_default();
+    if nodes.instance_uid != of {
+        nodes.count = nodes.count.saturating_add(1);
+        nodes.instance_uid.clone_from(&of);
+        let node = instance
+            .status
+            .as_ref()
+            .and_then(|status| status.node_name.clone());
+        nodes.nodes.retain(|known| Some(known) != node.as_ref());
+        nodes.nodes.extend(node);
+        let excess = nodes.nodes.len().saturating_sub(MAX_NODES);
+        nodes.nodes.drain(..excess);
+        let patch = json!({
+            "metadata": { "resourceVersion": container.resource_version() },
+            "status": { "givenUpNodes": nodes },
+        });
+        let written = containers(context, &container)
+            .patch_status(&container.name_any(), &ours(), &Patch::Merge(patch))
+            .await?;
+        observed.container = Arc::new(written);
+    } else {
+        observed.container = container;
+    }
+    let message = format!(
+        "node {} was given up before the first start ({} so far), another one is tried: {}",
+        nodes.nodes.last().map(String::as_str).unwrap_or_default(),
+        nodes.count,
+        why.message
+    );
+    let trouble = Trouble::new(reason::NODE_GIVEN_UP, message);
+    let (uid, generation) = (
+        observed.container.uid().unwrap_or_default(),
+        observed.container.metadata.generation,
+    );
+    let remaining = context
+        .attempts
+        .failed(&uid, Task::Instance, generation, Some(&of), trouble.clone());
+    observed.hold = Some(Hold { trouble, remaining });
+    delete(observed, instances, instance).await
 }
 
 async fn create(

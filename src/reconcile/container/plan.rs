@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use stoppablecontainer_api::names::FINALIZER;
-use stoppablecontainer_api::{RecoveryAnswer, StoppableContainerInstance};
+use stoppablecontainer_api::{GivenUp, RecoveryAnswer, StoppableContainerInstance};
 
 use crate::reconcile::container::state::{Observed, Slot};
 use crate::reconcile::container::wish::{instance_spec, template_trouble};
@@ -32,6 +32,8 @@ pub(super) enum Action {
     Decide(Arc<StoppableContainerInstance>, RecoveryAnswer),
     /// Delete the instance, and with it the data.
     Delete(Arc<StoppableContainerInstance>),
+    /// Delete an instance that gave its node up before the first start.
+    Replace(Arc<StoppableContainerInstance>),
 }
 
 /// The next steps for a StoppableContainer, in order.
@@ -61,6 +63,11 @@ pub(super) fn plan(observed: &Observed) -> Vec<Action> {
         {
             actions.push(Action::Create);
         }
+        Slot::Ours(instance)
+            if instance.metadata.deletion_timestamp.is_none() && given_up(instance).is_some() =>
+        {
+            actions.push(Action::Replace(Arc::clone(instance)));
+        }
         Slot::Ours(instance) if instance.metadata.deletion_timestamp.is_none() => {
             if instance.spec != instance_spec(&observed.container) {
                 actions.push(Action::Update(Arc::clone(instance)));
@@ -74,6 +81,11 @@ pub(super) fn plan(observed: &Observed) -> Vec<Action> {
         Slot::Free | Slot::Ours(_) | Slot::Lost(_) | Slot::Taken(_) => {}
     }
     actions
+}
+
+/// Why the instance gave its node up before the first start.
+pub(super) fn given_up(instance: &StoppableContainerInstance) -> Option<&GivenUp> {
+    instance.status.as_ref()?.given_up.as_ref()
 }
 
 /// Whether an answer is to what the instance asks now, and has not been passed on. What an old annotation says stays

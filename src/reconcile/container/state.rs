@@ -91,7 +91,12 @@ fn may_be_lost(container: &StoppableContainer) -> bool {
         return false;
     };
     let given_up = RecoveryAnswer::of(container).is_some_and(|answer| answer == giving_up(recorded));
-    !given_up && container.metadata.deletion_timestamp.is_none()
+    let nodes = container
+        .status
+        .as_ref()
+        .and_then(|status| status.given_up_nodes.as_ref());
+    let replaced = nodes.is_some_and(|nodes| nodes.instance_uid == recorded);
+    !given_up && !replaced && container.metadata.deletion_timestamp.is_none()
 }
 
 /// The answer with which the user gives up the data of an instance. A UID is never used again, and neither is this.

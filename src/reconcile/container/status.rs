@@ -12,6 +12,7 @@ use stoppablecontainer_api::{KeptFilesystem, Phase, StoppableContainer, Stoppabl
 
 use crate::reconcile::conditions::{Verdict, conditions};
 use crate::reconcile::container::containers;
+use crate::reconcile::container::plan::given_up;
 use crate::reconcile::container::state::{Observed, Slot};
 use crate::reconcile::container::wish::{instance_spec, template_trouble};
 use crate::reconcile::context::requests::ours;
@@ -28,6 +29,7 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerS
         node_name: None,
         instance_name: None,
         instance_uid: old.instance_uid.clone(),
+        given_up_nodes: old.given_up_nodes.clone(),
         filesystem: None,
         observed_generation: generation,
         conditions: conditions(&old.conditions, [(READY, verdict)], generation, now),
@@ -35,6 +37,13 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerS
     let deleting = container.metadata.deletion_timestamp.is_some();
     let name = container.name_any();
     let instance = match &observed.instance {
+        Slot::Ours(instance) if !deleting && let Some(why) = given_up(instance) => {
+            let verdict = observed.hold.as_ref().map_or_else(
+                || Verdict::no(reason::NODE_GIVEN_UP, why.message.clone()),
+                |hold| Verdict::because(hold.trouble.clone()),
+            );
+            return without_instance(Phase::Pending, verdict);
+        }
         Slot::Ours(instance) => instance,
         Slot::Free | Slot::Orphan(_) | Slot::Lost(_) | Slot::Taken(_) if deleting => {
             return without_instance(
@@ -98,6 +107,7 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerS
         node_name: inner.node_name,
         instance_name: Some(name.clone()),
         instance_uid: instance.uid(),
+        given_up_nodes: old.given_up_nodes.clone(),
         filesystem: inner.filesystem.map(|filesystem| KeptFilesystem {
             usage: filesystem.usage,
         }),
@@ -124,6 +134,7 @@ pub(super) async fn write_status(
             "nodeName",
             "instanceName",
             "instanceUid",
+            "givenUpNodes",
             "observedGeneration",
             "filesystem",
         ] {

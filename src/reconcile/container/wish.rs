@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ObjectMeta;
 use kube::{Resource, ResourceExt};
-use stoppablecontainer_api::names::{FINALIZER, LABEL_MANAGED_BY, MANAGED_BY};
+use stoppablecontainer_api::names::{ANNOTATION_AVOID_NODES, FINALIZER, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::{
     StoppableContainer, StoppableContainerInstance, StoppableContainerInstanceSpec,
 };
@@ -19,6 +19,7 @@ pub(super) fn instance_of(container: &StoppableContainer) -> StoppableContainerI
             namespace: container.namespace(),
             // That a later object of the name may take it over.
             labels: Some([(LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned())].into()),
+            annotations: avoided(container).map(|nodes| [(ANNOTATION_AVOID_NODES.to_owned(), nodes)].into()),
             finalizers: Some(vec![FINALIZER.to_owned()]),
             owner_references: owner_of(container).map(|owner| vec![owner]),
             ..ObjectMeta::default()
@@ -26,6 +27,12 @@ pub(super) fn instance_of(container: &StoppableContainer) -> StoppableContainerI
         spec: instance_spec(container),
         status: None,
     }
+}
+
+/// The nodes that were given up before the first start.
+fn avoided(container: &StoppableContainer) -> Option<String> {
+    let nodes = container.status.as_ref()?.given_up_nodes.as_ref()?;
+    Some(nodes.nodes.join(","))
 }
 
 /// The reference that makes `container` the controller of its instance.

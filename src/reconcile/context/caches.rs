@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
+use kube::ResourceExt;
 use kube::runtime::reflector;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -99,6 +100,11 @@ impl Caches {
     /// Whether a Node object of this name exists.
     pub fn node_exists(&self, name: &str) -> bool {
         self.nodes.get(&ObjectRef::new(name)).is_some()
+    }
+
+    /// Whether the name of any node is as `wanted`.
+    pub fn any_node(&self, wanted: impl Fn(&str) -> bool) -> bool {
+        self.nodes.state().iter().any(|node| wanted(&node.name_any()))
     }
 
     /// Why the kubelet reports its node as not ready.

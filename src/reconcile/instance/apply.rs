@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::Patch;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-use stoppablecontainer_api::StoppableContainerInstance;
+use stoppablecontainer_api::{GivenUp, StoppableContainerInstance};
 
 use crate::reconcile::conditions::Trouble;
 use crate::reconcile::context::requests::{finalizer_patch, ours};
@@ -60,6 +60,16 @@ pub(super) async fn apply(
                 }
                 forget(context, &observed.instance);
                 return Ok(Outcome::Released);
+            }
+            // Its finalizers keep the placeholder in the consumer's place for now.
+            Action::Create(Role::Consumer, _) if observed.placeholder.pod().is_some() => {}
+            Action::GiveUp(why, consumer) => {
+                if let Some(pod) = consumer {
+                    // In the state that was seen: it has not started.
+                    delete::delete(context, &mut observed, Role::Consumer, &pod, None).await?;
+                }
+                let (reason, message) = (why.reason, why.message);
+                observed.given_up = Some(GivenUp { reason, message });
             }
             Action::Create(role, pod) => create::create(context, &mut observed, role, &pod).await?,
             Action::Relabel(role, pod) => {
@@ -125,6 +135,7 @@ fn failed(context: &Context, observed: &mut Observed, role: Role, pod: Option<&s
     match role {
         Role::Provider => observed.provider_hold = hold,
         Role::Consumer => observed.consumer_hold = hold,
+        Role::Placeholder => observed.placeholder_hold = hold,
     }
 }
 
@@ -132,6 +143,7 @@ fn slot(observed: &mut Observed, role: Role) -> &mut Slot {
     match role {
         Role::Provider => &mut observed.provider,
         Role::Consumer => &mut observed.consumer,
+        Role::Placeholder => &mut observed.placeholder,
     }
 }
 

@@ -3,7 +3,6 @@
 // Tables read better without borrows and wrappers.
 #![allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps)]
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,15 +36,19 @@ pub(super) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
         instance,
         provider: Slot::Free,
         consumer: Slot::Free,
+        placeholder: Slot::Free,
         node_gone: false,
         node_silent: None,
         node_unready: None,
         doubted: None,
         agent_missing: false,
-        exclusive_claims: BTreeSet::new(),
+        other_nodes: true,
+        unfit: None,
+        given_up: None,
         template_check: None,
         provider_hold: None,
         consumer_hold: None,
+        placeholder_hold: None,
     }
 }
 

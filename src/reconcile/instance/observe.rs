@@ -6,26 +6,28 @@ A cache lags behind the API server. Before a recorded pod counts as gone, the AP
 server itself is asked; and before the finalizer is taken off, about everything.
 */
 
-use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::Node;
 use kube::{Api, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
-use stoppablecontainer_api::held::Held;
 
 use crate::reconcile::context::{Context, Hold, Task};
+use crate::reconcile::instance::plan::first_node;
 use crate::reconcile::instance::state::{Observed, Slot, recorded};
-use crate::reconcile::pods::{Role, health, node};
+use crate::reconcile::pods::{Role, avoided, health, node};
 use crate::watched;
 use crate::watched::HeldPod;
 
 /// A wrapper that has its filesystem needs much less to find out that it cannot execute a program, and the agent reports
 /// after two seconds why a wrapper does not get its filesystem.
 const DOUBT: Duration = Duration::from_secs(5);
+
+/// What is seen while the first node does, so that a wait for it begins anew. No container has this as its id.
+const FITS: &str = "fits";
 
 /// Where a look goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,10 +78,14 @@ async fn look(
             .attempts
             .hold(&uid, Task::Pod(role), instance.metadata.generation)
     };
-    let (provider_hold, consumer_hold) = (hold(Role::Provider), hold(Role::Consumer));
+    let [provider_hold, consumer_hold, placeholder_hold] =
+        [Role::Provider, Role::Consumer, Role::Placeholder].map(hold);
     let provider = slot(context, &instance, Role::Provider, look, provider_hold.as_ref()).await?;
     let consumer = slot(context, &instance, Role::Consumer, look, consumer_hold.as_ref()).await?;
-    let at = [&provider, &consumer]
+    // It holds no data, so a look at the cache does.
+    let (role, cached) = (Role::Placeholder, Look::Cached);
+    let placeholder = slot(context, &instance, role, cached, placeholder_hold.as_ref()).await?;
+    let at = [&provider, &consumer, &placeholder]
         .into_iter()
         .find_map(|slot| slot.pod().and_then(|pod| node(pod)));
     let agent_missing = at.is_some_and(|at| !context.caches.agent_registered(at));
@@ -94,7 +100,6 @@ async fn look(
         let (container, _) = health::doubtful(pod, instance.spec.main_container())?;
         Some(DOUBT.saturating_sub(context.attempts.seen_for(&uid, container)))
     });
-    let unbound = matches!(provider, Slot::Free) && status.node_name.is_none();
     let node_gone = match status.node_name.as_deref() {
         Some(name) => {
             !context.caches.node_exists(name)
@@ -102,24 +107,42 @@ async fn look(
         }
         None => false,
     };
-    Ok(Observed {
+    let other_nodes = status.never_started && {
+        let given_up = |name: &str| avoided(&instance).any(|node| node == name);
+        context
+            .caches
+            .any_node(|name| home != Some(name) && !given_up(name))
+    };
+    let mut observed = Observed {
         agent_missing,
         node_unready: home.and_then(|name| context.caches.node_unready(name)),
         node_silent,
         doubted,
         provider,
         consumer,
+        placeholder,
         node_gone,
-        exclusive_claims: if unbound && look == Look::Cached {
-            exclusive_claims(context, &instance).await?
-        } else {
-            BTreeSet::new()
-        },
-        template_check: status.template_check,
+        other_nodes,
+        unfit: None,
+        given_up: None,
+        template_check: status.template_check.clone(),
         provider_hold,
         consumer_hold,
+        placeholder_hold,
         instance,
-    })
+    };
+    let unfit = first_node::unfit(&observed);
+    if unfit.is_some() || status.never_started {
+        let (what, patience) = unfit
+            .as_ref()
+            .map_or((FITS, Duration::ZERO), |unfit| unfit.patience);
+        let seen = context.attempts.seen_for(&uid, what);
+        observed.unfit = unfit.map(|unfit| Hold {
+            remaining: patience.saturating_sub(seen),
+            trouble: unfit.why,
+        });
+    }
+    Ok(observed)
 }
 
 async fn slot(
@@ -165,40 +188,4 @@ async fn node_is_there(context: &Context, name: &str) -> Result<bool, kube::Erro
         .get_metadata_opt(name)
         .await?;
     Ok(found.is_some())
-}
-
-/// The template's claims that only one pod may use: listing them in the provider would keep the consumer from them.
-async fn exclusive_claims(
-    context: &Context,
-    instance: &StoppableContainerInstance,
-) -> Result<BTreeSet<String>, kube::Error> {
-    let namespace = instance.namespace().unwrap_or_default();
-    let api =
-        Api::<Held<PersistentVolumeClaim, watched::Claims>>::namespaced(context.client.clone(), &namespace);
-    let mut exclusive = BTreeSet::new();
-    for claim in claims(instance) {
-        let modes = api
-            .get_opt(&claim)
-            .await?
-            .and_then(|found| found.into_object().ok()?.spec?.access_modes);
-        if modes.is_some_and(|modes| modes.iter().any(|mode| mode == "ReadWriteOncePod")) {
-            exclusive.insert(claim);
-        }
-    }
-    Ok(exclusive)
-}
-
-/// Names of the claims in the template; none if that cannot be worked on.
-fn claims(instance: &StoppableContainerInstance) -> Vec<String> {
-    let spec = instance
-        .spec
-        .template
-        .decode()
-        .ok()
-        .and_then(|template| template.spec);
-    let volumes = spec.and_then(|spec| spec.volumes).unwrap_or_default();
-    let claims = volumes
-        .into_iter()
-        .filter_map(|volume| volume.persistent_volume_claim);
-    claims.map(|claim| claim.claim_name).collect()
 }

@@ -21,10 +21,11 @@ use crate::reconcile::context::Hold;
 use crate::reconcile::instance::plan::storage_limit::eviction;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{
-    OptOuts, Role, consumer_hash, consumer_pod, ended, has_started, labelled, leaving, node, provider_pod,
-    trouble,
+    OptOuts, Role, consumer_hash, consumer_pod, ended, has_started, labelled, leaving, node,
+    placeholder_hash, placeholder_pod, provider_pod, trouble,
 };
 
+pub(super) mod first_node;
 pub(super) mod placement;
 pub(super) mod replacement;
 pub(super) mod storage_limit;
@@ -44,6 +45,8 @@ pub(super) enum Action {
     Delete(Role, Arc<Pod>, Option<Trouble>),
     /// Delete a stray pod.
     Discard(Role, Arc<Pod>),
+    /// Give up the node before the first start, with the consumer that could not start there.
+    GiveUp(Trouble, Option<Arc<Pod>>),
 }
 
 /// The next steps for an instance, in order.
@@ -56,12 +59,22 @@ pub(super) fn plan(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
             Vec::new()
         };
     }
+    if observed.status().given_up.is_some() {
+        // The owner makes another instance.
+        return Vec::new();
+    }
+    if let Some(unfit) = observed.unfit.as_ref().filter(|unfit| unfit.remaining.is_zero()) {
+        let consumer = observed.consumer.pod().map(Arc::clone);
+        return vec![Action::GiveUp(unfit.trouble.clone(), consumer)];
+    }
+    let may_start = may_start(observed);
     let mut actions = Vec::new();
     if !finalizer {
         actions.push(Action::AddFinalizer);
     }
+    actions.extend(plan_placeholder(observed, opt_outs, may_start));
     actions.extend(plan_provider(observed, opt_outs));
-    actions.extend(plan_consumer(observed));
+    actions.extend(plan_consumer(observed, may_start));
     actions
 }
 
@@ -69,6 +82,7 @@ pub(super) fn plan(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
 fn plan_removal(observed: &Observed) -> Vec<Action> {
     for (role, slot) in [
         (Role::Consumer, &observed.consumer),
+        (Role::Placeholder, &observed.placeholder),
         (Role::Provider, &observed.provider),
     ] {
         match slot {
@@ -84,51 +98,79 @@ fn plan_removal(observed: &Observed) -> Vec<Action> {
     }
 }
 
+/// Whether the consumer is to be created, once there is no placeholder in its place any more.
+fn may_start(observed: &Observed) -> bool {
+    observed.instance.spec.running
+        && matches!(observed.consumer, Slot::Free)
+        && observed.working_provider().is_some()
+        && !observed.wants_other_image()
+        && !replacement::due(observed)
+        && observed.usable_filesystem().is_some()
+        && observed.start_excess().is_none()
+        && !waits(observed.consumer_hold.as_ref())
+}
+
+fn plan_placeholder(observed: &Observed, opt_outs: &OptOuts, may_start: bool) -> Vec<Action> {
+    match &observed.placeholder {
+        Slot::Taken(_) => Vec::new(),
+        Slot::Stray(pod) => discard_once(Role::Placeholder, pod),
+        // There is a use for it only if a provider can be made.
+        Slot::Free
+            if observed.home().is_some()
+                || !matches!(observed.provider, Slot::Free)
+                || waits(observed.placeholder_hold.as_ref()) =>
+        {
+            Vec::new()
+        }
+        Slot::Free => {
+            let pod = placeholder_pod(&observed.instance, opt_outs);
+            creation(Role::Placeholder, pod.as_ref().ok())
+        }
+        Slot::Ours(pod) if ended(pod) => delete_once(Role::Placeholder, pod, trouble(pod)),
+        Slot::Ours(pod) if node(pod).is_none() && outdated(pod, &placeholder_hash(&observed.instance)) => {
+            delete_once(Role::Placeholder, pod, None)
+        }
+        Slot::Ours(pod) if first_node::is_done(observed, may_start) => {
+            delete_once(Role::Placeholder, pod, None)
+        }
+        Slot::Ours(pod) => relabel(Role::Placeholder, pod, observed),
+    }
+}
+
 fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
     match &observed.provider {
         Slot::Taken(_) => Vec::new(),
         Slot::Stray(pod) => discard_once(Role::Provider, pod),
         Slot::Free if observed.node_gone || waits(observed.provider_hold.as_ref()) => Vec::new(),
         Slot::Free => {
-            let pod = provider_pod(&observed.instance, &observed.exclusive_claims, opt_outs);
-            creation(Role::Provider, pod.as_ref().ok())
+            let pod = observed
+                .home()
+                .map(|node| provider_pod(&observed.instance, node, opt_outs));
+            creation(Role::Provider, pod.as_ref().and_then(|pod| pod.as_ref().ok()))
         }
         Slot::Ours(pod) if ended(pod) => delete_once(Role::Provider, pod, trouble(pod)),
         Slot::Ours(pod) if astray(observed, pod) => {
             delete_once(Role::Provider, pod, Some(stray_trouble(pod)))
         }
-        Slot::Ours(pod) if replacement::due(observed).is_some() || observed.wants_other_image() => {
+        Slot::Ours(pod) if replacement::due(observed) || observed.wants_other_image() => {
             delete_once(Role::Provider, pod, None)
         }
         Slot::Ours(pod) => relabel(Role::Provider, pod, observed),
     }
 }
 
-fn plan_consumer(observed: &Observed) -> Vec<Action> {
+fn plan_consumer(observed: &Observed, may_start: bool) -> Vec<Action> {
     let spec = &observed.instance.spec;
     let main = spec.main_container();
     match &observed.consumer {
         Slot::Taken(_) => Vec::new(),
         Slot::Stray(pod) => discard_once(Role::Consumer, pod),
-        Slot::Free => {
-            let may_start = spec.running
-                && observed.working_provider().is_some()
-                && !observed.wants_other_image()
-                && replacement::due(observed).is_none()
-                && observed.usable_filesystem().is_some()
-                && observed.start_excess().is_none()
-                && !waits(observed.consumer_hold.as_ref());
-            if may_start {
-                creation(Role::Consumer, consumer_pod(&placed(observed)).as_ref().ok())
-            } else {
-                Vec::new()
-            }
-        }
+        Slot::Free if may_start => creation(Role::Consumer, consumer_pod(&placed(observed)).as_ref().ok()),
+        Slot::Free => Vec::new(),
         Slot::Ours(pod) if !spec.running || observed.filesystem_lost() => {
             delete_once(Role::Consumer, pod, None)
         }
         Slot::Ours(pod) if ended(pod) => delete_once(Role::Consumer, pod, trouble(pod)),
-        Slot::Ours(pod) if replacement::keeps_out(observed) => delete_once(Role::Consumer, pod, None),
         Slot::Ours(pod) if !has_started(pod, main) && outdated(pod, &consumer_hash(&observed.instance)) => {
             delete_once(Role::Consumer, pod, None)
         }

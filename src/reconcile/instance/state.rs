@@ -5,7 +5,6 @@ and the facts of the node; and the answers that follow from them alone.
 Values without a client. Reads are in [`super::observe`], decisions in [`super::plan`].
 */
 
-use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +14,15 @@ use kube::ResourceExt;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::ANNOTATION_IMAGE;
 use stoppablecontainer_api::{
-    FilesystemState, FilesystemStatus, Identity, StoppableContainerInstance,
+    FilesystemState, FilesystemStatus, GivenUp, Identity, StoppableContainerInstance,
     StoppableContainerInstanceStatus, StorageExcess, TemplateCheck, storage_limit,
 };
 
 use crate::reconcile::conditions::Trouble;
 use crate::reconcile::context::Hold;
-use crate::reconcile::pods::{Role, consumer_hash, health, leaving, owned_by, ready, running, template};
+use crate::reconcile::pods::{
+    Role, consumer_hash, ended, health, leaving, node, owned_by, ready, running, template,
+};
 
 /// Everything that a pass over an instance looks at.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub(super) struct Observed {
     pub provider: Slot,
     /// What has the consumer's name.
     pub consumer: Slot,
+    /// What has the placeholder's name.
+    pub placeholder: Slot,
     /// The instance has a node and that Node object does not exist.
     pub node_gone: bool,
     /// What Kubernetes says about the node, which it has not heard of for a while.
@@ -43,14 +46,20 @@ pub(super) struct Observed {
     pub doubted: Option<Duration>,
     /// The pods have a node whose kubelet does not know the node agent.
     pub agent_missing: bool,
-    /// Claims of the template that only one pod may use (ReadWriteOncePod).
-    pub exclusive_claims: BTreeSet<String>,
+    /// There are nodes that this object has not given up.
+    pub other_nodes: bool,
+    /// Why the first node does not do, and for how long it is still waited for.
+    pub unfit: Option<Hold>,
+    /// The node was given up in this pass.
+    pub given_up: Option<GivenUp>,
     /// What the API server made of the template when it was last asked; perhaps of an earlier one.
     pub template_check: Option<TemplateCheck>,
     /// The provider's last failure.
     pub provider_hold: Option<Hold>,
     /// The consumer's last failure.
     pub consumer_hold: Option<Hold>,
+    /// The placeholder's last failure.
+    pub placeholder_hold: Option<Hold>,
 }
 
 /// What has a name that we need.
@@ -117,6 +126,7 @@ pub(super) fn recorded(instance: &StoppableContainerInstance, role: Role) -> Opt
     match role {
         Role::Provider => status.provider_pod_uid.as_deref(),
         Role::Consumer => status.consumer_pod_uid.as_deref(),
+        Role::Placeholder => status.placeholder_pod_uid.as_deref(),
     }
 }
 
@@ -126,6 +136,20 @@ impl Observed {
     /// The instance's status; empty before the first one was written.
     pub(super) fn status(&self) -> StoppableContainerInstanceStatus {
         self.instance.status.clone().unwrap_or_default()
+    }
+
+    /// The node of the filesystem: the recorded one, or the one that was just chosen.
+    pub(super) fn home(&self) -> Option<&str> {
+        let recorded = self
+            .instance
+            .status
+            .as_ref()
+            .and_then(|status| status.node_name.as_deref());
+        let placed = || {
+            let pod = self.placeholder.pod().or(self.provider.pod());
+            pod.filter(|pod| !ended(pod)).and_then(|pod| node(pod))
+        };
+        recorded.or_else(placed)
     }
 
     /// Deletion of the instance has been asked for.
@@ -222,6 +246,8 @@ impl Observed {
         match &status.filesystem {
             Some(filesystem) if filesystem.state == FilesystemState::Removed => true,
             None if status.node_name.is_none() => true,
+            // The agent reports before it makes anything, and cannot report on an object that is gone.
+            None if status.never_started => true,
             _ => self.node_gone,
         }
     }

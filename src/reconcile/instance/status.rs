@@ -13,10 +13,9 @@ use stoppablecontainer_api::conditions::{
 use stoppablecontainer_api::{StoppableContainerInstanceStatus, storage_limit};
 
 use crate::reconcile::conditions::{Verdict, conditions};
-use crate::reconcile::instance::plan::placement;
+use crate::reconcile::instance::plan::{first_node, placement};
 use crate::reconcile::instance::state::Observed;
 use crate::reconcile::instance::template_check;
-use crate::reconcile::pods;
 
 mod consumer;
 mod filesystem;
@@ -51,16 +50,13 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerI
     ];
     StoppableContainerInstanceStatus {
         phase: Some(phase),
-        node_name: old.node_name.clone().or_else(|| {
-            observed
-                .provider
-                .pod()
-                .and_then(|pod| pods::node(pod))
-                .map(str::to_owned)
-        }),
+        node_name: observed.home().map(str::to_owned),
         observed_generation: generation,
         provider_pod_uid: observed.provider.pod().and_then(|pod| pod.uid()),
         consumer_pod_uid: observed.consumer.pod().and_then(|pod| pod.uid()),
+        placeholder_pod_uid: observed.placeholder.pod().and_then(|pod| pod.uid()),
+        never_started: first_node::never_started(observed, &old),
+        given_up: old.given_up.clone().or_else(|| observed.given_up.clone()),
         placement: placement::next(observed, &old),
         image: pinned::pinned(observed, &old),
         storage_limit: consumer_limit(observed, &old),

@@ -3,14 +3,13 @@
 // Tables read better without borrows and wrappers.
 #![allow(clippy::needless_pass_by_value)]
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainerInstance;
 
-use crate::reconcile::pods::{OptOuts, Role, consumer_pod, provider_pod};
+use crate::reconcile::pods::{OptOuts, Role, consumer_pod, placeholder_pod, provider_pod};
 
 /// An instance `web` with a main container `main`, running, with finalizer and without a status. `change` is merged
 /// into it.
@@ -49,8 +48,12 @@ pub(crate) fn prepared() -> Value {
 /// A pod of `instance` as our builders make it, as the API server returns it, with `status`.
 pub(crate) fn pod(instance: &StoppableContainerInstance, role: Role, status: Value) -> Arc<Pod> {
     let mut pod = match role {
-        Role::Provider => provider_pod(instance, &BTreeSet::new(), &OptOuts::default()).unwrap(),
+        Role::Provider => provider_pod(instance, "n1", &OptOuts::default()).unwrap(),
         Role::Consumer => serde_json::from_value(consumer_pod(instance).unwrap()).unwrap(),
+        Role::Placeholder => {
+            let pod = placeholder_pod(instance, &OptOuts::default()).unwrap();
+            serde_json::from_value(pod).unwrap()
+        }
     };
     pod.metadata.uid = Some(format!("{role}-uid"));
     pod.metadata.resource_version = Some("20".to_owned());

@@ -1,14 +1,11 @@
 /*!
 The provider pod: the user's image, held by the wrapper as nobody, so that the
-scheduler chooses a node, the kubelet pulls with the user's secrets, and the
-image's layers stay.
+kubelet pulls with the user's secrets and the image's layers stay.
 
 It passes Pod Security "restricted" whatever the template needs. It carries none
 of the user's labels, because a Service must never select it, and the opt-outs
 of the known injectors, because it must stay one plain container.
 */
-
-use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
     CSIVolumeSource, Capabilities, Container, Pod, PodSecurityContext, PodSpec, SeccompProfile,
@@ -22,14 +19,14 @@ use stoppablecontainer_api::names::{
 };
 use stoppablecontainer_api::{StoppableContainerInstance, TemplateError};
 
-use crate::reconcile::pods::provider::recipe::{Recipe, Wishes};
+use crate::reconcile::pods::provider::recipe::Wishes;
 use crate::reconcile::pods::tolerations::{enduring, staying};
 use crate::reconcile::pods::{OptOuts, Role, owner_reference, pinned};
 
 mod affinity;
 mod recipe;
 
-pub(crate) use recipe::{Made, made};
+pub(crate) use recipe::is_current;
 
 /// User and group of the provider's process: `nobody` everywhere.
 const NOBODY: i64 = 65_534;
@@ -37,49 +34,35 @@ const NOBODY: i64 = 65_534;
 /// The wrapper ends at once on SIGTERM; this only bounds a node in trouble.
 const GRACE_SECONDS: i64 = 5;
 
-/// The provider pod of `instance`.
+/// The provider pod of `instance`, on `node`.
 ///
-/// The first one is there to *place* it: it has all that decides on a node, and lists the template's
-/// PersistentVolumeClaims, but for `exclusive` ones (ReadWriteOncePod, which only the consumer may use), so that the
-/// scheduler finds a node where all of them can be, and claims that wait for their first consumer are bound. The kubelet
-/// mounts no volume that no container mounts.
+/// It is pinned to the node, without claims and without affinity to other pods: a stopped object must neither hold a
+/// claim nor keep pods away. The first one is bound by `nodeName`, because the scheduler has just chosen the node for the
+/// placeholder, and the placeholder's own anti-affinity could keep the provider away. Later ones go through the
+/// scheduler, where they wait with a reason.
 ///
-/// Once the instance has a node, a provider is made to *keep* it: pinned to the node, without claims and without a word
-/// on other pods. It is made of the image by digest and stays through what a node suffers from. Under disk and PID
-/// pressure that helps with the scheduler only: the kubelet admits none but critical pods then (`Admit` in its
-/// `pkg/kubelet/eviction`), so the provider fails as `Evicted`, and is tried again with back-off. Under memory pressure it
-/// runs.
+/// It is made of the image by digest and stays through what a node suffers from. Under disk and PID pressure that helps
+/// with the scheduler only: the kubelet admits none but critical pods then (`Admit` in its `pkg/kubelet/eviction`), so the
+/// provider fails as `Evicted`, and is tried again with back-off. Under memory pressure it runs.
 ///
 /// # Errors
 /// When the template or `spec.provider` cannot be worked on.
 pub(crate) fn provider_pod(
     instance: &StoppableContainerInstance,
-    exclusive: &BTreeSet<String>,
+    node: &str,
     opt_outs: &OptOuts,
 ) -> Result<Pod, TemplateError> {
     let name = instance.name_any();
-    let recipe = Recipe::of(instance)?;
-    let kept_on = instance.status.as_ref().and_then(|s| s.node_name.clone());
+    let wishes = Wishes::of(instance)?;
+    let is_first = instance
+        .status
+        .as_ref()
+        .is_some_and(|status| status.never_started && status.filesystem.is_none());
     let mut labels = opt_outs.labels.clone();
     labels.extend(Role::Provider.labels(&name));
     let mut annotations = opt_outs.annotations.clone();
     annotations.insert(ANNOTATION_IMAGE.to_owned(), instance.spec.main_image().to_owned());
-    let hash = if kept_on.is_some() {
-        recipe.keeping_hash()
-    } else {
-        recipe.placing_hash()
-    };
-    annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), hash);
-    let Recipe { wishes, choice } = recipe;
-    let placing = kept_on.is_none().then_some(choice);
-    let (claims, affinity) =
-        affinity::placement(placing, wishes.nodes.as_ref(), kept_on.as_deref(), exclusive);
-    let tolerations = staying(wishes.tolerations.clone());
-    let tolerations = if kept_on.is_some() {
-        enduring(tolerations)
-    } else {
-        tolerations
-    };
+    annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), wishes.hash());
     Ok(Pod {
         metadata: ObjectMeta {
             name: Some(Role::Provider.pod_name(&name)),
@@ -90,9 +73,10 @@ pub(crate) fn provider_pod(
             ..ObjectMeta::default()
         },
         spec: Some(PodSpec {
-            volumes: Some([vec![our_volume()], claims].concat()),
-            affinity,
-            tolerations: Some(tolerations),
+            node_name: is_first.then(|| node.to_owned()),
+            volumes: Some(vec![our_volume()]),
+            affinity: Some(affinity::pinned_to(node, wishes.nodes.clone())),
+            tolerations: Some(enduring(staying(wishes.tolerations.clone()))),
             ..spec(instance, wishes)
         }),
         status: None,

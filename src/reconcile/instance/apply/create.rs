@@ -114,7 +114,7 @@ fn not_rewritten(pod: &Pod) -> String {
 
 /// Why a pod was not created: its own mistakes, which are the template's, or what stands in its way.
 fn refusal(role: Role, status: &Status) -> Trouble {
-    let mistakes = trial::mistakes(status).filter(|_| role == Role::Consumer);
+    let mistakes = trial::mistakes(status).filter(|_| role != Role::Provider);
     mistakes.map_or_else(
         || Trouble::new(reason::CREATION_REFUSED, status.message.clone()),
         |mistakes| Trouble::new(reason::TEMPLATE_INVALID, Problem::list(&mistakes)),

@@ -24,7 +24,7 @@ pub(super) async fn delete(
     if let Some(trouble) = trouble {
         let main = match role {
             Role::Provider => PROVIDER_CONTAINER,
-            Role::Consumer => observed.instance.spec.main_container(),
+            Role::Consumer | Role::Placeholder => observed.instance.spec.main_container(),
         };
         if health::was_healthy(pod, main) {
             let uid = observed.instance.uid().unwrap_or_default();
@@ -37,6 +37,8 @@ pub(super) async fn delete(
             uid: pod.uid(),
             resource_version: pod.resource_version(),
         }),
+        // No container of it runs.
+        grace_period_seconds: (role == Role::Placeholder).then_some(0),
         ..DeleteParams::default()
     };
     let left = match super::pods(context, &observed.instance)

@@ -24,6 +24,7 @@ fn words(observed: &Observed) -> Vec<String> {
             Action::Create(role, _) => format!("create {role}"),
             Action::Relabel(role, _) => format!("relabel {role}"),
             Action::Discard(role, _) => format!("discard {role}"),
+            Action::GiveUp(why, _) => format!("give up: {}", why.reason),
             Action::Delete(role, _, trouble) => {
                 format!(
                     "delete {role}{}",
@@ -40,7 +41,7 @@ fn words(observed: &Observed) -> Vec<String> {
 #[rstest]
 #[case::new_object(
     observed(instance(json!({ "metadata": { "finalizers": null } }))),
-    &["finalizer+", "create provider"]
+    &["finalizer+", "create placeholder"]
 )]
 #[case::provider_on_its_way(
     { let i = instance(json!({})); Observed { provider: Slot::Ours(pod(&i, Role::Provider, json!({ "phase": "Pending" }))), ..observed(i) } },
@@ -91,11 +92,11 @@ fn words(observed: &Observed) -> Vec<String> {
     &["delete provider: Starting"]
 )]
 #[case::provider_waits_after_a_refusal(
-    Observed { provider_hold: hold("CreationRefused", "no", Duration::from_secs(1)), ..observed(instance(json!({}))) },
+    Observed { provider_hold: hold("CreationRefused", "no", Duration::from_secs(1)), ..observed(instance(json!({ "status": { "nodeName": "n1" } }))) },
     &[]
 )]
 #[case::provider_is_tried_again(
-    Observed { provider_hold: hold("CreationRefused", "no", Duration::ZERO), ..observed(instance(json!({}))) },
+    Observed { provider_hold: hold("CreationRefused", "no", Duration::ZERO), ..observed(instance(json!({ "status": { "nodeName": "n1" } }))) },
     &["create provider"]
 )]
 #[case::node_gone(

@@ -21,10 +21,10 @@ pub(super) fn provider_verdict(observed: &Observed) -> Verdict {
     if observed.deleting() {
         return Verdict::no(reason::DELETING, "the object is being deleted");
     }
-    if let Some(by) = replacement::due(observed) {
+    if replacement::due(observed) {
         return Verdict::no(
             reason::STARTING,
-            format!("nothing runs on pod {name}, and it is replaced {by}"),
+            format!("nothing runs on pod {name}, and it is replaced by one of the object as it is now"),
         );
     }
     if let Some(pod) = observed.working_provider().or_else(|| unheard_provider(observed)) {
@@ -56,10 +56,30 @@ pub(super) fn provider_verdict(observed: &Observed) -> Verdict {
                 |why| Verdict::because(prefixed(&name, super::pinned::with_way_out(observed, why))),
             ),
         None if let Some(why) = observed.template_trouble() => Verdict::because(why),
+        None if observed.home().is_none() => unplaced(observed),
         None => observed.provider_hold.as_ref().map_or_else(
             || Verdict::no(reason::STARTING, format!("pod {name} has still to be created")),
             |hold| Verdict::because(prefixed(&name, hold.trouble.clone())),
         ),
+    }
+}
+
+/// Before a node is chosen: what the scheduler has to say of the placeholder.
+fn unplaced(observed: &Observed) -> Verdict {
+    let name = Role::Placeholder.pod_name(&observed.instance.name_any());
+    let waiting = || {
+        Verdict::no(
+            reason::STARTING,
+            format!("pod {name} waits for the scheduler to choose a node"),
+        )
+    };
+    match &observed.placeholder {
+        Slot::Taken(whose) => Verdict::no(reason::NAME_CONFLICT, whose.clone()),
+        Slot::Stray(_) => Verdict::no(reason::STARTING, super::pod::stray(&name)),
+        Slot::Ours(pod) => trouble(pod).map_or_else(waiting, |why| Verdict::because(prefixed(&name, why))),
+        Slot::Free => observed.placeholder_hold.as_ref().map_or_else(waiting, |hold| {
+            Verdict::because(prefixed(&name, hold.trouble.clone()))
+        }),
     }
 }
 

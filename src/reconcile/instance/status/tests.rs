@@ -108,7 +108,7 @@ fn pending(status: Value) -> Observed {
     Phase::Running, ["+AsRequested", "+AsRequested", "+AsRequested", "+AsRequested"]
 )]
 #[case::creation_refused(
-    Observed { provider_hold: hold("CreationRefused", "quota", Duration::ZERO), ..observed(instance(json!({}))) },
+    Observed { provider_hold: hold("CreationRefused", "quota", Duration::ZERO), ..observed(instance(json!({ "status": { "nodeName": "n1" } }))) },
     Phase::Pending, ["-CreationRefused", "-CreationRefused", "-Preparing", "-Starting"]
 )]
 #[case::preparing(

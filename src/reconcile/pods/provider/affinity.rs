@@ -1,55 +1,11 @@
-//! The nodes that a provider may be on.
-
-use std::collections::BTreeSet;
+//! The node that a provider is on.
 
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinity,
-    PodAntiAffinity, Volume,
+    Affinity, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
 };
 
-use crate::reconcile::pods::provider::recipe::Choice;
-
-/// Claims and affinity of a provider that is to find its node, or is to come to `kept_on`.
-pub(super) fn placement(
-    placing: Option<Choice>,
-    nodes: Option<&NodeSelector>,
-    kept_on: Option<&str>,
-    exclusive: &BTreeSet<String>,
-) -> (Vec<Volume>, Option<Affinity>) {
-    let Some(choice) = placing else {
-        let nodes = kept_on.map(|node| pinned_to(node, nodes.cloned()));
-        return (Vec::new(), affinity(nodes, None, None));
-    };
-    let shared = |volume: &Volume| {
-        let claim = volume.persistent_volume_claim.as_ref();
-        claim.is_some_and(|claim| !exclusive.contains(&claim.claim_name))
-    };
-    let nodes = match &choice.node_name {
-        Some(node) => Some(pinned_to(node, nodes.cloned())),
-        None => Some(NodeAffinity {
-            required_during_scheduling_ignored_during_execution: nodes.cloned(),
-            preferred_during_scheduling_ignored_during_execution: choice.preferred_nodes,
-        }),
-    };
-    let claims = choice.claims.into_iter().filter(shared).collect();
-    (claims, affinity(nodes, choice.pods, choice.not_pods))
-}
-
-fn affinity(
-    nodes: Option<NodeAffinity>,
-    pods: Option<PodAffinity>,
-    not_pods: Option<PodAntiAffinity>,
-) -> Option<Affinity> {
-    let affinity = Affinity {
-        node_affinity: nodes.filter(|nodes| *nodes != NodeAffinity::default()),
-        pod_affinity: pods,
-        pod_anti_affinity: not_pods,
-    };
-    Some(affinity).filter(|affinity| *affinity != Affinity::default())
-}
-
 /// The template's required nodes, and of these only this one.
-fn pinned_to(node: &str, required: Option<NodeSelector>) -> NodeAffinity {
+pub(super) fn pinned_to(node: &str, required: Option<NodeSelector>) -> Affinity {
     let mut terms = required.map(|r| r.node_selector_terms).unwrap_or_default();
     if terms.is_empty() {
         terms.push(NodeSelectorTerm::default());
@@ -64,10 +20,13 @@ fn pinned_to(node: &str, required: Option<NodeSelector>) -> NodeAffinity {
                 values: Some(vec![node.to_owned()]),
             });
     }
-    NodeAffinity {
-        required_during_scheduling_ignored_during_execution: Some(NodeSelector {
-            node_selector_terms: terms,
+    Affinity {
+        node_affinity: Some(NodeAffinity {
+            required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+                node_selector_terms: terms,
+            }),
+            preferred_during_scheduling_ignored_during_execution: None,
         }),
-        preferred_during_scheduling_ignored_during_execution: None,
+        ..Affinity::default()
     }
 }

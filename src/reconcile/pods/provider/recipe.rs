@@ -1,12 +1,8 @@
 //! What of an instance goes into its provider, and how a provider shows what it was made from.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 
-use k8s_openapi::api::core::v1::{
-    LocalObjectReference, NodeSelector, Pod, PodAffinity, PodAntiAffinity, PreferredSchedulingTerm,
-    ResourceRequirements, Toleration, Volume,
-};
+use k8s_openapi::api::core::v1::{LocalObjectReference, NodeSelector, Pod, ResourceRequirements, Toleration};
 use kube::ResourceExt;
 use serde::Serialize;
 use stoppablecontainer_api::names::ANNOTATION_TEMPLATE_HASH;
@@ -31,27 +27,9 @@ pub(super) struct Wishes {
     pub(super) service_account_name: Option<String>,
 }
 
-/// The additional fields that the scheduler needs for the first choice of a node. Some of them hold claims or repel pods
-/// for as long as a pod has them: a claim cannot go, and the scheduler keeps the pods away that required anti-affinity
-/// names, even where they would not avoid this one.
-#[derive(Serialize)]
-pub(super) struct Choice {
-    pub(super) claims: Vec<Volume>,
-    pub(super) pods: Option<PodAffinity>,
-    pub(super) not_pods: Option<PodAntiAffinity>,
-    pub(super) preferred_nodes: Option<Vec<PreferredSchedulingTerm>>,
-    pub(super) node_name: Option<String>,
-}
+// === impl Wishes ===
 
-/// What a provider is made of.
-pub(super) struct Recipe {
-    pub(super) wishes: Wishes,
-    pub(super) choice: Choice,
-}
-
-// === impl Recipe ===
-
-impl Recipe {
+impl Wishes {
     pub(super) fn of(instance: &StoppableContainerInstance) -> Result<Self, TemplateError> {
         let template = instance.spec.template.decode()?.spec.unwrap_or_default();
         let provider = instance.spec.provider.decode()?;
@@ -60,76 +38,30 @@ impl Recipe {
         let mut node_selector = template.node_selector.unwrap_or_default();
         node_selector.extend(provider.node_selector);
         let tolerations = template.tolerations.unwrap_or_default();
-        let affinity = template.affinity.unwrap_or_default();
-        let nodes = affinity.node_affinity.unwrap_or_default();
-        let volumes = template.volumes.into_iter().flatten();
+        let nodes = template.affinity.and_then(|affinity| affinity.node_affinity);
         Ok(Self {
-            wishes: Wishes {
-                image,
-                image_pull_policy,
-                image_pull_secrets: template.image_pull_secrets,
-                resources: provider.resources,
-                node_selector,
-                nodes: nodes.required_during_scheduling_ignored_during_execution,
-                tolerations: [tolerations, provider.tolerations].concat(),
-                scheduler_name: template.scheduler_name,
-                priority_class_name: template.priority_class_name,
-                runtime_class_name: template.runtime_class_name,
-                service_account_name: template.service_account_name,
-            },
-            choice: Choice {
-                claims: volumes.filter(|v| v.persistent_volume_claim.is_some()).collect(),
-                pods: affinity.pod_affinity,
-                not_pods: affinity.pod_anti_affinity,
-                preferred_nodes: nodes.preferred_during_scheduling_ignored_during_execution,
-                node_name: template.node_name,
-            },
+            image,
+            image_pull_policy,
+            image_pull_secrets: template.image_pull_secrets,
+            resources: provider.resources,
+            node_selector,
+            nodes: nodes.and_then(|nodes| nodes.required_during_scheduling_ignored_during_execution),
+            tolerations: [tolerations, provider.tolerations].concat(),
+            scheduler_name: template.scheduler_name,
+            priority_class_name: template.priority_class_name,
+            runtime_class_name: template.runtime_class_name,
+            service_account_name: template.service_account_name,
         })
     }
 
-    pub(super) fn placing_hash(&self) -> String {
-        template_hash(&(&self.wishes, &self.choice))
-    }
-
-    pub(super) fn keeping_hash(&self) -> String {
-        template_hash(&self.wishes)
+    pub(super) fn hash(&self) -> String {
+        template_hash(self)
     }
 }
 
-/// What a provider was made from and for, compared with the instance's present spec.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Made {
-    /// From the present spec, to keep the node.
-    ToKeep,
-    /// From the present spec, to choose a node.
-    ToPlace {
-        /// It lists claims, or has affinity to other pods or against them.
-        holds: bool,
-        /// It keeps other pods away.
-        repels: bool,
-    },
-    /// From an earlier spec.
-    Before,
-}
-
-/// What `pod` was made for. `None` for one that does not say, or of a template that cannot be worked on.
-pub(crate) fn made(instance: &StoppableContainerInstance, pod: &Pod) -> Option<Made> {
+/// Whether `pod` was made from the instance's present spec. `None` for one that does not say, or of a template that
+/// cannot be worked on.
+pub(crate) fn is_current(instance: &StoppableContainerInstance, pod: &Pod) -> Option<bool> {
     let hash = pod.annotations().get(ANNOTATION_TEMPLATE_HASH)?;
-    let recipe = Recipe::of(instance).ok()?;
-    if *hash == recipe.keeping_hash() {
-        return Some(Made::ToKeep);
-    }
-    if *hash != recipe.placing_hash() {
-        return Some(Made::Before);
-    }
-    let Choice {
-        claims,
-        pods,
-        not_pods,
-        ..
-    } = &recipe.choice;
-    Some(Made::ToPlace {
-        holds: !claims.is_empty() || pods.is_some() || not_pods.is_some(),
-        repels: not_pods.is_some(),
-    })
+    Some(*hash == Wishes::of(instance).ok()?.hash())
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::reconcile::pods::fixtures::{instance, prepared};
 
 fn build(change: Value) -> Value {
-    let pod = provider_pod(&instance(change), &BTreeSet::new(), &OptOuts::default());
+    let pod = provider_pod(&instance(change), "n1", &OptOuts::default());
     serde_json::to_value(pod.unwrap()).unwrap()
 }
 
@@ -74,10 +74,7 @@ fn i6_it_passes_pod_security_restricted_whatever_the_template_needs() {
             "runAsGroup": 65534, "runAsNonRoot": true, "runAsUser": 65534,
         })
     );
-    let kinds = ["csi", "persistentVolumeClaim"];
-    for volume in spec["volumes"].as_array().unwrap() {
-        assert!(kinds.iter().any(|kind| volume.get(kind).is_some()), "{volume}");
-    }
+    assert_eq!(spec["volumes"].as_array().unwrap().len(), 1, "it holds no claim");
     assert_eq!(spec["automountServiceAccountToken"], json!(false));
     assert_eq!(spec["enableServiceLinks"], json!(false));
 }
@@ -125,7 +122,6 @@ fn placement_is_the_templates_with_the_providers_own_on_top() {
     assert_eq!(spec["schedulerName"], json!("other"));
     assert_eq!(spec["priorityClassName"], json!("high"));
     assert_eq!(spec["runtimeClassName"], json!("nvidia"));
-    assert!(spec["affinity"]["podAntiAffinity"].is_object());
 }
 
 #[test]
@@ -150,29 +146,6 @@ fn users_labels_never_reach_it_and_injectors_are_told_to_stay_away() {
 }
 
 #[test]
-fn claims_are_listed_until_they_are_bound_but_not_exclusive_ones() {
-    let claims = |pod: Value| -> Vec<Value> {
-        pod["spec"]["volumes"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .skip(1)
-            .map(|v| v["name"].clone())
-            .collect()
-    };
-    assert_eq!(claims(build(full())), [json!("data"), json!("alone")]);
-    let exclusive = BTreeSet::from(["alone".to_owned()]);
-    let pod = provider_pod(&instance(full()), &exclusive, &OptOuts::default());
-    assert_eq!(
-        claims(serde_json::to_value(pod.unwrap()).unwrap()),
-        [json!("data")]
-    );
-    let mut kept = full();
-    kept["status"] = prepared();
-    assert!(claims(build(kept)).is_empty());
-}
-
-#[test]
 fn i1_it_comes_back_to_the_node_of_its_data_and_nowhere_else() {
     let mut kept = full();
     kept["status"] = prepared();
@@ -193,7 +166,6 @@ fn i1_it_comes_back_to_the_node_of_its_data_and_nowhere_else() {
     assert_eq!(bare, &json!({ "nodeSelectorTerms": [{ "matchFields": pin }] }));
 }
 
-/// A pod that is still to find its node must not find one that is short of something.
 #[test]
 fn i20_what_keeps_data_stays_through_what_its_node_suffers_from() {
     let keys = |pod: Value| -> Vec<String> {
@@ -203,37 +175,27 @@ fn i20_what_keeps_data_stays_through_what_its_node_suffers_from() {
     };
     let pressure = ["disk", "memory", "pid"].map(|what| format!("node.kubernetes.io/{what}-pressure"));
     assert_eq!(keys(build(json!({ "status": prepared() }))), pressure);
-    assert_eq!(keys(build(json!({}))), [""; 0]);
 }
 
 #[test]
-fn what_a_provider_was_made_for_is_known_from_its_hash() {
-    let made_now = |change: Value| {
-        let instance = instance(change);
-        let pod = provider_pod(&instance, &BTreeSet::new(), &OptOuts::default()).unwrap();
-        made(&instance, &pod).unwrap()
-    };
+fn whether_a_provider_is_current_is_known_from_its_hash() {
+    let made = |change: Value| provider_pod(&instance(change), "n1", &OptOuts::default()).unwrap();
     let mut kept = full();
     kept["status"] = prepared();
-    assert_eq!(made_now(kept), Made::ToKeep);
-    let placing = |holds, repels| Made::ToPlace { holds, repels };
-    assert_eq!(made_now(full()), placing(true, true));
-    assert_eq!(made_now(json!({})), placing(false, false));
-    let pod = provider_pod(&instance(json!({})), &BTreeSet::new(), &OptOuts::default()).unwrap();
-    assert_eq!(made(&instance(full()), &pod), Some(Made::Before));
-    assert_eq!(made(&instance(json!({})), &Pod::default()), None);
+    assert_eq!(
+        is_current(&instance(kept), &made(full())),
+        Some(true),
+        "facts are not edits"
+    );
+    assert_eq!(is_current(&instance(full()), &made(json!({}))), Some(false));
+    assert_eq!(is_current(&instance(json!({})), &Pod::default()), None);
 }
 
+/// The scheduler has just chosen the node for the placeholder, whose own anti-affinity may keep every other pod away.
 #[test]
-fn a_node_named_in_the_template_is_where_the_data_will_be() {
-    let pod = build(json!({ "spec": { "template": { "spec": { "nodeName": "n9" } } } }));
-    assert!(
-        pod["spec"].get("nodeName").is_none(),
-        "past the scheduler nobody would bind the claims"
-    );
-    let terms = &pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
-    assert_eq!(
-        terms["nodeSelectorTerms"][0]["matchFields"][0]["values"],
-        json!(["n9"])
-    );
+fn the_first_provider_is_bound_to_the_chosen_node() {
+    let first = build(json!({ "status": { "neverStarted": true, "nodeName": "n1" } }));
+    assert_eq!(first["spec"]["nodeName"], "n1");
+    let later = build(json!({ "status": prepared() }));
+    assert_eq!(later["spec"]["nodeName"], Value::Null);
 }

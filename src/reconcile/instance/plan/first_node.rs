@@ -1,0 +1,174 @@
+/*!
+The choice of the first node. Until a consumer may have run there is nothing to lose: a node that
+does not do is given up, and the owner of the instance makes another one.
+
+Afterwards the data ties the object to its node, and nothing here applies.
+*/
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Resource, ResourceExt};
+use stoppablecontainer_api::conditions::reason;
+use stoppablecontainer_api::{FilesystemState, StoppableContainer, StoppableContainerInstanceStatus};
+
+use crate::reconcile::conditions::Trouble;
+use crate::reconcile::instance::state::{Observed, Slot};
+use crate::reconcile::pods::{avoided, ended, has_started, leaving, node, trouble};
+
+/// How long an image is tried on a node. The kubelet's first back-off has passed by then, so a registry that did not
+/// answer once is no reason.
+const PULLING: (&str, Duration) = ("image", Duration::from_mins(1));
+/// How long a node agent may take to register: an agent of a new node starts with the node.
+const REGISTERING: (&str, Duration) = ("agent", Duration::from_secs(20));
+/// How long a consumer may be unschedulable: the scheduler makes room by preemption in this time.
+const QUEUEING: (&str, Duration) = ("scheduler", Duration::from_secs(10));
+/// Nothing is waited for.
+const NOTHING: (&str, Duration) = ("nothing", Duration::ZERO);
+/// On how many nodes an image is tried. A name that no registry knows fails on all of them.
+const IMAGE_NODES: usize = 3;
+
+/// Why the node does not do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::reconcile::instance) struct Unfit {
+    /// The words of the component that reported it.
+    pub why: Trouble,
+    /// What is waited for nevertheless, and for how long.
+    pub patience: (&'static str, Duration),
+}
+
+/// Why the first node does not do. `None` while it does, when another one would not help, and as soon as a consumer may
+/// have run.
+pub(in crate::reconcile::instance) fn unfit(observed: &Observed) -> Option<Unfit> {
+    let status = observed.status();
+    let movable = status.never_started
+        && status.node_name.is_some()
+        && status.given_up.is_none()
+        && !observed.deleting()
+        && is_owned(observed)
+        && may_never_have_run(observed, &status);
+    if !movable {
+        return None;
+    }
+    if observed.node_gone {
+        let name = status.node_name.unwrap_or_default();
+        let why = Trouble::new(reason::NODE_GONE, format!("node {name} does not exist any more"));
+        return now(why);
+    }
+    of_consumer(observed)
+        .or_else(|| of_provider(observed))
+        .or_else(|| of_filesystem(observed, &status))
+}
+
+/// Whether no consumer has run so far, as far as this pass can prove it.
+pub(in crate::reconcile::instance) fn never_started(
+    observed: &Observed,
+    old: &StoppableContainerInstanceStatus,
+) -> bool {
+    // Objects of earlier versions do not have the field and may have run.
+    let so_far = old.never_started || old.phase.is_none();
+    so_far && may_never_have_run(observed, old)
+}
+
+/// A pod that was recorded and has vanished may have run.
+fn may_never_have_run(observed: &Observed, old: &StoppableContainerInstanceStatus) -> bool {
+    let main = observed.instance.spec.main_container();
+    match observed.consumer.pod() {
+        Some(pod) => {
+            let is_recorded = old.consumer_pod_uid.is_none() || old.consumer_pod_uid == pod.uid();
+            is_recorded && !has_started(pod, main)
+        }
+        None => old.consumer_pod_uid.is_none() || observed.given_up.is_some(),
+    }
+}
+
+/// Instances that a user made have no owner that would make another one.
+fn is_owned(observed: &Observed) -> bool {
+    let kind = StoppableContainer::kind(&());
+    let owners = observed.instance.owner_references();
+    owners
+        .iter()
+        .any(|owner| owner.controller == Some(true) && owner.kind == kind)
+}
+
+fn of_consumer(observed: &Observed) -> Option<Unfit> {
+    let pod = observed.consumer.pod().filter(|pod| !leaving(pod))?;
+    let why = trouble(pod)?;
+    if ended(pod) {
+        return now(why);
+    }
+    let unschedulable = node(pod).is_none() && why.reason == reason::UNSCHEDULABLE;
+    unschedulable.then_some(Unfit {
+        why,
+        patience: QUEUEING,
+    })
+}
+
+fn of_provider(observed: &Observed) -> Option<Unfit> {
+    let pod = observed.provider.pod().filter(|pod| !leaving(pod))?;
+    if ended(pod) && !has_been_up(pod) {
+        return now(trouble(pod)?);
+    }
+    if let Some(why) = trouble(pod) {
+        return match why.reason.as_str() {
+            reason::UNSCHEDULABLE => now(why),
+            // The kubelet's words (`pkg/kubelet/images/types.go`).
+            "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "RegistryUnavailable" => {
+                let tried = avoided(&observed.instance).count();
+                let elsewhere = observed.other_nodes && tried + 1 < IMAGE_NODES;
+                elsewhere.then_some(Unfit {
+                    why,
+                    patience: PULLING,
+                })
+            }
+            _ => None,
+        };
+    }
+    let missing = observed.agent_missing && observed.other_nodes;
+    missing.then(|| Unfit {
+        why: Trouble::new(
+            reason::NODE_AGENT_MISSING,
+            format!(
+                "no node agent is registered with the kubelet of node {}",
+                node(pod).unwrap_or_default()
+            ),
+        ),
+        patience: REGISTERING,
+    })
+}
+
+fn of_filesystem(observed: &Observed, status: &StoppableContainerInstanceStatus) -> Option<Unfit> {
+    let filesystem = status.filesystem.as_ref()?;
+    let why = filesystem.reason.as_deref()?;
+    // What another node may have: room, or a disk that can keep changes.
+    let of_node = matches!(why, reason::INSUFFICIENT_DISK | reason::FILESYSTEM_UNUSABLE);
+    let failed = filesystem.state == FilesystemState::Failed && of_node && observed.other_nodes;
+    let message = filesystem.message.clone().unwrap_or_default();
+    failed.then(|| Unfit {
+        why: Trouble::new(why, message),
+        patience: NOTHING,
+    })
+}
+
+fn now(why: Trouble) -> Option<Unfit> {
+    Some(Unfit {
+        why,
+        patience: NOTHING,
+    })
+}
+
+/// Whether the placeholder holds room that a consumer is to take, or keeps a stopped object from its provider.
+pub(super) fn is_done(observed: &Observed, may_start: bool) -> bool {
+    let placed = observed.status().node_name.is_some();
+    let prepared = matches!(observed.provider, Slot::Ours(_));
+    let started = !matches!(observed.consumer, Slot::Free);
+    placed && (may_start || started || (prepared && !observed.instance.spec.running))
+}
+
+fn has_been_up(pod: &Arc<Pod>) -> bool {
+    has_started(pod, stoppablecontainer_api::names::PROVIDER_CONTAINER)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! The first node: chosen with a placeholder, and given up while there is nothing to lose.
+
+use serde_json::{Value, json};
+
+use crate::parent::{self, CONTAINER, CONTAINER_STATUS, INSTANCES};
+use crate::world::{INSTANCE, INSTANCE_STATUS, PODS, World, leaving, merge, pod, preconditions, put};
+
+const PLACEHOLDER: &str = "/api/v1/namespaces/team/pods/web-placeholder";
+const CONSUMER: &str = "/api/v1/namespaces/team/pods/web";
+
+/// What the API server has after a pod was created and bound to node `n1`.
+fn bound(created: &Value) -> Value {
+    let mut pod = created.clone();
+    merge(
+        &mut pod,
+        &json!({
+            "metadata": { "namespace": "team", "resourceVersion": "50" },
+            "spec": { "nodeName": "n1" },
+            "status": { "phase": "Pending" },
+        }),
+    );
+    pod
+}
+
+fn up(created: &Value) -> Value {
+    let mut pod = bound(created);
+    pod["status"] = json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] });
+    pod
+}
+
+/// An instance that is prepared on node `n1` and was never started, with its provider.
+fn unstarted() -> (World, Value) {
+    let mut world = World::prepared();
+    world.instance["status"]["neverStarted"] = json!(true);
+    world.instance["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
+        "name": "web", "uid": "container-uid", "controller": true,
+    }]);
+    (world, World::provider())
+}
+
+/// Placeholder, node, provider, and the consumer when the placeholder has made way.
+#[tokio::test]
+async fn the_first_node_is_that_of_the_placeholder() {
+    let mut world = World::new();
+    world.instance["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup"]);
+    world.instance["spec"]["template"]["spec"]["volumes"] =
+        json!([{ "name": "data", "persistentVolumeClaim": { "claimName": "data" } }]);
+    world.check(None);
+    world.instance["status"]["neverStarted"] = json!(true);
+    world.sync(&[]);
+    let pass = world.pass();
+    let placeholder = world.api.expect("POST", PODS).await.create("placeholder-uid");
+    assert_eq!(placeholder["spec"]["volumes"][1]["name"], "data");
+    world.patched(INSTANCE_STATUS).await;
+    pass.await.unwrap().unwrap();
+
+    let placeholder = bound(&placeholder);
+    world.sync(std::slice::from_ref(&placeholder));
+    let pass = world.pass();
+    let provider = world.api.expect("POST", PODS).await.create("provider-uid");
+    assert_eq!(provider["spec"]["nodeName"], "n1");
+    assert_eq!(
+        provider["spec"]["volumes"].as_array().unwrap().len(),
+        1,
+        "it holds no claim"
+    );
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["nodeName"], "n1");
+    assert_eq!(status["status"]["providerPodUid"], "provider-uid");
+    pass.await.unwrap().unwrap();
+
+    world.instance["status"]["filesystem"] = json!({
+        "state": "Ready", "nodeName": "n1", "providerPodUid": "provider-uid",
+        "image": { "reference": "nginx:1.25", "id": "sha256:1" },
+        "identity": { "user": "", "uid": 0, "gid": 0 },
+    });
+    let provider = up(&provider);
+    world.sync(&[provider.clone(), placeholder.clone()]);
+    let pass = world.pass();
+    world.patched(INSTANCE_STATUS).await;
+    let delete = world.api.expect("DELETE", PLACEHOLDER).await;
+    assert_eq!(delete.body["gracePeriodSeconds"], json!(0), "nothing of it runs");
+    assert_eq!(preconditions(&delete).0, "placeholder-uid");
+    delete.answer(&json!({ "kind": "Status", "status": "Success" }));
+    let create = world.api.expect("POST", PODS).await;
+    assert_eq!(create.body["metadata"]["name"], "web");
+    create.create("consumer-uid");
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["placeholderPodUid"], Value::Null);
+    assert_eq!(status["status"]["consumerPodUid"], "consumer-uid");
+    pass.await.unwrap().unwrap();
+}
+
+/// The consumer is deleted in the state that was seen before anything else is written: it has not started.
+#[tokio::test]
+async fn i1_a_consumer_that_the_kubelet_refused_gives_the_node_up() {
+    let (mut world, provider) = unstarted();
+    world.instance["status"]["consumerPodUid"] = json!("consumer-uid");
+    let mut consumer = pod("web", "consumer", "consumer-uid");
+    consumer["status"] = json!({ "phase": "Failed", "reason": "OutOfcpu", "message": "no room" });
+    world.sync(&[provider.clone(), consumer.clone()]);
+    let pass = world.pass();
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(
+        status["status"]["givenUp"],
+        Value::Null,
+        "not before the consumer is gone"
+    );
+    let delete = world.api.expect("DELETE", CONSUMER).await;
+    let (uid, version) = preconditions(&delete);
+    assert_eq!(
+        (uid, version),
+        (
+            "consumer-uid",
+            consumer["metadata"]["resourceVersion"].as_str().unwrap()
+        )
+    );
+    delete.answer(&leaving(&consumer));
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(
+        status["status"]["givenUp"],
+        json!({ "reason": "OutOfcpu", "message": "no room" })
+    );
+    pass.await.unwrap().unwrap();
+    world.sync(&[provider]);
+}
+
+/// It started in the moment of the decision: the deletion fails, and with it the decision.
+#[tokio::test]
+async fn i1_a_consumer_that_changed_meanwhile_gives_nothing_up() {
+    let (mut world, provider) = unstarted();
+    world.instance["status"]["consumerPodUid"] = json!("consumer-uid");
+    let mut consumer = pod("web", "consumer", "consumer-uid");
+    consumer["status"] = json!({ "phase": "Failed", "reason": "OutOfcpu", "message": "no room" });
+    world.sync(&[provider, consumer]);
+    let pass = world.pass();
+    world.patched(INSTANCE_STATUS).await;
+    let delete = world.api.expect("DELETE", CONSUMER).await;
+    delete.refuse(409, "Conflict", "the object has been modified");
+    assert!(pass.await.unwrap().unwrap_err().is_conflict());
+    world.api.quiet(std::time::Duration::from_millis(20)).await;
+}
+
+/// The owner records it, deletes the instance, and makes one that avoids the node. Nothing counts as lost.
+#[tokio::test]
+async fn an_instance_that_gave_its_node_up_is_replaced() {
+    let mut world = World::new();
+    let mut container = parent::container();
+    container["status"] = json!({ "instanceUid": "instance-uid", "phase": "Pending" });
+    let mut instance = parent::instance(&container);
+    instance["status"]["neverStarted"] = json!(true);
+    instance["status"]["givenUp"] = json!({ "reason": "OutOfcpu", "message": "no room" });
+    put(&mut world.writers.instances, std::slice::from_ref(&instance));
+    let pass = world.parent_pass(&container);
+    world.api.expect("GET", CONTAINER).await.answer(&container);
+    let patch = parent::patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    let expected = json!({ "count": 1, "nodes": ["n1"], "instanceUid": "instance-uid" });
+    assert_eq!(patch["status"]["givenUpNodes"], expected);
+    let delete = world.api.expect("DELETE", INSTANCE).await;
+    assert_eq!(preconditions(&delete), ("instance-uid", "5"));
+    delete.answer(&parent::deleted(instance.clone()));
+    let patch = parent::patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    let ready = &patch["status"]["conditions"][0];
+    assert_eq!(ready["reason"], "NodeGivenUp");
+    assert!(
+        ready["message"]
+            .as_str()
+            .unwrap()
+            .contains("node n1 was given up"),
+        "{ready}"
+    );
+    assert_eq!(patch["status"]["givenUpNodes"], expected);
+    assert_eq!(world.event().await.1, "NodeGivenUp");
+    pass.await.unwrap().unwrap();
+
+    put(&mut world.writers.instances, &[]);
+    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    let pass = world.parent_pass(&container);
+    let gone = || "stoppablecontainerinstances \"web\" not found";
+    world
+        .api
+        .expect("GET", INSTANCE)
+        .await
+        .refuse(404, "NotFound", gone());
+    world.api.expect("GET", CONTAINER).await.answer(&container);
+    let create = world.api.expect("POST", INSTANCES).await;
+    let annotations = &create.body["metadata"]["annotations"];
+    assert_eq!(annotations["stoppablecontainer.xtlsoft.top/avoid-nodes"], "n1");
+    create.create("second-uid");
+    parent::patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(container["status"]["instanceUid"], "second-uid");
+    pass.await.unwrap().unwrap();
+}
