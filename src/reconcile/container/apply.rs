@@ -104,7 +104,8 @@ async fn replace(
         .as_ref()
         .and_then(|status| status.given_up_nodes.clone())
         .unwrap_or_default();
-    if nodes.instance_uid != of {
+    let is_recorded = nodes.instance_uid == of;
+    if !is_recorded {
         nodes.count = nodes.count.saturating_add(1);
         nodes.instance_uid.clone_from(&of);
         let node = instance

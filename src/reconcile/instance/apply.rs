@@ -77,7 +77,7 @@ pub(super) async fn apply(
                 *slot(&mut observed, role) = Slot::Ours(pod);
             }
             Action::Delete(role, pod, trouble) => {
-                delete::delete(context, &mut observed, role, &pod, trouble).await?
+                delete::delete(context, &mut observed, role, &pod, trouble).await?;
             }
             Action::Discard(role, pod) => {
                 *slot(&mut observed, role) = delete::discard(context, &observed.instance, &pod).await?;

@@ -163,10 +163,9 @@ fn plan_consumer(observed: &Observed, may_start: bool) -> Vec<Action> {
     let spec = &observed.instance.spec;
     let main = spec.main_container();
     match &observed.consumer {
-        Slot::Taken(_) => Vec::new(),
         Slot::Stray(pod) => discard_once(Role::Consumer, pod),
         Slot::Free if may_start => creation(Role::Consumer, consumer_pod(&placed(observed)).as_ref().ok()),
-        Slot::Free => Vec::new(),
+        Slot::Free | Slot::Taken(_) => Vec::new(),
         Slot::Ours(pod) if !spec.running || observed.filesystem_lost() => {
             delete_once(Role::Consumer, pod, None)
         }

@@ -54,7 +54,7 @@ pub(in crate::reconcile::instance) fn unfit(observed: &Observed) -> Option<Unfit
     if observed.node_gone {
         let name = status.node_name.unwrap_or_default();
         let why = Trouble::new(reason::NODE_GONE, format!("node {name} does not exist any more"));
-        return now(why);
+        return Some(now(why));
     }
     of_consumer(observed)
         .or_else(|| of_provider(observed))
@@ -96,7 +96,7 @@ fn of_consumer(observed: &Observed) -> Option<Unfit> {
     let pod = observed.consumer.pod().filter(|pod| !leaving(pod))?;
     let why = trouble(pod)?;
     if ended(pod) {
-        return now(why);
+        return Some(now(why));
     }
     let unschedulable = node(pod).is_none() && why.reason == reason::UNSCHEDULABLE;
     unschedulable.then_some(Unfit {
@@ -108,11 +108,11 @@ fn of_consumer(observed: &Observed) -> Option<Unfit> {
 fn of_provider(observed: &Observed) -> Option<Unfit> {
     let pod = observed.provider.pod().filter(|pod| !leaving(pod))?;
     if ended(pod) && !has_been_up(pod) {
-        return now(trouble(pod)?);
+        return trouble(pod).map(now);
     }
     if let Some(why) = trouble(pod) {
         return match why.reason.as_str() {
-            reason::UNSCHEDULABLE => now(why),
+            reason::UNSCHEDULABLE => Some(now(why)),
             // The kubelet's words (`pkg/kubelet/images/types.go`).
             "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "RegistryUnavailable" => {
                 let tried = avoided(&observed.instance).count();
@@ -151,11 +151,11 @@ fn of_filesystem(observed: &Observed, status: &StoppableContainerInstanceStatus)
     })
 }
 
-fn now(why: Trouble) -> Option<Unfit> {
-    Some(Unfit {
+fn now(why: Trouble) -> Unfit {
+    Unfit {
         why,
         patience: NOTHING,
-    })
+    }
 }
 
 /// Whether the placeholder holds room that a consumer is to take, or keeps a stopped object from its provider.

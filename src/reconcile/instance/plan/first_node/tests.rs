@@ -54,7 +54,7 @@ fn with_placeholder(observed: Observed, node: Option<&str>) -> Observed {
         json!({ "phase": "Pending" }),
     );
     let placeholder = changed(&made, |pod| {
-        pod.spec.as_mut().unwrap().node_name = node.map(str::to_owned)
+        pod.spec.as_mut().unwrap().node_name = node.map(str::to_owned);
     });
     Observed {
         placeholder,
