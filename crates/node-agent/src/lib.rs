@@ -11,13 +11,16 @@ kernel. It may die at any time: running consumers do not notice.
 
 mod agent;
 mod args;
+mod backoff;
 mod csi;
 mod filesystem;
 mod instance;
 mod metrics;
 mod node;
+mod orphans;
 mod probe;
 mod rate_limit;
+mod run;
 mod sync;
 mod volumes;
 mod wrapper;
@@ -26,15 +29,14 @@ use anyhow::Result;
 
 pub use crate::args::Args;
 use crate::args::Command;
-use crate::sync::orphans;
 
 /// Does what the command line says.
 ///
 /// # Errors
 /// When that fails; for `run`, when one of its parts ends.
-pub fn run(args: &Args) -> Result<()> {
+pub fn execute(args: &Args) -> Result<()> {
     match &args.command {
-        Command::Run(run) => agent::run(run),
+        Command::Run(run) => run::run(run),
         Command::Probe(probe) => probe::run(probe),
         Command::Orphans(orphans) => orphans::run(orphans),
     }
