@@ -30,6 +30,12 @@ use anyhow::Result;
 pub use crate::args::Args;
 use crate::args::Command;
 
+/// Parsers of what an image's author writes. The fuzz targets use them.
+pub mod image_input {
+    pub use crate::filesystem::users::{UserError, resolve as resolve_user};
+    pub use crate::node::image_config::{ConfigError, facts as image_facts};
+}
+
 /// Does what the command line says.
 ///
 /// # Errors
