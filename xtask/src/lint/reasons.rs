@@ -103,7 +103,9 @@ mod tests {
         let reasons = reasons(DEFINED);
         let found = literals(text, &reasons);
         assert_eq!(found, [(2, "Stopped")]);
-        assert!(written_here(Path::new("crates/node-agent/src/filesystem/data.rs")));
+        assert!(written_here(Path::new(
+            "crates/node-agent/src/filesystem/data.rs"
+        )));
         for other in [
             "crates/api/src/conditions.rs",
             "src/reconcile/plan/tests.rs",
