@@ -63,7 +63,7 @@ pub(crate) async fn check_recorded(host: &Arc<Host>, instance: &Instance) -> Res
         let is_of_pod = |holder: &Holder| {
             let cgroup = holder.process.cgroup(&host.proc).ok();
             // Others have nothing but the names of their mounts.
-            holder.is_believed && cgroup.is_some_and(|cgroup| container_of(&cgroup, &pod_uid).is_some())
+            holder.in_host_userns && cgroup.is_some_and(|cgroup| container_of(&cgroup, &pod_uid).is_some())
         };
         anyhow::Ok(holders.iter().any(is_of_pod))
     };

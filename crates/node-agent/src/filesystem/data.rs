@@ -5,8 +5,8 @@ What lies in the directory of a kept filesystem, and the lock that other process
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use rootfs::namespace::Visitor;
-use rootfs::store::Locked;
+use rootfs::namespace::NamespaceThread;
+use rootfs::store::KeptLock;
 use rootfs::{AttachError, Kept, Root, Store, holders};
 
 use super::record::{DataRecord, RecordDefect, is_newer};
@@ -18,9 +18,9 @@ pub(crate) enum Data {
     /// Nothing.
     Absent,
     /// Nothing, and the directory is not the one that held the data.
-    OutOfReach,
+    OtherDirectory,
     /// Data without a record: nothing says whose it is and what it was made with.
-    Unproven,
+    WithoutRecord,
     /// Data with a record that cannot be what was recorded here.
     Defective(RecordDefect),
     /// Data, or the order to delete it, with its record.
@@ -46,7 +46,7 @@ pub(crate) fn look(root: &Root, prefix: &Path, key: &str, store: Option<&str>) -
     };
     // Data that is there is judged by its record, wherever it came from.
     Ok(match found.map(|found| look_into(&found, key)).transpose()? {
-        None | Some(Data::Absent) if !same => Data::OutOfReach,
+        None | Some(Data::Absent) if !same => Data::OtherDirectory,
         None => Data::Absent,
         Some(data) => data,
     })
@@ -63,11 +63,11 @@ fn look_into(store: &Store, key: &str) -> Result<Data> {
     let understood = record
         .as_ref()
         .and_then(|record| serde_json::from_slice::<DataRecord>(record).ok());
-    let genuine = record.is_some() && kept.is_genuine()?;
+    let genuine = record.is_some() && kept.has_genuine_record()?;
     Ok(match understood {
         Some(begun) if genuine && begun.resetting => Data::Recorded(begun),
         _ if !kept.has_upper()? => Data::Absent,
-        _ if record.is_none() => Data::Unproven,
+        _ if record.is_none() => Data::WithoutRecord,
         Some(record) if genuine => Data::Recorded(record),
         Some(_) => Data::Defective(RecordDefect::Copied),
         None => Data::Defective(RecordDefect::Unreadable),
@@ -75,21 +75,21 @@ fn look_into(store: &Store, key: &str) -> Result<Data> {
 }
 
 /// Locks data that nobody uses. An error is worth another try.
-pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<Locked> {
+pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<KeptLock> {
     let locked = kept.lock()?;
     if kept.has_upper()? {
-        let used = Visitor::run(|visitor| {
-            visitor
+        let used = NamespaceThread::run(|thread| {
+            thread
                 .enter(&host.namespace)
                 .context("enter the node's mount namespace")?;
-            Ok::<_, anyhow::Error>(holders::probe(visitor, kept)?)
+            Ok::<_, anyhow::Error>(holders::probe(thread, kept)?)
         });
         match used.context("start a thread")?? {
             holders::Use::Free => {}
-            holders::Use::Unproven => bail!(AttachError::Unproven),
+            holders::Use::Unknown => bail!(AttachError::UseUnknown),
             holders::Use::Held => match holders::find(&host.proc, kept.key())?
                 .iter()
-                .find(|holder| holder.is_believed)
+                .find(|holder| holder.in_host_userns)
             {
                 Some(holder) => bail!("process {} still uses the data", holder.process.id()),
                 None => bail!("the kernel still uses the data"),

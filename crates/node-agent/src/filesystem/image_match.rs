@@ -18,9 +18,9 @@ pub(super) fn check(
     data: &Data,
 ) -> Result<(), Failure> {
     let made_with = match (known, data) {
-        (None, Data::Absent | Data::Unproven) => return Ok(()),
+        (None, Data::Absent | Data::WithoutRecord) => return Ok(()),
         (_, Data::Recorded(record)) if record.resetting => return Ok(()),
-        (_, Data::OutOfReach) => return Err(Failure::other_directory(directory, node)),
+        (_, Data::OtherDirectory) => return Err(Failure::other_directory(directory, node)),
         (_, Data::Defective(RecordDefect::Newer)) => return Err(Failure::outdated_agent(directory, node)),
         (Some(_), Data::Absent) => {
             return Err(Failure {
@@ -33,7 +33,7 @@ pub(super) fn check(
                 verbs: vec![RecoveryVerb::Reset],
             });
         }
-        (Some(_), Data::Unproven) => {
+        (Some(_), Data::WithoutRecord) => {
             return Err(Failure {
                 reason: reason::FILESYSTEM_LOST,
                 message: format!(
@@ -130,14 +130,14 @@ mod tests {
     fn i1_the_first_time_anything_is_fine() {
         assert_eq!(found(None, &Data::Absent), None);
         // Made by an agent that died before it wrote the record.
-        assert_eq!(found(None, &Data::Unproven), None);
+        assert_eq!(found(None, &Data::WithoutRecord), None);
     }
 
     #[test]
     fn i1_data_that_was_there_must_be_there() {
         let known = image("nginx:1.25", "sha256:1");
         assert_eq!(found(Some(&known), &Data::Absent), Some("FilesystemLost"));
-        assert_eq!(found(Some(&known), &Data::Unproven), Some("FilesystemLost"));
+        assert_eq!(found(Some(&known), &Data::WithoutRecord), Some("FilesystemLost"));
         assert_eq!(found(Some(&known), &recorded("sha256:1")), None);
     }
 
@@ -160,7 +160,7 @@ mod tests {
         let verbs = |data| failure(Some(&known), data).unwrap().verbs;
         assert_eq!(verbs(&Data::Absent), [RecoveryVerb::Reset]);
         assert_eq!(
-            verbs(&Data::Unproven),
+            verbs(&Data::WithoutRecord),
             [RecoveryVerb::Accept, RecoveryVerb::Reset]
         );
     }
@@ -220,15 +220,23 @@ mod tests {
         assert_eq!(look(None), Data::Absent, "of an object that never had data");
         assert_eq!(
             look(Some("of the disk")),
-            Data::OutOfReach,
+            Data::OtherDirectory,
             "not even the directory"
         );
         let store = Store::create(&root, &prefix).unwrap();
-        assert_eq!(look(Some("of the disk")), Data::OutOfReach, "an empty directory");
+        assert_eq!(
+            look(Some("of the disk")),
+            Data::OtherDirectory,
+            "an empty directory"
+        );
         let like = rustix::fs::stat(&prefix).unwrap();
         store.create_key("u0", &like).unwrap();
         let here = store.identity().unwrap().unwrap();
-        assert_eq!(look(Some("of the disk")), Data::OutOfReach, "another directory");
+        assert_eq!(
+            look(Some("of the disk")),
+            Data::OtherDirectory,
+            "another directory"
+        );
         assert_eq!(
             look(Some(&here)),
             Data::Absent,
@@ -240,7 +248,7 @@ mod tests {
         assert_eq!(store.keys().unwrap(), ["u2"], "it is no key");
 
         let known = image("nginx:1.25", "sha256:1");
-        let failure = failure(Some(&known), &Data::OutOfReach).unwrap();
+        let failure = failure(Some(&known), &Data::OtherDirectory).unwrap();
         assert_eq!(failure.reason, "FilesystemUnreachable");
         assert!(
             failure.message.starts_with("directory /data of node node1"),

@@ -187,7 +187,9 @@ fn record_to_be(
         (_, Some(decision)) => (Some(decision.id.clone()), decision.verb == RecoveryVerb::Reset),
         (Data::Recorded(begun), None) if begun.resetting => (begun.recovered.clone(), true),
         (Data::Recorded(record), None) => return record.clone(),
-        (Data::Absent | Data::OutOfReach | Data::Unproven | Data::Defective(_), None) => (None, false),
+        (Data::Absent | Data::OtherDirectory | Data::WithoutRecord | Data::Defective(_), None) => {
+            (None, false)
+        }
     };
     DataRecord {
         format: record::FORMAT,

@@ -186,22 +186,27 @@ mod tests {
         };
         let reset = answer("reset", &before);
         assert_eq!(
-            decide(&reset, &before, Err(&found), &Data::Unproven),
+            decide(&reset, &before, Err(&found), &Data::WithoutRecord),
             Some(RecoveryVerb::Reset)
         );
         assert_eq!(
-            decide(&answer("accept", &before), &before, Err(&found), &Data::Unproven),
+            decide(
+                &answer("accept", &before),
+                &before,
+                Err(&found),
+                &Data::WithoutRecord
+            ),
             Some(RecoveryVerb::Accept)
         );
         // The user repaired it and left the annotation.
-        assert_eq!(decide(&reset, &before, Ok(()), &Data::Unproven), None);
+        assert_eq!(decide(&reset, &before, Ok(()), &Data::WithoutRecord), None);
         // Something else is the matter by now, or again.
-        assert_eq!(decide(&reset, &before, Err(&other), &Data::Unproven), None);
+        assert_eq!(decide(&reset, &before, Err(&other), &Data::WithoutRecord), None);
         assert_eq!(
-            decide(&reset, &shown(&found, None), Err(&found), &Data::Unproven),
+            decide(&reset, &shown(&found, None), Err(&found), &Data::WithoutRecord),
             None
         );
-        assert_eq!(decision(&reset, None, Err(&found), &Data::Unproven), None);
+        assert_eq!(decision(&reset, None, Err(&found), &Data::WithoutRecord), None);
     }
 
     /// The agent carried it out and could not write the status, so the offer still stands there.
@@ -267,7 +272,7 @@ mod tests {
         let reset = format!("reset-{}", status.recovery.as_ref().unwrap().id);
         let wanted = |limit: &str| {
             let object = object(&reset, &json!({ "ephemeral-storage": limit }));
-            let decided = decision(&object, Some(&status), Ok(()), &Data::Unproven).is_some();
+            let decided = decision(&object, Some(&status), Ok(()), &Data::WithoutRecord).is_some();
             assert_eq!(decided, reset_wanted(&object, &status));
             decided
         };

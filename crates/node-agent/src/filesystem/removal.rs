@@ -53,7 +53,7 @@ pub(crate) async fn remove(filesystems: &Filesystems, instance: &Instance) -> Re
         let delete = move || delete(&host, &prefix, &key, store.as_deref());
         let kept = match guard.without_limit(delete).await?? {
             Deleted::Gone => None,
-            Deleted::OutOfReach => Some(Failure::other_directory(&directory, &node.name)),
+            Deleted::OtherDirectory => Some(Failure::other_directory(&directory, &node.name)),
             Deleted::Newer => Some(Failure::outdated_agent(&directory, &node.name)),
         };
         if let Some(failure) = kept {
@@ -107,14 +107,14 @@ enum Deleted {
     /// Nothing of it is left.
     Gone,
     /// The directory is not the one that holds it.
-    OutOfReach,
+    OtherDirectory,
     /// A newer agent knows where all of it is.
     Newer,
 }
 
 fn delete(host: &Host, prefix: &Path, key: &str, store: Option<&str>) -> Result<Deleted> {
     match data::look(&host.root, prefix, key, store)? {
-        Data::OutOfReach => return Ok(Deleted::OutOfReach),
+        Data::OtherDirectory => return Ok(Deleted::OtherDirectory),
         Data::Defective(RecordDefect::Newer) => return Ok(Deleted::Newer),
         _ => {}
     }

@@ -273,8 +273,10 @@ impl From<AttachError> for MoveError {
 
 /// Who has it mounted, as far as that is known.
 fn held_by(holders: &[Holder]) -> String {
-    let ids = |believed: bool| {
-        let these = holders.iter().filter(|holder| holder.is_believed == believed);
+    let ids = |in_host_userns: bool| {
+        let these = holders
+            .iter()
+            .filter(|holder| holder.in_host_userns == in_host_userns);
         let ids: Vec<_> = these.map(|holder| holder.process.id().to_string()).collect();
         ids.join(", ")
     };
@@ -340,9 +342,12 @@ mod tests {
             .arg("infinity")
             .spawn()
             .unwrap();
-        let holders = |is_believed| {
+        let holders = |in_host_userns| {
             let process = Process::open(Pid::from_child(&child)).unwrap();
-            vec![Holder { process, is_believed }]
+            vec![Holder {
+                process,
+                in_host_userns,
+            }]
         };
         assert!(held_by(&holders(true)).starts_with("processes of an earlier start still use it"));
         assert!(held_by(&holders(false)).starts_with("the kernel still has it mounted"));
