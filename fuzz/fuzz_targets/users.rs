@@ -4,9 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-
-#[path = "../../crates/node-agent/src/users.rs"]
-mod users;
+use node_agent::image_input::resolve_user;
 
 fuzz_target!(|input: &[u8]| {
     let mut parts = input.splitn(3, |b| *b == 0);
@@ -15,7 +13,7 @@ fuzz_target!(|input: &[u8]| {
     let Ok(user) = std::str::from_utf8(user) else {
         return;
     };
-    let Ok(identity) = users::resolve(user, passwd, group) else {
+    let Ok(identity) = resolve_user(user, passwd, group) else {
         return;
     };
     let ids = [identity.uid, identity.gid];

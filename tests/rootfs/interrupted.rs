@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, mpsc};
 
-use rootfs::namespace::Visitor;
+use rootfs::namespace::NamespaceThread;
 use rootfs::{AttachError, Attached, Process, attach};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MoveMountFlags, move_mount};
@@ -92,8 +92,8 @@ fn i9_f17_dead_after_the_change_over() {
         let expected = consumer.mountpoints();
         // The old root still on top of the new one: what a pivot_root leaves.
         let theirs = consumer.process.mount_namespace(&node.proc).unwrap();
-        Visitor::run(|visitor| {
-            visitor.enter(&theirs).unwrap();
+        NamespaceThread::run(|thread| {
+            thread.enter(&theirs).unwrap();
             let root = rustix::fs::open("/", OFlags::PATH, Mode::empty()).unwrap();
             let old = crate::container::new_mount("tmpfs", &[]);
             let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use rootfs::layers::{Kind, Layers, LayersError};
-use rootfs::namespace::Visitor;
+use rootfs::namespace::NamespaceThread;
 use rootfs::{Attached, Process, attach};
 
 use crate::node::Node;
@@ -99,8 +99,8 @@ fn layers_of_a_mount_of_the_node_are_opened() {
 }
 
 fn kind_of(node: &Node, image: &Process) -> Result<Kind, LayersError> {
-    Visitor::run(|visitor| {
-        Layers::of(visitor, &node.proc, &node.namespace, image).map(|layers| layers.kind())
+    NamespaceThread::run(|thread| {
+        Layers::of(thread, &node.proc, &node.namespace, image).map(|layers| layers.kind())
     })
     .unwrap()
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use rootfs::Attached;
-use rootfs::namespace::Visitor;
+use rootfs::namespace::NamespaceThread;
 use rustix::fs::OFlags;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
@@ -203,8 +203,8 @@ fn i5_a_bidirectional_mount_stays_bidirectional() {
         assert_eq!(consumer.read("/shared/by-the-node/file").unwrap(), "n");
 
         let theirs = consumer.process.mount_namespace(&node.proc).unwrap();
-        Visitor::run(|visitor| {
-            visitor.enter(&theirs).unwrap();
+        NamespaceThread::run(|thread| {
+            thread.enter(&theirs).unwrap();
             let inside = Path::new("/shared/by-the-container");
             container::attach(container::new_mount("tmpfs", &[]), inside);
             fs::write(inside.join("file"), "c").unwrap();

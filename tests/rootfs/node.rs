@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rootfs::namespace::Visitor;
+use rootfs::namespace::NamespaceThread;
 use rootfs::{AttachError, Attached, Kept, Namespace, Proc, Request, Root, Store, attach};
 use rustix::fs::{Mode, OFlags};
 
@@ -36,8 +36,8 @@ impl Node {
         // Made outside, so that it can be removed outside.
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().to_owned();
-        Visitor::run(|visitor| {
-            visitor.enter_private_copy().unwrap();
+        NamespaceThread::run(|thread| {
+            thread.enter_private_copy().unwrap();
             container::attach(
                 container::new_mount("tmpfs", &[("mode", "0755".to_owned())]),
                 &path,

@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use rootfs::holders::Means;
-use rootfs::namespace::Visitor;
+use rootfs::holders::Method;
+use rootfs::namespace::NamespaceThread;
 use rootfs::{AttachError, Attached, Process, Root, Store, holders};
 use rustix::mount::mount_bind;
 use rustix::process::Pid;
@@ -87,9 +87,9 @@ fn i2_the_kernel_tells_of_an_overlay_that_no_table_shows() {
         let provider = node.provider(&[&base]);
         let kept = node.kept();
         let probe = || {
-            Visitor::run(|visitor| {
-                visitor.enter(&node.namespace).unwrap();
-                holders::probe(visitor, &kept).unwrap()
+            NamespaceThread::run(|thread| {
+                thread.enter(&node.namespace).unwrap();
+                holders::probe(thread, &kept).unwrap()
             })
             .unwrap()
         };
@@ -173,11 +173,11 @@ fn i2_a_mount_table_without_measure_makes_nobody_fail_and_hides_nobody() {
             node.attach(&provider, &second),
             Err(AttachError::Held(_))
         ));
-        for means in [Means::Calls, Means::Tables] {
+        for method in [Method::Calls, Method::Tables] {
             assert_eq!(
-                found(node, means),
+                found(node, method),
                 [hog.process.id().cast_unsigned()],
-                "{means:?}"
+                "{method:?}"
             );
         }
         let store = Store::create(&node.root(), &node.path("store")).unwrap();
@@ -209,7 +209,7 @@ fn i2_f21_a_process_with_another_root_is_found() {
             Err(AttachError::Busy) if !knows_calls() => {}
             other => panic!("{other:?}"),
         }
-        assert_eq!(found(node, Means::Tables), [0; 0]);
+        assert_eq!(found(node, Method::Tables), [0; 0]);
         drop(stayer);
         assert_eq!(node.attach_when_free(&provider, &second), Attached::Now);
     });
@@ -227,8 +227,8 @@ fn a_holder_at_its_root_comes_before_one_that_changed_its_own() {
         let _inside = Stayer::start(node, &first, "/etc");
         let at_root = Stayer::start(node, &first, "/");
         first.end();
-        for means in [Means::Calls, Means::Tables] {
-            assert_eq!(found(node, means), [at_root.0.id()], "{means:?}");
+        for method in [Method::Calls, Method::Tables] {
+            assert_eq!(found(node, method), [at_root.0.id()], "{method:?}");
         }
     });
 }
@@ -247,8 +247,8 @@ fn i2_f21_a_process_is_found_whose_first_thread_has_ended() {
             node.attach(&provider, &second),
             Err(AttachError::Held(_))
         ));
-        for means in [Means::Calls, Means::Tables] {
-            assert_eq!(found(node, means), [stayer.0.id()], "{means:?}");
+        for method in [Method::Calls, Method::Tables] {
+            assert_eq!(found(node, method), [stayer.0.id()], "{method:?}");
         }
         drop(stayer);
         assert_eq!(node.attach_when_free(&provider, &second), Attached::Now);
@@ -296,8 +296,8 @@ impl Drop for Stayer {
 }
 
 /// Ids of the processes that hold the kept filesystem.
-fn found(node: &Node, means: Means) -> Vec<u32> {
-    let holders = holders::find_by(&node.proc, &node.key, means).unwrap();
+fn found(node: &Node, method: Method) -> Vec<u32> {
+    let holders = holders::find_by(&node.proc, &node.key, method).unwrap();
     holders.iter().map(|h| h.process.id().cast_unsigned()).collect()
 }
 
@@ -311,8 +311,8 @@ fn knows_calls() -> bool {
 /// Mounts as often, and in places with names as long, as it takes for a table of more than 64 MiB.
 fn fill_mount_table(node: &Node, container: &Container) {
     let theirs = container.process.mount_namespace(&node.proc).unwrap();
-    Visitor::run(|visitor| {
-        visitor.enter(&theirs).unwrap();
+    NamespaceThread::run(|thread| {
+        thread.enter(&theirs).unwrap();
         // Every line feed is four bytes in the table.
         std::env::set_current_dir("/dev/shm").unwrap();
         let name = "\n".repeat(250);

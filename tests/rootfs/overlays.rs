@@ -4,8 +4,8 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rootfs::namespace::Visitor;
-use rootfs::overlay::{Dialect, Overlay, OverlayError, Upper};
+use rootfs::namespace::NamespaceThread;
+use rootfs::overlay::{LowerdirApi, Overlay, OverlayError, Upper};
 use rootfs::{Attached, Root, Store, attach};
 use rustix::fs::{Mode, OFlags};
 
@@ -20,11 +20,11 @@ pub(crate) fn open(path: &Path) -> OwnedFd {
     .unwrap()
 }
 
-/// Makes an overlay in a dialect and reads a file of it.
+/// Makes an overlay with one API and reads a file of it.
 pub(crate) fn read(
     node: &Node,
     layers: &[OwnedFd],
-    dialect: Dialect,
+    api: LowerdirApi,
     path: &str,
 ) -> Result<Option<Vec<u8>>, OverlayError> {
     let store = Store::open(&node.root(), &node.path("store"));
@@ -33,8 +33,8 @@ pub(crate) fn read(
         None => node.kept(),
     };
     let (upper, work) = (format!("{}/upper", node.key), format!("{}/work", node.key));
-    Visitor::run(|visitor| {
-        visitor.enter(&node.namespace).unwrap();
+    NamespaceThread::run(|thread| {
+        thread.enter(&node.namespace).unwrap();
         let overlay = Overlay {
             lower: layers.iter().map(AsFd::as_fd).collect(),
             upper: Some(Upper {
@@ -45,7 +45,7 @@ pub(crate) fn read(
             exclusive: false,
             context: None,
         };
-        let root = Root::new(overlay.mount_in(visitor, dialect)?);
+        let root = Root::new(overlay.mount_with_api(thread, api)?);
         Ok(root.read(path.as_ref(), 100).unwrap())
     })
     .unwrap()
@@ -53,14 +53,14 @@ pub(crate) fn read(
 
 #[test]
 fn every_dialect_stacks_layers_in_order() {
-    for dialect in [Dialect::Descriptors, Dialect::Paths, Dialect::Joined] {
+    for api in [LowerdirApi::Descriptors, LowerdirApi::Paths, LowerdirApi::Joined] {
         Node::with(|node| {
             let layers = [("top: a,b", "1"), ("middle\\", "2"), ("bottom", "3")];
             let layers = layers.map(|(name, content)| open(&node.layer(name, &[("file", Some(content))])));
             assert_eq!(
-                read(node, &layers, dialect, "file").unwrap(),
+                read(node, &layers, api, "file").unwrap(),
                 Some(b"1".to_vec()),
-                "{dialect:?}"
+                "{api:?}"
             );
         });
     }
@@ -77,14 +77,14 @@ fn many_layers() {
                 ))
             })
             .collect();
-        for dialect in [Dialect::Descriptors, Dialect::Paths] {
+        for api in [LowerdirApi::Descriptors, LowerdirApi::Paths] {
             assert_eq!(
-                read(node, &layers, dialect, "file126").unwrap(),
+                read(node, &layers, api, "file126").unwrap(),
                 Some(b"x".to_vec()),
-                "{dialect:?}"
+                "{api:?}"
             );
         }
-        let joined = read(node, &layers, Dialect::Joined, "file126");
+        let joined = read(node, &layers, LowerdirApi::Joined, "file126");
         assert!(
             matches!(joined, Err(OverlayError::TooManyLayers(127))),
             "{joined:?}"
@@ -126,7 +126,7 @@ fn i9_the_containers_root_is_a_layer_where_the_kernel_takes_no_more() {
             kept: &kept,
             observer: None,
         };
-        let attached = attach::attach_in(request, Dialect::Joined);
+        let attached = attach::attach_with_api(request, LowerdirApi::Joined);
         assert_eq!(attached.unwrap(), Attached::Now);
         for i in [0, 99] {
             assert_eq!(consumer.read(&format!("/file{i}")).as_deref(), Ok("of the image"));

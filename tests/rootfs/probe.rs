@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use rootfs::Attached;
 use rootfs::holders::{self, Use};
-use rootfs::namespace::Visitor;
+use rootfs::namespace::NamespaceThread;
 use rootfs::overlay::{Overlay, OverlayError, Upper};
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
@@ -25,8 +25,8 @@ fn i2_an_overlay_that_asks_is_read_only_and_refused_all_the_same() {
             fs::create_dir_all(node.path("store").join(&node.key).join(name)).unwrap();
         }
         let ask = || {
-            Visitor::run(|visitor| {
-                visitor.enter(&node.namespace).unwrap();
+            NamespaceThread::run(|thread| {
+                thread.enter(&node.namespace).unwrap();
                 let upper = kept.upper().unwrap();
                 let overlay = Overlay {
                     lower: vec![upper.as_fd()],
@@ -38,7 +38,7 @@ fn i2_an_overlay_that_asks_is_read_only_and_refused_all_the_same() {
                     exclusive: true,
                     context: None,
                 };
-                let overlay = overlay.mount(visitor)?;
+                let overlay = overlay.mount(thread)?;
                 Ok::<_, OverlayError>(fstatvfs(&overlay).unwrap().f_flag)
             })
             .unwrap()
@@ -60,9 +60,9 @@ fn i2_f22_a_question_that_the_kernel_weakened_is_not_answered_free() {
         let disk = Disk::make_with(node, &node.path("disk.image"), 16, &small);
         let kept = node.kept();
         let ask = || {
-            Visitor::run(|visitor| {
-                visitor.enter(&node.namespace).unwrap();
-                holders::probe(visitor, &kept)
+            NamespaceThread::run(|thread| {
+                thread.enter(&node.namespace).unwrap();
+                holders::probe(thread, &kept)
             })
             .unwrap()
         };
@@ -95,9 +95,9 @@ fn i2_the_question_does_not_write_back_what_others_have_not_synced() {
         let disk = Disk::make(node, &hardware.disk(), MEGABYTES, 1024);
         let kept = node.kept();
         let ask = || {
-            Visitor::run(|visitor| {
-                visitor.enter(&node.namespace).unwrap();
-                holders::probe(visitor, &kept).unwrap()
+            NamespaceThread::run(|thread| {
+                thread.enter(&node.namespace).unwrap();
+                holders::probe(thread, &kept).unwrap()
             })
             .unwrap()
         };

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use rootfs::holders::Means;
-use rootfs::namespace::Visitor;
+use rootfs::holders::Method;
+use rootfs::namespace::NamespaceThread;
 use rootfs::{AttachError, Attached, attach, holders, usage};
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, open_tree};
@@ -66,9 +66,9 @@ fn i18_a_fuse_volume_that_does_not_answer_is_moved() {
                     node.attach_to(&kept, &provider, &consumer).unwrap(),
                     Attached::Already
                 );
-                for means in [Means::Calls, Means::Tables] {
-                    let found = holders::find_by(&node.proc, &node.key, means).unwrap();
-                    assert_eq!(found.len(), 1, "{means:?}");
+                for method in [Method::Calls, Method::Tables] {
+                    let found = holders::find_by(&node.proc, &node.key, method).unwrap();
+                    assert_eq!(found.len(), 1, "{method:?}");
                 }
                 assert!(attach::is_attached(&node.proc, &consumer.process, &node.key).unwrap());
                 assert!(!attach::is_left_behind(&node.proc, &consumer.process, &node.key).unwrap());
@@ -99,10 +99,10 @@ fn i18_f21_a_holder_whose_root_does_not_answer_is_found() {
         consumer.end();
         volume.stop_answering();
         unless_it_hangs(vec![volume], || {
-            let found = |means| holders::find_by(&node.proc, &node.key, means).unwrap().len();
-            assert_eq!(found(Means::Calls), 1);
+            let found = |method| holders::find_by(&node.proc, &node.key, method).unwrap().len();
+            assert_eq!(found(Method::Calls), 1);
             // Its table shows what is below its root.
-            assert_eq!(found(Means::Tables), 0);
+            assert_eq!(found(Method::Tables), 0);
         });
         drop(stayer);
         crate::disk::unmount(&data);
@@ -239,8 +239,8 @@ fn i18_a_start_that_hangs_holds_up_no_other() {
 /// Attaches a mount over the root of a container.
 fn cover_root(node: &Node, container: &Container, mount: &OwnedFd) {
     let theirs = container.process.mount_namespace(&node.proc).unwrap();
-    Visitor::run(|visitor| {
-        visitor.enter(&theirs).unwrap();
+    NamespaceThread::run(|thread| {
+        thread.enter(&theirs).unwrap();
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         rustix::mount::move_mount(mount, "", rustix::fs::CWD, Path::new("/"), flags).unwrap();
     })

@@ -178,7 +178,7 @@ fn h12_h25_a_holder_by_name_alone_is_not_believed() {
             found.iter().map(|holder| holder.process.id()).collect::<Vec<_>>(),
             [impostor.process.id()]
         );
-        assert!(!found[0].is_believed);
+        assert!(!found[0].in_host_userns);
         assert!(!attach::is_attached(&node.proc, &impostor.process, &node.key).unwrap());
         assert!(
             attach::root_of(&node.proc, &impostor.process, &node.key)

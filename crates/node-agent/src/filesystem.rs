@@ -1,13 +1,56 @@
 /*!
 The kept filesystem of an instance: what is done to its data, and what the agent writes about that
 into `status.filesystem`.
+
+Each file here is one subject: prepare, recover, remove, sync, measure, and so on. When that is due
+is decided above, in `csi`, `sync` and `wrapper`.
 */
 
 pub(crate) mod blocked;
 pub(crate) mod data;
+pub(crate) mod disk_low;
+mod failure;
+pub(crate) mod identity;
+mod image_match;
+pub(crate) mod orphans;
 pub(crate) mod prepare;
+mod record;
 pub(crate) mod recovery;
 pub(crate) mod removal;
+mod report;
 pub(crate) mod usage;
 pub(crate) mod users;
 pub(crate) mod writeback;
+
+use kube::Client;
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::instance::Instances;
+use crate::node::Node;
+use crate::volumes::Volumes;
+
+pub(crate) use self::report::Reporter;
+
+/// The kept filesystems of this node, with all that working on them takes.
+pub(crate) struct Filesystems {
+    pub(crate) node: Node,
+    pub(crate) client: Client,
+    pub(crate) volumes: Volumes,
+    pub(crate) instances: Instances,
+    /// Held while a filesystem is measured: one at a time.
+    measuring: AsyncMutex<()>,
+}
+
+// === impl Filesystems ===
+
+impl Filesystems {
+    pub(crate) fn new(node: Node, client: Client, volumes: Volumes) -> Self {
+        Self {
+            node,
+            client,
+            volumes,
+            instances: Instances::default(),
+            measuring: AsyncMutex::default(),
+        }
+    }
+}

@@ -1,9 +1,17 @@
 /*!
-What the agent knows of the API server's objects (instances of this node, and their pods), and the
-one way to write an instance's status. Nothing here touches the node.
+What the agent knows from the API server: the instances of this node and their pods. Here is also
+the lock of an instance's data, and the one way to write an instance's status.
+
+Nothing here touches the node.
 */
 
-pub(crate) mod left_behind;
+mod data_guard;
+mod left_behind;
+mod object_ref;
 pub(crate) mod pod;
-pub(crate) mod state;
+mod state;
 pub(crate) mod status;
+
+pub(crate) use self::data_guard::DataGuard;
+pub(crate) use self::object_ref::ObjectRef;
+pub(crate) use self::state::{Blocked, Instance, Instances, Outcome, Provider, State};

@@ -11,13 +11,16 @@ kernel. It may die at any time: running consumers do not notice.
 
 mod agent;
 mod args;
+mod backoff;
 mod csi;
 mod filesystem;
 mod instance;
 mod metrics;
 mod node;
+mod orphans;
 mod probe;
 mod rate_limit;
+mod run;
 mod sync;
 mod volumes;
 mod wrapper;
@@ -26,15 +29,20 @@ use anyhow::Result;
 
 pub use crate::args::Args;
 use crate::args::Command;
-use crate::sync::orphans;
+
+/// Parsers of what an image's author writes. The fuzz targets use them.
+pub mod image_input {
+    pub use crate::filesystem::users::{UserError, resolve as resolve_user};
+    pub use crate::node::image_config::{ConfigError, facts as image_facts};
+}
 
 /// Does what the command line says.
 ///
 /// # Errors
 /// When that fails; for `run`, when one of its parts ends.
-pub fn run(args: &Args) -> Result<()> {
+pub fn execute(args: &Args) -> Result<()> {
     match &args.command {
-        Command::Run(run) => agent::run(run),
+        Command::Run(run) => run::run(run),
         Command::Probe(probe) => probe::run(probe),
         Command::Orphans(orphans) => orphans::run(orphans),
     }

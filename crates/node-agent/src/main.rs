@@ -10,7 +10,7 @@ use node_agent::Args;
 fn main() -> ExitCode {
     let args = Args::parse();
     args.init_log();
-    match node_agent::run(&args) {
+    match node_agent::execute(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

@@ -31,7 +31,8 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_util::sync::CancellationToken;
 
 use self::scraper::Scrapers;
-use crate::agent::Agent;
+use crate::filesystem::Filesystems;
+use crate::sync::orphans::FoundOrphans;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Instance {
@@ -46,7 +47,8 @@ struct Disk {
 
 #[derive(Clone)]
 struct Endpoint {
-    agent: Arc<Agent>,
+    filesystems: Arc<Filesystems>,
+    orphans: Arc<FoundOrphans>,
     scrapers: Arc<Scrapers>,
 }
 
@@ -54,11 +56,17 @@ struct Endpoint {
 const CONNECTIONS: usize = 64;
 
 /// Serves until the process ends.
-pub(crate) async fn serve(agent: Arc<Agent>, address: SocketAddr) -> Result<()> {
-    let scrapers = Arc::new(Scrapers::new(agent.client.clone()));
-    let routes = Router::new()
-        .route("/metrics", get(text))
-        .with_state(Endpoint { agent, scrapers });
+pub(crate) async fn serve(
+    filesystems: Arc<Filesystems>,
+    orphans: Arc<FoundOrphans>,
+    address: SocketAddr,
+) -> Result<()> {
+    let scrapers = Arc::new(Scrapers::new(filesystems.client.clone()));
+    let routes = Router::new().route("/metrics", get(text)).with_state(Endpoint {
+        filesystems,
+        orphans,
+        scrapers,
+    });
     let certificate = Arc::new(certificate().context("make a certificate for metrics")?);
     Server::bind(address, certificate, routes, Duration::ZERO)
         .await
@@ -81,8 +89,7 @@ async fn text(State(endpoint): State<Endpoint>, headers: HeaderMap) -> Response 
     if let Err(refusal) = endpoint.scrapers.admit(&headers).await {
         return refusal.into_response();
     }
-    let agent = &endpoint.agent;
-    match encoded(&collect(agent).await) {
+    match encoded(&collect(&endpoint.filesystems, &endpoint.orphans).await) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
@@ -97,13 +104,13 @@ fn encoded(registry: &Registry) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
-async fn collect(agent: &Agent) -> Registry {
+async fn collect(filesystems: &Filesystems, found: &FoundOrphans) -> Registry {
     let mut registry = Registry::with_prefix("stoppablecontainer");
     let (bytes, inodes) = (
         Family::<Instance, Gauge>::default(),
         Family::<Instance, Gauge>::default(),
     );
-    for instance in agent.instances.all() {
+    for instance in filesystems.instances.all() {
         let state = instance.state();
         if let Some(usage) = state.filesystem().and_then(|filesystem| filesystem.usage) {
             let labels = Instance {
@@ -125,7 +132,7 @@ async fn collect(agent: &Agent) -> Registry {
         inodes,
     );
     let left_behind = Gauge::<i64>::default();
-    left_behind.set(i64::try_from(agent.instances.left_behind()).unwrap_or(i64::MAX));
+    left_behind.set(i64::try_from(filesystems.instances.left_behind()).unwrap_or(i64::MAX));
     registry.register(
         "threads_left_behind",
         "Threads that wait for disks or mounted file systems that do not answer",
@@ -148,13 +155,13 @@ async fn collect(agent: &Agent) -> Registry {
         "Kept filesystems that belong to no instance, as last looked",
         orphans.clone(),
     );
-    for disk in agent.disks.iter() {
+    for disk in filesystems.node.disks.iter() {
         let labels = Disk {
             prefix: disk.path.display().to_string(),
         };
-        let count = i64::try_from(agent.orphans_on(&disk.path)).unwrap_or(i64::MAX);
+        let count = i64::try_from(found.count(&disk.path)).unwrap_or(i64::MAX);
         orphans.get_or_create(&labels).set(count);
-        let Ok(space) = disk.space(&agent.host).await else {
+        let Ok(space) = disk.space(&filesystems.node.host).await else {
             continue;
         };
         let numbers = [space.free_bytes, space.bytes, space.free_inodes, space.inodes];

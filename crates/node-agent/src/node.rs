@@ -4,9 +4,29 @@ instances or volumes.
 */
 
 pub(crate) mod cgroup;
-pub(crate) mod cri;
-pub(crate) mod disks;
-pub(crate) mod host;
+mod cri;
+mod disks;
+mod host;
 pub(crate) mod image_config;
 pub(crate) mod image_lease;
 pub(crate) mod space;
+
+use std::sync::Arc;
+
+pub(crate) use self::cri::{Container, Cri, CriError};
+pub(crate) use self::disks::{Disk, Disks};
+#[cfg(test)]
+pub(crate) use self::host::tests::on_node;
+pub(crate) use self::host::{Host, Target};
+pub(crate) use self::space::Minimum;
+
+/// The node, as the agent reaches it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Name of its Node object.
+    pub(crate) name: String,
+    pub(crate) host: Arc<Host>,
+    pub(crate) cri: Cri,
+    pub(crate) disks: Disks,
+    pub(crate) minimum_free: Minimum,
+}

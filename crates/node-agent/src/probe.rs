@@ -14,8 +14,8 @@ use rustix::fs::OFlags;
 use tokio::net::UnixStream;
 use tonic::transport::{Endpoint, Uri};
 
-use crate::agent::{SOCKET, plugin_directory};
 use crate::args;
+use crate::csi::{SOCKET, plugin_directory};
 
 /// How long the agent may take.
 const TIMEOUT: Duration = Duration::from_secs(4);

@@ -1,106 +1,95 @@
 /*!
-How fast processes of a pod may make the agent work, and how much of that it logs.
-
-Token buckets, one set for each volume. A process that asks faster than the bucket fills
-waits for a token, first come, first served; one that hangs up meanwhile takes no token.
-Ordinary pods (some probes and hooks every second, restarts) stay far below the limits.
+The one rate limiter of the agent, a token bucket: for processes of pods, for lines in the log
+that they cause, and for bearer tokens that scrapers send.
 */
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::{Instant, sleep_until};
 
-/// The paces of a volume.
+/// A token bucket: `burst` tokens when it is full, and a new one `every` so often.
 #[derive(Debug)]
-pub(crate) struct Paces {
-    /// Connections. A container's probes and hooks come here until it is on its filesystem, at most some every second.
-    pub(crate) connections: Pace,
-    /// `run` and `hold`: each takes the runtime's, a disk's and the API server's time. A container makes one at each start.
-    pub(crate) work: Pace,
-    /// Lines in the agent's log about what its processes do.
-    pub(crate) lines: Lines,
-}
-
-/// A token bucket for callers that wait.
-#[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct TokenBucket {
     every: Duration,
     burst: u32,
-    /// When the bucket is full, if no process takes a token until then.
-    full: AsyncMutex<Instant>,
+    /// When the bucket is full again, if no caller takes a token until then.
+    full_at: Mutex<Instant>,
+    /// Held by the caller that waits for the next token.
+    queue: AsyncMutex<()>,
 }
 
-/// A token bucket for lines of a log: lines beyond it are left out and counted.
+/// Limits lines of a log: lines beyond the limit are left out and counted.
 #[derive(Debug)]
-pub(crate) struct Lines {
-    every: Duration,
-    burst: u32,
-    state: Mutex<Written>,
+pub(crate) struct LogLimit {
+    bucket: TokenBucket,
+    left_out: AtomicU64,
 }
 
-#[derive(Debug)]
-struct Written {
-    full: Instant,
-    left_out: u64,
-}
+// === impl TokenBucket ===
 
-// === impl Paces ===
-
-impl Default for Paces {
-    fn default() -> Self {
+impl TokenBucket {
+    /// A bucket that is full.
+    pub(crate) fn new(every: Duration, burst: u32) -> Self {
         Self {
-            connections: Pace::new(Duration::from_millis(50), 128),
-            work: Pace::new(Duration::from_secs(2), 16),
-            lines: Lines::new(Duration::from_secs(30), 16),
+            every,
+            burst,
+            full_at: Mutex::new(Instant::now()),
+            queue: AsyncMutex::default(),
         }
     }
-}
 
-// === impl Pace ===
-
-impl Pace {
-    fn new(every: Duration, burst: u32) -> Self {
-        let full = AsyncMutex::new(Instant::now());
-        Self { every, burst, full }
-    }
-
-    /// Takes a token as soon as there is one.
-    pub(crate) async fn pass(&self) {
-        let mut full = self.full.lock().await;
-        if let Some(there) = next(*full, self.every, self.burst) {
+    /// Takes a token as soon as there is one; first come, first served. A caller that stops waiting takes none.
+    pub(crate) async fn take(&self) {
+        let _turn = self.queue.lock().await;
+        while let Err(there) = self.try_take() {
             sleep_until(there).await;
         }
-        *full = (*full).max(Instant::now()) + self.every;
+    }
+
+    /// Takes a token if there is one.
+    ///
+    /// # Errors
+    /// With the time when there will be one.
+    pub(crate) fn try_take(&self) -> Result<(), Instant> {
+        let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        // Where clocks do not reach back so far there is a token.
+        let there = (*full_at + self.every).checked_sub(self.every * self.burst);
+        if let Some(there) = there.filter(|there| *there > now) {
+            return Err(there);
+        }
+        *full_at = (*full_at).max(now) + self.every;
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn limits(&self) -> (Duration, u32) {
+        (self.every, self.burst)
     }
 }
 
-// === impl Lines ===
+// === impl LogLimit ===
 
-impl Lines {
-    fn new(every: Duration, burst: u32) -> Self {
-        let full = Instant::now();
-        let state = Mutex::new(Written { full, left_out: 0 });
-        Self { every, burst, state }
+impl LogLimit {
+    pub(crate) fn new(every: Duration, burst: u32) -> Self {
+        let bucket = TokenBucket::new(every, burst);
+        Self {
+            bucket,
+            left_out: AtomicU64::new(0),
+        }
     }
 
     /// Whether a line may be written now: how many were left out since the last one, and `None` if this is one of them.
     pub(crate) fn next(&self) -> Option<u64> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        if next(state.full, self.every, self.burst).is_some_and(|there| there > now) {
-            state.left_out += 1;
+        if self.bucket.try_take().is_err() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        state.full = state.full.max(now) + self.every;
-        Some(std::mem::take(&mut state.left_out))
+        Some(self.left_out.swap(0, Ordering::Relaxed))
     }
-}
-
-/// When there is a token. `None` where clocks do not reach back so far: at once.
-fn next(full: Instant, every: Duration, burst: u32) -> Option<Instant> {
-    (full + every).checked_sub(every * burst)
 }
 
 #[cfg(test)]
@@ -111,51 +100,32 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    async fn passed(pace: &Pace, number: u32) -> Duration {
+    async fn passed(bucket: &TokenBucket, number: u32) -> Duration {
         let begun = Instant::now();
         for _ in 0..number {
-            pace.pass().await;
+            bucket.take().await;
         }
         begun.elapsed()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn i18_who_asks_in_a_loop_waits_and_nobody_does_at_an_honest_pace() {
-        let paces = Paces::default();
-        let pace = &paces.work;
-        // A burst, and what was lost by it is there again after a rest.
-        assert_eq!(passed(pace, pace.burst).await, Duration::ZERO);
-        assert_eq!(passed(pace, 3).await, pace.every * 3);
-        advance(pace.every * pace.burst * 10).await;
-        assert_eq!(passed(pace, pace.burst).await, Duration::ZERO);
-        assert_eq!(passed(pace, 1).await, pace.every);
-
-        // Three probes and a hook every second.
-        advance(SECOND * 3600).await;
-        for _ in 0..3600 {
-            assert_eq!(passed(&paces.connections, 4).await, Duration::ZERO);
-            advance(SECOND).await;
-        }
     }
 
     /// Else a process that connects and hangs up would make later ones wait.
     #[tokio::test(start_paused = true)]
     async fn i18_who_hangs_up_takes_no_token() {
-        let pace = Pace::new(SECOND, 1);
-        pace.pass().await;
+        let bucket = TokenBucket::new(SECOND, 1);
+        bucket.take().await;
         for _ in 0..1000 {
             tokio::select! {
                 biased;
-                () = pace.pass() => panic!("there was a token"),
+                () = bucket.take() => panic!("there was a token"),
                 () = std::future::ready(()) => {}
             }
         }
-        assert_eq!(passed(&pace, 1).await, SECOND);
+        assert_eq!(passed(&bucket, 1).await, SECOND);
     }
 
     #[tokio::test(start_paused = true)]
     async fn i18_lines_that_are_left_out_are_counted() {
-        let lines = Lines::new(SECOND, 3);
+        let lines = LogLimit::new(SECOND, 3);
         let written: Vec<_> = (0..10).map(|_| lines.next()).collect();
         assert_eq!(written[..3], [Some(0); 3]);
         assert_eq!(written[3..], [None; 7]);

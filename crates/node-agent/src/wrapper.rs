@@ -5,6 +5,10 @@ Here are the checks of a peer and the three verbs: `hold` of a provider, `run` a
 consumer. What they do to a kept filesystem is in `filesystem`.
 */
 
-pub(crate) mod consumer;
-pub(crate) mod provider;
-pub(crate) mod socket;
+mod consumer;
+mod peer;
+mod process_end;
+mod provider;
+mod socket;
+
+pub(crate) use self::socket::serve;

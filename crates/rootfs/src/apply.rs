@@ -23,8 +23,8 @@ use rustix::mount::{
 };
 use rustix::process::{fchdir, pivot_root};
 
-use crate::look;
-use crate::namespace::Visitor;
+use crate::cached_stat;
+use crate::namespace::NamespaceThread;
 use crate::plan::{Move, Plan};
 use crate::process::{Proc, ProcessError};
 use crate::root::{Problem, Root, RootError};
@@ -67,7 +67,7 @@ pub enum ApplyError {
 /// everything that the container has mounted. `working_directory` is made in it if it is missing. `done` is told of
 /// every step.
 pub(crate) fn apply(
-    visitor: &Visitor,
+    thread: &NamespaceThread,
     proc: &Proc,
     new_root: OwnedFd,
     working_directory: Option<&Path>,
@@ -89,7 +89,7 @@ pub(crate) fn apply(
         .map(|m| clone(&old_root, m))
         .collect::<Result<Vec<_>, _>>()?;
     done("clone the mounts");
-    let staging = staging(visitor, proc, &old_root, plan.flags, done)?;
+    let staging = staging(thread, proc, &old_root, plan.flags, done)?;
     done("make the staging directory");
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(&new_root, "", &staging, "", empty).map_err(step("attach the kept filesystem"))?;
@@ -112,7 +112,7 @@ pub(crate) fn apply(
 
 /// Takes away what an interrupted [`apply`] left. The thread is in the container's namespace; `seen` is the mount
 /// table as a process of the container sees it.
-pub(crate) fn clean(_visitor: &Visitor, proc: &Proc, seen: &Table) -> Result<(), ApplyError> {
+pub(crate) fn clean(_thread: &NamespaceThread, proc: &Proc, seen: &Table) -> Result<(), ApplyError> {
     let top = Root::of_this_thread().map_err(step("open the container's root"))?;
     let own = proc.own_mounts()?;
     let root = own.root().ok_or(ApplyError::NoRoot)?;
@@ -146,7 +146,7 @@ fn clone(old_root: &Root, planned: &Move) -> Result<OwnedFd, ApplyError> {
 }
 
 fn staging(
-    visitor: &Visitor,
+    thread: &NamespaceThread,
     proc: &Proc,
     old_root: &Root,
     flags: Flags,
@@ -154,7 +154,7 @@ fn staging(
 ) -> Result<OwnedFd, ApplyError> {
     let failed = step("make the staging directory");
     match make_staging(old_root) {
-        Err(Errno::ROFS) if flags.read_only => make_staging_behind(visitor, proc, flags, done)?,
+        Err(Errno::ROFS) if flags.read_only => make_staging_behind(thread, proc, flags, done)?,
         result => result.map_err(&failed)?,
     }
     let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -172,14 +172,14 @@ fn make_staging(root: &Root) -> Result<(), Errno> {
 /// attempt that died while it was writable would leave it so, and the next one take that for what the container was
 /// given. So it is made writable in a copy of the namespace, which goes with this thread whatever happens.
 fn make_staging_behind(
-    visitor: &Visitor,
+    thread: &NamespaceThread,
     proc: &Proc,
     flags: Flags,
     done: &dyn Fn(&'static str),
 ) -> Result<(), ApplyError> {
     let failed = step("make the staging directory in the container's read-only root");
     let container = proc.own_namespace()?;
-    visitor.enter_private_copy().map_err(&failed)?;
+    thread.enter_private_copy().map_err(&failed)?;
     let copy = Root::of_this_thread().map_err(&failed)?;
     let writable = MountFlags::BIND
         | to_mount_flags(Flags {
@@ -189,7 +189,7 @@ fn make_staging_behind(
     in_directory(&copy, || mount_remount(".", writable, "")).map_err(&failed)?;
     done("make a copy of the root writable");
     make_staging(&copy).map_err(&failed)?;
-    visitor
+    thread
         .enter(&container)
         .map_err(step("go back to the container's mount namespace"))
 }
@@ -204,14 +204,14 @@ fn fill(
 ) -> Result<(), ApplyError> {
     let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     for (planned, clone) in plan.moves.iter().zip(clones) {
-        let directory = look::is_directory(proc, &clone).map_err(on("examine the mount", planned))?;
+        let directory = cached_stat::is_directory(proc, &clone).map_err(on("examine the mount", planned))?;
         let target = match (directory, planned.real_directory) {
             (true, true) => new_root.create_real_directory(&planned.path, MOUNTPOINT_MODE)?,
             (true, false) => new_root.create_mountpoint(&planned.path, MOUNTPOINT_MODE)?,
             (false, _) => new_root.create_file(&planned.path, MOUNTPOINT_MODE)?,
         };
         // What is read below /proc must be the kernel's, by whatever links of the image it is reached (CVE-2019-16884).
-        let place = look::of(&target).map_err(on("examine the place of the mount", planned))?;
+        let place = cached_stat::of(&target).map_err(on("examine the place of the mount", planned))?;
         if !planned.real_directory && plan.procs.contains(&place.device) {
             return Err(on("attach the mount, as its place is in /proc:", planned)(
                 Errno::ACCESS,

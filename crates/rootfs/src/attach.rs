@@ -10,11 +10,11 @@ use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::apply::{self, ApplyError};
+use crate::cached_stat;
 use crate::holders::{self, Holder, HoldersError, Use};
 use crate::layers::{Kind, Layers, LayersError};
-use crate::look;
-use crate::namespace::Visitor;
-use crate::overlay::{Dialect, Overlay, OverlayError, Upper};
+use crate::namespace::NamespaceThread;
+use crate::overlay::{LowerdirApi, Overlay, OverlayError, Upper};
 use crate::process::{Proc, Process, ProcessError};
 use crate::store::{Kept, StoreError};
 use crate::table::{self, Mount, Table, ends_with};
@@ -60,7 +60,7 @@ pub enum AttachError {
         "the kernel does not say whether the kept filesystem is in use: it made the overlay that asks without an index, \
          which may be for want of space on the disk; its log on the node says why"
     )]
-    Unproven,
+    UseUnknown,
     /// The process is not in a container of its own.
     #[error("the process shares the node's mount namespace")]
     NotAContainer,
@@ -115,12 +115,12 @@ pub enum AttachError {
 /// - On an error before the change-over the container is as it was.
 /// - The node's mount table does not change.
 pub fn attach(request: Request<'_>) -> Result<Attached, AttachError> {
-    Visitor::run(|visitor| request.run(visitor, None)).map_err(at("start a thread"))?
+    NamespaceThread::run(|thread| request.run(thread, None)).map_err(at("start a thread"))?
 }
 
-/// Like [`attach`] on a kernel that understands this dialect and no newer one.
-pub fn attach_in(request: Request<'_>, dialect: Dialect) -> Result<Attached, AttachError> {
-    Visitor::run(|visitor| request.run(visitor, Some(dialect))).map_err(at("start a thread"))?
+/// Like [`attach`], with one way to pass the layers, as on an older kernel.
+pub fn attach_with_api(request: Request<'_>, api: LowerdirApi) -> Result<Attached, AttachError> {
+    NamespaceThread::run(|thread| request.run(thread, Some(api))).map_err(at("start a thread"))?
 }
 
 /// Whether a process sees the kept filesystem as its root. A process in a user namespace of its own does not, whatever
@@ -135,15 +135,15 @@ pub fn is_attached(proc: &Proc, process: &Process, kept: &str) -> Result<bool, P
         }
         Ok(false)
     };
-    Ok(process.believed(proc, look)?.unwrap_or(false))
+    Ok(process.read_if_host_userns(proc, look)?.unwrap_or(false))
 }
 
 /// Whether a process came into its container while that changed over: its root is the one of before, and will never be
 /// another, and the container is on the kept filesystem.
 pub fn is_left_behind(proc: &Proc, process: &Process, kept: &str) -> Result<bool, AttachError> {
     let namespace = process.mount_namespace(proc)?;
-    let look = |visitor: &Visitor| {
-        visitor
+    let look = |thread: &NamespaceThread| {
+        thread
             .enter(&namespace)
             .map_err(at("enter the container's mount namespace"))?;
         let table = proc.own_mounts()?;
@@ -153,7 +153,7 @@ pub fn is_left_behind(proc: &Proc, process: &Process, kept: &str) -> Result<bool
                 .is_some_and(|root| is_kept_root(root) && is_of(root, kept)),
         )
     };
-    let moved: bool = Visitor::run(look).map_err(at("start a thread"))??;
+    let moved: bool = NamespaceThread::run(look).map_err(at("start a thread"))??;
     // In this order: what was in the container before is on the kept filesystem by the time that others come onto it.
     Ok(moved && !is_attached(proc, process, kept)?)
 }
@@ -162,11 +162,11 @@ pub fn is_left_behind(proc: &Proc, process: &Process, kept: &str) -> Result<bool
 /// may not answer a read. `None` if the process is not on it: a holder ([`holders::find`]) only has a mount with the
 /// right name, which every user with a user namespace can choose, and the root of such a process is something else.
 pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root>, AttachError> {
-    let Some(namespace) = process.believed(proc, || process.mount_namespace(proc))? else {
+    let Some(namespace) = process.read_if_host_userns(proc, || process.mount_namespace(proc))? else {
         return Ok(None);
     };
-    let look = |visitor: &Visitor| {
-        visitor
+    let look = |thread: &NamespaceThread| {
+        thread
             .enter(&namespace)
             .map_err(at("enter the container's mount namespace"))?;
         let Some(root) = proc.find_own_kept_root()?.filter(|root| is_of(root, kept)) else {
@@ -176,10 +176,10 @@ pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root
         let alone =
             open_tree(rustix::fs::CWD, "/", flags).map_err(at("clone the root of the kept filesystem"))?;
         // While a container changes over, its old root lies there.
-        let seen = look::of(&alone).map_err(at("examine the root of the kept filesystem"))?;
+        let seen = cached_stat::of(&alone).map_err(at("examine the root of the kept filesystem"))?;
         Ok((seen.device == root.device).then(|| Root::new(alone)))
     };
-    Visitor::run(look).map_err(at("start a thread"))?
+    NamespaceThread::run(look).map_err(at("start a thread"))?
 }
 
 /// Work inside a view of the kept filesystem that nobody else sees: read-only, and merged from upper directory and
@@ -191,7 +191,7 @@ pub fn with_view<T: Send>(
     kept: &Kept,
     work: impl FnOnce(&Root) -> T + Send,
 ) -> Result<T, AttachError> {
-    let view = |visitor: &Visitor| {
+    let view = |thread: &NamespaceThread| {
         let of = |layers: &Layers, kept: &Kept| {
             let upper = kept.upper()?;
             let lower = std::iter::once(upper.as_fd())
@@ -203,18 +203,18 @@ pub fn with_view<T: Send>(
                 exclusive: false,
                 context: None,
             };
-            Ok(overlay.mount(visitor)?)
+            Ok(overlay.mount(thread)?)
         };
-        let overlay = on_image(visitor, proc, node, image, kept, of)?;
+        let overlay = on_image(thread, proc, node, image, kept, of)?;
         Ok(work(&Root::new(overlay)))
     };
-    Visitor::run(view).map_err(at("start a thread"))?
+    NamespaceThread::run(view).map_err(at("start a thread"))?
 }
 
 // === impl Request ===
 
 impl Request<'_> {
-    fn run(&self, visitor: &Visitor, dialect: Option<Dialect>) -> Result<Attached, AttachError> {
+    fn run(&self, thread: &NamespaceThread, api: Option<LowerdirApi>) -> Result<Attached, AttachError> {
         let Self {
             proc,
             node,
@@ -242,12 +242,12 @@ impl Request<'_> {
         }
         let learn = || Ok((container.working_directory(proc)?, container.mounts(proc)?));
         let (working_directory, seen) = container
-            .believed(proc, learn)?
+            .read_if_host_userns(proc, learn)?
             .ok_or(AttachError::UserNamespace)?;
-        visitor
+        thread
             .enter(&namespace)
             .map_err(at("enter the container's mount namespace"))?;
-        apply::clean(visitor, proc, &seen)?;
+        apply::clean(thread, proc, &seen)?;
         done("clean up after an earlier attempt");
         match kept_root(&seen) {
             Some(root) if is_of(root, kept.key()) => return Ok(Attached::Already),
@@ -267,10 +267,10 @@ impl Request<'_> {
         if is_read_only(kept)? {
             return Err(AttachError::ReadOnly);
         }
-        visitor
+        thread
             .enter(node)
             .map_err(at("enter the node's mount namespace"))?;
-        let asked = holders::probe(visitor, kept).map_err(|error| match error {
+        let asked = holders::probe(thread, kept).map_err(|error| match error {
             // Since the look at it.
             HoldersError::Store(StoreError::System {
                 source: Errno::ROFS, ..
@@ -279,7 +279,7 @@ impl Request<'_> {
         });
         match asked? {
             Use::Free => {}
-            Use::Unproven => return Err(AttachError::Unproven),
+            Use::Unknown => return Err(AttachError::UseUnknown),
             Use::Held => {
                 let holders = holders::find(proc, kept.key())?;
                 return Err(if holders.is_empty() {
@@ -293,7 +293,7 @@ impl Request<'_> {
         let (upper, work) = (format!("{}/upper", kept.key()), format!("{}/work", kept.key()));
         // The container's processes may use what has the label of the root that the runtime gave them.
         let context = seen.root().and_then(Mount::context);
-        let overlay = on_image(visitor, proc, node, image, kept, |layers, here| {
+        let overlay = on_image(thread, proc, node, image, kept, |layers, here| {
             let overlay = Overlay {
                 lower: layers.directories().collect(),
                 upper: Some(Upper {
@@ -304,19 +304,19 @@ impl Request<'_> {
                 exclusive: false,
                 context: context.as_deref(),
             };
-            Ok(match dialect {
-                None => overlay.mount(visitor),
-                Some(dialect) => overlay.mount_in(visitor, dialect),
+            Ok(match api {
+                None => overlay.mount(thread),
+                Some(api) => overlay.mount_with_api(thread, api),
             }?)
         })?;
         if is_read_only(&overlay)? {
             return Err(AttachError::ReadOnly);
         }
         done("make the overlay");
-        visitor
+        thread
             .enter(&namespace)
             .map_err(at("enter the container's mount namespace"))?;
-        apply::apply(visitor, proc, overlay, working_directory.as_deref(), &done)?;
+        apply::apply(thread, proc, overlay, working_directory.as_deref(), &done)?;
         match kept_root(&container.mounts(proc)?) {
             Some(root) if is_of(root, kept.key()) => Ok(Attached::Now),
             _ => Err(AttachError::LeftBehind),
@@ -327,15 +327,15 @@ impl Request<'_> {
 /// Makes an overlay of the layers of an image and a kept filesystem, both as the thread's namespace then has them. Where
 /// the kernel cannot be told of so many layers, the root of the container that runs the image has them all.
 fn on_image(
-    visitor: &Visitor,
+    thread: &NamespaceThread,
     proc: &Proc,
     node: &Namespace,
     image: &Process,
     kept: &Kept,
     overlay: impl Fn(&Layers, &Kept) -> Result<OwnedFd, AttachError>,
 ) -> Result<OwnedFd, AttachError> {
-    let layers = Layers::of(visitor, proc, node, image)?;
-    let here = kept.here(layers.kind() == Kind::ContainerRoot)?;
+    let layers = Layers::of(thread, proc, node, image)?;
+    let here = kept.in_current_namespace(layers.kind() == Kind::ContainerRoot)?;
     match overlay(&layers, &here) {
         Err(AttachError::Overlay(OverlayError::TooManyLayers(count)))
             if layers.kind() == Kind::Directories =>
@@ -347,8 +347,8 @@ fn on_image(
         }
         result => return result,
     }
-    let layers = Layers::of_root(visitor, proc, node, image)?;
-    overlay(&layers, &kept.here(true)?)
+    let layers = Layers::of_root(thread, proc, node, image)?;
+    overlay(&layers, &kept.in_current_namespace(true)?)
 }
 
 /// The kept root in a table, even where an old root still lies on it.

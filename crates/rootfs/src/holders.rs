@@ -27,8 +27,8 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use self::search::Found;
-use crate::look;
-use crate::namespace::Visitor;
+use crate::cached_stat;
+use crate::namespace::NamespaceThread;
 use crate::overlay::{Overlay, OverlayError, Upper};
 use crate::process::{Proc, Process, ProcessError};
 use crate::store::{Kept, StoreError};
@@ -40,7 +40,7 @@ pub struct Holder {
     pub process: Process,
     /// Whether it is in the user namespace of the caller. Else it may have nothing but a mount with the right name, or
     /// have left that namespace with the mounts of a container.
-    pub is_believed: bool,
+    pub in_host_userns: bool,
 }
 
 /// What the kernel says about an upper directory.
@@ -52,12 +52,12 @@ pub enum Use {
     Held,
     /// The kernel did not say: it made the overlay that asks, but not as one that it would refuse. One reason is a disk
     /// without room for an extended attribute.
-    Unproven,
+    Unknown,
 }
 
-/// How it is learned what a mount namespace has.
+/// How to list the mounts of a mount namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Means {
+pub enum Method {
     /// By listmount(2) and statmount(2), and where the kernel does not know those, as before 6.11, by tables.
     Calls,
     /// By mount tables.
@@ -69,8 +69,8 @@ struct Survey<'a> {
     proc: &'a Proc,
     /// The last components of the path of the upper directory.
     upper: String,
-    means: Means,
-    patience: Patience,
+    method: Method,
+    budget: TimeBudget,
     /// The mounts that are searched, of the namespaces that were listed; none for one of which the kernel did not tell.
     namespaces: HashMap<u64, Option<Vec<u64>>>,
     /// A thread with mounts that were not searched to their end, and how many of those there are.
@@ -81,7 +81,7 @@ struct Survey<'a> {
 
 /// What a thread has mounted.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sight {
+struct ThreadMounts {
     namespace: u64,
     /// Whether that is searched.
     holds: bool,
@@ -91,7 +91,7 @@ struct Sight {
 
 /// Time for mounts beyond those that anybody ordinarily has, for a survey as a whole.
 #[derive(Debug, PartialEq, Eq)]
-struct Patience(Duration);
+struct TimeBudget(Duration);
 
 /// A question that could not be answered.
 #[derive(Debug, thiserror::Error)]
@@ -108,26 +108,26 @@ pub enum HoldersError {
 }
 
 /// Processes in whose mount namespaces a kept filesystem is, one for each namespace: one that has it as its root, if any.
-/// Those come first, and before them those that are believed.
+/// Those come first, and before them those in the user namespace of the caller.
 ///
 /// What somebody does to his own mounts hides nobody else's and makes nobody fail: any number of them, in places however
 /// deep, is searched in bounded memory, and what cannot be searched, or not in the time that there is, is left to [`probe`].
 pub fn find(proc: &Proc, key: &str) -> Result<Vec<Holder>, HoldersError> {
-    find_by(proc, key, Means::Calls)
+    find_by(proc, key, Method::Calls)
 }
 
-/// Like [`find`] by these means.
-pub fn find_by(proc: &Proc, key: &str, means: Means) -> Result<Vec<Holder>, HoldersError> {
+/// Like [`find`] by this method.
+pub fn find_by(proc: &Proc, key: &str, method: Method) -> Result<Vec<Holder>, HoldersError> {
     let mut survey = Survey {
         proc,
         upper: format!("{key}/upper"),
-        means,
-        patience: Patience::new(),
+        method,
+        budget: TimeBudget::new(),
         namespaces: HashMap::new(),
         unsearched: (None, 0),
         tables: HashMap::new(),
     };
-    let mut found: Vec<(Sight, Holder)> = Vec::new();
+    let mut found: Vec<(ThreadMounts, Holder)> = Vec::new();
     for pid in numbers(proc, Path::new("."))? {
         let leader = PathBuf::from(pid.as_raw_nonzero().to_string());
         let sight = match survey.of(&leader) {
@@ -152,8 +152,14 @@ pub fn find_by(proc: &Proc, key: &str, means: Means) -> Result<Vec<Holder>, Hold
                 if let Some(at) = known {
                     found.remove(at);
                 }
-                let is_believed = process.shares_user_namespace(proc).unwrap_or(false);
-                found.push((sight, Holder { process, is_believed }));
+                let in_host_userns = process.shares_user_namespace(proc).unwrap_or(false);
+                found.push((
+                    sight,
+                    Holder {
+                        process,
+                        in_host_userns,
+                    },
+                ));
             }
             Err(ProcessError::Gone) => {}
             Err(error) => {
@@ -165,7 +171,7 @@ pub fn find_by(proc: &Proc, key: &str, means: Means) -> Result<Vec<Holder>, Hold
         // Once, whatever a tenant does to the mounts of all of his processes.
         tracing::warn!(thread = %thread.display(), count, "mounts that cannot be searched to their end");
     }
-    found.sort_by_key(|(sight, holder)| (!holder.is_believed, !sight.at_root));
+    found.sort_by_key(|(sight, holder)| (!holder.in_host_userns, !sight.at_root));
     Ok(found.into_iter().map(|(_, holder)| holder).collect())
 }
 
@@ -173,17 +179,17 @@ pub fn find_by(proc: &Proc, key: &str, means: Means) -> Result<Vec<Holder>, Hold
 
 impl Survey<'_> {
     /// What a thread has mounted. `None` if it has ended, or this cannot be learned of it.
-    fn of(&mut self, thread: &Path) -> Option<Sight> {
+    fn of(&mut self, thread: &Path) -> Option<ThreadMounts> {
         let file = self.proc.open_at(thread.join("ns/mnt"), OFlags::RDONLY).ok()?;
         let namespace = fstat(&file).ok()?.st_ino;
-        let sight = |holds: bool, at_root: bool| Sight {
+        let sight = |holds: bool, at_root: bool| ThreadMounts {
             namespace,
             holds,
             at_root: holds && at_root,
         };
-        if self.means == Means::Calls {
+        if self.method == Method::Calls {
             if !self.namespaces.contains_key(&namespace) {
-                let listed = listing::find(&file, &self.upper, &mut self.patience);
+                let listed = listing::find(&file, &self.upper, &mut self.budget);
                 if listed.as_ref().is_some_and(|listed| !listed.complete) {
                     self.note(thread);
                 }
@@ -195,13 +201,13 @@ impl Survey<'_> {
             }
         }
         // A table shows what is below the root of the process that is asked, so another root is another table.
-        let root = look::through(self.proc, thread.join("root")).ok()?;
+        let root = cached_stat::through(self.proc, thread.join("root")).ok()?;
         let view = (namespace, root.mount, root.inode);
         if let Some(holds) = self.tables.get(&view) {
             return Some(sight(*holds, true));
         }
         let table = self.proc.open_at(thread.join("mountinfo"), OFlags::RDONLY).ok()?;
-        let found = search::find(File::from(table), &self.upper, &mut self.patience)
+        let found = search::find(File::from(table), &self.upper, &mut self.budget)
             .inspect_err(|error| {
                 tracing::debug!(thread = %thread.display(), %error, "mount table that cannot be read");
                 self.note(thread);
@@ -222,14 +228,14 @@ impl Survey<'_> {
 
     /// Whether one of these mounts is the root of a thread.
     fn is_root(&self, thread: &Path, mounts: &[u64]) -> bool {
-        let root = look::through(self.proc, thread.join("root"));
+        let root = cached_stat::through(self.proc, thread.join("root"));
         root.is_ok_and(|root| root.is_mount_root && mounts.contains(&root.mount))
     }
 }
 
-// === impl Patience ===
+// === impl TimeBudget ===
 
-impl Patience {
+impl TimeBudget {
     fn new() -> Self {
         Self(Duration::from_secs(5))
     }
@@ -269,19 +275,19 @@ fn numbers(proc: &Proc, directory: &Path) -> Result<Vec<Pid>, HoldersError> {
 
 /// Asks the kernel. The thread must be in the mount namespace that the store was opened in, and the caller holds the
 /// lock.
-pub fn probe(visitor: &Visitor, kept: &Kept) -> Result<Use, HoldersError> {
-    let answer = match ask(visitor, kept)? {
+pub fn probe(thread: &NamespaceThread, kept: &Kept) -> Result<Use, HoldersError> {
+    let answer = match ask(thread, kept)? {
         // With an index the kernel remembers inodes, and those of a restored directory are others.
         Err(OverlayError::Refused {
             source: Errno::STALE, ..
         }) => {
             kept.remove_probe()?;
-            ask(visitor, kept)?
+            ask(thread, kept)?
         }
         // Most likely for want of space.
-        Ok(Use::Unproven) => {
+        Ok(Use::Unknown) => {
             kept.drop_ballast()?;
-            ask(visitor, kept)?
+            ask(thread, kept)?
         }
         answer => answer,
     };
@@ -291,7 +297,7 @@ pub fn probe(visitor: &Visitor, kept: &Kept) -> Result<Use, HoldersError> {
     answer.map_err(HoldersError::Probe)
 }
 
-fn ask(visitor: &Visitor, kept: &Kept) -> Result<Result<Use, OverlayError>, HoldersError> {
+fn ask(thread: &NamespaceThread, kept: &Kept) -> Result<Result<Use, OverlayError>, HoldersError> {
     kept.make_probe()?;
     let upper = kept.upper()?;
     let (probe, work) = (
@@ -308,9 +314,9 @@ fn ask(visitor: &Visitor, kept: &Kept) -> Result<Result<Use, OverlayError>, Hold
         exclusive: true,
         context: None,
     };
-    Ok(match question.mount(visitor) {
+    Ok(match question.mount(thread) {
         Ok(_detached) if kept.has_index()? => Ok(Use::Free),
-        Ok(_detached) => Ok(Use::Unproven),
+        Ok(_detached) => Ok(Use::Unknown),
         Err(OverlayError::InUse) => Ok(Use::Held),
         Err(e) => Err(e),
     })

@@ -26,7 +26,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use crate::namespace::Visitor;
+use crate::namespace::NamespaceThread;
 use crate::process::{Proc, ProcessError};
 use crate::table::Mount;
 use crate::{Namespace, Process, Root};
@@ -87,17 +87,17 @@ impl Layers {
     /// Layers of the image that `container` runs. Leaves the thread in the namespace in which they may be used:
     /// the node's, or a private copy of it.
     pub fn of(
-        visitor: &Visitor,
+        thread: &NamespaceThread,
         proc: &Proc,
         node: &Namespace,
         container: &Process,
     ) -> Result<Self, LayersError> {
-        Self::enter(visitor, proc, node, container)?;
+        Self::enter(thread, proc, node, container)?;
         let root = proc.own_mounts()?.root().cloned().ok_or(LayersError::NoRoot)?;
         if root.is_kept_root() {
             return Err(LayersError::Kept);
         }
-        visitor
+        thread
             .enter(node)
             .map_err(at("enter the node's mount namespace"))?;
         let host = Root::of_this_thread().map_err(at("open the node's root"))?;
@@ -112,17 +112,17 @@ impl Layers {
             container = container.id(),
             "layers cannot be opened, using the container's root"
         );
-        Self::of_root(visitor, proc, node, container)
+        Self::of_root(thread, proc, node, container)
     }
 
     /// The root of `container`, which runs the image, as its only layer. Like [`Layers::of`] else.
     pub fn of_root(
-        visitor: &Visitor,
+        thread: &NamespaceThread,
         proc: &Proc,
         node: &Namespace,
         container: &Process,
     ) -> Result<Self, LayersError> {
-        let root = Self::container_root(visitor, proc, node, container)?;
+        let root = Self::container_root(thread, proc, node, container)?;
         Ok(Self {
             directories: vec![root],
             kind: Kind::ContainerRoot,
@@ -142,13 +142,13 @@ impl Layers {
     /// Enters the mount namespace of the container. What the thread then has as its root is the namespace's, whatever
     /// root the process gave itself.
     fn enter(
-        visitor: &Visitor,
+        thread: &NamespaceThread,
         proc: &Proc,
         node: &Namespace,
         container: &Process,
     ) -> Result<(), LayersError> {
         let theirs = container
-            .believed(proc, || container.mount_namespace(proc))?
+            .read_if_host_userns(proc, || container.mount_namespace(proc))?
             .ok_or(LayersError::UserNamespace)?;
         let identity = |namespace: &Namespace| {
             namespace
@@ -158,26 +158,26 @@ impl Layers {
         if identity(&theirs)? == identity(node)? {
             return Err(LayersError::NotAContainer);
         }
-        visitor
+        thread
             .enter(&theirs)
             .map_err(at("enter the container's mount namespace"))
     }
 
     fn container_root(
-        visitor: &Visitor,
+        thread: &NamespaceThread,
         proc: &Proc,
         node: &Namespace,
         container: &Process,
     ) -> Result<OwnedFd, LayersError> {
-        Self::enter(visitor, proc, node, container)?;
+        Self::enter(thread, proc, node, container)?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let root = open_tree(rustix::fs::CWD, "/", flags).map_err(at("clone the container's root"))?;
-        visitor
+        thread
             .enter(node)
             .map_err(at("enter the node's mount namespace"))?;
         // Before kernel 6.15 a layer must be attached in the caller's namespace, and nothing may be attached in the
         // node's: so it is done in a copy, on a directory that surely exists.
-        visitor
+        thread
             .enter_private_copy()
             .map_err(at("copy the node's mount namespace"))?;
         let onto = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;

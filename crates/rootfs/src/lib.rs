@@ -18,10 +18,10 @@ It knows nothing of Kubernetes and starts no async runtime; calls block.
 
 mod apply;
 pub mod attach;
+mod cached_stat;
 pub mod files;
 pub mod holders;
 pub mod layers;
-mod look;
 pub mod namespace;
 pub mod overlay;
 pub mod plan;

@@ -22,7 +22,7 @@ pub struct Namespace {
 
 /// A thread of its own that may change over to other namespaces. Proof that the caller runs on one.
 #[derive(Debug)]
-pub struct Visitor(());
+pub struct NamespaceThread(());
 
 // === impl Namespace ===
 
@@ -45,9 +45,9 @@ impl AsFd for Namespace {
     }
 }
 
-// === impl Visitor ===
+// === impl NamespaceThread ===
 
-impl Visitor {
+impl NamespaceThread {
     /// Runs `work` on a thread that may change namespaces, and waits for it.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Visitor {
     /// this.
     pub fn run<T: Send>(work: impl FnOnce(&Self) -> T + Send) -> Result<T, Errno> {
         std::thread::scope(|scope| {
-            let builder = std::thread::Builder::new().name("visitor".to_owned());
+            let builder = std::thread::Builder::new().name("thread".to_owned());
             let thread = builder
                 .spawn_scoped(scope, || {
                     sys::unshare_fs()?;

@@ -23,7 +23,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen,
 };
 
-use crate::namespace::Visitor;
+use crate::namespace::NamespaceThread;
 
 /// What an overlay is made of.
 #[derive(Debug)]
@@ -52,10 +52,10 @@ pub struct Upper<'a> {
     pub work: &'a str,
 }
 
-/// How directories are told to the kernel. One that knows only older ways refuses to have the option set; before 6.5 it
-/// reads options when the overlay is created, and refuses one that it does not know like anything else (`EINVAL`).
+/// How the kernel gets the layers' directories. A kernel that has only older APIs refuses to have the option set; before
+/// 6.5 it reads options when the overlay is created, and refuses an unknown one like anything else (`EINVAL`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Dialect {
+pub enum LowerdirApi {
     /// By descriptor: 6.13 and later.
     Descriptors = 0,
     /// By the path of a descriptor, one by one: 6.7 and later.
@@ -90,23 +90,27 @@ pub enum OverlayError {
     System(&'static str, #[source] Errno),
 }
 
-/// The best dialect that this kernel was seen to understand.
-static DIALECT: AtomicU8 = AtomicU8::new(Dialect::Descriptors as u8);
+/// The newest API that this kernel was seen to support.
+static LOWERDIR_API: AtomicU8 = AtomicU8::new(LowerdirApi::Descriptors as u8);
 
 // === impl Overlay ===
 
 impl Overlay<'_> {
     /// Makes the overlay. All layers must be in the mount namespace that the thread is in (the kernel demands it
     /// before 6.15); the thread's working directory may have changed afterwards.
-    pub fn mount(&self, visitor: &Visitor) -> Result<OwnedFd, OverlayError> {
-        let best = Dialect::from_number(DIALECT.load(Ordering::Relaxed));
-        let (mount, dialect) = understood(best, |dialect| self.mount_in(visitor, dialect))?;
-        DIALECT.store(dialect as u8, Ordering::Relaxed);
+    pub fn mount(&self, thread: &NamespaceThread) -> Result<OwnedFd, OverlayError> {
+        let best = LowerdirApi::from_number(LOWERDIR_API.load(Ordering::Relaxed));
+        let (mount, api) = first_supported(best, |api| self.mount_with_api(thread, api))?;
+        LOWERDIR_API.store(api as u8, Ordering::Relaxed);
         Ok(mount)
     }
 
-    /// Like [`Overlay::mount`] in the given dialect.
-    pub fn mount_in(&self, _visitor: &Visitor, dialect: Dialect) -> Result<OwnedFd, OverlayError> {
+    /// Like [`Overlay::mount`] with the given API.
+    pub fn mount_with_api(
+        &self,
+        _thread: &NamespaceThread,
+        api: LowerdirApi,
+    ) -> Result<OwnedFd, OverlayError> {
         let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| match e {
             Errno::NODEV => OverlayError::Unsupported,
             e => OverlayError::System("fsopen", e),
@@ -126,19 +130,19 @@ impl Overlay<'_> {
         if let Some(context) = self.context {
             option("context", context)?;
         }
-        match dialect {
-            Dialect::Descriptors => {
+        match api {
+            LowerdirApi::Descriptors => {
                 for layer in &self.lower {
                     fsconfig_set_fd(&fs, "lowerdir+", layer)
                         .map_err(|e| OverlayError::System("lowerdir+", e))?;
                 }
             }
-            Dialect::Paths => {
+            LowerdirApi::Paths => {
                 for layer in &self.lower {
                     option("lowerdir+", &by_descriptor(*layer))?;
                 }
             }
-            Dialect::Joined => {
+            LowerdirApi::Joined => {
                 // Relative to this directory the path of a descriptor is its number, which saves room.
                 rustix::process::chdir("/proc/self/fd")
                     .map_err(|e| OverlayError::System("enter /proc/self/fd", e))?;
@@ -152,17 +156,17 @@ impl Overlay<'_> {
         }
         if let Some(upper) = &self.upper {
             for (key, path) in [("upperdir", upper.upper), ("workdir", upper.work)] {
-                // Opened in every dialect: it is the real directory that nobody but root can exchange. The kernel follows
+                // Opened with every API: it is the real directory that nobody but root can exchange. The kernel follows
                 // links in a path, and empties what it finds in a work directory.
                 let dir = upper.open(path).map_err(|e| OverlayError::System(key, e))?;
-                if dialect == Dialect::Descriptors {
+                if api == LowerdirApi::Descriptors {
                     fsconfig_set_fd(&fs, key, &dir).map_err(|e| OverlayError::System(key, e))?;
                 } else {
                     option(key, &format!("{}/{path}", by_descriptor(upper.base)))?;
                 }
             }
         }
-        fsconfig_create(&fs).map_err(|e| refusal(e, dialect, takes_any_option, log_of(&fs)))?;
+        fsconfig_create(&fs).map_err(|e| refusal(e, api, takes_any_option, log_of(&fs)))?;
         fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
             .map_err(|e| OverlayError::System("fsmount", e))
     }
@@ -184,9 +188,9 @@ impl Upper<'_> {
     }
 }
 
-// === impl Dialect ===
+// === impl LowerdirApi ===
 
-impl Dialect {
+impl LowerdirApi {
     fn from_number(number: u8) -> Self {
         match number {
             0 => Self::Descriptors,
@@ -204,16 +208,16 @@ impl Dialect {
     }
 }
 
-/// The first result that is about the overlay rather than about the words for it, and the dialect that it was said in.
-fn understood<T>(
-    best: Dialect,
-    attempt: impl Fn(Dialect) -> Result<T, OverlayError>,
-) -> Result<(T, Dialect), OverlayError> {
-    let mut dialect = best;
+/// The first result that is about the overlay and not about the API, with the API that led to it.
+fn first_supported<T>(
+    best: LowerdirApi,
+    attempt: impl Fn(LowerdirApi) -> Result<T, OverlayError>,
+) -> Result<(T, LowerdirApi), OverlayError> {
+    let mut api = best;
     loop {
-        match (attempt(dialect), dialect.older()) {
-            (Err(OverlayError::System(_, Errno::INVAL)), Some(older)) => dialect = older,
-            (result, _) => return result.map(|mount| (mount, dialect)),
+        match (attempt(api), api.older()) {
+            (Err(OverlayError::System(_, Errno::INVAL)), Some(older)) => api = older,
+            (result, _) => return result.map(|mount| (mount, api)),
         }
     }
 }
@@ -222,13 +226,13 @@ fn understood<T>(
 /// then says no more about the overlay than a kernel that refuses to have the option set.
 fn refusal(
     source: Errno,
-    dialect: Dialect,
+    api: LowerdirApi,
     takes_any_option: impl FnOnce() -> bool,
     log: String,
 ) -> OverlayError {
     match source {
         Errno::BUSY => OverlayError::InUse,
-        Errno::INVAL if dialect == Dialect::Paths && takes_any_option() => {
+        Errno::INVAL if api == LowerdirApi::Paths && takes_any_option() => {
             OverlayError::System("lowerdir+", source)
         }
         source => OverlayError::Refused { log, source },

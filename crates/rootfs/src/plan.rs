@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::look;
+use crate::cached_stat;
 use crate::table::{Flags, Mount, Table};
 
 /// What has to be done to a container.
@@ -61,7 +61,7 @@ impl Plan {
             procs: of_type(|kind| kind == b"proc")
                 .map(|mount| mount.device)
                 .collect(),
-            foreign: of_type(look::asks_others)
+            foreign: of_type(cached_stat::needs_server)
                 .map(|mount| (mount.device, mount.fs_type.clone()))
                 .collect(),
         })

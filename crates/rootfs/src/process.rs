@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::Namespace;
-use crate::look;
+use crate::cached_stat;
 use crate::sys;
 use crate::table::{self, Mount, Table, TableError};
 
@@ -211,7 +211,7 @@ impl Process {
 
     /// The id of the mount that its root is in, as its mount table has it.
     pub(crate) fn root_mount(&self, proc: &Proc) -> Result<u64, ProcessError> {
-        let seen = look::through(proc, format!("{}/root", self.id()))
+        let seen = cached_stat::through(proc, format!("{}/root", self.id()))
             .map_err(gone_or("cannot examine its root directory"))?;
         self.still(seen.mount)
     }
@@ -242,7 +242,7 @@ impl Process {
 
     /// What is learned of a process that is in the user namespace of the calling process. `None` if it is not: there
     /// anybody mounts what he likes and gives it the names that he likes.
-    pub(crate) fn believed<T>(
+    pub(crate) fn read_if_host_userns<T>(
         &self,
         proc: &Proc,
         learn: impl FnOnce() -> Result<T, ProcessError>,

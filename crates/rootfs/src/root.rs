@@ -22,7 +22,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::look;
+use crate::cached_stat;
 
 /// Most symbolic links that are followed for one path: what the kernel follows.
 const MAX_LINKS: usize = 40;
@@ -163,7 +163,7 @@ impl Root {
     pub fn create_mountpoint(&self, path: &Path, mode: Mode) -> Result<OwnedFd, RootError> {
         let found = self.create_directory(path, mode)?;
         let identity = |fd: &OwnedFd| {
-            look::of(fd)
+            cached_stat::of(fd)
                 .map(|seen| (seen.device, seen.inode))
                 .map_err(|e| failed(path, e))
         };
@@ -268,7 +268,7 @@ impl Root {
                 Err(Errno::LOOP | Errno::NOENT) => return Err(fail(Problem::Unstable)),
                 Err(e) => return Err(fail(e.into())),
             };
-            let entry = match look::at(&parent, &name) {
+            let entry = match cached_stat::at(&parent, &name) {
                 Ok(entry) => entry,
                 Err(Errno::NOENT) => {
                     races += 1;
@@ -377,7 +377,7 @@ pub(crate) fn open_file(looked: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
 }
 
 fn file_type(fd: &OwnedFd) -> Result<FileType, Errno> {
-    Ok(look::of(fd)?.kind)
+    Ok(cached_stat::of(fd)?.kind)
 }
 
 /// The components that mean something: names and `..`.

@@ -63,7 +63,7 @@ pub struct Kept {
 
 /// The lock on a kept filesystem; ends when it is dropped, or with the process.
 #[derive(Debug)]
-pub struct Locked(OwnedFd);
+pub struct KeptLock(OwnedFd);
 
 /// Something about a store that does not work.
 #[derive(Debug, thiserror::Error)]
@@ -302,7 +302,7 @@ impl Kept {
 
     /// The same kept filesystem, through the mounts of the namespace that the thread is in. A thread in a copy of
     /// the node's namespace has copies of the node's mounts, and the kernel wants layers from among those.
-    pub(crate) fn here(&self, copy: bool) -> Result<Self, StoreError> {
+    pub(crate) fn in_current_namespace(&self, copy: bool) -> Result<Self, StoreError> {
         let fail = self.fail("cannot open the kept filesystem");
         let clone = |fd: &OwnedFd| {
             fd.try_clone()
@@ -389,10 +389,10 @@ impl Kept {
     }
 
     /// Locks it against every other process and thread that would.
-    pub fn lock(&self) -> Result<Locked, StoreError> {
+    pub fn lock(&self) -> Result<KeptLock, StoreError> {
         let fd = reopen(&self.fd, OFlags::RDONLY).map_err(self.fail("cannot lock the kept filesystem"))?;
         match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Locked(fd)),
+            Ok(()) => Ok(KeptLock(fd)),
             Err(Errno::WOULDBLOCK) => Err(StoreError::Locked),
             Err(e) => Err(self.fail("cannot lock the kept filesystem")(e)),
         }
@@ -405,7 +405,7 @@ impl Kept {
 
     /// Whether what is here was recorded here. A copy that lost its extended attributes (of which an overlay has those
     /// that say what was deleted) was not, nor was another key's.
-    pub fn is_genuine(&self) -> Result<bool, StoreError> {
+    pub fn has_genuine_record(&self) -> Result<bool, StoreError> {
         files::is_sealed(&self.fd, RECORD, &self.key).map_err(self.fail("cannot read the record"))
     }
 
@@ -431,7 +431,7 @@ impl AsFd for Kept {
     }
 }
 
-impl Drop for Locked {
+impl Drop for KeptLock {
     fn drop(&mut self) {
         // Closing the descriptor would do, were there no copies of it in children about to exec.
         if let Err(error) = flock(&self.0, FlockOperation::Unlock) {

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rootfs::overlay::Dialect;
+use rootfs::overlay::LowerdirApi;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, getxattr, mknodat, setxattr};
 
 use crate::container;
@@ -438,19 +438,19 @@ fn h15_a_hostile_upper_directory_shows_nothing_and_touches_nothing() {
 /// Also where the kernel is told paths, which it follows wherever they lead.
 #[test]
 fn h15_no_dialect_follows_a_link_in_place_of_a_directory() {
-    for dialect in [Dialect::Descriptors, Dialect::Paths, Dialect::Joined] {
+    for api in [LowerdirApi::Descriptors, LowerdirApi::Paths, LowerdirApi::Joined] {
         for name in ["upper", "work"] {
             with_outside(|node| {
                 let layer = overlays::open(&node.layer("base", IMAGE));
                 (Planter { node }).link(name);
                 let before = fingerprint(&node.path("outside"));
-                let result = overlays::read(node, &[layer], dialect, "file");
+                let result = overlays::read(node, &[layer], api, "file");
                 let text = chain(&result.unwrap_err());
                 assert!(
                     text.contains(&format!("{name}dir: Too many levels of symbolic links")),
-                    "{dialect:?}: {text}"
+                    "{api:?}: {text}"
                 );
-                assert_eq!(fingerprint(&node.path("outside")), before, "{dialect:?} {name}");
+                assert_eq!(fingerprint(&node.path("outside")), before, "{api:?} {name}");
             });
         }
     }

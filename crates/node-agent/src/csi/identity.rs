@@ -10,10 +10,14 @@ use csi_proto::csi::{
 use stoppablecontainer_api::names::CSI_DRIVER;
 use tonic::{Request, Response, Status};
 
-use crate::agent::Agent;
+use super::Plugin;
+use crate::filesystem::Filesystems;
 
 /// The Identity service.
-pub(crate) struct IdentityService(pub(crate) Arc<Agent>);
+pub(crate) struct IdentityService {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) filesystems: Arc<Filesystems>,
+}
 
 #[tonic::async_trait]
 impl Identity for IdentityService {
@@ -37,8 +41,7 @@ impl Identity for IdentityService {
     }
 
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
-        Ok(Response::new(ProbeResponse {
-            ready: Some(self.0.is_ready()),
-        }))
+        let ready = self.plugin.is_registered() && self.filesystems.instances.are_synced();
+        Ok(Response::new(ProbeResponse { ready: Some(ready) }))
     }
 }

@@ -18,16 +18,13 @@ use csi_proto::csi::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::agent::Agent;
-use crate::csi::authorize::authorise;
-use crate::filesystem::blocked;
-use crate::filesystem::usage;
-use crate::filesystem::usage::Moment;
-use crate::filesystem::writeback;
-use crate::node::host::Target;
-use crate::volumes::record::{Object, Record, Role};
-use crate::volumes::{Claim, is_id};
-use crate::wrapper::socket;
+use super::authorize::authorize;
+use super::{CsiError, Plugin};
+use crate::filesystem::{Filesystems, blocked, usage, writeback};
+use crate::instance::ObjectRef;
+use crate::node::Target;
+use crate::volumes::{Role, VolumeGuard, VolumeRecord, is_id};
+use crate::wrapper;
 
 /// Keys that the kubelet sets for a pod's inline volume.
 const POD_NAME: &str = "csi.storage.k8s.io/pod.name";
@@ -40,14 +37,17 @@ const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 const LONGEST_NAMED: usize = 64;
 
 /// The Node service.
-pub(crate) struct NodeService(pub(crate) Arc<Agent>);
+pub(crate) struct NodeService {
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) filesystems: Arc<Filesystems>,
+}
 
 /// A publish request that makes sense.
 #[derive(Debug, PartialEq, Eq)]
 struct Publish {
     id: String,
     target: PathBuf,
-    pod: Object,
+    pod: ObjectRef,
 }
 
 #[tonic::async_trait]
@@ -56,18 +56,18 @@ impl Node for NodeService {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
-        let publish = Publish::read(&request.into_inner()).inspect_err(|status| {
-            tracing::warn!(code = ?status.code(), error = status.message(), "NodePublishVolume");
+        let publish = Publish::read(&request.into_inner()).inspect_err(|error| {
+            tracing::warn!(code = ?error.code(), %error, "NodePublishVolume");
         })?;
         let result = self.publish(&publish).await;
         match &result {
             Ok(role) => tracing::info!(pod = %publish.pod, pod_uid = publish.pod.uid, ?role, "published"),
-            Err(status) => tracing::warn!(
-                pod = %publish.pod, pod_uid = publish.pod.uid, code = ?status.code(), error = status.message(),
-                "NodePublishVolume"
+            Err(error) => tracing::warn!(
+                pod = %publish.pod, pod_uid = publish.pod.uid, code = ?error.code(), %error, "NodePublishVolume"
             ),
         }
-        result.map(|_| Response::new(NodePublishVolumeResponse {}))
+        result?;
+        Ok(Response::new(NodePublishVolumeResponse {}))
     }
 
     async fn node_unpublish_volume(
@@ -80,11 +80,12 @@ impl Node for NodeService {
         match &result {
             Ok(Some(record)) => tracing::info!(pod = %record.pod, role = ?record.role, "unpublished"),
             Ok(None) => tracing::debug!(volume = id, "unpublished what was not there"),
-            Err(status) => tracing::warn!(
-                volume = id, target, code = ?status.code(), error = status.message(), "NodeUnpublishVolume"
-            ),
+            Err(error) => {
+                tracing::warn!(volume = id, target, code = ?error.code(), %error, "NodeUnpublishVolume");
+            }
         }
-        result.map(|_| Response::new(NodeUnpublishVolumeResponse {}))
+        result?;
+        Ok(Response::new(NodeUnpublishVolumeResponse {}))
     }
 
     async fn node_get_capabilities(
@@ -98,9 +99,8 @@ impl Node for NodeService {
         &self,
         _: Request<NodeGetInfoRequest>,
     ) -> Result<Response<NodeGetInfoResponse>, Status> {
-        let node_id = self.0.node_name.clone();
         Ok(Response::new(NodeGetInfoResponse {
-            node_id,
+            node_id: self.filesystems.node.name.clone(),
             ..NodeGetInfoResponse::default()
         }))
     }
@@ -109,135 +109,130 @@ impl Node for NodeService {
 // === impl NodeService ===
 
 impl NodeService {
-    async fn publish(&self, publish: &Publish) -> Result<Role, Status> {
-        let agent = &self.0;
-        let Some(claim) = agent.volumes.claim(&publish.id) else {
-            return Err(Status::aborted("another call for this volume is under way"));
-        };
-        if !publish.target.starts_with(&agent.kubelet_dir) {
-            let message = format!("the target path is not below {}", agent.kubelet_dir.display());
-            return Err(Status::invalid_argument(message));
-        }
-        let known = claim.recorded().map_err(|e| internal(&e))?;
+    async fn publish(&self, publish: &Publish) -> Result<Role, CsiError> {
+        let volumes = &self.filesystems.volumes;
+        let guard = volumes.try_lock(&publish.id).ok_or(CsiError::InProgress)?;
+        self.check_below_kubelet_dir(&publish.target)?;
+        let known = guard.recorded()?;
         if let Some(known) = &known
             && (known.pod != publish.pod || known.target != publish.target)
         {
-            return Err(Status::already_exists(
-                "the volume is published for another pod or at another path",
-            ));
+            return Err(CsiError::PublishedElsewhere);
         }
-        let authorised = authorise(agent, &publish.pod).await?;
-        let record = Record {
+        let authorized = authorize(&self.filesystems, &publish.pod).await?;
+        let record = VolumeRecord {
             target: publish.target.clone(),
             pod: publish.pod.clone(),
-            instance: authorised.instance,
-            role: authorised.role,
-            prefix: authorised.prefix,
-            container: Some(authorised.container),
+            instance: authorized.instance,
+            role: authorized.role,
+            prefix: authorized.prefix,
+            container: Some(authorized.container),
         };
-        if known.as_ref().is_some_and(|known| known.is_same(&record))
-            && agent.volumes.get(&publish.id).is_some()
-        {
+        if known.as_ref().is_some_and(|known| known.is_same(&record)) && volumes.get(&publish.id).is_some() {
             // Again: only the mount may be missing (a reboot took it), and making it twice does no harm.
             if self.target(&record.target)? == Target::Mounted {
                 return Ok(record.role);
             }
         }
-        match self.make(&claim, &record) {
-            Ok(()) => Ok(record.role),
-            Err(status) => {
-                // After an error the kubelet may never call again, not even to unpublish.
-                if known.is_none() {
-                    self.take_back(&claim, &record.target);
-                }
-                Err(status)
+        if let Err(error) = self.create(&guard, &record) {
+            // After an error the kubelet may never call again, not even to unpublish.
+            if known.is_none() {
+                self.undo(&guard, &record.target);
             }
+            return Err(error);
         }
+        Ok(record.role)
     }
 
-    fn make(&self, claim: &Claim<'_>, record: &Record) -> Result<(), Status> {
-        let agent = &self.0;
+    /// Makes the volume, mounts it at its target, and serves its socket.
+    fn create(&self, guard: &VolumeGuard<'_>, record: &VolumeRecord) -> Result<(), CsiError> {
         let listener = tokio::task::block_in_place(|| {
-            let (mount, listener) = claim.create(record)?;
-            agent.host.mount_volume(&mount, &record.target)?;
+            let (mount, listener) = guard.create(record)?;
+            self.filesystems.node.host.mount_volume(&mount, &record.target)?;
             anyhow::Ok(listener)
-        })
-        .map_err(|e| internal(&e))?;
-        let volume = claim.publish(record.clone());
-        socket::spawn(Arc::clone(agent), volume, listener).map_err(|e| internal(&e))
+        })?;
+        let volume = guard.publish(record.clone());
+        Ok(wrapper::serve(Arc::clone(&self.filesystems), volume, listener)?)
     }
 
-    fn take_back(&self, claim: &Claim<'_>, target: &Path) {
-        let taken = tokio::task::block_in_place(|| {
-            self.0.host.unmount_volume(target)?;
-            claim.remove()
+    fn undo(&self, guard: &VolumeGuard<'_>, target: &Path) {
+        let undone = tokio::task::block_in_place(|| {
+            self.filesystems.node.host.unmount_volume(target)?;
+            guard.remove()
         });
-        if let Err(error) = taken {
-            tracing::warn!(target = %target.display(), "cannot take back a volume: {error:#}");
+        if let Err(error) = undone {
+            tracing::warn!(target = %target.display(), "cannot remove a volume whose publishing failed: {error:#}");
         }
     }
 
-    async fn unpublish(&self, id: &str, target: &str) -> Result<Option<Record>, Status> {
-        let agent = &self.0;
+    async fn unpublish(&self, id: &str, target: &str) -> Result<Option<VolumeRecord>, CsiError> {
         if id.is_empty() || target.is_empty() {
-            return Err(Status::invalid_argument("volume id and target path are required"));
+            return Err(CsiError::InvalidRequest(
+                "volume id and target path are required".to_owned(),
+            ));
         }
         let target = target_path(target)?;
         if !is_id(id) {
             // Never published: such an id is refused there.
             return Ok(None);
         }
-        if !target.starts_with(&agent.kubelet_dir) {
-            let message = format!("the target path is not below {}", agent.kubelet_dir.display());
-            return Err(Status::invalid_argument(message));
-        }
-        let Some(claim) = agent.volumes.claim(id) else {
-            return Err(Status::aborted("another call for this volume is under way"));
-        };
-        let record = claim.recorded().map_err(|e| internal(&e))?;
+        self.check_below_kubelet_dir(&target)?;
+        let filesystems = &self.filesystems;
+        let guard = filesystems.volumes.try_lock(id).ok_or(CsiError::InProgress)?;
+        let record = guard.recorded()?;
         if record.as_ref().is_some_and(|record| record.target != target) {
             // Published elsewhere, and that is not what was asked for.
             return Ok(None);
         }
-        if let Some(record) = record.as_ref().filter(|record| record.role == Role::Consumer) {
-            // The data is safe before anybody hears that the pod is gone.
-            let volume = agent
-                .volumes
-                .get(id)
-                .unwrap_or_else(|| claim.publish(record.clone()));
-            writeback::settle(agent, &volume)
+        let consumer = record.as_ref().filter(|record| record.role == Role::Consumer);
+        if let Some(record) = consumer {
+            // The data is durable before the kubelet learns that the pod is gone.
+            let volume = filesystems.volumes.get(id);
+            let volume = volume.unwrap_or_else(|| guard.publish(record.clone()));
+            writeback::sync_and_report(filesystems, &volume)
                 .await
-                .map_err(|e| Status::unavailable(format!("{e:#}")))?;
+                .map_err(CsiError::Writeback)?;
         }
         tokio::task::block_in_place(|| {
-            agent.host.unmount_volume(&target)?;
-            claim.remove()
-        })
-        .map_err(|e| internal(&e))?;
-        drop(claim);
-        if let Some(record) = record.clone().filter(|record| record.role == Role::Consumer) {
-            let agent = Arc::clone(agent);
-            tokio::spawn(async move { usage::observe(&agent, &record, Moment::Stopped).await });
+            filesystems.node.host.unmount_volume(&target)?;
+            guard.remove()
+        })?;
+        drop(guard);
+        if let Some(record) = consumer.cloned() {
+            let filesystems = Arc::clone(filesystems);
+            tokio::spawn(async move {
+                usage::measure_and_report(&filesystems, &record, usage::Moment::Stopped).await;
+            });
         }
         if let Some(record) = &record {
             // Its data may have waited for this to be deleted.
-            if let Some(instance) = agent.instances.find(&record.instance.uid) {
+            if let Some(instance) = filesystems.instances.find(&record.instance.uid) {
                 blocked::forget(&instance, &record.pod.uid);
             }
         }
         Ok(record)
     }
 
-    fn target(&self, target: &Path) -> Result<Target, Status> {
-        tokio::task::block_in_place(|| self.0.host.target(target)).map_err(|e| internal(&e))
+    fn check_below_kubelet_dir(&self, target: &Path) -> Result<(), CsiError> {
+        let kubelet_dir = &self.plugin.kubelet_dir;
+        if target.starts_with(kubelet_dir) {
+            Ok(())
+        } else {
+            Err(CsiError::TargetOutside(kubelet_dir.clone()))
+        }
+    }
+
+    fn target(&self, target: &Path) -> Result<Target, CsiError> {
+        let host = &self.filesystems.node.host;
+        Ok(tokio::task::block_in_place(|| host.target(target))?)
     }
 }
 
 // === impl Publish ===
 
 impl Publish {
-    fn read(request: &NodePublishVolumeRequest) -> Result<Self, Status> {
-        let invalid = |message: String| Err(Status::invalid_argument(message));
+    fn read(request: &NodePublishVolumeRequest) -> Result<Self, CsiError> {
+        let invalid = |message: String| Err(CsiError::InvalidRequest(message));
         if request.volume_id.is_empty() || request.target_path.is_empty() {
             return invalid("volume id and target path are required".to_owned());
         }
@@ -267,7 +262,7 @@ impl Publish {
         if context.get(EPHEMERAL).map(String::as_str) != Some("true") {
             return invalid("only inline (ephemeral) volumes are supported".to_owned());
         }
-        let pod = Object {
+        let pod = ObjectRef {
             namespace: required(context, POD_NAMESPACE)?,
             name: required(context, POD_NAME)?,
             uid: required(context, POD_UID)?,
@@ -280,22 +275,22 @@ impl Publish {
     }
 }
 
-fn required(context: &HashMap<String, String>, key: &str) -> Result<String, Status> {
+fn required(context: &HashMap<String, String>, key: &str) -> Result<String, CsiError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     match context.get(key) {
         Some(value) if !value.is_empty() && value.len() <= 253 && value.chars().all(plain) => {
             Ok(value.clone())
         }
-        Some(_) => Err(Status::invalid_argument(format!(
+        Some(_) => Err(CsiError::InvalidRequest(format!(
             "volume attribute {key} is not the name of an object"
         ))),
-        None => Err(Status::invalid_argument(format!(
+        None => Err(CsiError::InvalidRequest(format!(
             "volume attribute {key} is required (CSIDriver podInfoOnMount)"
         ))),
     }
 }
 
-fn target_path(path: &str) -> Result<PathBuf, Status> {
+fn target_path(path: &str) -> Result<PathBuf, CsiError> {
     let path = PathBuf::from(path);
     let plain = path
         .components()
@@ -303,14 +298,10 @@ fn target_path(path: &str) -> Result<PathBuf, Status> {
     if path.is_absolute() && plain && path.file_name().is_some() {
         Ok(path)
     } else {
-        Err(Status::invalid_argument(
-            "the target path must be absolute and without '..'",
+        Err(CsiError::InvalidRequest(
+            "the target path must be absolute and without '..'".to_owned(),
         ))
     }
-}
-
-fn internal(error: &anyhow::Error) -> Status {
-    Status::internal(format!("{error:#}"))
 }
 
 #[cfg(test)]

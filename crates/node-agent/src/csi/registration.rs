@@ -11,11 +11,11 @@ use csi_proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, Regis
 use stoppablecontainer_api::names::CSI_DRIVER;
 use tonic::{Request, Response, Status};
 
-use crate::agent::Agent;
+use super::Plugin;
 
 /// The registration service.
 pub(crate) struct RegistrationService {
-    pub(crate) agent: Arc<Agent>,
+    pub(crate) plugin: Arc<Plugin>,
     /// Path of the plugin's socket on the node.
     pub(crate) endpoint: PathBuf,
 }
@@ -41,7 +41,7 @@ impl Registration for RegistrationService {
         } else {
             tracing::error!(error = status.error, "the kubelet refused the registration");
         }
-        self.agent.set_registered(status.plugin_registered);
+        self.plugin.set_registered(status.plugin_registered);
         Ok(Response::new(RegistrationStatusResponse {}))
     }
 }

@@ -9,35 +9,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use kube::Client;
 use rootfs::holders::{self, Holder};
-use stoppablecontainer_api::{ConsumerReport, FilesystemStatus, StoppableContainerInstance};
+use stoppablecontainer_api::{ConsumerReport, FilesystemStatus};
 use tokio::time::Instant;
 
-use crate::agent::Agent;
-use crate::instance::state::{Instance, State};
-use crate::instance::status;
+use crate::instance::{Blocked, Instance, State, status};
+use crate::node::Host;
 use crate::node::cgroup::container_of;
-use crate::wrapper::socket::Peer;
 
 /// What lasts no longer than this is the normal way of a start, and not worth a write.
 const USUAL: Duration = Duration::from_secs(2);
 
-/// Who waits, and for what.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Blocked {
-    consumer: ConsumerReport,
-    since: Instant,
-    /// An earlier agent said so, and nobody has looked since.
-    recorded: bool,
-}
-
-/// Remembers what the peer waits for.
-pub(crate) fn set(peer: &Peer, message: &str) {
+/// Remembers what a consumer's pod waits for.
+pub(crate) fn set(instance: &Instance, pod_uid: &str, message: &str) {
     let consumer = ConsumerReport {
-        pod_uid: peer.volume.record.pod.uid.clone(),
+        pod_uid: pod_uid.to_owned(),
         message: message.to_owned(),
     };
-    peer.instance.change(|state| {
+    instance.change(|state| {
         let before = state
             .blocked
             .take()
@@ -62,18 +52,18 @@ pub(crate) fn forget(instance: &Instance, pod_uid: &str) {
 
 /// Looks at what an earlier agent reported: it may have moved the container without being able to say so, and then the
 /// wrapper asks nobody any more.
-pub(crate) async fn check_recorded(agent: &Agent, instance: &Instance) -> Result<()> {
+pub(crate) async fn check_recorded(host: &Arc<Host>, instance: &Instance) -> Result<()> {
     let Some(blocked) = instance.state().blocked.filter(|blocked| blocked.recorded) else {
         return Ok(());
     };
-    let (host, key) = (Arc::clone(&agent.host), instance.id.uid.clone());
+    let (host, key) = (Arc::clone(host), instance.id.uid.clone());
     let pod_uid = blocked.consumer.pod_uid.clone();
     let look = move || {
         let holders = holders::find(&host.proc, &key)?;
         let is_of_pod = |holder: &Holder| {
             let cgroup = holder.process.cgroup(&host.proc).ok();
             // Others have nothing but the names of their mounts.
-            holder.is_believed && cgroup.is_some_and(|cgroup| container_of(&cgroup, &pod_uid).is_some())
+            holder.in_host_userns && cgroup.is_some_and(|cgroup| container_of(&cgroup, &pod_uid).is_some())
         };
         anyhow::Ok(holders.iter().any(is_of_pod))
     };
@@ -93,7 +83,7 @@ pub(crate) async fn check_recorded(agent: &Agent, instance: &Instance) -> Result
 }
 
 /// Reports what lasts. Returns when to look again.
-pub(crate) async fn report(agent: &Agent, instance: &Instance) -> Result<Option<Duration>> {
+pub(crate) async fn report(client: &Client, instance: &Instance) -> Result<Option<Duration>> {
     match due(&instance.state()) {
         Due::Never => return Ok(None),
         Due::In(rest) => return Ok(Some(rest)),
@@ -103,7 +93,7 @@ pub(crate) async fn report(agent: &Agent, instance: &Instance) -> Result<Option<
         Due::Now(status) => Some(*status),
         Due::Never | Due::In(_) => None,
     };
-    status::update(&agent.client, instance, news).await?;
+    status::update(client, instance, news).await?;
     Ok(None)
 }
 
@@ -145,20 +135,6 @@ fn is_blocked(state: &State, pod_uid: &str) -> bool {
         .blocked
         .as_ref()
         .is_some_and(|blocked| blocked.consumer.pod_uid == pod_uid)
-}
-
-// === impl Blocked ===
-
-impl Blocked {
-    /// What an earlier agent reported.
-    pub(crate) fn recorded(object: &StoppableContainerInstance) -> Option<Self> {
-        let consumer = object.status.as_ref()?.filesystem.as_ref()?.blocked.clone()?;
-        Some(Self {
-            consumer,
-            since: Instant::now(),
-            recorded: true,
-        })
-    }
 }
 
 #[cfg(test)]
@@ -214,7 +190,7 @@ mod tests {
     #[test]
     fn i9_i12_the_next_agent_keeps_what_was_reported() {
         let object = state(Some("x"), None).object.unwrap();
-        let instances = crate::instance::state::Instances::default();
+        let instances = crate::instance::Instances::default();
         let mut object = (*object).clone();
         object.metadata.namespace = Some("ns".to_owned());
         object.metadata.uid = Some("u0".to_owned());

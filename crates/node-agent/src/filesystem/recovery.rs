@@ -20,9 +20,11 @@ use stoppablecontainer_api::{
     StoppableContainerInstance,
 };
 
-use crate::agent::Agent;
-use crate::filesystem::data::{self, Data, Failure, Record};
-use crate::instance::state::Working;
+use super::data::{self, Data};
+use super::failure::Failure;
+use super::record::DataRecord;
+use crate::instance::DataGuard;
+use crate::node::Host;
 
 /// What the user decided, and about what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,12 +86,12 @@ pub(crate) fn reset_wanted(object: &StoppableContainerInstance, filesystem: &Fil
 /// Begins a reset, or goes on with one: the data is deleted, and the record says so. Refused while anybody uses it.
 /// An error is worth another try.
 pub(crate) async fn clear(
-    agent: &Agent,
+    host: &Arc<Host>,
     object: &StoppableContainerInstance,
-    record: Record,
-    working: Working,
-) -> Result<Working> {
-    let host = Arc::clone(&agent.host);
+    record: DataRecord,
+    guard: &mut DataGuard,
+) -> Result<()> {
+    let host = Arc::clone(host);
     let prefix = PathBuf::from(&object.spec.host_path_prefix);
     let key = object.metadata.uid.clone().context("an object without UID")?;
     let work = move || {
@@ -103,8 +105,7 @@ pub(crate) async fn clear(
         kept.set_record(&serde_json::to_vec(&record).context("write the record")?)?;
         anyhow::Ok(kept.clear()?)
     };
-    let (working, cleared) = working.for_long(work).await.context("delete the data")?;
-    cleared.map(|()| working)
+    guard.without_limit(work).await.context("delete the data")?
 }
 
 /// The failure is the one that the status shows.
@@ -128,6 +129,7 @@ fn answered(object: &StoppableContainerInstance, status: &FilesystemStatus) -> O
 mod tests {
     use serde_json::{Value, json};
 
+    use super::super::record::FORMAT;
     use super::*;
 
     fn failure(message: &str) -> Failure {
@@ -184,22 +186,27 @@ mod tests {
         };
         let reset = answer("reset", &before);
         assert_eq!(
-            decide(&reset, &before, Err(&found), &Data::Unproven),
+            decide(&reset, &before, Err(&found), &Data::WithoutRecord),
             Some(RecoveryVerb::Reset)
         );
         assert_eq!(
-            decide(&answer("accept", &before), &before, Err(&found), &Data::Unproven),
+            decide(
+                &answer("accept", &before),
+                &before,
+                Err(&found),
+                &Data::WithoutRecord
+            ),
             Some(RecoveryVerb::Accept)
         );
         // The user repaired it and left the annotation.
-        assert_eq!(decide(&reset, &before, Ok(()), &Data::Unproven), None);
+        assert_eq!(decide(&reset, &before, Ok(()), &Data::WithoutRecord), None);
         // Something else is the matter by now, or again.
-        assert_eq!(decide(&reset, &before, Err(&other), &Data::Unproven), None);
+        assert_eq!(decide(&reset, &before, Err(&other), &Data::WithoutRecord), None);
         assert_eq!(
-            decide(&reset, &shown(&found, None), Err(&found), &Data::Unproven),
+            decide(&reset, &shown(&found, None), Err(&found), &Data::WithoutRecord),
             None
         );
-        assert_eq!(decision(&reset, None, Err(&found), &Data::Unproven), None);
+        assert_eq!(decision(&reset, None, Err(&found), &Data::WithoutRecord), None);
     }
 
     /// The agent carried it out and could not write the status, so the offer still stands there.
@@ -207,7 +214,7 @@ mod tests {
     fn i1_i9_an_answer_that_was_carried_out_is_never_taken_again() {
         let found = failure("image 2");
         let before = shown(&found, None);
-        let data = Data::Recorded(Record {
+        let data = Data::Recorded(DataRecord {
             namespace: String::new(),
             name: String::new(),
             image_id: String::new(),
@@ -215,7 +222,7 @@ mod tests {
             repo_digest: String::new(),
             recovered: before.recovery.as_ref().map(|offer| offer.id.clone()),
             resetting: false,
-            format: data::FORMAT,
+            format: FORMAT,
             features: Vec::new(),
         });
         assert_eq!(
@@ -228,7 +235,7 @@ mod tests {
     fn i9_what_was_carried_out_is_known_from_the_record() {
         let before = shown(&failure("image 2"), None);
         let record = |recovered: Option<&str>, resetting| {
-            Data::Recorded(Record {
+            Data::Recorded(DataRecord {
                 namespace: String::new(),
                 name: String::new(),
                 image_id: String::new(),
@@ -236,7 +243,7 @@ mod tests {
                 repo_digest: String::new(),
                 recovered: recovered.map(str::to_owned),
                 resetting,
-                format: data::FORMAT,
+                format: FORMAT,
                 features: Vec::new(),
             })
         };
@@ -265,7 +272,7 @@ mod tests {
         let reset = format!("reset-{}", status.recovery.as_ref().unwrap().id);
         let wanted = |limit: &str| {
             let object = object(&reset, &json!({ "ephemeral-storage": limit }));
-            let decided = decision(&object, Some(&status), Ok(()), &Data::Unproven).is_some();
+            let decided = decision(&object, Some(&status), Ok(()), &Data::WithoutRecord).is_some();
             assert_eq!(decided, reset_wanted(&object, &status));
             decided
         };

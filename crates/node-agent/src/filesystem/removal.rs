@@ -6,57 +6,58 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
+use kube::Client;
 use rootfs::Store;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::FINALIZER;
 use stoppablecontainer_api::{FilesystemState, FilesystemStatus};
 
-use crate::agent::Agent;
-use crate::filesystem::data::{self, Data, Doubt, Failure};
-use crate::instance::state::Instance;
-use crate::instance::status;
-use crate::node::host::Host;
-use crate::node::image_lease;
-use crate::sync::restore::{drop_volume, is_stale};
+use super::Filesystems;
+use super::data::{self, Data};
+use super::failure::Failure;
+use super::record::RecordDefect;
+use crate::instance::{Instance, status};
+use crate::node::{Host, image_lease};
+use crate::volumes::left_over;
 
 /// Deletes the data if the instance is being deleted and no volume of it is published any more, and reports it.
 /// An error is worth another try.
-pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
+pub(crate) async fn remove(filesystems: &Filesystems, instance: &Instance) -> Result<()> {
     let Some(object) = instance.state().object else {
         return Ok(());
     };
     if object.metadata.deletion_timestamp.is_none() {
         return Ok(());
     }
-    let node = object
+    let (node, client) = (&filesystems.node, &filesystems.client);
+    let recorded = object
         .status
         .as_ref()
         .and_then(|status| status.node_name.as_deref());
-    if node != Some(agent.node_name.as_str()) {
+    if recorded != Some(node.name.as_str()) {
         return Ok(());
     }
-    for volume in agent.volumes.of_instance(&instance.id.uid) {
-        if !is_stale(agent, &volume).await? {
+    for volume in filesystems.volumes.of_instance(&instance.id.uid) {
+        if !left_over::is_left_over(&node.host, client, &volume).await? {
             // Its unpublishing will lead here again.
             return Ok(());
         }
-        drop_volume(agent, &volume)?;
+        left_over::remove(&node.host, &filesystems.volumes, &volume)?;
     }
     let prefix = PathBuf::from(&object.spec.host_path_prefix);
-    if agent.disks.get(&prefix).is_some() {
-        let (host, key) = (Arc::clone(&agent.host), instance.id.uid.clone());
-        let (directory, node) = (prefix.join(&key), agent.node_name.clone());
+    if node.disks.get(&prefix).is_some() {
+        let (host, key) = (Arc::clone(&node.host), instance.id.uid.clone());
+        let directory = prefix.join(&key);
         let store = instance.filesystem().and_then(|known| known.store_id);
-        let working = instance.work().await;
+        let mut guard = instance.lock_data().await;
         let delete = move || delete(&host, &prefix, &key, store.as_deref());
-        let (_working, deleted) = working.for_long(delete).await?;
-        let kept = match deleted? {
+        let kept = match guard.without_limit(delete).await?? {
             Deleted::Gone => None,
-            Deleted::OutOfReach => Some(data::out_of_reach(&directory, &node)),
-            Deleted::Newer => Some(data::outdated(&directory, &node)),
+            Deleted::OtherDirectory => Some(Failure::other_directory(&directory, &node.name)),
+            Deleted::Newer => Some(Failure::outdated_agent(&directory, &node.name)),
         };
         if let Some(failure) = kept {
-            report_kept(agent, instance, &failure).await?;
+            report_kept(client, instance, &failure).await?;
             // Nothing announces that a disk was mounted or an agent updated.
             bail!("the data cannot be deleted: {}", failure.message);
         }
@@ -69,18 +70,18 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
                 "the data in {} is not deleted, as node {} does not allow spec.hostPathPrefix {} any more. Allow it again, or \
                  delete the directory by hand and take the finalizer {FINALIZER} off the instance",
                 prefix.join(&instance.id.uid).display(),
-                agent.node_name,
+                node.name,
                 prefix.display(),
             )),
             recovery: None,
             ..known
         };
-        return status::update(&agent.client, instance, |_| Some(refused.clone())).await;
+        return status::update(client, instance, |_| Some(refused.clone())).await;
     }
-    image_lease::unpin(&agent.cri, &instance.id.uid).await?;
+    image_lease::unpin(&node.cri, &instance.id.uid).await?;
     let removed = FilesystemStatus {
         state: FilesystemState::Removed,
-        node_name: agent.node_name.clone(),
+        node_name: node.name.clone(),
         provider_pod_uid: None,
         store_id: None,
         reason: None,
@@ -93,7 +94,7 @@ pub(crate) async fn remove(agent: &Agent, instance: &Instance) -> Result<()> {
         blocked: None,
         write_failed: None,
     };
-    status::update(&agent.client, instance, |_| Some(removed.clone())).await
+    status::update(client, instance, |_| Some(removed.clone())).await
 }
 
 /// Whether there can be data: it was made, or was about to be.
@@ -106,15 +107,15 @@ enum Deleted {
     /// Nothing of it is left.
     Gone,
     /// The directory is not the one that holds it.
-    OutOfReach,
+    OtherDirectory,
     /// A newer agent knows where all of it is.
     Newer,
 }
 
 fn delete(host: &Host, prefix: &Path, key: &str, store: Option<&str>) -> Result<Deleted> {
     match data::look(&host.root, prefix, key, store)? {
-        Data::OutOfReach => return Ok(Deleted::OutOfReach),
-        Data::Doubtful(Doubt::Newer) => return Ok(Deleted::Newer),
+        Data::OtherDirectory => return Ok(Deleted::OtherDirectory),
+        Data::Defective(RecordDefect::Newer) => return Ok(Deleted::Newer),
         _ => {}
     }
     let Some(store) = Store::open(&host.root, prefix)? else {
@@ -129,8 +130,8 @@ fn delete(host: &Host, prefix: &Path, key: &str, store: Option<&str>) -> Result<
 }
 
 /// Says in the status why the data is still there.
-async fn report_kept(agent: &Agent, instance: &Instance, failure: &Failure) -> Result<()> {
-    status::update(&agent.client, instance, |state| {
+async fn report_kept(client: &Client, instance: &Instance, failure: &Failure) -> Result<()> {
+    status::update(client, instance, |state| {
         let known = state.filesystem()?;
         Some(FilesystemStatus {
             state: FilesystemState::Failed,

@@ -1,10 +1,8 @@
 /*!
 What kept filesystems take on the disk, in the status of their instances.
 
-Those that run are measured one at a time and at the lowest priority, each with
-pauses that grow with its own work: measuring one takes no more than a small share
-of one processor, and one that takes long keeps the others waiting for no longer
-than it takes. A stopped one is measured once, when it was stopped.
+Those that run are measured every now and then (see `sync::measure`), a stopped one once, when it
+was stopped.
 */
 
 use std::collections::HashMap;
@@ -12,28 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use kube::Client;
 use rootfs::Store;
 use rootfs::usage::{Usage, measure};
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, FilesystemUsage, RecoveryVerb, StoppableContainerInstance,
 };
-use tokio::time::Instant;
 
-use crate::agent::Agent;
-use crate::filesystem::recovery;
-use crate::instance::state::Instance;
-use crate::instance::status;
-use crate::node::host::Host;
-use crate::node::space;
-use crate::volumes::record::{Record, Role};
+use super::{Filesystems, recovery};
+use crate::instance::{Instance, status};
+use crate::node::Host;
+use crate::volumes::{Role, VolumeRecord, Volumes};
 
-/// Shortest pause of a filesystem; the kubelet looks at the limits of other containers as often.
-const PAUSE: Duration = Duration::from_secs(10);
-/// A pause is at least so many times as long as what was done before it. All pause for one, up to [`PAUSE`]; that one
-/// pauses up to [`LONGEST`].
-const SHARE: u32 = 20;
-/// Longest pause of a filesystem.
-const LONGEST: Duration = Duration::from_mins(10);
 /// How long one filesystem may take. What was not reached by then is missing in the numbers.
 const TIME: Duration = Duration::from_secs(30);
 /// How much longer it may take, as the time is looked at between two entries.
@@ -50,31 +38,9 @@ pub(crate) enum Moment {
     Stopped,
 }
 
-/// Measures what runs, for ever.
-pub(crate) async fn follow(agent: Arc<Agent>) {
-    let mut due = HashMap::<String, Instant>::new();
-    loop {
-        let round = Instant::now();
-        let running = running(&agent);
-        due.retain(|uid, _| running.contains_key(uid));
-        for (uid, record) in running {
-            let began = Instant::now();
-            if due.get(&uid).is_some_and(|due| began < *due) {
-                continue;
-            }
-            observe(&agent, &record, Moment::Running).await;
-            let work = began.elapsed() * SHARE;
-            due.insert(uid, Instant::now() + work.clamp(PAUSE, LONGEST));
-            tokio::time::sleep(work.min(PAUSE)).await;
-        }
-        space::warn(&agent).await;
-        tokio::time::sleep_until(round + PAUSE).await;
-    }
-}
-
 /// The volumes of consumers, by the UIDs of their instances.
-pub(crate) fn running(agent: &Agent) -> HashMap<String, Record> {
-    let volumes = agent.volumes.all().into_iter();
+pub(crate) fn running(volumes: &Volumes) -> HashMap<String, VolumeRecord> {
+    let volumes = volumes.all().into_iter();
     volumes
         .filter(|volume| volume.record.role == Role::Consumer)
         .map(|volume| (volume.record.instance.uid.clone(), volume.record.clone()))
@@ -82,35 +48,40 @@ pub(crate) fn running(agent: &Agent) -> HashMap<String, Record> {
 }
 
 /// Measures a filesystem and reports it if that is news.
-pub(crate) async fn observe(agent: &Agent, volume: &Record, moment: Moment) {
-    let Some(instance) = agent.instances.find(&volume.instance.uid) else {
+pub(crate) async fn measure_and_report(filesystems: &Filesystems, volume: &VolumeRecord, moment: Moment) {
+    let Some(instance) = filesystems.instances.find(&volume.instance.uid) else {
         return;
     };
-    if let Err(error) = try_observe(agent, &instance, volume, moment).await {
+    if let Err(error) = try_measure_and_report(filesystems, &instance, volume, moment).await {
         tracing::warn!(instance = %instance.id, "cannot measure the kept filesystem: {error:#}");
     }
 }
 
 /// Offers to empty a filesystem that is too large, and takes the offer back when it is not any more.
-pub(crate) async fn judge(agent: &Agent, instance: &Instance) -> Result<()> {
-    status::update(&agent.client, instance, |state| {
+pub(crate) async fn offer_reset(client: &Client, instance: &Instance) -> Result<()> {
+    status::update(client, instance, |state| {
         let (object, before) = (state.object.as_ref()?, state.filesystem()?);
         if object.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        Some(judged(object, before.clone())).filter(|status| status != before)
+        Some(with_reset_offer(object, before.clone())).filter(|status| status != before)
     })
     .await
 }
 
-async fn try_observe(agent: &Agent, instance: &Instance, volume: &Record, moment: Moment) -> Result<()> {
+async fn try_measure_and_report(
+    filesystems: &Filesystems,
+    instance: &Instance,
+    volume: &VolumeRecord,
+    moment: Moment,
+) -> Result<()> {
     let resets = instance.state().resets;
     let measured = {
-        let _turn = agent.measuring.lock().await;
-        on_a_thread(&agent.host, instance, volume).await?
+        let _turn = filesystems.measuring.lock().await;
+        on_a_thread(&filesystems.node.host, instance, volume).await?
     };
     let Some(measured) = measured else { return Ok(()) };
-    status::update(&agent.client, instance, |state| {
+    status::update(&filesystems.client, instance, |state| {
         let (object, before) = (state.object.as_ref()?, state.filesystem()?);
         let usable = matches!(before.state, FilesystemState::Ready | FilesystemState::Failed);
         if !usable || object.metadata.deletion_timestamp.is_some() || state.resets != resets {
@@ -123,14 +94,14 @@ async fn try_observe(agent: &Agent, instance: &Instance, volume: &Record, moment
         };
         let crossed =
             object.storage_excess(Some(before)).is_some() != object.storage_excess(Some(&status)).is_some();
-        (crossed || is_news(before.usage, usage, moment)).then(|| judged(object, status))
+        (crossed || is_news(before.usage, usage, moment)).then(|| with_reset_offer(object, status))
     })
     .await
 }
 
 /// Measures on a thread of its own, whose low priority ends with it. `None` if nothing is there. A disk that does not
 /// answer has one such thread for each filesystem, and nobody waits for it for long.
-async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &Record) -> Result<Option<Usage>> {
+async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &VolumeRecord) -> Result<Option<Usage>> {
     let measuring = Arc::clone(&instance.measuring)
         .try_lock_owned()
         .context("the disk has not answered since it was asked before")?;
@@ -196,7 +167,7 @@ fn is_news(before: Option<FilesystemUsage>, now: FilesystemUsage, moment: Moment
 }
 
 /// `status` with the offer that its usage deserves.
-fn judged(object: &StoppableContainerInstance, status: FilesystemStatus) -> FilesystemStatus {
+fn with_reset_offer(object: &StoppableContainerInstance, status: FilesystemStatus) -> FilesystemStatus {
     if status.state != FilesystemState::Ready {
         return status;
     }
@@ -256,16 +227,16 @@ mod tests {
             "state": "Ready", "nodeName": "n1", "usage": { "bytes": 2000, "inodes": 1 },
         }))
         .unwrap();
-        let offered = judged(&object("1k"), ready.clone());
+        let offered = with_reset_offer(&object("1k"), ready.clone());
         let offer = offered.recovery.clone().unwrap();
         assert_eq!(offer.verbs, [RecoveryVerb::Reset]);
         assert_eq!(
-            judged(&object("1k"), offered.clone()),
+            with_reset_offer(&object("1k"), offered.clone()),
             offered,
             "the same offer as long as it stands"
         );
-        let raised = judged(&object("2k"), offered);
+        let raised = with_reset_offer(&object("2k"), offered);
         assert_eq!(raised, ready, "it is taken back");
-        assert_ne!(judged(&object("1k"), raised).recovery, Some(offer));
+        assert_ne!(with_reset_offer(&object("1k"), raised).recovery, Some(offer));
     }
 }

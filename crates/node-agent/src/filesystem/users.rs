@@ -23,7 +23,7 @@ const MAX_GROUPS: usize = 65536;
 
 /// A user that cannot be resolved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UserError {
+pub enum UserError {
     /// Not in /etc/passwd.
     #[error("user {0:?} is not in the image's /etc/passwd")]
     Unknown(String),
@@ -42,7 +42,7 @@ enum Wanted<'a> {
 }
 
 /// Resolves `user` (a name or number, with an optional `:group`) in these files.
-pub(crate) fn resolve(user: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, UserError> {
+pub fn resolve(user: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, UserError> {
     let wanted = match user.split(':').next().unwrap_or_default() {
         "" => Wanted::Uid(0),
         name => parse(name)?,

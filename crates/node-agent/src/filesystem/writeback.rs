@@ -13,31 +13,22 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::FutureExt;
+use kube::Client;
 use rootfs::{Kept, Store};
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use stoppablecontainer_api::{ConsumerReport, FilesystemStatus};
 
-use crate::agent::Agent;
-use crate::instance::state::{Instance, State};
-use crate::instance::status;
-use crate::node::host::Host;
-use crate::volumes::Volume;
-use crate::volumes::record::{Record, Role};
+use super::Filesystems;
+use crate::instance::{Instance, Outcome, State, status};
+use crate::node::Host;
+use crate::volumes::{Role, Volume, VolumeRecord};
 
 /// How long an unpublish waits for the disk. The kubelet asks again, and gives up a call after two minutes.
-const PATIENCE: Duration = Duration::from_mins(1);
-
-/// What became of the files of a consumer that has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    pod_uid: String,
-    /// What the disk said, as sentences.
-    failure: Option<String>,
-}
+const TIME_BUDGET: Duration = Duration::from_mins(1);
 
 /// Begins to listen for errors of the disk, for a consumer that was started by an earlier agent. A disk that does not
 /// answer holds nobody up.
-pub(crate) fn watch(host: &Arc<Host>, volume: &Arc<Volume>) {
+pub(crate) fn listen_for_errors(host: &Arc<Host>, volume: &Arc<Volume>) {
     if volume.record.role != Role::Consumer {
         return;
     }
@@ -56,27 +47,27 @@ pub(crate) fn watch(host: &Arc<Host>, volume: &Arc<Volume>) {
 ///
 /// # Errors
 /// When it is not finished, or a failure cannot be reported, yet. To be called again.
-pub(crate) async fn settle(agent: &Arc<Agent>, volume: &Arc<Volume>) -> Result<()> {
-    let settled = volume.settled(|| {
-        let work = work(Arc::clone(agent), Arc::clone(volume));
-        tokio::spawn(work)
+pub(crate) async fn sync_and_report(filesystems: &Arc<Filesystems>, volume: &Arc<Volume>) -> Result<()> {
+    let synced = volume.writeback(|| {
+        let sync = sync_volume(Arc::clone(filesystems), Arc::clone(volume));
+        tokio::spawn(sync)
             .map(Result::ok)
             .map(Option::flatten)
             .boxed()
             .shared()
     });
     let pod = &volume.record.pod;
-    let outcome = tokio::time::timeout(PATIENCE, settled)
+    let outcome = tokio::time::timeout(TIME_BUDGET, synced)
         .await
         .with_context(|| format!("what pod {pod} wrote is still on its way to the disk"))?;
-    let Some(instance) = agent.instances.find(&volume.record.instance.uid) else {
-        return forget(outcome, agent.is_synced())
+    let Some(instance) = filesystems.instances.find(&volume.record.instance.uid) else {
+        return forget(outcome, filesystems.instances.are_synced())
             .with_context(|| format!("not all that pod {pod} wrote is durable, and nobody was told"));
     };
     if let Some(outcome) = outcome {
-        instance.change(|state| state.settle(outcome));
+        instance.change(|state| state.record_outcome(outcome));
     }
-    report(agent, &instance).await.or_else(|error| {
+    report(&filesystems.client, &instance).await.or_else(|error| {
         let state = instance.state();
         if state.outcome.is_some_and(|outcome| outcome.failure.is_some()) {
             return Err(error.context(format!(
@@ -101,17 +92,17 @@ fn forget(outcome: Option<Outcome>, is_synced: bool) -> Result<()> {
     Ok(())
 }
 
-async fn work(agent: Arc<Agent>, volume: Arc<Volume>) -> Option<Outcome> {
+async fn sync_volume(filesystems: Arc<Filesystems>, volume: Arc<Volume>) -> Option<Outcome> {
     let listening = volume.kept();
     // Without a container that was moved there is nothing that went well.
     let wrote = listening.is_some();
-    let (host, record) = (Arc::clone(&agent.host), volume.record.clone());
+    let (host, record) = (Arc::clone(&filesystems.node.host), volume.record.clone());
     let sync = move || match listening {
         Some(kept) => sync(&kept),
         None => kept(&host, &record)?.map_or(Ok(()), |kept| sync(&kept)),
     };
     let synced = tokio::task::spawn_blocking(sync).await.context("sync").flatten();
-    let Record {
+    let VolumeRecord {
         pod,
         instance,
         prefix,
@@ -126,7 +117,7 @@ async fn work(agent: Arc<Agent>, volume: Arc<Volume>) -> Option<Outcome> {
             "the disk of {} on node {} failed to write something while pod {} ran ({error:#}): what the pod wrote last may be \
              lost. Look after the disk and the files; this is said until a later stop goes well",
             prefix.display(),
-            agent.node_name,
+            filesystems.node.name,
             pod.name,
         )
     });
@@ -148,8 +139,8 @@ fn sync(kept: &Kept) -> Result<()> {
 }
 
 /// Reports what is news of the last consumer that ended.
-pub(crate) async fn report(agent: &Agent, instance: &Instance) -> Result<()> {
-    status::update(&agent.client, instance, news).await
+pub(crate) async fn report(client: &Client, instance: &Instance) -> Result<()> {
+    status::update(client, instance, news).await
 }
 
 /// The status with the outcome, if it is not told yet.
@@ -169,7 +160,7 @@ fn news(state: &State) -> Option<FilesystemStatus> {
     })
 }
 
-fn kept(host: &Host, record: &Record) -> Result<Option<Kept>> {
+fn kept(host: &Host, record: &VolumeRecord) -> Result<Option<Kept>> {
     let Some(store) = Store::open(&host.root, &record.prefix)? else {
         return Ok(None);
     };
@@ -182,7 +173,7 @@ fn kept(host: &Host, record: &Record) -> Result<Option<Kept>> {
 impl State {
     /// Takes an outcome. That the disk took what was left of a pod at a second try says nothing of what it did not take
     /// at the first.
-    fn settle(&mut self, outcome: Outcome) {
+    fn record_outcome(&mut self, outcome: Outcome) {
         let told = self
             .filesystem()
             .and_then(|filesystem| filesystem.write_failed.as_ref());
@@ -233,13 +224,13 @@ mod tests {
     fn i7_a_failed_write_is_told_once_and_taken_back_by_a_later_stop_that_went_well() {
         let mut fresh = state(None);
         assert_eq!(told(&fresh), []);
-        fresh.settle(outcome("p1", None));
+        fresh.record_outcome(outcome("p1", None));
         assert_eq!(told(&fresh), [], "nothing to say");
-        fresh.settle(outcome("p2", Some("it failed")));
+        fresh.record_outcome(outcome("p2", Some("it failed")));
         assert_eq!(told(&fresh), [Some("it failed".to_owned())]);
 
         let mut later = state(Some("p2"));
-        later.settle(outcome("p3", None));
+        later.record_outcome(outcome("p3", None));
         assert_eq!(told(&later), [None]);
     }
 
@@ -259,12 +250,12 @@ mod tests {
     #[test]
     fn i7_i9_a_repeated_unpublish_takes_nothing_back() {
         let mut same_agent = state(None);
-        same_agent.settle(outcome("p1", Some("it failed")));
-        same_agent.settle(outcome("p1", None));
+        same_agent.record_outcome(outcome("p1", Some("it failed")));
+        same_agent.record_outcome(outcome("p1", None));
         assert_eq!(told(&same_agent), [Some("it failed".to_owned())]);
 
         let mut next_agent = state(Some("p1"));
-        next_agent.settle(outcome("p1", None));
+        next_agent.record_outcome(outcome("p1", None));
         assert_eq!(told(&next_agent), []);
     }
 }

@@ -4,10 +4,42 @@ etcd takes, and every user who may create pods can ask the kubelet for a volume 
 nothing else of it (invariant I18).
 */
 
-use k8s_openapi::api::core::v1::Pod;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::{Api, Client};
 use stoppablecontainer_api::held::{Held, METADATA, Selection};
 use stoppablecontainer_api::json::Keep;
+use stoppablecontainer_api::names::{CSI_DRIVER, GROUP};
+
+use super::ObjectRef;
+
+/// How long the API server may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a pod cannot have a volume.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PodError {
+    /// It may be another time.
+    #[error("cannot ask the API server for pod {pod}: {cause}")]
+    Unavailable { pod: ObjectRef, cause: String },
+    #[error("pod {0} does not exist")]
+    Missing(ObjectRef),
+    #[error("pod {pod} has UID {found}, the volume is for {}", .pod.uid)]
+    OtherUid { pod: ObjectRef, found: String },
+    #[error("pod {pod} is on node {found}, not on {node}")]
+    OtherNode {
+        pod: ObjectRef,
+        found: String,
+        node: String,
+    },
+    #[error("pod {0} is not controlled by a StoppableContainerInstance; the volume is for those alone")]
+    OtherOwner(ObjectRef),
+    #[error(
+        "the volume of driver {CSI_DRIVER} in pod {0} must be mounted by one of its containers, and by no other"
+    )]
+    NotMountedByOne(ObjectRef),
+}
 
 /// See above.
 #[derive(Clone, Copy, Debug)]
@@ -54,16 +86,96 @@ impl Selection for Place {
     ]);
 }
 
-/// The pod of this name, if there is one.
-pub(crate) async fn get(client: &Client, namespace: &str, name: &str) -> Result<Option<Pod>, kube::Error> {
-    let api: Api<Held<Pod, Place>> = Api::namespaced(client.clone(), namespace);
-    let found = api.get_opt(name).await?.map(Held::into_object).transpose();
-    found.map_err(|unreadable| kube::Error::Service(Box::new(unreadable)))
+/// The pod of this name, if there is one. It may have another UID.
+pub(crate) async fn get(client: &Client, pod: &ObjectRef) -> Result<Option<Pod>, PodError> {
+    let unavailable = |error: &dyn std::fmt::Display| PodError::Unavailable {
+        pod: pod.clone(),
+        cause: error.to_string(),
+    };
+    let api: Api<Held<Pod, Place>> = Api::namespaced(client.clone(), &pod.namespace);
+    let asked = tokio::time::timeout(TIMEOUT, api.get_opt(&pod.name)).await;
+    let found = asked.map_err(|e| unavailable(&e))?.map_err(|e| unavailable(&e))?;
+    let found = found.map(Held::into_object).transpose();
+    found.map_err(|e| unavailable(&kube::Error::Service(Box::new(e))))
+}
+
+/// The pod, its controller, and its one container that mounts our volume. The pod has the UID of `pod` and is on `node`.
+pub(crate) async fn owner_and_container(
+    client: &Client,
+    pod: &ObjectRef,
+    node: &str,
+) -> Result<(ObjectRef, String), PodError> {
+    let found = get(client, pod)
+        .await?
+        .ok_or_else(|| PodError::Missing(pod.clone()))?;
+    Ok((owner_of(&found, pod, node)?, container_of(&found, pod)?))
+}
+
+/// The one container that mounts a volume of ours. What a pod's containers mount never changes, unlike a template or an
+/// annotation. (Ephemeral containers come later; they are not among these.)
+fn container_of(found: &Pod, pod: &ObjectRef) -> Result<String, PodError> {
+    let spec = found.spec.as_ref();
+    let ours = |name: &str| {
+        let mut volumes = spec.and_then(|spec| spec.volumes.as_ref()).into_iter().flatten();
+        volumes.any(|volume| {
+            volume.name == name && volume.csi.as_ref().is_some_and(|csi| csi.driver == CSI_DRIVER)
+        })
+    };
+    let mounts = |container: &&Container| {
+        let mut mounts = container.volume_mounts.iter().flatten();
+        mounts.any(|mount| ours(&mount.name))
+    };
+    let init = spec
+        .and_then(|spec| spec.init_containers.as_ref())
+        .into_iter()
+        .flatten();
+    let main = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
+    let main: Vec<_> = main.iter().filter(mounts).collect();
+    match main[..] {
+        [only] if !init.into_iter().any(|container| mounts(&container)) => Ok(only.name.clone()),
+        _ => Err(PodError::NotMountedByOne(pod.clone())),
+    }
+}
+
+/// The instance that controls a pod.
+fn owner_of(found: &Pod, pod: &ObjectRef, node: &str) -> Result<ObjectRef, PodError> {
+    let uid = found.metadata.uid.as_deref().unwrap_or_default();
+    if uid != pod.uid {
+        return Err(PodError::OtherUid {
+            pod: pod.clone(),
+            found: uid.to_owned(),
+        });
+    }
+    let on = found.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    if on != Some(node) {
+        return Err(PodError::OtherNode {
+            pod: pod.clone(),
+            found: on.unwrap_or("none").to_owned(),
+            node: node.to_owned(),
+        });
+    }
+    let owners = found.metadata.owner_references.iter().flatten();
+    let ours = |api_version: &str| {
+        api_version
+            .split_once('/')
+            .is_some_and(|(group, _)| group == GROUP)
+    };
+    let owner = owners
+        .filter(|owner| owner.controller == Some(true))
+        .find(|owner| owner.kind == "StoppableContainerInstance" && ours(&owner.api_version));
+    let Some(owner) = owner else {
+        return Err(PodError::OtherOwner(pod.clone()));
+    };
+    Ok(ObjectRef {
+        namespace: pod.namespace.clone(),
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -83,5 +195,102 @@ mod tests {
         let spec = pod.spec.unwrap();
         assert_eq!(spec.node_name.as_deref(), Some("n1"));
         assert_eq!(spec.volumes.map(|volumes| volumes.len()), Some(ENTRIES));
+    }
+
+    fn pod() -> ObjectRef {
+        ObjectRef {
+            namespace: "ns".into(),
+            name: "web".into(),
+            uid: "u1".into(),
+        }
+    }
+
+    fn check(change: impl FnOnce(&mut Value)) -> Result<ObjectRef, String> {
+        let mut found = json!({
+            "metadata": { "name": "web", "namespace": "ns", "uid": "u1", "ownerReferences": [
+                { "apiVersion": "apps/v1", "kind": "StoppableContainerInstance", "name": "x", "uid": "o0" },
+                { "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
+                  "name": "web", "uid": "o1", "controller": true },
+            ]},
+            "spec": { "nodeName": "node1", "containers": [] },
+        });
+        change(&mut found);
+        owner_of(&serde_json::from_value(found).unwrap(), &pod(), "node1").map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_controller_of_the_pod_is_the_instance() {
+        let owner = check(|_| {}).unwrap();
+        assert_eq!(
+            owner,
+            ObjectRef {
+                namespace: "ns".into(),
+                name: "web".into(),
+                uid: "o1".into()
+            }
+        );
+    }
+
+    #[test]
+    fn i8_anything_else_is_refused() {
+        assert!(
+            check(|p| p["metadata"]["uid"] = json!("u2"))
+                .unwrap_err()
+                .contains("UID u2")
+        );
+        assert!(
+            check(|p| p["spec"]["nodeName"] = json!("node2"))
+                .unwrap_err()
+                .contains("node2")
+        );
+        assert!(check(|p| p["spec"]["nodeName"] = Value::Null).is_err());
+        assert!(check(|p| p["metadata"]["ownerReferences"] = json!([])).is_err());
+        let owner = |p: &mut Value, key: &str, value: Value| p["metadata"]["ownerReferences"][1][key] = value;
+        assert!(check(|p| owner(p, "controller", json!(false))).is_err());
+        assert!(check(|p| owner(p, "apiVersion", json!("evil.example/v1"))).is_err());
+        assert!(check(|p| owner(p, "apiVersion", json!("v1"))).is_err());
+        assert!(check(|p| owner(p, "kind", json!("StoppableContainer"))).is_err());
+        // Labels and annotations say nothing.
+        let claim = json!({"stoppablecontainer.xtlsoft.top/instance": "web", "stoppablecontainer.xtlsoft.top/role": "consumer"});
+        assert!(
+            check(|p| {
+                p["metadata"]["labels"] = claim;
+                p["metadata"]["ownerReferences"] = json!([]);
+            })
+            .is_err()
+        );
+    }
+
+    /// By what its containers mount: neither their order nor a name in the template, which its user may edit meanwhile.
+    #[test]
+    fn i3_i8_the_main_container_is_the_one_that_mounts_the_volume() {
+        let found = |containers: Value, init: Value, driver: &str| {
+            let found = json!({
+                "metadata": { "name": "web" },
+                "spec": {
+                    "containers": containers, "initContainers": init,
+                    "volumes": [{ "name": "data" }, { "name": "v", "csi": { "driver": driver } }],
+                },
+            });
+            container_of(&serde_json::from_value(found).unwrap(), &pod()).map_err(|e| e.to_string())
+        };
+        let container = |name: &str, volume: &str| json!({ "name": name, "volumeMounts": [{ "name": volume, "mountPath": "/x" }] });
+        let (side, main) = (container("side", "data"), container("main", "v"));
+        assert_eq!(
+            found(json!([side, main]), json!([side]), CSI_DRIVER),
+            Ok("main".to_owned())
+        );
+        for (containers, init, driver) in [
+            (json!([side]), json!([]), CSI_DRIVER),
+            (json!([main, container("other", "v")]), json!([]), CSI_DRIVER),
+            (json!([side, main]), json!([container("first", "v")]), CSI_DRIVER),
+            (json!([side, main]), json!([]), "csi.example.org"),
+        ] {
+            let refused = found(containers, init, driver).unwrap_err();
+            assert!(
+                refused.contains("ns/web") && refused.contains(CSI_DRIVER),
+                "{refused}"
+            );
+        }
     }
 }

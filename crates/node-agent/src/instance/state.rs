@@ -10,18 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
 use rootfs::Process;
-use stoppablecontainer_api::{FilesystemStatus, StoppableContainerInstance};
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
+use stoppablecontainer_api::{ConsumerReport, FilesystemStatus, StoppableContainerInstance};
+use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::time::Instant;
 
-use crate::filesystem::blocked::Blocked;
-use crate::filesystem::writeback::Outcome;
-use crate::instance::left_behind::LeftBehind;
-use crate::volumes::record::Object;
-
-/// How long work on a disk may take that is usually done in milliseconds.
-const DISK_TIME: Duration = Duration::from_secs(30);
+use super::data_guard::{DataGuard, DataLock};
+use super::left_behind::LeftBehind;
+use super::object_ref::ObjectRef;
 
 /// All instances of this agent: those whose objects it saw. A claim in a pod that there is an instance does not count.
 #[derive(Debug, Default)]
@@ -29,30 +25,22 @@ pub(crate) struct Instances {
     known: Mutex<HashMap<String, Arc<Instance>>>,
     /// Changes when one is added.
     added: watch::Sender<()>,
+    /// Whether all were listed since the agent started.
+    synced: watch::Sender<bool>,
     left_behind: Arc<LeftBehind>,
 }
 
 /// One instance.
 #[derive(Debug)]
 pub(crate) struct Instance {
-    pub(crate) id: Object,
+    pub(crate) id: ObjectRef,
     state: watch::Sender<State>,
-    attended: AtomicBool,
-    /// See [`Working`].
-    work: Arc<AsyncMutex<()>>,
-    left_behind: Arc<LeftBehind>,
+    has_task: AtomicBool,
+    data: DataLock,
     /// Held while its status is written, and never while a disk is asked for something.
     pub(crate) writing: AsyncMutex<()>,
     /// Held by the thread that measures it, however long that takes.
     pub(crate) measuring: Arc<AsyncMutex<()>>,
-}
-
-/// The right to prepare, mount or remove a kept filesystem; one at a time has it.
-#[derive(Debug)]
-pub(crate) struct Working {
-    _right: OwnedMutexGuard<()>,
-    namespace: String,
-    left_behind: Arc<LeftBehind>,
 }
 
 /// What is known now.
@@ -83,6 +71,23 @@ pub(crate) struct State {
 pub(crate) struct Provider {
     pub(crate) process: Arc<Process>,
     pub(crate) pod_uid: String,
+}
+
+/// Who waits, and for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Blocked {
+    pub(crate) consumer: ConsumerReport,
+    pub(crate) since: Instant,
+    /// An earlier agent said so, and nobody has looked since.
+    pub(crate) recorded: bool,
+}
+
+/// What became of the files of a consumer that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) pod_uid: String,
+    /// What the disk said, as sentences.
+    pub(crate) failure: Option<String>,
 }
 
 // === impl Instances ===
@@ -125,6 +130,21 @@ impl Instances {
         }
     }
 
+    /// Whether all were listed since the agent started.
+    pub(crate) fn are_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
+    pub(crate) fn set_synced(&self) {
+        self.synced.send_replace(true);
+    }
+
+    /// Waits until all were listed.
+    pub(crate) async fn synced(&self) {
+        // Never an error: the sender is in `self`.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
     /// How many threads the agent does not wait for any more.
     pub(crate) fn left_behind(&self) -> usize {
         self.left_behind.count()
@@ -138,7 +158,7 @@ impl Instances {
 
     /// Takes a newer object. `None` if it lacks what every stored object has.
     pub(crate) fn apply(&self, object: StoppableContainerInstance) -> Option<Arc<Instance>> {
-        let id = id_of(&object)?;
+        let id = ObjectRef::of(&object)?;
         let instance = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = known.entry(id.uid.clone());
@@ -208,33 +228,42 @@ impl Provider {
     }
 }
 
+// === impl Blocked ===
+
+impl Blocked {
+    /// What an earlier agent reported.
+    pub(crate) fn recorded(object: &StoppableContainerInstance) -> Option<Self> {
+        let consumer = object.status.as_ref()?.filesystem.as_ref()?.blocked.clone()?;
+        Some(Self {
+            consumer,
+            since: Instant::now(),
+            recorded: true,
+        })
+    }
+}
+
 // === impl Instance ===
 
 impl Instance {
-    fn new(id: Object, left_behind: Arc<LeftBehind>) -> Self {
+    fn new(id: ObjectRef, left_behind: Arc<LeftBehind>) -> Self {
         Self {
             id,
             state: watch::Sender::default(),
-            attended: AtomicBool::new(false),
-            work: Arc::default(),
-            left_behind,
+            has_task: AtomicBool::new(false),
+            data: DataLock::new(left_behind),
             writing: AsyncMutex::default(),
             measuring: Arc::default(),
         }
     }
 
-    /// Waits for the right to work on its filesystem.
-    pub(crate) async fn work(&self) -> Working {
-        Working {
-            _right: Arc::clone(&self.work).lock_owned().await,
-            namespace: self.id.namespace.clone(),
-            left_behind: Arc::clone(&self.left_behind),
-        }
+    /// Waits for the right to work on its data.
+    pub(crate) async fn lock_data(&self) -> DataGuard {
+        self.data.lock(&self.id.namespace).await
     }
 
-    /// Whether the caller is the first to attend to it.
-    pub(crate) fn claim_attendance(&self) -> bool {
-        !self.attended.swap(true, Ordering::Relaxed)
+    /// Whether the caller is the first to ask, and so runs the task of the instance.
+    pub(crate) fn claim_task(&self) -> bool {
+        !self.has_task.swap(true, Ordering::Relaxed)
     }
 
     /// What is known now.
@@ -264,64 +293,6 @@ impl Instance {
     pub(crate) fn filesystem(&self) -> Option<FilesystemStatus> {
         self.state.borrow().filesystem().cloned()
     }
-}
-
-// === impl Working ===
-
-impl Working {
-    /// Works on a thread that may block. The right goes with it, and comes back with the result: where a disk does not
-    /// answer, one thread for each filesystem waits for it, whoever asks how often.
-    ///
-    /// # Errors
-    /// When the work takes too long. It goes on then, and keeps the lock until it ends. And when too much work of this
-    /// namespace goes on already ([`LeftBehind`]).
-    pub(crate) async fn on_disk<T: Send + 'static>(
-        self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<(Self, T)> {
-        let place = self.left_behind.place(&self.namespace)?;
-        let leaver = place.leaver();
-        let working = self.for_long(move || {
-            let _place = place;
-            work()
-        });
-        if let Ok(done) = tokio::time::timeout(DISK_TIME, working).await {
-            return done;
-        }
-        leaver.leave();
-        bail!(
-            "disk I/O did not finish within {} s: the disk, or a file system that the container has mounted, does not answer",
-            DISK_TIME.as_secs()
-        )
-    }
-
-    /// The same for what takes long by nature, such as deleting.
-    pub(crate) async fn for_long<T: Send + 'static>(
-        self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<(Self, T)> {
-        let (send, receive) = tokio::sync::oneshot::channel();
-        // A thread of its own, so that work that hangs does not use up the threads of other work.
-        std::thread::Builder::new()
-            .name("disk".to_owned())
-            .spawn(move || {
-                let result = work();
-                // The caller may have stopped waiting.
-                drop(send.send((self, result)));
-            })
-            .context("start a thread")?;
-        receive.await.context("work on the kept filesystem")
-    }
-}
-
-/// The identity of an object.
-pub(crate) fn id_of(object: &StoppableContainerInstance) -> Option<Object> {
-    let metadata = &object.metadata;
-    Some(Object {
-        namespace: metadata.namespace.clone()?,
-        name: metadata.name.clone()?,
-        uid: metadata.uid.clone()?,
-    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::json;
 use stoppablecontainer_api::names::FIELD_MANAGER_AGENT;
 use stoppablecontainer_api::{FilesystemStatus, StoppableContainerInstance};
 
-use crate::instance::state::{Instance, State};
+use super::{Instance, State};
 
 /// How long the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,7 +100,7 @@ mod tests {
     use testkit::scripted::Scripted;
 
     use super::*;
-    use crate::instance::state::Instances;
+    use crate::instance::Instances;
 
     const PATH: &str =
         "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/ns/stoppablecontainerinstances/web/status";

@@ -22,6 +22,8 @@ use kube::{Api, Client};
 use ring::digest::{SHA256, digest};
 use tokio::time::Instant;
 
+use crate::rate_limit::TokenBucket;
+
 /// How long an answer of the API server counts.
 const KEPT: Duration = Duration::from_mins(1);
 /// Answers that are kept. Clusters have a scraper or two.
@@ -34,6 +36,7 @@ const PACE: Duration = Duration::from_secs(1);
 pub(crate) struct Scrapers {
     client: Client,
     known: Mutex<Known>,
+    questions: TokenBucket,
 }
 
 /// By digest: tokens are not kept.
@@ -41,8 +44,6 @@ type Digest = [u8; 32];
 
 struct Known {
     answers: HashMap<Digest, (Instant, Result<(), Refusal>)>,
-    /// When the questions asked so far are paid for, at one each [`PACE`].
-    paid_at: Instant,
 }
 
 /// Why a request gets no metrics.
@@ -69,11 +70,11 @@ impl Scrapers {
     pub(crate) fn new(client: Client) -> Self {
         let known = Known {
             answers: HashMap::new(),
-            paid_at: Instant::now(),
         };
         Self {
             client,
             known: Mutex::new(known),
+            questions: TokenBucket::new(PACE, BURST),
         }
     }
 
@@ -84,7 +85,7 @@ impl Scrapers {
         if let Some(answer) = self.kept(&key) {
             return answer;
         }
-        if !self.may_ask() {
+        if self.questions.try_take().is_err() {
             return Err(Refusal::Busy);
         }
         let answer = self.ask(token).await;
@@ -139,17 +140,6 @@ impl Scrapers {
             known.answers.retain(|_, (_, answer)| answer.is_ok());
         }
         known.answers.insert(key, (Instant::now(), answer));
-    }
-
-    fn may_ask(&self) -> bool {
-        let mut known = self.lock();
-        let now = Instant::now();
-        let paid_at = known.paid_at.max(now) + PACE;
-        let ask = paid_at <= now + PACE * BURST;
-        if ask {
-            known.paid_at = paid_at;
-        }
-        ask
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -268,7 +258,7 @@ mod tests {
         }
         assert_eq!(scrapers.admit(&with("one more")).await, Err(Refusal::Busy));
         tokio::time::advance(PACE).await;
-        assert!(scrapers.may_ask(), "one a second");
-        assert!(!scrapers.may_ask());
+        assert!(scrapers.questions.try_take().is_ok(), "one a second");
+        assert!(scrapers.questions.try_take().is_err());
     }
 }

@@ -18,8 +18,8 @@ use stoppablecontainer_api::{ImageFacts, same_repository};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::node::host::Host;
-use crate::node::image_config::{self, ConfigError};
+use super::Host;
+use super::image_config::{self, ConfigError};
 
 /// Where runtimes listen by default.
 const SOCKETS: [&str; 5] = [

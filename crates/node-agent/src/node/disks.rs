@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::sync::{Mutex, Semaphore};
 
-use crate::node::host::Host;
-use crate::node::space::{self, Space};
+use super::Host;
+use super::space::{self, Space};
 
 /// Starts that are carried out at the same time. Each takes milliseconds, so this bounds what a burst costs.
 const STARTS: usize = 8;

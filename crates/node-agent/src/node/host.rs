@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rootfs::namespace::Visitor;
+use rootfs::namespace::NamespaceThread;
 use rootfs::{Namespace, Proc, Root};
 use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags, mkdirat, statx, unlinkat};
 use rustix::io::Errno;
@@ -113,8 +113,8 @@ impl Host {
 
     /// Runs `work` on a thread in the node's mount namespace.
     fn in_node<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-        Visitor::run(|visitor| {
-            visitor
+        NamespaceThread::run(|thread| {
+            thread
                 .enter(&self.namespace)
                 .context("enter the node's mount namespace")?;
             work()

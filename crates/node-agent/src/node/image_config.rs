@@ -12,7 +12,7 @@ const MAX_FACTS: usize = 256 << 10;
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum ConfigError {
+pub enum ConfigError {
     /// There is none.
     #[error("container runtime: the answer lacks the image's config")]
     Missing,
@@ -52,7 +52,7 @@ struct Config {
 }
 
 /// The facts of the image `reference` with this `id`, from the `info` of CRI's verbose `ImageStatus`.
-pub(crate) fn facts(reference: &str, id: &str, info: &str) -> Result<ImageFacts, ConfigError> {
+pub fn facts(reference: &str, id: &str, info: &str) -> Result<ImageFacts, ConfigError> {
     let info: Info = serde_json::from_str(info)?;
     let config = info
         .image_spec

@@ -26,7 +26,7 @@ use serde::Deserialize;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
 
-use crate::node::cri::{Cri, CriError};
+use super::{Cri, CriError};
 
 /// The namespace of containerd that the kubelet's containers are in, and the header that names it.
 const NAMESPACE: (&str, &str) = ("containerd-namespace", "k8s.io");

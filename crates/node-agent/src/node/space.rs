@@ -3,20 +3,15 @@ Free space where kept filesystems lie: without enough of it no new one is made,
 and those that run are warned.
 */
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{OFlags, fstatvfs};
 use rustix::io::Errno;
-use stoppablecontainer_api::{FilesystemState, FilesystemStatus, whole_quantity};
+use stoppablecontainer_api::whole_quantity;
 
-use crate::agent::Agent;
-use crate::filesystem::usage;
-use crate::instance::state::State;
-use crate::instance::status;
-use crate::node::host::Host;
+use super::Host;
 
 /// What has to be free on the disk of a data directory.
 #[derive(Clone, Debug)]
@@ -63,63 +58,9 @@ pub(crate) fn look(host: &Host, directory: &Path) -> Result<Space> {
     bail!("{} has no directory above it", directory.display())
 }
 
-/// Tells those that run when their disk is nearly full, and when it is not any more.
-pub(crate) async fn warn(agent: &Agent) {
-    let running = usage::running(agent);
-    let mut disks = HashMap::<PathBuf, Option<Space>>::new();
-    for instance in agent.instances.all() {
-        let state = instance.state();
-        let (Some(object), Some(before)) = (&state.object, state.filesystem()) else {
-            continue;
-        };
-        let runs = running.contains_key(&instance.id.uid);
-        let warned = before.disk_low.is_some();
-        if !(runs || warned) || before.state == FilesystemState::Removed {
-            continue;
-        }
-        let prefix = PathBuf::from(&object.spec.host_path_prefix);
-        if !disks.contains_key(&prefix) {
-            let space = seen(agent, &prefix).await;
-            disks.insert(prefix.clone(), space);
-        }
-        let Some(space) = disks.get(&prefix).copied().flatten() else {
-            continue;
-        };
-        let shortage = runs.then(|| agent.minimum.shortage(space, warned)).flatten();
-        let disk_low = shortage.map(|shortage| {
-            format!(
-                "{}; writes fail when it is full. Free space on the node, or delete objects that are not needed",
-                on(&agent.node_name, &prefix, &shortage)
-            )
-        });
-        let news = |state: &State| {
-            let now = state
-                .filesystem()
-                .filter(|now| now.state != FilesystemState::Removed && now.disk_low != disk_low)?;
-            Some(FilesystemStatus {
-                disk_low: disk_low.clone(),
-                ..now.clone()
-            })
-        };
-        if let Err(error) = status::update(&agent.client, &instance, news).await {
-            tracing::warn!(instance = %instance.id, "cannot report the state of the disk: {error:#}");
-        }
-    }
-}
-
 /// Where something is short, as the beginning of a sentence.
 pub(crate) fn on(node: &str, prefix: &Path, shortage: &str) -> String {
     format!("node {node} has {shortage} on the disk of {}", prefix.display())
-}
-
-async fn seen(agent: &Agent, prefix: &Path) -> Option<Space> {
-    match agent.disks.get(prefix)?.space(&agent.host).await {
-        Ok(space) => Some(space),
-        Err(error) => {
-            tracing::warn!(prefix = %prefix.display(), "{error:#}");
-            None
-        }
-    }
 }
 
 // === impl Minimum ===

@@ -7,46 +7,42 @@ not take. One task for each instance, from when it is first seen until it is gon
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::agent::Agent;
-use crate::filesystem::blocked;
-use crate::filesystem::prepare;
-use crate::filesystem::removal;
-use crate::filesystem::usage;
-use crate::filesystem::writeback;
-use crate::instance::state::Instance;
-use crate::instance::status;
+use crate::backoff::Backoff;
+use crate::filesystem::{Filesystems, blocked, identity, removal, usage, writeback};
+use crate::instance::{Instance, status};
 
 /// First and longest pause between tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_mins(1));
 
-/// Attends to an instance until it is gone, unless somebody does already.
-pub(crate) fn spawn(agent: Arc<Agent>, instance: Arc<Instance>) {
-    if instance.claim_attendance() {
-        tokio::spawn(attend(agent, instance));
+/// Begins the task of an instance, unless it has one. It ends when the instance is gone.
+pub(super) fn spawn(filesystems: Arc<Filesystems>, instance: Arc<Instance>) {
+    if instance.claim_task() {
+        tokio::spawn(sync_instance(filesystems, instance));
     }
 }
 
-async fn attend(agent: Arc<Agent>, instance: Arc<Instance>) {
-    let mut pause = PAUSES.0;
+async fn sync_instance(filesystems: Arc<Filesystems>, instance: Arc<Instance>) {
+    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     let mut changes = instance.subscribe();
+    let (client, host) = (&filesystems.client, &filesystems.node.host);
     while changes.borrow_and_update().object.is_some() {
         let work = async {
             // What fails keeps nothing behind it from being done.
             let results = [
-                status::repair(&agent.client, &instance).await,
-                prepare::refresh_identity(&agent, &instance).await,
-                usage::judge(&agent, &instance).await,
-                writeback::report(&agent, &instance).await,
-                blocked::check_recorded(&agent, &instance).await,
-                removal::remove(&agent, &instance).await,
+                status::repair(client, &instance).await,
+                identity::refresh(&filesystems, &instance).await,
+                usage::offer_reset(client, &instance).await,
+                writeback::report(client, &instance).await,
+                blocked::check_recorded(host, &instance).await,
+                removal::remove(&filesystems, &instance).await,
             ];
-            let again = blocked::report(&agent, &instance).await?;
+            let again = blocked::report(client, &instance).await?;
             results.into_iter().collect::<Result<(), _>>()?;
             anyhow::Ok(again)
         };
         match work.await {
             Ok(again) => {
-                pause = PAUSES.0;
+                backoff.reset();
                 let again = async {
                     match again {
                         Some(rest) => tokio::time::sleep(rest).await,
@@ -59,11 +55,11 @@ async fn attend(agent: Arc<Agent>, instance: Arc<Instance>) {
                 }
             }
             Err(error) => {
-                tracing::warn!(instance = %instance.id, "cannot attend to the instance: {error:#}");
+                tracing::warn!(instance = %instance.id, "cannot sync the instance: {error:#}");
                 // What it changed itself is no reason to try again at once.
                 changes.mark_unchanged();
                 tokio::select! {
-                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
+                    () = tokio::time::sleep(backoff.peek()) => { backoff.next(); }
                     changed = changes.changed() => if changed.is_err() { return },
                 }
             }

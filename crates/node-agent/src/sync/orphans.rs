@@ -1,174 +1,85 @@
 /*!
-Kept filesystems that belong to no instance: an administrator removed a finalizer by
-hand, or the cluster's etcd was restored from an older backup.
+Looks for kept filesystems that belong to no instance.
 
-The agent reports them in a metric, its log and an event of the node. It does not
-delete them: an instance that comes back with another backup finds its data. An
-administrator removes them with `node-agent orphans --remove KEY` in the agent's pod.
+The agent reports them in a metric, its log and an event of the node. It does not delete them: an
+instance that comes back with another backup finds its data. An administrator removes them with
+`node-agent orphans --remove KEY` in the agent's pod.
 */
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::Result;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::api::ListParams;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube::{Api, Client};
-use rootfs::Store;
-use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::FIELD_MANAGER_AGENT;
 
-use crate::agent::Agent;
-use crate::args;
-use crate::filesystem::data::{self, Record};
-use crate::node::disks::Disks;
-use crate::node::host::Host;
+use crate::filesystem::Filesystems;
+use crate::filesystem::orphans::{self, Orphan};
+use crate::instance::Instances;
 use crate::node::image_lease;
 
 /// Time between two looks, and how much of it is left to chance: agents start together.
 const EVERY: Duration = Duration::from_hours(1);
 const SPREAD_SECONDS: u64 = 600;
-/// How long one disk may take to list what it holds.
-const DISK_TIME: Duration = Duration::from_secs(30);
-/// Instances that one call lists.
-const PAGE: u32 = 500;
 
-/// A kept filesystem without instance.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Orphan {
-    pub(crate) prefix: PathBuf,
-    /// Name of its directory, the UID of the instance that it was made for.
-    pub(crate) key: String,
-    /// Namespace and name of that instance, as far as the record says.
-    pub(crate) of: Option<String>,
-}
+/// Kept filesystems without an instance, as last looked.
+#[derive(Debug, Default)]
+pub(crate) struct FoundOrphans(Mutex<Vec<Orphan>>);
 
 /// Looks every now and then, for ever.
-pub(crate) async fn follow(agent: Arc<Agent>) {
-    let mut told = HashSet::new();
-    agent.synced().await;
+pub(crate) async fn follow(filesystems: Arc<Filesystems>, orphans: Arc<FoundOrphans>) {
+    let mut reported = HashSet::new();
+    filesystems.instances.synced().await;
     loop {
-        match find(&agent.host, &agent.disks, &agent.client, |uid| knows(&agent, uid)).await {
+        let node = &filesystems.node;
+        let is_known = |uid: &str| knows(&filesystems.instances, uid);
+        match orphans::find(&node.host, &node.disks, &filesystems.client, is_known).await {
             Ok(found) => {
                 for orphan in &found {
-                    if told.insert(orphan.clone()) {
-                        tell(&agent, orphan).await;
+                    if reported.insert(orphan.clone()) {
+                        report(&filesystems, orphan).await;
                     }
                 }
-                agent.set_orphans(found);
+                orphans.set(found);
             }
-            Err(error) => tracing::warn!("cannot look for data without instance: {error:#}"),
+            Err(error) => tracing::warn!("cannot look for data without an instance: {error:#}"),
         }
-        if let Err(error) = unpin(&agent).await {
-            tracing::warn!("cannot look for images that are kept for no instance: {error:#}");
+        if let Err(error) = release_images(&filesystems).await {
+            tracing::warn!("cannot release images of instances that are gone: {error:#}");
         }
         let chance = RandomState::new().hash_one(0_u8) % SPREAD_SECONDS;
         tokio::time::sleep(EVERY + Duration::from_secs(chance)).await;
     }
 }
 
-fn knows(agent: &Agent, uid: &str) -> bool {
-    let instance = agent.instances.find(uid);
+fn knows(instances: &Instances, uid: &str) -> bool {
+    let instance = instances.find(uid);
     instance.is_some_and(|instance| instance.state().object.is_some())
 }
 
-/// Gives up the images of instances that do not exist any more.
-async fn unpin(agent: &Agent) -> Result<()> {
-    let mut kept_for = image_lease::pinned(&agent.cri).await?;
-    kept_for.retain(|uid| !knows(agent, uid));
-    if kept_for.is_empty() {
-        return Ok(());
-    }
-    let uids = uids(&agent.client).await?;
-    for uid in kept_for.iter().filter(|uid| !uids.contains(*uid)) {
-        image_lease::unpin(&agent.cri, uid).await?;
-    }
-    Ok(())
-}
-
-/// Kept filesystems without an instance now. The API server is not asked about those that `is_known` to have one.
-///
-/// # Guarantees
-/// A directory is made after its instance, and all instances are listed after the directories: a filesystem listed here
-/// had no instance at one moment, and an instance's UID comes back only with a restored backup.
-async fn find(
-    host: &Arc<Host>,
-    disks: &Disks,
-    client: &Client,
-    is_known: impl Fn(&str) -> bool,
-) -> Result<Vec<Orphan>> {
-    let mut found = Vec::new();
-    for disk in disks.iter() {
-        let (host, prefix) = (Arc::clone(host), disk.path.clone());
-        let list = tokio::task::spawn_blocking(move || list(&host, &prefix));
-        let Ok(listed) = tokio::time::timeout(DISK_TIME, list).await else {
-            tracing::warn!(prefix = %disk.path.display(), "the disk does not answer");
-            continue;
-        };
-        found.extend(listed.context("list a disk")??);
-    }
-    found.retain(|orphan| !is_known(&orphan.key));
-    if !found.is_empty() {
-        let uids = uids(client).await?;
-        found.retain(|orphan| !uids.contains(&orphan.key));
-    }
-    Ok(found)
-}
-
-fn list(host: &Host, prefix: &Path) -> Result<Vec<Orphan>> {
-    let Some(store) = Store::open(&host.root, prefix)? else {
-        return Ok(Vec::new());
-    };
-    let mut found = Vec::new();
-    for key in store.keys()? {
-        let record = store.get(&key)?.and_then(|kept| kept.record().ok().flatten());
-        let record = record.and_then(|record| serde_json::from_slice::<Record>(&record).ok());
-        found.push(Orphan {
-            prefix: prefix.to_owned(),
-            key,
-            of: record.map(|record| format!("{}/{}", record.namespace, record.name)),
-        });
-    }
-    Ok(found)
-}
-
-/// The UIDs of all instances of the cluster, read from etcd and not from a cache.
-async fn uids(client: &Client) -> Result<HashSet<String>> {
-    let api = Api::<StoppableContainerInstance>::all(client.clone());
-    let mut params = ListParams::default().limit(PAGE);
-    let mut uids = HashSet::new();
-    loop {
-        let page = api.list_metadata(&params).await.context("list the instances")?;
-        uids.extend(page.items.into_iter().filter_map(|item| item.metadata.uid));
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => params.continue_token = Some(token),
-            None => return Ok(uids),
-        }
-    }
-}
-
-async fn tell(agent: &Agent, orphan: &Orphan) {
+async fn report(filesystems: &Filesystems, orphan: &Orphan) {
     let note = format!(
         "{orphan} holds data of an instance that does not exist any more. If it is not needed, remove it in the node \
          agent's pod of this node: kubectl exec POD -- /node-agent orphans --remove {}",
         orphan.key
     );
+    let node_name = &filesystems.node.name;
     tracing::warn!(directory = %orphan, of = orphan.of, "data without instance");
     let reporter = Reporter {
         controller: FIELD_MANAGER_AGENT.to_owned(),
-        instance: Some(agent.node_name.clone()),
+        instance: Some(node_name.clone()),
     };
     // As the kubelet refers to its node in events: the name in the place of the UID.
     let node = ObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Node".to_owned()),
-        name: Some(agent.node_name.clone()),
-        uid: Some(agent.node_name.clone()),
+        name: Some(node_name.clone()),
+        uid: Some(node_name.clone()),
         ..ObjectReference::default()
     };
     let event = Event {
@@ -178,65 +89,37 @@ async fn tell(agent: &Agent, orphan: &Orphan) {
         action: "Keep".to_owned(),
         secondary: None,
     };
-    let recorder = Recorder::new(agent.client.clone(), reporter);
+    let recorder = Recorder::new(filesystems.client.clone(), reporter);
     if let Err(error) = recorder.publish(&event, &node).await {
         tracing::debug!(%error, "event not published");
     }
 }
 
-/// `orphans`: lists them, or removes those that are named.
-pub(crate) fn run(args: &args::Orphans) -> Result<()> {
-    crate::agent::in_runtime(async {
-        let host = Arc::new(Host::open().context("reach the node")?);
-        let disks = Disks::new(&args.allowed_prefix);
-        let client = apiserver::client()
-            .await
-            .context("configure access to the API server")?;
-        let found = find(&host, &disks, &client, |_| false).await?;
-        if args.remove.is_empty() {
-            print(&found);
-            return Ok(());
-        }
-        for key in &args.remove {
-            let orphan = found.iter().find(|orphan| orphan.key == *key);
-            let orphan = orphan.ok_or_else(|| {
-                anyhow!("{key}: nothing of this name is without instance here; see `node-agent orphans`")
-            })?;
-            tokio::task::block_in_place(|| remove(&host, orphan)).with_context(|| key.clone())?;
-            say(&format!("{orphan} removed"));
-        }
-        Ok(())
-    })
-}
-
-fn remove(host: &Host, orphan: &Orphan) -> Result<()> {
-    let Some(store) = Store::open(&host.root, &orphan.prefix)? else {
-        bail!("it is gone");
-    };
-    let Some(kept) = store.get(&orphan.key)? else {
-        bail!("it is gone");
-    };
-    let _locked = data::lock_unused(host, &kept)?;
-    Ok(store.remove(&orphan.key)?)
-}
-
-fn print(found: &[Orphan]) {
-    say("DIRECTORY\tINSTANCE");
-    for orphan in found {
-        say(&format!(
-            "{orphan}\t{}",
-            orphan.of.as_deref().unwrap_or("unknown")
-        ));
+/// Releases the images of instances that do not exist any more.
+async fn release_images(filesystems: &Filesystems) -> Result<()> {
+    let cri = &filesystems.node.cri;
+    let mut kept_for = image_lease::pinned(cri).await?;
+    kept_for.retain(|uid| !knows(&filesystems.instances, uid));
+    if kept_for.is_empty() {
+        return Ok(());
     }
+    let uids = orphans::instance_uids(&filesystems.client).await?;
+    for uid in kept_for.iter().filter(|uid| !uids.contains(*uid)) {
+        image_lease::unpin(cri, uid).await?;
+    }
+    Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn say(line: &str) {
-    println!("{line}");
-}
+// === impl FoundOrphans ===
 
-impl std::fmt::Display for Orphan {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.prefix.join(&self.key).display())
+impl FoundOrphans {
+    /// How many there are below `prefix`.
+    pub(crate) fn count(&self, prefix: &Path) -> usize {
+        let orphans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        orphans.iter().filter(|orphan| orphan.prefix == prefix).count()
+    }
+
+    fn set(&self, found: Vec<Orphan>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 }

@@ -14,18 +14,18 @@ use kube::{Api, Resource};
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::held::{self, Held, Whole};
 
-use crate::agent::Agent;
-use crate::sync::instance;
+use super::instance;
+use crate::filesystem::Filesystems;
 
 type HeldInstance = Held<StoppableContainerInstance, Whole>;
 
 /// Follows the instances of this node for ever.
-pub(crate) async fn follow(agent: Arc<Agent>) -> Result<()> {
+pub(crate) async fn follow(filesystems: Arc<Filesystems>) -> Result<()> {
     // `HeldInstance` accepts a single object that does not fit its type, which would else end the watch.
-    let api: Api<HeldInstance> = Api::all(agent.client.clone());
+    let api: Api<HeldInstance> = Api::all(filesystems.client.clone());
     let config = watcher::Config::default()
         .page_size(held::PAGE)
-        .fields(&format!("status.nodeName={}", agent.node_name));
+        .fields(&format!("status.nodeName={}", filesystems.node.name));
     let events = resynced(|| watcher(api.clone(), config.clone()).default_backoff());
     pin_mut!(events);
     let mut listed = HashSet::new();
@@ -33,17 +33,17 @@ pub(crate) async fn follow(agent: Arc<Agent>) -> Result<()> {
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => {
-                if let Some(uid) = apply(&agent, object) {
+                if let Some(uid) = apply(&filesystems, object) {
                     listed.insert(uid);
                 }
             }
             Ok(Event::InitDone) => {
-                agent.instances.retain(&listed);
-                agent.set_synced();
+                filesystems.instances.retain(&listed);
+                filesystems.instances.set_synced();
             }
-            Ok(Event::Apply(object)) => _ = apply(&agent, object),
+            Ok(Event::Apply(object)) => _ = apply(&filesystems, object),
             Ok(Event::Delete(object)) => {
-                agent
+                filesystems
                     .instances
                     .delete(object.meta().uid.as_deref().unwrap_or_default());
             }
@@ -53,7 +53,7 @@ pub(crate) async fn follow(agent: Arc<Agent>) -> Result<()> {
     bail!("the watch of instances ended")
 }
 
-fn apply(agent: &Arc<Agent>, object: HeldInstance) -> Option<String> {
+fn apply(filesystems: &Arc<Filesystems>, object: HeldInstance) -> Option<String> {
     let object = match object.into_object() {
         Ok(object) => object,
         Err(error) => {
@@ -61,8 +61,8 @@ fn apply(agent: &Arc<Agent>, object: HeldInstance) -> Option<String> {
             return error.metadata.uid;
         }
     };
-    let instance = agent.instances.apply(object)?;
+    let instance = filesystems.instances.apply(object)?;
     let uid = instance.id.uid.clone();
-    instance::spawn(Arc::clone(agent), instance);
+    instance::spawn(Arc::clone(filesystems), instance);
     Some(uid)
 }

@@ -15,10 +15,9 @@ use std::process::Command;
 use rootfs::{Namespace, Proc, Root};
 use rustix::fs::OFlags;
 
-use crate::node::host::Host;
-use crate::node::host::tests::on_node;
-use crate::volumes::Volumes;
-use crate::volumes::record::{Object, Record, Role};
+use crate::instance::ObjectRef;
+use crate::node::{Host, on_node};
+use crate::volumes::{Role, VolumeRecord, Volumes};
 
 const ID: &str = "csi-killed";
 /// Names the directory and the work of the copy.
@@ -170,15 +169,15 @@ fn unpublish(host: &Host, directory: &Path) {
 impl Work {
     fn done(self, host: &Host, directory: &Path) {
         let volumes = open(directory);
-        let claim = volumes.claim(ID).unwrap();
-        let object = |name: &str| Object {
+        let guard = volumes.try_lock(ID).unwrap();
+        let object = |name: &str| ObjectRef {
             namespace: "ns".into(),
             name: name.into(),
             uid: format!("uid-{name}"),
         };
         match self {
             Self::Create => {
-                let record = Record {
+                let record = VolumeRecord {
                     target: target(directory),
                     pod: object("pod"),
                     instance: object("instance"),
@@ -186,7 +185,7 @@ impl Work {
                     prefix: "/data".into(),
                     container: None,
                 };
-                drop(claim.create(&record).unwrap());
+                drop(guard.create(&record).unwrap());
             }
             Self::Mount => {
                 let mount = directory.join("base/volumes").join(ID).join("mount");
@@ -194,7 +193,7 @@ impl Work {
                     .unwrap();
             }
             Self::Unmount => host.unmount_volume(&target(directory)).unwrap(),
-            Self::Remove => claim.remove().unwrap(),
+            Self::Remove => guard.remove().unwrap(),
         }
     }
 }

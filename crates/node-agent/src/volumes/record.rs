@@ -14,6 +14,8 @@ use rootfs::files;
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::instance::ObjectRef;
+
 /// Name of the file in the volume's directory.
 const NAME: &str = "volume.json";
 /// What it is called until it is complete.
@@ -24,13 +26,13 @@ const MAX_BYTES: u64 = 64 << 10;
 /// A published volume.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Record {
+pub(crate) struct VolumeRecord {
     /// Where it is mounted on the node.
     pub(crate) target: PathBuf,
     /// The pod that it was published for.
-    pub(crate) pod: Object,
+    pub(crate) pod: ObjectRef,
     /// The instance of that pod.
-    pub(crate) instance: Object,
+    pub(crate) instance: ObjectRef,
     /// What the pod is to the instance.
     pub(crate) role: Role,
     /// The instance's `hostPathPrefix`.
@@ -38,14 +40,6 @@ pub(crate) struct Record {
     /// The one container of the pod that mounts the volume. Not in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) container: Option<String>,
-}
-
-/// An object of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Object {
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-    pub(crate) uid: String,
 }
 
 /// What a pod is to its instance.
@@ -56,9 +50,9 @@ pub(crate) enum Role {
     Consumer,
 }
 
-// === impl Record ===
+// === impl VolumeRecord ===
 
-impl Record {
+impl VolumeRecord {
     /// Reads the record of a volume's directory. `None` if there is none, or none that is understood.
     pub(crate) fn read(directory: impl AsFd) -> Result<Option<Self>> {
         let content = files::read(&directory, NAME, MAX_BYTES).context("read the record of a volume")?;
@@ -99,18 +93,12 @@ impl Record {
         files::replace(directory, NAME, &content, None).context("write the record of a volume")
     }
 
-    /// Removes what [`Record::write`] made.
+    /// Removes what [`VolumeRecord::write`] made.
     pub(crate) fn remove(directory: &OwnedFd) -> Result<()> {
         for name in [NAME, NEW] {
             files::remove(directory, name).context("remove the record of a volume")?;
         }
         Ok(())
-    }
-}
-
-impl std::fmt::Display for Object {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 
@@ -120,13 +108,13 @@ mod tests {
 
     use super::*;
 
-    fn record() -> Record {
-        let object = |name: &str| Object {
+    fn record() -> VolumeRecord {
+        let object = |name: &str| ObjectRef {
             namespace: "ns".into(),
             name: name.into(),
             uid: format!("uid-{name}"),
         };
-        Record {
+        VolumeRecord {
             target: "/pods/x/mount".into(),
             pod: object("pod"),
             instance: object("instance"),
@@ -140,20 +128,20 @@ mod tests {
     fn what_was_written_is_read() {
         let directory = tempfile::tempdir().unwrap();
         let fd = OwnedFd::from(File::open(directory.path()).unwrap());
-        assert_eq!(Record::read(&fd).unwrap(), None);
+        assert_eq!(VolumeRecord::read(&fd).unwrap(), None);
         record().write(&fd).unwrap();
-        assert_eq!(Record::read(&fd).unwrap(), Some(record()));
-        Record::remove(&fd).unwrap();
+        assert_eq!(VolumeRecord::read(&fd).unwrap(), Some(record()));
+        VolumeRecord::remove(&fd).unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
-        Record::remove(&fd).unwrap();
+        VolumeRecord::remove(&fd).unwrap();
     }
 
     #[test]
     fn f27_records_of_earlier_versions_are_read() {
         let mut old = serde_json::to_value(record()).unwrap();
         old.as_object_mut().unwrap().remove("container");
-        let read: Record = serde_json::from_value(old).unwrap();
-        let known = Record {
+        let read: VolumeRecord = serde_json::from_value(old).unwrap();
+        let known = VolumeRecord {
             container: None,
             ..record()
         };
@@ -165,6 +153,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(NAME), "{\"target\":\"/a").unwrap();
         let fd = OwnedFd::from(File::open(directory.path()).unwrap());
-        assert_eq!(Record::read(&fd).unwrap(), None);
+        assert_eq!(VolumeRecord::read(&fd).unwrap(), None);
     }
 }

@@ -1,12 +1,13 @@
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use futures::FutureExt;
 
 use super::*;
-use crate::volumes::record::{Object, Role};
+use crate::instance::ObjectRef;
 
 const ID: &str = "csi-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -37,13 +38,13 @@ impl Plugin {
     }
 }
 
-fn record(pod: &str) -> Record {
-    let object = |name: &str| Object {
+fn record(pod: &str) -> VolumeRecord {
+    let object = |name: &str| ObjectRef {
         namespace: "ns".into(),
         name: name.into(),
         uid: format!("uid-{name}"),
     };
-    Record {
+    VolumeRecord {
         target: "/target".into(),
         pod: object(pod),
         instance: object("instance"),
@@ -56,8 +57,8 @@ fn record(pod: &str) -> Record {
 #[test]
 fn a_volume_holds_the_wrapper_and_a_socket_for_everybody() {
     let plugin = Plugin::new();
-    let claim = plugin.volumes.claim(ID).unwrap();
-    let (_, listener) = claim.create(&record("pod")).unwrap();
+    let guard = plugin.volumes.try_lock(ID).unwrap();
+    let (_, listener) = guard.create(&record("pod")).unwrap();
     assert_eq!(
         std::fs::read_to_string(plugin.path("mount/exec-wrapper")).unwrap(),
         "program"
@@ -85,27 +86,27 @@ fn a_volume_holds_the_wrapper_and_a_socket_for_everybody() {
 #[test]
 fn f23_one_call_at_a_time() {
     let plugin = Plugin::new();
-    let claim = plugin.volumes.claim(ID).unwrap();
-    assert!(plugin.volumes.claim(ID).is_none());
-    assert!(plugin.volumes.claim("another").is_some());
-    drop(claim);
-    assert!(plugin.volumes.claim(ID).is_some());
+    let guard = plugin.volumes.try_lock(ID).unwrap();
+    assert!(plugin.volumes.try_lock(ID).is_none());
+    assert!(plugin.volumes.try_lock("another").is_some());
+    drop(guard);
+    assert!(plugin.volumes.try_lock(ID).is_some());
 }
 
 #[test]
 fn f23_creating_and_removing_again_and_again() {
     let plugin = Plugin::new();
-    let claim = plugin.volumes.claim(ID).unwrap();
+    let guard = plugin.volumes.try_lock(ID).unwrap();
     for _ in 0..3 {
         for _ in 0..3 {
-            let _listening = claim.create(&record("pod")).unwrap();
-            claim.publish(record("pod"));
+            let _listening = guard.create(&record("pod")).unwrap();
+            guard.publish(record("pod"));
         }
-        assert_eq!(claim.recorded().unwrap(), Some(record("pod")));
+        assert_eq!(guard.recorded().unwrap(), Some(record("pod")));
         assert_eq!(plugin.volumes.of_instance("uid-instance").len(), 1);
-        claim.remove().unwrap();
-        claim.remove().unwrap();
-        assert_eq!(claim.recorded().unwrap(), None);
+        guard.remove().unwrap();
+        guard.remove().unwrap();
+        assert_eq!(guard.recorded().unwrap(), None);
         assert!(!plugin.path("").exists());
     }
 }
@@ -113,19 +114,26 @@ fn f23_creating_and_removing_again_and_again() {
 #[test]
 fn who_serves_a_volume_learns_that_it_ended() {
     let plugin = Plugin::new();
-    let claim = plugin.volumes.claim(ID).unwrap();
-    let first = claim.publish(record("pod"));
-    let second = claim.publish(record("pod"));
+    let guard = plugin.volumes.try_lock(ID).unwrap();
+    let first = guard.publish(record("pod"));
+    let second = guard.publish(record("pod"));
     assert!(first.unpublished.is_cancelled(), "another one took its place");
     assert!(!second.unpublished.is_cancelled());
-    claim.remove().unwrap();
+    guard.remove().unwrap();
     assert!(second.unpublished.is_cancelled());
 }
 
 #[test]
 fn i9_another_agent_finds_what_is_published() {
     let plugin = Plugin::new();
-    drop(plugin.volumes.claim(ID).unwrap().create(&record("pod")).unwrap());
+    drop(
+        plugin
+            .volumes
+            .try_lock(ID)
+            .unwrap()
+            .create(&record("pod"))
+            .unwrap(),
+    );
     // What an agent leaves that died before it had written the record, or after it had removed it.
     std::fs::create_dir_all(plugin.directory.path().join("volumes/unfinished/mount")).unwrap();
     let again = Plugin::open(plugin.directory.path());
@@ -143,15 +151,15 @@ fn i9_another_agent_finds_what_is_published() {
             ("unfinished".to_owned(), None)
         ]
     );
-    again.claim("unfinished").unwrap().remove().unwrap();
+    again.try_lock("unfinished").unwrap().remove().unwrap();
     assert_eq!(again.recorded().unwrap().len(), 1);
 }
 
 #[test]
 fn h6_nothing_that_a_pod_sees_is_shared() {
     let plugin = Plugin::new();
-    let claim = plugin.volumes.claim(ID).unwrap();
-    drop(claim.create(&record("pod")).unwrap());
+    let guard = plugin.volumes.try_lock(ID).unwrap();
+    drop(guard.create(&record("pod")).unwrap());
     // A pod that may mount makes its volume writable and changes the program, content and mode.
     let theirs = plugin.path("mount/exec-wrapper");
     std::fs::set_permissions(&theirs, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -162,20 +170,20 @@ fn h6_nothing_that_a_pod_sees_is_shared() {
         std::fs::metadata(&ours).unwrap().permissions().mode() & 0o777,
         0o555
     );
-    let other = plugin.volumes.claim("other").unwrap();
+    let other = plugin.volumes.try_lock("other").unwrap();
     drop(other.create(&record("other")).unwrap());
     let others = plugin.directory.path().join("volumes/other/mount/exec-wrapper");
     assert_eq!(std::fs::read_to_string(others).unwrap(), "program");
     // The next agent sets its own copy right as well.
-    drop(claim.create(&record("pod")).unwrap());
+    drop(guard.create(&record("pod")).unwrap());
     assert_eq!(std::fs::read_to_string(theirs).unwrap(), "program");
 }
 
 #[test]
 fn h6_what_a_pod_put_into_its_volume_goes_with_it() {
     let plugin = Plugin::new();
-    let claim = plugin.volumes.claim(ID).unwrap();
-    drop(claim.create(&record("pod")).unwrap());
+    let guard = plugin.volumes.try_lock(ID).unwrap();
+    drop(guard.create(&record("pod")).unwrap());
     let outside = plugin.directory.path().join("outside");
     std::fs::create_dir(&outside).unwrap();
     std::fs::write(outside.join("file"), "somebody's").unwrap();
@@ -184,7 +192,7 @@ fn h6_what_a_pod_put_into_its_volume_goes_with_it() {
     std::fs::remove_file(plugin.path("mount/agent.sock")).unwrap();
     std::os::unix::fs::symlink(&outside, plugin.path("mount/agent.sock")).unwrap();
     std::os::unix::fs::symlink(&outside, plugin.path("mount/link")).unwrap();
-    claim.remove().unwrap();
+    guard.remove().unwrap();
     assert!(!plugin.path("").exists());
     assert_eq!(
         std::fs::read_to_string(outside.join("file")).unwrap(),
@@ -195,8 +203,8 @@ fn h6_what_a_pod_put_into_its_volume_goes_with_it() {
 #[test]
 fn h14_links_that_a_pod_left_in_its_volume_are_not_followed() {
     let plugin = Plugin::new();
-    let claim = plugin.volumes.claim(ID).unwrap();
-    drop(claim.create(&record("pod")).unwrap());
+    let guard = plugin.volumes.try_lock(ID).unwrap();
+    drop(guard.create(&record("pod")).unwrap());
     let outside = plugin.directory.path().join("outside");
     std::fs::write(&outside, "somebody's").unwrap();
     std::fs::set_permissions(&outside, std::fs::Permissions::from_mode(0o600)).unwrap();
@@ -205,7 +213,7 @@ fn h14_links_that_a_pod_left_in_its_volume_are_not_followed() {
         let _ = std::fs::remove_file(&path);
         std::os::unix::fs::symlink(&outside, path).unwrap();
     }
-    drop(claim.create(&record("pod")).unwrap());
+    drop(guard.create(&record("pod")).unwrap());
     assert_eq!(plugin.mode("mount/agent.sock"), 0o666);
     assert_eq!(
         std::fs::read_to_string(plugin.path("mount/exec-wrapper")).unwrap(),
@@ -222,7 +230,14 @@ fn h14_links_that_a_pod_left_in_its_volume_are_not_followed() {
 #[test]
 fn i9_a_record_that_cannot_be_read_hides_no_other_volume() {
     let plugin = Plugin::new();
-    drop(plugin.volumes.claim(ID).unwrap().create(&record("pod")).unwrap());
+    drop(
+        plugin
+            .volumes
+            .try_lock(ID)
+            .unwrap()
+            .create(&record("pod"))
+            .unwrap(),
+    );
     let other = plugin.directory.path().join("volumes/other");
     std::fs::create_dir(&other).unwrap();
     std::os::unix::fs::symlink("/etc/passwd", other.join("volume.json")).unwrap();
@@ -240,7 +255,10 @@ fn f22_a_wrapper_that_is_there_is_not_written_again_unless_it_is_another_one() {
             .unwrap()
             .ino()
     };
-    let create = || drop(plugin.volumes.claim(ID).unwrap().create(&record("pod")).unwrap());
+    let create = || {
+        let guard = plugin.volumes.try_lock(ID).unwrap();
+        drop(guard.create(&record("pod")).unwrap());
+    };
     create();
     let first = number();
     create();
@@ -260,11 +278,11 @@ fn f22_a_wrapper_that_is_there_is_not_written_again_unless_it_is_another_one() {
 #[tokio::test]
 async fn i7_what_is_begun_for_a_volume_that_ends_is_done_once() {
     let plugin = Plugin::new();
-    let volume = plugin.volumes.claim(ID).unwrap().publish(record("pod"));
+    let volume = plugin.volumes.try_lock(ID).unwrap().publish(record("pod"));
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
-    let first = volume.settled(|| tokio::spawn(ended).map(|_| None).boxed().shared());
+    let first = volume.writeback(|| tokio::spawn(ended).map(|_| None).boxed().shared());
     drop(first);
-    let again = volume.settled(|| panic!("it is done a second time"));
+    let again = volume.writeback(|| panic!("it is done a second time"));
     end.send(()).unwrap();
     again.await;
 }

@@ -3,7 +3,7 @@
 waits for that.
 */
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +11,16 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use exec_wrapper::protocol::Answer;
 use rootfs::store::StoreError;
-use rootfs::{AttachError, Attached, Kept, Request, Store, attach, holders::Holder};
+use rootfs::{AttachError, Attached, Kept, Request, attach, holders::Holder};
 use stoppablecontainer_api::StoppableContainerInstance;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::agent::Agent;
-use crate::filesystem::blocked;
+use super::peer::{ContainerError, Peer};
+use super::process_end;
+use crate::backoff::Backoff;
 use crate::filesystem::data::{self, Data};
-use crate::instance::state::{Provider, Working};
-use crate::wrapper::socket::Peer;
+use crate::filesystem::{Filesystems, blocked};
+use crate::instance::{DataGuard, Provider};
 
 /// First and longest pause while the kernel takes an old overlay apart. Nothing announces its end.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -32,86 +31,73 @@ const REST: u32 = 4;
 /// How long earlier work on the filesystem may usually take.
 const USUAL: Duration = Duration::from_secs(2);
 
-/// What stands in the way for now.
-enum Obstacle {
+/// Why a container is not moved, or not yet.
+enum MoveError {
+    /// Processes of an earlier start may still use the filesystem.
     Held(Vec<Holder>),
+    /// The kernel still has an overlay of an earlier start.
     Busy,
+    /// The data is not there.
     Lost,
+    Failed(anyhow::Error),
 }
 
 /// Serves the main container of a consumer: moves it as soon as that is possible.
-pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
-    let mut pause = PAUSES.0;
+pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()> {
+    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     let mut checked = false;
     loop {
-        let Some((object, provider)) = ready(peer).await? else {
+        let Some((object, provider)) = ready_provider(peer).await? else {
             return Ok(());
         };
         if object.metadata.deletion_timestamp.is_some() {
             return refuse(peer, "it is being deleted").await;
         }
         if !checked {
-            match peer.main_container(agent).await {
-                Ok(Ok(_)) => checked = true,
-                Ok(Err(problem)) => return refuse(peer, &problem).await,
-                Err(error) => {
-                    wait(
-                        peer,
-                        &format!("it is not known which container of the pod this is: {error:#}"),
-                    )
-                    .await?;
+            match peer.main_container(filesystems).await {
+                Ok(_) => checked = true,
+                Err(error @ ContainerError::OtherContainer { .. }) => {
+                    return refuse(peer, &error.to_string()).await;
+                }
+                Err(ContainerError::Unknown(error)) => {
+                    let what = format!("it is not known which container of the pod this is: {error:#}");
+                    wait(peer, &what).await?;
                     tokio::select! {
                         () = tokio::time::sleep(PAUSES.1) => continue,
-                        () = peer.gone() => return Ok(()),
+                        () = peer.closed() => return Ok(()),
                     }
                 }
             }
         }
-        let Some(working) = right_to_work(peer).await? else {
+        let Some(guard) = lock_data(peer).await? else {
             return Ok(());
         };
-        match move_container(agent, peer, &object, &provider, working).await {
-            Ok(Ok((attached, kept))) => {
-                peer.volume.listen_for_errors(kept);
-                let volume = &peer.volume.record;
-                if let Some(left_out) = peer.volume.paces.lines.next() {
-                    let (pod, instance) = (&volume.pod, &volume.instance);
-                    tracing::info!(%pod, %instance, ?attached, left_out, "filesystem in place");
-                }
-                peer.instance.change(|state| state.attached += 1);
-                blocked::forget(&peer.instance, &volume.pod.uid);
-                // Before the answer: should the agent end here, the wrapper asks the next one, which gets here again.
-                if let Err(error) = blocked::report(agent, &peer.instance).await
-                    && let Some(left_out) = peer.volume.paces.lines.next()
-                {
-                    tracing::warn!(pod = %volume.pod, left_out, "cannot say that it waits no more: {error:#}");
-                }
-                return peer.answer(&Answer::Done).await;
-            }
-            Ok(Err(Obstacle::Held(holders))) => {
+        match move_container(filesystems, peer, &object, &provider, guard).await {
+            Ok(moved) => return started(filesystems, peer, moved).await,
+            Err(MoveError::Held(holders)) => {
                 wait(peer, &held_by(&holders)).await?;
                 tokio::select! {
                     ended = any_ends(holders) => ended?,
-                    () = peer.gone() => return Ok(()),
+                    () = peer.closed() => return Ok(()),
                 }
             }
-            Ok(Err(Obstacle::Busy)) => {
-                if pause == PAUSES.1 {
+            Err(MoveError::Busy) => {
+                if backoff.is_longest() {
                     wait(peer, "the kernel still has it mounted for an earlier start").await?;
                 }
                 tokio::select! {
-                    () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSES.1),
-                    () = peer.gone() => return Ok(()),
+                    () = tokio::time::sleep(backoff.next()) => {}
+                    () = peer.closed() => return Ok(()),
                 }
             }
-            Ok(Err(Obstacle::Lost)) => {
+            Err(MoveError::Lost) => {
                 // The code that prepares reports it in the status, with the ways out.
                 peer.instance.change(|state| state.suspect = true);
                 return refuse(peer, "the data is gone").await;
             }
-            Err(error) => {
+            Err(MoveError::Failed(error)) => {
                 let volume = &peer.volume.record;
-                if let Some(left_out) = peer.volume.paces.lines.next() {
+                if let Some(left_out) = peer.volume.limits.log_lines.next() {
                     let (pod, instance) = (&volume.pod, &volume.instance);
                     tracing::warn!(%pod, %instance, left_out, "cannot start: {error:#}");
                 }
@@ -121,13 +107,33 @@ pub(crate) async fn run(agent: &Agent, peer: &mut Peer) -> Result<()> {
     }
 }
 
+/// Lets the command of a container that was moved begin.
+async fn started(filesystems: &Filesystems, peer: &mut Peer, moved: Moved) -> Result<()> {
+    let Moved { attached, kept } = moved;
+    peer.volume.listen_for_errors(kept);
+    let volume = &peer.volume.record;
+    if let Some(left_out) = peer.volume.limits.log_lines.next() {
+        let (pod, instance) = (&volume.pod, &volume.instance);
+        tracing::info!(%pod, %instance, ?attached, left_out, "filesystem in place");
+    }
+    peer.instance.change(|state| state.attached += 1);
+    blocked::forget(&peer.instance, &volume.pod.uid);
+    // Before the answer: should the agent end here, the wrapper asks the next one, which gets here again.
+    if let Err(error) = blocked::report(&filesystems.client, &peer.instance).await
+        && let Some(left_out) = peer.volume.limits.log_lines.next()
+    {
+        tracing::warn!(pod = %volume.pod, left_out, "cannot report that it waits no more: {error:#}");
+    }
+    peer.send(&Answer::Done).await
+}
+
 /// Serves an exec hook or probe: waits until its container was moved.
-pub(crate) async fn hook(agent: &Agent, peer: &mut Peer) -> Result<()> {
+pub(super) async fn hook(filesystems: &Filesystems, peer: &mut Peer) -> Result<()> {
     let mut changes = peer.instance.subscribe();
     loop {
         changes.borrow_and_update();
         let (proc, process, key) = (
-            agent.host.proc.clone(),
+            filesystems.node.host.proc.clone(),
             Arc::clone(&peer.process),
             peer.instance.id.uid.clone(),
         );
@@ -143,18 +149,18 @@ pub(crate) async fn hook(agent: &Agent, peer: &mut Peer) -> Result<()> {
             seen
         };
         match tokio::task::spawn_blocking(look).await?? {
-            (true, _) => return peer.answer(&Answer::Done).await,
+            (true, _) => return peer.send(&Answer::Done).await,
             (false, true) => {
                 let problem =
                     "this process came into the container while that was moved; try again".to_owned();
-                return peer.answer(&Answer::Error(problem)).await;
+                return peer.send(&Answer::Error(problem)).await;
             }
             (false, false) => {}
         }
         peer.explain("the container is not on it yet").await?;
         tokio::select! {
             changed = changes.changed() => changed?,
-            () = peer.gone() => return Ok(()),
+            () = peer.closed() => return Ok(()),
         }
     }
 }
@@ -171,8 +177,8 @@ fn rest(looking: OwnedMutexGuard<()>, time: Duration) {
     });
 }
 
-/// Waits for the provider. `None` if the peer has gone.
-async fn ready(peer: &mut Peer) -> Result<Option<(Arc<StoppableContainerInstance>, Provider)>> {
+/// Waits for a provider that holds. `None` if the peer hung up.
+async fn ready_provider(peer: &mut Peer) -> Result<Option<(Arc<StoppableContainerInstance>, Provider)>> {
     let mut changes = peer.instance.subscribe();
     loop {
         let state = changes.borrow_and_update().clone();
@@ -185,48 +191,53 @@ async fn ready(peer: &mut Peer) -> Result<Option<(Arc<StoppableContainerInstance
         wait(peer, waiting).await?;
         tokio::select! {
             changed = changes.changed() => changed?,
-            () = peer.gone() => return Ok(None),
+            () = peer.closed() => return Ok(None),
         }
     }
 }
 
-/// Waits until other work on the filesystem has ended. `None` if the peer has gone.
-async fn right_to_work(peer: &mut Peer) -> Result<Option<Working>> {
+/// Waits until other work on the data has ended. `None` if the peer hung up.
+async fn lock_data(peer: &mut Peer) -> Result<Option<DataGuard>> {
     let instance = Arc::clone(&peer.instance);
-    let mut right = std::pin::pin!(instance.work());
-    if let Ok(working) = tokio::time::timeout(USUAL, &mut right).await {
-        return Ok(Some(working));
+    let mut guard = std::pin::pin!(instance.lock_data());
+    if let Ok(guard) = tokio::time::timeout(USUAL, &mut guard).await {
+        return Ok(Some(guard));
     }
     let what = "earlier work on it has not ended; its disk, or a file system that a container has mounted, may not answer";
     wait(peer, what).await?;
     tokio::select! {
-        working = right => Ok(Some(working)),
-        () = peer.gone() => Ok(None),
+        guard = guard => Ok(Some(guard)),
+        () = peer.closed() => Ok(None),
     }
 }
 
+/// A container that is on its filesystem.
+struct Moved {
+    attached: Attached,
+    kept: Kept,
+}
+
 async fn move_container(
-    agent: &Agent,
+    filesystems: &Filesystems,
     peer: &Peer,
     object: &StoppableContainerInstance,
     provider: &Provider,
-    working: Working,
-) -> Result<Result<(Attached, Kept), Obstacle>> {
-    let prefix = PathBuf::from(&object.spec.host_path_prefix);
-    let disk = agent
+    mut guard: DataGuard,
+) -> Result<Moved, MoveError> {
+    let (node, prefix) = (&filesystems.node, PathBuf::from(&object.spec.host_path_prefix));
+    let disk = node
         .disks
         .get(&prefix)
         .context("spec.hostPathPrefix is not among those that the node allows")?;
-    let host = Arc::clone(&agent.host);
+    let host = Arc::clone(&node.host);
     let (image, container) = (Arc::clone(&provider.process), Arc::clone(&peer.process));
     let key = peer.instance.id.uid.clone();
     let work = move || {
-        if !matches!(data::look(&host.root, &prefix, &key, None)?, Data::Recorded(record) if !record.resetting)
-        {
-            return Ok(Err(Obstacle::Lost));
+        let data = data::look(&host.root, &prefix, &key, None)?;
+        if !matches!(data, Data::Recorded(record) if !record.resetting) {
+            return Err(MoveError::Lost);
         }
-        let store = Store::open(&host.root, &prefix)?.context("the data is gone")?;
-        let kept = store.get(&key)?.context("the data is gone")?;
+        let kept = data::open(&host.root, &prefix, &key)?.context("the data is gone")?;
         let request = Request {
             proc: &host.proc,
             node: &host.namespace,
@@ -235,22 +246,37 @@ async fn move_container(
             kept: &kept,
             observer: None,
         };
-        match attach(request) {
-            Ok(attached) => Ok(Ok((attached, kept))),
-            Err(AttachError::Held(holders)) => Ok(Err(Obstacle::Held(holders))),
-            Err(AttachError::Busy | AttachError::Store(StoreError::Locked)) => Ok(Err(Obstacle::Busy)),
-            Err(error) => Err(error.into()),
-        }
+        let attached = attach(request)?;
+        Ok(Moved { attached, kept })
     };
-    let moved = disk.start(working.on_disk(work)).await?;
-    let (_working, moved) = moved.context("move the container")?;
-    moved
+    let moved = disk.start(guard.on_disk(work)).await?;
+    moved.context("move the container")?
+}
+
+// === impl MoveError ===
+
+impl From<anyhow::Error> for MoveError {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<AttachError> for MoveError {
+    fn from(error: AttachError) -> Self {
+        match error {
+            AttachError::Held(holders) => Self::Held(holders),
+            AttachError::Busy | AttachError::Store(StoreError::Locked) => Self::Busy,
+            error => Self::Failed(error.into()),
+        }
+    }
 }
 
 /// Who has it mounted, as far as that is known.
 fn held_by(holders: &[Holder]) -> String {
-    let ids = |believed: bool| {
-        let these = holders.iter().filter(|holder| holder.is_believed == believed);
+    let ids = |in_host_userns: bool| {
+        let these = holders
+            .iter()
+            .filter(|holder| holder.in_host_userns == in_host_userns);
         let ids: Vec<_> = these.map(|holder| holder.process.id().to_string()).collect();
         ids.join(", ")
     };
@@ -276,7 +302,7 @@ async fn one_ends(holders: Vec<Holder>) -> Result<()> {
     let pidfds = holders
         .iter()
         .map(|holder| holder.process.as_fd().try_clone_to_owned());
-    let waits = pidfds.map(|pidfd| Box::pin(async move { ends(pidfd?).await }));
+    let waits = pidfds.map(|pidfd| Box::pin(async move { process_end::wait(pidfd?).await }));
     let waits: Vec<_> = waits.collect();
     futures::future::select_all(waits)
         .await
@@ -284,27 +310,19 @@ async fn one_ends(holders: Vec<Holder>) -> Result<()> {
         .context("wait for a process")
 }
 
-// The safe constructors are deprecated because a type may hand out another descriptor later; an `OwnedFd` does not.
-#[allow(deprecated)]
-pub(crate) async fn ends(pidfd: OwnedFd) -> std::io::Result<()> {
-    let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
-    let _ended = pidfd.readable().await?;
-    Ok(())
-}
-
 /// Tells the container's log and, if it lasts, the instance's status what is being waited for.
 async fn wait(peer: &mut Peer, what: &str) -> Result<()> {
     if peer.explain(what).await? {
-        blocked::set(peer, what);
+        blocked::set(&peer.instance, &peer.volume.record.pod.uid, what);
     }
     Ok(())
 }
 
 /// The container ends, and the kubelet starts it again.
 async fn refuse(peer: &mut Peer, problem: &str) -> Result<()> {
-    blocked::set(peer, problem);
+    blocked::set(&peer.instance, &peer.volume.record.pod.uid, problem);
     let id = peer.instance.id.clone();
-    peer.answer(&Answer::Error(format!(
+    peer.send(&Answer::Error(format!(
         "the filesystem of {id} cannot be used: {problem}"
     )))
     .await
@@ -324,9 +342,12 @@ mod tests {
             .arg("infinity")
             .spawn()
             .unwrap();
-        let holders = |is_believed| {
+        let holders = |in_host_userns| {
             let process = Process::open(Pid::from_child(&child)).unwrap();
-            vec![Holder { process, is_believed }]
+            vec![Holder {
+                process,
+                in_host_userns,
+            }]
         };
         assert!(held_by(&holders(true)).starts_with("processes of an earlier start still use it"));
         assert!(held_by(&holders(false)).starts_with("the kernel still has it mounted"));

@@ -9,28 +9,40 @@ use std::time::Duration;
 
 use anyhow::Result;
 use exec_wrapper::protocol::Answer;
+use rootfs::Process;
 use stoppablecontainer_api::{RecoveryAnswer, StoppableContainerInstance};
 
-use crate::agent::Agent;
-use crate::filesystem::prepare;
-use crate::filesystem::recovery;
-use crate::instance::state::{Provider, State};
-use crate::wrapper::consumer;
-use crate::wrapper::socket::Peer;
+use super::peer::{ContainerError, Peer};
+use super::process_end;
+use crate::backoff::Backoff;
+use crate::filesystem::prepare::{self, PrepareError};
+use crate::filesystem::{Filesystems, Reporter, recovery};
+use crate::instance::{Instance, Provider, State};
 
 /// First and longest pause before preparing is tried again after an error that may pass.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// Whether a conversation goes on after a wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    Enough,
+    PeerGone,
+}
+
 /// Serves a provider until it ends.
-pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
-    let mut pause = PAUSES.0;
+pub(super) async fn hold(filesystems: &Filesystems, peer: &mut Peer) -> Result<()> {
+    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     let container = loop {
-        match peer.main_container(agent).await {
-            Ok(Ok(container)) => break container,
-            // Others in the pod, such as a debug container, have another root to show for the image's.
-            Ok(Err(problem)) => return peer.answer(&Answer::Error(problem)).await,
-            Err(error) if wait(agent, peer, &error, &mut pause).await? => return Ok(()),
-            Err(_) => {}
+        match peer.main_container(filesystems).await {
+            Ok(container) => break container,
+            Err(error @ ContainerError::OtherContainer { .. }) => {
+                return peer.send(&Answer::Error(error.to_string())).await;
+            }
+            Err(ContainerError::Unknown(error)) => {
+                if wait(filesystems, peer, &error, &mut backoff).await? == Waited::PeerGone {
+                    return Ok(());
+                }
+            }
         }
     };
     let mut changes = peer.instance.subscribe();
@@ -40,33 +52,48 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
                 .await?;
             tokio::select! {
                 _ = changes.changed() => continue,
-                () = peer.gone() => return Ok(()),
+                () = peer.closed() => return Ok(()),
             }
         };
         if object.metadata.deletion_timestamp.is_some() {
             peer.explain("it is being deleted").await?;
-            peer.gone().await;
+            peer.closed().await;
             return Ok(());
         }
-        match prepare::prepare(agent, peer, &container, &object).await {
-            Ok(Ok(())) => break,
-            Ok(Err(failure)) => {
-                // Somebody has to change the object or, which nothing announces, the node: restore the data, say.
+        let request = prepare::Request {
+            instance: &peer.instance,
+            object: &object,
+            pod_uid: &peer.volume.record.pod.uid,
+            container_id: &peer.container_id,
+            container: &container,
+            process: &peer.process,
+        };
+        match prepare::prepare(filesystems, &request).await {
+            Ok(()) => break,
+            Err(PrepareError::Final(failure)) => {
+                // The object has to change or, which nothing announces, the node: the data is restored, say.
                 peer.explain(&failure.message).await?;
-                let asked = |object: &StoppableContainerInstance| {
+                let answer = |object: &StoppableContainerInstance| {
                     (object.metadata.generation, RecoveryAnswer::of(object))
                 };
-                let before = asked(&object);
-                let changed = changes
-                    .wait_for(|state| state.object.as_ref().is_none_or(|object| asked(object) != before));
+                let before = answer(&object);
+                let changed = changes.wait_for(|state| {
+                    state
+                        .object
+                        .as_ref()
+                        .is_none_or(|object| answer(object) != before)
+                });
                 tokio::select! {
                     _ = changed => {}
                     () = tokio::time::sleep(PAUSES.1) => {}
-                    () = peer.gone() => return Ok(()),
+                    () = peer.closed() => return Ok(()),
                 }
             }
-            Err(error) if wait(agent, peer, &error, &mut pause).await? => return Ok(()),
-            Err(_) => {}
+            Err(PrepareError::Retry(error)) => {
+                if wait(filesystems, peer, &error, &mut backoff).await? == Waited::PeerGone {
+                    return Ok(());
+                }
+            }
         }
     }
     let process = Arc::clone(&peer.process);
@@ -76,39 +103,46 @@ pub(crate) async fn hold(agent: &Agent, peer: &mut Peer) -> Result<()> {
     };
     let instance = Arc::clone(&peer.instance);
     instance.change(|state| state.holding.push(provider));
-    // From here on the process is not available to others any more, however this ends.
-    let _leaving = Leaving {
+    // When this function returns, the process is not available to others any more.
+    let _holding = Holding {
         instance: &instance,
         process: &process,
     };
-    peer.answer(&Answer::Done).await?;
+    peer.send(&Answer::Done).await?;
     // The wrapper asks again when the conversation ends, and then the filesystem is prepared again.
-    let ended = process.as_fd().try_clone_to_owned()?;
+    let pidfd = process.as_fd().try_clone_to_owned()?;
     tokio::select! {
         _ = changes.wait_for(wants_preparing) => {}
-        ended = consumer::ends(ended) => ended?,
-        () = peer.gone() => {}
+        ended = process_end::wait(pidfd) => ended?,
+        () = peer.closed() => {}
     }
     Ok(())
 }
 
-/// Says what may pass, and waits longer every time. Whether the peer has gone meanwhile.
-async fn wait(agent: &Agent, peer: &mut Peer, error: &anyhow::Error, pause: &mut Duration) -> Result<bool> {
+/// Reports an error that may pass, and waits longer every time.
+async fn wait(
+    filesystems: &Filesystems,
+    peer: &mut Peer,
+    error: &anyhow::Error,
+    backoff: &mut Backoff,
+) -> Result<Waited> {
     let message = format!("{error:#}");
-    if let Some(left_out) = peer.volume.paces.lines.next() {
-        let (instance, pod) = (&peer.instance.id, &peer.volume.record.pod);
-        tracing::warn!(%instance, %pod, left_out, "cannot prepare: {message}");
+    let (instance, pod) = (&peer.instance, &peer.volume.record.pod);
+    if let Some(left_out) = peer.volume.limits.log_lines.next() {
+        tracing::warn!(instance = %instance.id, %pod, left_out, "cannot prepare: {message}");
     }
     peer.explain(&message).await?;
-    if let Err(error) = prepare::report_obstacle(agent, peer, &message).await {
-        tracing::debug!(instance = %peer.instance.id, "cannot report it: {error:#}");
+    let (instance, pod) = (&peer.instance, &peer.volume.record.pod);
+    if let Err(error) = Reporter::new(filesystems, instance, &pod.uid)
+        .obstacle(&message)
+        .await
+    {
+        tracing::debug!(instance = %instance.id, "cannot report it: {error:#}");
     }
     tokio::select! {
-        () = tokio::time::sleep(*pause) => {}
-        () = peer.gone() => return Ok(true),
+        () = tokio::time::sleep(backoff.next()) => Ok(Waited::Enough),
+        () = peer.closed() => Ok(Waited::PeerGone),
     }
-    *pause = (*pause * 2).min(PAUSES.1);
-    Ok(false)
 }
 
 /// Whether a filesystem that was prepared has to be prepared again.
@@ -120,13 +154,13 @@ fn wants_preparing(state: &State) -> bool {
     state.suspect || emptied().unwrap_or(false)
 }
 
-/// Takes the process of a conversation back when that ends. Others that hold stay.
-struct Leaving<'a> {
-    instance: &'a crate::instance::state::Instance,
-    process: &'a Arc<rootfs::Process>,
+/// Removes the process of a conversation from those that hold when the conversation ends. Others stay.
+struct Holding<'a> {
+    instance: &'a Instance,
+    process: &'a Arc<Process>,
 }
 
-impl Drop for Leaving<'_> {
+impl Drop for Holding<'_> {
     fn drop(&mut self) {
         self.instance.change(|state| {
             state

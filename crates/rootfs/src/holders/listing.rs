@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 
 use rustix::io::Errno;
 
-use super::Patience;
+use super::TimeBudget;
 use super::search::names_upper;
 use crate::sys;
 
@@ -49,7 +49,7 @@ pub(super) struct Listed {
 }
 
 /// Looks through a mount namespace. `None` if this kernel does not say.
-pub(super) fn find(namespace: impl AsFd, upper: &str, patience: &mut Patience) -> Option<Listed> {
+pub(super) fn find(namespace: impl AsFd, upper: &str, budget: &mut TimeBudget) -> Option<Listed> {
     let namespace = sys::mount_namespace_id(namespace).ok()?;
     let mut search = Search {
         namespace,
@@ -61,10 +61,10 @@ pub(super) fn find(namespace: impl AsFd, upper: &str, patience: &mut Patience) -
     for round in 0..LISTS {
         complete = if round < ANY_CASE {
             search.next(upper)?
-        } else if patience.is_over() {
+        } else if budget.is_over() {
             break;
         } else {
-            patience.spend(|| search.next(upper))?
+            budget.spend(|| search.next(upper))?
         };
         if complete {
             break;

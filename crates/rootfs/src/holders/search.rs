@@ -5,14 +5,14 @@ Tables of the whole node are searched, and anybody who may mount makes his as
 large as he likes: very many mounts, and lines of megabytes. So a table is read as
 a stream, and what is remembered of it is a bounded part of one option. Every
 table is read up to a length that no ordinary one has. What is beyond that is
-read as long as there is patience for all of them; then the kernel's own answer has
+read as long as there is budget for all of them; then the kernel's own answer has
 to do ([`super::probe`]). Where the kernel has better means than tables, they
 are used instead ([`super::listing`]).
 */
 
 use std::io::{BufRead, BufReader, Read};
 
-use super::Patience;
+use super::TimeBudget;
 use crate::table::{ends_with, unescape};
 
 /// Bytes of every table that are read in any case. A node with 500 pods has some hundred KiB.
@@ -33,11 +33,11 @@ pub(super) enum Found {
     Unknown,
 }
 
-/// A table that is read no further than patience allows.
+/// A table that is read no further than the time budget allows.
 struct Limited<'a, R> {
     table: R,
     read: u64,
-    patience: &'a mut Patience,
+    budget: &'a mut TimeBudget,
     cut: bool,
 }
 
@@ -60,11 +60,11 @@ struct UpperDir {
 }
 
 /// Whether an open `mountinfo` has an overlay whose upper directory has a path that ends in these components.
-pub(super) fn find(table: impl Read, upper: &str, patience: &mut Patience) -> std::io::Result<Found> {
+pub(super) fn find(table: impl Read, upper: &str, budget: &mut TimeBudget) -> std::io::Result<Found> {
     let limited = Limited {
         table,
         read: 0,
-        patience,
+        budget,
         cut: false,
     };
     let mut table = BufReader::with_capacity(BUFFER, limited);
@@ -86,11 +86,11 @@ impl<R: Read> Read for Limited<'_, R> {
             self.read += length as u64;
             return Ok(length);
         }
-        if self.patience.is_over() {
+        if self.budget.is_over() {
             self.cut = true;
             return Ok(0);
         }
-        self.patience.spend(|| self.table.read(buffer))
+        self.budget.spend(|| self.table.read(buffer))
     }
 }
 

@@ -1,50 +1,50 @@
 use super::*;
 
-/// What a kernel makes of a dialect.
-type Kernel = fn(Dialect) -> Result<Dialect, OverlayError>;
+/// How a kernel answers to an API.
+type Kernel = fn(LowerdirApi) -> Result<LowerdirApi, OverlayError>;
 
 fn not_known() -> OverlayError {
     OverlayError::System("lowerdir+", Errno::INVAL)
 }
 
 /// What becomes of `EINVAL` at creation, on a kernel that reads options when they are set or one that does not.
-fn invalid(dialect: Dialect, takes_any_option: bool) -> OverlayError {
-    refusal(Errno::INVAL, dialect, || takes_any_option, format!("{dialect:?}"))
+fn invalid(api: LowerdirApi, takes_any_option: bool) -> OverlayError {
+    refusal(Errno::INVAL, api, || takes_any_option, format!("{api:?}"))
 }
 
 #[test]
 fn the_oldest_words_are_found_that_a_kernel_understands() {
-    let kernels: [(&str, Kernel, Dialect); 4] = [
-        ("6.13", Ok, Dialect::Descriptors),
+    let kernels: [(&str, Kernel, LowerdirApi); 4] = [
+        ("6.13", Ok, LowerdirApi::Descriptors),
         (
             "6.7",
-            |dialect| match dialect {
-                Dialect::Descriptors => Err(not_known()),
-                dialect => Ok(dialect),
+            |api| match api {
+                LowerdirApi::Descriptors => Err(not_known()),
+                api => Ok(api),
             },
-            Dialect::Paths,
+            LowerdirApi::Paths,
         ),
         (
             "6.5",
-            |dialect| match dialect {
-                Dialect::Descriptors | Dialect::Paths => Err(not_known()),
-                Dialect::Joined => Ok(dialect),
+            |api| match api {
+                LowerdirApi::Descriptors | LowerdirApi::Paths => Err(not_known()),
+                LowerdirApi::Joined => Ok(api),
             },
-            Dialect::Joined,
+            LowerdirApi::Joined,
         ),
         (
             // A descriptor is refused when it is set, for it is no string; an unknown string when all is read.
             "5.10",
-            |dialect| match dialect {
-                Dialect::Descriptors => Err(not_known()),
-                Dialect::Paths => Err(invalid(dialect, true)),
-                Dialect::Joined => Ok(dialect),
+            |api| match api {
+                LowerdirApi::Descriptors => Err(not_known()),
+                LowerdirApi::Paths => Err(invalid(api, true)),
+                LowerdirApi::Joined => Ok(api),
             },
-            Dialect::Joined,
+            LowerdirApi::Joined,
         ),
     ];
     for (kernel, mount, expected) in kernels {
-        let found = understood(Dialect::Descriptors, mount);
+        let found = first_supported(LowerdirApi::Descriptors, mount);
         assert_eq!(
             found.map_err(|e| e.to_string()),
             Ok((expected, expected)),
@@ -57,32 +57,32 @@ fn the_oldest_words_are_found_that_a_kernel_understands() {
 /// something else.
 #[test]
 fn the_error_is_the_first_that_is_about_the_overlay() {
-    let log = |result: Result<((), Dialect), OverlayError>| match result {
+    let log = |result: Result<((), LowerdirApi), OverlayError>| match result {
         Err(OverlayError::Refused { log, source }) => (log, source),
         other => panic!("{other:?}"),
     };
-    let modern = understood(Dialect::Descriptors, |dialect| match dialect {
-        Dialect::Joined => Err(OverlayError::TooManyLayers(100)),
-        dialect => Err(invalid(dialect, false)),
+    let modern = first_supported(LowerdirApi::Descriptors, |api| match api {
+        LowerdirApi::Joined => Err(OverlayError::TooManyLayers(100)),
+        api => Err(invalid(api, false)),
     });
     assert_eq!(log(modern), ("Descriptors".to_owned(), Errno::INVAL));
-    let between = understood(Dialect::Descriptors, |dialect| match dialect {
-        Dialect::Descriptors => Err(not_known()),
-        Dialect::Paths => Err(invalid(dialect, false)),
-        Dialect::Joined => Err(OverlayError::TooManyLayers(100)),
+    let between = first_supported(LowerdirApi::Descriptors, |api| match api {
+        LowerdirApi::Descriptors => Err(not_known()),
+        LowerdirApi::Paths => Err(invalid(api, false)),
+        LowerdirApi::Joined => Err(OverlayError::TooManyLayers(100)),
     });
     assert_eq!(log(between), ("Paths".to_owned(), Errno::INVAL));
     let old = |joined: fn() -> OverlayError| {
-        understood(Dialect::Descriptors, move |dialect| {
-            Err::<(), _>(match dialect {
-                Dialect::Descriptors => not_known(),
-                Dialect::Paths => invalid(dialect, true),
-                Dialect::Joined => joined(),
+        first_supported(LowerdirApi::Descriptors, move |api| {
+            Err::<(), _>(match api {
+                LowerdirApi::Descriptors => not_known(),
+                LowerdirApi::Paths => invalid(api, true),
+                LowerdirApi::Joined => joined(),
             })
         })
     };
     assert_eq!(
-        log(old(|| invalid(Dialect::Joined, true))),
+        log(old(|| invalid(LowerdirApi::Joined, true))),
         ("Joined".to_owned(), Errno::INVAL)
     );
     assert!(matches!(
@@ -93,8 +93,8 @@ fn the_error_is_the_first_that_is_about_the_overlay() {
 
 #[test]
 fn i2_an_overlay_in_use_is_that_in_every_dialect() {
-    for dialect in [Dialect::Descriptors, Dialect::Paths, Dialect::Joined] {
-        let error = refusal(Errno::BUSY, dialect, || true, String::new());
-        assert!(matches!(error, OverlayError::InUse), "{dialect:?}: {error}");
+    for api in [LowerdirApi::Descriptors, LowerdirApi::Paths, LowerdirApi::Joined] {
+        let error = refusal(Errno::BUSY, api, || true, String::new());
+        assert!(matches!(error, OverlayError::InUse), "{api:?}: {error}");
     }
 }

@@ -35,7 +35,7 @@ fn what_the_kubelet_sends() {
     let publish = Publish::read(&request()).unwrap();
     assert_eq!(
         publish.pod,
-        Object {
+        ObjectRef {
             namespace: "ns".into(),
             name: "web".into(),
             uid: "u1".into()

@@ -83,16 +83,16 @@ fn i20_a_second_hold_unregisters_nobody() {
 async fn i9_work_that_nobody_waits_for_keeps_others_out_until_it_ends() {
     let instance = Instances::default().apply(object("u1", "p1")).unwrap();
     let (end, ended) = std::sync::mpsc::channel::<()>();
-    let working = instance.work().await;
+    let mut working = instance.lock_data().await;
     let work = working.on_disk(move || ended.recv().is_err());
     tokio::select! {
         biased;
         _ = work => panic!("it ended"),
         () = tokio::task::yield_now() => {}
     }
-    assert!(instance.work.try_lock().is_err(), "somebody else may work on it");
+    assert!(instance.data.is_locked(), "somebody else may work on it");
     drop(end);
-    instance.work().await.on_disk(|| ()).await.unwrap();
+    instance.lock_data().await.on_disk(|| ()).await.unwrap();
 }
 
 /// A tenant whose file systems do not answer has so many threads of the agent and no more. Others have theirs.
@@ -106,14 +106,20 @@ async fn i18_work_that_hangs_is_bounded_for_its_namespace_and_for_nobody_else() 
     for number in 0..MOST {
         let (end, ended) = std::sync::mpsc::channel::<()>();
         ends.push(end);
-        let working = one(number.to_string()).work().await;
+        let mut working = one(number.to_string()).lock_data().await;
         let error = working.on_disk(move || ended.recv().is_err()).await.unwrap_err();
         assert!(error.to_string().contains("does not answer"), "{error}");
     }
     // From here on the test uses real threads.
     tokio::time::resume();
     let another = one("another".to_owned());
-    let error = another.work().await.on_disk(|| ()).await.unwrap_err().to_string();
+    let error = another
+        .lock_data()
+        .await
+        .on_disk(|| ())
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(
         error.contains("namespace ns") && error.contains(&MOST.to_string()),
         "{error}"
@@ -121,14 +127,14 @@ async fn i18_work_that_hangs_is_bounded_for_its_namespace_and_for_nobody_else() 
     let mut theirs = object("theirs", "p");
     theirs.metadata.namespace = Some("theirs".to_owned());
     let theirs = instances.apply(theirs).unwrap();
-    theirs.work().await.on_disk(|| ()).await.unwrap();
+    theirs.lock_data().await.on_disk(|| ()).await.unwrap();
     // As soon as one comes back there is a place again.
     drop(ends.pop());
     one((MOST - 1).to_string())
-        .work()
+        .lock_data()
         .await
         .on_disk(|| ())
         .await
         .unwrap();
-    another.work().await.on_disk(|| ()).await.unwrap();
+    another.lock_data().await.on_disk(|| ()).await.unwrap();
 }

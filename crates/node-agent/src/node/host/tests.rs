@@ -8,8 +8,8 @@ use super::*;
 /// A node and a directory on it.
 pub(crate) fn on_node(test: impl FnOnce(&Host, &Path) + Send) {
     let directory = tempfile::tempdir().unwrap();
-    Visitor::run(|visitor| {
-        visitor.enter_private_copy().unwrap();
+    NamespaceThread::run(|thread| {
+        thread.enter_private_copy().unwrap();
         let proc = Proc::open().unwrap();
         let namespace = Namespace::new(proc.open_at("thread-self/ns/mnt", OFlags::RDONLY).unwrap());
         let root = Root::of_this_thread().unwrap();

@@ -6,8 +6,8 @@ const UPPER: &str = "key/upper";
 const HELD: &str = "9 8 0:2 / /any\\040where rw,relatime shared:1 master:2 - overlay stoppablecontainer rw,lowerdir+=/a,upperdir=/x/key/upper,workdir=/x/key/work\n";
 const OTHER: &str = "7 1 0:5 / /key/upper rw - tmpfs upperdir=/x/key/upper rw,upperdir=/x/key/upper\n";
 
-fn none() -> Patience {
-    Patience(std::time::Duration::ZERO)
+fn none() -> TimeBudget {
+    TimeBudget(std::time::Duration::ZERO)
 }
 
 fn find(table: &str) -> Found {
@@ -77,10 +77,10 @@ fn i2_lines_of_megabytes_are_understood() {
 #[test]
 fn i2_a_large_table_is_read_to_its_end() {
     let count = usize::try_from(ANY_CASE).unwrap() / OTHER.len() * 2;
-    let mut patience = Patience::new();
+    let mut budget = TimeBudget::new();
     let table = others(count).chain(HELD.as_bytes());
-    assert_eq!(super::find(table, UPPER, &mut patience).unwrap(), Found::Yes);
-    assert_ne!(patience, Patience::new());
+    assert_eq!(super::find(table, UPPER, &mut budget).unwrap(), Found::Yes);
+    assert_ne!(budget, TimeBudget::new());
 }
 
 #[test]

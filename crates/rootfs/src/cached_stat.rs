@@ -23,7 +23,7 @@ const ASKING: [&str; 8] = ["9p", "afs", "ceph", "cifs", "lustre", "nfs", "nfs4",
 
 /// What the kernel knows of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct CachedStat {
     /// Major and minor number of its file system.
     pub(crate) device: (u32, u32),
     /// Its number in that. Zero where the file system refuses to serve the caller.
@@ -37,17 +37,17 @@ pub(crate) struct Seen {
 }
 
 /// Looks at an open file.
-pub(crate) fn of(fd: impl AsFd) -> Result<Seen, Errno> {
+pub(crate) fn of(fd: impl AsFd) -> Result<CachedStat, Errno> {
     look(fd, c"", AtFlags::EMPTY_PATH)
 }
 
 /// Looks at an entry of a directory. A link is itself, and what is mounted on the entry is looked at in its place.
-pub(crate) fn at(directory: impl AsFd, name: impl Arg) -> Result<Seen, Errno> {
+pub(crate) fn at(directory: impl AsFd, name: impl Arg) -> Result<CachedStat, Errno> {
     look(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
 }
 
 /// Looks at what a link of /proc stands for.
-pub(crate) fn through(proc: &Proc, link: impl Arg) -> Result<Seen, Errno> {
+pub(crate) fn through(proc: &Proc, link: impl Arg) -> Result<CachedStat, Errno> {
     look(proc, link, AtFlags::NO_AUTOMOUNT)
 }
 
@@ -67,18 +67,18 @@ pub(crate) fn is_directory(proc: &Proc, fd: impl AsFd) -> Result<bool, Errno> {
 }
 
 /// Whether a lookup in such a file system may have to wait for a user's process or another machine.
-pub(crate) fn asks_others(fs_type: &[u8]) -> bool {
+pub(crate) fn needs_server(fs_type: &[u8]) -> bool {
     fs_type.starts_with(b"fuse") || ASKING.iter().any(|asking| asking.as_bytes() == fs_type)
 }
 
-fn look(directory: impl AsFd, name: impl Arg, flags: AtFlags) -> Result<Seen, Errno> {
+fn look(directory: impl AsFd, name: impl Arg, flags: AtFlags) -> Result<CachedStat, Errno> {
     let stat = statx(
         directory,
         name,
         flags | AtFlags::STATX_DONT_SYNC,
         StatxFlags::empty(),
     )?;
-    Ok(Seen {
+    Ok(CachedStat {
         device: (stat.stx_dev_major, stat.stx_dev_minor),
         inode: stat.stx_ino,
         mount: stat.stx_mnt_id,
@@ -89,15 +89,15 @@ fn look(directory: impl AsFd, name: impl Arg, flags: AtFlags) -> Result<Seen, Er
 
 #[cfg(test)]
 mod tests {
-    use super::asks_others;
+    use super::needs_server;
 
     #[test]
     fn i18_file_systems_that_ask_somebody_else() {
         for asking in ["fuse", "fuseblk", "fuse.sshfs", "nfs", "nfs4", "ceph"] {
-            assert!(asks_others(asking.as_bytes()), "{asking}");
+            assert!(needs_server(asking.as_bytes()), "{asking}");
         }
         for own in ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "proc", "nfsd"] {
-            assert!(!asks_others(own.as_bytes()), "{own}");
+            assert!(!needs_server(own.as_bytes()), "{own}");
         }
     }
 }

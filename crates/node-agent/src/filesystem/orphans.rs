@@ -1,0 +1,113 @@
+/*!
+Kept filesystems that belong to no instance: an administrator removed a finalizer by hand, or the
+cluster's etcd was restored from an older backup.
+*/
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use kube::api::ListParams;
+use kube::{Api, Client};
+use rootfs::Store;
+use stoppablecontainer_api::StoppableContainerInstance;
+
+use super::data;
+use super::record::DataRecord;
+use crate::node::{Disks, Host};
+
+/// How long one disk may take to list what it holds.
+const DISK_TIME: Duration = Duration::from_secs(30);
+/// Instances that one call lists.
+const PAGE: u32 = 500;
+
+/// A kept filesystem without instance.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Orphan {
+    pub(crate) prefix: PathBuf,
+    /// Name of its directory, the UID of the instance that it was made for.
+    pub(crate) key: String,
+    /// Namespace and name of that instance, as far as the record says.
+    pub(crate) of: Option<String>,
+}
+
+/// Kept filesystems without an instance now. The API server is not asked about those that `is_known` to have one.
+///
+/// # Guarantees
+/// A directory is made after its instance, and all instances are listed after the directories: a filesystem listed here
+/// had no instance at one moment, and an instance's UID comes back only with a restored backup.
+pub(crate) async fn find(
+    host: &Arc<Host>,
+    disks: &Disks,
+    client: &Client,
+    is_known: impl Fn(&str) -> bool,
+) -> Result<Vec<Orphan>> {
+    let mut found = Vec::new();
+    for disk in disks.iter() {
+        let (host, prefix) = (Arc::clone(host), disk.path.clone());
+        let list = tokio::task::spawn_blocking(move || list(&host, &prefix));
+        let Ok(listed) = tokio::time::timeout(DISK_TIME, list).await else {
+            tracing::warn!(prefix = %disk.path.display(), "the disk does not answer");
+            continue;
+        };
+        found.extend(listed.context("list a disk")??);
+    }
+    found.retain(|orphan| !is_known(&orphan.key));
+    if !found.is_empty() {
+        let uids = instance_uids(client).await?;
+        found.retain(|orphan| !uids.contains(&orphan.key));
+    }
+    Ok(found)
+}
+
+fn list(host: &Host, prefix: &Path) -> Result<Vec<Orphan>> {
+    let Some(store) = Store::open(&host.root, prefix)? else {
+        return Ok(Vec::new());
+    };
+    let mut found = Vec::new();
+    for key in store.keys()? {
+        let record = store.get(&key)?.and_then(|kept| kept.record().ok().flatten());
+        let record = record.and_then(|record| serde_json::from_slice::<DataRecord>(&record).ok());
+        found.push(Orphan {
+            prefix: prefix.to_owned(),
+            key,
+            of: record.map(|record| format!("{}/{}", record.namespace, record.name)),
+        });
+    }
+    Ok(found)
+}
+
+/// The UIDs of all instances of the cluster, read from etcd and not from a cache.
+pub(crate) async fn instance_uids(client: &Client) -> Result<HashSet<String>> {
+    let api = Api::<StoppableContainerInstance>::all(client.clone());
+    let mut params = ListParams::default().limit(PAGE);
+    let mut uids = HashSet::new();
+    loop {
+        let page = api.list_metadata(&params).await.context("list the instances")?;
+        uids.extend(page.items.into_iter().filter_map(|item| item.metadata.uid));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(uids),
+        }
+    }
+}
+
+/// Removes the data of one.
+pub(crate) fn remove(host: &Host, orphan: &Orphan) -> Result<()> {
+    let Some(store) = Store::open(&host.root, &orphan.prefix)? else {
+        bail!("it is gone");
+    };
+    let Some(kept) = store.get(&orphan.key)? else {
+        bail!("it is gone");
+    };
+    let _locked = data::lock_unused(host, &kept)?;
+    Ok(store.remove(&orphan.key)?)
+}
+
+impl std::fmt::Display for Orphan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.prefix.join(&self.key).display())
+    }
+}

@@ -1,0 +1,212 @@
+/*!
+A process that connected to a volume's socket: who it is, what it asks, and what it is answered.
+*/
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use exec_wrapper::protocol::{Answer, MAX_LINE, Verb};
+use rootfs::Process;
+use rustix::process::Pid;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+
+use crate::filesystem::Filesystems;
+use crate::instance::{Instance, pod};
+use crate::node::{Container, Host, cgroup};
+use crate::volumes::Volume;
+
+/// How long a peer may take for its request.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// How long an answer may take to be taken.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+/// The connection to a process that may use the volume.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: BufReader<UnixStream>,
+    process: Process,
+    container_id: String,
+}
+
+/// A process that may use the volume, with the instance that the volume is of.
+#[derive(Debug)]
+pub(super) struct Peer {
+    stream: BufReader<UnixStream>,
+    /// What it was told last that it waits for.
+    explained: Option<String>,
+    pub(super) process: Arc<Process>,
+    pub(super) container_id: String,
+    pub(super) volume: Arc<Volume>,
+    pub(super) instance: Arc<Instance>,
+}
+
+/// Why a peer's container is not served, or not yet.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ContainerError {
+    /// Others in the pod, such as a debug container, have another root to show for the image's.
+    #[error("container {found} is not {expected}, which the volume is for")]
+    OtherContainer { found: String, expected: String },
+    /// It may be known later.
+    #[error(transparent)]
+    Unknown(#[from] anyhow::Error),
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// Checks who connected. `None` if the peer was refused.
+    pub(super) async fn accept(host: &Host, volume: &Volume, stream: UnixStream) -> Result<Option<Self>> {
+        // First of all, while the peer can hardly have ended: who it is.
+        let process = Process::of_peer(&stream).context("identify the peer")?;
+        let mut stream = BufReader::with_capacity(MAX_LINE, stream);
+        let cgroup = process.cgroup(&host.proc)?;
+        let Some(container_id) = cgroup::container_of(&cgroup, &volume.record.pod.uid) else {
+            if let Some(left_out) = volume.limits.log_lines.next() {
+                let pid = process.id();
+                tracing::warn!(pod = %volume.record.pod, pid, left_out, "a process of another pod connected");
+            }
+            let refusal = Answer::Error("this volume belongs to another pod".to_owned());
+            send(&mut stream, &refusal).await?;
+            return Ok(None);
+        };
+        if !process.shares_user_namespace(&host.proc)? {
+            let message = "processes in a user namespace of their own are not served".to_owned();
+            send(&mut stream, &Answer::Error(message)).await?;
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            stream,
+            process,
+            container_id,
+        }))
+    }
+
+    /// Reads what the peer asks for. `None` if the request was refused.
+    pub(super) async fn request(&mut self) -> Result<Option<Verb>> {
+        let mut line = Vec::new();
+        let mut limited = (&mut self.stream).take(MAX_LINE as u64);
+        let request = limited.read_until(b'\n', &mut line);
+        tokio::time::timeout(REQUEST_TIME, request)
+            .await
+            .context("no request")?
+            .context("read the request")?;
+        let line = line.strip_suffix(b"\n").context("the request has no end")?;
+        match Verb::parse(&String::from_utf8_lossy(line)) {
+            Ok(verb) => Ok(Some(verb)),
+            Err(error) => {
+                self.send(&Answer::Error(error.to_string())).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Sends an answer.
+    pub(super) async fn send(&mut self, answer: &Answer) -> Result<()> {
+        send(&mut self.stream, answer).await
+    }
+
+    /// Ends when the peer hangs up. What it sends meanwhile does not matter.
+    pub(super) async fn closed(&mut self) {
+        closed(&mut self.stream).await;
+    }
+
+    pub(super) fn into_peer(self, volume: Arc<Volume>, instance: Arc<Instance>) -> Peer {
+        Peer {
+            stream: self.stream,
+            explained: None,
+            process: Arc::new(self.process),
+            container_id: self.container_id,
+            volume,
+            instance,
+        }
+    }
+}
+
+// === impl Peer ===
+
+impl Peer {
+    /// Sends an answer.
+    pub(super) async fn send(&mut self, answer: &Answer) -> Result<()> {
+        send(&mut self.stream, answer).await
+    }
+
+    /// Tells what is being waited for, if that is news. Returns whether it is.
+    pub(super) async fn explain(&mut self, what: &str) -> Result<bool> {
+        if self.explained.as_deref() == Some(what) {
+            return Ok(false);
+        }
+        self.explained = Some(what.to_owned());
+        let id = &self.volume.record.instance;
+        self.send(&Answer::Wait(format!(
+            "waiting for the filesystem of {id}: {what}"
+        )))
+        .await?;
+        Ok(true)
+    }
+
+    /// Ends when the peer hangs up. What it sends meanwhile does not matter.
+    pub(super) async fn closed(&mut self) {
+        closed(&mut self.stream).await;
+    }
+
+    /// The peer's container, as the runtime knows it, if it is the one that the volume is for. From here on the peer's
+    /// process is the one that the runtime started as that container, not the process that asks.
+    pub(super) async fn main_container(
+        &mut self,
+        filesystems: &Filesystems,
+    ) -> Result<Container, ContainerError> {
+        let node = &filesystems.node;
+        let container = node.cri.container(&self.container_id).await;
+        let container = container.map_err(anyhow::Error::from)?;
+        let expected = self.expected_container(filesystems).await?;
+        if container.name != expected {
+            let found = container.name;
+            return Err(ContainerError::OtherContainer { found, expected });
+        }
+        if let Some(pid) = container.first {
+            self.process = Arc::new(self.first_process(&node.host, pid)?);
+        }
+        Ok(container)
+    }
+
+    /// Name of the container that the volume is for.
+    async fn expected_container(&self, filesystems: &Filesystems) -> Result<String> {
+        let record = &self.volume.record;
+        if let Some(container) = &record.container {
+            return Ok(container.clone());
+        }
+        // Records of earlier versions do not have it.
+        let node = &filesystems.node.name;
+        let (_, container) = pod::owner_and_container(&filesystems.client, &record.pod, node).await?;
+        Ok(container)
+    }
+
+    fn first_process(&self, host: &Host, pid: i32) -> Result<Process> {
+        let pid = Pid::from_raw(pid).context("the runtime names no process")?;
+        let first = Process::open(pid).context("the first process of the container")?;
+        // Another process may have the number by now.
+        let cgroup = first.cgroup(&host.proc)?;
+        let found = cgroup::container_of(&cgroup, &self.volume.record.pod.uid);
+        ensure!(
+            found.as_ref() == Some(&self.container_id),
+            "the first process of container {} has ended",
+            self.container_id
+        );
+        Ok(first)
+    }
+}
+
+async fn send(stream: &mut BufReader<UnixStream>, answer: &Answer) -> Result<()> {
+    let line = answer.to_line();
+    tokio::time::timeout(ANSWER_TIME, stream.write_all(line.as_bytes()))
+        .await
+        .context("the peer does not take its answer")?
+        .context("the peer is gone")
+}
+
+async fn closed(stream: &mut BufReader<UnixStream>) {
+    let mut buffer = [0; 64];
+    while let Ok(1..) = stream.read(&mut buffer).await {}
+}
