@@ -104,8 +104,9 @@ async fn replace(
         .as_ref()
         .and_then(|status| status.given_up_nodes.clone())
         .unwrap_or_default();
-    let is_recorded = nodes.instance_uid == of;
-    if !is_recorded {
+    if nodes.instance_uid == of {
+        observed.container = container;
+    } else {
         nodes.count = nodes.count.saturating_add(1);
         nodes.instance_uid.clone_from(&of);
         let node = instance
@@ -124,8 +125,6 @@ async fn replace(
             .patch_status(&container.name_any(), &ours(), &Patch::Merge(patch))
             .await?;
         observed.container = Arc::new(written);
-    } else {
-        observed.container = container;
     }
     let message = format!(
         "node {} was given up before the first start ({} so far), another one is tried: {}",

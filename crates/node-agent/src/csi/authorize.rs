@@ -19,6 +19,9 @@ use crate::volumes::Role;
 /// How long the instance's status may lag behind its pods. The kubelet tries again after a refusal, so this only
 /// has to be long enough for the usual case.
 const LAG: Duration = Duration::from_secs(10);
+/// How long a placeholder's call is left open. Shorter than the kubelet's own time limit for CSI calls (2 minutes,
+/// `csiTimeout` in its `pkg/volume/csi`), which it would report as a failure of the agent.
+const PLACEHOLDER: Duration = Duration::from_secs(100);
 
 /// A pod that may have a volume.
 #[derive(Clone, Debug)]
@@ -36,7 +39,9 @@ pub(super) async fn authorize(filesystems: &Filesystems, pod: &ObjectRef) -> Res
     let (owner, container) = pod::owner_and_container(&filesystems.client, pod, node).await?;
     let recorded = filesystems
         .instances
-        .wait_for(&owner.uid, LAG, |object| role_of(object, pod).is_some())
+        .wait_for(&owner.uid, LAG, |object| {
+            role_of(object, pod).is_some() || is_placeholder(object, pod)
+        })
         .await;
     let object = recorded.map_err(|object| match object {
         None => CsiError::UnknownInstance {
@@ -49,6 +54,14 @@ pub(super) async fn authorize(filesystems: &Filesystems, pod: &ObjectRef) -> Res
             pod: pod.clone(),
         },
     })?;
+    if is_placeholder(&object, pod) {
+        // A refusal would be an event of the pod, and be repeated; the placeholder usually goes within seconds.
+        let gone = filesystems
+            .instances
+            .wait_for(&owner.uid, PLACEHOLDER, |object| !is_placeholder(object, pod));
+        drop(gone.await);
+        return Err(CsiError::Placeholder(pod.clone()));
+    }
     let role = role_of(&object, pod).ok_or(CsiError::InstanceChanged)?;
     // A user may have written the owner reference. Its UID is compared above; names are the object's own.
     if ObjectRef::of(&object).as_ref() != Some(&owner) {
@@ -63,6 +76,12 @@ pub(super) async fn authorize(filesystems: &Filesystems, pod: &ObjectRef) -> Res
         prefix: object.spec.host_path_prefix.clone().into(),
         container,
     })
+}
+
+/// Whether a pod holds room for the instance's consumer. Such a pod never starts.
+fn is_placeholder(object: &StoppableContainerInstance, pod: &ObjectRef) -> bool {
+    let status = object.status.as_ref();
+    status.and_then(|status| status.placeholder_pod_uid.as_deref()) == Some(pod.uid.as_str())
 }
 
 /// What a pod is to an instance, by the instance's status.

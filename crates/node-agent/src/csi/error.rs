@@ -38,6 +38,8 @@ pub(crate) enum CsiError {
     NotRecorded { owner: Box<ObjectRef>, pod: ObjectRef },
     #[error("pod {pod} names its owner {owner}, which has another name")]
     OwnerName { owner: Box<ObjectRef>, pod: ObjectRef },
+    #[error("pod {0} holds room for a consumer and never starts")]
+    Placeholder(ObjectRef),
     #[error("the instance changed while it was read")]
     InstanceChanged,
     /// What the consumer wrote is not durable yet, or a failure of that is not reported yet.
@@ -68,6 +70,7 @@ impl CsiError {
             Self::UnknownInstance { .. } | Self::NotRecorded { .. } | Self::OwnerName { .. } => {
                 Code::PermissionDenied
             }
+            Self::Placeholder(_) => Code::FailedPrecondition,
             Self::Writeback(_) => Code::Unavailable,
             Self::InstanceChanged | Self::Internal(_) => Code::Internal,
         }

@@ -62,6 +62,7 @@ impl Node for NodeService {
         let result = self.publish(&publish).await;
         match &result {
             Ok(role) => tracing::info!(pod = %publish.pod, pod_uid = publish.pod.uid, ?role, "published"),
+            Err(CsiError::Placeholder(pod)) => tracing::debug!(%pod, "not published"),
             Err(error) => tracing::warn!(
                 pod = %publish.pod, pod_uid = publish.pod.uid, code = ?error.code(), %error, "NodePublishVolume"
             ),
