@@ -18,6 +18,7 @@ mod durability;
 mod images;
 mod injectors;
 mod lifecycle;
+mod many_nodes;
 mod node;
 mod parity;
 mod security;

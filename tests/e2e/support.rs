@@ -19,6 +19,7 @@ pub(crate) mod counting;
 pub(crate) mod disk;
 pub(crate) mod metrics;
 pub(crate) mod node;
+pub(crate) mod nodes;
 pub(crate) mod release;
 
 /// Labels of the agents' DaemonSet and pods.

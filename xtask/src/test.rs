@@ -24,6 +24,8 @@ const CLUSTER_COMMANDS: &[(&str, &str)] = &[
     ("E2E_RESTART_COMMAND", "restart"),
     ("E2E_PARTITION_COMMAND", "partition"),
     ("E2E_ETCD_KEYS_COMMAND", "etcd-keys"),
+    ("E2E_NODES_COMMAND", "up --nodes"),
+    ("E2E_REMOVE_NODE_COMMAND", "remove"),
 ];
 
 /// What end-to-end tests have to know of nodes.

@@ -1,0 +1,257 @@
+//! The first node is the one that a plain pod of the same template would get.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::ResourceExt;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+use stoppablecontainer_api::conditions::{PROVIDER_READY, reason};
+use stoppablecontainer_api::names::placeholder_pod_name;
+use stoppablecontainer_api::{Phase, StoppableContainer};
+use testkit::{Namespace, alone_in_namespace};
+
+use crate::support::nodes::{self, GPU};
+use crate::support::{
+    blocked_saying, create, data_directory, node_of, phase, run, running, set_running, shell_template, told,
+};
+
+/// A kind of need, how many objects have it, and what they ask for besides a shell.
+struct Need {
+    name: &'static str,
+    count: usize,
+    spec: Value,
+}
+
+/// Where objects of a need may be, as a plain pod of the template shows.
+type Landed = BTreeMap<&'static str, Vec<String>>;
+
+/// A template with these fields in its pod, and a label of its need.
+fn template(need: &str, spec: &Value) -> Value {
+    let mut template = shell_template();
+    json_patch::merge(&mut template["spec"], spec);
+    template["metadata"]["labels"] = json!({ "need": need });
+    template
+}
+
+fn requests(resources: Value) -> Value {
+    let mut spec = shell_template()["spec"].clone();
+    spec["containers"][0]["resources"] = resources;
+    json!({ "containers": spec["containers"] })
+}
+
+/// Thirty objects. Each need has one answer: all on one node, or as many on each.
+fn needs(zone: &str, cpu_millis: u64, memory_mib: u64) -> Vec<Need> {
+    let apart = |need: &str| json!({ "matchLabels": { "need": need } });
+    let need = |name, count, spec| Need { name, count, spec };
+    vec![
+        need("gpu", 4, requests(json!({ "limits": { GPU: 1 } }))),
+        need(
+            "zone",
+            6,
+            json!({ "nodeSelector": { "topology.kubernetes.io/zone": zone } }),
+        ),
+        need("port", 3, {
+            let mut spec = requests(json!({}));
+            spec["containers"][0]["ports"] = json!([{ "containerPort": 80, "hostPort": 18080 }]);
+            spec
+        }),
+        need(
+            "apart",
+            3,
+            json!({ "affinity": { "podAntiAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [
+            { "topologyKey": "kubernetes.io/hostname", "labelSelector": apart("apart") },
+        ] } } }),
+        ),
+        need(
+            "spread",
+            6,
+            json!({ "topologySpreadConstraints": [{
+            "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": apart("spread"),
+        }] }),
+        ),
+        need(
+            "cpu",
+            3,
+            requests(json!({ "requests": { "cpu": format!("{cpu_millis}m") } })),
+        ),
+        need(
+            "memory",
+            3,
+            requests(json!({ "requests": { "memory": format!("{memory_mib}Mi") } })),
+        ),
+        need(
+            "together",
+            2,
+            json!({
+                "nodeSelector": { "topology.kubernetes.io/zone": zone },
+                "affinity": { "podAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [
+                    { "topologyKey": "kubernetes.io/hostname", "labelSelector": apart("zone") },
+                ] } },
+            }),
+        ),
+    ]
+}
+
+fn name(need: &Need, index: usize) -> String {
+    format!("{}-{index}", need.name)
+}
+
+/// The nodes of the pods of each need.
+async fn landed(ns: &Namespace, needs: &[Need]) -> Result<Landed> {
+    let at = nodes::nodes_of(ns, |_| true).await?;
+    let mut landed = Landed::new();
+    for need in needs {
+        let names = (0..need.count).map(|index| name(need, index));
+        let nodes = names.map(|name| {
+            at.get(&name)
+                .cloned()
+                .with_context(|| format!("{name} has no node"))
+        });
+        let mut nodes = nodes.collect::<Result<Vec<_>>>()?;
+        nodes.sort();
+        landed.insert(need.name, nodes);
+    }
+    Ok(landed)
+}
+
+#[tokio::test]
+async fn thirty_objects_of_mixed_needs_land_as_plain_pods_would() {
+    alone_in_namespace("needs", async |ns, _alone| {
+        let all = nodes::at_least(&ns, 3).await?;
+        ensure!(
+            all.len() == 3,
+            "the needs are made for three nodes, there are {all:?}"
+        );
+        let gpu = all.last().context("no node")?.clone();
+        let zones = nodes::zones(&ns).await?;
+        let zone = zones.keys().nth(1).context("fewer than two zones")?.clone();
+        // More than half of a node, so that two of them never fit.
+        let node = ns.cluster_api::<Node>().get(&all[0]).await?;
+        let has = node
+            .status
+            .and_then(|status| status.allocatable)
+            .unwrap_or_default();
+        let cpus: u64 = has["cpu"].0.parse()?;
+        let memory: u64 = has["memory"].0.trim_end_matches("Ki").parse()?;
+        let needs = needs(&zone, cpus * 520, memory * 52 / 100 / 1024);
+        nodes::with_devices(&ns, &gpu, 4, async || {
+            for need in &needs {
+                for index in 0..need.count {
+                    let template = template(need.name, &need.spec);
+                    let pod = json!({
+                        "apiVersion": "v1", "kind": "Pod",
+                        "metadata": { "name": name(need, index), "labels": template["metadata"]["labels"] },
+                        "spec": template["spec"],
+                    });
+                    ns.create_json::<Pod>(pod).await?;
+                }
+            }
+            for need in &needs {
+                for index in 0..need.count {
+                    let bound = |pod: &Pod| node_of(pod).is_ok();
+                    ns.wait(&name(need, index), "it has a node", bound).await?;
+                }
+            }
+            let plain = landed(&ns, &needs).await?;
+            ns.kubectl(&["delete", "pods", "--all", "--grace-period=0", "--force"])
+                .await?
+                .success()?;
+
+            for need in &needs {
+                for index in 0..need.count {
+                    create(&ns, &name(need, index), true, template(need.name, &need.spec)).await?;
+                }
+            }
+            for need in &needs {
+                for index in 0..need.count {
+                    running(&ns, &name(need, index)).await?;
+                }
+            }
+            let ours = landed(&ns, &needs).await?;
+            ensure!(ours == plain, "plain pods: {plain:#?}\nours: {ours:#?}");
+            let given_up = ns
+                .api::<StoppableContainer>()
+                .list(&ListParams::default())
+                .await?;
+            for object in given_up {
+                let nodes = object
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.given_up_nodes.as_ref());
+                ensure!(nodes.is_none(), "{} gave nodes up: {nodes:?}", object.name_any());
+            }
+            Ok(())
+        })
+        .await
+    })
+    .await;
+}
+
+/// It waits with the scheduler's words, holds nothing meanwhile, and goes on when there is room.
+#[tokio::test]
+async fn i12_an_object_that_fits_nowhere_waits_with_the_schedulers_words() {
+    alone_in_namespace("nowhere", async |ns, _alone| {
+        let all = nodes::at_least(&ns, 2).await?;
+        let needs_device = template("gpu", &requests(json!({ "limits": { GPU: 1 } })));
+        create(&ns, "waits", true, needs_device).await?;
+        let message = blocked_saying(&ns, "waits", PROVIDER_READY, reason::UNSCHEDULABLE, GPU).await?;
+        ensure!(message.contains(&placeholder_pod_name("waits")), "{message}");
+        nodes::with_devices(&ns, &all[1], 1, async || {
+            let pod = running(&ns, "waits").await?;
+            ensure!(node_of(&pod)? == all[1], "it runs on {}", node_of(&pod)?);
+            ensure!(
+                nodes::nodes_of(&ns, |name| name.ends_with("-placeholder"))
+                    .await?
+                    .is_empty()
+            );
+            ns.delete::<StoppableContainer>("waits").await
+        })
+        .await
+    })
+    .await;
+}
+
+/// A stopped object was prepared where there is no room for it any more. Nothing is lost by going elsewhere.
+#[tokio::test]
+async fn a_node_without_room_is_given_up_at_the_first_start() {
+    alone_in_namespace("elsewhere", async |ns, _alone| {
+        let all = nodes::at_least(&ns, 2).await?;
+        let node = ns.cluster_api::<Node>().get(&all[0]).await?;
+        let has = node
+            .status
+            .and_then(|status| status.allocatable)
+            .unwrap_or_default();
+        let cpus: u64 = has["cpu"].0.parse()?;
+        let large = requests(json!({ "requests": { "cpu": format!("{}m", cpus * 600) } }));
+        create(&ns, "moves", false, template("moves", &large)).await?;
+        let object = phase(&ns, "moves", Phase::Stopped).await?;
+        let first = object
+            .status
+            .and_then(|status| status.node_name)
+            .context("no node")?;
+        let prepared = data_directory(&ns, "moves").await?;
+        // Most of that node.
+        let mut other = template("other", &large);
+        other["spec"]["nodeSelector"] = json!({ "kubernetes.io/hostname": first });
+        run(&ns, "other", other).await?;
+
+        set_running(&ns, "moves", true).await?;
+        told(&ns, "moves", reason::NODE_GIVEN_UP).await?;
+        let pod = running(&ns, "moves").await?;
+        ensure!(node_of(&pod)? != first, "it is still on {first}");
+        let object = ns.api::<StoppableContainer>().get("moves").await?;
+        let nodes = object
+            .status
+            .and_then(|status| status.given_up_nodes)
+            .context("no count")?;
+        ensure!(nodes.count == 1 && nodes.nodes == [first.clone()], "{nodes:?}");
+        let node = testkit::NodeShell::on(&ns, &first).await?;
+        let left = node.sh(&format!("ls -d {prepared} || true")).await?;
+        ensure!(left.is_empty(), "{prepared} was left on {first}");
+        node.close().await
+    })
+    .await;
+}
