@@ -8,6 +8,7 @@ use std::fmt::Debug;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
+use stoppablecontainer_api::truncate_utf8;
 
 /// Why something does not go on: a CamelCase reason and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,12 +133,12 @@ fn condition_reason(reason: &str) -> String {
     }
 }
 
-/// At most 32,768 characters.
+/// The API server takes at most 32,768 characters.
 fn condition_message(message: String) -> String {
     if message.len() <= 32_768 {
         message
     } else {
-        message.chars().take(8_000).collect()
+        truncate_utf8(&message, 8_000).to_owned()
     }
 }
 

@@ -95,16 +95,6 @@ pub fn owner_reference(instance: &StoppableContainerInstance) -> OwnerReference 
     }
 }
 
-/// Whether `instance` is the controller of `pod`, by UID: a pod of an earlier instance of the same name is not.
-pub fn owned_by(pod: &Pod, instance: &StoppableContainerInstance) -> bool {
-    let uid = instance.uid();
-    pod.owner_references().iter().any(|owner| {
-        owner.controller == Some(true)
-            && owner.kind == StoppableContainerInstance::kind(&())
-            && Some(&owner.uid) == uid.as_ref()
-    })
-}
-
 /// Whether all of our labels are on the pod. Without them it is outside of our watch.
 pub fn labelled(pod: &Pod, role: Role, instance: &str) -> bool {
     role.labels(instance)

@@ -12,13 +12,12 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
-use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::held::Whole;
+use stoppablecontainer_api::{StoppableContainerInstance, controller_of};
 use tokio::sync::watch;
 
 use crate::watched::{self, NodeTaints};
@@ -129,7 +128,7 @@ impl Caches {
     /// What the pod refers to. The owner reference decides, and it is the controller who writes it; labels do not count
     /// (invariant I8).
     pub(super) fn find(&self, pod: &Pod, namespace: &str) -> Result<Found, NotFound> {
-        let owner = controller(pod).ok_or(NotFound::NoOwner)?;
+        let owner = controller_of::<StoppableContainerInstance>(pod).ok_or(NotFound::NoOwner)?;
         let reference = ObjectRef::new(&owner.name).within(namespace);
         let instance = self
             .instances
@@ -159,15 +158,6 @@ impl Caches {
         };
         names.filter(needs).cloned().collect()
     }
-}
-
-/// The owner reference of the pod's controller, if that is an instance.
-fn controller(pod: &Pod) -> Option<&OwnerReference> {
-    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
-    let owner = owners.iter().find(|o| o.controller == Some(true))?;
-    let is_instance = owner.kind == StoppableContainerInstance::kind(&())
-        && owner.api_version == StoppableContainerInstance::api_version(&());
-    is_instance.then_some(owner)
 }
 
 /// A claim waits for its first consumer until the scheduler has chosen a node, and only the scheduler keeps a second pod

@@ -9,6 +9,7 @@ use k8s_openapi::ByteString;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use stoppablecontainer_api::json::{Json, Keep};
+use stoppablecontainer_api::truncate_utf8;
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -323,12 +324,8 @@ impl Verdict {
 
 fn shortened(text: &str) -> String {
     if text.len() <= WARNING_LENGTH {
-        return text.to_owned();
+        text.to_owned()
+    } else {
+        format!("{}...", truncate_utf8(text, WARNING_LENGTH - 3))
     }
-    let end = text
-        .char_indices()
-        .map(|(at, _)| at)
-        .take_while(|at| *at <= WARNING_LENGTH - 3)
-        .last();
-    format!("{}...", &text[..end.unwrap_or(0)])
 }

@@ -10,9 +10,11 @@ over one that an orphan deletion left, with its data.
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use stoppablecontainer_api::names::{ANNOTATION_RECOVERY, LABEL_MANAGED_BY, MANAGED_BY};
-use stoppablecontainer_api::{RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance};
+use stoppablecontainer_api::{
+    RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance, is_controlled_by,
+};
 
 use crate::reconcile::context::Hold;
 
@@ -50,7 +52,7 @@ impl Slot {
         let uid = found.as_ref().and_then(|found| found.uid());
         let is_lost = may_be_lost(container) && recorded(container) != uid.as_deref();
         match found {
-            Some(found) if owned(&found, container) => {
+            Some(found) if is_controlled_by(&*found, container) => {
                 if is_lost {
                     Self::Lost(lost(container))
                 } else {
@@ -71,17 +73,6 @@ impl Slot {
 /// UID of the instance that the container's status records.
 pub(crate) fn recorded(container: &StoppableContainer) -> Option<&str> {
     container.status.as_ref()?.instance_uid.as_deref()
-}
-
-/// Whether `container` is the controller of `instance`, by UID. Only our controller makes such references; a policy
-/// refuses those of others.
-pub(crate) fn owned(instance: &StoppableContainerInstance, container: &StoppableContainer) -> bool {
-    let uid = container.uid();
-    let kind = StoppableContainer::kind(&());
-    instance
-        .owner_references()
-        .iter()
-        .any(|owner| owner.controller == Some(true) && owner.kind == kind && Some(&owner.uid) == uid.as_ref())
 }
 
 /// A recorded instance counts as lost when another one, or none, has its name, and the user has not given it up. An object

@@ -16,12 +16,12 @@ use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::ANNOTATION_IMAGE;
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, Identity, StoppableContainerInstance,
-    StoppableContainerInstanceStatus, StorageExcess, TemplateCheck, storage_limit,
+    StoppableContainerInstanceStatus, StorageExcess, TemplateCheck, is_controlled_by, storage_limit,
 };
 
 use crate::reconcile::conditions::Trouble;
 use crate::reconcile::context::Hold;
-use crate::reconcile::pods::{Role, consumer_hash, health, leaving, owned_by, ready, running, template};
+use crate::reconcile::pods::{Role, consumer_hash, health, leaving, ready, running, template};
 
 /// Everything that a pass over an instance looks at.
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ impl Slot {
         if uid.is_some() && (uid == recorded(instance, role) || uid == created) {
             return Self::Ours(pod);
         }
-        if owned_by(&pod, instance) {
+        if is_controlled_by(&*pod, instance) {
             return Self::Stray(pod);
         }
         let owner = pod

@@ -12,8 +12,8 @@ controller tries that of a stopped object once.
 use std::time::Duration;
 
 use kube::ResourceExt;
-use stoppablecontainer_api::TemplateCheck;
 use stoppablecontainer_api::names::ANNOTATION_TEMPLATE_HASH;
+use stoppablecontainer_api::{TemplateCheck, truncate_utf8};
 
 use crate::draft::Draft;
 use crate::problem::Problem;
@@ -26,7 +26,7 @@ use crate::trial::Obstacle;
 /// How long the API server may take to try a pod.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Longest text about a template, in characters.
+/// Longest text about a template, in bytes.
 const LONGEST: usize = 4_096;
 
 /// Time until the API server is asked again after it gave no answer.
@@ -79,7 +79,7 @@ pub(crate) async fn check(context: &Context, observed: &mut Observed) -> Option<
     }
     observed.template_check = Some(TemplateCheck {
         template_hash,
-        problem: (!problems.is_empty()).then(|| Problem::list(&problems).chars().take(LONGEST).collect()),
+        problem: (!problems.is_empty()).then(|| truncate_utf8(&Problem::list(&problems), LONGEST).to_owned()),
     });
     None
 }

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod}
 use k8s_openapi::jiff::SignedDuration;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::WRAPPER_LINE_PREFIX;
+use stoppablecontainer_api::truncate_utf8;
 
 use crate::reconcile::conditions::Trouble;
 
@@ -70,7 +71,9 @@ pub(crate) fn ended(container: &str, end: &ContainerStateTerminated) -> Trouble 
         .as_deref()
         .map(str::trim)
         .filter(|said| !said.is_empty());
-    let said = said.map(|said| format!(": {}", cut(said))).unwrap_or_default();
+    let said = said
+        .map(|said| format!(": {}", truncate_utf8(said, MAX_MESSAGE)))
+        .unwrap_or_default();
     Trouble::new(
         reason,
         format!(
@@ -95,11 +98,9 @@ pub(crate) fn crash_loop(container: &ContainerStatus, reason: &str, words: &str)
 /// The wrapper's last words, if it has not executed the program. A program that says the same deceives its own user.
 fn not_executed(end: &ContainerStateTerminated) -> Option<&str> {
     let said = end.message.as_deref()?.strip_prefix(WRAPPER_LINE_PREFIX)?;
-    NOT_EXECUTED.contains(&end.exit_code).then(|| cut(said.trim()))
-}
-
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_MESSAGE)]
+    NOT_EXECUTED
+        .contains(&end.exit_code)
+        .then(|| truncate_utf8(said.trim(), MAX_MESSAGE))
 }
 
 fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {

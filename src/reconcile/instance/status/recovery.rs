@@ -3,11 +3,11 @@ Filesystems that cannot be used or take too much: what to tell the user, and wha
 to type.
 */
 
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use stoppablecontainer_api::names::ANNOTATION_RECOVERY;
 use stoppablecontainer_api::{
     FilesystemStatus, RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance,
-    StorageExcess,
+    StorageExcess, controller_of,
 };
 
 use crate::reconcile::conditions::Trouble;
@@ -36,11 +36,7 @@ pub(super) fn ways_out(instance: &StoppableContainerInstance, filesystem: &Files
     let Some(offer) = &filesystem.recovery else {
         return String::new();
     };
-    let parent = StoppableContainer::kind(&());
-    let owner = instance
-        .owner_references()
-        .iter()
-        .find(|owner| owner.kind == parent);
+    let owner = controller_of::<StoppableContainer>(instance);
     let (kind, name) = owner.map_or_else(
         || ("stoppablecontainerinstance", instance.name_any()),
         |owner| ("stoppablecontainer", owner.name.clone()),

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use kube::ResourceExt;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_FIELDS, ANNOTATION_TEMPLATE_HASH};
+use stoppablecontainer_api::truncate_utf8;
 
 use crate::reconcile::conditions::Trouble;
 use crate::reconcile::instance::state::Observed;
@@ -59,7 +60,7 @@ pub(crate) fn why(observed: &Observed) -> Option<Trouble> {
 }
 
 fn named(paths: &[String]) -> String {
-    let cut = |path: &String| path[..path.floor_char_boundary(MAX_PATH)].to_owned();
+    let cut = |path: &String| truncate_utf8(path, MAX_PATH).to_owned();
     let first: Vec<_> = paths.iter().take(MAX_NAMED).map(cut).collect();
     let rest = paths.len() - first.len();
     let more = if rest > 0 {
