@@ -18,7 +18,7 @@ use kube::runtime::{reflector, watcher};
 use kube::{Client, Resource, ResourceExt};
 use stoppablecontainer_api::held::Whole;
 use stoppablecontainer_api::names::{LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
-use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance, controller_of};
+use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
 use crate::reconcile::context::{CacheWriters, Caches, has_our_driver, keep_readiness, silence, unreadiness};
 use crate::watched;
@@ -249,7 +249,12 @@ fn changed<K>(event: &Event<K>) -> Option<&K> {
 
 /// The instance that a pod is of, to wake it: by owner, else by label, which may be wrong and then wakes in vain.
 fn instance_of(pod: &Pod) -> Option<ObjectRef<StoppableContainerInstance>> {
-    let owner = controller_of::<StoppableContainerInstance>(pod).map(|owner| owner.name.as_str());
+    let kind = StoppableContainerInstance::kind(&());
+    let owner = pod
+        .owner_references()
+        .iter()
+        .find(|o| o.kind == kind)
+        .map(|o| o.name.as_str());
     let name = owner.or_else(|| pod.labels().get(LABEL_INSTANCE).map(String::as_str))?;
     Some(ObjectRef::new(name).within(&pod.namespace()?))
 }

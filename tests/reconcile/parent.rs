@@ -336,3 +336,28 @@ async fn refused_instance_is_told_and_tried_again() {
         kube::runtime::controller::Action::requeue(Duration::from_millis(100))
     );
 }
+
+/// Story: the leader died between the creation of an instance and the next event, and its successor's cache lags behind.
+/// The reconciliation of the successor counted as failed, and the next one waited.
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_exists_already_is_no_failure() {
+    let mut container = container();
+    let mut world = World::new();
+    let instance = json!({ "metadata": { "ownerReferences": [{
+        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
+        "name": "web", "uid": "container-uid", "controller": true,
+    }] } });
+    merge(&mut world.instance, &instance);
+    let pass = world.parent_pass(&container);
+    world.api.expect("GET", CONTAINER).await.answer(&container);
+    let call = world.api.expect("POST", INSTANCES).await;
+    call.refuse(409, "AlreadyExists", "\"web\" already exists");
+    world.api.expect("GET", INSTANCE).await.answer(&world.instance);
+    let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(status["status"]["instanceUid"], json!("instance-uid"));
+    assert_eq!(
+        pass.await.unwrap().unwrap(),
+        kube::runtime::controller::Action::await_change(),
+        "the watch brings the instance"
+    );
+}

@@ -14,7 +14,7 @@ use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
 use crate::reconcile::conditions::Trouble;
 use crate::reconcile::container::containers;
-use crate::reconcile::container::observe::newest;
+use crate::reconcile::container::observe::{fresh_instance, newest};
 use crate::reconcile::container::plan::Action;
 use crate::reconcile::container::state::{Observed, Slot};
 use crate::reconcile::container::wish::{instance_of, instance_spec, owner_of};
@@ -89,8 +89,15 @@ async fn create(
             observed.hold = None;
             observed.instance = Slot::Ours(Arc::new(instance));
         }
-        // Not in the cache yet: the watch brings it.
-        Err(kube::Error::Api(status)) if status.reason != "AlreadyExists" => {
+        // An earlier reconciliation created it, and the cache does not show it yet; or somebody else did.
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+            match Slot::of(fresh_instance(context, &container).await?, &container) {
+                // It is gone again.
+                Slot::Free => return Err(Failure::Stale),
+                slot => observed.instance = slot,
+            }
+        }
+        Err(kube::Error::Api(status)) => {
             let trouble = Trouble::new(reason::CREATION_REFUSED, status.message.clone());
             let generation = container.metadata.generation;
             let remaining = context

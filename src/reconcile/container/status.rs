@@ -6,7 +6,6 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
 use kube::{Resource, ResourceExt};
-use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{FILESYSTEM_READY, READY, reason};
 use stoppablecontainer_api::{KeptFilesystem, Phase, StoppableContainer, StoppableContainerStatus};
 
@@ -14,7 +13,7 @@ use crate::reconcile::conditions::{Verdict, conditions};
 use crate::reconcile::container::containers;
 use crate::reconcile::container::state::{Observed, Slot};
 use crate::reconcile::container::wish::{instance_spec, template_trouble};
-use crate::reconcile::context::requests::ours;
+use crate::reconcile::context::requests::{ours, status_patch};
 use crate::reconcile::context::{Context, Failure, events};
 
 /// The status that `observed` deserves. It speaks of the container's present generation only once the instance has
@@ -114,23 +113,7 @@ pub(super) async fn write_status(
     if container.status.as_ref() == Some(status) {
         return Ok(());
     }
-    let mut fields = serde_json::to_value(status).unwrap_or_default();
-    if let Some(fields) = fields.as_object_mut() {
-        // A merge patch leaves what it does not name.
-        if let Some(filesystem) = fields.get_mut("filesystem").and_then(Value::as_object_mut) {
-            filesystem.entry("usage").or_insert(Value::Null);
-        }
-        for absent in [
-            "nodeName",
-            "instanceName",
-            "instanceUid",
-            "observedGeneration",
-            "filesystem",
-        ] {
-            fields.entry(absent).or_insert(Value::Null);
-        }
-    }
-    let patch = json!({ "metadata": { "resourceVersion": container.resource_version() }, "status": fields });
+    let patch = status_patch(&**container, container.status.as_ref(), status).map_err(Failure::Patch)?;
     let written = containers(context, container)
         .patch_status(&container.name_any(), &ours(), &Patch::Merge(patch))
         .await?;

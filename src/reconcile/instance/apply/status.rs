@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use kube::api::Patch;
-use serde_json::{Value, json};
 use stoppablecontainer_api::{StoppableContainerInstance, StoppableContainerInstanceStatus};
 
-use crate::reconcile::context::requests::ours;
+use crate::reconcile::context::requests::{ours, status_patch};
 use crate::reconcile::context::{Context, Failure};
 
 /// Writes the status if it differs from the one that the instance has, and returns the instance as it is then.
@@ -21,24 +20,13 @@ pub(crate) async fn write_status(
     if instance.status.as_ref() == Some(status) {
         return Ok(Arc::clone(instance));
     }
-    let mut fields = serde_json::to_value(status).unwrap_or_default();
-    if let Some(fields) = fields.as_object_mut() {
-        fields.remove("filesystem");
-        // In a merge patch a field that is to go has to be named.
-        for absent in [
-            "nodeName",
-            "providerPodUid",
-            "consumerPodUid",
-            "placement",
-            "image",
-            "storageLimit",
-            "templateCheck",
-        ] {
-            fields.entry(absent).or_insert(Value::Null);
-        }
-        fields.entry("conditions").or_insert_with(|| json!([]));
-    }
-    let patch = json!({ "metadata": { "resourceVersion": instance.resource_version() }, "status": fields });
+    let without_filesystem = |status: &StoppableContainerInstanceStatus| StoppableContainerInstanceStatus {
+        filesystem: None,
+        ..status.clone()
+    };
+    let old = instance.status.as_ref().map(without_filesystem);
+    let new = without_filesystem(status);
+    let patch = status_patch(&**instance, old.as_ref(), &new).map_err(Failure::Patch)?;
     let api = super::instances(context, instance);
     let written = api
         .patch_status(&instance.name_any(), &ours(), &Patch::Merge(patch))
