@@ -17,7 +17,7 @@ pub mod progress;
 pub mod reconcile;
 pub mod rewrite;
 pub mod runtime;
+pub mod selections;
 pub mod telemetry;
 mod trial;
-pub mod watched;
 pub mod webhook;

@@ -101,7 +101,7 @@ pub async fn run(
 /// Both controllers and their watches. Dropping the future stops them.
 async fn lead(client: Client, opt_outs: OptOuts, progress: Progress) {
     let (caches, writers) = caches();
-    let (queues, watching) = watch::watch(&client, &caches, writers);
+    let (queues, watching) = watch::start(&client, &caches, writers);
     let reporter = Reporter {
         controller: FIELD_MANAGER_CONTROLLER.to_owned(),
         instance: None,

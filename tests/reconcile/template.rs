@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use apiserver::watch;
 use futures::{StreamExt, TryStreamExt};
 use kube::runtime::controller::Action;
 use kube::runtime::watcher::{Config, Event};
 use serde_json::{Value, json};
-use stoppablecontainer::watched::watch;
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::held::Whole;
 

@@ -21,8 +21,8 @@ use crate::reconcile::context::{Context, Failure, Hold, Task};
 use crate::reconcile::instance::plan::Action;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::Role;
-use crate::watched;
-use crate::watched::HeldPod;
+use crate::selections;
+use crate::selections::HeldPod;
 
 mod create;
 mod delete;
@@ -111,7 +111,7 @@ async fn relabel(
     let labelled = pods(context, instance)
         .patch(&pod.name_any(), &ours(), &Patch::Merge(patch))
         .await?;
-    Ok(Arc::new(watched::pod(labelled)?))
+    Ok(Arc::new(selections::pod(labelled)?))
 }
 
 fn failed(context: &Context, observed: &mut Observed, role: Role, pod: Option<&str>, trouble: Trouble) {

@@ -20,8 +20,8 @@ use stoppablecontainer_api::held::Held;
 use crate::reconcile::context::{Context, Hold, Task};
 use crate::reconcile::instance::state::{Observed, Slot, recorded};
 use crate::reconcile::pods::{Role, health, node};
-use crate::watched;
-use crate::watched::HeldPod;
+use crate::selections;
+use crate::selections::HeldPod;
 
 /// A wrapper that has its filesystem needs much less to find out that it cannot execute a program, and the agent reports
 /// after two seconds why a wrapper does not get its filesystem.
@@ -156,7 +156,7 @@ async fn slot(
     let found = Api::<HeldPod>::namespaced(context.client.clone(), &namespace)
         .get_opt(&name)
         .await?;
-    let found = found.map(watched::pod).transpose()?;
+    let found = found.map(selections::pod).transpose()?;
     Ok(found.map_or(Slot::Free, |pod| of(Arc::new(pod))))
 }
 
@@ -173,8 +173,10 @@ async fn exclusive_claims(
     instance: &StoppableContainerInstance,
 ) -> Result<BTreeSet<String>, kube::Error> {
     let namespace = instance.namespace().unwrap_or_default();
-    let api =
-        Api::<Held<PersistentVolumeClaim, watched::Claims>>::namespaced(context.client.clone(), &namespace);
+    let api = Api::<Held<PersistentVolumeClaim, selections::Claims>>::namespaced(
+        context.client.clone(),
+        &namespace,
+    );
     let mut exclusive = BTreeSet::new();
     for claim in claims(instance) {
         let modes = api

@@ -17,8 +17,8 @@ use crate::reconcile::context::{Context, Failure, requests};
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{Role, labelled};
 use crate::rewrite::is_rewritten;
-use crate::watched::CreatedPod;
-use crate::{trial, watched};
+use crate::selections::CreatedPod;
+use crate::{selections, trial};
 
 pub(super) async fn create(
     context: &Context,
@@ -32,10 +32,10 @@ pub(super) async fn create(
     let namespace = instance.namespace().unwrap_or_default();
     let creations = Api::<CreatedPod>::namespaced(context.client.clone(), &namespace);
     match requests::create(&context.client, &creations, pod).await {
-        Ok(pod) => accept(context, observed, role, Arc::new(watched::pod(pod)?)).await?,
+        Ok(pod) => accept(context, observed, role, Arc::new(selections::pod(pod)?)).await?,
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
             // Made in an earlier pass that did not live to record it, or without our labels, or not ours.
-            let found = Arc::new(watched::pod(api.get(&name).await?)?);
+            let found = Arc::new(selections::pod(api.get(&name).await?)?);
             let created = context.created.pod(&instance.uid().unwrap_or_default(), role);
             let found = match Slot::of(found, &instance, role, created.as_deref()) {
                 Slot::Ours(pod) if !labelled(&pod, role, &instance.name_any()) => {

@@ -12,7 +12,7 @@ use crate::reconcile::conditions::Trouble;
 use crate::reconcile::context::{Context, Failure, Task};
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{Role, health};
-use crate::watched;
+use crate::selections;
 
 pub(super) async fn delete(
     context: &Context,
@@ -44,7 +44,7 @@ pub(super) async fn delete(
         .await
     {
         Ok(answer) => match answer.left() {
-            Some(pod) => Slot::Ours(Arc::new(watched::pod(pod)?)),
+            Some(pod) => Slot::Ours(Arc::new(selections::pod(pod)?)),
             None => Slot::Free,
         },
         Err(kube::Error::Api(status)) if status.code == 404 => Slot::Free,
@@ -72,7 +72,7 @@ pub(super) async fn discard(
         .await
     {
         Ok(answer) => match answer.left() {
-            Some(pod) => Ok(Slot::Stray(Arc::new(watched::pod(pod)?))),
+            Some(pod) => Ok(Slot::Stray(Arc::new(selections::pod(pod)?))),
             None => Ok(Slot::Free),
         },
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Slot::Free),
