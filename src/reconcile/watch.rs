@@ -20,7 +20,9 @@ use stoppablecontainer_api::held::Whole;
 use stoppablecontainer_api::names::{LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
-use crate::reconcile::context::{CacheWriters, Caches, has_our_driver, keep_readiness, silence, unreadiness};
+use crate::reconcile::context::{
+    CacheWriters, Caches, has_our_driver, keep_ready_condition, not_ready_message, unreachable_message,
+};
 use crate::selections;
 
 /// Objects that need a pass.
@@ -72,7 +74,7 @@ pub(super) fn start(
             ),
             mirror(
                 watch::<Node, selections::NodeHealth>(&client, all.clone())
-                    .map(|event| event.map(|event| event.modify(keep_readiness))),
+                    .map(|event| event.map(|event| event.modify(keep_ready_condition))),
                 writers.nodes,
                 |event| wake.on_node(event, &caches),
             ),
@@ -155,8 +157,8 @@ impl Wake {
             Event::Delete(node) => Some(node.name_any()),
             Event::Apply(node) => Some(node.name_any()).filter(|name| {
                 !caches.node_exists(name)
-                    || caches.node_silent(name) != silence(node)
-                    || caches.node_unready(name).is_some() != unreadiness(node).is_some()
+                    || caches.node_unreachable(name) != unreachable_message(node)
+                    || caches.node_not_ready(name).is_some() != not_ready_message(node).is_some()
             }),
             Event::Init | Event::InitApply(_) | Event::InitDone => None,
         };

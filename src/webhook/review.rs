@@ -119,7 +119,7 @@ pub struct User {
 
 /// The decision.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Verdict {
+pub struct AdmissionDecision {
     decision: Result<Option<Patch>, Refusal>,
     warnings: Vec<String>,
 }
@@ -185,9 +185,9 @@ impl Request {
     }
 }
 
-// === impl Verdict ===
+// === impl AdmissionDecision ===
 
-impl Verdict {
+impl AdmissionDecision {
     /// Allowed as it is.
     pub fn allow() -> Self {
         Self {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{INSTANCE_STATUS, PODS, PROVIDER, World, leaving, merge, preconditions, reasons};
+use crate::world::{INSTANCE_STATUS, PODS, PROVIDER, World, merge, preconditions, reasons, terminating};
 
 const CLAIM: &str = "/api/v1/namespaces/team/persistentvolumeclaims/data";
 const DIGEST: &str = "docker.io/library/nginx@sha256:1";
@@ -52,21 +52,21 @@ async fn i1_i2_i12_the_lasting_provider_holds_nothing_but_node_and_image() {
     );
     world.check(None);
     world.sync(&[]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let claim = json!({ "metadata": { "name": "data" }, "spec": { "accessModes": ["ReadWriteOnce"] } });
     world.api.expect("GET", CLAIM).await.answer(&claim);
     let first = world.api.expect("POST", PODS).await.create("first");
     assert_eq!(volumes(&first), ["stoppablecontainer", "data"]);
     assert!(first["spec"]["affinity"]["podAntiAffinity"].is_object());
     world.patched(INSTANCE_STATUS).await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     // It came up, and the agent has prepared the filesystem.
     world.instance["status"]["nodeName"] = json!("n1");
     prepared(&mut world, "first");
     let first = up(&first);
     world.sync(std::slice::from_ref(&first));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["phase"], json!("Pending"), "not Stopped yet");
     assert_eq!(
@@ -75,13 +75,13 @@ async fn i1_i2_i12_the_lasting_provider_holds_nothing_but_node_and_image() {
     );
     let delete = world.api.expect("DELETE", PROVIDER).await;
     assert_eq!(preconditions(&delete), ("first", "50"));
-    delete.answer(&leaving(&first));
+    delete.answer(&terminating(&first));
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[1], "Starting");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     world.sync(&[]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("GET", PROVIDER)
@@ -99,16 +99,16 @@ async fn i1_i2_i12_the_lasting_provider_holds_nothing_but_node_and_image() {
     );
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["providerPodUid"], json!("second"));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     prepared(&mut world, "second");
     let second = up(&second);
     world.sync(std::slice::from_ref(&second));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["phase"], json!("Stopped"));
     assert_eq!(world.event().await, ("Normal".to_owned(), "Stopped".to_owned()));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
     world.sync(&[second]);
-    world.settled().await;
+    world.expect_no_requests().await;
 }

@@ -16,7 +16,7 @@ use stoppablecontainer_api::{
     RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance, is_controlled_by,
 };
 
-use crate::reconcile::context::Hold;
+use crate::reconcile::context::Backoff;
 
 /// Everything that a pass over a StoppableContainer looks at.
 #[derive(Clone, Debug)]
@@ -26,7 +26,7 @@ pub(super) struct Observed {
     /// What has the instance's name.
     pub instance: Slot,
     /// The last failure to create the instance.
-    pub hold: Option<Hold>,
+    pub backoff: Option<Backoff>,
 }
 
 /// The object that has the name of our instance.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::names::{FIELD_MANAGER_CONTROLLER, FINALIZER};
 
-use crate::trial::strict;
+use crate::dry_run::strict;
 
 /// Creates an object. Fields that the API server does not know are refused, and not dropped (invariant I19).
 ///
@@ -26,7 +26,7 @@ pub(crate) async fn create<K: Resource + DeserializeOwned>(
     object: &Json,
 ) -> Result<K, Error> {
     let request = Request::new(api.resource_url())
-        .create(&creating(), object.as_str().as_bytes().to_vec())
+        .create(&post_params(), object.as_str().as_bytes().to_vec())
         .map_err(Error::BuildRequest)?;
     client.request(strict(request)).await
 }
@@ -56,14 +56,14 @@ pub(crate) async fn json_patch<K: Resource + DeserializeOwned>(
 ) -> Result<K, Error> {
     let empty = Patch::Json::<()>(json_patch::Patch(Vec::new()));
     let mut request = Request::new(api.resource_url())
-        .patch(name, &ours(), &empty)
+        .patch(name, &patch_params(), &empty)
         .map_err(Error::BuildRequest)?;
     *request.body_mut() = operations.as_str().as_bytes().to_vec();
     client.request(request).await
 }
 
 /// Parameters of the controller's patches.
-pub(crate) fn ours() -> PatchParams {
+pub(crate) fn patch_params() -> PatchParams {
     PatchParams {
         field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()),
         ..PatchParams::default()
@@ -71,7 +71,7 @@ pub(crate) fn ours() -> PatchParams {
 }
 
 /// Parameters of the controller's creations.
-pub(crate) fn creating() -> PostParams {
+pub(crate) fn post_params() -> PostParams {
     PostParams {
         field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()),
         ..PostParams::default()

@@ -17,7 +17,7 @@ use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::held::Held;
 
-use crate::reconcile::context::{Context, Hold, Task};
+use crate::reconcile::context::{Backoff, Context, Task};
 use crate::reconcile::instance::state::{Observed, Slot, recorded};
 use crate::reconcile::pods::{Role, health, node};
 use crate::selections;
@@ -25,7 +25,7 @@ use crate::selections::HeldPod;
 
 /// A wrapper that has its filesystem needs much less to find out that it cannot execute a program, and the agent reports
 /// after two seconds why a wrapper does not get its filesystem.
-const DOUBT: Duration = Duration::from_secs(5);
+const CONFIRMATION: Duration = Duration::from_secs(5);
 
 /// Where a look goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(super) async fn observe(
 ///
 /// # Errors
 /// When the API server cannot be asked.
-pub(super) async fn observe_afresh(
+pub(super) async fn observe_uncached(
     context: &Context,
     instance: &StoppableContainerInstance,
 ) -> Result<Option<Observed>, kube::Error> {
@@ -71,28 +71,42 @@ async fn look(
 ) -> Result<Observed, kube::Error> {
     let status = instance.status.clone().unwrap_or_default();
     let uid = instance.uid().unwrap_or_default();
-    let hold = |role| {
+    let backoff = |role| {
         context
             .attempts
-            .hold(&uid, Task::Pod(role), instance.metadata.generation)
+            .backoff(&uid, Task::Pod(role), instance.metadata.generation)
     };
-    let (provider_hold, consumer_hold) = (hold(Role::Provider), hold(Role::Consumer));
-    let provider = slot(context, &instance, Role::Provider, look, provider_hold.as_ref()).await?;
-    let consumer = slot(context, &instance, Role::Consumer, look, consumer_hold.as_ref()).await?;
+    let (provider_backoff, consumer_backoff) = (backoff(Role::Provider), backoff(Role::Consumer));
+    let provider = slot(
+        context,
+        &instance,
+        Role::Provider,
+        look,
+        provider_backoff.as_ref(),
+    )
+    .await?;
+    let consumer = slot(
+        context,
+        &instance,
+        Role::Consumer,
+        look,
+        consumer_backoff.as_ref(),
+    )
+    .await?;
     let at = [&provider, &consumer]
         .into_iter()
         .find_map(|slot| slot.pod().and_then(|pod| node(pod)));
     let agent_missing = at.is_some_and(|at| !context.caches.agent_registered(at));
     let home = status.node_name.as_deref().or(at);
-    let node_silent = home.and_then(|name| context.caches.node_silent(name));
+    let node_unreachable = home.and_then(|name| context.caches.node_unreachable(name));
     // A container that was reported ready has shown that it runs, however it ended before.
     let called_ready = status
         .conditions
         .iter()
         .any(|condition| condition.type_ == CONSUMER_READY && condition.status == "True");
-    let doubted = consumer.pod().filter(|_| !called_ready).and_then(|pod| {
-        let (container, _) = health::doubtful(pod, instance.spec.main_container())?;
-        Some(DOUBT.saturating_sub(context.attempts.seen_for(&uid, container)))
+    let unconfirmed_restart = consumer.pod().filter(|_| !called_ready).and_then(|pod| {
+        let (container, _) = health::unconfirmed(pod, instance.spec.main_container())?;
+        Some(CONFIRMATION.saturating_sub(context.attempts.seen_for(&uid, container)))
     });
     let unbound = matches!(provider, Slot::Free) && status.node_name.is_none();
     let node_gone = match status.node_name.as_deref() {
@@ -104,9 +118,9 @@ async fn look(
     };
     Ok(Observed {
         agent_missing,
-        node_unready: home.and_then(|name| context.caches.node_unready(name)),
-        node_silent,
-        doubted,
+        node_not_ready: home.and_then(|name| context.caches.node_not_ready(name)),
+        node_unreachable,
+        unconfirmed_restart,
         provider,
         consumer,
         node_gone,
@@ -116,8 +130,8 @@ async fn look(
             BTreeSet::new()
         },
         template_check: status.template_check,
-        provider_hold,
-        consumer_hold,
+        provider_backoff,
+        consumer_backoff,
         instance,
     })
 }
@@ -127,7 +141,7 @@ async fn slot(
     instance: &StoppableContainerInstance,
     role: Role,
     look: Look,
-    hold: Option<&Hold>,
+    backoff: Option<&Backoff>,
 ) -> Result<Slot, kube::Error> {
     let namespace = instance.namespace().unwrap_or_default();
     let name = role.pod_name(&instance.name_any());
@@ -142,10 +156,10 @@ async fn slot(
             Some(slot) => return Ok(slot),
             None => {
                 // A pod without our label is outside of the cache. Its owner is asked about again when the wait is over.
-                if let Some(hold) =
-                    hold.filter(|h| h.trouble.reason == reason::NAME_CONFLICT && h.remaining > Duration::ZERO)
+                if let Some(backoff) = backoff
+                    .filter(|h| h.cause.reason == reason::NAME_CONFLICT && h.remaining > Duration::ZERO)
                 {
-                    return Ok(Slot::Taken(hold.trouble.message.clone()));
+                    return Ok(Slot::Taken(backoff.cause.message.clone()));
                 }
                 if !recorded {
                     return Ok(Slot::Free);

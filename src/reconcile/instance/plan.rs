@@ -16,13 +16,13 @@ use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_HASH, FINALIZER};
 
-use crate::reconcile::conditions::Trouble;
-use crate::reconcile::context::Hold;
+use crate::reconcile::conditions::Cause;
+use crate::reconcile::context::Backoff;
 use crate::reconcile::instance::plan::storage_limit::eviction;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{
-    OptOuts, Role, consumer_hash, consumer_pod, ended, has_started, labelled, leaving, node, provider_pod,
-    trouble,
+    OptOuts, Role, blocking_cause, consumer_hash, consumer_pod, has_our_labels, has_started, is_finished,
+    is_terminating, node, provider_pod,
 };
 
 pub(super) mod placement;
@@ -41,7 +41,7 @@ pub(super) enum Action {
     /// Put our labels back on a pod of ours.
     Relabel(Role, Arc<Pod>),
     /// Delete a pod of ours with its own grace period. With a trouble, its successor waits.
-    Delete(Role, Arc<Pod>, Option<Trouble>),
+    Delete(Role, Arc<Pod>, Option<Cause>),
     /// Delete a stray pod.
     Discard(Role, Arc<Pod>),
 }
@@ -73,7 +73,7 @@ fn plan_removal(observed: &Observed) -> Vec<Action> {
     ] {
         match slot {
             Slot::Ours(pod) => return delete_once(role, pod, None),
-            Slot::Stray(pod) => return discard_once(role, pod),
+            Slot::Unrecorded(pod) => return discard_once(role, pod),
             Slot::Free | Slot::Taken(_) => {}
         }
     }
@@ -87,15 +87,15 @@ fn plan_removal(observed: &Observed) -> Vec<Action> {
 fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
     match &observed.provider {
         Slot::Taken(_) => Vec::new(),
-        Slot::Stray(pod) => discard_once(Role::Provider, pod),
-        Slot::Free if observed.node_gone || waits(observed.provider_hold.as_ref()) => Vec::new(),
+        Slot::Unrecorded(pod) => discard_once(Role::Provider, pod),
+        Slot::Free if observed.node_gone || waits(observed.provider_backoff.as_ref()) => Vec::new(),
         Slot::Free => {
             let pod = provider_pod(&observed.instance, &observed.exclusive_claims, opt_outs);
             creation(Role::Provider, pod.as_ref().ok())
         }
-        Slot::Ours(pod) if ended(pod) => delete_once(Role::Provider, pod, trouble(pod)),
-        Slot::Ours(pod) if astray(observed, pod) => {
-            delete_once(Role::Provider, pod, Some(stray_trouble(pod)))
+        Slot::Ours(pod) if is_finished(pod) => delete_once(Role::Provider, pod, blocking_cause(pod)),
+        Slot::Ours(pod) if on_wrong_node(observed, pod) => {
+            delete_once(Role::Provider, pod, Some(wrong_node_cause(pod)))
         }
         Slot::Ours(pod) if replacement::due(observed).is_some() || observed.wants_other_image() => {
             delete_once(Role::Provider, pod, None)
@@ -109,7 +109,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
     let main = spec.main_container();
     match &observed.consumer {
         Slot::Taken(_) => Vec::new(),
-        Slot::Stray(pod) => discard_once(Role::Consumer, pod),
+        Slot::Unrecorded(pod) => discard_once(Role::Consumer, pod),
         Slot::Free => {
             let may_start = spec.running
                 && observed.working_provider().is_some()
@@ -117,7 +117,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
                 && replacement::due(observed).is_none()
                 && observed.usable_filesystem().is_some()
                 && observed.start_excess().is_none()
-                && !waits(observed.consumer_hold.as_ref());
+                && !waits(observed.consumer_backoff.as_ref());
             if may_start {
                 creation(Role::Consumer, consumer_pod(&placed(observed)).as_ref().ok())
             } else {
@@ -127,7 +127,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
         Slot::Ours(pod) if !spec.running || observed.filesystem_lost() => {
             delete_once(Role::Consumer, pod, None)
         }
-        Slot::Ours(pod) if ended(pod) => delete_once(Role::Consumer, pod, trouble(pod)),
+        Slot::Ours(pod) if is_finished(pod) => delete_once(Role::Consumer, pod, blocking_cause(pod)),
         Slot::Ours(pod) if replacement::keeps_out(observed) => delete_once(Role::Consumer, pod, None),
         Slot::Ours(pod) if !has_started(pod, main) && outdated(pod, &consumer_hash(&observed.instance)) => {
             delete_once(Role::Consumer, pod, None)
@@ -154,16 +154,16 @@ fn creation(role: Role, pod: Option<&impl Serialize>) -> Vec<Action> {
     pod.map(|pod| Action::Create(role, pod)).into_iter().collect()
 }
 
-fn delete_once(role: Role, pod: &Arc<Pod>, trouble: Option<Trouble>) -> Vec<Action> {
-    if leaving(pod) {
+fn delete_once(role: Role, pod: &Arc<Pod>, cause: Option<Cause>) -> Vec<Action> {
+    if is_terminating(pod) {
         Vec::new()
     } else {
-        vec![Action::Delete(role, Arc::clone(pod), trouble)]
+        vec![Action::Delete(role, Arc::clone(pod), cause)]
     }
 }
 
 fn discard_once(role: Role, pod: &Arc<Pod>) -> Vec<Action> {
-    if leaving(pod) {
+    if is_terminating(pod) {
         Vec::new()
     } else {
         vec![Action::Discard(role, Arc::clone(pod))]
@@ -171,18 +171,18 @@ fn discard_once(role: Role, pod: &Arc<Pod>) -> Vec<Action> {
 }
 
 fn relabel(role: Role, pod: &Arc<Pod>, observed: &Observed) -> Vec<Action> {
-    if leaving(pod) || labelled(pod, role, &observed.instance.name_any()) {
+    if is_terminating(pod) || has_our_labels(pod, role, &observed.instance.name_any()) {
         return Vec::new();
     }
     vec![Action::Relabel(role, Arc::clone(pod))]
 }
 
-fn waits(hold: Option<&Hold>) -> bool {
-    hold.is_some_and(|hold| !hold.remaining.is_zero())
+fn waits(backoff: Option<&Backoff>) -> bool {
+    backoff.is_some_and(|backoff| !backoff.remaining.is_zero())
 }
 
 /// Bound to another node than the one with the data, by a scheduler that does not know node affinity.
-fn astray(observed: &Observed, pod: &Pod) -> bool {
+fn on_wrong_node(observed: &Observed, pod: &Pod) -> bool {
     let kept_on = observed
         .instance
         .status
@@ -191,9 +191,9 @@ fn astray(observed: &Observed, pod: &Pod) -> bool {
     kept_on.is_some_and(|kept| node(pod).is_some_and(|at| at != kept))
 }
 
-fn stray_trouble(pod: &Pod) -> Trouble {
+fn wrong_node_cause(pod: &Pod) -> Cause {
     let at = node(pod).unwrap_or_default();
-    Trouble::new(
+    Cause::new(
         reason::STARTING,
         format!("the provider pod was bound to node {at}, which does not hold the filesystem"),
     )

@@ -15,13 +15,13 @@ use kube::ResourceExt;
 use stoppablecontainer_api::names::ANNOTATION_TEMPLATE_HASH;
 use stoppablecontainer_api::{TemplateCheck, truncate_utf8};
 
-use crate::draft::Draft;
-use crate::problem::Problem;
+use crate::dry_run;
+use crate::dry_run::Inconclusive;
+use crate::field_error::FieldError;
+use crate::partial_template::PartialTemplate;
 use crate::reconcile::context::Context;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{consumer_hash, template};
-use crate::trial;
-use crate::trial::Obstacle;
 
 /// How long the API server may take to try a pod.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,7 +51,7 @@ pub(super) fn known(observed: &Observed) -> Option<TemplateCheck> {
 pub(crate) async fn check(context: &Context, observed: &mut Observed) -> Option<Duration> {
     let instance = &observed.instance;
     let stopped = !instance.spec.running && !observed.deleting() && matches!(observed.consumer, Slot::Free);
-    if !stopped || template::trouble(instance).is_some() {
+    if !stopped || template::blocking_cause(instance).is_some() {
         return None;
     }
     let template_hash = consumer_hash(instance);
@@ -60,13 +60,16 @@ pub(crate) async fn check(context: &Context, observed: &mut Observed) -> Option<
         return None;
     }
     let (mut problems, pod) = {
-        let draft = Draft::of(&instance.spec.template);
-        (draft.problems, trial::pod(&instance.name_any(), &draft.template))
+        let draft = PartialTemplate::of(&instance.spec.template);
+        (
+            draft.problems,
+            dry_run::pod(&instance.name_any(), &draft.template),
+        )
     };
     if let Some(pod) = pod {
         let namespace = instance.namespace().unwrap_or_default();
-        let opinion = trial::ask(&context.client, &namespace, &pod, PATIENCE).await;
-        if let Some(Obstacle::NotAsked(why)) = opinion.obstacle {
+        let opinion = dry_run::ask(&context.client, &namespace, &pod, PATIENCE).await;
+        if let Some(Inconclusive::NoAnswer(why)) = opinion.obstacle {
             tracing::info!(
                 name = instance.name_any(),
                 namespace,
@@ -79,7 +82,8 @@ pub(crate) async fn check(context: &Context, observed: &mut Observed) -> Option<
     }
     observed.template_check = Some(TemplateCheck {
         template_hash,
-        problem: (!problems.is_empty()).then(|| truncate_utf8(&Problem::list(&problems), LONGEST).to_owned()),
+        problem: (!problems.is_empty())
+            .then(|| truncate_utf8(&FieldError::list(&problems), LONGEST).to_owned()),
     });
     None
 }

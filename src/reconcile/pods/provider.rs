@@ -22,14 +22,14 @@ use stoppablecontainer_api::names::{
 };
 use stoppablecontainer_api::{StoppableContainerInstance, TemplateError};
 
-use crate::reconcile::pods::provider::recipe::{Recipe, Wishes};
-use crate::reconcile::pods::tolerations::{enduring, staying};
+use crate::reconcile::pods::provider::fields::{KeepingFields, ProviderFields};
+use crate::reconcile::pods::tolerations::{tolerate_pressure, tolerate_unreachable};
 use crate::reconcile::pods::{OptOuts, Role, owner_reference, pinned};
 
 mod affinity;
-mod recipe;
+mod fields;
 
-pub(crate) use recipe::{Made, made};
+pub(crate) use fields::{ProviderVersion, provider_version};
 
 /// User and group of the provider's process: `nobody` everywhere.
 const NOBODY: i64 = 65_534;
@@ -58,25 +58,25 @@ pub(crate) fn provider_pod(
     opt_outs: &OptOuts,
 ) -> Result<Pod, TemplateError> {
     let name = instance.name_any();
-    let recipe = Recipe::of(instance)?;
+    let fields = ProviderFields::of(instance)?;
     let kept_on = instance.status.as_ref().and_then(|s| s.node_name.clone());
     let mut labels = opt_outs.labels.clone();
     labels.extend(Role::Provider.labels(&name));
     let mut annotations = opt_outs.annotations.clone();
     annotations.insert(ANNOTATION_IMAGE.to_owned(), instance.spec.main_image().to_owned());
     let hash = if kept_on.is_some() {
-        recipe.keeping_hash()
+        fields.keeping_hash()
     } else {
-        recipe.placing_hash()
+        fields.placing_hash()
     };
     annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), hash);
-    let Recipe { wishes, choice } = recipe;
-    let placing = kept_on.is_none().then_some(choice);
+    let ProviderFields { keeping, placing } = fields;
+    let placing = kept_on.is_none().then_some(placing);
     let (claims, affinity) =
-        affinity::placement(placing, wishes.nodes.as_ref(), kept_on.as_deref(), exclusive);
-    let tolerations = staying(wishes.tolerations.clone());
+        affinity::placement(placing, keeping.nodes.as_ref(), kept_on.as_deref(), exclusive);
+    let tolerations = tolerate_unreachable(keeping.tolerations.clone());
     let tolerations = if kept_on.is_some() {
-        enduring(tolerations)
+        tolerate_pressure(tolerations)
     } else {
         tolerations
     };
@@ -93,21 +93,21 @@ pub(crate) fn provider_pod(
             volumes: Some([vec![our_volume()], claims].concat()),
             affinity,
             tolerations: Some(tolerations),
-            ..spec(instance, wishes)
+            ..spec(instance, keeping)
         }),
         status: None,
     })
 }
 
-fn spec(instance: &StoppableContainerInstance, wishes: Wishes) -> PodSpec {
+fn spec(instance: &StoppableContainerInstance, keeping: KeepingFields) -> PodSpec {
     PodSpec {
-        node_selector: Some(wishes.node_selector.clone()).filter(|s| !s.is_empty()),
-        scheduler_name: wishes.scheduler_name.clone(),
-        priority_class_name: wishes.priority_class_name.clone(),
-        runtime_class_name: wishes.runtime_class_name.clone(),
-        image_pull_secrets: wishes.image_pull_secrets.clone(),
-        service_account_name: wishes.service_account_name.clone(),
-        containers: vec![container(instance, wishes)],
+        node_selector: Some(keeping.node_selector.clone()).filter(|s| !s.is_empty()),
+        scheduler_name: keeping.scheduler_name.clone(),
+        priority_class_name: keeping.priority_class_name.clone(),
+        runtime_class_name: keeping.runtime_class_name.clone(),
+        image_pull_secrets: keeping.image_pull_secrets.clone(),
+        service_account_name: keeping.service_account_name.clone(),
+        containers: vec![container(instance, keeping)],
         restart_policy: Some("Always".to_owned()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         automount_service_account_token: Some(false),
@@ -126,13 +126,13 @@ fn spec(instance: &StoppableContainerInstance, wishes: Wishes) -> PodSpec {
     }
 }
 
-fn container(instance: &StoppableContainerInstance, wishes: Wishes) -> Container {
+fn container(instance: &StoppableContainerInstance, keeping: KeepingFields) -> Container {
     Container {
         name: PROVIDER_CONTAINER.to_owned(),
-        image: pinned::digest(instance).map(str::to_owned).or(wishes.image),
-        image_pull_policy: wishes.image_pull_policy,
+        image: pinned::digest(instance).map(str::to_owned).or(keeping.image),
+        image_pull_policy: keeping.image_pull_policy,
         command: Some(vec![WRAPPER_IN_VOLUME.to_owned(), "hold".to_owned()]),
-        resources: Some(wishes.resources),
+        resources: Some(keeping.resources),
         volume_mounts: Some(vec![VolumeMount {
             name: VOLUME_NAME.to_owned(),
             mount_path: VOLUME_MOUNT_PATH.to_owned(),

@@ -203,8 +203,8 @@ async fn f28_a_node_that_falls_silent_or_is_not_ready_wakes_its_instances_once()
     ]);
     let (mut silent, mut unready) = (Vec::new(), Vec::new());
     mirror(stream::iter(events), writers.nodes, |event| {
-        silent.push(caches.node_silent("n1"));
-        unready.push(caches.node_unready("n1"));
+        silent.push(caches.node_unreachable("n1"));
+        unready.push(caches.node_not_ready("n1"));
         wake.on_node(event, &caches)
     })
     .await;

@@ -6,8 +6,8 @@ use kube::ResourceExt;
 use kube::api::Patch;
 use stoppablecontainer_api::{StoppableContainerInstance, StoppableContainerInstanceStatus};
 
-use crate::reconcile::context::requests::{ours, status_patch};
-use crate::reconcile::context::{Context, Failure};
+use crate::reconcile::context::requests::{patch_params, status_patch};
+use crate::reconcile::context::{Context, ReconcileError};
 
 /// Writes the status if it differs from the one that the instance has, and returns the instance as it is then.
 ///
@@ -16,7 +16,7 @@ pub(crate) async fn write_status(
     context: &Context,
     instance: &Arc<StoppableContainerInstance>,
     status: &StoppableContainerInstanceStatus,
-) -> Result<Arc<StoppableContainerInstance>, Failure> {
+) -> Result<Arc<StoppableContainerInstance>, ReconcileError> {
     if instance.status.as_ref() == Some(status) {
         return Ok(Arc::clone(instance));
     }
@@ -26,10 +26,10 @@ pub(crate) async fn write_status(
     };
     let old = instance.status.as_ref().map(without_filesystem);
     let new = without_filesystem(status);
-    let patch = status_patch(&**instance, old.as_ref(), &new).map_err(Failure::Patch)?;
+    let patch = status_patch(&**instance, old.as_ref(), &new).map_err(ReconcileError::Patch)?;
     let api = super::instances(context, instance);
     let written = api
-        .patch_status(&instance.name_any(), &ours(), &Patch::Merge(patch))
+        .patch_status(&instance.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
     Ok(Arc::new(written))
 }
@@ -38,13 +38,16 @@ pub(crate) async fn write_status(
 /// the user has wished since (invariant I17).
 ///
 /// # Errors
-/// [`Failure::Stale`] if it is not.
-pub(crate) async fn confirm(context: &Context, instance: &StoppableContainerInstance) -> Result<(), Failure> {
+/// [`ReconcileError::Stale`] if it is not.
+pub(crate) async fn ensure_newest(
+    context: &Context,
+    instance: &StoppableContainerInstance,
+) -> Result<(), ReconcileError> {
     let newest = super::instances(context, instance)
         .get_metadata_opt(&instance.name_any())
         .await?;
     match newest {
         Some(newest) if newest.metadata.resource_version == instance.metadata.resource_version => Ok(()),
-        _ => Err(Failure::Stale),
+        _ => Err(ReconcileError::Stale),
     }
 }

@@ -16,14 +16,16 @@ use stoppablecontainer_api::names::PROVIDER_CONTAINER;
 use stoppablecontainer_api::{FilesystemState, Placement};
 
 use crate::reconcile::instance::state::{Observed, Slot};
-use crate::reconcile::pods::{Made, ended, has_started, leaving, made, node, trouble};
+use crate::reconcile::pods::{
+    ProviderVersion, blocking_cause, has_started, is_finished, is_terminating, node, provider_version,
+};
 
 /// Why the provider is to be replaced by another one; part of a sentence.
 pub(crate) fn due(observed: &Observed) -> Option<&'static str> {
     let pod = observed
         .provider
         .pod()
-        .filter(|pod| !leaving(pod) && !ended(pod))?;
+        .filter(|pod| !is_terminating(pod) && !is_finished(pod))?;
     let nothing_runs = matches!(observed.consumer, Slot::Free);
     let started = has_started(pod, PROVIDER_CONTAINER);
     let queues = queues(observed);
@@ -31,14 +33,14 @@ pub(crate) fn due(observed: &Observed) -> Option<&'static str> {
         return None;
     }
     // No new pod would start on such a node, and the present one may be fine.
-    let away = observed.node_silent.is_some() || observed.node_unready.is_some() || observed.node_gone;
-    match made(&observed.instance, pod)? {
-        Made::ToKeep => None,
-        Made::Before => {
+    let away = observed.node_unreachable.is_some() || observed.node_not_ready.is_some() || observed.node_gone;
+    match provider_version(&observed.instance, pod)? {
+        ProviderVersion::Keeping => None,
+        ProviderVersion::Outdated => {
             let edited = !started || (nothing_runs && !away);
             edited.then_some("by one that is made from the object as it is now")
         }
-        Made::ToPlace { holds, repels } => {
+        ProviderVersion::Placing { holds, repels } => {
             let stopped = holds && nothing_runs && !observed.instance.spec.running;
             let done = has_placed(observed) && !away && (stopped || (repels && queues));
             done.then_some("by one that holds no claims and keeps no pods away")
@@ -61,8 +63,8 @@ fn has_placed(observed: &Observed) -> bool {
 pub(crate) fn keeps_out(observed: &Observed) -> bool {
     let repels = |pod: &Arc<Pod>| {
         matches!(
-            made(&observed.instance, pod),
-            Some(Made::ToPlace { repels: true, .. })
+            provider_version(&observed.instance, pod),
+            Some(ProviderVersion::Placing { repels: true, .. })
         )
     };
     observed.consumer.pod().is_some_and(|pod| is_unschedulable(pod))
@@ -84,12 +86,12 @@ fn queues(observed: &Observed) -> bool {
 fn waits_for_a_node(pod: &Pod) -> bool {
     let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_ref());
     let gated = || gates.is_some_and(|gates| !gates.is_empty());
-    is_unschedulable(pod) || (!leaving(pod) && node(pod).is_none() && gated())
+    is_unschedulable(pod) || (!is_terminating(pod) && node(pod).is_none() && gated())
 }
 
 fn is_unschedulable(pod: &Pod) -> bool {
-    let unschedulable = || trouble(pod).is_some_and(|why| why.reason == reason::UNSCHEDULABLE);
-    !leaving(pod) && node(pod).is_none() && unschedulable()
+    let unschedulable = || blocking_cause(pod).is_some_and(|why| why.reason == reason::UNSCHEDULABLE);
+    !is_terminating(pod) && node(pod).is_none() && unschedulable()
 }
 
 #[cfg(test)]

@@ -7,16 +7,16 @@ use k8s_openapi::api::core::v1::{
     PodAntiAffinity, Volume,
 };
 
-use crate::reconcile::pods::provider::recipe::Choice;
+use crate::reconcile::pods::provider::fields::PlacingFields;
 
 /// Claims and affinity of a provider that is to find its node, or is to come to `kept_on`.
 pub(super) fn placement(
-    placing: Option<Choice>,
+    placing: Option<PlacingFields>,
     nodes: Option<&NodeSelector>,
     kept_on: Option<&str>,
     exclusive: &BTreeSet<String>,
 ) -> (Vec<Volume>, Option<Affinity>) {
-    let Some(choice) = placing else {
+    let Some(placing) = placing else {
         let nodes = kept_on.map(|node| pinned_to(node, nodes.cloned()));
         return (Vec::new(), affinity(nodes, None, None));
     };
@@ -24,15 +24,15 @@ pub(super) fn placement(
         let claim = volume.persistent_volume_claim.as_ref();
         claim.is_some_and(|claim| !exclusive.contains(&claim.claim_name))
     };
-    let nodes = match &choice.node_name {
+    let nodes = match &placing.node_name {
         Some(node) => Some(pinned_to(node, nodes.cloned())),
         None => Some(NodeAffinity {
             required_during_scheduling_ignored_during_execution: nodes.cloned(),
-            preferred_during_scheduling_ignored_during_execution: choice.preferred_nodes,
+            preferred_during_scheduling_ignored_during_execution: placing.preferred_nodes,
         }),
     };
-    let claims = choice.claims.into_iter().filter(shared).collect();
-    (claims, affinity(nodes, choice.pods, choice.not_pods))
+    let claims = placing.claims.into_iter().filter(shared).collect();
+    (claims, affinity(nodes, placing.pods, placing.not_pods))
 }
 
 fn affinity(

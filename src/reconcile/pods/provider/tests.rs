@@ -211,17 +211,20 @@ fn what_a_provider_was_made_for_is_known_from_its_hash() {
     let made_now = |change: Value| {
         let instance = instance(change);
         let pod = provider_pod(&instance, &BTreeSet::new(), &OptOuts::default()).unwrap();
-        made(&instance, &pod).unwrap()
+        provider_version(&instance, &pod).unwrap()
     };
     let mut kept = full();
     kept["status"] = prepared();
-    assert_eq!(made_now(kept), Made::ToKeep);
-    let placing = |holds, repels| Made::ToPlace { holds, repels };
+    assert_eq!(made_now(kept), ProviderVersion::Keeping);
+    let placing = |holds, repels| ProviderVersion::Placing { holds, repels };
     assert_eq!(made_now(full()), placing(true, true));
     assert_eq!(made_now(json!({})), placing(false, false));
     let pod = provider_pod(&instance(json!({})), &BTreeSet::new(), &OptOuts::default()).unwrap();
-    assert_eq!(made(&instance(full()), &pod), Some(Made::Before));
-    assert_eq!(made(&instance(json!({})), &Pod::default()), None);
+    assert_eq!(
+        provider_version(&instance(full()), &pod),
+        Some(ProviderVersion::Outdated)
+    );
+    assert_eq!(provider_version(&instance(json!({})), &Pod::default()), None);
 }
 
 #[test]

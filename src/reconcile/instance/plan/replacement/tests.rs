@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::reconcile::instance::fixtures::{changed, leaving as leaving_pod, observed};
+use crate::reconcile::instance::fixtures::{changed, observed, terminating};
 use crate::reconcile::instance::plan::{Action, plan};
 use crate::reconcile::instance::status::status;
 use crate::reconcile::pods::fixtures::{instance, pod, prepared, up};
@@ -88,7 +88,7 @@ fn i2_the_first_provider_goes_at_the_first_stop_if_it_holds_or_repels() {
         let stopping = with_consumer(first(&spec, stopped()), up());
         assert_eq!(words(&stopping), ["delete consumer"], "{spec}");
         let stopping = Observed {
-            consumer: leaving_pod(stopping.consumer.pod().unwrap()),
+            consumer: terminating(stopping.consumer.pod().unwrap()),
             ..stopping
         };
         assert_eq!(words(&stopping), [""; 0], "{spec}");
@@ -232,11 +232,11 @@ fn i2_what_was_taken_out_of_the_template_is_not_held_after_the_next_start() {
 #[test]
 fn f28_nothing_is_replaced_on_a_node_that_is_away() {
     let silent = |observed| Observed {
-        node_silent: Some("stopped posting".to_owned()),
+        node_unreachable: Some("stopped posting".to_owned()),
         ..observed
     };
     let unready = |observed| Observed {
-        node_unready: Some("no network".to_owned()),
+        node_not_ready: Some("no network".to_owned()),
         ..observed
     };
     for due in [edited(later(&json!({}), stopped())), first(&claims(), stopped())] {

@@ -17,7 +17,7 @@ use crate::reconcile::pods::template_hash;
 /// The fields of an instance that its author can change and that go into every provider. The hash of a provider is made
 /// from them, so another version of this program does not replace a provider for its own additions.
 #[derive(Serialize)]
-pub(super) struct Wishes {
+pub(super) struct KeepingFields {
     pub(super) image: Option<String>,
     pub(super) image_pull_policy: Option<String>,
     pub(super) image_pull_secrets: Option<Vec<LocalObjectReference>>,
@@ -35,7 +35,7 @@ pub(super) struct Wishes {
 /// for as long as a pod has them: a claim cannot go, and the scheduler keeps the pods away that required anti-affinity
 /// names, even where they would not avoid this one.
 #[derive(Serialize)]
-pub(super) struct Choice {
+pub(super) struct PlacingFields {
     pub(super) claims: Vec<Volume>,
     pub(super) pods: Option<PodAffinity>,
     pub(super) not_pods: Option<PodAntiAffinity>,
@@ -44,14 +44,14 @@ pub(super) struct Choice {
 }
 
 /// What a provider is made of.
-pub(super) struct Recipe {
-    pub(super) wishes: Wishes,
-    pub(super) choice: Choice,
+pub(super) struct ProviderFields {
+    pub(super) keeping: KeepingFields,
+    pub(super) placing: PlacingFields,
 }
 
-// === impl Recipe ===
+// === impl ProviderFields ===
 
-impl Recipe {
+impl ProviderFields {
     pub(super) fn of(instance: &StoppableContainerInstance) -> Result<Self, TemplateError> {
         let template = instance.spec.template.decode()?.spec.unwrap_or_default();
         let provider = instance.spec.provider.decode()?;
@@ -64,7 +64,7 @@ impl Recipe {
         let nodes = affinity.node_affinity.unwrap_or_default();
         let volumes = template.volumes.into_iter().flatten();
         Ok(Self {
-            wishes: Wishes {
+            keeping: KeepingFields {
                 image,
                 image_pull_policy,
                 image_pull_secrets: template.image_pull_secrets,
@@ -77,7 +77,7 @@ impl Recipe {
                 runtime_class_name: template.runtime_class_name,
                 service_account_name: template.service_account_name,
             },
-            choice: Choice {
+            placing: PlacingFields {
                 claims: volumes.filter(|v| v.persistent_volume_claim.is_some()).collect(),
                 pods: affinity.pod_affinity,
                 not_pods: affinity.pod_anti_affinity,
@@ -88,47 +88,47 @@ impl Recipe {
     }
 
     pub(super) fn placing_hash(&self) -> String {
-        template_hash(&(&self.wishes, &self.choice))
+        template_hash(&(&self.keeping, &self.placing))
     }
 
     pub(super) fn keeping_hash(&self) -> String {
-        template_hash(&self.wishes)
+        template_hash(&self.keeping)
     }
 }
 
 /// What a provider was made from and for, compared with the instance's present spec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Made {
+pub(crate) enum ProviderVersion {
     /// From the present spec, to keep the node.
-    ToKeep,
+    Keeping,
     /// From the present spec, to choose a node.
-    ToPlace {
+    Placing {
         /// It lists claims, or has affinity to other pods or against them.
         holds: bool,
         /// It keeps other pods away.
         repels: bool,
     },
     /// From an earlier spec.
-    Before,
+    Outdated,
 }
 
 /// What `pod` was made for. `None` for one that does not say, or of a template that cannot be worked on.
-pub(crate) fn made(instance: &StoppableContainerInstance, pod: &Pod) -> Option<Made> {
+pub(crate) fn provider_version(instance: &StoppableContainerInstance, pod: &Pod) -> Option<ProviderVersion> {
     let hash = pod.annotations().get(ANNOTATION_TEMPLATE_HASH)?;
-    let recipe = Recipe::of(instance).ok()?;
-    if *hash == recipe.keeping_hash() {
-        return Some(Made::ToKeep);
+    let fields = ProviderFields::of(instance).ok()?;
+    if *hash == fields.keeping_hash() {
+        return Some(ProviderVersion::Keeping);
     }
-    if *hash != recipe.placing_hash() {
-        return Some(Made::Before);
+    if *hash != fields.placing_hash() {
+        return Some(ProviderVersion::Outdated);
     }
-    let Choice {
+    let PlacingFields {
         claims,
         pods,
         not_pods,
         ..
-    } = &recipe.choice;
-    Some(Made::ToPlace {
+    } = &fields.placing;
+    Some(ProviderVersion::Placing {
         holds: !claims.is_empty() || pods.is_some() || not_pods.is_some(),
         repels: not_pods.is_some(),
     })
