@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Harness, creation, instance, pod};
+use webhook_fixtures::{Harness, creation, instance, pod};
 
 #[tokio::test]
 async fn a_consumer_is_rewritten_and_passes_the_final_validation() {
