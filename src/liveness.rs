@@ -53,7 +53,7 @@ impl Liveness {
         let works = self.lock();
         let oldest = works.begun.values().next()?;
         let taken = oldest.since.elapsed();
-        (taken > LONGEST).then(|| format!("{} makes no progress since {} s", oldest.name, taken.as_secs()))
+        (taken > LONGEST).then(|| format!("{} has made no progress for {} s", oldest.name, taken.as_secs()))
     }
 
     fn begin(&self, name: String) -> Guard<'_> {
@@ -84,15 +84,23 @@ mod tests {
     async fn i18_work_that_does_not_end_is_named_and_other_work_is_not() {
         let liveness = Liveness::default();
         assert_eq!(liveness.stuck(), None);
-        let endless = liveness.of("pass over ns/web".to_owned(), std::future::pending::<()>());
+        let endless = liveness.of(
+            "reconciliation of ns/web".to_owned(),
+            std::future::pending::<()>(),
+        );
         let endless = tokio::time::timeout(LONGEST + Duration::from_secs(2), endless);
         let look = async {
             tokio::time::sleep(LONGEST).await;
             assert_eq!(liveness.stuck(), None, "not yet");
-            liveness.of("pass over ns/quick".to_owned(), async {}).await;
+            liveness
+                .of("reconciliation of ns/quick".to_owned(), async {})
+                .await;
             tokio::time::sleep(Duration::from_secs(1)).await;
             let stuck = liveness.stuck().unwrap();
-            assert!(stuck.starts_with("pass over ns/web makes no progress"), "{stuck}");
+            assert!(
+                stuck.starts_with("reconciliation of ns/web has made no progress"),
+                "{stuck}"
+            );
         };
         let (given_up, ()) = tokio::join!(endless, look);
         assert!(given_up.is_err());

@@ -16,7 +16,7 @@ use crate::{admin, reconcile};
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     /// There is no way to the API server.
-    #[error("no way to reach the API server; outside a cluster KUBECONFIG must name one")]
+    #[error("cannot reach the API server: outside of a cluster, KUBECONFIG must name a kubeconfig file")]
     Client(#[source] kube::Error),
     /// An address is taken.
     #[error("cannot listen on {0}")]

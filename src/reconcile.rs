@@ -89,7 +89,7 @@ pub async fn run(
                 lease.vacate().await;
                 return Ok(());
             }
-            () = lease.hold() => tracing::warn!(identity = lease.identity(), "leadership lost; waiting for it again"),
+            () = lease.hold() => tracing::warn!(identity = lease.identity(), "lost the lease; waiting to acquire it again"),
             () = lead(client.clone(), options.opt_outs.clone(), liveness.clone()) => {
                 lease.vacate().await;
                 return Err(Error::Ended);
@@ -159,7 +159,7 @@ where
 {
     let liveness = liveness.clone();
     move |object, context| {
-        let name = format!("the pass over {}", ObjectRef::from_obj(&*object));
+        let name = format!("the reconciliation of {}", ObjectRef::from_obj(&*object));
         let (liveness, pass) = (liveness.clone(), pass(object, context));
         Box::pin(async move { liveness.of(name, pass).await })
     }
@@ -176,15 +176,15 @@ where
     K::DynamicType: std::fmt::Debug,
 {
     match done {
-        Ok((object, next)) => tracing::debug!(?object, ?next, "pass done"),
+        Ok((object, next)) => tracing::debug!(?object, ?next, "reconciled"),
         // A pod outlived its instance in the cache, or was never of one.
         Err(ControllerError::ObjectNotFound(object)) => tracing::debug!(%object, "object is gone"),
         Err(ControllerError::ReconcilerFailed(failure, object)) if failure.is_conflict() => {
-            tracing::debug!(%object, "decided on an old cache; again");
+            tracing::debug!(%object, "the cache was stale; reconciling again");
         }
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "pass failed; it is tried again");
+            tracing::warn!(%error, cause, "reconciliation failed; it is retried");
         }
     }
 }

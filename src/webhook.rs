@@ -136,7 +136,7 @@ impl Webhook {
                 (outcome, decision.into_response(&request))
             }
             Err(error) => {
-                tracing::warn!(path = path.as_str(), %error, "refused a request that is not a review");
+                tracing::warn!(path = path.as_str(), %error, "rejected a request that is not an AdmissionReview");
                 ("error", error.into_response())
             }
         };

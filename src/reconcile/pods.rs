@@ -112,7 +112,7 @@ pub fn is_finished(pod: &Pod) -> bool {
     matches!(phase(pod), "Failed" | "Succeeded")
 }
 
-/// At least one container runs or is being restarted, and none has still to be created.
+/// At least one container runs or is being restarted, and none has not been created yet.
 pub fn is_running(pod: &Pod) -> bool {
     phase(pod) == "Running"
 }

@@ -68,7 +68,7 @@ pub(super) enum NotFound {
     NoOwner,
     #[error(
         "metadata.ownerReferences: there is no StoppableContainerInstance {0} with this UID in the namespace, or its \
-         creation is not known to the webhook yet"
+         the webhook has not seen its creation yet"
     )]
     NoInstance(String),
     #[error("metadata.name: the consumer pod of StoppableContainerInstance {0} has the instance's name")]

@@ -21,7 +21,7 @@ pub(super) enum Refusal {
         "labels say that this is a consumer pod of StoppableContainer, which only {controller} may create, not {user}"
     )]
     Creator { controller: String, user: String },
-    #[error("not a Pod that can be read: {0}")]
+    #[error("the object is not a valid Pod: {0}")]
     Unreadable(String),
     #[error("{field}: {0}; a consumer pod is not as large as this even with what admission webhooks add", field = .0.field_or("spec"))]
     TooLarge(Excess),

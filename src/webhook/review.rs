@@ -32,7 +32,7 @@ pub enum BadReview {
         api_version: String,
     },
     /// Nothing is asked.
-    #[error("the review has no request")]
+    #[error("the AdmissionReview has no request")]
     NoRequest,
     /// There is nothing to echo.
     #[error("the request has no uid")]

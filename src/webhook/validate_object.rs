@@ -92,7 +92,7 @@ pub(super) async fn validate(
         pod,
     } = match look(settings, request, &object, &old) {
         Ok(look) => look,
-        Err(misfit) => return AdmissionDecision::invalid(format!("spec: cannot be read: {misfit}")),
+        Err(misfit) => return AdmissionDecision::invalid(format!("spec: cannot be decoded: {misfit}")),
     };
     if let (Some(client), Some(pod)) = (client, pod) {
         let opinion = dry_run::ask(client, &request.namespace, &pod, TRIAL).await;
@@ -174,7 +174,7 @@ fn check_namespace(namespace: &str, settings: &Settings) -> Option<FieldError> {
         FieldError::new(
             "metadata.namespace",
             format!(
-                "Invalid value: {namespace:?}: the administrator keeps StoppableContainer out of this namespace; use another one"
+                "Invalid value: {namespace:?}: the administrator excludes this namespace from StoppableContainer; use another one"
             ),
         )
     })

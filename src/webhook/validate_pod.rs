@@ -40,7 +40,7 @@ fn compare(difference: &Patch) -> AdmissionDecision {
     AdmissionDecision::forbidden(format!(
         "the pod would not run on its kept filesystem: {} {} not as StoppableContainer's webhook set it, so another admission \
          webhook must have changed it; exclude pods with the label stoppablecontainer.xtlsoft.top/role=consumer there, or \
-         see that its changes leave these fields alone",
+         configure it not to change these fields",
         paths.join(", "),
         if paths.len() == 1 { "is" } else { "are" },
     ))

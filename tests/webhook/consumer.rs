@@ -333,7 +333,7 @@ async fn a_pod_that_cannot_be_read_is_refused() {
     odd["spec"]["containers"] = json!("none");
     let answer = Harness::new().review("/mutate", &creation("Pod", "", &odd)).await;
     assert!(
-        answer.message().starts_with("not a Pod that can be read"),
+        answer.message().starts_with("the object is not a valid Pod"),
         "{answer:?}"
     );
 }

@@ -114,20 +114,20 @@ fn obstacle(instance: &StoppableContainerInstance, container: &StoppableContaine
     let other_name = "delete this object, which has no data, and choose another name";
     if instance.metadata.deletion_timestamp.is_some() {
         return Some(format!(
-            "StoppableContainerInstance {name} is still being deleted; this object goes on when it is gone"
+            "StoppableContainerInstance {name} is still being deleted; this object continues when it is gone"
         ));
     }
     let owners = instance.owner_references();
     if let Some(owner) = owners.iter().find(|owner| owner.controller == Some(true)) {
         return Some(format!(
-            "StoppableContainerInstance {name} belongs to {} {} (UID {}) and is left alone; {other_name}",
+            "StoppableContainerInstance {name} belongs to {} {} (UID {}) and is not changed; {other_name}",
             owner.kind, owner.name, owner.uid
         ));
     }
     let made_by_us = instance.labels().get(LABEL_MANAGED_BY).map(String::as_str) == Some(MANAGED_BY);
     if !made_by_us || instance.spec.stoppable_container_name != name {
         return Some(format!(
-            "StoppableContainerInstance {name} was not made for this object and is left alone; {other_name}. To let this \
+            "StoppableContainerInstance {name} was not made for this object and is not changed; {other_name}. To let this \
              object take it over with its data, set the instance's spec.stoppableContainerName to {name} and its label \
              {LABEL_MANAGED_BY} to {MANAGED_BY}"
         ));
@@ -135,8 +135,8 @@ fn obstacle(instance: &StoppableContainerInstance, container: &StoppableContaine
     let (kept, asked) = (&instance.spec.host_path_prefix, &container.spec.host_path_prefix);
     (kept != asked).then(|| {
         format!(
-            "spec.hostPathPrefix: is {asked}, but StoppableContainerInstance {name}, which an object of this name left, \
-             keeps its data below {kept}; delete this object, which has no data, and make it again with that value"
+            "spec.hostPathPrefix: is {asked}, but StoppableContainerInstance {name}, which an earlier object of this name left, \
+             keeps its data below {kept}; delete this object, which has no data, and create it again with that value"
         )
     })
 }

@@ -49,7 +49,7 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerS
                 || {
                     ConditionState::false_with(
                         reason::STARTING,
-                        format!("instance {name} has still to be created"),
+                        format!("instance {name} has not been created yet"),
                     )
                 },
                 |backoff| ConditionState::false_for(backoff.cause.clone()),
@@ -57,7 +57,7 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerS
             return without_instance(Phase::Pending, state);
         }
         Slot::Orphan(_) => {
-            let message = format!("instance {name} has still to be taken over");
+            let message = format!("instance {name} has not been taken over yet");
             return without_instance(
                 Phase::Pending,
                 ConditionState::false_with(reason::STARTING, message),

@@ -93,11 +93,11 @@ impl Slot {
             .iter()
             .find(|owner| owner.controller == Some(true));
         let whose = owner.map_or_else(
-            || "is nobody's".to_owned(),
+            || "has no owner".to_owned(),
             |owner| format!("belongs to {} {} (UID {})", owner.kind, owner.name, owner.uid),
         );
         Self::Taken(format!(
-            "pod {} {whose} and is left alone; this object, whose files are kept, goes on when that pod is gone",
+            "pod {} {whose} and is not changed; this object, whose files are kept, continues when that pod is gone",
             pod.name_any()
         ))
     }

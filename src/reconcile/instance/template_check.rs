@@ -74,7 +74,7 @@ pub(crate) async fn check(context: &Context, observed: &mut Observed) -> Option<
                 name = instance.name_any(),
                 namespace,
                 why,
-                "a template was not checked; it is tried again"
+                "the API server did not check a template; the controller asks again"
             );
             return Some(AGAIN);
         }

@@ -38,12 +38,12 @@ pub(crate) fn due(observed: &Observed) -> Option<&'static str> {
         ProviderVersion::Keeping => None,
         ProviderVersion::Outdated => {
             let edited = !started || (nothing_runs && !away);
-            edited.then_some("by one that is made from the object as it is now")
+            edited.then_some("by one that matches the present spec")
         }
         ProviderVersion::Placing { holds, repels } => {
             let stopped = holds && nothing_runs && !observed.instance.spec.running;
             let done = has_placed(observed) && !away && (stopped || (repels && queues));
-            done.then_some("by one that holds no claims and keeps no pods away")
+            done.then_some("by one without volume claims and pod affinity")
         }
     }
 }

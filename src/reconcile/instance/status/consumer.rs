@@ -15,19 +15,16 @@ pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
         // Only a start is in anybody's way.
         Slot::Taken(whose) if wanted => ConditionState::false_with(reason::NAME_CONFLICT, whose.clone()),
         Slot::Ours(pod) if is_terminating(pod) => {
-            let then = if wanted { "; it will be started again" } else { "" };
-            ConditionState::false_with(
-                reason::STOPPING,
-                format!("pod {name} is ending within its grace period{then}"),
-            )
+            let then = if wanted { "; a new pod will be created" } else { "" };
+            ConditionState::false_with(reason::STOPPING, format!("pod {name} is terminating{then}"))
         }
         Slot::Ours(_) if !wanted => {
-            ConditionState::false_with(reason::STOPPING, format!("pod {name} is about to be deleted"))
+            ConditionState::false_with(reason::STOPPING, format!("pod {name} will be deleted"))
         }
         // The kubelet knows no more than that the container runs, or ends again and again.
         Slot::Ours(_) if let Some(what) = observed.blocked() => ConditionState::false_with(
             reason::WAITING_FOR_FILESYSTEM,
-            format!("pod {name} has not got its filesystem: {what}"),
+            format!("pod {name} is waiting for its filesystem: {what}"),
         ),
         Slot::Ours(_) if let Some(last) = observed.unconfirmed_failure() => ConditionState::false_for(last),
         Slot::Ours(pod) if is_ready(pod) => {
@@ -61,7 +58,7 @@ pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
                 || {
                     ConditionState::false_with(
                         reason::STARTING,
-                        "waits for the provider pod and the filesystem",
+                        "waiting for the provider pod and the filesystem",
                     )
                 },
                 |backoff| ConditionState::false_for(backoff.cause.clone()),

@@ -22,7 +22,7 @@ pub(super) fn filesystem_state(observed: &Observed) -> ConditionState {
                 let refused = filesystem.reason.as_deref() == Some(reason::HOST_PATH_PREFIX_REFUSED);
                 filesystem.message.as_ref().filter(|_| refused)
             });
-            let waits = format!("waits for the node agent on node {at} to remove the data");
+            let waits = format!("waiting for the node agent on node {at} to remove the data");
             obstacle.map_or(waits.clone(), |obstacle| format!("{waits}: {obstacle}"))
         };
         return ConditionState::false_with(reason::DELETING, message);
@@ -30,7 +30,7 @@ pub(super) fn filesystem_state(observed: &Observed) -> ConditionState {
     let Some(filesystem) = &status.filesystem else {
         return ConditionState::false_with(
             reason::PREPARING,
-            "the node agent prepares it once the provider pod runs",
+            "the node agent prepares the filesystem when the provider pod runs",
         );
     };
     if filesystem.state == FilesystemState::Failed {
@@ -54,10 +54,10 @@ pub(super) fn filesystem_state(observed: &Observed) -> ConditionState {
         let user = if user.is_empty() { "root".to_owned() } else { user };
         return ConditionState::false_with(
             reason::PREPARING,
-            format!("waits for the node agent on node {at} to look up user {user}"),
+            format!("waiting for the node agent on node {at} to look up user {user}"),
         );
     }
-    let waits = format!("waits for the node agent on node {at}");
+    let waits = format!("waiting for the node agent on node {at}");
     let obstacle = filesystem.message.as_ref();
     ConditionState::false_with(
         reason::PREPARING,

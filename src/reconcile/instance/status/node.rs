@@ -45,7 +45,7 @@ pub(super) fn unless_unreachable(observed: &Observed, parts: [ConditionState; 3]
         .node_name
         .or_else(|| pods.iter().flatten().find_map(|pod| node(pod)).map(str::to_owned));
     let message = format!(
-        "node {} does not answer ({words}): what runs there is left alone, and nothing is started elsewhere until it is \
+        "node {} does not answer ({words}): what runs there is not changed, and nothing is started elsewhere until it is \
          back",
         at.unwrap_or_default()
     );

@@ -22,10 +22,7 @@ pub(super) fn provider_state(observed: &Observed) -> ConditionState {
         return ConditionState::false_with(reason::DELETING, "the object is being deleted");
     }
     if let Some(by) = replacement::due(observed) {
-        return ConditionState::false_with(
-            reason::STARTING,
-            format!("nothing runs on pod {name}, and it is replaced {by}"),
-        );
+        return ConditionState::false_with(reason::STARTING, format!("pod {name} will be replaced {by}"));
     }
     if let Some(pod) = observed
         .working_provider()
@@ -39,7 +36,7 @@ pub(super) fn provider_state(observed: &Observed) -> ConditionState {
         return ConditionState::false_with(
             reason::NODE_GONE,
             format!(
-                "node {at} holds the filesystem and does not exist (any more); the object goes on if it comes back, \
+                "node {at} holds the filesystem and does not exist (any more); the object continues if the node comes back, \
                  else delete the object"
             ),
         );
@@ -50,7 +47,7 @@ pub(super) fn provider_state(observed: &Observed) -> ConditionState {
     match pod {
         Some(pod) if is_terminating(pod) => ConditionState::false_with(
             reason::STARTING,
-            format!("pod {name} is going away and will be replaced"),
+            format!("pod {name} is terminating and will be replaced"),
         ),
         Some(pod) => blocking_cause(pod)
             .or_else(|| super::pod::agent_missing_cause(observed, pod))
@@ -65,7 +62,7 @@ pub(super) fn provider_state(observed: &Observed) -> ConditionState {
             ),
         None if let Some(why) = observed.template_error() => ConditionState::false_for(why),
         None => observed.provider_backoff.as_ref().map_or_else(
-            || ConditionState::false_with(reason::STARTING, format!("pod {name} has still to be created")),
+            || ConditionState::false_with(reason::STARTING, format!("pod {name} has not been created yet")),
             |backoff| ConditionState::false_for(prefixed(&name, backoff.cause.clone())),
         ),
     }

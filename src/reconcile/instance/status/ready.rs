@@ -65,7 +65,7 @@ pub(super) fn ready_state(observed: &Observed, phase: Phase, parts: [&ConditionS
         return ConditionState::false_for(why);
     }
     if phase == Phase::Stopped {
-        return ConditionState::true_with(reason::STOPPED, "stopped as asked; the filesystem is kept");
+        return ConditionState::true_with(reason::STOPPED, "stopped as requested; the filesystem is kept");
     }
     if phase == Phase::Running {
         return consumer.clone();

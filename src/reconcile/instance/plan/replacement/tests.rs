@@ -130,7 +130,7 @@ fn i12_a_stop_is_done_when_the_lasting_provider_is_there() {
         ),
         ("False", "Starting")
     );
-    let words = "nothing runs on pod web-provider, and it is replaced by one that holds no claims and keeps no pods away";
+    let words = "pod web-provider will be replaced by one without volume claims and pod affinity";
     assert_eq!(before.conditions[1].message, words);
     let after = status(&later(&claims(), stopped()), now());
     assert_eq!(after.phase.unwrap().as_str(), "Stopped");

@@ -37,7 +37,7 @@ fn i11_deletion_goes_in_order_and_waits_for_each_step() {
     };
     assert!(
         words(&without_pods).is_empty(),
-        "the agent has still to remove the data"
+        "the agent has not removed the data yet"
     );
     let mut removed = json!({ "status": { "filesystem": { "state": "Removed" } } });
     json_patch::merge(&mut removed, &deleting);
