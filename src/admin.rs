@@ -13,15 +13,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
+use crate::liveness::Liveness;
 use crate::metrics::Metrics;
-use crate::progress::Progress;
 use crate::runtime::Readiness;
 
 #[derive(Clone)]
 struct Admin {
     readiness: Readiness,
     metrics: Metrics,
-    progress: Progress,
+    liveness: Liveness,
     shutdown: CancellationToken,
 }
 
@@ -29,7 +29,7 @@ struct Admin {
 pub fn router(
     readiness: Readiness,
     metrics: Metrics,
-    progress: Progress,
+    liveness: Liveness,
     shutdown: CancellationToken,
 ) -> Router {
     Router::new()
@@ -39,14 +39,14 @@ pub fn router(
         .with_state(Admin {
             readiness,
             metrics,
-            progress,
+            liveness,
             shutdown,
         })
 }
 
 /// A process whose event loop stands still does not answer at all, which the kubelet takes for the same.
 async fn live(State(admin): State<Admin>) -> Response {
-    match admin.progress.stuck() {
+    match admin.liveness.stuck() {
         None => "ok\n".into_response(),
         Some(stuck) => (StatusCode::SERVICE_UNAVAILABLE, format!("{stuck}\n")).into_response(),
     }

@@ -9,14 +9,14 @@ use webhook_certs::parse_duration;
 
 use crate::telemetry::LogFormat;
 
-/// Who makes the webhook's certificates.
+/// Which program makes the webhook's certificates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum CertificateSource {
     /// The operator: the Secret holds its authority.
     #[default]
     SelfManaged,
-    /// Somebody else, such as cert-manager: the Secret (kubernetes.io/tls) holds the serving certificate. With `ca.crt` in
-    /// it the operator publishes that as caBundle; without, somebody else has to.
+    /// Another program, such as cert-manager: the Secret (kubernetes.io/tls) holds the serving certificate. With `ca.crt` in
+    /// it the operator publishes that as caBundle; without it, the other program must publish it.
     Supplied,
 }
 
@@ -39,7 +39,7 @@ pub struct Args {
     /// Directory that spec.hostPathPrefix may name; more than one with commas or by repetition.
     #[arg(long = "allowed-prefix", env = "ALLOWED_PREFIXES", value_delimiter = ',', default_value = DEFAULT_HOST_PATH_PREFIX)]
     pub allowed_prefixes: Vec<String>,
-    /// Namespace whose pods the API server does not send to the webhook, so that no object of ours works there; repeated,
+    /// Namespace whose pods the API server does not send to the webhook, so StoppableContainers do not work there; repeated,
     /// or with commas.
     #[arg(
         long = "excluded-namespace",
@@ -50,13 +50,13 @@ pub struct Args {
     /// Namespace of this pod.
     #[arg(long, env = "POD_NAMESPACE")]
     pub namespace: String,
-    /// Name of this pod: who holds the lease.
+    /// Name of this pod, which is the holder identity of the lease.
     #[arg(long, env = "POD_NAME")]
     pub pod_name: String,
     /// Name of this pod's service account, the only one that may create consumer pods.
     #[arg(long, env = "SERVICE_ACCOUNT")]
     pub service_account: String,
-    /// Who makes the webhook's certificates.
+    /// Which program makes the webhook's certificates.
     #[arg(long, env = "CERTIFICATE_SOURCE", value_enum, default_value_t)]
     pub certificate_source: CertificateSource,
     /// Name of the Secret with the webhook's certificate authority or, if supplied, its serving certificate.
@@ -66,16 +66,16 @@ pub struct Args {
         default_value = "stoppablecontainer-webhook-certs"
     )]
     pub certificate_secret: String,
-    /// Life of the certificate authority, such as 365d.
+    /// Lifetime of the certificate authority, such as 365d.
     #[arg(long, env = "CERTIFICATE_AUTHORITY_LIFETIME", default_value = "365d", value_parser = parse_duration)]
     pub certificate_authority_lifetime: Duration,
-    /// Life of a serving certificate, such as 24h.
+    /// Lifetime of a serving certificate, such as 24h.
     #[arg(long, env = "CERTIFICATE_LIFETIME", default_value = "24h", value_parser = parse_duration)]
     pub certificate_lifetime: Duration,
-    /// How long old and new certificate authority are published together, before and after the change.
+    /// How long the old and the new certificate authority are published together, before and after the change.
     #[arg(long, env = "CERTIFICATE_OVERLAP", default_value = "1h", value_parser = parse_duration)]
     pub certificate_overlap: Duration,
-    /// How much of a certificate's or an authority's life is over when it is renewed, in percent.
+    /// When a certificate or authority is renewed, in percent of its lifetime.
     #[arg(long, env = "CERTIFICATE_RENEW_AFTER_PERCENT", default_value_t = 66)]
     pub certificate_renew_after_percent: u32,
     /// Name of the Service in front of the webhook.
@@ -111,10 +111,10 @@ pub struct Args {
     /// Seconds from SIGTERM to the end of the last connection.
     #[arg(long, env = "DRAIN_SECONDS", default_value_t = 25)]
     pub drain_seconds: u64,
-    /// What is logged, such as info or info,stoppablecontainer=debug.
+    /// Log filter, such as info or info,stoppablecontainer=debug.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     pub log: String,
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 }

@@ -114,7 +114,7 @@ impl Lease {
             tokio::select! {
                 event = events.next() => match event {
                     Some(Ok(object)) => self.look(&mut seen, object),
-                    Some(Err(error)) => tracing::warn!(%error, "cannot watch the lease; trying again"),
+                    Some(Err(error)) => tracing::warn!(%error, "cannot watch the lease; retrying"),
                     None => events = Box::pin(watch_object(self.api.clone(), &self.options.name).default_backoff()),
                 },
                 () = sleep_until(seen.free_at.unwrap_or_else(Instant::now)), if seen.free_at.is_some() => {
@@ -171,7 +171,7 @@ impl Lease {
         )
         .await;
         if !matches!(replaced, Ok(Ok(_))) {
-            tracing::debug!("lease not given back; it will expire");
+            tracing::debug!("the lease was not released; it will expire");
         }
     }
 
@@ -196,10 +196,10 @@ impl Lease {
                             continue;
                         }
                         Ok(_) => return None,
-                        Err(error) => tracing::warn!(%error, "cannot read the lease; trying again"),
+                        Err(error) => tracing::warn!(%error, "cannot read the lease; retrying"),
                     }
                 }
-                Err(error) => tracing::warn!(%error, "cannot renew the lease; trying again"),
+                Err(error) => tracing::warn!(%error, "cannot renew the lease; retrying"),
             }
             sleep(self.options.renew_every() / 4).await;
         }

@@ -50,7 +50,7 @@ impl Metrics {
             let seconds = metrics.seconds.clone();
             registry.register(
                 "admission_review_seconds",
-                "Time to answer a review, its body included",
+                "Time from the first byte of an admission review to its answer",
                 seconds,
             );
         });

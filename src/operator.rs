@@ -6,8 +6,8 @@ use http_server::Server;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::liveness::Liveness;
 use crate::metrics::Metrics;
-use crate::progress::Progress;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::webhook::{Caches, Watches, Webhook};
 use crate::{admin, reconcile};
@@ -16,7 +16,7 @@ use crate::{admin, reconcile};
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
     /// There is no way to the API server.
-    #[error("no way to reach the API server; outside a cluster KUBECONFIG must name one")]
+    #[error("cannot reach the API server: outside of a cluster, KUBECONFIG must name a kubeconfig file")]
     Client(#[source] kube::Error),
     /// An address is taken.
     #[error("cannot listen on {0}")]
@@ -68,14 +68,14 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
         .map_err(|error| OperatorError::Listen(config.webhook_address, error))?;
     runtime.spawn("webhook", server.run(runtime.shutdown()));
 
-    let progress = Progress::default();
+    let liveness = Liveness::default();
     runtime.spawn(
         "controllers",
-        reconcile::run(client, config.reconcile, progress.clone(), runtime.shutdown()),
+        reconcile::run(client, config.reconcile, liveness.clone(), runtime.shutdown()),
     );
 
     // Probes are answered to the end, so the admin server is not among the tasks that are waited for.
-    let admin = admin::router(readiness, metrics, progress, runtime.shutdown());
+    let admin = admin::router(readiness, metrics, liveness, runtime.shutdown());
     let admin = Server::bind_plain(config.admin_address, admin)
         .await
         .map_err(|error| OperatorError::Listen(config.admin_address, error))?;

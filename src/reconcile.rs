@@ -32,9 +32,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::context::caches;
 use crate::lease::{Lease, LeaseOptions};
-use crate::progress::Progress;
-use crate::reconcile::conditions::Trouble;
-use crate::reconcile::context::{Attempts, Context, Failure, Task};
+use crate::liveness::Liveness;
+use crate::reconcile::conditions::Cause;
+use crate::reconcile::context::{Attempts, Context, ReconcileError, Task};
 use crate::reconcile::pods::{Created, OptOuts};
 
 mod conditions;
@@ -74,7 +74,7 @@ pub enum Error {
 pub async fn run(
     client: Client,
     options: Options,
-    progress: Progress,
+    liveness: Liveness,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let mut lease = Lease::new(client.clone(), options.lease);
@@ -89,8 +89,8 @@ pub async fn run(
                 lease.vacate().await;
                 return Ok(());
             }
-            () = lease.hold() => tracing::warn!(identity = lease.identity(), "leadership lost; waiting for it again"),
-            () = lead(client.clone(), options.opt_outs.clone(), progress.clone()) => {
+            () = lease.hold() => tracing::warn!(identity = lease.identity(), "lost the lease; waiting to acquire it again"),
+            () = lead(client.clone(), options.opt_outs.clone(), liveness.clone()) => {
                 lease.vacate().await;
                 return Err(Error::Ended);
             }
@@ -99,9 +99,9 @@ pub async fn run(
 }
 
 /// Both controllers and their watches. Dropping the future stops them.
-async fn lead(client: Client, opt_outs: OptOuts, progress: Progress) {
+async fn lead(client: Client, opt_outs: OptOuts, liveness: Liveness) {
     let (caches, writers) = caches();
-    let (queues, watching) = watch::watch(&client, &caches, writers);
+    let (queues, watching) = watch::start(&client, &caches, writers);
     let reporter = Reporter {
         controller: FIELD_MANAGER_CONTROLLER.to_owned(),
         instance: None,
@@ -125,7 +125,7 @@ async fn lead(client: Client, opt_outs: OptOuts, progress: Progress) {
             "caches filled"
         );
         let containers = applier(
-            watched(&progress, container::pass),
+            tracked(&liveness, container::reconcile),
             |object, failure, context: Arc<Context>| retry(&*object, failure, &context),
             Arc::clone(&context),
             caches.containers.clone(),
@@ -133,7 +133,7 @@ async fn lead(client: Client, opt_outs: OptOuts, progress: Progress) {
             Config::default().concurrency(CONCURRENCY),
         );
         let instances = applier(
-            watched(&progress, instance::pass),
+            tracked(&liveness, instance::reconcile),
             |object, failure, context: Arc<Context>| retry(&*object, failure, &context),
             Arc::clone(&context),
             caches.instances.clone(),
@@ -149,19 +149,19 @@ async fn lead(client: Client, opt_outs: OptOuts, progress: Progress) {
 }
 
 /// A pass that counts as work under way while it lasts.
-fn watched<K, F>(
-    progress: &Progress,
+fn tracked<K, F>(
+    liveness: &Liveness,
     pass: fn(Arc<K>, Arc<Context>) -> F,
-) -> impl Fn(Arc<K>, Arc<Context>) -> BoxFuture<'static, Result<Next, Failure>> + use<K, F>
+) -> impl Fn(Arc<K>, Arc<Context>) -> BoxFuture<'static, Result<Next, ReconcileError>> + use<K, F>
 where
     K: Resource<DynamicType = ()> + Send + Sync + 'static,
-    F: Future<Output = Result<Next, Failure>> + Send + 'static,
+    F: Future<Output = Result<Next, ReconcileError>> + Send + 'static,
 {
-    let progress = progress.clone();
+    let liveness = liveness.clone();
     move |object, context| {
-        let name = format!("the pass over {}", ObjectRef::from_obj(&*object));
-        let (progress, pass) = (progress.clone(), pass(object, context));
-        Box::pin(async move { progress.of(name, pass).await })
+        let name = format!("the reconciliation of {}", ObjectRef::from_obj(&*object));
+        let (liveness, pass) = (liveness.clone(), pass(object, context));
+        Box::pin(async move { liveness.of(name, pass).await })
     }
 }
 
@@ -171,32 +171,32 @@ fn queue<K: Resource>(
     objects.map(Ok)
 }
 
-async fn log<K: Resource>(done: Result<(ObjectRef<K>, Next), ControllerError<Failure, Infallible>>)
+async fn log<K: Resource>(done: Result<(ObjectRef<K>, Next), ControllerError<ReconcileError, Infallible>>)
 where
     K::DynamicType: std::fmt::Debug,
 {
     match done {
-        Ok((object, next)) => tracing::debug!(?object, ?next, "pass done"),
+        Ok((object, next)) => tracing::debug!(?object, ?next, "reconciled"),
         // A pod outlived its instance in the cache, or was never of one.
         Err(ControllerError::ObjectNotFound(object)) => tracing::debug!(%object, "object is gone"),
         Err(ControllerError::ReconcilerFailed(failure, object)) if failure.is_conflict() => {
-            tracing::debug!(%object, "decided on an old cache; again");
+            tracing::debug!(%object, "the cache was stale; reconciling again");
         }
         Err(error) => {
             let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "pass failed; it is tried again");
+            tracing::warn!(%error, cause, "reconciliation failed; it is retried");
         }
     }
 }
 
 /// When to pass over an object again after a failure.
-fn retry<K: Resource>(object: &K, failure: &Failure, context: &Context) -> Next {
+fn retry<K: Resource>(object: &K, failure: &ReconcileError, context: &Context) -> Next {
     let meta = object.meta();
-    let trouble = Trouble::new(reason::PASS_FAILED, failure.to_string());
+    let cause = Cause::new(reason::PASS_FAILED, failure.to_string());
     let uid = meta.uid.clone().unwrap_or_default();
     Next::requeue(
         context
             .attempts
-            .failed(&uid, Task::Pass, meta.generation, None, trouble),
+            .failed(&uid, Task::Reconcile, meta.generation, None, cause),
     )
 }

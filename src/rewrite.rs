@@ -289,7 +289,7 @@ pub fn prepared(instance: &StoppableContainerInstance) -> Result<Prepared<'_>, D
 impl Denial {
     /// Whether the reason may go away without anybody touching pod or template: the instance's status, or the copy of
     /// the instance that was looked at, may be behind.
-    pub fn passes(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::NoNode(_)
             | Self::FilesystemNotReady(_)

@@ -26,20 +26,20 @@ use crate::metrics::AdmissionMetrics;
 use crate::rewrite::Wrapper;
 
 mod body;
-mod consumer;
-mod facts;
-mod final_state;
+mod caches;
+mod mutate_pod;
 pub mod patch;
 mod review;
-mod validate;
+mod validate_object;
+mod validate_pod;
 
 use body::{BodyError, Budget};
 
-pub use crate::problem::Problem;
+pub use crate::field_error::FieldError;
 pub use body::BODY_LIMIT;
-pub use facts::{CacheWriters, Caches, Watches};
-pub use review::{BadReview, Request, Verdict};
-pub use validate::is_clean_path;
+pub use caches::{CacheWriters, Caches, Watches};
+pub use review::{AdmissionDecision, BadReview, Request};
+pub use validate_object::is_clean_path;
 
 /// What the webhook knows besides its caches.
 #[derive(Clone, Debug)]
@@ -126,13 +126,17 @@ impl Webhook {
     async fn answer(&self, path: Path, request: HttpRequest<Body>) -> Response {
         let start = Instant::now();
         let (outcome, response) = match self.review(path, request).await {
-            Ok((request, verdict)) => {
-                let outcome = if verdict.is_allowed() { "allowed" } else { "denied" };
-                verdict.log(path.as_str(), &request);
-                (outcome, verdict.into_response(&request))
+            Ok((request, decision)) => {
+                let outcome = if decision.is_allowed() {
+                    "allowed"
+                } else {
+                    "denied"
+                };
+                decision.log(path.as_str(), &request);
+                (outcome, decision.into_response(&request))
             }
             Err(error) => {
-                tracing::warn!(path = path.as_str(), %error, "refused a request that is not a review");
+                tracing::warn!(path = path.as_str(), %error, "rejected a request that is not an AdmissionReview");
                 ("error", error.into_response())
             }
         };
@@ -140,7 +144,11 @@ impl Webhook {
         response
     }
 
-    async fn review(&self, path: Path, request: HttpRequest<Body>) -> Result<(Request, Verdict), HttpError> {
+    async fn review(
+        &self,
+        path: Path,
+        request: HttpRequest<Body>,
+    ) -> Result<(Request, AdmissionDecision), HttpError> {
         let content_type = request
             .headers()
             .get(header::CONTENT_TYPE)
@@ -157,12 +165,12 @@ impl Webhook {
             // Never decoded as a whole.
             Path::Validate => None,
         };
-        let verdict = match path {
-            Path::Mutate => consumer::mutate(&self.settings, &self.caches, &request).await,
-            Path::ValidatePod => final_state::validate(&self.settings, &self.caches, &request).await,
-            Path::Validate => validate::validate(&self.settings, self.client.as_ref(), &request).await,
+        let decision = match path {
+            Path::Mutate => mutate_pod::mutate(&self.settings, &self.caches, &request).await,
+            Path::ValidatePod => validate_pod::validate(&self.settings, &self.caches, &request).await,
+            Path::Validate => validate_object::validate(&self.settings, self.client.as_ref(), &request).await,
         };
-        Ok((request, verdict))
+        Ok((request, decision))
     }
 }
 

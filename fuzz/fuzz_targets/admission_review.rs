@@ -6,12 +6,8 @@
 use axum::http::StatusCode;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use support::{Answer, Harness};
 use tokio::runtime::{Builder, Runtime};
-
-#[path = "../../tests/webhook/support.rs"]
-#[allow(dead_code, reason = "the tests use more of it")]
-mod support;
+use webhook_fixtures::{Answer, Harness};
 
 struct World {
     harness: Harness,

@@ -9,17 +9,8 @@ use libfuzzer_sys::fuzz_target;
 use proptest::strategy::{BoxedStrategy, Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::Value;
-use support::Harness;
 use tokio::runtime::{Builder, Runtime};
-
-#[path = "../../tests/webhook/generated.rs"]
-mod generated;
-#[path = "../../tests/webhook/properties.rs"]
-#[allow(unused_imports, reason = "the test in it is left out here")]
-mod properties;
-#[path = "../../tests/webhook/support.rs"]
-#[allow(dead_code, reason = "the tests use more of it")]
-mod support;
+use webhook_fixtures::{Harness, check_rewrite, pod_spec};
 
 struct World {
     pods: BoxedStrategy<Value>,
@@ -29,7 +20,7 @@ struct World {
 
 thread_local! {
     static WORLD: World = World {
-        pods: generated::pod_spec().boxed(),
+        pods: pod_spec().boxed(),
         harness: RefCell::new(Harness::new()),
         runtime: Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime"),
     };
@@ -47,6 +38,6 @@ fuzz_target!(|bytes: &[u8]| {
         let mut harness = world.harness.borrow_mut();
         world
             .runtime
-            .block_on(properties::check(&mut harness, &tree.current()));
+            .block_on(check_rewrite(&mut harness, &tree.current()));
     });
 });

@@ -8,10 +8,11 @@ use std::fmt::Debug;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
+use stoppablecontainer_api::truncate_utf8;
 
 /// Why something does not go on: a CamelCase reason and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct Cause {
     /// CamelCase, as conditions want it.
     pub reason: String,
     /// A sentence for a person.
@@ -20,16 +21,16 @@ pub struct Trouble {
 
 /// Whether something holds, if that is known, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct ConditionState {
     /// `None` if it is not known.
-    pub holds: Option<bool>,
+    pub status: Option<bool>,
     /// The reason and the message of the condition.
-    pub why: Trouble,
+    pub cause: Cause,
 }
 
-// === impl Trouble ===
+// === impl Cause ===
 
-impl Trouble {
+impl Cause {
     /// A trouble from its two parts. An empty reason, which conditions refuse, becomes `Unknown`.
     pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
         let reason: String = reason.into();
@@ -45,41 +46,41 @@ impl Trouble {
     }
 }
 
-// === impl Verdict ===
+// === impl ConditionState ===
 
-impl Verdict {
+impl ConditionState {
     /// It holds.
-    pub(super) fn yes(reason: &str, message: impl Into<String>) -> Self {
+    pub(super) fn true_with(reason: &str, message: impl Into<String>) -> Self {
         Self {
-            holds: Some(true),
-            why: Trouble::new(reason, message),
+            status: Some(true),
+            cause: Cause::new(reason, message),
         }
     }
 
     /// Nobody can say.
-    pub(super) fn unknown(reason: &str, message: impl Into<String>) -> Self {
+    pub(super) fn unknown_with(reason: &str, message: impl Into<String>) -> Self {
         Self {
-            holds: None,
-            why: Trouble::new(reason, message),
+            status: None,
+            cause: Cause::new(reason, message),
         }
     }
 
     /// It does not.
-    pub(super) fn no(reason: &str, message: impl Into<String>) -> Self {
-        Self::because(Trouble::new(reason, message))
+    pub(super) fn false_with(reason: &str, message: impl Into<String>) -> Self {
+        Self::false_for(Cause::new(reason, message))
     }
 
     /// It does not, and somebody else has already said why.
-    pub(super) fn because(why: Trouble) -> Self {
+    pub(super) fn false_for(cause: Cause) -> Self {
         Self {
-            holds: Some(false),
-            why,
+            status: Some(false),
+            cause,
         }
     }
 
     /// Whether it is known to hold.
-    pub(super) fn holds(&self) -> bool {
-        self.holds == Some(true)
+    pub(super) fn is_true(&self) -> bool {
+        self.status == Some(true)
     }
 }
 
@@ -89,14 +90,14 @@ impl Verdict {
 /// the same began.
 pub(super) fn conditions<const N: usize>(
     old: &[Condition],
-    verdicts: [(&str, Verdict); N],
+    states: [(&str, ConditionState); N],
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    verdicts
+    states
         .into_iter()
-        .map(|(kind, verdict)| {
-            let status = match verdict.holds {
+        .map(|(kind, state)| {
+            let status = match state.status {
                 Some(true) => "True",
                 Some(false) => "False",
                 None => "Unknown",
@@ -108,8 +109,8 @@ pub(super) fn conditions<const N: usize>(
             Condition {
                 type_: kind.to_owned(),
                 status: status.to_owned(),
-                reason: condition_reason(&verdict.why.reason),
-                message: condition_message(verdict.why.message),
+                reason: condition_reason(&state.cause.reason),
+                message: condition_message(state.cause.message),
                 observed_generation: generation,
                 last_transition_time: since.unwrap_or(Time(now)),
             }
@@ -132,12 +133,12 @@ fn condition_reason(reason: &str) -> String {
     }
 }
 
-/// At most 32,768 characters.
+/// The API server takes at most 32,768 characters.
 fn condition_message(message: String) -> String {
     if message.len() <= 32_768 {
         message
     } else {
-        message.chars().take(8_000).collect()
+        truncate_utf8(&message, 8_000).to_owned()
     }
 }
 

@@ -18,17 +18,20 @@ use stoppablecontainer_api::StoppableContainer;
 
 use crate::reconcile::container::plan::Action;
 use crate::reconcile::container::state::Slot;
-use crate::reconcile::context::{Context, Failure, Task};
+use crate::reconcile::context::{Context, ReconcileError, Task};
 
 mod apply;
+mod desired;
 mod observe;
 mod plan;
 mod state;
 mod status;
-mod wish;
 
 /// One pass: look, plan, act, report.
-pub async fn pass(container: Arc<StoppableContainer>, context: Arc<Context>) -> Result<Next, Failure> {
+pub async fn reconcile(
+    container: Arc<StoppableContainer>,
+    context: Arc<Context>,
+) -> Result<Next, ReconcileError> {
     let Some(mut observed) = observe::observe(&context, container).await? else {
         return Ok(Next::await_change());
     };
@@ -42,11 +45,11 @@ pub async fn pass(container: Arc<StoppableContainer>, context: Arc<Context>) -> 
     status::write_status(&context, &observed.container, &status).await?;
     context
         .attempts
-        .succeeded(&observed.container.uid().unwrap_or_default(), Task::Pass);
+        .succeeded(&observed.container.uid().unwrap_or_default(), Task::Reconcile);
     let wait = observed
-        .hold
+        .backoff
         .filter(|_| matches!(observed.instance, Slot::Free))
-        .map(|hold| hold.remaining);
+        .map(|backoff| backoff.remaining);
     Ok(wait.map_or_else(Next::await_change, Next::requeue))
 }
 

@@ -18,10 +18,10 @@ pub(crate) mod events;
 mod nodes;
 pub(crate) mod requests;
 
-pub use attempts::{Attempts, Hold, Task};
+pub use attempts::{Attempts, Backoff, Task};
 pub(crate) use caches::has_our_driver;
 pub use caches::{CacheWriters, Caches, caches};
-pub(crate) use nodes::{keep_readiness, silence, unreadiness};
+pub(crate) use nodes::{keep_ready_condition, not_ready_message, unreachable_message};
 
 /// What every pass works with.
 pub struct Context {
@@ -41,7 +41,7 @@ pub struct Context {
 
 /// Why a pass over one object ended early. It is tried again.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum ReconcileError {
     /// The API server refused or could not be asked. A conflict is the normal end of a decision made on an old cache.
     #[error(transparent)]
     Api(#[from] kube::Error),
@@ -53,9 +53,9 @@ pub enum Failure {
     Patch(#[source] serde_json::Error),
 }
 
-// === impl Failure ===
+// === impl ReconcileError ===
 
-impl Failure {
+impl ReconcileError {
     /// The object changed since it was read.
     pub fn is_conflict(&self) -> bool {
         match self {

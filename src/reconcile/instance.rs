@@ -13,7 +13,7 @@ use kube::runtime::controller::Action as Next;
 use kube::{Resource, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
 
-use crate::reconcile::context::{Context, Failure, Task, events};
+use crate::reconcile::context::{Context, ReconcileError, Task, events};
 use crate::reconcile::instance::apply::Outcome;
 use crate::reconcile::instance::plan::Action;
 use crate::reconcile::instance::state::{Observed, Slot};
@@ -32,16 +32,19 @@ mod template_check;
 /// One pass over an instance: look, plan, act, report.
 ///
 /// # Errors
-/// See [`Failure`]; the caller tries again later.
-pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Context>) -> Result<Next, Failure> {
+/// See [`ReconcileError`]; the caller tries again later.
+pub async fn reconcile(
+    instance: Arc<StoppableContainerInstance>,
+    context: Arc<Context>,
+) -> Result<Next, ReconcileError> {
     let before = instance.status.clone().unwrap_or_default().conditions;
     let mut observed = observe::observe(&context, instance).await?;
     let actions = plan::plan(&observed, &context.opt_outs);
     if actions.contains(&Action::RemoveFinalizer) {
         // Never by a cache (invariant I17): the finalizer that holds the data goes for good.
-        match observe::observe_afresh(&context, &observed.instance).await? {
+        match observe::observe_uncached(&context, &observed.instance).await? {
             Some(fresh) if plan::plan(&fresh, &context.opt_outs) == actions => observed = fresh,
-            Some(_) => return Err(Failure::Stale),
+            Some(_) => return Err(ReconcileError::Stale),
             None => {
                 apply::forget(&context, &observed.instance);
                 return Ok(Next::await_change());
@@ -60,7 +63,7 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
         let status = status::status(&observed, Timestamp::now());
         let written = apply::write_status(&context, &observed.instance, &status).await?;
         if Arc::ptr_eq(&written, &observed.instance) {
-            apply::confirm(&context, &written).await?;
+            apply::ensure_newest(&context, &written).await?;
         }
         observed.instance = written;
     }
@@ -69,7 +72,7 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
         Outcome::Present(observed) => *observed,
         Outcome::Released => return Ok(Next::await_change()),
     };
-    settle(&context, &observed);
+    reset_backoff(&context, &observed);
     // Not before what is urgent.
     let again = if idle {
         template_check::check(&context, &mut observed).await
@@ -83,16 +86,16 @@ pub async fn pass(instance: Arc<StoppableContainerInstance>, context: Arc<Contex
 }
 
 /// Forgets the refusals of steps that work now.
-fn settle(context: &Context, observed: &Observed) {
+fn reset_backoff(context: &Context, observed: &Observed) {
     let uid = observed.instance.uid().unwrap_or_default();
-    context.attempts.succeeded(&uid, Task::Pass);
+    context.attempts.succeeded(&uid, Task::Reconcile);
     if observed.working_provider().is_some() {
         context.attempts.succeeded(&uid, Task::Pod(Role::Provider));
     }
     if observed.placeholder.pod().is_some() {
         context.attempts.succeeded(&uid, Task::Pod(Role::Placeholder));
     }
-    if observed.consumer.pod().is_some_and(|pod| pods::running(pod)) {
+    if observed.consumer.pod().is_some_and(|pod| pods::is_running(pod)) {
         context.attempts.succeeded(&uid, Task::Pod(Role::Consumer));
     }
 }
@@ -101,15 +104,15 @@ fn settle(context: &Context, observed: &Observed) {
 /// started again still runs.
 fn next(observed: &Observed, again: Option<Duration>) -> Next {
     let parts = [
-        (&observed.provider, &observed.provider_hold),
-        (&observed.consumer, &observed.consumer_hold),
-        (&observed.placeholder, &observed.placeholder_hold),
+        (&observed.provider, &observed.provider_backoff),
+        (&observed.consumer, &observed.consumer_backoff),
+        (&observed.placeholder, &observed.placeholder_backoff),
     ];
     let wait = parts
         .into_iter()
         .filter(|(slot, _)| !matches!(slot, Slot::Ours(_)))
-        .filter_map(|(_, hold)| hold.as_ref().map(|hold| hold.remaining))
-        .chain(observed.doubted)
+        .filter_map(|(_, backoff)| backoff.as_ref().map(|backoff| backoff.remaining))
+        .chain(observed.unconfirmed_restart)
         .chain(observed.unfit.as_ref().map(|unfit| unfit.remaining))
         .filter(|wait| *wait > Duration::ZERO)
         .chain(again)

@@ -1,7 +1,7 @@
 /*!
 The pods of an instance: how the controller creates them, and what a pod's status shows.
 
-Values in, values out. Messages about a pod use the words of the scheduler and the kubelet ([`trouble`]), because users
+Values in, values out. Messages about a pod use the words of the scheduler and the kubelet ([`blocking_cause`]), because users
 search for these. A decision that needs more than the instance and one pod belongs into `instance`.
 */
 
@@ -16,7 +16,7 @@ use stoppablecontainer_api::names::{
     placeholder_pod_name, provider_pod_name,
 };
 
-use crate::reconcile::conditions::Trouble;
+use crate::reconcile::conditions::Cause;
 
 mod consumer;
 mod created;
@@ -102,46 +102,36 @@ pub fn owner_reference(instance: &StoppableContainerInstance) -> OwnerReference 
     }
 }
 
-/// Whether `instance` is the controller of `pod`, by UID: a pod of an earlier instance of the same name is not.
-pub fn owned_by(pod: &Pod, instance: &StoppableContainerInstance) -> bool {
-    let uid = instance.uid();
-    pod.owner_references().iter().any(|owner| {
-        owner.controller == Some(true)
-            && owner.kind == StoppableContainerInstance::kind(&())
-            && Some(&owner.uid) == uid.as_ref()
-    })
-}
-
 /// Whether all of our labels are on the pod. Without them it is outside of our watch.
-pub fn labelled(pod: &Pod, role: Role, instance: &str) -> bool {
+pub fn has_our_labels(pod: &Pod, role: Role, instance: &str) -> bool {
     role.labels(instance)
         .iter()
         .all(|(key, value)| pod.labels().get(key) == Some(value))
 }
 
 /// Deletion has been asked for; containers may still run.
-pub fn leaving(pod: &Pod) -> bool {
+pub fn is_terminating(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
 /// The kubelet is done with the pod and will not start it again, whatever its restart policy.
-pub fn ended(pod: &Pod) -> bool {
+pub fn is_finished(pod: &Pod) -> bool {
     matches!(phase(pod), "Failed" | "Succeeded")
 }
 
-/// At least one container runs or is being restarted, and none has still to be created.
-pub fn running(pod: &Pod) -> bool {
+/// At least one container runs or is being restarted, and none has not been created yet.
+pub fn is_running(pod: &Pod) -> bool {
     phase(pod) == "Running"
 }
 
 /// The pod's Ready condition is true.
-pub fn ready(pod: &Pod) -> bool {
+pub fn is_ready(pod: &Pod) -> bool {
     condition(pod, "Ready").is_some_and(|(status, _, _)| status == "True")
 }
 
 /// Whether the container `name` ever ran.
 pub fn has_started(pod: &Pod, name: &str) -> bool {
-    running(pod)
+    is_running(pod)
         || status(pod)
             .and_then(|s| s.container_statuses.as_ref())
             .is_some_and(|list| list.iter().any(|c| c.name == name && ran(c)))
@@ -163,28 +153,28 @@ pub fn main_image(pod: &Pod) -> Option<&str> {
 
 /// What keeps a pod from working, in the words of whoever said so: the kubelet about the whole pod, then the
 /// scheduler, then a container. `None` while everything takes its normal way.
-pub fn trouble(pod: &Pod) -> Option<Trouble> {
+pub fn blocking_cause(pod: &Pod) -> Option<Cause> {
     let status = status(pod)?;
-    if ended(pod) {
+    if is_finished(pod) {
         let reason = status.reason.clone().unwrap_or_else(|| phase(pod).to_owned());
         let message = status
             .message
             .clone()
             .unwrap_or_else(|| format!("the pod ended: {}", phase(pod)));
-        return Some(Trouble::new(reason, message));
+        return Some(Cause::new(reason, message));
     }
     if let Some(("False", reason, message)) = condition(pod, "PodScheduled") {
-        return Some(Trouble::new(reason, message));
+        return Some(Cause::new(reason, message));
     }
     let of = |list: &Option<Vec<ContainerStatus>>, may_end| {
         let mut all = list.iter().flatten();
-        all.find_map(|container| container_trouble(container, may_end))
+        all.find_map(|container| container_cause(container, may_end))
     };
     of(&status.init_container_statuses, true).or_else(|| of(&status.container_statuses, false))
 }
 
 /// `may_end`: the container is expected to end with exit code 0.
-fn container_trouble(container: &ContainerStatus, may_end: bool) -> Option<Trouble> {
+fn container_cause(container: &ContainerStatus, may_end: bool) -> Option<Cause> {
     let state = container.state.as_ref()?;
     if let Some(waiting) = &state.waiting {
         let reason = waiting.reason.as_deref().unwrap_or_default();
@@ -197,12 +187,12 @@ fn container_trouble(container: &ContainerStatus, may_end: bool) -> Option<Troub
             .flatten();
         return Some(
             crash_loop
-                .unwrap_or_else(|| Trouble::new(reason, format!("container {}: {words}", container.name))),
+                .unwrap_or_else(|| Cause::new(reason, format!("container {}: {words}", container.name))),
         );
     }
     let end = state.terminated.as_ref();
     end.filter(|end| end.exit_code != 0 || !may_end)
-        .map(|end| health::ended(&container.name, end))
+        .map(|end| health::termination_cause(&container.name, end))
 }
 
 fn ran(container: &ContainerStatus) -> bool {

@@ -7,21 +7,23 @@ started it.
 
 use std::future::Future;
 
+use apiserver::{mirror, watch};
+use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
-use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher;
 use kube::runtime::watcher::Event;
-use kube::runtime::{reflector, watcher};
 use kube::{Client, Resource, ResourceExt};
 use stoppablecontainer_api::held::Whole;
 use stoppablecontainer_api::names::{LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
-use crate::reconcile::context::{CacheWriters, Caches, has_our_driver, keep_readiness, silence, unreadiness};
-use crate::watched;
+use crate::reconcile::context::{
+    CacheWriters, Caches, has_our_driver, keep_ready_condition, not_ready_message, unreachable_message,
+};
+use crate::selections;
 
 /// Objects that need a pass.
 pub(super) struct Queues {
@@ -38,7 +40,7 @@ struct Wake {
 }
 
 /// Starts nothing: returns the queues, and the future that watches, fills the caches and the queues and never ends.
-pub(super) fn watch(
+pub(super) fn start(
     client: &Client,
     caches: &Caches,
     writers: CacheWriters,
@@ -55,29 +57,29 @@ pub(super) fn watch(
         let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
         let all = watcher::Config::default();
         tokio::join!(
-            follow(
-                watched::watch::<StoppableContainer, Whole>(&client, all.clone()),
+            mirror(
+                watch::<StoppableContainer, Whole>(&client, all.clone()),
                 writers.containers,
                 |event| wake.on_container(event, &caches),
             ),
-            follow(
-                watched::watch::<StoppableContainerInstance, Whole>(&client, all.clone()),
+            mirror(
+                watch::<StoppableContainerInstance, Whole>(&client, all.clone()),
                 writers.instances,
                 |event| wake.on_instance(event, &caches),
             ),
-            follow(
-                watched::watch::<Pod, watched::Pods>(&client, ours),
+            mirror(
+                watch::<Pod, selections::Pods>(&client, ours),
                 writers.pods,
                 |event| wake.on_pod(event, &caches),
             ),
-            follow(
-                watched::watch::<Node, watched::NodeHealth>(&client, all.clone())
-                    .map(|event| event.map(|event| event.modify(keep_readiness))),
+            mirror(
+                watch::<Node, selections::NodeHealth>(&client, all.clone())
+                    .map(|event| event.map(|event| event.modify(keep_ready_condition))),
                 writers.nodes,
                 |event| wake.on_node(event, &caches),
             ),
-            follow(
-                watched::watch::<CSINode, watched::Drivers>(&client, all),
+            mirror(
+                watch::<CSINode, selections::Drivers>(&client, all),
                 writers.drivers,
                 |event| wake.on_drivers(event, &caches),
             ),
@@ -90,31 +92,6 @@ pub(super) fn watch(
         },
         watching,
     )
-}
-
-/// Feeds a cache, then tells what happened. `notify` is asked before the event is applied what it wants to be told
-/// after.
-async fn follow<K, N>(
-    events: impl Stream<Item = watcher::Result<Event<K>>> + Send,
-    mut cache: Writer<K>,
-    mut notify: impl FnMut(&Event<K>) -> N + Send,
-) where
-    K: reflector::Lookup<DynamicType = ()> + Clone + 'static,
-    N: FnOnce(),
-{
-    let mut events = std::pin::pin!(events);
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => {
-                let told = notify(&event);
-                cache.apply_watcher_event(&event);
-                told();
-            }
-            Err(error) => {
-                tracing::warn!(kind = %K::kind(&()), %error, "watch interrupted; it starts again by itself");
-            }
-        }
-    }
 }
 
 // === impl Wake ===
@@ -180,8 +157,8 @@ impl Wake {
             Event::Delete(node) => Some(node.name_any()),
             Event::Apply(node) => Some(node.name_any()).filter(|name| {
                 !caches.node_exists(name)
-                    || caches.node_silent(name) != silence(node)
-                    || caches.node_unready(name).is_some() != unreadiness(node).is_some()
+                    || caches.node_unreachable(name) != unreachable_message(node)
+                    || caches.node_not_ready(name).is_some() != not_ready_message(node).is_some()
             }),
             Event::Init | Event::InitApply(_) | Event::InitDone => None,
         };

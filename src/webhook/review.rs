@@ -9,6 +9,7 @@ use k8s_openapi::ByteString;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use stoppablecontainer_api::json::{Json, Keep};
+use stoppablecontainer_api::truncate_utf8;
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
@@ -31,7 +32,7 @@ pub enum BadReview {
         api_version: String,
     },
     /// Nothing is asked.
-    #[error("the review has no request")]
+    #[error("the AdmissionReview has no request")]
     NoRequest,
     /// There is nothing to echo.
     #[error("the request has no uid")]
@@ -118,7 +119,7 @@ pub struct User {
 
 /// The decision.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Verdict {
+pub struct AdmissionDecision {
     decision: Result<Option<Patch>, Refusal>,
     warnings: Vec<String>,
 }
@@ -184,9 +185,9 @@ impl Request {
     }
 }
 
-// === impl Verdict ===
+// === impl AdmissionDecision ===
 
-impl Verdict {
+impl AdmissionDecision {
     /// Allowed as it is.
     pub fn allow() -> Self {
         Self {
@@ -323,12 +324,8 @@ impl Verdict {
 
 fn shortened(text: &str) -> String {
     if text.len() <= WARNING_LENGTH {
-        return text.to_owned();
+        text.to_owned()
+    } else {
+        format!("{}...", truncate_utf8(text, WARNING_LENGTH - 3))
     }
-    let end = text
-        .char_indices()
-        .map(|(at, _)| at)
-        .take_while(|at| *at <= WARNING_LENGTH - 3)
-        .last();
-    format!("{}...", &text[..end.unwrap_or(0)])
 }

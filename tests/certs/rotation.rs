@@ -29,7 +29,7 @@ async fn serve(resolver: Arc<Resolver>) -> SocketAddr {
 }
 
 /// Makes keepers look at the clock: an event of somebody else, and the wait until what it brings about has come.
-async fn settle(api: &FakeApi, done: impl Fn() -> bool) {
+async fn wait_until(api: &FakeApi, done: impl Fn() -> bool) {
     let mut round = 0;
     while !done() {
         round += 1;
@@ -102,7 +102,7 @@ async fn f5_ten_rotations_of_the_serving_certificate_under_load() {
     for _ in 0..10 {
         let old = replica.resolver.leaf().unwrap().validity;
         clock::advance(lifetimes().leaf * 2 / 3);
-        settle(&api, || replica.resolver.leaf().unwrap().validity != old).await;
+        wait_until(&api, || replica.resolver.leaf().unwrap().validity != old).await;
         load.goes_on().await;
         seen.push(tls::presented(address, &bundle(&api)).await);
     }
@@ -126,22 +126,22 @@ async fn f6_the_authority_rotates_under_load_without_a_failed_handshake() {
 
     // Two thirds of its life: the next one is published and signs nothing.
     clock::advance(lifetimes().authority * 2 / 3);
-    settle(&api, || bundle(&api).matches("BEGIN").count() == 2).await;
+    wait_until(&api, || bundle(&api).matches("BEGIN").count() == 2).await;
     load.goes_on().await;
     assert_eq!(authority(&api), old);
 
     // One overlap later it signs.
     clock::advance(lifetimes().overlap);
-    settle(&api, || authority(&api) != old).await;
+    wait_until(&api, || authority(&api) != old).await;
     let new = authority(&api);
     let signs = |replica: &Replica| replica.resolver.leaf().unwrap().issuer.as_ref().unwrap().pem() == new;
-    settle(&api, || signs(&one) && signs(&two)).await;
+    wait_until(&api, || signs(&one) && signs(&two)).await;
     load.goes_on().await;
     assert!(bundle(&api).contains(&old) && bundle(&api).contains(&new));
 
     // And one more later the old one is gone.
     clock::advance(lifetimes().overlap);
-    settle(&api, || bundle(&api) == new).await;
+    wait_until(&api, || bundle(&api) == new).await;
     load.goes_on().await;
     assert_eq!(load.errors().await, Vec::<String>::new());
     let keys: Vec<_> = api.get(SECRETS, "certs").unwrap()["data"]
@@ -161,8 +161,8 @@ async fn f7_a_clock_a_year_ahead_is_met_with_new_certificates() {
     let address = serve(replica.resolver.clone()).await;
     let old = authority(&api);
     clock::advance(Duration::from_hours(24 * 365));
-    settle(&api, || authority(&api) != old && bundle(&api) == authority(&api)).await;
-    settle(&api, || {
+    wait_until(&api, || authority(&api) != old && bundle(&api) == authority(&api)).await;
+    wait_until(&api, || {
         replica.resolver.leaf().unwrap().issuer.as_ref().unwrap().pem() == authority(&api)
     })
     .await;

@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use stoppablecontainer::reconcile::context::caches;
-use stoppablecontainer::watched::{Claims, NodeHealth, NodeTaints, Pods};
+use stoppablecontainer::selections::{Claims, NodeHealth, NodeTaints, Pods};
 use stoppablecontainer::webhook::Caches;
 use stoppablecontainer_api::held::{Held, Selection, Whole};
 use stoppablecontainer_api::{

@@ -6,14 +6,14 @@ use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
 use crate::world::{
-    CONSUMER, INSTANCE, INSTANCE_STATUS, PODS, PROVIDER, World, leaving, pod, preconditions, reasons,
+    CONSUMER, INSTANCE, INSTANCE_STATUS, PODS, PROVIDER, World, pod, preconditions, reasons, terminating,
 };
 
 #[tokio::test]
 async fn finalizer_then_placeholder_then_its_uid() {
     let mut world = World::new();
     world.sync(&[]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let patch = world.patched(INSTANCE).await;
     assert_eq!(
         patch["metadata"]["finalizers"],
@@ -36,7 +36,7 @@ async fn finalizer_then_placeholder_then_its_uid() {
         status["status"].get("filesystem").is_none(),
         "that is the agent's"
     );
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn consumer_then_its_uid_once_the_filesystem_is_ready() {
     let mut world = World::prepared();
     let provider = World::provider();
     world.sync(&[provider]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let create = world.api.expect("POST", PODS).await;
     assert_eq!(create.body["metadata"]["name"], json!("web"));
     assert_eq!(create.body["metadata"]["labels"]["app"], json!("web"));
@@ -71,7 +71,7 @@ async fn consumer_then_its_uid_once_the_filesystem_is_ready() {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["consumerPodUid"], json!("consumer-uid"));
     assert_eq!(status["status"]["phase"], json!("ProviderReady"));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// The controller died between the creation and the record: the next one finds the pod in its cache, or, when the cache
@@ -83,25 +83,25 @@ async fn i16_f13_crash_between_creation_and_record() {
     let mut world = World::prepared();
     let provider = World::provider();
     world.sync(&[provider.clone(), consumer.clone()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["consumerPodUid"], Value::Null);
     let discard = world.api.expect("DELETE", CONSUMER).await;
     assert_eq!(preconditions(&discard).0, "consumer-uid");
-    discard.answer(&leaving(&consumer));
-    pass.await.unwrap().unwrap();
-    world.sync(&[provider.clone(), leaving(&consumer)]);
-    world.settled().await;
+    discard.answer(&terminating(&consumer));
+    reconciling.await.unwrap().unwrap();
+    world.sync(&[provider.clone(), terminating(&consumer)]);
+    world.expect_no_requests().await;
     world.sync(std::slice::from_ref(&provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("POST", PODS).await.create("consumer-2");
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["consumerPodUid"], json!("consumer-2"));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     let mut world = World::prepared();
     world.sync(std::slice::from_ref(&provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("POST", PODS)
@@ -116,17 +116,17 @@ async fn i16_f13_crash_between_creation_and_record() {
     assert_eq!(status["status"]["consumerPodUid"], Value::Null);
     assert_eq!(reasons(&status)[3], "Starting");
     assert_ne!(
-        pass.await.unwrap().unwrap(),
+        reconciling.await.unwrap().unwrap(),
         Action::await_change(),
         "it may be in no watch"
     );
     tokio::time::advance(Duration::from_secs(1)).await;
     world.sync(&[provider]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("POST", PODS).await.create("consumer-2");
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["consumerPodUid"], json!("consumer-2"));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// A tenant put our labels and an owner reference to the instance on another pod: the controller never records it, so the
@@ -137,16 +137,16 @@ async fn i16_a_pod_by_hand_is_never_provider() {
     let mut world = World::new();
     world.instance["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup"]);
     world.sync(std::slice::from_ref(&forged));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["providerPodUid"], Value::Null);
     assert_eq!(status["status"]["nodeName"], Value::Null);
     let discard = world.api.expect("DELETE", PROVIDER).await;
     assert_eq!(preconditions(&discard).0, "forged");
-    discard.answer(&leaving(&forged));
-    pass.await.unwrap().unwrap();
-    world.sync(&[leaving(&forged)]);
-    world.settled().await;
+    discard.answer(&terminating(&forged));
+    reconciling.await.unwrap().unwrap();
+    world.sync(&[terminating(&forged)]);
+    world.expect_no_requests().await;
 }
 
 /// The cache of instances is behind the record: the pod looks unrecorded, and is not touched.
@@ -157,26 +157,26 @@ async fn i17_i16_a_stale_leader_deletes_no_recorded_pod() {
     world.instance["status"]["consumerPodUid"] = Value::Null;
     world.instance["metadata"]["resourceVersion"] = json!("0");
     world.sync(&[provider.clone(), consumer.clone()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("PATCH", INSTANCE_STATUS)
         .await
         .refuse(409, "Conflict", "the object has been modified");
-    world.starts_over(pass).await;
+    world.starts_over(reconciling).await;
 
     // Where there is nothing to write that would show it, the API server is asked.
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.patched(INSTANCE_STATUS).await;
     world
         .api
         .expect("DELETE", CONSUMER)
         .await
         .refuse(409, "Conflict", "another pod by now");
-    world.starts_over(pass).await;
-    let pass = world.pass();
+    world.starts_over(reconciling).await;
+    let reconciling = world.reconcile();
     world.api.expect("GET", INSTANCE).await.answer(&newest);
-    world.starts_over(pass).await;
+    world.starts_over(reconciling).await;
 }
 
 /// A cache that still has the pod before does not make the recorded one unknown.
@@ -184,12 +184,12 @@ async fn i17_i16_a_stale_leader_deletes_no_recorded_pod() {
 async fn i2_i16_a_cached_pod_that_is_not_the_recorded_one_is_looked_up() {
     let (mut world, provider, consumer) = World::running();
     world.sync(&[provider, pod("web", "consumer", "the-one-before")]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("GET", CONSUMER).await.answer(&consumer);
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["consumerPodUid"], json!("consumer-uid"));
     world.event().await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// The record of a pod that was just created could not be written: this process knows it all the same.
@@ -198,19 +198,19 @@ async fn i16_f13_a_record_that_failed_is_made_good() {
     let mut world = World::prepared();
     let provider = World::provider();
     world.sync(std::slice::from_ref(&provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let created = world.api.expect("POST", PODS).await.create("consumer-uid");
     world
         .api
         .expect("PATCH", INSTANCE_STATUS)
         .await
         .refuse(409, "Conflict", "the object has been modified");
-    world.starts_over(pass).await;
+    world.starts_over(reconciling).await;
     world.sync(&[provider, created]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["consumerPodUid"], json!("consumer-uid"));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// A recorded pod that is not in the cache is asked for before another is made.
@@ -218,24 +218,24 @@ async fn i16_f13_a_record_that_failed_is_made_good() {
 async fn i2_a_cache_that_is_behind_makes_no_second_pod() {
     let (mut world, provider, consumer) = World::running();
     world.sync(&[provider]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("GET", CONSUMER).await.answer(&consumer);
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["phase"], json!("Running"));
     world.event().await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn i12_nothing_is_written_when_nothing_changed() {
     let (mut world, provider, consumer) = World::running();
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status), ["AsRequested"; 4]);
     assert_eq!(world.event().await, ("Normal".to_owned(), "Ready".to_owned()));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
     world.sync(&[provider, consumer]);
-    world.settled().await;
+    world.expect_no_requests().await;
 }
 
 /// The consumer goes on while its provider is lost and comes back to the node of the data.
@@ -243,7 +243,7 @@ async fn i12_nothing_is_written_when_nothing_changed() {
 async fn i1_lost_provider_comes_back_to_its_node() {
     let (mut world, _, consumer) = World::running();
     world.sync(&[consumer]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("GET", PROVIDER)
@@ -262,7 +262,7 @@ async fn i1_lost_provider_comes_back_to_its_node() {
     assert_eq!(status["status"]["phase"], json!("Running"));
     assert_eq!(status["status"]["nodeName"], json!("n1"));
     world.event().await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// A write on what has changed since is refused, and decided anew.
@@ -270,13 +270,13 @@ async fn i1_lost_provider_comes_back_to_its_node() {
 async fn conflict_ends_the_pass_and_does_no_harm() {
     let mut world = World::new();
     world.sync(&[]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("PATCH", INSTANCE)
         .await
         .refuse(409, "Conflict", "the object has been modified");
-    let failure = pass.await.unwrap().unwrap_err();
+    let failure = reconciling.await.unwrap().unwrap_err();
     assert!(failure.is_conflict());
     world.api.quiet(Duration::from_millis(20)).await;
 }

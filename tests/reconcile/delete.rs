@@ -2,24 +2,26 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{CONSUMER, INSTANCE, INSTANCE_STATUS, PROVIDER, World, leaving, preconditions, reasons};
+use crate::world::{
+    CONSUMER, INSTANCE, INSTANCE_STATUS, PROVIDER, World, preconditions, reasons, terminating,
+};
 
 #[tokio::test]
 async fn i11_everything_goes_in_order() {
     let (mut world, provider, consumer) = World::running();
     world.instance["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     world.sync(&[provider.clone(), consumer.clone()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.patched(INSTANCE_STATUS).await;
     let delete = world.api.expect("DELETE", CONSUMER).await;
     assert_eq!(preconditions(&delete).0, "consumer-uid");
-    delete.answer(&leaving(&consumer));
+    delete.answer(&terminating(&consumer));
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[0], "Deleting");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     world.sync(std::slice::from_ref(&provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("GET", CONSUMER)
@@ -29,11 +31,11 @@ async fn i11_everything_goes_in_order() {
     assert_eq!(status["status"]["consumerPodUid"], Value::Null);
     let delete = world.api.expect("DELETE", PROVIDER).await;
     assert_eq!(preconditions(&delete).0, "provider-uid");
-    delete.answer(&leaving(&provider));
-    pass.await.unwrap().unwrap();
+    delete.answer(&terminating(&provider));
+    reconciling.await.unwrap().unwrap();
 
     world.sync(&[]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("GET", PROVIDER)
@@ -43,17 +45,17 @@ async fn i11_everything_goes_in_order() {
     assert_eq!(status["status"]["providerPodUid"], Value::Null);
     let waits = status["status"]["conditions"][2]["message"].as_str().unwrap();
     assert!(waits.contains("node agent on node n1"), "{waits}");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
     world.sync(&[]);
-    world.settled().await;
+    world.expect_no_requests().await;
 
     world.instance["status"]["filesystem"]["state"] = json!("Removed");
     world.sync(&[]);
-    let pass = world.pass();
-    world.looked_at_afresh().await;
+    let reconciling = world.reconcile();
+    world.observed_uncached().await;
     let patch = world.patched(INSTANCE).await;
     assert_eq!(patch["metadata"]["finalizers"], json!([]));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -63,11 +65,11 @@ async fn finalizers_of_others_stay() {
     world.instance["metadata"]["finalizers"] =
         json!(["a/b", "stoppablecontainer.xtlsoft.top/cleanup", "c/d"]);
     world.sync(&[]);
-    let pass = world.pass();
-    world.looked_at_afresh().await;
+    let reconciling = world.reconcile();
+    world.observed_uncached().await;
     let patch = world.patched(INSTANCE).await;
     assert_eq!(patch["metadata"]["finalizers"], json!(["a/b", "c/d"]));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -76,22 +78,22 @@ async fn an_instance_that_is_gone_already_is_no_failure() {
     world.instance["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     world.instance["metadata"]["finalizers"] = json!(["stoppablecontainer.xtlsoft.top/cleanup"]);
     world.sync(&[]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("GET", INSTANCE)
         .await
         .refuse(404, "NotFound", "gone");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
-    let pass = world.pass();
-    world.looked_at_afresh().await;
+    let reconciling = world.reconcile();
+    world.observed_uncached().await;
     world
         .api
         .expect("PATCH", INSTANCE)
         .await
         .refuse(404, "NotFound", "gone");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// The Node object is gone, and with it everything that could be removed.
@@ -104,24 +106,24 @@ async fn i11_a_lost_node_does_not_keep_an_object() {
     world.sync(&[]);
     let node = "/api/v1/nodes/n1";
     // It is only this cache that has not got the node.
-    let pass = world.pass();
-    world.looked_at_afresh().await;
+    let reconciling = world.reconcile();
+    world.observed_uncached().await;
     world
         .api
         .expect("GET", node)
         .await
         .answer(&json!({ "metadata": { "name": "n1" } }));
-    world.starts_over(pass).await;
+    world.starts_over(reconciling).await;
 
-    let pass = world.pass();
-    world.looked_at_afresh().await;
+    let reconciling = world.reconcile();
+    world.observed_uncached().await;
     world
         .api
         .expect("GET", node)
         .await
         .refuse(404, "NotFound", "gone");
     world.patched(INSTANCE).await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// The caches say that nothing is left; the API server has a provider that is still there, or data that is.
@@ -138,7 +140,7 @@ async fn i17_i11_the_finalizer_is_not_taken_off_on_a_caches_word() {
         (newer, Value::Null),
         (world.instance.clone(), World::provider()),
     ] {
-        let pass = world.pass();
+        let reconciling = world.reconcile();
         world.api.expect("GET", INSTANCE).await.answer(&instance);
         let call = world.api.expect("GET", PROVIDER).await;
         if provider.is_null() {
@@ -151,6 +153,6 @@ async fn i17_i11_the_finalizer_is_not_taken_off_on_a_caches_word() {
             .expect("GET", CONSUMER)
             .await
             .refuse(404, "NotFound", "gone");
-        world.starts_over(pass).await;
+        world.starts_over(reconciling).await;
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
-use crate::world::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS, World, leaving, pod, reasons};
+use crate::world::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS, World, pod, reasons, terminating};
 
 const MISSING: &str = "stoppablecontainer: serve: executable file not found in $PATH";
 
@@ -19,17 +19,17 @@ fn container(state: &Value, last: &Value) -> Value {
 /// One life of a consumer with `activeDeadlineSeconds`: it is created, runs, and is ended. Returns when the next one is
 /// due.
 async fn life(world: &mut World, provider: &Value, uid: &str) -> Action {
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("POST", PODS).await.create(uid);
     world.patched(INSTANCE_STATUS).await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     let mut consumer = pod("web", "consumer", uid);
     world.sync(&[provider.clone(), consumer.clone()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.patched(INSTANCE_STATUS).await;
     world.event().await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     consumer["status"] = json!({
         "phase": "Failed", "reason": "DeadlineExceeded", "message": "Pod was active on the node longer than the specified deadline",
@@ -41,20 +41,20 @@ async fn life(world: &mut World, provider: &Value, uid: &str) -> Action {
         ),
     });
     world.sync(&[provider.clone(), consumer.clone()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["placement"], json!("Scheduler"));
     world
         .api
         .expect("DELETE", CONSUMER)
         .await
-        .answer(&leaving(&consumer));
+        .answer(&terminating(&consumer));
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[3], "Stopping");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     world.sync(std::slice::from_ref(provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("GET", CONSUMER)
@@ -63,7 +63,7 @@ async fn life(world: &mut World, provider: &Value, uid: &str) -> Action {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[3], "DeadlineExceeded");
     world.event().await;
-    let next = pass.await.unwrap().unwrap();
+    let next = reconciling.await.unwrap().unwrap();
     world.sync(std::slice::from_ref(provider));
     next
 }
@@ -90,7 +90,7 @@ async fn f12_i18_a_pod_that_is_ended_again_and_again_is_started_ever_more_rarely
 async fn h23_a_consumer_that_was_taken_away_comes_back_through_the_scheduler() {
     let (mut world, provider, _) = World::running();
     world.sync(&[provider]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("GET", CONSUMER)
@@ -103,7 +103,7 @@ async fn h23_a_consumer_that_was_taken_away_comes_back_through_the_scheduler() {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["placement"], json!("Scheduler"), "until it ran");
     assert_eq!(status["status"]["consumerPodUid"], json!("consumer-2"));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// The kubelet calls a container ready as soon as the wrapper runs in it. At a restart after a program that could not be
@@ -118,7 +118,7 @@ async fn i12_a_program_that_never_ran_is_not_ready_at_each_retry() {
         &ended,
     );
     world.sync(&[provider.clone(), consumer.clone()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[3], "ContainerCannotRun");
     assert_eq!(status["status"]["phase"], json!("ProviderReady"));
@@ -129,32 +129,32 @@ async fn i12_a_program_that_never_ran_is_not_ready_at_each_retry() {
         "{note}"
     );
     event.create("event-uid");
-    assert_eq!(pass.await.unwrap().unwrap(), Action::await_change());
+    assert_eq!(reconciling.await.unwrap().unwrap(), Action::await_change());
 
     consumer["status"]["conditions"] = json!([{ "type": "Ready", "status": "True" }]);
     consumer["status"]["containerStatuses"] = container(&json!({ "running": {} }), &ended);
     world.sync(&[provider.clone(), consumer.clone()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[3], "ContainerCannotRun");
     assert_eq!(status["status"]["phase"], json!("ProviderReady"));
     assert_eq!(
-        pass.await.unwrap().unwrap(),
+        reconciling.await.unwrap().unwrap(),
         Action::requeue(Duration::from_secs(5))
     );
 
     tokio::time::advance(Duration::from_secs(5)).await;
     let running = consumer.clone();
     world.sync(&[provider, consumer]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status), ["AsRequested"; 4]);
     assert_eq!(status["status"]["phase"], json!("Running"), "it runs this time");
     world.event().await;
-    assert_eq!(pass.await.unwrap().unwrap(), Action::await_change());
+    assert_eq!(reconciling.await.unwrap().unwrap(), Action::await_change());
 
     // Another controller takes over, which has seen nothing of this.
     world.context.attempts.forget("instance-uid");
     world.sync(&[World::provider(), running]);
-    world.settled().await;
+    world.expect_no_requests().await;
 }

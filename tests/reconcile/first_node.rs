@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::parent::{self, CONTAINER, CONTAINER_STATUS, INSTANCES};
-use crate::world::{INSTANCE, INSTANCE_STATUS, PODS, World, leaving, merge, pod, preconditions, put};
+use crate::container::{self, CONTAINER, CONTAINER_STATUS, INSTANCES};
+use crate::world::{INSTANCE, INSTANCE_STATUS, PODS, World, merge, pod, preconditions, put, terminating};
 
 const PLACEHOLDER: &str = "/api/v1/namespaces/team/pods/web-placeholder";
 const CONSUMER: &str = "/api/v1/namespaces/team/pods/web";
@@ -49,15 +49,15 @@ async fn the_first_node_is_that_of_the_placeholder() {
     world.check(None);
     world.instance["status"]["neverStarted"] = json!(true);
     world.sync(&[]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let placeholder = world.api.expect("POST", PODS).await.create("placeholder-uid");
     assert_eq!(placeholder["spec"]["volumes"][1]["name"], "data");
     world.patched(INSTANCE_STATUS).await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     let placeholder = bound(&placeholder);
     world.sync(std::slice::from_ref(&placeholder));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let provider = world.api.expect("POST", PODS).await.create("provider-uid");
     assert_eq!(provider["spec"]["nodeName"], "n1");
     assert_eq!(
@@ -68,7 +68,7 @@ async fn the_first_node_is_that_of_the_placeholder() {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["nodeName"], "n1");
     assert_eq!(status["status"]["providerPodUid"], "provider-uid");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     world.instance["status"]["filesystem"] = json!({
         "state": "Ready", "nodeName": "n1", "providerPodUid": "provider-uid",
@@ -77,7 +77,7 @@ async fn the_first_node_is_that_of_the_placeholder() {
     });
     let provider = up(&provider);
     world.sync(&[provider.clone(), placeholder.clone()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.patched(INSTANCE_STATUS).await;
     let delete = world.api.expect("DELETE", PLACEHOLDER).await;
     assert_eq!(delete.body["gracePeriodSeconds"], json!(0), "nothing of it runs");
@@ -89,7 +89,7 @@ async fn the_first_node_is_that_of_the_placeholder() {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["placeholderPodUid"], Value::Null);
     assert_eq!(status["status"]["consumerPodUid"], "consumer-uid");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// The consumer is deleted in the state that was seen before anything else is written: it has not started.
@@ -100,7 +100,7 @@ async fn i1_a_consumer_that_the_kubelet_refused_gives_the_node_up() {
     let mut consumer = pod("web", "consumer", "consumer-uid");
     consumer["status"] = json!({ "phase": "Failed", "reason": "OutOfcpu", "message": "no room" });
     world.sync(&[provider.clone(), consumer.clone()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(
         status["status"]["givenUp"],
@@ -116,13 +116,13 @@ async fn i1_a_consumer_that_the_kubelet_refused_gives_the_node_up() {
             consumer["metadata"]["resourceVersion"].as_str().unwrap()
         )
     );
-    delete.answer(&leaving(&consumer));
+    delete.answer(&terminating(&consumer));
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(
         status["status"]["givenUp"],
         json!({ "reason": "OutOfcpu", "message": "no room" })
     );
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
     world.sync(&[provider]);
 }
 
@@ -134,11 +134,11 @@ async fn i1_a_consumer_that_changed_meanwhile_gives_nothing_up() {
     let mut consumer = pod("web", "consumer", "consumer-uid");
     consumer["status"] = json!({ "phase": "Failed", "reason": "OutOfcpu", "message": "no room" });
     world.sync(&[provider, consumer]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.patched(INSTANCE_STATUS).await;
     let delete = world.api.expect("DELETE", CONSUMER).await;
     delete.refuse(409, "Conflict", "the object has been modified");
-    assert!(pass.await.unwrap().unwrap_err().is_conflict());
+    assert!(reconciling.await.unwrap().unwrap_err().is_conflict());
     world.api.quiet(std::time::Duration::from_millis(20)).await;
 }
 
@@ -146,21 +146,21 @@ async fn i1_a_consumer_that_changed_meanwhile_gives_nothing_up() {
 #[tokio::test]
 async fn an_instance_that_gave_its_node_up_is_replaced() {
     let mut world = World::new();
-    let mut container = parent::container();
+    let mut container = container::container();
     container["status"] = json!({ "instanceUid": "instance-uid", "phase": "Pending" });
-    let mut instance = parent::instance(&container);
+    let mut instance = container::instance(&container);
     instance["status"]["neverStarted"] = json!(true);
     instance["status"]["givenUp"] = json!({ "reason": "OutOfcpu", "message": "no room" });
     put(&mut world.writers.instances, std::slice::from_ref(&instance));
-    let pass = world.parent_pass(&container);
+    let reconciling = world.reconcile_container(&container);
     world.api.expect("GET", CONTAINER).await.answer(&container);
-    let patch = parent::patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    let patch = container::patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     let expected = json!({ "count": 1, "nodes": ["n1"], "instanceUid": "instance-uid" });
     assert_eq!(patch["status"]["givenUpNodes"], expected);
     let delete = world.api.expect("DELETE", INSTANCE).await;
     assert_eq!(preconditions(&delete), ("instance-uid", "5"));
-    delete.answer(&parent::deleted(instance.clone()));
-    let patch = parent::patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    delete.answer(&container::deleted(instance.clone()));
+    let patch = container::patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     let ready = &patch["status"]["conditions"][0];
     assert_eq!(ready["reason"], "NodeGivenUp");
     assert!(
@@ -172,11 +172,11 @@ async fn an_instance_that_gave_its_node_up_is_replaced() {
     );
     assert_eq!(patch["status"]["givenUpNodes"], expected);
     assert_eq!(world.event().await.1, "NodeGivenUp");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     put(&mut world.writers.instances, &[]);
     tokio::time::sleep(std::time::Duration::from_millis(150)).await;
-    let pass = world.parent_pass(&container);
+    let reconciling = world.reconcile_container(&container);
     let gone = || "stoppablecontainerinstances \"web\" not found";
     world
         .api
@@ -188,7 +188,7 @@ async fn an_instance_that_gave_its_node_up_is_replaced() {
     let annotations = &create.body["metadata"]["annotations"];
     assert_eq!(annotations["stoppablecontainer.xtlsoft.top/avoid-nodes"], "n1");
     create.create("second-uid");
-    parent::patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    container::patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     assert_eq!(container["status"]["instanceUid"], "second-uid");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }

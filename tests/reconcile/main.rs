@@ -7,13 +7,13 @@ with what it must carry; and what a crash or a refusal between two of them leads
 // A helper of a test that cannot go on ends the test.
 #![allow(clippy::unwrap_used)]
 
+mod container;
 mod create;
 mod delete;
 mod ends;
 mod first_node;
 mod lease;
 mod newest;
-mod parent;
 mod refusal;
 mod stop;
 mod template;

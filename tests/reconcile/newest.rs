@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::parent::{
+use crate::container::{
     CONTAINER, CONTAINER_STATUS, INSTANCES, container, deleted, fresh, instance, patch, without_owner,
 };
 use crate::world::{EVENTS, INSTANCE, World, put, reasons};
@@ -23,13 +23,13 @@ async fn i17_a_cache_that_is_behind_does_not_undo_the_user() {
     let mut newest = seen.clone();
     newest["spec"]["running"] = json!(false);
     newest["metadata"]["generation"] = json!(5);
-    let pass = world.parent_pass(&seen);
+    let reconciling = world.reconcile_container(&seen);
     world.api.expect("GET", CONTAINER).await.answer(&newest);
     let update = world.api.expect("PATCH", INSTANCE).await;
     assert_eq!(update.body[2]["value"]["running"], json!(false));
     // The instance was written to since it was read: by whom the newest wish may be.
     update.refuse(409, "Conflict", "the object has been modified");
-    world.starts_over(pass).await;
+    world.starts_over(reconciling).await;
 }
 
 /// An object that was deleted, or deleted and made again, since it was seen gets no instance of the old one.
@@ -40,9 +40,9 @@ async fn i17_what_is_deleted_meanwhile_is_not_written_for() {
     successor["metadata"]["uid"] = json!("another");
     for newest in [deleted(seen.clone()), successor] {
         let mut world = World::new();
-        let pass = world.parent_pass(&seen);
+        let reconciling = world.reconcile_container(&seen);
         world.api.expect("GET", CONTAINER).await.answer(&newest);
-        world.starts_over(pass).await;
+        world.starts_over(reconciling).await;
     }
 }
 
@@ -61,23 +61,23 @@ async fn i17_orphaning_keeps_the_instance_whatever_the_caches_say() {
     let mut world = World::new();
     for cached in [&owned, &loose] {
         put(&mut world.writers.instances, std::slice::from_ref(cached));
-        let pass = world.parent_pass(&begun);
+        let reconciling = world.reconcile_container(&begun);
         fresh(&mut world, &begun, Some(&owned)).await;
         if begun["status"].is_null() {
             patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut begun);
             world.api.expect("POST", EVENTS).await.create("event-uid");
         }
         world.api.quiet(Duration::from_millis(20)).await;
-        pass.await.unwrap().unwrap();
+        reconciling.await.unwrap().unwrap();
     }
 
     // It is through; this cache still shows the owner.
     put(&mut world.writers.instances, std::slice::from_ref(&owned));
-    let pass = world.parent_pass(&done);
+    let reconciling = world.reconcile_container(&done);
     fresh(&mut world, &done, Some(&loose)).await;
     let released = patch(world.api.expect("PATCH", CONTAINER).await, &mut done);
     assert_eq!(released["metadata"]["finalizers"], json!([]));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// The cache has no instance (any more); the API server has.
@@ -86,14 +86,14 @@ async fn i17_i11_the_finalizer_is_not_taken_off_on_a_caches_word() {
     let container = deleted(container());
     let instance = instance(&container);
     let mut world = World::new();
-    let pass = world.parent_pass(&container);
+    let reconciling = world.reconcile_container(&container);
     fresh(&mut world, &container, Some(&instance)).await;
     world
         .api
         .expect("DELETE", INSTANCE)
         .await
         .refuse(409, "Conflict", "the object has been modified");
-    world.starts_over(pass).await;
+    world.starts_over(reconciling).await;
 }
 
 /// The instance that an orphan deletion left belongs to the next object of its name, with its data.
@@ -107,7 +107,7 @@ async fn i17_an_orphan_is_taken_over_with_its_data() {
     left["spec"]["running"] = json!(true);
     let mut world = World::new();
     put(&mut world.writers.instances, std::slice::from_ref(&left));
-    let pass = world.parent_pass(&container);
+    let reconciling = world.reconcile_container(&container);
     world.api.expect("GET", INSTANCE).await.answer(&left);
     world.api.expect("GET", CONTAINER).await.answer(&container);
     let adopt = world.api.expect("PATCH", INSTANCE).await;
@@ -146,7 +146,7 @@ async fn i17_an_orphan_is_taken_over_with_its_data() {
         "the data is where it was"
     );
     world.api.expect("POST", EVENTS).await.create("event-uid");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// The instance went although its object did not. No other one is made before the user gives the data up.
@@ -155,7 +155,7 @@ async fn h19_i1_a_vanished_instance_is_a_loss_and_no_fresh_start() {
     let mut container = container();
     container["status"] = json!({ "instanceName": "web", "instanceUid": "0123-4567-89ab" });
     let mut world = World::new();
-    let pass = world.parent_pass(&container);
+    let reconciling = world.reconcile_container(&container);
     world
         .api
         .expect("GET", INSTANCE)
@@ -176,19 +176,19 @@ async fn h19_i1_a_vanished_instance_is_a_loss_and_no_fresh_start() {
     let event = world.api.expect("POST", EVENTS).await;
     assert_eq!(event.body["reason"], json!("FilesystemLost"));
     event.create("event-uid");
-    pass.await.unwrap().unwrap();
-    let pass = world.parent_pass(&container);
+    reconciling.await.unwrap().unwrap();
+    let reconciling = world.reconcile_container(&container);
     world
         .api
         .expect("GET", INSTANCE)
         .await
         .refuse(404, "NotFound", "gone");
     world.api.quiet(Duration::from_millis(20)).await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     container["metadata"]["annotations"] =
         json!({ "stoppablecontainer.xtlsoft.top/recovery": "reset-0123456789ab" });
-    let pass = world.parent_pass(&container);
+    let reconciling = world.reconcile_container(&container);
     world
         .api
         .expect("GET", INSTANCE)
@@ -198,7 +198,7 @@ async fn h19_i1_a_vanished_instance_is_a_loss_and_no_fresh_start() {
     world.api.expect("POST", INSTANCES).await.create("new-instance");
     let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     assert_eq!(status["status"]["instanceUid"], json!("new-instance"));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// The leader's copy of the object is from before an instance was recorded: the record decides.
@@ -208,9 +208,9 @@ async fn h19_i1_a_stale_copy_makes_no_instance_in_place_of_a_recorded_one() {
     let mut newest = seen.clone();
     newest["status"] = json!({ "instanceName": "web", "instanceUid": "0123-4567-89ab" });
     let mut world = World::new();
-    let pass = world.parent_pass(&seen);
+    let reconciling = world.reconcile_container(&seen);
     world.api.expect("GET", CONTAINER).await.answer(&newest);
-    world.starts_over(pass).await;
+    world.starts_over(reconciling).await;
 }
 
 /// An instance by hand whose owner reference has another UID is not this object's.
@@ -221,11 +221,11 @@ async fn i16_an_instance_by_hand_is_left_alone() {
     foreign["metadata"]["ownerReferences"][0]["uid"] = json!("another");
     let mut world = World::new();
     put(&mut world.writers.instances, std::slice::from_ref(&foreign));
-    let pass = world.parent_pass(&container);
+    let reconciling = world.reconcile_container(&container);
     world.api.expect("GET", INSTANCE).await.answer(&foreign);
     let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     assert_eq!(reasons(&status), ["NameConflict"]);
     assert_eq!(status["status"]["instanceUid"], Value::Null);
     world.api.expect("POST", EVENTS).await.create("event-uid");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }

@@ -17,7 +17,7 @@ async fn i10_i12_refused_creation_is_told_and_tried_again() {
     let mut world = World::prepared();
     let provider = World::provider();
     world.sync(std::slice::from_ref(&provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("POST", PODS)
@@ -36,26 +36,26 @@ async fn i10_i12_refused_creation_is_told_and_tried_again() {
     assert_eq!(event.body["regarding"]["name"], json!("web"));
     event.create("event-uid");
     assert_eq!(
-        pass.await.unwrap().unwrap(),
+        reconciling.await.unwrap().unwrap(),
         Action::requeue(Duration::from_millis(100))
     );
 
     // Woken by its own status write: it still waits.
     world.sync(std::slice::from_ref(&provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.quiet(Duration::from_millis(10)).await;
-    assert_ne!(pass.await.unwrap().unwrap(), Action::await_change());
+    assert_ne!(reconciling.await.unwrap().unwrap(), Action::await_change());
 
     let mut waits = Vec::new();
     for _ in 0..12 {
         tokio::time::advance(Duration::from_secs(31)).await;
-        let pass = world.pass();
+        let reconciling = world.reconcile();
         world
             .api
             .expect("POST", PODS)
             .await
             .refuse(500, "InternalError", DOWN);
-        waits.push(pass.await.unwrap().unwrap());
+        waits.push(reconciling.await.unwrap().unwrap());
     }
     assert_eq!(waits[0], Action::requeue(Duration::from_millis(200)));
     assert_eq!(
@@ -65,11 +65,11 @@ async fn i10_i12_refused_creation_is_told_and_tried_again() {
     );
 
     tokio::time::advance(Duration::from_secs(30)).await;
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("POST", PODS).await.create("consumer-uid");
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[3], "Starting");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// The user corrects the object: no waiting.
@@ -79,7 +79,7 @@ async fn an_edit_is_tried_at_once() {
     let provider = World::provider();
     world.sync(std::slice::from_ref(&provider));
     for _ in 0..8 {
-        let pass = world.pass();
+        let reconciling = world.reconcile();
         world
             .api
             .expect("POST", PODS)
@@ -89,22 +89,22 @@ async fn an_edit_is_tried_at_once() {
             world.patched(INSTANCE_STATUS).await;
             world.event().await;
         }
-        pass.await.unwrap().unwrap();
+        reconciling.await.unwrap().unwrap();
         tokio::time::advance(Duration::from_secs(31)).await;
     }
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("POST", PODS)
         .await
         .refuse(422, "Invalid", "spec.containers[0].ports[0]: Invalid");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
     world.instance["metadata"]["generation"] = json!(2);
     world.sync(&[provider]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("POST", PODS).await.create("consumer-uid");
     world.patched(INSTANCE_STATUS).await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// A pod with our name that is not ours is left alone, and the object says whose it is.
@@ -117,7 +117,7 @@ async fn name_conflict_touches_nothing() {
     let mut world = World::prepared();
     let provider = World::provider();
     world.sync(std::slice::from_ref(&provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("POST", PODS)
@@ -140,22 +140,22 @@ async fn name_conflict_touches_nothing() {
         ("Warning".to_owned(), "NameConflict".to_owned())
     );
     assert_eq!(
-        pass.await.unwrap().unwrap(),
+        reconciling.await.unwrap().unwrap(),
         Action::requeue(Duration::from_millis(100))
     );
 
     // Until the wait is over nobody asks again, and nothing is written.
     world.sync(std::slice::from_ref(&provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.quiet(Duration::from_millis(10)).await;
     assert_ne!(
-        pass.await.unwrap().unwrap(),
+        reconciling.await.unwrap().unwrap(),
         Action::await_change(),
         "the pod is not watched"
     );
 
     tokio::time::advance(Duration::from_secs(1)).await;
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("POST", PODS).await.create("consumer-uid");
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(
@@ -163,7 +163,7 @@ async fn name_conflict_touches_nothing() {
         json!("ProviderReady"),
         "the name is free again"
     );
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// A pod of ours whose labels somebody removed is found by its name and owner, and gets them back.
@@ -172,7 +172,7 @@ async fn a_pod_that_lost_its_labels_is_found_again() {
     let (mut world, provider, mut consumer) = World::running();
     consumer["metadata"].as_object_mut().unwrap().remove("labels");
     world.sync(&[provider]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("GET", CONSUMER).await.answer(&consumer);
     let patch = world.api.expect("PATCH", CONSUMER).await;
     assert_eq!(patch.body["metadata"]["uid"], json!("consumer-uid"));
@@ -185,7 +185,7 @@ async fn a_pod_that_lost_its_labels_is_found_again() {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["phase"], json!("Running"));
     world.event().await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// No webhook of ours saw the consumer (its namespace is left out, the configuration is gone, another webhook took the
@@ -195,7 +195,7 @@ async fn i3_a_consumer_that_no_webhook_saw_is_deleted_and_told() {
     let mut world = World::prepared();
     let provider = World::provider();
     world.sync(std::slice::from_ref(&provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let create = world.api.expect("POST", PODS).await;
     assert_eq!(
         create.body["spec"]["schedulingGates"],
@@ -227,14 +227,14 @@ async fn i3_a_consumer_that_no_webhook_saw_is_deleted_and_told() {
         ("Warning".to_owned(), "NotRewritten".to_owned())
     );
     assert_eq!(
-        pass.await.unwrap().unwrap(),
+        reconciling.await.unwrap().unwrap(),
         Action::requeue(Duration::from_millis(100))
     );
 
     // It is tried again ever more slowly, and starts when the webhook sees it.
     tokio::time::advance(Duration::from_secs(1)).await;
     world.sync(std::slice::from_ref(&provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("POST", PODS).await.create_unseen("unseen-2");
     world
         .api
@@ -242,15 +242,15 @@ async fn i3_a_consumer_that_no_webhook_saw_is_deleted_and_told() {
         .await
         .refuse(404, "NotFound", "gone");
     assert_eq!(
-        pass.await.unwrap().unwrap(),
+        reconciling.await.unwrap().unwrap(),
         Action::requeue(Duration::from_millis(200))
     );
     tokio::time::advance(Duration::from_secs(1)).await;
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("POST", PODS).await.create("consumer-uid");
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["consumerPodUid"], json!("consumer-uid"));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// The controller died before it could delete such a pod: the next one does not know the pod's UID.
@@ -260,11 +260,11 @@ async fn i3_i16_a_consumer_that_no_webhook_saw_is_not_adopted_later() {
     let mut unseen = crate::world::pod("web", "consumer", "unseen");
     unseen["spec"]["schedulingGates"] = json!([{ "name": "stoppablecontainer.xtlsoft.top/rewrite" }]);
     world.sync(&[World::provider(), unseen]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.patched(INSTANCE_STATUS).await;
     let discard = world.api.expect("DELETE", CONSUMER).await;
     assert_eq!(preconditions(&discard).0, "unseen");
     discard.refuse(404, "NotFound", "gone");
     world.patched(INSTANCE_STATUS).await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{CONSUMER, INSTANCE_STATUS, PODS, World, leaving, preconditions, reasons};
+use crate::world::{CONSUMER, INSTANCE_STATUS, PODS, World, preconditions, reasons, terminating};
 
 fn stop(world: &mut World) {
     world.instance["spec"]["running"] = json!(false);
@@ -15,7 +15,7 @@ async fn stop_and_start() {
     let (mut world, provider, consumer) = World::running();
     stop(&mut world);
     world.sync(&[provider.clone(), consumer.clone()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.patched(INSTANCE_STATUS).await;
     let delete = world.api.expect("DELETE", CONSUMER).await;
     assert_eq!(preconditions(&delete), ("consumer-uid", "50"));
@@ -23,7 +23,7 @@ async fn stop_and_start() {
         delete.body.get("gracePeriodSeconds").is_none(),
         "the grace period is the user's"
     );
-    delete.answer(&leaving(&consumer));
+    delete.answer(&terminating(&consumer));
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["phase"], json!("ProviderReady"));
     assert_eq!(
@@ -32,13 +32,13 @@ async fn stop_and_start() {
         "the agent may still need it"
     );
     assert_eq!(reasons(&status)[3], "Stopping");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
-    world.sync(&[provider.clone(), leaving(&consumer)]);
-    world.settled().await;
+    world.sync(&[provider.clone(), terminating(&consumer)]);
+    world.expect_no_requests().await;
 
     world.sync(std::slice::from_ref(&provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("GET", CONSUMER)
@@ -48,31 +48,31 @@ async fn stop_and_start() {
     assert_eq!(status["status"]["phase"], json!("Stopped"));
     assert_eq!(status["status"]["consumerPodUid"], Value::Null);
     assert_eq!(world.event().await, ("Normal".to_owned(), "Stopped".to_owned()));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
     world.sync(std::slice::from_ref(&provider));
-    world.settled().await;
+    world.expect_no_requests().await;
 
     world.instance["spec"]["running"] = json!(true);
     world.instance["metadata"]["generation"] = json!(3);
     world.sync(&[provider]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("POST", PODS).await.create("consumer-2");
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["consumerPodUid"], json!("consumer-2"));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// Asked to start again while the old consumer is still leaving: the new one has to wait.
 #[tokio::test]
 async fn i2_start_waits_for_the_old_consumer_to_be_gone() {
     let (mut world, provider, consumer) = World::running();
-    world.sync(&[provider.clone(), leaving(&consumer)]);
-    let pass = world.pass();
+    world.sync(&[provider.clone(), terminating(&consumer)]);
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["phase"], json!("ProviderReady"));
-    pass.await.unwrap().unwrap();
-    world.sync(&[provider, leaving(&consumer)]);
-    world.settled().await;
+    reconciling.await.unwrap().unwrap();
+    world.sync(&[provider, terminating(&consumer)]);
+    world.expect_no_requests().await;
 }
 
 /// The pod changed since it was seen: nothing is deleted, the pass starts over.
@@ -81,14 +81,14 @@ async fn deletion_insists_on_what_was_seen() {
     let (mut world, provider, consumer) = World::running();
     stop(&mut world);
     world.sync(&[provider, consumer]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.patched(INSTANCE_STATUS).await;
     world
         .api
         .expect("DELETE", CONSUMER)
         .await
         .refuse(409, "Conflict", "the object has been modified");
-    assert!(pass.await.unwrap().unwrap_err().is_conflict());
+    assert!(reconciling.await.unwrap().unwrap_err().is_conflict());
 }
 
 /// No room on the node: the placement is written down before the evidence goes, the next try waits, and then queues
@@ -98,20 +98,20 @@ async fn refused_by_the_kubelet_queues_through_the_scheduler() {
     let (mut world, provider, mut consumer) = World::running();
     consumer["status"] = json!({ "phase": "Failed", "reason": "OutOfcpu", "message": "no room" });
     world.sync(&[provider.clone(), consumer.clone()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["placement"], json!("Scheduler"));
     world
         .api
         .expect("DELETE", CONSUMER)
         .await
-        .answer(&leaving(&consumer));
+        .answer(&terminating(&consumer));
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["phase"], json!("ProviderReady"));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     world.sync(std::slice::from_ref(&provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("GET", CONSUMER)
@@ -120,7 +120,7 @@ async fn refused_by_the_kubelet_queues_through_the_scheduler() {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[3], "OutOfcpu");
     assert_eq!(world.event().await, ("Warning".to_owned(), "OutOfcpu".to_owned()));
-    let next = pass.await.unwrap().unwrap();
+    let next = reconciling.await.unwrap().unwrap();
     assert_ne!(
         next,
         kube::runtime::controller::Action::await_change(),
@@ -129,7 +129,7 @@ async fn refused_by_the_kubelet_queues_through_the_scheduler() {
 
     tokio::time::advance(std::time::Duration::from_millis(100)).await;
     world.sync(&[provider]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("POST", PODS).await.create("consumer-2");
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(
@@ -137,7 +137,7 @@ async fn refused_by_the_kubelet_queues_through_the_scheduler() {
         json!("Scheduler"),
         "the webhook reads it at the creation"
     );
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// More files than `ephemeral-storage` allows: stopped with the kubelet's reason, not started again by itself, and
@@ -149,7 +149,7 @@ async fn i12_a_container_over_its_storage_limit_is_stopped_once() {
     world.instance["status"]["filesystem"]["usage"] = json!({ "bytes": 2_000_000, "inodes": 5 });
     consumer["spec"]["containers"] = json!([{ "name": "main", "resources": limit("1M") }]);
     world.sync(&[provider.clone(), consumer.clone()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(
         status["status"]["storageLimit"],
@@ -158,13 +158,13 @@ async fn i12_a_container_over_its_storage_limit_is_stopped_once() {
     );
     let delete = world.api.expect("DELETE", CONSUMER).await;
     assert_eq!(preconditions(&delete), ("consumer-uid", "50"));
-    delete.answer(&leaving(&consumer));
+    delete.answer(&terminating(&consumer));
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[3], "Stopping");
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 
     world.sync(std::slice::from_ref(&provider));
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world
         .api
         .expect("GET", CONSUMER)
@@ -174,16 +174,16 @@ async fn i12_a_container_over_its_storage_limit_is_stopped_once() {
     assert_eq!(status["status"]["phase"], json!("Failed"));
     assert_eq!(reasons(&status)[3], "Evicted");
     assert_eq!(world.event().await, ("Warning".to_owned(), "Evicted".to_owned()));
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
     tokio::time::advance(std::time::Duration::from_mins(10)).await;
     world.sync(std::slice::from_ref(&provider));
-    world.settled().await;
+    world.expect_no_requests().await;
 
     world.instance["spec"]["template"]["spec"]["containers"][0]["resources"] = limit("3M");
     world.instance["metadata"]["generation"] = json!(2);
     world.sync(&[provider]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("POST", PODS).await.create("consumer-2");
     world.patched(INSTANCE_STATUS).await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use apiserver::watch;
 use futures::{StreamExt, TryStreamExt};
 use kube::runtime::controller::Action;
 use kube::runtime::watcher::{Config, Event};
 use serde_json::{Value, json};
-use stoppablecontainer::watched::watch;
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::held::Whole;
 
-use crate::world::{CONSUMER, EVENTS, INSTANCE, INSTANCE_STATUS, PODS, World, leaving, reasons};
+use crate::world::{CONSUMER, EVENTS, INSTANCE, INSTANCE_STATUS, PODS, World, reasons, terminating};
 
 /// The object of issue 10: 31,000 volumes `{"name":"a1"}`.
 fn oversized(world: &mut World) {
@@ -29,7 +29,7 @@ async fn i18_an_object_that_is_too_large_is_marked_and_can_be_deleted() {
     let mut world = World::new();
     oversized(&mut world);
     world.sync(&[]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.patched(INSTANCE).await;
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["phase"], json!("Failed"));
@@ -49,17 +49,17 @@ async fn i18_an_object_that_is_too_large_is_marked_and_can_be_deleted() {
             ("Warning".to_owned(), "TemplateTooLarge".to_owned())
         );
     }
-    assert_eq!(pass.await.unwrap().unwrap(), Action::await_change());
+    assert_eq!(reconciling.await.unwrap().unwrap(), Action::await_change());
     world.sync(&[]);
-    world.settled().await;
+    world.expect_no_requests().await;
 
     world.instance["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     world.sync(&[]);
-    let pass = world.pass();
-    world.looked_at_afresh().await;
+    let reconciling = world.reconcile();
+    world.observed_uncached().await;
     let patch = world.patched(INSTANCE).await;
     assert_eq!(patch["metadata"]["finalizers"], json!([]));
-    assert_eq!(pass.await.unwrap().unwrap(), Action::await_change());
+    assert_eq!(reconciling.await.unwrap().unwrap(), Action::await_change());
 }
 
 #[tokio::test]
@@ -68,17 +68,17 @@ async fn i18_an_object_that_is_too_large_can_be_stopped() {
     oversized(&mut world);
     world.instance["spec"]["running"] = json!(false);
     world.sync(&[provider.clone(), consumer.clone()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.patched(INSTANCE_STATUS).await;
     world
         .api
         .expect("DELETE", CONSUMER)
         .await
-        .answer(&leaving(&consumer));
+        .answer(&terminating(&consumer));
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[3], "Stopping");
     world.event().await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn i19_what_no_type_knows_reaches_the_api_server() {
     });
     world.instance["spec"]["template"]["spec"] = spec.clone();
     world.sync(&[World::provider()]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let create = world.api.expect("POST", PODS).await;
     assert!(
         create.query.contains("fieldValidation=Strict"),
@@ -114,7 +114,7 @@ async fn i19_what_no_type_knows_reaches_the_api_server() {
         check["templateHash"].is_string() && check["problem"].is_null(),
         "{check}"
     );
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 /// A stopped object that was not checked, because the webhook's question timed out.
@@ -130,7 +130,7 @@ fn unchecked() -> (World, Value) {
 #[tokio::test]
 async fn i12_i18_a_template_that_was_not_checked_is_tried_once() {
     let (mut world, provider) = unchecked();
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let trial = world.api.expect("POST", PODS).await;
     assert!(
         trial.query.contains("dryRun=All") && trial.query.contains("fieldValidation=Strict"),
@@ -146,15 +146,15 @@ async fn i12_i18_a_template_that_was_not_checked_is_tried_once() {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["phase"], json!("Stopped"));
     assert_eq!(world.event().await, ("Normal".to_owned(), "Stopped".to_owned()));
-    assert_eq!(pass.await.unwrap().unwrap(), Action::await_change());
+    assert_eq!(reconciling.await.unwrap().unwrap(), Action::await_change());
     world.sync(&[provider]);
-    world.settled().await;
+    world.expect_no_requests().await;
 }
 
 #[tokio::test]
 async fn i12_i19_what_the_api_server_finds_later_is_told_of_a_stopped_object() {
     let (mut world, provider) = unchecked();
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let message = "Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: unknown field \
                    \"spec.containers[0].imagge\"";
     let trial = world.api.expect("POST", PODS).await;
@@ -181,9 +181,9 @@ async fn i12_i19_what_the_api_server_finds_later_is_told_of_a_stopped_object() {
         world.event().await,
         ("Warning".to_owned(), "TemplateInvalid".to_owned())
     );
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
     world.sync(std::slice::from_ref(&provider));
-    world.settled().await;
+    world.expect_no_requests().await;
 
     // Corrected: tried once more, and forgotten.
     world.instance["spec"]["template"]["spec"]["containers"][0]["image"] = json!("nginx:1.26");
@@ -191,38 +191,38 @@ async fn i12_i19_what_the_api_server_finds_later_is_told_of_a_stopped_object() {
     let mut provider = provider;
     provider["metadata"]["annotations"] = json!({ "stoppablecontainer.xtlsoft.top/image": "nginx:1.26" });
     world.sync(&[provider]);
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     world.api.expect("POST", PODS).await.create("never");
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[0], "Stopped");
     world.event().await;
-    pass.await.unwrap().unwrap();
+    reconciling.await.unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn i18_who_did_not_say_is_asked_again() {
     for code in [429, 500, 503] {
         let (mut world, _) = unchecked();
-        let pass = world.pass();
+        let reconciling = world.reconcile();
         let trial = world.api.expect("POST", PODS).await;
         trial.refuse(code, "x", "come back later");
         let status = world.patched(INSTANCE_STATUS).await;
         assert_eq!(status["status"]["templateCheck"], Value::Null);
         world.event().await;
         assert_eq!(
-            pass.await.unwrap().unwrap(),
+            reconciling.await.unwrap().unwrap(),
             Action::requeue(Duration::from_mins(1))
         );
     }
     // A quota was asked about the pod as it is: that is an answer.
     let (mut world, _) = unchecked();
-    let pass = world.pass();
+    let reconciling = world.reconcile();
     let trial = world.api.expect("POST", PODS).await;
     trial.refuse(403, "Forbidden", "exceeded quota");
     let status = world.patched(INSTANCE_STATUS).await;
     assert!(status["status"]["templateCheck"]["templateHash"].is_string());
     world.event().await;
-    assert_eq!(pass.await.unwrap().unwrap(), Action::await_change());
+    assert_eq!(reconciling.await.unwrap().unwrap(), Action::await_change());
 }
 
 /// The mistakes of the pod are those of the template; an obstacle of the moment is not.
@@ -249,12 +249,12 @@ async fn i12_a_pod_that_no_api_server_takes_is_the_templates_mistake() {
     ] {
         let mut world = World::prepared();
         world.sync(&[World::provider()]);
-        let pass = world.pass();
+        let reconciling = world.reconcile();
         world.api.expect("POST", PODS).await.refuse(code, "x", message);
         let status = world.patched(INSTANCE_STATUS).await;
         assert_eq!(reasons(&status)[3], reason, "{message}");
         world.api.expect("POST", EVENTS).await.create("event-uid");
-        pass.await.unwrap().unwrap();
+        reconciling.await.unwrap().unwrap();
     }
 }
 
@@ -272,7 +272,7 @@ async fn i18_a_container_that_is_too_large_is_marked() {
         },
         "spec": { "running": false, "template": world.instance["spec"]["template"] },
     });
-    let pass = world.parent_pass(&container);
+    let reconciling = world.reconcile_container(&container);
     let call = world.api.expect("PATCH", path).await;
     let status = call.body["status"].clone();
     call.answer(&container);
@@ -280,7 +280,7 @@ async fn i18_a_container_that_is_too_large_is_marked() {
     assert_eq!(status["conditions"][0]["reason"], json!("TemplateTooLarge"));
     assert_eq!(status["conditions"][0]["message"], json!(TOO_MANY));
     assert_eq!(world.event().await.1, "TemplateTooLarge");
-    assert_eq!(pass.await.unwrap().unwrap(), Action::await_change());
+    assert_eq!(reconciling.await.unwrap().unwrap(), Action::await_change());
 }
 
 /// A list comes in small pages, and an object that is too large, or does not fit its type, does not hide the others.

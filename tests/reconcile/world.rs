@@ -11,7 +11,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use stoppablecontainer::reconcile::context::{Attempts, CacheWriters, Context, Failure, caches};
+use stoppablecontainer::reconcile::context::{Attempts, CacheWriters, Context, ReconcileError, caches};
 use stoppablecontainer::reconcile::pods::Created;
 use stoppablecontainer::reconcile::pods::OptOuts;
 use stoppablecontainer::reconcile::pods::consumer_hash;
@@ -138,15 +138,21 @@ impl World {
     }
 
     /// Starts a pass over the instance as the API server has it.
-    pub(crate) fn pass(&self) -> JoinHandle<Result<Action, Failure>> {
+    pub(crate) fn reconcile(&self) -> JoinHandle<Result<Action, ReconcileError>> {
         let instance: StoppableContainerInstance = serde_json::from_value(self.instance.clone()).unwrap();
-        tokio::spawn(instance::pass(Arc::new(instance), Arc::clone(&self.context)))
+        tokio::spawn(instance::reconcile(Arc::new(instance), Arc::clone(&self.context)))
     }
 
     /// Starts a pass over a StoppableContainer.
-    pub(crate) fn parent_pass(&self, container: &Value) -> JoinHandle<Result<Action, Failure>> {
+    pub(crate) fn reconcile_container(
+        &self,
+        container: &Value,
+    ) -> JoinHandle<Result<Action, ReconcileError>> {
         let container = serde_json::from_value(container.clone()).unwrap();
-        tokio::spawn(container::pass(Arc::new(container), Arc::clone(&self.context)))
+        tokio::spawn(container::reconcile(
+            Arc::new(container),
+            Arc::clone(&self.context),
+        ))
     }
 
     /// Expects a merge patch of the instance, at the path, carries it out as the API server would, and returns it.
@@ -177,7 +183,7 @@ impl World {
 
     /// Expects the fresh look that a pass takes before it lets the last hold on the instance go, and answers with the
     /// instance as the API server has it and without pods.
-    pub(crate) async fn looked_at_afresh(&mut self) {
+    pub(crate) async fn observed_uncached(&mut self) {
         self.api.expect("GET", INSTANCE).await.answer(&self.instance);
         for pod in [PROVIDER, CONSUMER] {
             self.api.expect("GET", pod).await.refuse(404, "NotFound", "gone");
@@ -185,16 +191,16 @@ impl World {
     }
 
     /// Asserts that a pass ends without another request because what it was decided on is not the newest state.
-    pub(crate) async fn starts_over(&mut self, pass: JoinHandle<Result<Action, Failure>>) {
+    pub(crate) async fn starts_over(&mut self, reconciling: JoinHandle<Result<Action, ReconcileError>>) {
         self.api.quiet(Duration::from_millis(20)).await;
-        assert!(pass.await.unwrap().unwrap_err().is_conflict());
+        assert!(reconciling.await.unwrap().unwrap_err().is_conflict());
     }
 
     /// Asserts that a pass over the instance sends nothing.
-    pub(crate) async fn settled(&mut self) {
-        let pass = self.pass();
+    pub(crate) async fn expect_no_requests(&mut self) {
+        let reconciling = self.reconcile();
         self.api.quiet(Duration::from_millis(50)).await;
-        assert_eq!(pass.await.unwrap().unwrap(), Action::await_change());
+        assert_eq!(reconciling.await.unwrap().unwrap(), Action::await_change());
     }
 }
 
@@ -220,7 +226,7 @@ pub(crate) fn pod(name: &str, role: &str, uid: &str) -> Value {
 }
 
 /// `pod`, with deletion asked for.
-pub(crate) fn leaving(pod: &Value) -> Value {
+pub(crate) fn terminating(pod: &Value) -> Value {
     let mut pod = pod.clone();
     pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     pod

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Harness, creation, instance, pod};
+use webhook_fixtures::{Harness, creation, instance, pod};
 
 #[tokio::test]
 async fn a_consumer_is_rewritten_and_passes_the_final_validation() {
@@ -333,7 +333,7 @@ async fn a_pod_that_cannot_be_read_is_refused() {
     odd["spec"]["containers"] = json!("none");
     let answer = Harness::new().review("/mutate", &creation("Pod", "", &odd)).await;
     assert!(
-        answer.message().starts_with("not a Pod that can be read"),
+        answer.message().starts_with("the object is not a valid Pod"),
         "{answer:?}"
     );
 }

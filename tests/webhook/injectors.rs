@@ -6,7 +6,7 @@
 use injectors::Injector;
 use serde_json::{Value, json};
 
-use crate::support::{Harness, instance, pod};
+use webhook_fixtures::{Harness, instance, pod};
 
 fn containers(pod: &mut Value) -> &mut Vec<Value> {
     pod["spec"]["containers"].as_array_mut().unwrap()

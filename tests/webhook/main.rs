@@ -4,10 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod consumer;
-mod generated;
 mod injectors;
 mod objects;
 mod properties;
 mod protocol;
-mod support;
 mod templates;

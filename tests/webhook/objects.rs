@@ -7,7 +7,7 @@ use axum::http::{StatusCode, Uri};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Harness, creation};
+use webhook_fixtures::{Answer, Harness, creation};
 
 const GROUP: &str = "stoppablecontainer.xtlsoft.top";
 

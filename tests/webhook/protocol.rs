@@ -5,7 +5,7 @@ use axum::http::{Request, StatusCode};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::{Harness, creation, pod};
+use webhook_fixtures::{Harness, creation, pod};
 
 fn review(change: impl FnOnce(&mut Value)) -> String {
     let request = creation("Pod", "", &pod());

@@ -7,7 +7,7 @@ use axum::http::{StatusCode, Uri};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, CONTROLLER, Harness, creation};
+use webhook_fixtures::{Answer, CONTROLLER, Harness, creation};
 
 const GROUP: &str = "stoppablecontainer.xtlsoft.top";
 
@@ -232,7 +232,7 @@ async fn i10_i18_an_object_from_before_the_bounds_can_be_stopped_and_mended_but_
 #[tokio::test]
 async fn h24_i18_a_pod_that_is_large_only_in_memory_is_refused() {
     let harness = Harness::new();
-    let mut pod = crate::support::pod();
+    let mut pod = webhook_fixtures::pod();
     pod["spec"]["volumes"] = json!(vec![json!({}); 100_000]);
     let answer = harness.review("/mutate", &creation("Pod", "", &pod)).await;
     assert!(

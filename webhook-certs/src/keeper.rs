@@ -117,9 +117,11 @@ enum Event {
 enum PassError {
     #[error("cannot write Secret {0}: {1}")]
     Secret(String, #[source] kube::Error),
-    #[error("Secret {0} does not exist: somebody has to supply it, as --certificate-source says")]
+    #[error(
+        "Secret {0} does not exist: with --certificate-source=supplied the certificate must be created by cert-manager or by hand"
+    )]
     NotSupplied(String),
-    #[error("Secret {0} cannot be served with: {1}")]
+    #[error("Secret {0} has no usable serving certificate: {1}")]
     Supplied(String, #[source] SuppliedError),
     #[error("cannot set caBundle of {0}: {1}")]
     Publish(String, #[source] kube::Error),
@@ -167,7 +169,7 @@ impl Keeper {
                 Event::Mutating(configuration) => seen.mutating = configuration,
                 Event::Validating(configuration) => seen.validating = configuration,
                 Event::Failed(error) => {
-                    tracing::warn!(%error, "a watch for the webhook's certificates failed and starts again");
+                    tracing::warn!(%error, "a watch for the webhook's certificates was interrupted; it starts again by itself");
                     continue;
                 }
                 Event::Clock => {}
@@ -179,7 +181,7 @@ impl Keeper {
                     Ok(Done::Nothing) => break,
                     Ok(Done::Wrote) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "the webhook's certificates are not in order yet");
+                        tracing::warn!(%error, "the webhook's certificates are not ready yet");
                         break;
                     }
                 }
@@ -290,7 +292,7 @@ impl Keeper {
             Err(kube::Error::Api(status))
                 if status.is_conflict() || status.is_already_exists() || status.is_not_found() =>
             {
-                tracing::debug!(secret = name, "somebody else changed the Secret first");
+                tracing::debug!(secret = name, "another replica changed the Secret first");
                 Ok(Done::Nothing)
             }
             Err(error) => Err(PassError::Secret(name.clone(), error)),

@@ -70,9 +70,7 @@ async fn main() -> ExitCode {
 async fn run(ensure: Ensure) -> anyhow::Result<()> {
     // Fails only if one is installed already, which will do as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = apiserver::client()
-        .await
-        .context("no way to reach the API server")?;
+    let client = apiserver::client().await.context("cannot reach the API server")?;
     // The operator's other lives do not matter here, but they have to fit.
     let Lifetimes {
         leaf,

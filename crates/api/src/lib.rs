@@ -21,11 +21,13 @@ pub mod held;
 mod instance;
 pub mod json;
 pub mod names;
+mod owner;
 mod recovery;
 mod reference;
 mod schema;
 mod status;
 mod template;
+mod text;
 mod usage;
 
 pub use bounds::{Excess, MAX_POD_NODES, MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES, pod_excesses};
@@ -38,9 +40,11 @@ pub use instance::{
     StoppableContainerInstance, StoppableContainerInstanceSpec, StoppableContainerInstanceStatus,
     TemplateCheck,
 };
+pub use owner::{controller_of, is_controlled_by};
 pub use recovery::{RecoveryAnswer, RecoveryOffer, RecoveryVerb};
 pub use reference::same_repository;
 pub use schema::custom_resource_definitions;
 pub use status::Phase;
 pub use template::{MainContainer, PodTemplate, Provider, TemplateError};
+pub use text::truncate_utf8;
 pub use usage::{FilesystemUsage, StorageExcess, storage_limit, whole_quantity};

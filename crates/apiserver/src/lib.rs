@@ -10,6 +10,7 @@ load balancer drops silently costs one object one time-out, and nothing else.
 
 mod resync;
 mod time_limit;
+mod watch;
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use kube::{Client, Config};
 
 pub use resync::resynced;
 pub use time_limit::{TimeLimit, TimeLimitLayer, TimedOut};
+pub use watch::{follow, mirror, watch, watch_held};
 
 /// How long a call may take, retries included. An API server ends requests itself after 60 s (`--request-timeout`);
 /// what takes longer than this is tried again later instead of being waited for.

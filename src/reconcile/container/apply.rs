@@ -12,19 +12,23 @@ use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::names::ANNOTATION_RECOVERY;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
-use crate::reconcile::conditions::Trouble;
+use crate::reconcile::conditions::Cause;
 use crate::reconcile::container::containers;
-use crate::reconcile::container::observe::newest;
+use crate::reconcile::container::desired::{desired_instance, desired_spec, owner_reference};
+use crate::reconcile::container::observe::{fresh_instance, newest};
 use crate::reconcile::container::plan::{Action, given_up};
 use crate::reconcile::container::state::{Observed, Slot};
-use crate::reconcile::container::wish::{instance_of, instance_spec, owner_of};
-use crate::reconcile::context::requests::{creating, finalizer_patch, ours};
-use crate::reconcile::context::{Context, Failure, Hold, Task, requests};
+use crate::reconcile::context::requests::{finalizer_patch, patch_params, post_params};
+use crate::reconcile::context::{Backoff, Context, ReconcileError, Task, requests};
 
 /// How many nodes that were given up are remembered by name.
 const MAX_NODES: usize = 5;
 
-pub(super) async fn act(context: &Context, observed: &mut Observed, action: Action) -> Result<(), Failure> {
+pub(super) async fn act(
+    context: &Context,
+    observed: &mut Observed,
+    action: Action,
+) -> Result<(), ReconcileError> {
     let namespace = observed.container.namespace().unwrap_or_default();
     let name = observed.container.name_any();
     let instances = Api::<StoppableContainerInstance>::namespaced(context.client.clone(), &namespace);
@@ -32,7 +36,7 @@ pub(super) async fn act(context: &Context, observed: &mut Observed, action: Acti
         Action::AddFinalizer => {
             let patch = Patch::Merge(finalizer_patch(&*observed.container, true));
             let written = containers(context, &observed.container)
-                .patch(&name, &ours(), &patch)
+                .patch(&name, &patch_params(), &patch)
                 .await?;
             observed.container = Arc::new(written);
         }
@@ -42,7 +46,7 @@ pub(super) async fn act(context: &Context, observed: &mut Observed, action: Acti
         Action::Adopt(instance) => {
             let owners = instance.owner_references().iter().cloned();
             let container = on_newest(context, observed, Some(&instance)).await?;
-            let owners = owners.chain(owner_of(&container)).collect();
+            let owners = owners.chain(owner_reference(&container)).collect();
             observed.instance =
                 replace_spec(context, &instances, &container, &instance, Some(owners)).await?;
             observed.container = container;
@@ -55,7 +59,9 @@ pub(super) async fn act(context: &Context, observed: &mut Observed, action: Acti
         Action::Decide(instance, answer) => {
             let annotations = json!({ ANNOTATION_RECOVERY: answer.to_string() });
             let patch = json!({ "metadata": { "uid": instance.uid(), "annotations": annotations } });
-            let written = instances.patch(&name, &ours(), &Patch::Merge(patch)).await?;
+            let written = instances
+                .patch(&name, &patch_params(), &Patch::Merge(patch))
+                .await?;
             observed.instance = Slot::Ours(Arc::new(written));
         }
         Action::Replace(instance) => replace(context, observed, &instances, &instance).await?,
@@ -68,7 +74,7 @@ async fn delete(
     observed: &mut Observed,
     instances: &Api<StoppableContainerInstance>,
     instance: &StoppableContainerInstance,
-) -> Result<(), Failure> {
+) -> Result<(), ReconcileError> {
     let params = DeleteParams {
         // Read after the container was, see `observe`.
         preconditions: Some(Preconditions {
@@ -94,7 +100,7 @@ async fn replace(
     observed: &mut Observed,
     instances: &Api<StoppableContainerInstance>,
     instance: &Arc<StoppableContainerInstance>,
-) -> Result<(), Failure> {
+) -> Result<(), ReconcileError> {
     let container = on_newest(context, observed, Some(instance)).await?;
     let (Some(why), Some(of)) = (given_up(instance), instance.uid()) else {
         return Ok(());
@@ -122,7 +128,7 @@ async fn replace(
             "status": { "givenUpNodes": nodes },
         });
         let written = containers(context, &container)
-            .patch_status(&container.name_any(), &ours(), &Patch::Merge(patch))
+            .patch_status(&container.name_any(), &patch_params(), &Patch::Merge(patch))
             .await?;
         observed.container = Arc::new(written);
     }
@@ -132,15 +138,15 @@ async fn replace(
         nodes.count,
         why.message
     );
-    let trouble = Trouble::new(reason::NODE_GIVEN_UP, message);
+    let cause = Cause::new(reason::NODE_GIVEN_UP, message);
     let (uid, generation) = (
         observed.container.uid().unwrap_or_default(),
         observed.container.metadata.generation,
     );
     let remaining = context
         .attempts
-        .failed(&uid, Task::Instance, generation, Some(&of), trouble.clone());
-    observed.hold = Some(Hold { trouble, remaining });
+        .failed(&uid, Task::Instance, generation, Some(&of), cause.clone());
+    observed.backoff = Some(Backoff { cause, remaining });
     delete(observed, instances, instance).await
 }
 
@@ -148,23 +154,33 @@ async fn create(
     context: &Context,
     observed: &mut Observed,
     instances: &Api<StoppableContainerInstance>,
-) -> Result<(), Failure> {
+) -> Result<(), ReconcileError> {
     let container = on_newest(context, observed, None).await?;
     let uid = container.uid().unwrap_or_default();
-    match instances.create(&creating(), &instance_of(&container)).await {
+    match instances
+        .create(&post_params(), &desired_instance(&container))
+        .await
+    {
         Ok(instance) => {
             context.attempts.succeeded(&uid, Task::Instance);
-            observed.hold = None;
+            observed.backoff = None;
             observed.instance = Slot::Ours(Arc::new(instance));
         }
-        // Not in the cache yet: the watch brings it.
-        Err(kube::Error::Api(status)) if status.reason != "AlreadyExists" => {
-            let trouble = Trouble::new(reason::CREATION_REFUSED, status.message.clone());
+        // An earlier reconciliation created it, and the cache does not show it yet; or somebody else did.
+        Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
+            match Slot::of(fresh_instance(context, &container).await?, &container) {
+                // It is gone again.
+                Slot::Free => return Err(ReconcileError::Stale),
+                slot => observed.instance = slot,
+            }
+        }
+        Err(kube::Error::Api(status)) => {
+            let cause = Cause::new(reason::CREATION_REFUSED, status.message.clone());
             let generation = container.metadata.generation;
             let remaining = context
                 .attempts
-                .failed(&uid, Task::Instance, generation, None, trouble.clone());
-            observed.hold = Some(Hold { trouble, remaining });
+                .failed(&uid, Task::Instance, generation, None, cause.clone());
+            observed.backoff = Some(Backoff { cause, remaining });
         }
         Err(error) => return Err(error.into()),
     }
@@ -172,10 +188,13 @@ async fn create(
     Ok(())
 }
 
-pub(super) async fn release(context: &Context, container: &StoppableContainer) -> Result<Next, Failure> {
+pub(super) async fn release(
+    context: &Context,
+    container: &StoppableContainer,
+) -> Result<Next, ReconcileError> {
     let patch = Patch::Merge(finalizer_patch(container, false));
     match containers(context, container)
-        .patch(&container.name_any(), &ours(), &patch)
+        .patch(&container.name_any(), &patch_params(), &patch)
         .await
     {
         Ok(_) => {}
@@ -189,19 +208,19 @@ pub(super) async fn release(context: &Context, container: &StoppableContainer) -
 /// The newest state of the container, if the plan for `instance` is still right with it.
 ///
 /// # Errors
-/// [`Failure::Stale`] if it is not.
+/// [`ReconcileError::Stale`] if it is not.
 async fn on_newest(
     context: &Context,
     observed: &Observed,
     instance: Option<&Arc<StoppableContainerInstance>>,
-) -> Result<Arc<StoppableContainer>, Failure> {
+) -> Result<Arc<StoppableContainer>, ReconcileError> {
     let newest = newest(context, &observed.container).await?;
     let same = std::mem::discriminant(&Slot::of(instance.cloned(), &newest))
         == std::mem::discriminant(&observed.instance);
     if newest.metadata.deletion_timestamp.is_none() && same {
         Ok(newest)
     } else {
-        Err(Failure::Stale)
+        Err(ReconcileError::Stale)
     }
 }
 
@@ -216,9 +235,9 @@ async fn replace_spec(
     container: &StoppableContainer,
     instance: &StoppableContainerInstance,
     owners: Option<Vec<OwnerReference>>,
-) -> Result<Slot, Failure> {
+) -> Result<Slot, ReconcileError> {
     let (uid, version) = (instance.uid(), instance.resource_version());
-    let spec = instance_spec(container);
+    let spec = desired_spec(container);
     let uid = requests::operation("test", "/metadata/uid", &uid);
     // Not a test: the API server answers a resourceVersion that is not the newest with a conflict.
     let version = requests::operation("replace", "/metadata/resourceVersion", &version);
@@ -230,7 +249,7 @@ async fn replace_spec(
             Json::of(&(uid, version, spec, owners))
         }
     };
-    let patch = patch.map_err(Failure::Patch)?;
+    let patch = patch.map_err(ReconcileError::Patch)?;
     let written = requests::json_patch(&context.client, instances, &instance.name_any(), &patch).await?;
     Ok(Slot::Ours(Arc::new(written)))
 }

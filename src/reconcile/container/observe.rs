@@ -8,13 +8,13 @@ use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
 use crate::reconcile::container::containers;
 use crate::reconcile::container::state::{Observed, Slot, recorded};
-use crate::reconcile::context::{Context, Failure, Task};
+use crate::reconcile::context::{Context, ReconcileError, Task};
 
 /// What there is; `None` if the container is gone.
 pub(super) async fn observe(
     context: &Context,
     container: Arc<StoppableContainer>,
-) -> Result<Option<Observed>, Failure> {
+) -> Result<Option<Observed>, ReconcileError> {
     let deleting = container.metadata.deletion_timestamp.is_some();
     let (container, instance) = if deleting {
         // In this order: an orphan deletion cuts the instance loose before it takes its finalizer off the container.
@@ -32,18 +32,21 @@ pub(super) async fn observe(
         (container, slot)
     };
     let uid = container.uid().unwrap_or_default();
-    let hold = context
+    let backoff = context
         .attempts
-        .hold(&uid, Task::Instance, container.metadata.generation);
+        .backoff(&uid, Task::Instance, container.metadata.generation);
     Ok(Some(Observed {
         container,
         instance,
-        hold,
+        backoff,
     }))
 }
 
 /// The cache is enough if it shows that the instance is ours, or if it has no instance and none was ever recorded.
-pub(super) async fn cached_slot(context: &Context, container: &StoppableContainer) -> Result<Slot, Failure> {
+pub(super) async fn cached_slot(
+    context: &Context,
+    container: &StoppableContainer,
+) -> Result<Slot, ReconcileError> {
     let namespace = container.namespace().unwrap_or_default();
     let reference = ObjectRef::new(&container.name_any()).within(&namespace);
     let cached = context.caches.instances.get(&reference);
@@ -60,7 +63,7 @@ pub(super) async fn cached_slot(context: &Context, container: &StoppableContaine
 pub(super) async fn fresh_instance(
     context: &Context,
     container: &StoppableContainer,
-) -> Result<Option<Arc<StoppableContainerInstance>>, Failure> {
+) -> Result<Option<Arc<StoppableContainerInstance>>, ReconcileError> {
     let namespace = container.namespace().unwrap_or_default();
     let api = Api::<StoppableContainerInstance>::namespaced(context.client.clone(), &namespace);
     Ok(api.get_opt(&container.name_any()).await?.map(Arc::new))
@@ -69,15 +72,15 @@ pub(super) async fn fresh_instance(
 /// The container as the API server has it.
 ///
 /// # Errors
-/// [`Failure::Stale`] if that is another object of the name.
+/// [`ReconcileError::Stale`] if that is another object of the name.
 pub(super) async fn newest(
     context: &Context,
     container: &StoppableContainer,
-) -> Result<Arc<StoppableContainer>, Failure> {
+) -> Result<Arc<StoppableContainer>, ReconcileError> {
     let newest = containers(context, container).get(&container.name_any()).await?;
     if newest.metadata.uid == container.metadata.uid {
         Ok(Arc::new(newest))
     } else {
-        Err(Failure::Stale)
+        Err(ReconcileError::Stale)
     }
 }

@@ -8,8 +8,8 @@ use kube::ResourceExt;
 use stoppablecontainer_api::names::FINALIZER;
 use stoppablecontainer_api::{GivenUp, RecoveryAnswer, StoppableContainerInstance};
 
+use crate::reconcile::container::desired::{desired_spec, template_error};
 use crate::reconcile::container::state::{Observed, Slot};
-use crate::reconcile::container::wish::{instance_spec, template_trouble};
 
 /// Finalizer of `kubectl delete --cascade=orphan`: the garbage collector cuts the instance loose before it takes it
 /// off.
@@ -54,12 +54,12 @@ pub(super) fn plan(observed: &Observed) -> Vec<Action> {
     }
     match &observed.instance {
         // The status says why; an instance would not help, as no pod could be made from it.
-        Slot::Free if template_trouble(&observed.container).is_some() => {}
+        Slot::Free if template_error(&observed.container).is_some() => {}
         Slot::Free
             if observed
-                .hold
+                .backoff
                 .as_ref()
-                .is_none_or(|hold| hold.remaining == Duration::ZERO) =>
+                .is_none_or(|backoff| backoff.remaining == Duration::ZERO) =>
         {
             actions.push(Action::Create);
         }
@@ -69,7 +69,7 @@ pub(super) fn plan(observed: &Observed) -> Vec<Action> {
             actions.push(Action::Replace(Arc::clone(instance)));
         }
         Slot::Ours(instance) if instance.metadata.deletion_timestamp.is_none() => {
-            if instance.spec != instance_spec(&observed.container) {
+            if instance.spec != desired_spec(&observed.container) {
                 actions.push(Action::Update(Arc::clone(instance)));
             }
             let decided = RecoveryAnswer::of(&*observed.container);

@@ -10,11 +10,13 @@ over one that an orphan deletion left, with its data.
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use stoppablecontainer_api::names::{ANNOTATION_RECOVERY, LABEL_MANAGED_BY, MANAGED_BY};
-use stoppablecontainer_api::{RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance};
+use stoppablecontainer_api::{
+    RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance, is_controlled_by,
+};
 
-use crate::reconcile::context::Hold;
+use crate::reconcile::context::Backoff;
 
 /// Everything that a pass over a StoppableContainer looks at.
 #[derive(Clone, Debug)]
@@ -24,7 +26,7 @@ pub(super) struct Observed {
     /// What has the instance's name.
     pub instance: Slot,
     /// The last failure to create the instance.
-    pub hold: Option<Hold>,
+    pub backoff: Option<Backoff>,
 }
 
 /// The object that has the name of our instance.
@@ -50,7 +52,7 @@ impl Slot {
         let uid = found.as_ref().and_then(|found| found.uid());
         let is_lost = may_be_lost(container) && recorded(container) != uid.as_deref();
         match found {
-            Some(found) if owned(&found, container) => {
+            Some(found) if is_controlled_by(&*found, container) => {
                 if is_lost {
                     Self::Lost(lost(container))
                 } else {
@@ -71,17 +73,6 @@ impl Slot {
 /// UID of the instance that the container's status records.
 pub(crate) fn recorded(container: &StoppableContainer) -> Option<&str> {
     container.status.as_ref()?.instance_uid.as_deref()
-}
-
-/// Whether `container` is the controller of `instance`, by UID. Only our controller makes such references; a policy
-/// refuses those of others.
-pub(crate) fn owned(instance: &StoppableContainerInstance, container: &StoppableContainer) -> bool {
-    let uid = container.uid();
-    let kind = StoppableContainer::kind(&());
-    instance
-        .owner_references()
-        .iter()
-        .any(|owner| owner.controller == Some(true) && owner.kind == kind && Some(&owner.uid) == uid.as_ref())
 }
 
 /// A recorded instance counts as lost when another one, or none, has its name, and the user has not given it up. An object
@@ -128,20 +119,20 @@ fn obstacle(instance: &StoppableContainerInstance, container: &StoppableContaine
     let other_name = "delete this object, which has no data, and choose another name";
     if instance.metadata.deletion_timestamp.is_some() {
         return Some(format!(
-            "StoppableContainerInstance {name} is still being deleted; this object goes on when it is gone"
+            "StoppableContainerInstance {name} is still being deleted; this object continues when it is gone"
         ));
     }
     let owners = instance.owner_references();
     if let Some(owner) = owners.iter().find(|owner| owner.controller == Some(true)) {
         return Some(format!(
-            "StoppableContainerInstance {name} belongs to {} {} (UID {}) and is left alone; {other_name}",
+            "StoppableContainerInstance {name} belongs to {} {} (UID {}) and is not changed; {other_name}",
             owner.kind, owner.name, owner.uid
         ));
     }
     let made_by_us = instance.labels().get(LABEL_MANAGED_BY).map(String::as_str) == Some(MANAGED_BY);
     if !made_by_us || instance.spec.stoppable_container_name != name {
         return Some(format!(
-            "StoppableContainerInstance {name} was not made for this object and is left alone; {other_name}. To let this \
+            "StoppableContainerInstance {name} was not made for this object and is not changed; {other_name}. To let this \
              object take it over with its data, set the instance's spec.stoppableContainerName to {name} and its label \
              {LABEL_MANAGED_BY} to {MANAGED_BY}"
         ));
@@ -149,8 +140,8 @@ fn obstacle(instance: &StoppableContainerInstance, container: &StoppableContaine
     let (kept, asked) = (&instance.spec.host_path_prefix, &container.spec.host_path_prefix);
     (kept != asked).then(|| {
         format!(
-            "spec.hostPathPrefix: is {asked}, but StoppableContainerInstance {name}, which an object of this name left, \
-             keeps its data below {kept}; delete this object, which has no data, and make it again with that value"
+            "spec.hostPathPrefix: is {asked}, but StoppableContainerInstance {name}, which an earlier object of this name left, \
+             keeps its data below {kept}; delete this object, which has no data, and create it again with that value"
         )
     })
 }

@@ -6,17 +6,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
 use kube::{Resource, ResourceExt};
-use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{FILESYSTEM_READY, READY, reason};
 use stoppablecontainer_api::{KeptFilesystem, Phase, StoppableContainer, StoppableContainerStatus};
 
-use crate::reconcile::conditions::{Verdict, conditions};
+use crate::reconcile::conditions::{ConditionState, conditions};
 use crate::reconcile::container::containers;
+use crate::reconcile::container::desired::{desired_spec, template_error};
 use crate::reconcile::container::plan::given_up;
 use crate::reconcile::container::state::{Observed, Slot};
-use crate::reconcile::container::wish::{instance_spec, template_trouble};
-use crate::reconcile::context::requests::ours;
-use crate::reconcile::context::{Context, Failure, events};
+use crate::reconcile::context::requests::{patch_params, status_patch};
+use crate::reconcile::context::{Context, ReconcileError, events};
 
 /// The status that `observed` deserves. It speaks of the container's present generation only once the instance has
 /// the present spec and its own status speaks of that.
@@ -24,7 +23,7 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerS
     let container = &observed.container;
     let old = container.status.clone().unwrap_or_default();
     let generation = container.metadata.generation;
-    let without_instance = |phase, verdict| StoppableContainerStatus {
+    let without_instance = |phase, state| StoppableContainerStatus {
         phase: Some(phase),
         node_name: None,
         instance_name: None,
@@ -32,15 +31,15 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerS
         given_up_nodes: old.given_up_nodes.clone(),
         filesystem: None,
         observed_generation: generation,
-        conditions: conditions(&old.conditions, [(READY, verdict)], generation, now),
+        conditions: conditions(&old.conditions, [(READY, state)], generation, now),
     };
     let deleting = container.metadata.deletion_timestamp.is_some();
     let name = container.name_any();
     let instance = match &observed.instance {
         Slot::Ours(instance) if !deleting && let Some(why) = given_up(instance) => {
-            let verdict = observed.hold.as_ref().map_or_else(
-                || Verdict::no(reason::NODE_GIVEN_UP, why.message.clone()),
-                |hold| Verdict::because(hold.trouble.clone()),
+            let verdict = observed.backoff.as_ref().map_or_else(
+                || ConditionState::false_with(reason::NODE_GIVEN_UP, why.message.clone()),
+                |hold| ConditionState::false_for(hold.cause.clone()),
             );
             return without_instance(Phase::Pending, verdict);
         }
@@ -48,43 +47,49 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerS
         Slot::Free | Slot::Orphan(_) | Slot::Lost(_) | Slot::Taken(_) if deleting => {
             return without_instance(
                 Phase::Pending,
-                Verdict::no(reason::DELETING, "the object is being deleted"),
+                ConditionState::false_with(reason::DELETING, "the object is being deleted"),
             );
         }
-        Slot::Free if let Some(why) = template_trouble(container) => {
-            return without_instance(Phase::Failed, Verdict::because(why));
+        Slot::Free if let Some(why) = template_error(container) => {
+            return without_instance(Phase::Failed, ConditionState::false_for(why));
         }
         Slot::Free => {
-            let verdict = observed.hold.as_ref().map_or_else(
+            let state = observed.backoff.as_ref().map_or_else(
                 || {
-                    Verdict::no(
+                    ConditionState::false_with(
                         reason::STARTING,
-                        format!("instance {name} has still to be created"),
+                        format!("instance {name} has not been created yet"),
                     )
                 },
-                |hold| Verdict::because(hold.trouble.clone()),
+                |backoff| ConditionState::false_for(backoff.cause.clone()),
             );
-            return without_instance(Phase::Pending, verdict);
+            return without_instance(Phase::Pending, state);
         }
         Slot::Orphan(_) => {
-            let message = format!("instance {name} has still to be taken over");
-            return without_instance(Phase::Pending, Verdict::no(reason::STARTING, message));
+            let message = format!("instance {name} has not been taken over yet");
+            return without_instance(
+                Phase::Pending,
+                ConditionState::false_with(reason::STARTING, message),
+            );
         }
         Slot::Lost(message) => {
-            let verdict = Verdict::no(reason::FILESYSTEM_LOST, message.clone());
-            let verdicts = [(READY, verdict.clone()), (FILESYSTEM_READY, verdict.clone())];
+            let state = ConditionState::false_with(reason::FILESYSTEM_LOST, message.clone());
+            let states = [(READY, state.clone()), (FILESYSTEM_READY, state.clone())];
             return StoppableContainerStatus {
-                conditions: conditions(&old.conditions, verdicts, generation, now),
-                ..without_instance(Phase::Failed, verdict)
+                conditions: conditions(&old.conditions, states, generation, now),
+                ..without_instance(Phase::Failed, state)
             };
         }
         Slot::Taken(message) => {
-            return without_instance(Phase::Failed, Verdict::no(reason::NAME_CONFLICT, message.clone()));
+            return without_instance(
+                Phase::Failed,
+                ConditionState::false_with(reason::NAME_CONFLICT, message.clone()),
+            );
         }
     };
     let inner = instance.status.clone().unwrap_or_default();
-    let current = instance.spec == instance_spec(container)
-        && inner.observed_generation == instance.metadata.generation;
+    let current =
+        instance.spec == desired_spec(container) && inner.observed_generation == instance.metadata.generation;
     let observed_generation = if current {
         generation
     } else {
@@ -99,8 +104,8 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerS
         })
         .collect();
     let starting = || {
-        let verdict = Verdict::no(reason::STARTING, format!("instance {name} was created"));
-        conditions(&old.conditions, [(READY, verdict)], observed_generation, now)
+        let state = ConditionState::false_with(reason::STARTING, format!("instance {name} was created"));
+        conditions(&old.conditions, [(READY, state)], observed_generation, now)
     };
     StoppableContainerStatus {
         phase: Some(inner.phase.unwrap_or(Phase::Pending)),
@@ -120,30 +125,14 @@ pub(super) async fn write_status(
     context: &Context,
     container: &Arc<StoppableContainer>,
     status: &StoppableContainerStatus,
-) -> Result<(), Failure> {
+) -> Result<(), ReconcileError> {
     if container.status.as_ref() == Some(status) {
         return Ok(());
     }
-    let mut fields = serde_json::to_value(status).unwrap_or_default();
-    if let Some(fields) = fields.as_object_mut() {
-        // A merge patch leaves what it does not name.
-        if let Some(filesystem) = fields.get_mut("filesystem").and_then(Value::as_object_mut) {
-            filesystem.entry("usage").or_insert(Value::Null);
-        }
-        for absent in [
-            "nodeName",
-            "instanceName",
-            "instanceUid",
-            "givenUpNodes",
-            "observedGeneration",
-            "filesystem",
-        ] {
-            fields.entry(absent).or_insert(Value::Null);
-        }
-    }
-    let patch = json!({ "metadata": { "resourceVersion": container.resource_version() }, "status": fields });
+    let patch =
+        status_patch(&**container, container.status.as_ref(), status).map_err(ReconcileError::Patch)?;
     let written = containers(context, container)
-        .patch_status(&container.name_any(), &ours(), &Patch::Merge(patch))
+        .patch_status(&container.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
     let before = container
         .status

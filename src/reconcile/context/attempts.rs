@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::reconcile::conditions::Trouble;
+use crate::reconcile::conditions::Cause;
 use crate::reconcile::pods::Role;
 
 /// First wait: a webhook replica that has not heard of a change yet needs no longer.
@@ -30,14 +30,14 @@ pub enum Task {
     /// Creating the instance of a StoppableContainer.
     Instance,
     /// A whole pass over the object.
-    Pass,
+    Reconcile,
 }
 
 /// Why a task waits, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hold {
+pub struct Backoff {
     /// What happened.
-    pub trouble: Trouble,
+    pub cause: Cause,
     /// Time until the next try; zero when it is due.
     pub remaining: Duration,
 }
@@ -45,13 +45,13 @@ pub struct Hold {
 /// Failures by object UID and task.
 #[derive(Debug, Default)]
 pub struct Attempts {
-    failures: Mutex<HashMap<(String, Task), Failure>>,
+    failures: Mutex<HashMap<(String, Task), Record>>,
     /// By object UID: the container that was last asked for with [`Attempts::seen_for`], and since when.
     seen: Mutex<HashMap<String, (String, Instant)>>,
 }
 
 #[derive(Debug)]
-struct Failure {
+struct Record {
     /// Refusals since the task last went well.
     refusals: u32,
     /// Pods that ended since the last one that was well for long enough. A start alone does not reset this.
@@ -62,7 +62,7 @@ struct Failure {
     pod: Option<String>,
     retry_at: Instant,
     /// `None` once it went well.
-    trouble: Option<Trouble>,
+    cause: Option<Cause>,
 }
 
 // === impl Attempts ===
@@ -76,16 +76,16 @@ impl Attempts {
         task: Task,
         generation: Option<i64>,
         pod: Option<&str>,
-        trouble: Trouble,
+        cause: Cause,
     ) -> Duration {
         let mut failures = self.lock();
-        let failure = failures.entry((uid.to_owned(), task)).or_insert_with(|| Failure {
+        let failure = failures.entry((uid.to_owned(), task)).or_insert_with(|| Record {
             refusals: 0,
             ends: 0,
             generation,
             pod: None,
             retry_at: Instant::now(),
-            trouble: None,
+            cause: None,
         });
         if pod.is_some() && failure.pod.as_deref() == pod {
             return failure.retry_at.saturating_duration_since(Instant::now());
@@ -111,18 +111,18 @@ impl Attempts {
         *count = count.saturating_add(1);
         failure.generation = generation;
         failure.retry_at = Instant::now() + wait;
-        failure.trouble = Some(trouble);
+        failure.cause = Some(cause);
         wait
     }
 
     /// The last failure of a task, unless the object was edited since.
-    pub fn hold(&self, uid: &str, task: Task, generation: Option<i64>) -> Option<Hold> {
+    pub fn backoff(&self, uid: &str, task: Task, generation: Option<i64>) -> Option<Backoff> {
         let failures = self.lock();
         let failure = failures
             .get(&(uid.to_owned(), task))
             .filter(|f| f.generation == generation)?;
-        Some(Hold {
-            trouble: failure.trouble.clone()?,
+        Some(Backoff {
+            cause: failure.cause.clone()?,
             remaining: failure.retry_at.saturating_duration_since(Instant::now()),
         })
     }
@@ -133,7 +133,7 @@ impl Attempts {
         let key = (uid.to_owned(), task);
         if let Some(failure) = failures.get_mut(&key) {
             failure.refusals = 0;
-            failure.trouble = None;
+            failure.cause = None;
             if failure.ends == 0 {
                 failures.remove(&key);
             }
@@ -165,7 +165,7 @@ impl Attempts {
             .remove(uid);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(String, Task), Failure>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, Task), Record>> {
         // A panic elsewhere cannot leave a map of plain values half-written in a way that matters.
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -175,43 +175,52 @@ impl Attempts {
 mod tests {
     use super::*;
 
-    fn trouble() -> Trouble {
-        Trouble::new("CreationRefused", "no")
+    fn blocking_cause() -> Cause {
+        Cause::new("CreationRefused", "no")
     }
 
     #[tokio::test(start_paused = true)]
     async fn waits_double_up_to_a_bound_and_an_edit_starts_over() {
         let attempts = Attempts::default();
         let task = Task::Pod(Role::Consumer);
-        let fail = |generation| attempts.failed("u", task, generation, None, trouble());
+        let fail = |generation| attempts.failed("u", task, generation, None, blocking_cause());
         assert_eq!(fail(Some(1)), FIRST);
         assert_eq!(fail(Some(1)), FIRST * 2);
         for _ in 0..40 {
             assert!(fail(Some(1)) <= LONGEST);
         }
-        assert_eq!(attempts.hold("u", task, Some(1)).unwrap().remaining, LONGEST);
+        assert_eq!(attempts.backoff("u", task, Some(1)).unwrap().remaining, LONGEST);
         assert_eq!(
-            attempts.hold("u", task, Some(2)),
+            attempts.backoff("u", task, Some(2)),
             None,
             "an edit is a reason to try at once"
         );
         assert_eq!(fail(Some(2)), FIRST);
         tokio::time::advance(FIRST).await;
         assert_eq!(
-            attempts.hold("u", task, Some(2)).unwrap().remaining,
+            attempts.backoff("u", task, Some(2)).unwrap().remaining,
             Duration::ZERO
         );
         attempts.forget("u");
-        assert_eq!(attempts.hold("u", task, Some(2)), None);
+        assert_eq!(attempts.backoff("u", task, Some(2)), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pod_that_ended_counts_once() {
         let attempts = Attempts::default();
         let task = Task::Pod(Role::Consumer);
-        assert_eq!(attempts.failed("u", task, None, Some("a"), trouble()), FIRST);
-        assert_eq!(attempts.failed("u", task, None, Some("a"), trouble()), FIRST);
-        assert_eq!(attempts.failed("u", task, None, Some("b"), trouble()), ENDED.0);
+        assert_eq!(
+            attempts.failed("u", task, None, Some("a"), blocking_cause()),
+            FIRST
+        );
+        assert_eq!(
+            attempts.failed("u", task, None, Some("a"), blocking_cause()),
+            FIRST
+        );
+        assert_eq!(
+            attempts.failed("u", task, None, Some("b"), blocking_cause()),
+            ENDED.0
+        );
     }
 
     /// `activeDeadlineSeconds: 5`, say: every pod starts well.
@@ -219,15 +228,19 @@ mod tests {
     async fn i18_that_a_pod_starts_is_no_reason_to_begin_anew() {
         let attempts = Attempts::default();
         let task = Task::Pod(Role::Consumer);
-        let end = |pod| attempts.failed("u", task, Some(1), Some(pod), trouble());
+        let end = |pod| attempts.failed("u", task, Some(1), Some(pod), blocking_cause());
         let mut waits = Vec::new();
         for pod in ["a", "b", "c", "d", "e", "f", "g", "h", "i"] {
             waits.push(end(pod).as_millis());
             tokio::time::advance(ENDED.1).await;
             // The creation of its successor is refused for a while, and then that runs.
-            assert_eq!(attempts.failed("u", task, Some(1), None, trouble()), FIRST);
+            assert_eq!(attempts.failed("u", task, Some(1), None, blocking_cause()), FIRST);
             attempts.succeeded("u", task);
-            assert_eq!(attempts.hold("u", task, Some(1)), None, "nothing is in its way");
+            assert_eq!(
+                attempts.backoff("u", task, Some(1)),
+                None,
+                "nothing is in its way"
+            );
         }
         assert_eq!(
             waits,
@@ -239,7 +252,7 @@ mod tests {
         assert_eq!(end("j"), FIRST);
         assert_eq!(end("k"), ENDED.0);
         assert_eq!(
-            attempts.failed("u", task, Some(2), Some("l"), trouble()),
+            attempts.failed("u", task, Some(2), Some("l"), blocking_cause()),
             FIRST,
             "the user edited, or stopped and started it"
         );

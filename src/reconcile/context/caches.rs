@@ -14,7 +14,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use stoppablecontainer_api::names::CSI_DRIVER;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
-use crate::reconcile::context::{silence, unreadiness};
+use crate::reconcile::context::{not_ready_message, unreachable_message};
 
 /// Read halves of the caches.
 #[derive(Clone)]
@@ -108,13 +108,13 @@ impl Caches {
     }
 
     /// Why the kubelet reports its node as not ready.
-    pub fn node_unready(&self, name: &str) -> Option<String> {
-        unreadiness(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
+    pub fn node_not_ready(&self, name: &str) -> Option<String> {
+        not_ready_message(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
     }
 
     /// What Kubernetes says about a node that it has not heard of for a while.
-    pub fn node_silent(&self, name: &str) -> Option<String> {
-        silence(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
+    pub fn node_unreachable(&self, name: &str) -> Option<String> {
+        unreachable_message(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
     }
 }
 

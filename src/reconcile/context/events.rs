@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 use stoppablecontainer_api::conditions::{READY, reason};
+use stoppablecontainer_api::truncate_utf8;
 
 use crate::reconcile::context::Context;
 
@@ -68,22 +69,13 @@ fn events(before: &[Condition], after: &[Condition]) -> Vec<Event> {
             };
             Some(Event {
                 type_,
-                reason: reason.chars().take(128).collect(),
-                note: Some(shortened(&now.message)),
+                reason: truncate_utf8(&reason, 128).to_owned(),
+                note: Some(truncate_utf8(&now.message, MAX_NOTE).to_owned()),
                 action: now.type_.clone(),
                 secondary: None,
             })
         })
         .collect()
-}
-
-fn shortened(message: &str) -> String {
-    let end = message
-        .char_indices()
-        .map(|(at, c)| at + c.len_utf8())
-        .take_while(|end| *end <= MAX_NOTE)
-        .last();
-    message[..end.unwrap_or(0)].to_owned()
 }
 
 #[cfg(test)]

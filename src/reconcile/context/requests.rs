@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::names::{FIELD_MANAGER_CONTROLLER, FINALIZER};
 
-use crate::trial::strict;
+use crate::dry_run::strict;
 
 /// Creates an object. Fields that the API server does not know are refused, and not dropped (invariant I19).
 ///
@@ -26,7 +26,7 @@ pub(crate) async fn create<K: Resource + DeserializeOwned>(
     object: &Json,
 ) -> Result<K, Error> {
     let request = Request::new(api.resource_url())
-        .create(&creating(), object.as_str().as_bytes().to_vec())
+        .create(&post_params(), object.as_str().as_bytes().to_vec())
         .map_err(Error::BuildRequest)?;
     client.request(strict(request)).await
 }
@@ -56,14 +56,14 @@ pub(crate) async fn json_patch<K: Resource + DeserializeOwned>(
 ) -> Result<K, Error> {
     let empty = Patch::Json::<()>(json_patch::Patch(Vec::new()));
     let mut request = Request::new(api.resource_url())
-        .patch(name, &ours(), &empty)
+        .patch(name, &patch_params(), &empty)
         .map_err(Error::BuildRequest)?;
     *request.body_mut() = operations.as_str().as_bytes().to_vec();
     client.request(request).await
 }
 
 /// Parameters of the controller's patches.
-pub(crate) fn ours() -> PatchParams {
+pub(crate) fn patch_params() -> PatchParams {
     PatchParams {
         field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()),
         ..PatchParams::default()
@@ -71,7 +71,7 @@ pub(crate) fn ours() -> PatchParams {
 }
 
 /// Parameters of the controller's creations.
-pub(crate) fn creating() -> PostParams {
+pub(crate) fn post_params() -> PostParams {
     PostParams {
         field_manager: Some(FIELD_MANAGER_CONTROLLER.to_owned()),
         ..PostParams::default()
@@ -90,4 +90,50 @@ pub(crate) fn finalizer_patch(object: &impl ResourceExt, present: bool) -> Value
         finalizers.push(FINALIZER.to_owned());
     }
     json!({ "metadata": { "resourceVersion": object.resource_version(), "finalizers": finalizers } })
+}
+
+/// Merge patch that makes a status `new` if the object is still the one whose status was `old`. A merge patch leaves what it
+/// does not name, so what `old` has and `new` has not is named with null.
+pub(crate) fn status_patch<S: Serialize>(
+    object: &impl ResourceExt,
+    old: Option<&S>,
+    new: &S,
+) -> Result<Value, serde_json::Error> {
+    let old = old.map(serde_json::to_value).transpose()?.unwrap_or_default();
+    let mut status = serde_json::to_value(new)?;
+    null_what_is_absent(&old, &mut status);
+    Ok(json!({ "metadata": { "resourceVersion": object.resource_version() }, "status": status }))
+}
+
+fn null_what_is_absent(old: &Value, new: &mut Value) {
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        return;
+    };
+    for (field, old) in old {
+        null_what_is_absent(old, new.entry(field).or_insert(Value::Null));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::ObjectMeta;
+    use stoppablecontainer_api::StoppableContainer;
+
+    use super::*;
+
+    #[test]
+    fn a_status_patch_makes_the_new_status_of_the_old_one() {
+        let object: StoppableContainer = serde_json::from_value(json!({
+            "metadata": ObjectMeta { resource_version: Some("7".to_owned()), ..ObjectMeta::default() },
+            "spec": { "template": {} },
+        }))
+        .unwrap();
+        let mut old = json!({ "a": { "b": 1, "c": 2 }, "d": [1, 2], "e": 3, "f": 4 });
+        let new = json!({ "a": { "b": 1 }, "d": [2], "f": 4, "g": { "h": 5 } });
+        let patch = status_patch(&object, Some(&old), &new).unwrap();
+        assert_eq!(patch["metadata"]["resourceVersion"], json!("7"));
+        json_patch::merge(&mut old, &patch["status"]);
+        assert_eq!(old, new);
+        assert_eq!(status_patch(&object, None, &new).unwrap()["status"], new);
+    }
 }

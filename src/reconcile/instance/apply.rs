@@ -15,20 +15,20 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use stoppablecontainer_api::{GivenUp, StoppableContainerInstance};
 
-use crate::reconcile::conditions::Trouble;
-use crate::reconcile::context::requests::{finalizer_patch, ours};
-use crate::reconcile::context::{Context, Failure, Hold, Task};
+use crate::reconcile::conditions::Cause;
+use crate::reconcile::context::requests::{finalizer_patch, patch_params};
+use crate::reconcile::context::{Backoff, Context, ReconcileError, Task};
 use crate::reconcile::instance::plan::Action;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::Role;
-use crate::watched;
-use crate::watched::HeldPod;
+use crate::selections;
+use crate::selections::HeldPod;
 
 mod create;
 mod delete;
 mod status;
 
-pub(super) use status::{confirm, write_status};
+pub(super) use status::{ensure_newest, write_status};
 
 /// What is known after a plan was carried out.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) async fn apply(
     context: &Context,
     mut observed: Observed,
     actions: Vec<Action>,
-) -> Result<Outcome, Failure> {
+) -> Result<Outcome, ReconcileError> {
     for action in actions {
         match action {
             Action::AddFinalizer => {
@@ -76,8 +76,8 @@ pub(super) async fn apply(
                 let pod = relabel(context, &observed.instance, role, &pod).await?;
                 *slot(&mut observed, role) = Slot::Ours(pod);
             }
-            Action::Delete(role, pod, trouble) => {
-                delete::delete(context, &mut observed, role, &pod, trouble).await?;
+            Action::Delete(role, pod, cause) => {
+                delete::delete(context, &mut observed, role, &pod, cause).await?;
             }
             Action::Discard(role, pod) => {
                 *slot(&mut observed, role) = delete::discard(context, &observed.instance, &pod).await?;
@@ -98,10 +98,10 @@ async fn set_finalizer(
     context: &Context,
     instance: &Arc<StoppableContainerInstance>,
     present: bool,
-) -> Result<Arc<StoppableContainerInstance>, Failure> {
+) -> Result<Arc<StoppableContainerInstance>, ReconcileError> {
     let patch = finalizer_patch(instance.as_ref(), present);
     let written = instances(context, instance)
-        .patch(&instance.name_any(), &ours(), &Patch::Merge(patch))
+        .patch(&instance.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
     Ok(Arc::new(written))
 }
@@ -111,7 +111,7 @@ async fn relabel(
     instance: &StoppableContainerInstance,
     role: Role,
     pod: &Pod,
-) -> Result<Arc<Pod>, Failure> {
+) -> Result<Arc<Pod>, ReconcileError> {
     let labels: serde_json::Map<String, Value> = role
         .labels(&instance.name_any())
         .into_iter()
@@ -119,23 +119,22 @@ async fn relabel(
         .collect();
     let patch = json!({ "metadata": { "uid": pod.uid(), "labels": labels } });
     let labelled = pods(context, instance)
-        .patch(&pod.name_any(), &ours(), &Patch::Merge(patch))
+        .patch(&pod.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
-    Ok(Arc::new(watched::pod(labelled)?))
+    Ok(Arc::new(selections::pod(labelled)?))
 }
 
-fn failed(context: &Context, observed: &mut Observed, role: Role, pod: Option<&str>, trouble: Trouble) {
+fn failed(context: &Context, observed: &mut Observed, role: Role, pod: Option<&str>, cause: Cause) {
     let uid = observed.instance.uid().unwrap_or_default();
     let generation = observed.instance.metadata.generation;
-    let remaining: Duration =
-        context
-            .attempts
-            .failed(&uid, Task::Pod(role), generation, pod, trouble.clone());
-    let hold = Some(Hold { trouble, remaining });
+    let remaining: Duration = context
+        .attempts
+        .failed(&uid, Task::Pod(role), generation, pod, cause.clone());
+    let backoff = Some(Backoff { cause, remaining });
     match role {
-        Role::Provider => observed.provider_hold = hold,
-        Role::Consumer => observed.consumer_hold = hold,
-        Role::Placeholder => observed.placeholder_hold = hold,
+        Role::Provider => observed.provider_backoff = backoff,
+        Role::Consumer => observed.consumer_backoff = backoff,
+        Role::Placeholder => observed.placeholder_backoff = backoff,
     }
 }
 

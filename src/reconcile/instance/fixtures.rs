@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainerInstance;
 
-use crate::reconcile::conditions::Trouble;
-use crate::reconcile::context::Hold;
+use crate::reconcile::conditions::Cause;
+use crate::reconcile::context::Backoff;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::Role;
 use crate::reconcile::pods::fixtures::{instance, pod, prepared, up};
@@ -24,7 +24,7 @@ pub(super) fn changed(pod: &Arc<Pod>, change: impl FnOnce(&mut Pod)) -> Slot {
 }
 
 /// `pod`, on its way out.
-pub(super) fn leaving(pod: &Arc<Pod>) -> Slot {
+pub(super) fn terminating(pod: &Arc<Pod>) -> Slot {
     changed(pod, |pod| {
         pod.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
     })
@@ -38,17 +38,17 @@ pub(super) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
         consumer: Slot::Free,
         placeholder: Slot::Free,
         node_gone: false,
-        node_silent: None,
-        node_unready: None,
-        doubted: None,
+        node_unreachable: None,
+        node_not_ready: None,
+        unconfirmed_restart: None,
         agent_missing: false,
         other_nodes: true,
         unfit: None,
         given_up: None,
         template_check: None,
-        provider_hold: None,
-        consumer_hold: None,
-        placeholder_hold: None,
+        provider_backoff: None,
+        consumer_backoff: None,
+        placeholder_backoff: None,
     }
 }
 
@@ -71,9 +71,9 @@ pub(super) fn with_both(change: Value, status: Value) -> Observed {
 }
 
 /// A failure that waits for `remaining`.
-pub(super) fn hold(reason: &str, message: &str, remaining: Duration) -> Option<Hold> {
-    Some(Hold {
-        trouble: Trouble::new(reason, message),
+pub(super) fn backoff(reason: &str, message: &str, remaining: Duration) -> Option<Backoff> {
+    Some(Backoff {
+        cause: Cause::new(reason, message),
         remaining,
     })
 }

@@ -15,16 +15,16 @@ use kube::{Api, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 
-use crate::reconcile::context::{Context, Hold, Task};
+use crate::reconcile::context::{Backoff, Context, Task};
 use crate::reconcile::instance::plan::first_node;
 use crate::reconcile::instance::state::{Observed, Slot, recorded};
 use crate::reconcile::pods::{Role, avoided, health, node};
-use crate::watched;
-use crate::watched::HeldPod;
+use crate::selections;
+use crate::selections::HeldPod;
 
 /// A wrapper that has its filesystem needs much less to find out that it cannot execute a program, and the agent reports
 /// after two seconds why a wrapper does not get its filesystem.
-const DOUBT: Duration = Duration::from_secs(5);
+const CONFIRMATION: Duration = Duration::from_secs(5);
 
 /// What is seen while the first node does, so that a wait for it begins anew. No container has this as its id.
 const FITS: &str = "fits";
@@ -53,7 +53,7 @@ pub(super) async fn observe(
 ///
 /// # Errors
 /// When the API server cannot be asked.
-pub(super) async fn observe_afresh(
+pub(super) async fn observe_uncached(
     context: &Context,
     instance: &StoppableContainerInstance,
 ) -> Result<Option<Observed>, kube::Error> {
@@ -73,32 +73,46 @@ async fn look(
 ) -> Result<Observed, kube::Error> {
     let status = instance.status.clone().unwrap_or_default();
     let uid = instance.uid().unwrap_or_default();
-    let hold = |role| {
+    let backoff = |role| {
         context
             .attempts
-            .hold(&uid, Task::Pod(role), instance.metadata.generation)
+            .backoff(&uid, Task::Pod(role), instance.metadata.generation)
     };
-    let [provider_hold, consumer_hold, placeholder_hold] =
-        [Role::Provider, Role::Consumer, Role::Placeholder].map(hold);
-    let provider = slot(context, &instance, Role::Provider, look, provider_hold.as_ref()).await?;
-    let consumer = slot(context, &instance, Role::Consumer, look, consumer_hold.as_ref()).await?;
+    let [provider_backoff, consumer_backoff, placeholder_backoff] =
+        [Role::Provider, Role::Consumer, Role::Placeholder].map(backoff);
+    let provider = slot(
+        context,
+        &instance,
+        Role::Provider,
+        look,
+        provider_backoff.as_ref(),
+    )
+    .await?;
+    let consumer = slot(
+        context,
+        &instance,
+        Role::Consumer,
+        look,
+        consumer_backoff.as_ref(),
+    )
+    .await?;
     // It holds no data, so a look at the cache does.
     let (role, cached) = (Role::Placeholder, Look::Cached);
-    let placeholder = slot(context, &instance, role, cached, placeholder_hold.as_ref()).await?;
+    let placeholder = slot(context, &instance, role, cached, placeholder_backoff.as_ref()).await?;
     let at = [&provider, &consumer, &placeholder]
         .into_iter()
         .find_map(|slot| slot.pod().and_then(|pod| node(pod)));
     let agent_missing = at.is_some_and(|at| !context.caches.agent_registered(at));
     let home = status.node_name.as_deref().or(at);
-    let node_silent = home.and_then(|name| context.caches.node_silent(name));
+    let node_unreachable = home.and_then(|name| context.caches.node_unreachable(name));
     // A container that was reported ready has shown that it runs, however it ended before.
     let called_ready = status
         .conditions
         .iter()
         .any(|condition| condition.type_ == CONSUMER_READY && condition.status == "True");
-    let doubted = consumer.pod().filter(|_| !called_ready).and_then(|pod| {
-        let (container, _) = health::doubtful(pod, instance.spec.main_container())?;
-        Some(DOUBT.saturating_sub(context.attempts.seen_for(&uid, container)))
+    let unconfirmed_restart = consumer.pod().filter(|_| !called_ready).and_then(|pod| {
+        let (container, _) = health::unconfirmed(pod, instance.spec.main_container())?;
+        Some(CONFIRMATION.saturating_sub(context.attempts.seen_for(&uid, container)))
     });
     let node_gone = match status.node_name.as_deref() {
         Some(name) => {
@@ -115,9 +129,9 @@ async fn look(
     };
     let mut observed = Observed {
         agent_missing,
-        node_unready: home.and_then(|name| context.caches.node_unready(name)),
-        node_silent,
-        doubted,
+        node_not_ready: home.and_then(|name| context.caches.node_not_ready(name)),
+        node_unreachable,
+        unconfirmed_restart,
         provider,
         consumer,
         placeholder,
@@ -126,9 +140,9 @@ async fn look(
         unfit: None,
         given_up: None,
         template_check: status.template_check.clone(),
-        provider_hold,
-        consumer_hold,
-        placeholder_hold,
+        provider_backoff,
+        consumer_backoff,
+        placeholder_backoff,
         instance,
     };
     let unfit = first_node::unfit(&observed);
@@ -137,9 +151,9 @@ async fn look(
             .as_ref()
             .map_or((FITS, Duration::ZERO), |unfit| unfit.patience);
         let seen = context.attempts.seen_for(&uid, what);
-        observed.unfit = unfit.map(|unfit| Hold {
+        observed.unfit = unfit.map(|unfit| Backoff {
             remaining: patience.saturating_sub(seen),
-            trouble: unfit.why,
+            cause: unfit.why,
         });
     }
     Ok(observed)
@@ -150,7 +164,7 @@ async fn slot(
     instance: &StoppableContainerInstance,
     role: Role,
     look: Look,
-    hold: Option<&Hold>,
+    backoff: Option<&Backoff>,
 ) -> Result<Slot, kube::Error> {
     let namespace = instance.namespace().unwrap_or_default();
     let name = role.pod_name(&instance.name_any());
@@ -165,10 +179,10 @@ async fn slot(
             Some(slot) => return Ok(slot),
             None => {
                 // A pod without our label is outside of the cache. Its owner is asked about again when the wait is over.
-                if let Some(hold) =
-                    hold.filter(|h| h.trouble.reason == reason::NAME_CONFLICT && h.remaining > Duration::ZERO)
+                if let Some(backoff) = backoff
+                    .filter(|h| h.cause.reason == reason::NAME_CONFLICT && h.remaining > Duration::ZERO)
                 {
-                    return Ok(Slot::Taken(hold.trouble.message.clone()));
+                    return Ok(Slot::Taken(backoff.cause.message.clone()));
                 }
                 if !recorded {
                     return Ok(Slot::Free);
@@ -179,7 +193,7 @@ async fn slot(
     let found = Api::<HeldPod>::namespaced(context.client.clone(), &namespace)
         .get_opt(&name)
         .await?;
-    let found = found.map(watched::pod).transpose()?;
+    let found = found.map(selections::pod).transpose()?;
     Ok(found.map_or(Slot::Free, |pod| of(Arc::new(pod))))
 }
 

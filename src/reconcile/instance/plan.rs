@@ -16,13 +16,13 @@ use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_HASH, FINALIZER};
 
-use crate::reconcile::conditions::Trouble;
-use crate::reconcile::context::Hold;
+use crate::reconcile::conditions::Cause;
+use crate::reconcile::context::Backoff;
 use crate::reconcile::instance::plan::storage_limit::eviction;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{
-    OptOuts, Role, consumer_hash, consumer_pod, ended, has_started, labelled, leaving, node,
-    placeholder_hash, placeholder_pod, provider_pod, trouble,
+    OptOuts, Role, blocking_cause, consumer_hash, consumer_pod, has_our_labels, has_started, is_finished,
+    is_terminating, node, placeholder_hash, placeholder_pod, provider_pod,
 };
 
 pub(super) mod first_node;
@@ -42,11 +42,11 @@ pub(super) enum Action {
     /// Put our labels back on a pod of ours.
     Relabel(Role, Arc<Pod>),
     /// Delete a pod of ours with its own grace period. With a trouble, its successor waits.
-    Delete(Role, Arc<Pod>, Option<Trouble>),
+    Delete(Role, Arc<Pod>, Option<Cause>),
     /// Delete a stray pod.
     Discard(Role, Arc<Pod>),
     /// Give up the node before the first start, with the consumer that could not start there.
-    GiveUp(Trouble, Option<Arc<Pod>>),
+    GiveUp(Cause, Option<Arc<Pod>>),
 }
 
 /// The next steps for an instance, in order.
@@ -65,7 +65,7 @@ pub(super) fn plan(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
     }
     if let Some(unfit) = observed.unfit.as_ref().filter(|unfit| unfit.remaining.is_zero()) {
         let consumer = observed.consumer.pod().map(Arc::clone);
-        return vec![Action::GiveUp(unfit.trouble.clone(), consumer)];
+        return vec![Action::GiveUp(unfit.cause.clone(), consumer)];
     }
     let may_start = may_start(observed);
     let mut actions = Vec::new();
@@ -87,7 +87,7 @@ fn plan_removal(observed: &Observed) -> Vec<Action> {
     ] {
         match slot {
             Slot::Ours(pod) => return delete_once(role, pod, None),
-            Slot::Stray(pod) => return discard_once(role, pod),
+            Slot::Unrecorded(pod) => return discard_once(role, pod),
             Slot::Free | Slot::Taken(_) => {}
         }
     }
@@ -107,18 +107,18 @@ fn may_start(observed: &Observed) -> bool {
         && !replacement::due(observed)
         && observed.usable_filesystem().is_some()
         && observed.start_excess().is_none()
-        && !waits(observed.consumer_hold.as_ref())
+        && !waits(observed.consumer_backoff.as_ref())
 }
 
 fn plan_placeholder(observed: &Observed, opt_outs: &OptOuts, may_start: bool) -> Vec<Action> {
     match &observed.placeholder {
         Slot::Taken(_) => Vec::new(),
-        Slot::Stray(pod) => discard_once(Role::Placeholder, pod),
+        Slot::Unrecorded(pod) => discard_once(Role::Placeholder, pod),
         // There is a use for it only if a provider can be made.
         Slot::Free
             if observed.home().is_some()
                 || !matches!(observed.provider, Slot::Free)
-                || waits(observed.placeholder_hold.as_ref()) =>
+                || waits(observed.placeholder_backoff.as_ref()) =>
         {
             Vec::new()
         }
@@ -126,7 +126,7 @@ fn plan_placeholder(observed: &Observed, opt_outs: &OptOuts, may_start: bool) ->
             let pod = placeholder_pod(&observed.instance, opt_outs);
             creation(Role::Placeholder, pod.as_ref().ok())
         }
-        Slot::Ours(pod) if ended(pod) => delete_once(Role::Placeholder, pod, trouble(pod)),
+        Slot::Ours(pod) if is_finished(pod) => delete_once(Role::Placeholder, pod, blocking_cause(pod)),
         Slot::Ours(pod) if node(pod).is_none() && outdated(pod, &placeholder_hash(&observed.instance)) => {
             delete_once(Role::Placeholder, pod, None)
         }
@@ -140,17 +140,17 @@ fn plan_placeholder(observed: &Observed, opt_outs: &OptOuts, may_start: bool) ->
 fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
     match &observed.provider {
         Slot::Taken(_) => Vec::new(),
-        Slot::Stray(pod) => discard_once(Role::Provider, pod),
-        Slot::Free if observed.node_gone || waits(observed.provider_hold.as_ref()) => Vec::new(),
+        Slot::Unrecorded(pod) => discard_once(Role::Provider, pod),
+        Slot::Free if observed.node_gone || waits(observed.provider_backoff.as_ref()) => Vec::new(),
         Slot::Free => {
             let pod = observed
                 .home()
                 .map(|node| provider_pod(&observed.instance, node, opt_outs));
             creation(Role::Provider, pod.as_ref().and_then(|pod| pod.as_ref().ok()))
         }
-        Slot::Ours(pod) if ended(pod) => delete_once(Role::Provider, pod, trouble(pod)),
-        Slot::Ours(pod) if astray(observed, pod) => {
-            delete_once(Role::Provider, pod, Some(stray_trouble(pod)))
+        Slot::Ours(pod) if is_finished(pod) => delete_once(Role::Provider, pod, blocking_cause(pod)),
+        Slot::Ours(pod) if on_wrong_node(observed, pod) => {
+            delete_once(Role::Provider, pod, Some(wrong_node_cause(pod)))
         }
         Slot::Ours(pod) if replacement::due(observed) || observed.wants_other_image() => {
             delete_once(Role::Provider, pod, None)
@@ -163,13 +163,13 @@ fn plan_consumer(observed: &Observed, may_start: bool) -> Vec<Action> {
     let spec = &observed.instance.spec;
     let main = spec.main_container();
     match &observed.consumer {
-        Slot::Stray(pod) => discard_once(Role::Consumer, pod),
+        Slot::Unrecorded(pod) => discard_once(Role::Consumer, pod),
         Slot::Free if may_start => creation(Role::Consumer, consumer_pod(&placed(observed)).as_ref().ok()),
         Slot::Free | Slot::Taken(_) => Vec::new(),
         Slot::Ours(pod) if !spec.running || observed.filesystem_lost() => {
             delete_once(Role::Consumer, pod, None)
         }
-        Slot::Ours(pod) if ended(pod) => delete_once(Role::Consumer, pod, trouble(pod)),
+        Slot::Ours(pod) if is_finished(pod) => delete_once(Role::Consumer, pod, blocking_cause(pod)),
         Slot::Ours(pod) if !has_started(pod, main) && outdated(pod, &consumer_hash(&observed.instance)) => {
             delete_once(Role::Consumer, pod, None)
         }
@@ -195,16 +195,16 @@ fn creation(role: Role, pod: Option<&impl Serialize>) -> Vec<Action> {
     pod.map(|pod| Action::Create(role, pod)).into_iter().collect()
 }
 
-fn delete_once(role: Role, pod: &Arc<Pod>, trouble: Option<Trouble>) -> Vec<Action> {
-    if leaving(pod) {
+fn delete_once(role: Role, pod: &Arc<Pod>, cause: Option<Cause>) -> Vec<Action> {
+    if is_terminating(pod) {
         Vec::new()
     } else {
-        vec![Action::Delete(role, Arc::clone(pod), trouble)]
+        vec![Action::Delete(role, Arc::clone(pod), cause)]
     }
 }
 
 fn discard_once(role: Role, pod: &Arc<Pod>) -> Vec<Action> {
-    if leaving(pod) {
+    if is_terminating(pod) {
         Vec::new()
     } else {
         vec![Action::Discard(role, Arc::clone(pod))]
@@ -212,18 +212,18 @@ fn discard_once(role: Role, pod: &Arc<Pod>) -> Vec<Action> {
 }
 
 fn relabel(role: Role, pod: &Arc<Pod>, observed: &Observed) -> Vec<Action> {
-    if leaving(pod) || labelled(pod, role, &observed.instance.name_any()) {
+    if is_terminating(pod) || has_our_labels(pod, role, &observed.instance.name_any()) {
         return Vec::new();
     }
     vec![Action::Relabel(role, Arc::clone(pod))]
 }
 
-fn waits(hold: Option<&Hold>) -> bool {
-    hold.is_some_and(|hold| !hold.remaining.is_zero())
+fn waits(backoff: Option<&Backoff>) -> bool {
+    backoff.is_some_and(|backoff| !backoff.remaining.is_zero())
 }
 
 /// Bound to another node than the one with the data, by a scheduler that does not know node affinity.
-fn astray(observed: &Observed, pod: &Pod) -> bool {
+fn on_wrong_node(observed: &Observed, pod: &Pod) -> bool {
     let kept_on = observed
         .instance
         .status
@@ -232,9 +232,9 @@ fn astray(observed: &Observed, pod: &Pod) -> bool {
     kept_on.is_some_and(|kept| node(pod).is_some_and(|at| at != kept))
 }
 
-fn stray_trouble(pod: &Pod) -> Trouble {
+fn wrong_node_cause(pod: &Pod) -> Cause {
     let at = node(pod).unwrap_or_default();
-    Trouble::new(
+    Cause::new(
         reason::STARTING,
         format!("the provider pod was bound to node {at}, which does not hold the filesystem"),
     )

@@ -15,13 +15,13 @@ use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::ANNOTATION_IMAGE;
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, GivenUp, Identity, StoppableContainerInstance,
-    StoppableContainerInstanceStatus, StorageExcess, TemplateCheck, storage_limit,
+    StoppableContainerInstanceStatus, StorageExcess, TemplateCheck, is_controlled_by, storage_limit,
 };
 
-use crate::reconcile::conditions::Trouble;
-use crate::reconcile::context::Hold;
+use crate::reconcile::conditions::Cause;
+use crate::reconcile::context::Backoff;
 use crate::reconcile::pods::{
-    Role, consumer_hash, ended, health, leaving, node, owned_by, ready, running, template,
+    Role, consumer_hash, health, is_finished, is_ready, is_running, is_terminating, node, template,
 };
 
 /// Everything that a pass over an instance looks at.
@@ -38,28 +38,28 @@ pub(super) struct Observed {
     /// The instance has a node and that Node object does not exist.
     pub node_gone: bool,
     /// What Kubernetes says about the node, which it has not heard of for a while.
-    pub node_silent: Option<String>,
+    pub node_unreachable: Option<String>,
     /// What Kubernetes says about the node, whose kubelet says that it is not ready.
-    pub node_unready: Option<String>,
+    pub node_not_ready: Option<String>,
     /// The consumer's container was started again after its program could not be executed, and for this long nothing
     /// shows that it will be this time.
-    pub doubted: Option<Duration>,
+    pub unconfirmed_restart: Option<Duration>,
     /// The pods have a node whose kubelet does not know the node agent.
     pub agent_missing: bool,
     /// There are nodes that this object has not given up.
     pub other_nodes: bool,
     /// Why the first node does not do, and for how long it is still waited for.
-    pub unfit: Option<Hold>,
+    pub unfit: Option<Backoff>,
     /// The node was given up in this pass.
     pub given_up: Option<GivenUp>,
     /// What the API server made of the template when it was last asked; perhaps of an earlier one.
     pub template_check: Option<TemplateCheck>,
     /// The provider's last failure.
-    pub provider_hold: Option<Hold>,
+    pub provider_backoff: Option<Backoff>,
     /// The consumer's last failure.
-    pub consumer_hold: Option<Hold>,
+    pub consumer_backoff: Option<Backoff>,
     /// The placeholder's last failure.
-    pub placeholder_hold: Option<Hold>,
+    pub placeholder_backoff: Option<Backoff>,
 }
 
 /// What has a name that we need.
@@ -70,7 +70,7 @@ pub(super) enum Slot {
     /// The pod that the controller created for the instance (invariant I16).
     Ours(Arc<Pod>),
     /// It names the instance as its controller, but the controller knows nothing of having created it. It makes way.
-    Stray(Arc<Pod>),
+    Unrecorded(Arc<Pod>),
     /// Somebody else's; the text says whose.
     Taken(String),
 }
@@ -94,19 +94,19 @@ impl Slot {
         if uid.is_some() && (uid == recorded(instance, role) || uid == created) {
             return Self::Ours(pod);
         }
-        if owned_by(&pod, instance) {
-            return Self::Stray(pod);
+        if is_controlled_by(&*pod, instance) {
+            return Self::Unrecorded(pod);
         }
         let owner = pod
             .owner_references()
             .iter()
             .find(|owner| owner.controller == Some(true));
         let whose = owner.map_or_else(
-            || "is nobody's".to_owned(),
+            || "has no owner".to_owned(),
             |owner| format!("belongs to {} {} (UID {})", owner.kind, owner.name, owner.uid),
         );
         Self::Taken(format!(
-            "pod {} {whose} and is left alone; this object, whose files are kept, goes on when that pod is gone",
+            "pod {} {whose} and is not changed; this object, whose files are kept, continues when that pod is gone",
             pod.name_any()
         ))
     }
@@ -115,7 +115,7 @@ impl Slot {
     pub(super) fn pod(&self) -> Option<&Arc<Pod>> {
         match self {
             Self::Ours(pod) => Some(pod),
-            Self::Free | Self::Stray(_) | Self::Taken(_) => None,
+            Self::Free | Self::Unrecorded(_) | Self::Taken(_) => None,
         }
     }
 }
@@ -147,7 +147,7 @@ impl Observed {
             .and_then(|status| status.node_name.as_deref());
         let placed = || {
             let pod = self.placeholder.pod().or(self.provider.pod());
-            pod.filter(|pod| !ended(pod)).and_then(|pod| node(pod))
+            pod.filter(|pod| !is_finished(pod)).and_then(|pod| node(pod))
         };
         recorded.or_else(placed)
     }
@@ -161,7 +161,7 @@ impl Observed {
     pub(super) fn working_provider(&self) -> Option<&Arc<Pod>> {
         self.provider
             .pod()
-            .filter(|pod| running(pod) && ready(pod) && !leaving(pod))
+            .filter(|pod| is_running(pod) && is_ready(pod) && !is_terminating(pod))
     }
 
     /// Whether the template names another image than the one that the provider was made of, and nothing runs on that
@@ -174,12 +174,15 @@ impl Observed {
         matches!(self.consumer, Slot::Free)
             && made_of.is_some_and(|image| image != self.instance.spec.main_image())
             // No other provider could be made.
-            && template::trouble(&self.instance).is_none()
+            && template::blocking_cause(&self.instance).is_none()
     }
 
     /// What keeps a consumer whose containers run from its filesystem, and so from executing its command.
     pub(super) fn blocked(&self) -> Option<&str> {
-        let pod = self.consumer.pod().filter(|pod| running(pod) && !leaving(pod))?;
+        let pod = self
+            .consumer
+            .pod()
+            .filter(|pod| is_running(pod) && !is_terminating(pod))?;
         self.instance
             .status
             .as_ref()?
@@ -187,10 +190,10 @@ impl Observed {
     }
 
     /// How the consumer's container ended, if it was started again only a moment ago and probably ends in the same way.
-    pub(super) fn doubt(&self) -> Option<Trouble> {
-        self.doubted.filter(|rest| !rest.is_zero())?;
-        let pod = self.consumer.pod().filter(|pod| !leaving(pod))?;
-        health::doubtful(pod, self.instance.spec.main_container()).map(|(_, last)| last)
+    pub(super) fn unconfirmed_failure(&self) -> Option<Cause> {
+        self.unconfirmed_restart.filter(|rest| !rest.is_zero())?;
+        let pod = self.consumer.pod().filter(|pod| !is_terminating(pod))?;
+        health::unconfirmed(pod, self.instance.spec.main_container()).map(|(_, last)| last)
     }
 
     /// The filesystem that a consumer may start on, with the identity that its main container is to have. `None`
@@ -209,8 +212,8 @@ impl Observed {
     }
 
     /// Why no pod can be made of the template, as far as is known.
-    pub(super) fn template_trouble(&self) -> Option<Trouble> {
-        template::trouble(&self.instance).or_else(|| found(self))
+    pub(super) fn template_error(&self) -> Option<Cause> {
+        template::blocking_cause(&self.instance).or_else(|| found(self))
     }
 
     /// What keeps a consumer from being started: the filesystem takes more than the template's limit.
@@ -254,9 +257,9 @@ impl Observed {
 }
 
 /// What the API server found wrong with the present template.
-fn found(observed: &Observed) -> Option<Trouble> {
+fn found(observed: &Observed) -> Option<Cause> {
     let check = observed.template_check.as_ref()?;
     let problem = check.problem.as_ref()?;
     let current = check.template_hash == consumer_hash(&observed.instance);
-    current.then(|| Trouble::new(reason::TEMPLATE_INVALID, problem.clone()))
+    current.then(|| Cause::new(reason::TEMPLATE_INVALID, problem.clone()))
 }

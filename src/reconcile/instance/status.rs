@@ -12,7 +12,7 @@ use stoppablecontainer_api::conditions::{
 };
 use stoppablecontainer_api::{StoppableContainerInstanceStatus, storage_limit};
 
-use crate::reconcile::conditions::{Verdict, conditions};
+use crate::reconcile::conditions::{ConditionState, conditions};
 use crate::reconcile::instance::plan::{first_node, placement};
 use crate::reconcile::instance::state::Observed;
 use crate::reconcile::instance::template_check;
@@ -30,19 +30,20 @@ mod restart_required;
 /// The status that `observed` deserves, next to the one it has. Equal to the present one when nothing changed.
 pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstanceStatus {
     let old = observed.status();
-    let provider = provider::provider_verdict(observed);
-    let filesystem = filesystem::filesystem_verdict(observed);
-    let consumer = consumer::consumer_verdict(observed);
+    let provider = provider::provider_state(observed);
+    let filesystem = filesystem::filesystem_state(observed);
+    let consumer = consumer::consumer_state(observed);
     let phase = ready::phase(observed, &provider, &filesystem);
-    let [provider, consumer] = [provider, consumer].map(|part| node::unless_unready(observed, part));
-    let [provider, filesystem, consumer] = node::unless_silent(observed, [provider, filesystem, consumer]);
-    let mut ready = ready::ready_verdict(observed, phase, [&provider, &filesystem, &consumer]);
+    let [provider, consumer] = [provider, consumer].map(|part| node::unless_not_ready(observed, part));
+    let [provider, filesystem, consumer] =
+        node::unless_unreachable(observed, [provider, filesystem, consumer]);
+    let mut ready = ready::ready_state(observed, phase, [&provider, &filesystem, &consumer]);
     let restart = restart_required::why(observed);
     if let Some(why) = &restart {
-        ready.why.message = format!("{}; {RESTART_REQUIRED}: {}", ready.why.message, why.message);
+        ready.cause.message = format!("{}; {RESTART_REQUIRED}: {}", ready.cause.message, why.message);
     }
     let generation = observed.instance.metadata.generation;
-    let verdicts = [
+    let states = [
         (READY, ready),
         (PROVIDER_READY, provider),
         (FILESYSTEM_READY, filesystem),
@@ -62,9 +63,9 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerI
         storage_limit: consumer_limit(observed, &old),
         template_check: template_check::known(observed),
         conditions: [
-            conditions(&old.conditions, verdicts, generation, now),
+            conditions(&old.conditions, states, generation, now),
             restart.map_or_else(Vec::new, |why| {
-                let required = Verdict::yes(&why.reason, why.message);
+                let required = ConditionState::true_with(&why.reason, why.message);
                 conditions(&old.conditions, [(RESTART_REQUIRED, required)], generation, now)
             }),
         ]

@@ -12,21 +12,21 @@ controller tries that of a stopped object once.
 use std::time::Duration;
 
 use kube::ResourceExt;
-use stoppablecontainer_api::TemplateCheck;
 use stoppablecontainer_api::names::ANNOTATION_TEMPLATE_HASH;
+use stoppablecontainer_api::{TemplateCheck, truncate_utf8};
 
-use crate::draft::Draft;
-use crate::problem::Problem;
+use crate::dry_run;
+use crate::dry_run::Inconclusive;
+use crate::field_error::FieldError;
+use crate::partial_template::PartialTemplate;
 use crate::reconcile::context::Context;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{consumer_hash, template};
-use crate::trial;
-use crate::trial::Obstacle;
 
 /// How long the API server may take to try a pod.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Longest text about a template, in characters.
+/// Longest text about a template, in bytes.
 const LONGEST: usize = 4_096;
 
 /// Time until the API server is asked again after it gave no answer.
@@ -51,7 +51,7 @@ pub(super) fn known(observed: &Observed) -> Option<TemplateCheck> {
 pub(crate) async fn check(context: &Context, observed: &mut Observed) -> Option<Duration> {
     let instance = &observed.instance;
     let stopped = !instance.spec.running && !observed.deleting() && matches!(observed.consumer, Slot::Free);
-    if !stopped || template::trouble(instance).is_some() {
+    if !stopped || template::blocking_cause(instance).is_some() {
         return None;
     }
     let template_hash = consumer_hash(instance);
@@ -60,18 +60,21 @@ pub(crate) async fn check(context: &Context, observed: &mut Observed) -> Option<
         return None;
     }
     let (mut problems, pod) = {
-        let draft = Draft::of(&instance.spec.template);
-        (draft.problems, trial::pod(&instance.name_any(), &draft.template))
+        let draft = PartialTemplate::of(&instance.spec.template);
+        (
+            draft.problems,
+            dry_run::pod(&instance.name_any(), &draft.template),
+        )
     };
     if let Some(pod) = pod {
         let namespace = instance.namespace().unwrap_or_default();
-        let opinion = trial::ask(&context.client, &namespace, &pod, PATIENCE).await;
-        if let Some(Obstacle::NotAsked(why)) = opinion.obstacle {
+        let opinion = dry_run::ask(&context.client, &namespace, &pod, PATIENCE).await;
+        if let Some(Inconclusive::NoAnswer(why)) = opinion.obstacle {
             tracing::info!(
                 name = instance.name_any(),
                 namespace,
                 why,
-                "a template was not checked; it is tried again"
+                "the API server did not check a template; the controller asks again"
             );
             return Some(AGAIN);
         }
@@ -79,7 +82,8 @@ pub(crate) async fn check(context: &Context, observed: &mut Observed) -> Option<
     }
     observed.template_check = Some(TemplateCheck {
         template_hash,
-        problem: (!problems.is_empty()).then(|| Problem::list(&problems).chars().take(LONGEST).collect()),
+        problem: (!problems.is_empty())
+            .then(|| truncate_utf8(&FieldError::list(&problems), LONGEST).to_owned()),
     });
     None
 }

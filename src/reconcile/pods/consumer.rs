@@ -16,7 +16,7 @@ use stoppablecontainer_api::names::{
 };
 use stoppablecontainer_api::{Placement, StoppableContainerInstance, TemplateError};
 
-use crate::reconcile::pods::tolerations::missing;
+use crate::reconcile::pods::tolerations::missing_tolerations;
 use crate::reconcile::pods::{Role, owner_reference, template_fields, template_hash};
 
 /// The consumer pod of `instance`. Of the template's metadata it takes what Kubernetes' own controllers take: labels,
@@ -72,7 +72,7 @@ fn stay(spec: &mut Value) {
     // Of another type it would not have been decoded.
     let given: Vec<Toleration> = serde_json::from_value(tolerations.clone()).unwrap_or_default();
     let mut all = tolerations.as_array().cloned().unwrap_or_default();
-    all.extend(missing(&given).into_iter().map(|added| json!(added)));
+    all.extend(missing_tolerations(&given).into_iter().map(|added| json!(added)));
     *tolerations = Value::Array(all);
 }
 

@@ -11,8 +11,9 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod}
 use k8s_openapi::jiff::SignedDuration;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::WRAPPER_LINE_PREFIX;
+use stoppablecontainer_api::truncate_utf8;
 
-use crate::reconcile::conditions::Trouble;
+use crate::reconcile::conditions::Cause;
 
 /// After a run of this length the failures before it do not count any more: the kubelet's rule for restarts of a
 /// container ("Container restart policy" in the Kubernetes documentation: the back-off is reset after 10 minutes).
@@ -49,19 +50,19 @@ pub(crate) fn was_healthy(pod: &Pod, main: &str) -> bool {
 
 /// A container that was started again after its program could not be executed, and of which only the kubelet's report
 /// on the wrapper shows that it runs: its id, and its last end.
-pub(crate) fn doubtful<'a>(pod: &'a Pod, main: &str) -> Option<(&'a str, Trouble)> {
+pub(crate) fn unconfirmed<'a>(pod: &'a Pod, main: &str) -> Option<(&'a str, Cause)> {
     let container = container(pod, main)?;
     container.state.as_ref()?.running.as_ref()?;
     let last = container.last_state.as_ref()?.terminated.as_ref()?;
     let id = container.container_id.as_deref()?;
-    not_executed(last).map(|_| (id, ended(&container.name, last)))
+    not_executed(last).map(|_| (id, termination_cause(&container.name, last)))
 }
 
 /// How a container ended.
-pub(crate) fn ended(container: &str, end: &ContainerStateTerminated) -> Trouble {
+pub(crate) fn termination_cause(container: &str, end: &ContainerStateTerminated) -> Cause {
     if let Some(why) = not_executed(end) {
         let message = format!("container {container}: {why} (exit code {})", end.exit_code);
-        return Trouble::new(reason::CONTAINER_CANNOT_RUN, message);
+        return Cause::new(reason::CONTAINER_CANNOT_RUN, message);
     }
     let reason = end.reason.as_deref().filter(|reason| !reason.is_empty());
     let reason = reason.unwrap_or("Error");
@@ -70,8 +71,10 @@ pub(crate) fn ended(container: &str, end: &ContainerStateTerminated) -> Trouble 
         .as_deref()
         .map(str::trim)
         .filter(|said| !said.is_empty());
-    let said = said.map(|said| format!(": {}", cut(said))).unwrap_or_default();
-    Trouble::new(
+    let said = said
+        .map(|said| format!(": {}", truncate_utf8(said, MAX_MESSAGE)))
+        .unwrap_or_default();
+    Cause::new(
         reason,
         format!(
             "container {container}: ended with exit code {} ({reason}){said}",
@@ -81,25 +84,23 @@ pub(crate) fn ended(container: &str, end: &ContainerStateTerminated) -> Trouble 
 }
 
 /// Why a container that is started again and again waits: how it ended last, and the kubelet's message.
-pub(crate) fn crash_loop(container: &ContainerStatus, reason: &str, words: &str) -> Option<Trouble> {
+pub(crate) fn crash_loop(container: &ContainerStatus, reason: &str, words: &str) -> Option<Cause> {
     let last = container.last_state.as_ref()?.terminated.as_ref()?;
-    let Trouble { reason: how, message } = ended(&container.name, last);
+    let Cause { reason: how, message } = termination_cause(&container.name, last);
     let reason = if how == reason::CONTAINER_CANNOT_RUN {
         reason::CONTAINER_CANNOT_RUN
     } else {
         reason
     };
-    Some(Trouble::new(reason, format!("{message}; {words}")))
+    Some(Cause::new(reason, format!("{message}; {words}")))
 }
 
 /// The wrapper's last words, if it has not executed the program. A program that says the same deceives its own user.
 fn not_executed(end: &ContainerStateTerminated) -> Option<&str> {
     let said = end.message.as_deref()?.strip_prefix(WRAPPER_LINE_PREFIX)?;
-    NOT_EXECUTED.contains(&end.exit_code).then(|| cut(said.trim()))
-}
-
-fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_MESSAGE)]
+    NOT_EXECUTED
+        .contains(&end.exit_code)
+        .then(|| truncate_utf8(said.trim(), MAX_MESSAGE))
 }
 
 fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {

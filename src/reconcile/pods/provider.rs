@@ -19,14 +19,14 @@ use stoppablecontainer_api::names::{
 };
 use stoppablecontainer_api::{StoppableContainerInstance, TemplateError};
 
-use crate::reconcile::pods::provider::recipe::Wishes;
-use crate::reconcile::pods::tolerations::{enduring, staying};
+use crate::reconcile::pods::provider::fields::KeepingFields;
+use crate::reconcile::pods::tolerations::{tolerate_pressure, tolerate_unreachable};
 use crate::reconcile::pods::{OptOuts, Role, owner_reference, pinned};
 
 mod affinity;
-mod recipe;
+mod fields;
 
-pub(crate) use recipe::is_current;
+pub(crate) use fields::is_current;
 
 /// User and group of the provider's process: `nobody` everywhere.
 const NOBODY: i64 = 65_534;
@@ -53,7 +53,7 @@ pub(crate) fn provider_pod(
     opt_outs: &OptOuts,
 ) -> Result<Pod, TemplateError> {
     let name = instance.name_any();
-    let wishes = Wishes::of(instance)?;
+    let keeping = KeepingFields::of(instance)?;
     let is_first = instance
         .status
         .as_ref()
@@ -62,7 +62,7 @@ pub(crate) fn provider_pod(
     labels.extend(Role::Provider.labels(&name));
     let mut annotations = opt_outs.annotations.clone();
     annotations.insert(ANNOTATION_IMAGE.to_owned(), instance.spec.main_image().to_owned());
-    annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), wishes.hash());
+    annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), keeping.hash());
     Ok(Pod {
         metadata: ObjectMeta {
             name: Some(Role::Provider.pod_name(&name)),
@@ -75,23 +75,25 @@ pub(crate) fn provider_pod(
         spec: Some(PodSpec {
             node_name: is_first.then(|| node.to_owned()),
             volumes: Some(vec![our_volume()]),
-            affinity: Some(affinity::pinned_to(node, wishes.nodes.clone())),
-            tolerations: Some(enduring(staying(wishes.tolerations.clone()))),
-            ..spec(instance, wishes)
+            affinity: Some(affinity::pinned_to(node, keeping.nodes.clone())),
+            tolerations: Some(tolerate_pressure(tolerate_unreachable(
+                keeping.tolerations.clone(),
+            ))),
+            ..spec(instance, keeping)
         }),
         status: None,
     })
 }
 
-fn spec(instance: &StoppableContainerInstance, wishes: Wishes) -> PodSpec {
+fn spec(instance: &StoppableContainerInstance, keeping: KeepingFields) -> PodSpec {
     PodSpec {
-        node_selector: Some(wishes.node_selector.clone()).filter(|s| !s.is_empty()),
-        scheduler_name: wishes.scheduler_name.clone(),
-        priority_class_name: wishes.priority_class_name.clone(),
-        runtime_class_name: wishes.runtime_class_name.clone(),
-        image_pull_secrets: wishes.image_pull_secrets.clone(),
-        service_account_name: wishes.service_account_name.clone(),
-        containers: vec![container(instance, wishes)],
+        node_selector: Some(keeping.node_selector.clone()).filter(|s| !s.is_empty()),
+        scheduler_name: keeping.scheduler_name.clone(),
+        priority_class_name: keeping.priority_class_name.clone(),
+        runtime_class_name: keeping.runtime_class_name.clone(),
+        image_pull_secrets: keeping.image_pull_secrets.clone(),
+        service_account_name: keeping.service_account_name.clone(),
+        containers: vec![container(instance, keeping)],
         restart_policy: Some("Always".to_owned()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         automount_service_account_token: Some(false),
@@ -110,13 +112,13 @@ fn spec(instance: &StoppableContainerInstance, wishes: Wishes) -> PodSpec {
     }
 }
 
-fn container(instance: &StoppableContainerInstance, wishes: Wishes) -> Container {
+fn container(instance: &StoppableContainerInstance, keeping: KeepingFields) -> Container {
     Container {
         name: PROVIDER_CONTAINER.to_owned(),
-        image: pinned::digest(instance).map(str::to_owned).or(wishes.image),
-        image_pull_policy: wishes.image_pull_policy,
+        image: pinned::digest(instance).map(str::to_owned).or(keeping.image),
+        image_pull_policy: keeping.image_pull_policy,
         command: Some(vec![WRAPPER_IN_VOLUME.to_owned(), "hold".to_owned()]),
-        resources: Some(wishes.resources),
+        resources: Some(keeping.resources),
         volume_mounts: Some(vec![VolumeMount {
             name: VOLUME_NAME.to_owned(),
             mount_path: VOLUME_MOUNT_PATH.to_owned(),

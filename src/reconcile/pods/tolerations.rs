@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Toleration;
 
 /// Taints of a node that is not heard of, or says that it is not well (Kubernetes documentation, "Taint based
 /// Evictions").
-const SILENT: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+const UNREACHABLE: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 /// Taints of a node that is short of something (Kubernetes documentation, "Taint Nodes by Condition").
 const PRESSURE: [&str; 3] = [
     "node.kubernetes.io/disk-pressure",
@@ -23,39 +23,43 @@ const NO_EXECUTE: &str = "NoExecute";
 const NO_SCHEDULE: &str = "NoSchedule";
 
 /// `given`, and what keeps a pod on a silent node where `given` leaves that open.
-pub(crate) fn staying(given: Vec<Toleration>) -> Vec<Toleration> {
-    let added = missing(&given);
+pub(crate) fn tolerate_unreachable(given: Vec<Toleration>) -> Vec<Toleration> {
+    let added = missing_tolerations(&given);
     [given, added].concat()
 }
 
 /// Tolerations that keep a pod on a silent node where `given` leaves that open.
-pub(crate) fn missing(given: &[Toleration]) -> Vec<Toleration> {
-    open(given, &SILENT, NO_EXECUTE)
+pub(crate) fn missing_tolerations(given: &[Toleration]) -> Vec<Toleration> {
+    uncovered(given, &UNREACHABLE, NO_EXECUTE)
 }
 
 /// `given`, and tolerations that let a pod come to a node that is short of something: for a pod that can be nowhere else,
 /// and uses next to nothing. A pod that does not have a node yet must not end up there.
-pub(crate) fn enduring(given: Vec<Toleration>) -> Vec<Toleration> {
-    let added = open(&given, &PRESSURE, NO_SCHEDULE);
+pub(crate) fn tolerate_pressure(given: Vec<Toleration>) -> Vec<Toleration> {
+    let added = uncovered(&given, &PRESSURE, NO_SCHEDULE);
     [given, added].concat()
 }
 
 /// Tolerations of the taints `keys` that `given` leaves open.
-fn open(given: &[Toleration], keys: &[&str], effect: &str) -> Vec<Toleration> {
-    let open = |key: &&&str| !given.iter().any(|toleration| speaks_of(toleration, key, effect));
+fn uncovered(given: &[Toleration], keys: &[&str], effect: &str) -> Vec<Toleration> {
+    let open = |key: &&&str| {
+        !given
+            .iter()
+            .any(|toleration| covers_taint(toleration, key, effect))
+    };
     keys.iter()
         .filter(open)
-        .map(|key| tolerates(key, effect))
+        .map(|key| toleration_of(key, effect))
         .collect()
 }
 
-fn speaks_of(toleration: &Toleration, key: &str, of: &str) -> bool {
+fn covers_taint(toleration: &Toleration, key: &str, of: &str) -> bool {
     let named = toleration.key.as_deref().unwrap_or_default();
     let effect = toleration.effect.as_deref().unwrap_or_default();
     (named.is_empty() || named == key) && (effect.is_empty() || effect == of)
 }
 
-fn tolerates(key: &str, effect: &str) -> Toleration {
+fn toleration_of(key: &str, effect: &str) -> Toleration {
     Toleration {
         key: Some(key.to_owned()),
         operator: Some("Exists".to_owned()),
@@ -73,7 +77,7 @@ mod tests {
     fn keys(given: serde_json::Value) -> Vec<String> {
         let given: Vec<Toleration> = serde_json::from_value(given).unwrap();
         let count = given.len();
-        let all = staying(given.clone());
+        let all = tolerate_unreachable(given.clone());
         assert_eq!(all[..count], given, "what was given stays");
         let added = &all[count..];
         assert!(added.iter().all(|added| added.toleration_seconds.is_none()));
@@ -85,15 +89,15 @@ mod tests {
 
     #[test]
     fn f28_pods_stay_on_a_silent_node_unless_their_template_says_how_long() {
-        assert_eq!(keys(json!([])), SILENT);
-        assert_eq!(keys(json!([{ "key": "gpu", "operator": "Exists" }])), SILENT);
+        assert_eq!(keys(json!([])), UNREACHABLE);
+        assert_eq!(keys(json!([{ "key": "gpu", "operator": "Exists" }])), UNREACHABLE);
         let unreachable = json!([{
-            "key": SILENT[1], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60,
+            "key": UNREACHABLE[1], "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60,
         }]);
-        assert_eq!(keys(unreachable), [SILENT[0]]);
+        assert_eq!(keys(unreachable), [UNREACHABLE[0]]);
         assert_eq!(
-            keys(json!([{ "key": SILENT[0], "operator": "Exists", "effect": "NoSchedule" }])),
-            SILENT
+            keys(json!([{ "key": UNREACHABLE[0], "operator": "Exists", "effect": "NoSchedule" }])),
+            UNREACHABLE
         );
         assert!(keys(json!([{ "operator": "Exists" }])).is_empty());
     }

@@ -73,7 +73,7 @@ async fn an_instance_wakes_itself_and_its_parent() {
         writers,
     } = watched();
     let events = vec![Ok(Event::Apply(object(instance("web", "n1"))))];
-    follow(stream::iter(events), writers.instances, |event| {
+    mirror(stream::iter(events), writers.instances, |event| {
         wake.on_instance(event, &caches)
     })
     .await;
@@ -92,14 +92,14 @@ async fn the_end_of_a_list_wakes_everybody() {
         writers,
     } = watched();
     let instances = list(&[instance("a", "n1"), instance("b", "n2")]);
-    follow(stream::iter(instances), writers.instances, |event| {
+    mirror(stream::iter(instances), writers.instances, |event| {
         wake.on_instance(event, &caches)
     })
     .await;
     let mut names = woken(&mut queues.instances);
     names.sort();
     assert_eq!(names, ["a", "b"]);
-    follow(stream::iter(list(&[])), writers.pods, |event| {
+    mirror(stream::iter(list(&[])), writers.pods, |event| {
         wake.on_pod(event, &caches)
     })
     .await;
@@ -127,7 +127,7 @@ async fn a_pod_wakes_the_instance_of_its_owner_reference_before_that_of_its_labe
         .unwrap()
         .remove("ownerReferences");
     let events = vec![Ok(Event::Apply(object(pod))), Ok(Event::Delete(object(orphan)))];
-    follow(stream::iter(events), writers.pods, |event| {
+    mirror(stream::iter(events), writers.pods, |event| {
         wake.on_pod(event, &caches)
     })
     .await;
@@ -156,7 +156,7 @@ async fn a_node_wakes_its_instances_when_it_comes_or_goes() {
         Ok(Event::Apply(n1())),
         Ok(Event::Apply(n1())),
     ]);
-    follow(stream::iter(events), writers.nodes, |event| {
+    mirror(stream::iter(events), writers.nodes, |event| {
         wake.on_node(event, &caches)
     })
     .await;
@@ -202,9 +202,9 @@ async fn f28_a_node_that_falls_silent_or_is_not_ready_wakes_its_instances_once()
         heard("Unknown", "stopped posting"),
     ]);
     let (mut silent, mut unready) = (Vec::new(), Vec::new());
-    follow(stream::iter(events), writers.nodes, |event| {
-        silent.push(caches.node_silent("n1"));
-        unready.push(caches.node_unready("n1"));
+    mirror(stream::iter(events), writers.nodes, |event| {
+        silent.push(caches.node_unreachable("n1"));
+        unready.push(caches.node_not_ready("n1"));
         wake.on_node(event, &caches)
     })
     .await;
@@ -251,7 +251,7 @@ async fn an_agent_wakes_the_instances_of_its_node_when_it_comes_or_goes() {
         Ok(Event::Apply(node(&["csi.stoppablecontainer.xtlsoft.top"]))),
         Ok(Event::Apply(node(&[]))),
     ]);
-    follow(stream::iter(events), writers.drivers, |event| {
+    mirror(stream::iter(events), writers.drivers, |event| {
         wake.on_drivers(event, &caches)
     })
     .await;

@@ -168,5 +168,5 @@ fn h11_a_user_that_was_not_resolved_is_waited_for() {
     assert!(
         matches!(&denial, Denial::IdentityOutdated { resolved, requested, .. } if resolved == "web" && requested == "5")
     );
-    assert!(denial.passes());
+    assert!(denial.is_transient());
 }

@@ -27,7 +27,7 @@ fn spec_with(fields: &Value) -> Value {
 fn h20_unsupported_pods_are_refused_with_the_path(#[case] fields: Value, #[case] start: &str) {
     let denial = Case::of_spec(&spec_with(&fields)).denial();
     assert!(
-        denial.to_string().starts_with(start) && !denial.passes(),
+        denial.to_string().starts_with(start) && !denial.is_transient(),
         "{denial}"
     );
 }
@@ -90,7 +90,7 @@ fn i1_without_a_ready_filesystem_there_is_no_pod(#[case] change: fn(&mut Value))
     change(&mut case.instance);
     let denial = case.denial();
     assert!(
-        denial.passes() && denial.to_string().contains("StoppableContainerInstance dev"),
+        denial.is_transient() && denial.to_string().contains("StoppableContainerInstance dev"),
         "{denial}"
     );
 }

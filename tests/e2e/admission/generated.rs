@@ -14,11 +14,9 @@ use stoppablecontainer_api::names::{
 };
 use stoppablecontainer_api::{Phase, StoppableContainerInstance};
 use testkit::{Namespace, in_namespace};
+use webhook_fixtures::pod_spec;
 
 use crate::support::{create, phase, shell_template};
-
-#[path = "../../webhook/generated.rs"]
-mod pods;
 
 const SAMPLES: usize = 150;
 const AT_ONCE: usize = 4;
@@ -34,7 +32,7 @@ async fn h21_the_api_server_takes_a_rewritten_pod_if_it_takes_the_plain_one() {
         let controller = as_controller(&ns).await?;
         let (ns, controller, instance) = (&ns, &controller, &instance);
 
-        let strategy = pods::pod_spec();
+        let strategy = pod_spec();
         let mut runner = TestRunner::default();
         let specs = (0..SAMPLES).map(|_| strategy.new_tree(&mut runner).map(|tree| tree.current()));
         let specs: Vec<Value> = specs.collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;

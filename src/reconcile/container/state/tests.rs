@@ -51,7 +51,7 @@ const RECORDED: &str = "0123-4567-89ab";
 
 #[rstest]
 #[case::nothing(json!({}), None, "free")]
-#[case::ours(json!({}), Some(instance(&owned_by("container-uid"))), "ours")]
+#[case::patch_params(json!({}), Some(instance(&owned_by("container-uid"))), "ours")]
 #[case::ours_and_recorded(
     json!({ "status": { "instanceUid": RECORDED } }), Some(instance(&owned_by("container-uid"))), "ours"
 )]

@@ -11,38 +11,38 @@ use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::names::LABEL_ROLE;
 
-use crate::problem::Problem;
-use crate::reconcile::conditions::Trouble;
-use crate::reconcile::context::{Context, Failure, requests};
+use crate::field_error::FieldError;
+use crate::reconcile::conditions::Cause;
+use crate::reconcile::context::{Context, ReconcileError, requests};
 use crate::reconcile::instance::state::{Observed, Slot};
-use crate::reconcile::pods::{Role, labelled};
+use crate::reconcile::pods::{Role, has_our_labels};
 use crate::rewrite::is_rewritten;
-use crate::watched::CreatedPod;
-use crate::{trial, watched};
+use crate::selections::CreatedPod;
+use crate::{dry_run, selections};
 
 pub(super) async fn create(
     context: &Context,
     observed: &mut Observed,
     role: Role,
     pod: &Json,
-) -> Result<(), Failure> {
+) -> Result<(), ReconcileError> {
     let instance = Arc::clone(&observed.instance);
     let api = super::pods(context, &instance);
     let name = role.pod_name(&instance.name_any());
     let namespace = instance.namespace().unwrap_or_default();
     let creations = Api::<CreatedPod>::namespaced(context.client.clone(), &namespace);
     match requests::create(&context.client, &creations, pod).await {
-        Ok(pod) => accept(context, observed, role, Arc::new(watched::pod(pod)?)).await?,
+        Ok(pod) => accept(context, observed, role, Arc::new(selections::pod(pod)?)).await?,
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
             // Made in an earlier pass that did not live to record it, or without our labels, or not ours.
-            let found = Arc::new(watched::pod(api.get(&name).await?)?);
+            let found = Arc::new(selections::pod(api.get(&name).await?)?);
             let created = context.created.pod(&instance.uid().unwrap_or_default(), role);
             let found = match Slot::of(found, &instance, role, created.as_deref()) {
-                Slot::Ours(pod) if !labelled(&pod, role, &instance.name_any()) => {
+                Slot::Ours(pod) if !has_our_labels(&pod, role, &instance.name_any()) => {
                     Slot::Ours(super::relabel(context, &instance, role, &pod).await?)
                 }
-                Slot::Stray(pod) => {
-                    super::confirm(context, &instance).await?;
+                Slot::Unrecorded(pod) => {
+                    super::ensure_newest(context, &instance).await?;
                     // Without our labels it is outside of our watch, so no event may come when it is gone.
                     let words = format!(
                         "pod {} is deleted: it was not recorded when it was created",
@@ -53,12 +53,12 @@ pub(super) async fn create(
                         observed,
                         role,
                         pod.uid().as_deref(),
-                        Trouble::new(reason::STARTING, words),
+                        Cause::new(reason::STARTING, words),
                     );
                     super::delete::discard(context, &instance, &pod).await?
                 }
                 Slot::Taken(whose) => {
-                    let conflict = Trouble::new(reason::NAME_CONFLICT, whose.clone());
+                    let conflict = Cause::new(reason::NAME_CONFLICT, whose.clone());
                     super::failed(context, observed, role, None, conflict);
                     Slot::Taken(whose)
                 }
@@ -67,9 +67,9 @@ pub(super) async fn create(
             *super::slot(observed, role) = found;
         }
         Err(kube::Error::Api(status)) => {
-            let trouble = refusal(role, &status);
+            let cause = refusal(role, &status);
             tracing::info!(role = %role, name, code = status.code, message = status.message, "creation refused");
-            super::failed(context, observed, role, None, trouble);
+            super::failed(context, observed, role, None, cause);
         }
         Err(error) => return Err(error.into()),
     }
@@ -83,7 +83,7 @@ async fn accept(
     observed: &mut Observed,
     role: Role,
     pod: Arc<Pod>,
-) -> Result<(), Failure> {
+) -> Result<(), ReconcileError> {
     let instance = Arc::clone(&observed.instance);
     if role == Role::Consumer && !is_rewritten(&pod) {
         tracing::warn!(
@@ -91,8 +91,8 @@ async fn accept(
             namespace = pod.namespace(),
             "a consumer that was not rewritten is deleted"
         );
-        let trouble = Trouble::new(reason::NOT_REWRITTEN, not_rewritten(&pod));
-        super::failed(context, observed, role, None, trouble);
+        let cause = Cause::new(reason::NOT_REWRITTEN, not_rewritten(&pod));
+        super::failed(context, observed, role, None, cause);
         *super::slot(observed, role) = super::delete::discard(context, &instance, &pod).await?;
         return Ok(());
     }
@@ -113,10 +113,10 @@ fn not_rewritten(pod: &Pod) -> String {
 }
 
 /// Why a pod was not created: its own mistakes, which are the template's, or what stands in its way.
-fn refusal(role: Role, status: &Status) -> Trouble {
-    let mistakes = trial::mistakes(status).filter(|_| role != Role::Provider);
+fn refusal(role: Role, status: &Status) -> Cause {
+    let mistakes = dry_run::mistakes(status).filter(|_| role != Role::Provider);
     mistakes.map_or_else(
-        || Trouble::new(reason::CREATION_REFUSED, status.message.clone()),
-        |mistakes| Trouble::new(reason::TEMPLATE_INVALID, Problem::list(&mistakes)),
+        || Cause::new(reason::CREATION_REFUSED, status.message.clone()),
+        |mistakes| Cause::new(reason::TEMPLATE_INVALID, FieldError::list(&mistakes)),
     )
 }

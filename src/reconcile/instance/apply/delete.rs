@@ -8,20 +8,20 @@ use kube::api::{DeleteParams, Preconditions};
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::names::PROVIDER_CONTAINER;
 
-use crate::reconcile::conditions::Trouble;
-use crate::reconcile::context::{Context, Failure, Task};
+use crate::reconcile::conditions::Cause;
+use crate::reconcile::context::{Context, ReconcileError, Task};
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{Role, health};
-use crate::watched;
+use crate::selections;
 
 pub(super) async fn delete(
     context: &Context,
     observed: &mut Observed,
     role: Role,
     pod: &Arc<Pod>,
-    trouble: Option<Trouble>,
-) -> Result<(), Failure> {
-    if let Some(trouble) = trouble {
+    cause: Option<Cause>,
+) -> Result<(), ReconcileError> {
+    if let Some(cause) = cause {
         let main = match role {
             Role::Provider => PROVIDER_CONTAINER,
             Role::Consumer | Role::Placeholder => observed.instance.spec.main_container(),
@@ -30,7 +30,7 @@ pub(super) async fn delete(
             let uid = observed.instance.uid().unwrap_or_default();
             context.attempts.recovered(&uid, Task::Pod(role));
         }
-        super::failed(context, observed, role, pod.uid().as_deref(), trouble);
+        super::failed(context, observed, role, pod.uid().as_deref(), cause);
     }
     let params = DeleteParams {
         preconditions: Some(Preconditions {
@@ -46,7 +46,7 @@ pub(super) async fn delete(
         .await
     {
         Ok(answer) => match answer.left() {
-            Some(pod) => Slot::Ours(Arc::new(watched::pod(pod)?)),
+            Some(pod) => Slot::Ours(Arc::new(selections::pod(pod)?)),
             None => Slot::Free,
         },
         Err(kube::Error::Api(status)) if status.code == 404 => Slot::Free,
@@ -61,7 +61,7 @@ pub(super) async fn discard(
     context: &Context,
     instance: &StoppableContainerInstance,
     pod: &Pod,
-) -> Result<Slot, Failure> {
+) -> Result<Slot, ReconcileError> {
     let params = DeleteParams {
         preconditions: Some(Preconditions {
             uid: pod.uid(),
@@ -74,7 +74,7 @@ pub(super) async fn discard(
         .await
     {
         Ok(answer) => match answer.left() {
-            Some(pod) => Ok(Slot::Stray(Arc::new(watched::pod(pod)?))),
+            Some(pod) => Ok(Slot::Unrecorded(Arc::new(selections::pod(pod)?))),
             None => Ok(Slot::Free),
         },
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Slot::Free),

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use kube::ResourceExt;
 use kube::api::Patch;
-use serde_json::{Value, json};
 use stoppablecontainer_api::{StoppableContainerInstance, StoppableContainerInstanceStatus};
 
-use crate::reconcile::context::requests::ours;
-use crate::reconcile::context::{Context, Failure};
+use crate::reconcile::context::requests::{patch_params, status_patch};
+use crate::reconcile::context::{Context, ReconcileError};
 
 /// Writes the status if it differs from the one that the instance has, and returns the instance as it is then.
 ///
@@ -17,34 +16,20 @@ pub(crate) async fn write_status(
     context: &Context,
     instance: &Arc<StoppableContainerInstance>,
     status: &StoppableContainerInstanceStatus,
-) -> Result<Arc<StoppableContainerInstance>, Failure> {
+) -> Result<Arc<StoppableContainerInstance>, ReconcileError> {
     if instance.status.as_ref() == Some(status) {
         return Ok(Arc::clone(instance));
     }
-    let mut fields = serde_json::to_value(status).unwrap_or_default();
-    if let Some(fields) = fields.as_object_mut() {
-        fields.remove("filesystem");
-        // In a merge patch a field that is to go has to be named.
-        for absent in [
-            "nodeName",
-            "providerPodUid",
-            "consumerPodUid",
-            "placeholderPodUid",
-            "neverStarted",
-            "givenUp",
-            "placement",
-            "image",
-            "storageLimit",
-            "templateCheck",
-        ] {
-            fields.entry(absent).or_insert(Value::Null);
-        }
-        fields.entry("conditions").or_insert_with(|| json!([]));
-    }
-    let patch = json!({ "metadata": { "resourceVersion": instance.resource_version() }, "status": fields });
+    let without_filesystem = |status: &StoppableContainerInstanceStatus| StoppableContainerInstanceStatus {
+        filesystem: None,
+        ..status.clone()
+    };
+    let old = instance.status.as_ref().map(without_filesystem);
+    let new = without_filesystem(status);
+    let patch = status_patch(&**instance, old.as_ref(), &new).map_err(ReconcileError::Patch)?;
     let api = super::instances(context, instance);
     let written = api
-        .patch_status(&instance.name_any(), &ours(), &Patch::Merge(patch))
+        .patch_status(&instance.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
     Ok(Arc::new(written))
 }
@@ -53,13 +38,16 @@ pub(crate) async fn write_status(
 /// the user has wished since (invariant I17).
 ///
 /// # Errors
-/// [`Failure::Stale`] if it is not.
-pub(crate) async fn confirm(context: &Context, instance: &StoppableContainerInstance) -> Result<(), Failure> {
+/// [`ReconcileError::Stale`] if it is not.
+pub(crate) async fn ensure_newest(
+    context: &Context,
+    instance: &StoppableContainerInstance,
+) -> Result<(), ReconcileError> {
     let newest = super::instances(context, instance)
         .get_metadata_opt(&instance.name_any())
         .await?;
     match newest {
         Some(newest) if newest.metadata.resource_version == instance.metadata.resource_version => Ok(()),
-        _ => Err(Failure::Stale),
+        _ => Err(ReconcileError::Stale),
     }
 }

@@ -13,9 +13,9 @@ use kube::{Resource, ResourceExt};
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::{FilesystemState, StoppableContainer, StoppableContainerInstanceStatus};
 
-use crate::reconcile::conditions::Trouble;
+use crate::reconcile::conditions::Cause;
 use crate::reconcile::instance::state::{Observed, Slot};
-use crate::reconcile::pods::{avoided, ended, has_started, leaving, node, trouble};
+use crate::reconcile::pods::{avoided, blocking_cause, has_started, is_finished, is_terminating, node};
 
 /// How long an image is tried on a node. The kubelet's first back-off has passed by then, so a registry that did not
 /// answer once is no reason.
@@ -33,7 +33,7 @@ const IMAGE_NODES: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::reconcile::instance) struct Unfit {
     /// The words of the component that reported it.
-    pub why: Trouble,
+    pub why: Cause,
     /// What is waited for nevertheless, and for how long.
     pub patience: (&'static str, Duration),
 }
@@ -53,7 +53,7 @@ pub(in crate::reconcile::instance) fn unfit(observed: &Observed) -> Option<Unfit
     }
     if observed.node_gone {
         let name = status.node_name.unwrap_or_default();
-        let why = Trouble::new(reason::NODE_GONE, format!("node {name} does not exist any more"));
+        let why = Cause::new(reason::NODE_GONE, format!("node {name} does not exist any more"));
         return Some(now(why));
     }
     of_consumer(observed)
@@ -93,9 +93,9 @@ fn is_owned(observed: &Observed) -> bool {
 }
 
 fn of_consumer(observed: &Observed) -> Option<Unfit> {
-    let pod = observed.consumer.pod().filter(|pod| !leaving(pod))?;
-    let why = trouble(pod)?;
-    if ended(pod) {
+    let pod = observed.consumer.pod().filter(|pod| !is_terminating(pod))?;
+    let why = blocking_cause(pod)?;
+    if is_finished(pod) {
         return Some(now(why));
     }
     let unschedulable = node(pod).is_none() && why.reason == reason::UNSCHEDULABLE;
@@ -106,11 +106,11 @@ fn of_consumer(observed: &Observed) -> Option<Unfit> {
 }
 
 fn of_provider(observed: &Observed) -> Option<Unfit> {
-    let pod = observed.provider.pod().filter(|pod| !leaving(pod))?;
-    if ended(pod) && !has_been_up(pod) {
-        return trouble(pod).map(now);
+    let pod = observed.provider.pod().filter(|pod| !is_terminating(pod))?;
+    if is_finished(pod) && !has_been_up(pod) {
+        return blocking_cause(pod).map(now);
     }
-    if let Some(why) = trouble(pod) {
+    if let Some(why) = blocking_cause(pod) {
         return match why.reason.as_str() {
             reason::UNSCHEDULABLE => Some(now(why)),
             // The kubelet's words (`pkg/kubelet/images/types.go`).
@@ -127,7 +127,7 @@ fn of_provider(observed: &Observed) -> Option<Unfit> {
     }
     let missing = observed.agent_missing && observed.other_nodes;
     missing.then(|| Unfit {
-        why: Trouble::new(
+        why: Cause::new(
             reason::NODE_AGENT_MISSING,
             format!(
                 "no node agent is registered with the kubelet of node {}",
@@ -146,12 +146,12 @@ fn of_filesystem(observed: &Observed, status: &StoppableContainerInstanceStatus)
     let failed = filesystem.state == FilesystemState::Failed && of_node && observed.other_nodes;
     let message = filesystem.message.clone().unwrap_or_default();
     failed.then(|| Unfit {
-        why: Trouble::new(why, message),
+        why: Cause::new(why, message),
         patience: NOTHING,
     })
 }
 
-fn now(why: Trouble) -> Unfit {
+fn now(why: Cause) -> Unfit {
     Unfit {
         why,
         patience: NOTHING,

@@ -5,7 +5,7 @@ use stoppablecontainer_api::names::ANNOTATION_PLACEMENT;
 use stoppablecontainer_api::{Placement, StoppableContainerInstanceStatus};
 
 use crate::reconcile::instance::state::Observed;
-use crate::reconcile::pods::{ended, leaving, running};
+use crate::reconcile::pods::{is_finished, is_running, is_terminating};
 
 /// Through the scheduler after every end that was not the user's stop, until a consumer ran or the user stopped it:
 /// the cause of the last end (a preemption, a drain, pressure on the node, no room for it) may still be there, and only
@@ -13,8 +13,8 @@ use crate::reconcile::pods::{ended, leaving, running};
 pub(crate) fn next(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<Placement> {
     match observed.consumer.pod() {
         _ if !observed.instance.spec.running => None,
-        Some(pod) if ended(pod) || leaving(pod) => Some(Placement::Scheduler),
-        Some(pod) if running(pod) => None,
+        Some(pod) if is_finished(pod) || is_terminating(pod) => Some(Placement::Scheduler),
+        Some(pod) if is_running(pod) => None,
         Some(pod) if pod.annotations().contains_key(ANNOTATION_PLACEMENT) => Some(Placement::Scheduler),
         None if old.consumer_pod_uid.is_some() => Some(Placement::Scheduler),
         _ => old.placement,

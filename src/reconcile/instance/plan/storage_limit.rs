@@ -3,12 +3,12 @@
 use stoppablecontainer_api::StorageExcess;
 use stoppablecontainer_api::conditions::reason;
 
-use crate::reconcile::conditions::Trouble;
+use crate::reconcile::conditions::Cause;
 
 /// Why a container that takes more than its limit is stopped: the kubelet's reason and words.
-pub(crate) fn eviction(excess: &StorageExcess) -> Trouble {
+pub(crate) fn eviction(excess: &StorageExcess) -> Cause {
     let StorageExcess { container, limit, .. } = excess;
-    Trouble::new(
+    Cause::new(
         reason::EVICTED,
         format!("Container {container} exceeded its local ephemeral storage limit {limit:?}. "),
     )

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::reconcile::instance::fixtures::{
-    changed, hold, leaving as leaving_pod, observed, with_both, with_provider,
+    backoff, changed, observed, terminating, with_both, with_provider,
 };
 use crate::reconcile::pods::fixtures::{edit, instance, out_of_cpu, pod, prepared, up};
 
@@ -25,10 +25,10 @@ fn words(observed: &Observed) -> Vec<String> {
             Action::Relabel(role, _) => format!("relabel {role}"),
             Action::Discard(role, _) => format!("discard {role}"),
             Action::GiveUp(why, _) => format!("give up: {}", why.reason),
-            Action::Delete(role, _, trouble) => {
+            Action::Delete(role, _, cause) => {
                 format!(
                     "delete {role}{}",
-                    trouble
+                    cause
                         .as_ref()
                         .map(|t| format!(": {}", t.reason))
                         .unwrap_or_default()
@@ -92,11 +92,11 @@ fn words(observed: &Observed) -> Vec<String> {
     &["delete provider: Starting"]
 )]
 #[case::provider_waits_after_a_refusal(
-    Observed { provider_hold: hold("CreationRefused", "no", Duration::from_secs(1)), ..observed(instance(json!({ "status": { "nodeName": "n1" } }))) },
+    Observed { provider_backoff: backoff("CreationRefused", "no", Duration::from_secs(1)), ..observed(instance(json!({ "status": { "nodeName": "n1" } }))) },
     &[]
 )]
 #[case::provider_is_tried_again(
-    Observed { provider_hold: hold("CreationRefused", "no", Duration::ZERO), ..observed(instance(json!({ "status": { "nodeName": "n1" } }))) },
+    Observed { provider_backoff: backoff("CreationRefused", "no", Duration::ZERO), ..observed(instance(json!({ "status": { "nodeName": "n1" } }))) },
     &["create provider"]
 )]
 #[case::node_gone(
@@ -104,21 +104,21 @@ fn words(observed: &Observed) -> Vec<String> {
     &[]
 )]
 #[case::consumer_waits_after_a_refusal(
-    Observed { consumer_hold: hold("CreationRefused", "no", Duration::from_secs(1)), ..with_provider(json!({})) },
+    Observed { consumer_backoff: backoff("CreationRefused", "no", Duration::from_secs(1)), ..with_provider(json!({})) },
     &[]
 )]
 #[case::provider_name_taken(Observed { provider: Slot::Taken("x".to_owned()), ..observed(instance(json!({}))) }, &[])]
 #[case::consumer_name_taken(Observed { consumer: Slot::Taken("x".to_owned()), ..with_provider(json!({})) }, &[])]
 #[case::provider_without_a_record(
-    { let i = instance(json!({})); Observed { provider: Slot::Stray(pod(&i, Role::Provider, up())), ..observed(i) } },
+    { let i = instance(json!({})); Observed { provider: Slot::Unrecorded(pod(&i, Role::Provider, up())), ..observed(i) } },
     &["discard provider"]
 )]
 #[case::consumer_without_a_record(
-    { let o = with_provider(json!({})); let p = pod(&o.instance, Role::Consumer, up()); Observed { consumer: Slot::Stray(p), ..o } },
+    { let o = with_provider(json!({})); let p = pod(&o.instance, Role::Consumer, up()); Observed { consumer: Slot::Unrecorded(p), ..o } },
     &["discard consumer"]
 )]
 #[case::consumer_without_a_record_while_stopped(
-    { let o = with_provider(json!({ "spec": { "running": false } })); let p = pod(&o.instance, Role::Consumer, up()); Observed { consumer: Slot::Stray(p), ..o } },
+    { let o = with_provider(json!({ "spec": { "running": false } })); let p = pod(&o.instance, Role::Consumer, up()); Observed { consumer: Slot::Unrecorded(p), ..o } },
     &["discard consumer"]
 )]
 fn states(#[case] observed: Observed, #[case] expected: &[&str]) {
@@ -135,7 +135,7 @@ fn i14_stopped_stays_stopped() {
     for consumer in [
         Slot::Free,
         base.consumer.clone(),
-        leaving_pod(&pod),
+        terminating(&pod),
         failed,
         Slot::Taken(String::new()),
     ] {
@@ -162,7 +162,7 @@ fn i14_stopped_stays_stopped() {
 fn i2_no_second_consumer_while_the_first_exists() {
     let base = with_both(json!({}), up());
     let pod = base.consumer.pod().unwrap().clone();
-    let running_and_leaving = leaving_pod(&pod);
+    let running_and_leaving = terminating(&pod);
     let failed_and_leaving = changed(&pod, |p| {
         p.status = serde_json::from_value(out_of_cpu()).unwrap();
         p.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();

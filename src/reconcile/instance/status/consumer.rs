@@ -3,61 +3,65 @@
 use kube::ResourceExt;
 use stoppablecontainer_api::conditions::reason;
 
-use crate::reconcile::conditions::{Trouble, Verdict};
+use crate::reconcile::conditions::{Cause, ConditionState};
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::instance::status::recovery;
-use crate::reconcile::pods::{leaving, ready, running, trouble};
+use crate::reconcile::pods::{blocking_cause, is_ready, is_running, is_terminating};
 
-pub(super) fn consumer_verdict(observed: &Observed) -> Verdict {
+pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
     let name = observed.instance.name_any();
     let wanted = observed.instance.spec.running && !observed.deleting();
     match &observed.consumer {
         // Only a start is in anybody's way.
-        Slot::Taken(whose) if wanted => Verdict::no(reason::NAME_CONFLICT, whose.clone()),
-        Slot::Ours(pod) if leaving(pod) => {
-            let then = if wanted { "; it will be started again" } else { "" };
-            Verdict::no(
-                reason::STOPPING,
-                format!("pod {name} is ending within its grace period{then}"),
-            )
+        Slot::Taken(whose) if wanted => ConditionState::false_with(reason::NAME_CONFLICT, whose.clone()),
+        Slot::Ours(pod) if is_terminating(pod) => {
+            let then = if wanted { "; a new pod will be created" } else { "" };
+            ConditionState::false_with(reason::STOPPING, format!("pod {name} is terminating{then}"))
         }
         Slot::Ours(_) if !wanted => {
-            Verdict::no(reason::STOPPING, format!("pod {name} is about to be deleted"))
+            ConditionState::false_with(reason::STOPPING, format!("pod {name} will be deleted"))
         }
         // The kubelet knows no more than that the container runs, or ends again and again.
-        Slot::Ours(_) if let Some(what) = observed.blocked() => Verdict::no(
+        Slot::Ours(_) if let Some(what) = observed.blocked() => ConditionState::false_with(
             reason::WAITING_FOR_FILESYSTEM,
-            format!("pod {name} has not got its filesystem: {what}"),
+            format!("pod {name} is waiting for its filesystem: {what}"),
         ),
-        Slot::Ours(_) if let Some(last) = observed.doubt() => Verdict::because(last),
-        Slot::Ours(pod) if ready(pod) => Verdict::yes(reason::AS_REQUESTED, format!("pod {name} is ready")),
-        Slot::Ours(pod) => Verdict::because(
-            trouble(pod)
-                .or_else(|| super::pod::agent_trouble(observed, pod))
+        Slot::Ours(_) if let Some(last) = observed.unconfirmed_failure() => ConditionState::false_for(last),
+        Slot::Ours(pod) if is_ready(pod) => {
+            ConditionState::true_with(reason::AS_REQUESTED, format!("pod {name} is ready"))
+        }
+        Slot::Ours(pod) => ConditionState::false_for(
+            blocking_cause(pod)
+                .or_else(|| super::pod::agent_missing_cause(observed, pod))
                 .unwrap_or_else(|| {
-                    let how = if running(pod) {
+                    let how = if is_running(pod) {
                         "runs and is not ready yet"
                     } else {
                         "is starting"
                     };
-                    Trouble::new(reason::STARTING, format!("pod {name} {how}"))
+                    Cause::new(reason::STARTING, format!("pod {name} {how}"))
                 }),
         ),
-        Slot::Stray(_) if wanted => observed.consumer_hold.as_ref().map_or_else(
-            || Verdict::no(reason::STARTING, super::pod::stray(&name)),
-            |hold| Verdict::because(hold.trouble.clone()),
+        Slot::Unrecorded(_) if wanted => observed.consumer_backoff.as_ref().map_or_else(
+            || ConditionState::false_with(reason::STARTING, super::pod::unrecorded(&name)),
+            |backoff| ConditionState::false_for(backoff.cause.clone()),
         ),
-        Slot::Stray(_) | Slot::Taken(_) | Slot::Free if !wanted => {
-            Verdict::no(reason::STOPPED, "running is false")
+        Slot::Unrecorded(_) | Slot::Taken(_) | Slot::Free if !wanted => {
+            ConditionState::false_with(reason::STOPPED, "running is false")
         }
-        _ if let Some(why) = observed.template_trouble() => Verdict::because(why),
+        _ if let Some(why) = observed.template_error() => ConditionState::false_for(why),
         _ => {
             if let Some(excess) = observed.start_excess() {
-                return Verdict::because(recovery::refusal(&observed.instance, &excess));
+                return ConditionState::false_for(recovery::refusal(&observed.instance, &excess));
             }
-            observed.consumer_hold.as_ref().map_or_else(
-                || Verdict::no(reason::STARTING, "waits for the provider pod and the filesystem"),
-                |hold| Verdict::because(hold.trouble.clone()),
+            observed.consumer_backoff.as_ref().map_or_else(
+                || {
+                    ConditionState::false_with(
+                        reason::STARTING,
+                        "waiting for the provider pod and the filesystem",
+                    )
+                },
+                |backoff| ConditionState::false_for(backoff.cause.clone()),
             )
         }
     }

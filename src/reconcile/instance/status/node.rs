@@ -3,36 +3,40 @@
 use stoppablecontainer_api::FilesystemState;
 use stoppablecontainer_api::conditions::reason;
 
-use crate::reconcile::conditions::Verdict;
+use crate::reconcile::conditions::ConditionState;
 use crate::reconcile::instance::state::Observed;
 use crate::reconcile::pods::node;
 
 /// A kubelet that calls its node not ready starts no pods there, or cannot report that it did; a condition that waits
 /// for it says that first. Conditions that were true before stay as they are: those pods may well go on.
-pub(super) fn unless_unready(observed: &Observed, part: Verdict) -> Verdict {
-    let Some(words) = observed.node_unready.as_ref().filter(|_| !observed.deleting()) else {
+pub(super) fn unless_not_ready(observed: &Observed, part: ConditionState) -> ConditionState {
+    let Some(words) = observed.node_not_ready.as_ref().filter(|_| !observed.deleting()) else {
         return part;
     };
-    let waits = part.why.reason == reason::STARTING || part.why.reason == reason::UNSCHEDULABLE;
-    if part.holds != Some(false) || !waits {
+    let waits = part.cause.reason == reason::STARTING || part.cause.reason == reason::UNSCHEDULABLE;
+    if part.status != Some(false) || !waits {
         return part;
     }
     let pods = [&observed.provider, &observed.consumer].map(|slot| slot.pod());
     let at = observed.status().node_name;
     let at = at.or_else(|| pods.iter().flatten().find_map(|pod| node(pod)).map(str::to_owned));
-    Verdict::no(
+    ConditionState::false_with(
         reason::NODE_NOT_READY,
         format!(
             "node {} is not ready ({words}); {}",
             at.unwrap_or_default(),
-            part.why.message
+            part.cause.message
         ),
     )
 }
 
 /// What is on a node that is not heard of is not known: pods and data may be as they were or not.
-pub(super) fn unless_silent(observed: &Observed, parts: [Verdict; 3]) -> [Verdict; 3] {
-    let Some(words) = observed.node_silent.as_ref().filter(|_| !observed.deleting()) else {
+pub(super) fn unless_unreachable(observed: &Observed, parts: [ConditionState; 3]) -> [ConditionState; 3] {
+    let Some(words) = observed
+        .node_unreachable
+        .as_ref()
+        .filter(|_| !observed.deleting())
+    else {
         return parts;
     };
     let status = observed.status();
@@ -41,7 +45,7 @@ pub(super) fn unless_silent(observed: &Observed, parts: [Verdict; 3]) -> [Verdic
         .node_name
         .or_else(|| pods.iter().flatten().find_map(|pod| node(pod)).map(str::to_owned));
     let message = format!(
-        "node {} does not answer ({words}): what runs there is left alone, and nothing is started elsewhere until it is \
+        "node {} does not answer ({words}): what runs there is not changed, and nothing is started elsewhere until it is \
          back",
         at.unwrap_or_default()
     );
@@ -52,6 +56,6 @@ pub(super) fn unless_silent(observed: &Observed, parts: [Verdict; 3]) -> [Verdic
     let mut known = known.into_iter();
     parts.map(|part| match known.next() {
         Some(true) => part,
-        _ => Verdict::unknown(reason::NODE_UNREACHABLE, message.clone()),
+        _ => ConditionState::unknown_with(reason::NODE_UNREACHABLE, message.clone()),
     })
 }

@@ -11,13 +11,13 @@ use kube::ResourceExt;
 use stoppablecontainer_api::names::ANNOTATION_IMAGE;
 use stoppablecontainer_api::{PinnedImage, StoppableContainerInstanceStatus, same_repository};
 
-use crate::reconcile::conditions::Trouble;
+use crate::reconcile::conditions::Cause;
 use crate::reconcile::instance::state::Observed;
 use crate::reconcile::pods;
 use crate::reconcile::pods::main_image;
 
 /// The kubelet's reasons for an image that it cannot get.
-const NOT_TO_BE_HAD: [&str; 3] = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"];
+const IMAGE_PULL_FAILURES: [&str; 3] = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"];
 
 /// The image of an observed pod. An image without a digest in the repository that template or pod name (loaded into the
 /// node, or pulled by another name) cannot be pulled by digest, and is used by its name.
@@ -46,7 +46,7 @@ pub(crate) fn pinned(observed: &Observed, old: &StoppableContainerInstanceStatus
 }
 
 /// What the user may do if the digest cannot be pulled any more.
-pub(crate) fn with_way_out(observed: &Observed, why: Trouble) -> Trouble {
+pub(crate) fn with_recovery_hint(observed: &Observed, why: Cause) -> Cause {
     let Some(digest) = pods::pinned::digest(&observed.instance) else {
         return why;
     };
@@ -54,7 +54,7 @@ pub(crate) fn with_way_out(observed: &Observed, why: Trouble) -> Trouble {
     let exact = digest.rsplit('@').next().unwrap_or_default();
     let image = observed.provider.pod().and_then(|pod| main_image(pod));
     let of_it = image.is_some_and(|image| image.ends_with(exact));
-    if !of_it || !NOT_TO_BE_HAD.contains(&why.reason.as_str()) {
+    if !of_it || !IMAGE_PULL_FAILURES.contains(&why.reason.as_str()) {
         return why;
     }
     let name = observed.instance.spec.main_image();
@@ -64,7 +64,7 @@ pub(crate) fn with_way_out(observed: &Observed, why: Trouble) -> Trouble {
          FilesystemReady then says how to take the files over, or to begin without them",
         why.message.trim_end_matches('.')
     );
-    Trouble { message, ..why }
+    Cause { message, ..why }
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 use k8s_openapi::api::core::v1::Pod;
 use stoppablecontainer_api::conditions::reason;
 
-use crate::reconcile::conditions::Trouble;
+use crate::reconcile::conditions::Cause;
 use crate::reconcile::instance::state::Observed;
-use crate::reconcile::pods::{node, running};
+use crate::reconcile::pods::{is_running, node};
 
 /// A pod under our name that the controller has no record of.
-pub(super) fn stray(name: &str) -> String {
+pub(super) fn unrecorded(name: &str) -> String {
     format!(
         "pod {name} names this object as its owner, and the controller has no record of creating it; it is deleted and \
          replaced"
@@ -16,9 +16,9 @@ pub(super) fn stray(name: &str) -> String {
 }
 
 /// The kubelet says only in events that it cannot mount a volume whose driver it does not know.
-pub(super) fn agent_trouble(observed: &Observed, pod: &Pod) -> Option<Trouble> {
-    let at = node(pod).filter(|_| observed.agent_missing && !running(pod))?;
-    Some(Trouble::new(
+pub(super) fn agent_missing_cause(observed: &Observed, pod: &Pod) -> Option<Cause> {
+    let at = node(pod).filter(|_| observed.agent_missing && !is_running(pod))?;
+    Some(Cause::new(
         reason::NODE_AGENT_MISSING,
         format!("no node agent is registered with the kubelet of node {at}; see the node-agent pod there"),
     ))

@@ -6,18 +6,19 @@ use k8s_openapi::api::core::v1::Pod;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::{FilesystemState, Phase};
 
-use crate::reconcile::conditions::Verdict;
+use crate::reconcile::conditions::ConditionState;
 use crate::reconcile::instance::state::{Observed, Slot};
-use crate::reconcile::pods::{health, leaving, running};
+use crate::reconcile::pods::{health, is_running, is_terminating};
 
 /// The phases as docs/api.md has them. Running is that both run: a main container that ended and waits to
 /// be started again does not, and one that is about to find out that it cannot execute its program neither.
-pub(super) fn phase(observed: &Observed, provider: &Verdict, filesystem: &Verdict) -> Phase {
+pub(super) fn phase(observed: &Observed, provider: &ConditionState, filesystem: &ConditionState) -> Phase {
     let consumer = observed.consumer.pod();
     // What runs, runs, whatever happened to the provider since.
     let main = observed.instance.spec.main_container();
-    let runs = |pod: &Arc<Pod>| running(pod) && !leaving(pod) && !health::is_down(pod, main);
-    if consumer.is_some_and(runs) && observed.blocked().is_none() && observed.doubt().is_none() {
+    let runs = |pod: &Arc<Pod>| is_running(pod) && !is_terminating(pod) && !health::is_down(pod, main);
+    if consumer.is_some_and(runs) && observed.blocked().is_none() && observed.unconfirmed_failure().is_none()
+    {
         return Phase::Running;
     }
     let failed_filesystem = observed
@@ -31,16 +32,16 @@ pub(super) fn phase(observed: &Observed, provider: &Verdict, filesystem: &Verdic
     let stuck = matches!(observed.provider, Slot::Taken(_))
         || wants_taken_name
         || wants_too_much
-        || observed.template_trouble().is_some()
+        || observed.template_error().is_some()
         || failed_filesystem
-        || provider.why.reason == reason::NODE_GONE;
+        || provider.cause.reason == reason::NODE_GONE;
     if stuck && !observed.deleting() {
         return Phase::Failed;
     }
-    if consumer.is_some_and(|pod| leaving(pod)) {
+    if consumer.is_some_and(|pod| is_terminating(pod)) {
         return Phase::ProviderReady;
     }
-    match (provider.holds() && filesystem.holds(), consumer) {
+    match (provider.is_true() && filesystem.is_true(), consumer) {
         (true, None) if !observed.instance.spec.running => Phase::Stopped,
         (true, _) => Phase::ProviderReady,
         (false, _) => Phase::Pending,
@@ -49,29 +50,29 @@ pub(super) fn phase(observed: &Observed, provider: &Verdict, filesystem: &Verdic
 
 /// Ready is what was asked for: a ready consumer, or none and everything in place for the next start. Otherwise the
 /// first thing in the way says why.
-pub(super) fn ready_verdict(observed: &Observed, phase: Phase, parts: [&Verdict; 3]) -> Verdict {
+pub(super) fn ready_state(observed: &Observed, phase: Phase, parts: [&ConditionState; 3]) -> ConditionState {
     let [.., consumer] = parts;
     if observed.deleting() {
-        return Verdict::no(reason::DELETING, "the object is being deleted");
+        return ConditionState::false_with(reason::DELETING, "the object is being deleted");
     }
     // What is asked for cannot be told without the node.
-    let unknown = parts.into_iter().find(|part| part.holds.is_none());
+    let unknown = parts.into_iter().find(|part| part.status.is_none());
     if let Some(unknown) = unknown.filter(|_| phase != Phase::Failed) {
         return unknown.clone();
     }
     // Also for a stopped object: it could not be started again.
-    if let Some(why) = observed.template_trouble().filter(|_| phase == Phase::Failed) {
-        return Verdict::because(why);
+    if let Some(why) = observed.template_error().filter(|_| phase == Phase::Failed) {
+        return ConditionState::false_for(why);
     }
     if phase == Phase::Stopped {
-        return Verdict::yes(reason::STOPPED, "stopped as asked; the filesystem is kept");
+        return ConditionState::true_with(reason::STOPPED, "stopped as requested; the filesystem is kept");
     }
     if phase == Phase::Running {
         return consumer.clone();
     }
     parts
         .into_iter()
-        .find(|part| part.holds == Some(false))
+        .find(|part| part.status == Some(false))
         .cloned()
         .unwrap_or_else(|| consumer.clone())
 }

@@ -3,44 +3,43 @@ Filesystems that cannot be used or take too much: what to tell the user, and wha
 to type.
 */
 
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use stoppablecontainer_api::names::ANNOTATION_RECOVERY;
 use stoppablecontainer_api::{
     FilesystemStatus, RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance,
-    StorageExcess,
+    StorageExcess, controller_of,
 };
 
-use crate::reconcile::conditions::Trouble;
+use crate::reconcile::conditions::Cause;
 use crate::reconcile::instance::plan::storage_limit::eviction;
 
 /// Why it is not started again, and what to do.
-pub(super) fn refusal(instance: &StoppableContainerInstance, excess: &StorageExcess) -> Trouble {
-    let Trouble { reason, message } = eviction(excess);
+pub(super) fn refusal(instance: &StoppableContainerInstance, excess: &StorageExcess) -> Cause {
+    let Cause { reason, message } = eviction(excess);
     let filesystem = instance
         .status
         .as_ref()
         .and_then(|status| status.filesystem.as_ref());
     let ways = filesystem
-        .map(|filesystem| ways_out(instance, filesystem))
+        .map(|filesystem| recovery_commands(instance, filesystem))
         .unwrap_or_default();
     let message = format!(
         "{message}The files are kept and take {} bytes; it is not started again before the limit \
          (resources.limits.ephemeral-storage) is raised or the files are deleted{ways}",
         excess.bytes
     );
-    Trouble::new(reason, message)
+    Cause::new(reason, message)
 }
 
 /// What the user may decide, as commands; empty if there is nothing. To be put behind a sentence without its full stop.
-pub(super) fn ways_out(instance: &StoppableContainerInstance, filesystem: &FilesystemStatus) -> String {
+pub(super) fn recovery_commands(
+    instance: &StoppableContainerInstance,
+    filesystem: &FilesystemStatus,
+) -> String {
     let Some(offer) = &filesystem.recovery else {
         return String::new();
     };
-    let parent = StoppableContainer::kind(&());
-    let owner = instance
-        .owner_references()
-        .iter()
-        .find(|owner| owner.kind == parent);
+    let owner = controller_of::<StoppableContainer>(instance);
     let (kind, name) = owner.map_or_else(
         || ("stoppablecontainerinstance", instance.name_any()),
         |owner| ("stoppablecontainer", owner.name.clone()),

@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use kube::ResourceExt;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_FIELDS, ANNOTATION_TEMPLATE_HASH};
+use stoppablecontainer_api::truncate_utf8;
 
-use crate::reconcile::conditions::Trouble;
+use crate::reconcile::conditions::Cause;
 use crate::reconcile::instance::state::Observed;
-use crate::reconcile::pods::{consumer_hash, has_started, leaving, template, template_fields};
+use crate::reconcile::pods::{consumer_hash, has_started, is_terminating, template, template_fields};
 
 /// Most fields that are named.
 const MAX_NAMED: usize = 10;
@@ -22,15 +23,15 @@ const MAX_NAMED: usize = 10;
 const MAX_PATH: usize = 128;
 
 /// Why the consumer that runs is to be stopped and started, if the object was edited since it was made.
-pub(crate) fn why(observed: &Observed) -> Option<Trouble> {
+pub(crate) fn why(observed: &Observed) -> Option<Cause> {
     let instance = &observed.instance;
-    let pod = observed.consumer.pod().filter(|pod| !leaving(pod))?;
+    let pod = observed.consumer.pod().filter(|pod| !is_terminating(pod))?;
     // One that never ran is replaced, and one that is to stop is stopped. A template that no pod can be made of has a
     // condition of its own.
     if !instance.spec.running
         || observed.deleting()
         || !has_started(pod, instance.spec.main_container())
-        || template::trouble(instance).is_some()
+        || template::blocking_cause(instance).is_some()
     {
         return None;
     }
@@ -49,7 +50,7 @@ pub(crate) fn why(observed: &Observed) -> Option<Trouble> {
     } else {
         format!("these fields were edited: {}", named(&edited))
     };
-    Some(Trouble::new(
+    Some(Cause::new(
         reason::TEMPLATE_EDITED,
         format!(
             "since pod {} was created {what}; stop and start the object for that to take effect",
@@ -59,7 +60,7 @@ pub(crate) fn why(observed: &Observed) -> Option<Trouble> {
 }
 
 fn named(paths: &[String]) -> String {
-    let cut = |path: &String| path[..path.floor_char_boundary(MAX_PATH)].to_owned();
+    let cut = |path: &String| truncate_utf8(path, MAX_PATH).to_owned();
     let first: Vec<_> = paths.iter().take(MAX_NAMED).map(cut).collect();
     let rest = paths.len() - first.len();
     let more = if rest > 0 {

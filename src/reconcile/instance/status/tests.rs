@@ -10,7 +10,7 @@ use stoppablecontainer_api::Phase;
 
 use super::*;
 use crate::reconcile::instance::fixtures::{
-    changed, hold, leaving as leaving_pod, observed, with_both, with_provider,
+    backoff, changed, observed, terminating, with_both, with_provider,
 };
 use crate::reconcile::instance::state::Slot;
 use crate::reconcile::pods::Role;
@@ -60,7 +60,7 @@ fn silent(observed: Observed) -> Observed {
         })
     };
     Observed {
-        node_silent: Some("Kubelet stopped posting node status.".to_owned()),
+        node_unreachable: Some("Kubelet stopped posting node status.".to_owned()),
         provider: unready(&observed.provider).unwrap_or(observed.provider),
         consumer: unready(&observed.consumer).unwrap_or(observed.consumer),
         ..observed
@@ -108,7 +108,7 @@ fn pending(status: Value) -> Observed {
     Phase::Running, ["+AsRequested", "+AsRequested", "+AsRequested", "+AsRequested"]
 )]
 #[case::creation_refused(
-    Observed { provider_hold: hold("CreationRefused", "quota", Duration::ZERO), ..observed(instance(json!({ "status": { "nodeName": "n1" } }))) },
+    Observed { provider_backoff: backoff("CreationRefused", "quota", Duration::ZERO), ..observed(instance(json!({ "status": { "nodeName": "n1" } }))) },
     Phase::Pending, ["-CreationRefused", "-CreationRefused", "-Preparing", "-Starting"]
 )]
 #[case::preparing(
@@ -120,7 +120,7 @@ fn pending(status: Value) -> Observed {
     Phase::ProviderReady, ["-Starting", "+AsRequested", "+AsRequested", "-Starting"]
 )]
 #[case::consumer_refused(
-    Observed { consumer_hold: hold("CreationRefused", "webhook", Duration::ZERO), ..with_provider(json!({})) },
+    Observed { consumer_backoff: backoff("CreationRefused", "webhook", Duration::ZERO), ..with_provider(json!({})) },
     Phase::ProviderReady, ["-CreationRefused", "+AsRequested", "+AsRequested", "-CreationRefused"]
 )]
 #[case::consumer_starts(
@@ -158,29 +158,29 @@ fn pending(status: Value) -> Observed {
     Phase::Running, ["-CrashLoopBackOff", "+AsRequested", "+AsRequested", "-CrashLoopBackOff"]
 )]
 #[case::consumer_whose_program_is_missing_is_started_again(
-    Observed { doubted: Some(Duration::from_secs(5)), ..with_both(json!({}), restarted()) },
+    Observed { unconfirmed_restart: Some(Duration::from_secs(5)), ..with_both(json!({}), restarted()) },
     Phase::ProviderReady, ["-ContainerCannotRun", "+AsRequested", "+AsRequested", "-ContainerCannotRun"]
 )]
 #[case::it_runs_this_time(
-    Observed { doubted: Some(Duration::ZERO), ..with_both(json!({}), restarted()) },
+    Observed { unconfirmed_restart: Some(Duration::ZERO), ..with_both(json!({}), restarted()) },
     Phase::Running, ["+AsRequested", "+AsRequested", "+AsRequested", "+AsRequested"]
 )]
 #[case::node_not_ready_before_the_provider_started(
-    Observed { node_unready: Some("no network".to_owned()), ..pending(json!({ "phase": "Pending" })) },
+    Observed { node_not_ready: Some("no network".to_owned()), ..pending(json!({ "phase": "Pending" })) },
     Phase::Pending, ["-NodeNotReady", "-NodeNotReady", "-Preparing", "-NodeNotReady"]
 )]
 #[case::node_not_ready_and_called_so_by_the_scheduler(
-    Observed { node_unready: Some("no network".to_owned()), ..with_both(json!({}), json!({ "phase": "Pending", "conditions": [
+    Observed { node_not_ready: Some("no network".to_owned()), ..with_both(json!({}), json!({ "phase": "Pending", "conditions": [
         { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "untolerated taint" },
     ] })) },
     Phase::ProviderReady, ["-NodeNotReady", "+AsRequested", "+AsRequested", "-NodeNotReady"]
 )]
 #[case::node_not_ready_while_everything_runs(
-    Observed { node_unready: Some("no network".to_owned()), ..with_both(json!({}), up()) },
+    Observed { node_not_ready: Some("no network".to_owned()), ..with_both(json!({}), up()) },
     Phase::Running, ["+AsRequested", "+AsRequested", "+AsRequested", "+AsRequested"]
 )]
 #[case::node_not_ready_while_stopped(
-    Observed { node_unready: Some("no network".to_owned()), ..with_provider(json!({ "spec": { "running": false } })) },
+    Observed { node_not_ready: Some("no network".to_owned()), ..with_provider(json!({ "spec": { "running": false } })) },
     Phase::Stopped, ["+Stopped", "+AsRequested", "+AsRequested", "-Stopped"]
 )]
 #[case::consumer_waits_for_its_filesystem(
@@ -191,7 +191,7 @@ fn pending(status: Value) -> Observed {
     with_both(blocked("earlier-uid"), up()),
     Phase::Running, ["+AsRequested", "+AsRequested", "+AsRequested", "+AsRequested"]
 )]
-#[case::running(
+#[case::is_running(
     with_both(json!({}), up()),
     Phase::Running, ["+AsRequested", "+AsRequested", "+AsRequested", "+AsRequested"]
 )]
@@ -200,7 +200,7 @@ fn pending(status: Value) -> Observed {
     Phase::Running, ["-Stopping", "+AsRequested", "+AsRequested", "-Stopping"]
 )]
 #[case::stopping(
-    { let o = with_both(json!({ "spec": { "running": false } }), up()); let c = leaving_pod(o.consumer.pod().unwrap()); Observed { consumer: c, ..o } },
+    { let o = with_both(json!({ "spec": { "running": false } }), up()); let c = terminating(o.consumer.pod().unwrap()); Observed { consumer: c, ..o } },
     Phase::ProviderReady, ["-Stopping", "+AsRequested", "+AsRequested", "-Stopping"]
 )]
 #[case::stopped(
@@ -232,7 +232,7 @@ fn pending(status: Value) -> Observed {
     Phase::Running, ["?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable"]
 )]
 #[case::node_silent_and_stop_asked(
-    { let o = with_both(json!({ "spec": { "running": false } }), up()); let c = leaving_pod(o.consumer.pod().unwrap()); silent(Observed { consumer: c, ..o }) },
+    { let o = with_both(json!({ "spec": { "running": false } }), up()); let c = terminating(o.consumer.pod().unwrap()); silent(Observed { consumer: c, ..o }) },
     Phase::ProviderReady, ["?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable"]
 )]
 #[case::node_silent_while_stopped(
@@ -244,7 +244,7 @@ fn pending(status: Value) -> Observed {
     Phase::ProviderReady, ["?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable", "-Starting"]
 )]
 #[case::node_silent_while_the_provider_ends(
-    { let o = with_provider(json!({ "spec": { "running": false } })); let p = leaving_pod(o.provider.pod().unwrap()); silent(Observed { provider: p, ..o }) },
+    { let o = with_provider(json!({ "spec": { "running": false } })); let p = terminating(o.provider.pod().unwrap()); silent(Observed { provider: p, ..o }) },
     Phase::Pending, ["?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable", "-Stopped"]
 )]
 #[case::node_silent_after_the_data_was_lost(
@@ -264,11 +264,11 @@ fn pending(status: Value) -> Observed {
     Phase::Stopped, ["+Stopped", "+AsRequested", "+AsRequested", "-Stopped"]
 )]
 #[case::provider_without_a_record(
-    { let i = instance(json!({})); let p = pod(&i, Role::Provider, up()); Observed { provider: Slot::Stray(p), ..observed(i) } },
+    { let i = instance(json!({})); let p = pod(&i, Role::Provider, up()); Observed { provider: Slot::Unrecorded(p), ..observed(i) } },
     Phase::Pending, ["-Starting", "-Starting", "-Preparing", "-Starting"]
 )]
 #[case::consumer_without_a_record(
-    { let o = with_provider(json!({})); let p = pod(&o.instance, Role::Consumer, up()); Observed { consumer: Slot::Stray(p), ..o } },
+    { let o = with_provider(json!({})); let p = pod(&o.instance, Role::Consumer, up()); Observed { consumer: Slot::Unrecorded(p), ..o } },
     Phase::ProviderReady, ["-Starting", "+AsRequested", "+AsRequested", "-Starting"]
 )]
 #[case::deleting(
@@ -290,7 +290,7 @@ fn i12_phase_and_reasons(#[case] observed: Observed, #[case] phase: Phase, #[cas
 #[test]
 fn i12_the_words_of_others_pass_through() {
     let refused = Observed {
-        consumer_hold: hold(
+        consumer_backoff: backoff(
             "CreationRefused",
             "admission webhook \"x\" denied the request: no",
             Duration::ZERO,
@@ -311,7 +311,7 @@ fn i12_the_words_of_others_pass_through() {
 #[test]
 fn i12_a_node_that_is_not_ready_is_named_with_its_kubelets_words() {
     let starting = Observed {
-        node_unready: Some("container runtime network not ready".to_owned()),
+        node_not_ready: Some("container runtime network not ready".to_owned()),
         ..with_both(json!({}), json!({ "phase": "Pending" }))
     };
     let status = status(&starting, now());

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::reconcile::pods::trouble;
+use crate::reconcile::pods::blocking_cause;
 
 const MISSING: &str = "stoppablecontainer: serve: executable file not found in $PATH";
 
@@ -20,7 +20,7 @@ fn terminated(exit_code: i32, message: &str) -> Value {
 }
 
 fn told(status: &Value) -> (String, String) {
-    let Trouble { reason, message } = trouble(&pod(status)).unwrap();
+    let Cause { reason, message } = blocking_cause(&pod(status)).unwrap();
     (reason, message)
 }
 
@@ -111,9 +111,9 @@ fn only_a_restart_after_a_program_that_could_not_be_executed_is_doubtful() {
     let running = json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } });
     let of = |last: Value| pod(&json!({ "containerID": "c1", "state": running, "lastState": last }));
     let missing = of(terminated(127, MISSING));
-    let (id, why) = doubtful(&missing, "main").unwrap();
+    let (id, why) = unconfirmed(&missing, "main").unwrap();
     assert_eq!((id, why.reason.as_str()), ("c1", "ContainerCannotRun"));
-    assert!(doubtful(&of(terminated(3, "")), "main").is_none());
-    assert!(doubtful(&pod(&json!({ "containerID": "c1", "state": running })), "main").is_none());
-    assert!(doubtful(&pod(&json!({ "state": terminated(127, MISSING) })), "main").is_none());
+    assert!(unconfirmed(&of(terminated(3, "")), "main").is_none());
+    assert!(unconfirmed(&pod(&json!({ "containerID": "c1", "state": running })), "main").is_none());
+    assert!(unconfirmed(&pod(&json!({ "state": terminated(127, MISSING) })), "main").is_none());
 }

@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::reconcile::instance::fixtures::{changed, hold, observed};
+use crate::reconcile::instance::fixtures::{backoff, changed, observed};
 use crate::reconcile::instance::plan::{Action, plan};
 use crate::reconcile::instance::status::status;
 use crate::reconcile::pods::fixtures::{instance, out_of_cpu, pod, prepared, up};
@@ -118,12 +118,12 @@ fn a_node_that_does_not_do_is_given_up_while_nothing_ran() {
     let unfit = unfit(&refused).unwrap();
     assert_eq!((unfit.why.reason.as_str(), unfit.patience), ("OutOfcpu", NOTHING));
     let due = Observed {
-        unfit: hold("OutOfcpu", "no room", Duration::ZERO),
+        unfit: backoff("OutOfcpu", "no room", Duration::ZERO),
         ..refused.clone()
     };
     assert_eq!(words(&due), ["give up: OutOfcpu"]);
     let waits = Observed {
-        unfit: hold("OutOfcpu", "no room", Duration::from_secs(1)),
+        unfit: backoff("OutOfcpu", "no room", Duration::from_secs(1)),
         ..refused
     };
     assert_eq!(

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::reconcile::instance::fixtures::{leaving as leaving_pod, with_both, with_provider};
+use crate::reconcile::instance::fixtures::{terminating, with_both, with_provider};
 use crate::reconcile::pods::fixtures::{out_of_cpu, up};
 
 fn placement(observed: &Observed) -> Option<Placement> {
@@ -26,7 +26,7 @@ fn f12_h23_placement_goes_through_the_scheduler_after_every_end_until_a_start_or
     );
     let preempted = with_both(json!({}), up());
     let preempted = Observed {
-        consumer: leaving_pod(preempted.consumer.pod().unwrap()),
+        consumer: terminating(preempted.consumer.pod().unwrap()),
         ..preempted
     };
     assert_eq!(placement(&preempted), Some(Placement::Scheduler));
@@ -40,7 +40,7 @@ fn f12_h23_placement_goes_through_the_scheduler_after_every_end_until_a_start_or
     assert_eq!(placement(&with_provider(stopped.clone())), None);
     let stopping = with_both(stopped, up());
     let stopping = Observed {
-        consumer: leaving_pod(stopping.consumer.pod().unwrap()),
+        consumer: terminating(stopping.consumer.pod().unwrap()),
         ..stopping
     };
     assert_eq!(placement(&stopping), None, "the user's stop");

@@ -90,11 +90,11 @@ fn i2_an_edit_of_the_provider_takes_effect_when_nothing_runs() {
 #[test]
 fn f28_nothing_is_replaced_on_a_node_that_is_away() {
     let silent = |observed| Observed {
-        node_silent: Some("stopped posting".to_owned()),
+        node_unreachable: Some("stopped posting".to_owned()),
         ..observed
     };
     let unready = |observed| Observed {
-        node_unready: Some("no network".to_owned()),
+        node_not_ready: Some("no network".to_owned()),
         ..observed
     };
     let due = edited(prepared_with(stopped()));

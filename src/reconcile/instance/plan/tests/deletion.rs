@@ -17,7 +17,7 @@ fn i11_deletion_goes_in_order_and_waits_for_each_step() {
     let deleting = json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } });
     let both = with_both(deleting.clone(), up());
     let ending = Observed {
-        consumer: leaving_pod(both.consumer.pod().unwrap()),
+        consumer: terminating(both.consumer.pod().unwrap()),
         ..both.clone()
     };
     assert!(
@@ -27,7 +27,7 @@ fn i11_deletion_goes_in_order_and_waits_for_each_step() {
     let provider_only = with_provider(deleting.clone());
     assert_eq!(words(&provider_only), ["delete provider"]);
     let ending = Observed {
-        provider: leaving_pod(provider_only.provider.pod().unwrap()),
+        provider: terminating(provider_only.provider.pod().unwrap()),
         ..provider_only.clone()
     };
     assert!(words(&ending).is_empty());
@@ -37,7 +37,7 @@ fn i11_deletion_goes_in_order_and_waits_for_each_step() {
     };
     assert!(
         words(&without_pods).is_empty(),
-        "the agent has still to remove the data"
+        "the agent has not removed the data yet"
     );
     let mut removed = json!({ "status": { "filesystem": { "state": "Removed" } } });
     json_patch::merge(&mut removed, &deleting);
@@ -85,14 +85,17 @@ fn deletion_leaves_pods_of_others_alone() {
 fn i11_pods_without_a_record_go_with_the_instance() {
     let deleting = json!({ "metadata": { "deletionTimestamp": "2026-01-01T00:00:00Z" } });
     let i = instance(deleting);
-    let stray = pod(&i, Role::Provider, up());
-    let Slot::Ours(gone) = leaving_pod(&stray) else {
+    let unrecorded = pod(&i, Role::Provider, up());
+    let Slot::Ours(gone) = terminating(&unrecorded) else {
         panic!("a fixture")
     };
     let with = |provider| Observed {
         provider,
         ..observed(Arc::clone(&i))
     };
-    assert_eq!(words(&with(Slot::Stray(stray))), ["discard provider"]);
-    assert!(words(&with(Slot::Stray(gone))).is_empty(), "it is waited for");
+    assert_eq!(words(&with(Slot::Unrecorded(unrecorded))), ["discard provider"]);
+    assert!(
+        words(&with(Slot::Unrecorded(gone))).is_empty(),
+        "it is waited for"
+    );
 }

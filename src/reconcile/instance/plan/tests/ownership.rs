@@ -23,23 +23,23 @@ fn i16_i8_a_pod_is_ours_by_the_uid_that_the_controller_wrote_down() {
     let of = |instance: &StoppableContainerInstance, role, created| {
         Slot::of(Arc::clone(&provider), instance, role, created)
     };
-    assert!(matches!(of(&fresh, Role::Provider, None), Slot::Stray(_)));
+    assert!(matches!(of(&fresh, Role::Provider, None), Slot::Unrecorded(_)));
     assert!(matches!(
         of(&fresh, Role::Provider, Some("provider-uid")),
         Slot::Ours(_)
     ));
     assert!(matches!(
         of(&fresh, Role::Provider, Some("another")),
-        Slot::Stray(_)
+        Slot::Unrecorded(_)
     ));
     let recorded = instance(json!({ "status": { "providerPodUid": "provider-uid" } }));
     assert!(matches!(of(&recorded, Role::Provider, None), Slot::Ours(_)));
     assert!(
-        matches!(of(&recorded, Role::Consumer, None), Slot::Stray(_)),
+        matches!(of(&recorded, Role::Consumer, None), Slot::Unrecorded(_)),
         "each role has a record of its own"
     );
     let other = instance(json!({ "status": { "providerPodUid": "another" } }));
-    assert!(matches!(of(&other, Role::Provider, None), Slot::Stray(_)));
+    assert!(matches!(of(&other, Role::Provider, None), Slot::Unrecorded(_)));
 
     let successor = instance(json!({ "metadata": { "uid": "another" } }));
     let Slot::Taken(whose) = of(&successor, Role::Provider, None) else {

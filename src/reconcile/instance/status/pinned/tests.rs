@@ -84,8 +84,8 @@ fn f25_i1_providers_are_made_of_the_digest_while_the_template_names_the_same_ima
 fn f25_i12_a_digest_that_cannot_be_had_any_more_is_told_with_the_way_out() {
     let pinned = json!({ "name": "nginx:1.25", "digest": DIGEST });
     let observed = with_digest(DIGEST, &pinned);
-    let why = |reason: &str| Trouble::new(reason, "container provider: not found");
-    let told = with_way_out(&observed, why("ImagePullBackOff"));
+    let why = |reason: &str| Cause::new(reason, "container provider: not found");
+    let told = with_recovery_hint(&observed, why("ImagePullBackOff"));
     assert_eq!(told.reason, "ImagePullBackOff");
     assert!(
         told.message
@@ -97,12 +97,12 @@ fn f25_i12_a_digest_that_cannot_be_had_any_more_is_told_with_the_way_out() {
         "{told:?}"
     );
     assert_eq!(
-        with_way_out(&observed, why("CreateContainerError")),
+        with_recovery_hint(&observed, why("CreateContainerError")),
         why("CreateContainerError")
     );
     let by_name = with_digest("", &Value::Null);
     assert_eq!(
-        with_way_out(&by_name, why("ImagePullBackOff")),
+        with_recovery_hint(&by_name, why("ImagePullBackOff")),
         why("ImagePullBackOff")
     );
 }

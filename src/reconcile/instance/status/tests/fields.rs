@@ -19,7 +19,7 @@ fn i12_a_status_that_says_the_same_is_the_same() {
         "nothing to write"
     );
     let stopping = Observed {
-        consumer: leaving_pod(second.consumer.pod().unwrap()),
+        consumer: terminating(second.consumer.pod().unwrap()),
         ..second
     };
     let changed = status(&stopping, later);

@@ -116,18 +116,18 @@ fn i12_what_the_node_agent_waits_for_is_told() {
     let hangs = json!({ "status": { "filesystem": { "state": "Preparing", "message": "the disk hangs" } } });
     assert_eq!(
         message(hangs),
-        "-Preparing waits for the node agent on node n1: the disk hangs"
+        "-Preparing waiting for the node agent on node n1: the disk hangs"
     );
     let mut refused = deleting();
     let why = json!({ "state": "Failed", "reason": "HostPathPrefixRefused", "message": "it is not allowed" });
     refused["status"]["filesystem"] = why;
     assert_eq!(
         message(refused.clone()),
-        "-Deleting waits for the node agent on node n1 to remove the data: it is not allowed"
+        "-Deleting waiting for the node agent on node n1 to remove the data: it is not allowed"
     );
     refused["status"]["filesystem"]["reason"] = json!("ImageChanged");
     assert_eq!(
         message(refused),
-        "-Deleting waits for the node agent on node n1 to remove the data"
+        "-Deleting waiting for the node agent on node n1 to remove the data"
     );
 }

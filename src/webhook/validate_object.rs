@@ -20,11 +20,11 @@ use stoppablecontainer_api::names::{
 };
 use stoppablecontainer_api::{PodTemplate, Provider, RecoveryAnswer};
 
-use super::{Request, Settings, Verdict};
-use crate::draft::{Draft, provider_problems};
-use crate::problem::Problem;
+use super::{AdmissionDecision, Request, Settings};
+use crate::dry_run::{self, Inconclusive};
+use crate::field_error::FieldError;
+use crate::partial_template::{PartialTemplate, provider_problems};
 use crate::rewrite::is_reserved_path;
-use crate::trial::{self, Obstacle};
 use crate::webhook::review::Operation;
 
 /// How long the API server's answer on the pod may take. The review as a whole has `timeoutSeconds` (3 at most).
@@ -64,23 +64,27 @@ struct Spec {
 }
 
 /// Answers `/validate`.
-pub(super) async fn validate(settings: &Settings, client: Option<&Client>, request: &Request) -> Verdict {
+pub(super) async fn validate(
+    settings: &Settings,
+    client: Option<&Client>,
+    request: &Request,
+) -> AdmissionDecision {
     let ours = request.kind.group == GROUP && request.sub_resource.as_deref().unwrap_or_default().is_empty();
     if !ours || !matches!(request.operation, Operation::Create | Operation::Update) {
-        return Verdict::allow();
+        return AdmissionDecision::allow();
     }
     let (object, old) = match (read(&request.object), read(&request.old_object)) {
         (Ok(object), old) => (object, old.unwrap_or_default()),
-        (Err(error), _) => return Verdict::invalid(error.to_string()),
+        (Err(error), _) => return AdmissionDecision::invalid(error.to_string()),
     };
     if object.metadata.deletion_timestamp.is_some() {
-        return Verdict::allow();
+        return AdmissionDecision::allow();
     }
     if let Some(problem) = check_recovery(&object, &old) {
         return refused(request, &[problem]);
     }
     if object.spec.is_some() && object.spec == old.spec {
-        return Verdict::allow();
+        return AdmissionDecision::allow();
     }
     let Look {
         mut problems,
@@ -88,10 +92,10 @@ pub(super) async fn validate(settings: &Settings, client: Option<&Client>, reque
         pod,
     } = match look(settings, request, &object, &old) {
         Ok(look) => look,
-        Err(misfit) => return Verdict::invalid(format!("spec: cannot be read: {misfit}")),
+        Err(misfit) => return AdmissionDecision::invalid(format!("spec: cannot be decoded: {misfit}")),
     };
     if let (Some(client), Some(pod)) = (client, pod) {
-        let opinion = trial::ask(client, &request.namespace, &pod, TRIAL).await;
+        let opinion = dry_run::ask(client, &request.namespace, &pod, TRIAL).await;
         let known: BTreeSet<_> = problems.iter().map(|problem| problem.field.clone()).collect();
         problems.extend(
             opinion
@@ -100,21 +104,21 @@ pub(super) async fn validate(settings: &Settings, client: Option<&Client>, reque
                 .filter(|problem| !known.contains(&problem.field)),
         );
         warnings.extend(opinion.obstacle.map(|obstacle| match obstacle {
-            Obstacle::NotAsked(_) => format!(
+            Inconclusive::NoAnswer(_) => format!(
                 "{obstacle}; the controller asks later and says in the condition Ready if it is refused"
             ),
-            Obstacle::Refused(_) => obstacle.to_string(),
+            Inconclusive::Refused(_) => obstacle.to_string(),
         }));
     }
     if !problems.is_empty() {
         return refused(request, &problems);
     }
-    Verdict::allow().with_warnings(warnings)
+    AdmissionDecision::allow().with_warnings(warnings)
 }
 
 /// The mistakes that are found without the API server.
 struct Look {
-    problems: Vec<Problem>,
+    problems: Vec<FieldError>,
     warnings: Vec<String>,
     /// The pod that the API server is to be asked about, as text: it is kept until the answer comes.
     pod: Option<Json>,
@@ -127,14 +131,14 @@ fn look(settings: &Settings, request: &Request, object: &Object, old: &Object) -
     let old = read(old).ok();
     let known = old
         .as_ref()
-        .map(|old| problems(old, &Draft::of(&old.template), settings));
+        .map(|old| problems(old, &PartialTemplate::of(&old.template), settings));
     let known = known.unwrap_or_default();
     let place = if old.is_none() {
         check_namespace(&request.namespace, settings)
     } else {
         None
     };
-    let draft = Draft::of(&spec.template);
+    let draft = PartialTemplate::of(&spec.template);
     let problems = place
         .into_iter()
         .chain(problems(&spec, &draft, settings))
@@ -146,16 +150,16 @@ fn look(settings: &Settings, request: &Request, object: &Object, old: &Object) -
     Ok(Look {
         problems,
         warnings: warnings(&spec, &draft.template, old.as_ref()),
-        pod: trial::pod(&request.name, &draft.template).filter(|_| is_author && is_new),
+        pod: dry_run::pod(&request.name, &draft.template).filter(|_| is_author && is_new),
     })
 }
 
-fn refused(request: &Request, problems: &[Problem]) -> Verdict {
-    Verdict::invalid(format!(
+fn refused(request: &Request, problems: &[FieldError]) -> AdmissionDecision {
+    AdmissionDecision::invalid(format!(
         "{} {:?} is invalid: {}",
         request.kind.name,
         request.name,
-        Problem::list(problems)
+        FieldError::list(problems)
     ))
 }
 
@@ -164,25 +168,25 @@ fn read(object: &Json) -> Result<Object, Misfit> {
 }
 
 /// Consumer pods of an excluded namespace never reach the webhook, so an object there could only fail later.
-fn check_namespace(namespace: &str, settings: &Settings) -> Option<Problem> {
+fn check_namespace(namespace: &str, settings: &Settings) -> Option<FieldError> {
     let is_excluded = settings.excluded_namespaces.iter().any(|n| n == namespace);
     is_excluded.then(|| {
-        Problem::new(
+        FieldError::new(
             "metadata.namespace",
             format!(
-                "Invalid value: {namespace:?}: the administrator keeps StoppableContainer out of this namespace; use another one"
+                "Invalid value: {namespace:?}: the administrator excludes this namespace from StoppableContainer; use another one"
             ),
         )
     })
 }
 
 /// A decision on a failure names the failure, and is only looked at when it is new.
-fn check_recovery(object: &Object, old: &Object) -> Option<Problem> {
+fn check_recovery(object: &Object, old: &Object) -> Option<FieldError> {
     let said = |object: &Object| object.metadata.annotations.clone().unwrap_or_default().recovery;
     let value = said(object).filter(|_| said(object) != said(old))?;
     let value = value.as_str();
     RecoveryAnswer::parse(value).is_none().then(|| {
-        Problem::new(
+        FieldError::new(
             format!("metadata.annotations[{ANNOTATION_RECOVERY}]"),
             format!(
                 "Unsupported value: {value:?}: must be accept-ID or reset-ID, with the ID that the message of the \
@@ -193,7 +197,7 @@ fn check_recovery(object: &Object, old: &Object) -> Option<Problem> {
 }
 
 /// Everything that is wrong with a spec, as far as it can be found without the API server.
-fn problems(spec: &Spec, draft: &Draft, settings: &Settings) -> Vec<Problem> {
+fn problems(spec: &Spec, draft: &PartialTemplate, settings: &Settings) -> Vec<FieldError> {
     let mut problems = Vec::new();
     problems.extend(check_prefix(&spec.host_path_prefix, &settings.allowed_prefixes));
     problems.extend(provider_problems(&spec.provider));
@@ -203,7 +207,7 @@ fn problems(spec: &Spec, draft: &Draft, settings: &Settings) -> Vec<Problem> {
     }
     let pod = &draft.template["spec"];
     if pod.is_null() {
-        problems.push(Problem::new(
+        problems.push(FieldError::new(
             "spec.template.spec",
             "Required value: the pod to run",
         ));
@@ -211,21 +215,21 @@ fn problems(spec: &Spec, draft: &Draft, settings: &Settings) -> Vec<Problem> {
     }
     if elements(pod, "containers").is_empty() {
         let message = "Required value: the first container is the one whose filesystem is kept";
-        problems.push(Problem::new("spec.template.spec.containers", message));
+        problems.push(FieldError::new("spec.template.spec.containers", message));
     }
     if pod["hostUsers"] == json!(false) {
         let message = "must not be false: user namespaces are not supported by StoppableContainer yet";
-        problems.push(Problem::new("spec.template.spec.hostUsers", message));
+        problems.push(FieldError::new("spec.template.spec.hostUsers", message));
     }
     if pod["os"]["name"] == json!("windows") {
-        problems.push(Problem::new(
+        problems.push(FieldError::new(
             "spec.template.spec.os.name",
             "must be linux: StoppableContainer runs on Linux only",
         ));
     }
     if !elements(pod, "ephemeralContainers").is_empty() {
         let message = "must be empty: ephemeral containers are added to running pods (kubectl debug)";
-        problems.push(Problem::new("spec.template.spec.ephemeralContainers", message));
+        problems.push(FieldError::new("spec.template.spec.ephemeralContainers", message));
     }
     check_reserved(pod, &mut problems);
     problems
@@ -236,10 +240,10 @@ fn elements<'a>(object: &'a Value, list: &str) -> &'a [Value] {
     object[list].as_array().map(Vec::as_slice).unwrap_or_default()
 }
 
-fn check_reserved(pod: &Value, problems: &mut Vec<Problem>) {
+fn check_reserved(pod: &Value, problems: &mut Vec<FieldError>) {
     for (at, volume) in elements(pod, "volumes").iter().enumerate() {
         if volume["name"] == json!(VOLUME_NAME) {
-            problems.push(Problem::new(
+            problems.push(FieldError::new(
                 format!("spec.template.spec.volumes[{at}].name"),
                 format!("{VOLUME_NAME:?} is reserved for the volume of the kept filesystem"),
             ));
@@ -252,7 +256,7 @@ fn check_reserved(pod: &Value, problems: &mut Vec<Problem>) {
     }
 }
 
-fn check_mounts(path: &str, container: &Value, problems: &mut Vec<Problem>) {
+fn check_mounts(path: &str, container: &Value, problems: &mut Vec<FieldError>) {
     let reserved = || {
         format!(
             "{VOLUME_MOUNT_PATH} and everything below it is reserved for the volume of the kept filesystem"
@@ -261,10 +265,13 @@ fn check_mounts(path: &str, container: &Value, problems: &mut Vec<Problem>) {
     for (at, mount) in elements(container, "volumeMounts").iter().enumerate() {
         if mount["name"] == json!(VOLUME_NAME) {
             let message = format!("{VOLUME_NAME:?} is reserved for the volume of the kept filesystem");
-            problems.push(Problem::new(format!("{path}.volumeMounts[{at}].name"), message));
+            problems.push(FieldError::new(
+                format!("{path}.volumeMounts[{at}].name"),
+                message,
+            ));
         }
         if mount["mountPath"].as_str().is_some_and(is_reserved_path) {
-            problems.push(Problem::new(
+            problems.push(FieldError::new(
                 format!("{path}.volumeMounts[{at}].mountPath"),
                 reserved(),
             ));
@@ -272,7 +279,7 @@ fn check_mounts(path: &str, container: &Value, problems: &mut Vec<Problem>) {
     }
     for (at, device) in elements(container, "volumeDevices").iter().enumerate() {
         if device["devicePath"].as_str().is_some_and(is_reserved_path) {
-            problems.push(Problem::new(
+            problems.push(FieldError::new(
                 format!("{path}.volumeDevices[{at}].devicePath"),
                 reserved(),
             ));
@@ -282,18 +289,18 @@ fn check_mounts(path: &str, container: &Value, problems: &mut Vec<Problem>) {
 
 /// The prefix must be one of the administrator's, as written: a directory below an allowed one could lie in another
 /// object's data.
-fn check_prefix(prefix: &str, allowed: &[String]) -> Option<Problem> {
+fn check_prefix(prefix: &str, allowed: &[String]) -> Option<FieldError> {
     let field = "spec.hostPathPrefix";
     if !is_clean_path(prefix) {
         let message = "must be an absolute path without \".\", \"..\", empty parts and trailing slash";
-        return Some(Problem::new(
+        return Some(FieldError::new(
             field,
             format!("Invalid value: {prefix:?}: {message}"),
         ));
     }
     (!allowed.iter().any(|a| a == prefix)).then(|| {
         let list = allowed.join(", ");
-        Problem::new(
+        FieldError::new(
             field,
             format!("Unsupported value: {prefix:?}: the administrator allows {list}"),
         )

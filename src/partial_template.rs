@@ -10,28 +10,28 @@ use serde_json::{Map, Value};
 use serde_path_to_error::{Path, Segment};
 use stoppablecontainer_api::{PodTemplate, Provider, whole_quantity};
 
-use crate::problem::Problem;
+use crate::field_error::FieldError;
 
 /// Most mistakes of one sort that are looked for; an author with more corrects these first.
 const MOST: usize = 10;
 
 /// A template taken apart.
 #[derive(Clone, Debug)]
-pub(crate) struct Draft {
+pub(crate) struct PartialTemplate {
     /// What is left of it; null if nothing can be made of it.
     pub(crate) template: Value,
     /// What is wrong with it.
-    pub(crate) problems: Vec<Problem>,
+    pub(crate) problems: Vec<FieldError>,
 }
 
-// === impl Draft ===
+// === impl PartialTemplate ===
 
-impl Draft {
+impl PartialTemplate {
     /// Takes a template apart. One that is too large is not looked at any further.
     pub(crate) fn of(template: &PodTemplate) -> Self {
         let excesses = template.excesses();
         if !excesses.is_empty() {
-            return Self::nothing(excesses.iter().map(Problem::from).collect());
+            return Self::nothing(excesses.iter().map(FieldError::from).collect());
         }
         let mut value: Value = template.json().read().unwrap_or_default();
         let mut problems = Vec::new();
@@ -45,7 +45,7 @@ impl Draft {
         }
     }
 
-    fn nothing(problems: Vec<Problem>) -> Self {
+    fn nothing(problems: Vec<FieldError>) -> Self {
         Self {
             template: Value::Null,
             problems,
@@ -54,9 +54,9 @@ impl Draft {
 }
 
 /// What no API server could decode of `spec.provider`.
-pub(crate) fn provider_problems(provider: &Provider) -> Vec<Problem> {
+pub(crate) fn provider_problems(provider: &Provider) -> Vec<FieldError> {
     if let Err(error) = provider.decode() {
-        return vec![Problem::from(&error)];
+        return vec![FieldError::from(&error)];
     }
     let mut problems = Vec::new();
     let mut value: Value = provider.json().read().unwrap_or_default();
@@ -65,7 +65,7 @@ pub(crate) fn provider_problems(provider: &Provider) -> Vec<Problem> {
 }
 
 /// Takes out what has another type than in a pod. `false` if something is left that has.
-fn take_misfits(template: &mut Value, problems: &mut Vec<Problem>) -> bool {
+fn take_misfits(template: &mut Value, problems: &mut Vec<FieldError>) -> bool {
     for _ in 0..MOST {
         let Err(error) = serde_path_to_error::deserialize::<_, PodTemplateSpec>(&*template) else {
             return true;
@@ -74,7 +74,10 @@ fn take_misfits(template: &mut Value, problems: &mut Vec<Problem>) -> bool {
             whole if whole == "." => "spec.template".to_owned(),
             field => format!("spec.template.{field}"),
         };
-        problems.push(Problem::new(field, format!("Invalid value: {}", error.inner())));
+        problems.push(FieldError::new(
+            field,
+            format!("Invalid value: {}", error.inner()),
+        ));
         if !remove(template, error.path()) {
             return false;
         }
@@ -103,7 +106,7 @@ fn remove(value: &mut Value, path: &Path) -> bool {
 }
 
 /// Takes out invalid quantities.
-fn take_quantities(value: &mut Value, path: &str, problems: &mut Vec<Problem>) {
+fn take_quantities(value: &mut Value, path: &str, problems: &mut Vec<FieldError>) {
     match value {
         Value::Object(object) => {
             for name in ["sizeLimit", "divisor"] {
@@ -140,7 +143,7 @@ fn take_quantities(value: &mut Value, path: &str, problems: &mut Vec<Problem>) {
     }
 }
 
-fn take_from(quantities: &mut Map<String, Value>, path: &str, problems: &mut Vec<Problem>) {
+fn take_from(quantities: &mut Map<String, Value>, path: &str, problems: &mut Vec<FieldError>) {
     quantities.retain(|name, value| {
         let problem = no_quantity(value, &format!("{path}[{name}]"));
         let good = problem.is_none();
@@ -149,10 +152,10 @@ fn take_from(quantities: &mut Map<String, Value>, path: &str, problems: &mut Vec
     });
 }
 
-fn no_quantity(value: &Value, path: &str) -> Option<Problem> {
+fn no_quantity(value: &Value, path: &str) -> Option<FieldError> {
     let text = value.as_str().filter(|text| whole_quantity(text).is_none())?;
     let message = format!("Invalid value: {text:?}: must be a quantity such as 500m, 2, 64Mi or 1.5Gi");
-    Some(Problem::new(path, message))
+    Some(FieldError::new(path, message))
 }
 
 #[cfg(test)]
@@ -161,8 +164,8 @@ mod tests {
 
     use super::*;
 
-    fn draft(template: &Value) -> Draft {
-        Draft::of(&serde_json::from_value(template.clone()).unwrap())
+    fn draft(template: &Value) -> PartialTemplate {
+        PartialTemplate::of(&serde_json::from_value(template.clone()).unwrap())
     }
 
     #[test]

@@ -4,16 +4,16 @@ use stoppablecontainer_api::TemplateError;
 
 /// A mistake in an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct FieldError {
     /// Path of the field.
     pub field: String,
     /// What is wrong with it and what to do.
     pub message: String,
 }
 
-// === impl Problem ===
+// === impl FieldError ===
 
-impl Problem {
+impl FieldError {
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             field: field.into(),
@@ -28,13 +28,13 @@ impl Problem {
     }
 }
 
-impl From<&TemplateError> for Problem {
+impl From<&TemplateError> for FieldError {
     fn from(error: &TemplateError) -> Self {
         Self::new(error.field(), error.message())
     }
 }
 
-impl std::fmt::Display for Problem {
+impl std::fmt::Display for FieldError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", self.field, self.message)
     }

@@ -18,7 +18,7 @@ const LONGEST: Duration = Duration::from_mins(5);
 
 /// The work under way.
 #[derive(Clone, Debug, Default)]
-pub struct Progress(Arc<Mutex<Works>>);
+pub struct Liveness(Arc<Mutex<Works>>);
 
 #[derive(Debug, Default)]
 struct Works {
@@ -35,13 +35,13 @@ struct Work {
 
 /// Removes a piece of work when it ends or is dropped.
 struct Guard<'a> {
-    progress: &'a Progress,
+    liveness: &'a Liveness,
     id: u64,
 }
 
 // === impl Progress ===
 
-impl Progress {
+impl Liveness {
     /// Does `work`; while that lasts it counts as under way.
     pub async fn of<T>(&self, name: String, work: impl Future<Output = T>) -> T {
         let _guard = self.begin(name);
@@ -53,7 +53,7 @@ impl Progress {
         let works = self.lock();
         let oldest = works.begun.values().next()?;
         let taken = oldest.since.elapsed();
-        (taken > LONGEST).then(|| format!("{} makes no progress since {} s", oldest.name, taken.as_secs()))
+        (taken > LONGEST).then(|| format!("{} has made no progress for {} s", oldest.name, taken.as_secs()))
     }
 
     fn begin(&self, name: String) -> Guard<'_> {
@@ -62,7 +62,7 @@ impl Progress {
         works.next += 1;
         let since = Instant::now();
         works.begun.insert(id, Work { name, since });
-        Guard { progress: self, id }
+        Guard { liveness: self, id }
     }
 
     fn lock(&self) -> MutexGuard<'_, Works> {
@@ -72,7 +72,7 @@ impl Progress {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.progress.lock().begun.remove(&self.id);
+        self.liveness.lock().begun.remove(&self.id);
     }
 }
 
@@ -82,20 +82,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn i18_work_that_does_not_end_is_named_and_other_work_is_not() {
-        let progress = Progress::default();
-        assert_eq!(progress.stuck(), None);
-        let endless = progress.of("pass over ns/web".to_owned(), std::future::pending::<()>());
+        let liveness = Liveness::default();
+        assert_eq!(liveness.stuck(), None);
+        let endless = liveness.of(
+            "reconciliation of ns/web".to_owned(),
+            std::future::pending::<()>(),
+        );
         let endless = tokio::time::timeout(LONGEST + Duration::from_secs(2), endless);
         let look = async {
             tokio::time::sleep(LONGEST).await;
-            assert_eq!(progress.stuck(), None, "not yet");
-            progress.of("pass over ns/quick".to_owned(), async {}).await;
+            assert_eq!(liveness.stuck(), None, "not yet");
+            liveness
+                .of("reconciliation of ns/quick".to_owned(), async {})
+                .await;
             tokio::time::sleep(Duration::from_secs(1)).await;
-            let stuck = progress.stuck().unwrap();
-            assert!(stuck.starts_with("pass over ns/web makes no progress"), "{stuck}");
+            let stuck = liveness.stuck().unwrap();
+            assert!(
+                stuck.starts_with("reconciliation of ns/web has made no progress"),
+                "{stuck}"
+            );
         };
         let (given_up, ()) = tokio::join!(endless, look);
         assert!(given_up.is_err());
-        assert_eq!(progress.stuck(), None, "what is given up is not under way");
+        assert_eq!(liveness.stuck(), None, "what is given up is not under way");
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 /// A pod spec whose first container is `main`.
-pub(crate) fn pod_spec() -> impl Strategy<Value = Value> {
+pub fn pod_spec() -> impl Strategy<Value = Value> {
     let volumes = prop::sample::subsequence(VOLUMES.to_vec(), 0..=VOLUMES.len());
     let others = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
     let containers = (container("main"), container("side"), container("init"));

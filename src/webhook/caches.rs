@@ -6,22 +6,20 @@ the API server while a review waits.
 */
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, pin_mut};
+use apiserver::{mirror, watch};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
-use kube::{Client, Resource, ResourceExt};
-use stoppablecontainer_api::StoppableContainerInstance;
+use kube::{Client, ResourceExt};
 use stoppablecontainer_api::held::Whole;
-use tokio::sync::watch;
+use stoppablecontainer_api::{StoppableContainerInstance, controller_of};
+use tokio::sync::watch as channel;
 
-use crate::watched::{self, NodeTaints};
+use crate::selections::{self, NodeTaints};
 
 /// How long a decision waits for an instance to arrive in the cache: the controller creates the pod as soon as *it* has
 /// seen the instance ready, and the watch of this replica may be behind. Well below the webhook's `timeoutSeconds`.
@@ -33,7 +31,7 @@ pub struct Caches {
     instances: Store<StoppableContainerInstance>,
     nodes: Store<Node>,
     claims: Store<PersistentVolumeClaim>,
-    changed: watch::Receiver<()>,
+    changed: channel::Receiver<()>,
 }
 
 /// The writing ends of [`Caches`]; each belongs to one watch.
@@ -45,7 +43,7 @@ pub struct CacheWriters {
     /// Claims of all namespaces.
     pub claims: Writer<PersistentVolumeClaim>,
     /// Sent after every change of an instance.
-    pub changed: watch::Sender<()>,
+    pub changed: channel::Sender<()>,
 }
 
 /// The watches that fill [`Caches`].
@@ -70,7 +68,7 @@ pub(super) enum NotFound {
     NoOwner,
     #[error(
         "metadata.ownerReferences: there is no StoppableContainerInstance {0} with this UID in the namespace, or its \
-         creation is not known to the webhook yet"
+         the webhook has not seen its creation yet"
     )]
     NoInstance(String),
     #[error("metadata.name: the consumer pod of StoppableContainerInstance {0} has the instance's name")]
@@ -82,7 +80,7 @@ pub(super) enum NotFound {
 impl Caches {
     /// Empty caches and their writing ends.
     pub fn new() -> (Self, CacheWriters) {
-        let (changed, receiver) = watch::channel(());
+        let (changed, receiver) = channel::channel(());
         let writers = CacheWriters {
             instances: Writer::default(),
             nodes: Writer::default(),
@@ -129,7 +127,7 @@ impl Caches {
     /// What the pod refers to. The owner reference decides, and it is the controller who writes it; labels do not count
     /// (invariant I8).
     pub(super) fn find(&self, pod: &Pod, namespace: &str) -> Result<Found, NotFound> {
-        let owner = controller(pod).ok_or(NotFound::NoOwner)?;
+        let owner = controller_of::<StoppableContainerInstance>(pod).ok_or(NotFound::NoOwner)?;
         let reference = ObjectRef::new(&owner.name).within(namespace);
         let instance = self
             .instances
@@ -159,15 +157,6 @@ impl Caches {
         };
         names.filter(needs).cloned().collect()
     }
-}
-
-/// The owner reference of the pod's controller, if that is an instance.
-fn controller(pod: &Pod) -> Option<&OwnerReference> {
-    let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
-    let owner = owners.iter().find(|o| o.controller == Some(true))?;
-    let is_instance = owner.kind == StoppableContainerInstance::kind(&())
-        && owner.api_version == StoppableContainerInstance::api_version(&());
-    is_instance.then_some(owner)
 }
 
 /// A claim waits for its first consumer until the scheduler has chosen a node, and only the scheduler keeps a second pod
@@ -203,38 +192,19 @@ impl Watches {
                 },
         } = self;
         let all = watcher::Config::default();
-        let instances = fill(
-            instances,
-            watched::watch::<_, Whole>(&client, all.clone()),
+        let instances = mirror(watch::<_, Whole>(&client, all.clone()), instances, |_| {
             || {
                 changed.send_replace(());
-            },
+            }
+        });
+        let nodes = mirror(watch::<_, NodeTaints>(&client, all.clone()), nodes_writer, |_| {
+            || ()
+        });
+        let claims = mirror(
+            watch::<_, selections::Claims>(&client, all),
+            claims_writer,
+            |_| || (),
         );
-        let nodes = watched::watch::<_, NodeTaints>(&client, all.clone());
-        let nodes = fill(nodes_writer, nodes, || ());
-        let claims = watched::watch::<_, watched::Claims>(&client, all);
-        let claims = fill(claims_writer, claims, || ());
         futures::join!(instances, nodes, claims);
-    }
-}
-
-async fn fill<K>(
-    mut writer: Writer<K>,
-    events: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
-    notify: impl Fn(),
-) where
-    K: Resource<DynamicType = ()> + Clone + Debug + 'static,
-{
-    pin_mut!(events);
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(event) => {
-                writer.apply_watcher_event(&event);
-                notify();
-            }
-            Err(error) => {
-                tracing::warn!(plural = &*K::plural(&()), %error, "a watch failed and starts again");
-            }
-        }
     }
 }

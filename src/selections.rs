@@ -1,21 +1,12 @@
 /*!
-Watches, and the fields that they hold of each object: only those that the operator uses, trimmed while it is read
-(invariant I18).
+The fields that caches hold of each object: only those that the operator uses, trimmed while it is read (invariant I18).
 
 The memory of the operator then depends on the size of our objects, and on the few fields of pods, nodes and claims that
 it uses, not on anything else that their authors put into them.
 */
 
-use std::fmt::Debug;
-
-use apiserver::resynced;
-use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
-use stoppablecontainer_api::held::{Held, METADATA, PAGE, Selection};
+use stoppablecontainer_api::held::{Held, METADATA, Selection};
 use stoppablecontainer_api::json::Keep;
 
 /// A pod as the controllers see it.
@@ -218,35 +209,6 @@ impl Selection for Claims {
     ]);
 }
 
-/// Watches all objects of a kind that `config` selects, with back-off, a small page at a time, and lists them anew now and
-/// then.
-///
-/// An object that does not fit its type stops nothing: it is logged and skipped. The schema and the webhook refuse such
-/// objects; this is for objects that are older than both.
-pub fn watch<K, S>(
-    client: &Client,
-    config: watcher::Config,
-) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K, S>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
-    S: Selection,
-{
-    let api = Api::<Held<K, S>>::all(client.clone());
-    let config = config.page_size(PAGE);
-    resynced(move || watcher::watcher(api.clone(), config.clone()).default_backoff()).filter_map(
-        |event| async {
-            Some(match event {
-                Err(error) => Err(error),
-                Ok(Event::Init) => Ok(Event::Init),
-                Ok(Event::InitDone) => Ok(Event::InitDone),
-                Ok(Event::InitApply(object)) => Ok(Event::InitApply(readable(object)?)),
-                Ok(Event::Apply(object)) => Ok(Event::Apply(readable(object)?)),
-                Ok(Event::Delete(object)) => Ok(Event::Delete(readable(object)?)),
-            })
-        },
-    )
-}
-
 /// A pod that the API server answered with.
 ///
 /// # Errors
@@ -256,29 +218,13 @@ pub fn pod<S>(held: Held<Pod, S>) -> Result<Pod, kube::Error> {
         .map_err(|unreadable| kube::Error::Service(Box::new(unreadable)))
 }
 
-fn readable<K: Resource<DynamicType = ()>, S>(object: Held<K, S>) -> Option<K> {
-    match object.into_object() {
-        Ok(object) => Some(object),
-        Err(unreadable) => {
-            tracing::error!(
-                kind = %K::kind(&()),
-                namespace = unreadable.metadata.namespace.as_deref().unwrap_or_default(),
-                name = unreadable.metadata.name.as_deref().unwrap_or_default(),
-                error = unreadable.error,
-                "object cannot be read and is passed over; correct it"
-            );
-            None
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
     use k8s_openapi::api::storage::v1::CSINode;
+    use kube::Resource;
+    use serde::de::DeserializeOwned;
     use serde_json::{Value, json};
-    use stoppablecontainer_api::StoppableContainer;
-    use stoppablecontainer_api::held::Whole;
 
     use super::*;
 
@@ -370,15 +316,5 @@ mod tests {
         assert_eq!(claim.metadata.annotations, None);
         assert_eq!(claim.status.unwrap().phase.as_deref(), Some("Bound"));
         assert_eq!(claim.spec.unwrap().access_modes.unwrap(), ["ReadWriteOncePod"]);
-    }
-
-    #[test]
-    fn an_object_that_cannot_be_read_is_passed_over() {
-        let broken = json!({
-            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
-            "metadata": { "name": "broken" }, "spec": { "running": "yes" },
-        });
-        let object: Held<StoppableContainer, Whole> = serde_json::from_value(broken).unwrap();
-        assert!(readable(object).is_none());
     }
 }

@@ -8,11 +8,11 @@ use stoppablecontainer_api::{
     StoppableContainer, StoppableContainerInstance, StoppableContainerInstanceSpec,
 };
 
-use crate::reconcile::conditions::Trouble;
+use crate::reconcile::conditions::Cause;
 use crate::reconcile::pods::template;
 
 /// The instance that a StoppableContainer wants.
-pub(super) fn instance_of(container: &StoppableContainer) -> StoppableContainerInstance {
+pub(super) fn desired_instance(container: &StoppableContainer) -> StoppableContainerInstance {
     StoppableContainerInstance {
         metadata: ObjectMeta {
             name: Some(container.name_any()),
@@ -21,10 +21,10 @@ pub(super) fn instance_of(container: &StoppableContainer) -> StoppableContainerI
             labels: Some([(LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned())].into()),
             annotations: avoided(container).map(|nodes| [(ANNOTATION_AVOID_NODES.to_owned(), nodes)].into()),
             finalizers: Some(vec![FINALIZER.to_owned()]),
-            owner_references: owner_of(container).map(|owner| vec![owner]),
+            owner_references: owner_reference(container).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
-        spec: instance_spec(container),
+        spec: desired_spec(container),
         status: None,
     }
 }
@@ -36,7 +36,7 @@ fn avoided(container: &StoppableContainer) -> Option<String> {
 }
 
 /// The reference that makes `container` the controller of its instance.
-pub(super) fn owner_of(container: &StoppableContainer) -> Option<OwnerReference> {
+pub(super) fn owner_reference(container: &StoppableContainer) -> Option<OwnerReference> {
     let owner = container.controller_owner_ref(&())?;
     Some(OwnerReference {
         block_owner_deletion: Some(true),
@@ -44,11 +44,11 @@ pub(super) fn owner_of(container: &StoppableContainer) -> Option<OwnerReference>
     })
 }
 
-pub(super) fn template_trouble(container: &StoppableContainer) -> Option<Trouble> {
+pub(super) fn template_error(container: &StoppableContainer) -> Option<Cause> {
     template::of(&container.spec.template, &container.spec.provider)
 }
 
-pub(super) fn instance_spec(container: &StoppableContainer) -> StoppableContainerInstanceSpec {
+pub(super) fn desired_spec(container: &StoppableContainer) -> StoppableContainerInstanceSpec {
     let spec = container.spec.clone();
     StoppableContainerInstanceSpec {
         stoppable_container_name: container.name_any(),

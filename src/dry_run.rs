@@ -19,26 +19,26 @@ use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::names::{LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE};
 use tokio::time::Instant;
 
-use crate::problem::Problem;
+use crate::field_error::FieldError;
 
 /// The API server's answer on a template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Opinion {
+pub(crate) struct DryRunResult {
     /// Mistakes that every cluster would refuse.
-    pub(crate) problems: Vec<Problem>,
+    pub(crate) problems: Vec<FieldError>,
     /// Why it is not known whether it would take the pod.
-    pub(crate) obstacle: Option<Obstacle>,
+    pub(crate) obstacle: Option<Inconclusive>,
 }
 
 /// Why it is not known whether the API server would take a pod.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Obstacle {
+pub(crate) enum Inconclusive {
     /// It would not now.
     #[error("spec.template: a pod of this template would be refused now: {0}")]
     Refused(String),
     /// It did not say.
     #[error("spec.template: was not checked by the API server: {0}")]
-    NotAsked(String),
+    NoAnswer(String),
 }
 
 /// How the API server treats fields that it does not know.
@@ -68,27 +68,33 @@ pub(crate) fn pod(name: &str, template: &Value) -> Option<Json> {
 }
 
 /// Asks for the opinion on a pod, for so long.
-pub(crate) async fn ask(client: &Client, namespace: &str, pod: &Json, within: Duration) -> Opinion {
+pub(crate) async fn ask(client: &Client, namespace: &str, pod: &Json, within: Duration) -> DryRunResult {
     let until = Instant::now() + within;
     let mut opinion = answer(client, namespace, pod, Unknown::Refused, until).await;
     // An author who misspelt a field may have made other mistakes, which the API server looks for later.
-    if opinion.problems.iter().any(Problem::is_unknown_field) {
+    if opinion.problems.iter().any(FieldError::is_unknown_field) {
         let rest = answer(client, namespace, pod, Unknown::Dropped, until).await;
         opinion.problems.extend(rest.problems);
     }
     opinion
 }
 
-async fn answer(client: &Client, namespace: &str, pod: &Json, unknown: Unknown, until: Instant) -> Opinion {
+async fn answer(
+    client: &Client,
+    namespace: &str,
+    pod: &Json,
+    unknown: Unknown,
+    until: Instant,
+) -> DryRunResult {
     let request = match request(client, namespace, pod, unknown) {
         Ok(request) => request,
-        Err(error) => return Opinion::not_asked(&error.to_string()),
+        Err(error) => return DryRunResult::no_answer(&error.to_string()),
     };
     match tokio::time::timeout_at(until, client.request::<IgnoredAny>(request)).await {
-        Ok(Ok(_)) => Opinion::default(),
+        Ok(Ok(_)) => DryRunResult::default(),
         Ok(Err(Error::Api(status))) => opinion(&status),
-        Ok(Err(error)) => Opinion::not_asked(&error.to_string()),
-        Err(_) => Opinion::not_asked("no answer in time"),
+        Ok(Err(error)) => DryRunResult::no_answer(&error.to_string()),
+        Err(_) => DryRunResult::no_answer("no answer in time"),
     }
 }
 
@@ -124,7 +130,7 @@ pub(crate) fn strict(mut request: http::Request<Vec<u8>>) -> http::Request<Vec<u
 }
 
 /// The mistakes of the pod that a refusal names. `None` if it is about something else.
-pub(crate) fn mistakes(status: &Status) -> Option<Vec<Problem>> {
+pub(crate) fn mistakes(status: &Status) -> Option<Vec<FieldError>> {
     // A webhook's refusal carries whatever code the webhook chose, and always this beginning. A ValidatingAdmissionPolicy's is
     // 422 unless it says otherwise, in the words of a prohibition (`pods "x" is forbidden: ValidatingAdmissionPolicy ...`).
     let is_policy =
@@ -139,9 +145,9 @@ pub(crate) fn mistakes(status: &Status) -> Option<Vec<Problem>> {
     }
 }
 
-fn opinion(status: &Status) -> Opinion {
+fn opinion(status: &Status) -> DryRunResult {
     if let Some(problems) = mistakes(status) {
-        return Opinion {
+        return DryRunResult {
             problems,
             obstacle: None,
         };
@@ -149,30 +155,30 @@ fn opinion(status: &Status) -> Opinion {
     let message = status.message.clone();
     let busy = status.code == 429 || status.code >= 500;
     let obstacle = if busy {
-        Obstacle::NotAsked
+        Inconclusive::NoAnswer
     } else {
-        Obstacle::Refused
+        Inconclusive::Refused
     };
-    Opinion {
+    DryRunResult {
         problems: Vec::new(),
         obstacle: Some(obstacle(message)),
     }
 }
 
-fn invalid(status: &Status) -> Vec<Problem> {
+fn invalid(status: &Status) -> Vec<FieldError> {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     let problems: Vec<_> = causes
-        .map(|cause| Problem::new(in_template(&cause.field), cause.message.clone()))
+        .map(|cause| FieldError::new(in_template(&cause.field), cause.message.clone()))
         .collect();
     if problems.is_empty() {
-        return vec![Problem::new("spec.template", status.message.clone())];
+        return vec![FieldError::new("spec.template", status.message.clone())];
     }
     problems
 }
 
 /// The API server words it like this (`runtime.NewStrictDecodingError` and `transformDecodeError` of `apiserver`):
 /// `Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.a", unknown field "spec.b"`.
-fn undecodable(message: &str) -> Option<Vec<Problem>> {
+fn undecodable(message: &str) -> Option<Vec<FieldError>> {
     const STRICT: &str = "strict decoding error: ";
     if let Some((_, list)) = message.split_once(STRICT) {
         let sorts = [
@@ -184,7 +190,7 @@ fn undecodable(message: &str) -> Option<Vec<Problem>> {
                 .split(begins)
                 .skip(1)
                 .filter_map(|rest| rest.split('"').next());
-            names.map(|name| Problem::new(in_template(name), *what))
+            names.map(|name| FieldError::new(in_template(name), *what))
         });
         let named: Vec<_> = named.collect();
         if !named.is_empty() {
@@ -192,7 +198,7 @@ fn undecodable(message: &str) -> Option<Vec<Problem>> {
         }
     }
     let (_, what) = message.split_once("cannot be handled as a Pod: ")?;
-    Some(vec![Problem::new("spec.template", what)])
+    Some(vec![FieldError::new("spec.template", what)])
 }
 
 const UNKNOWN_FIELD: &str =
@@ -207,21 +213,21 @@ fn in_template(field: &str) -> String {
     }
 }
 
-// === impl Problem ===
+// === impl FieldError ===
 
-impl Problem {
+impl FieldError {
     fn is_unknown_field(&self) -> bool {
         self.message == UNKNOWN_FIELD
     }
 }
 
-// === impl Opinion ===
+// === impl DryRunResult ===
 
-impl Opinion {
-    fn not_asked(reason: &str) -> Self {
+impl DryRunResult {
+    fn no_answer(reason: &str) -> Self {
         Self {
             problems: Vec::new(),
-            obstacle: Some(Obstacle::NotAsked(reason.to_owned())),
+            obstacle: Some(Inconclusive::NoAnswer(reason.to_owned())),
         }
     }
 }

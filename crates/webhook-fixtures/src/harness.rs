@@ -1,4 +1,4 @@
-//! A webhook with one instance `dev` in namespace `team`, ready on `node-1`.
+//! The webhook's router, and the reviews that a test sends to it.
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -10,30 +10,36 @@ use stoppablecontainer::rewrite::Wrapper;
 use stoppablecontainer::webhook::{CacheWriters, Caches, Settings, Webhook};
 use tower::ServiceExt;
 
-pub(crate) const CONTROLLER: &str = "system:serviceaccount:operators:controller";
+use crate::objects::{creation, instance};
 
-pub(crate) struct Harness {
+/// User name of the controller in reviews.
+pub const CONTROLLER: &str = "system:serviceaccount:operators:controller";
+
+/// A webhook with caches that a test fills.
+pub struct Harness {
     reviewer: Reviewer,
-    pub(crate) writers: CacheWriters,
-    pub(crate) metrics: Metrics,
+    /// The write halves of its caches.
+    pub writers: CacheWriters,
+    /// Its metrics.
+    pub metrics: Metrics,
 }
 
 /// The half that asks.
 #[derive(Clone)]
-pub(crate) struct Reviewer(Router);
+pub struct Reviewer(Router);
 
 /// The answer in a review.
 #[derive(Debug)]
-pub(crate) struct Answer(pub(crate) Value);
+pub struct Answer(pub Value);
 
 impl Harness {
     /// Empty caches.
-    pub(crate) fn empty() -> Self {
+    pub fn empty() -> Self {
         Self::build(|webhook| webhook)
     }
 
     /// Empty caches, and an API server that answers dry runs like this.
-    pub(crate) fn with_api(api: Router) -> Self {
+    pub fn with_api(api: Router) -> Self {
         Self::build(|webhook| webhook.with_dry_run(kube::Client::new(api, "default")))
     }
 
@@ -58,21 +64,23 @@ impl Harness {
     }
 
     /// Caches with the node and the instance.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         let mut harness = Self::empty();
         harness.node(&json!({}));
         harness.instance(&instance());
         harness
     }
 
-    pub(crate) fn node(&mut self, spec: &Value) {
+    /// Shows the webhook node `node-1` with this spec.
+    pub fn node(&mut self, spec: &Value) {
         let node = json!({ "metadata": { "name": "node-1" }, "spec": spec });
         self.writers
             .nodes
             .apply_watcher_event(&Event::Apply(serde_json::from_value(node).unwrap()));
     }
 
-    pub(crate) fn claim(&mut self, name: &str, phase: &str, mode: &str) {
+    /// Shows the webhook a claim of namespace `team`.
+    pub fn claim(&mut self, name: &str, phase: &str, mode: &str) {
         let claim = json!({
             "metadata": { "name": name, "namespace": "team" },
             "spec": { "accessModes": [mode] },
@@ -83,7 +91,8 @@ impl Harness {
             .apply_watcher_event(&Event::Apply(serde_json::from_value(claim).unwrap()));
     }
 
-    pub(crate) fn instance(&mut self, instance: &Value) {
+    /// Shows the webhook an instance.
+    pub fn instance(&mut self, instance: &Value) {
         let instance = serde_json::from_value(instance.clone()).unwrap();
         self.writers
             .instances
@@ -91,7 +100,8 @@ impl Harness {
         self.writers.changed.send_replace(());
     }
 
-    pub(crate) fn reviewer(&self) -> Reviewer {
+    /// The half that asks, to be moved into a task.
+    pub fn reviewer(&self) -> Reviewer {
         self.reviewer.clone()
     }
 }
@@ -105,7 +115,8 @@ impl std::ops::Deref for Harness {
 }
 
 impl Reviewer {
-    pub(crate) async fn send(&self, request: Request<Body>) -> (StatusCode, Vec<u8>) {
+    /// Sends a request.
+    pub async fn send(&self, request: Request<Body>) -> (StatusCode, Vec<u8>) {
         let response = self.0.clone().oneshot(request).await.unwrap();
         let status = response.status();
         (
@@ -114,7 +125,8 @@ impl Reviewer {
         )
     }
 
-    pub(crate) async fn post(&self, path: &str, body: impl Into<Body>) -> (StatusCode, Vec<u8>) {
+    /// Posts a body of JSON.
+    pub async fn post(&self, path: &str, body: impl Into<Body>) -> (StatusCode, Vec<u8>) {
         let request = Request::post(path)
             .header("content-type", "application/json")
             .body(body.into());
@@ -122,7 +134,7 @@ impl Reviewer {
     }
 
     /// The answer to a review with this request.
-    pub(crate) async fn review(&self, path: &str, request: &Value) -> Answer {
+    pub async fn review(&self, path: &str, request: &Value) -> Answer {
         let review =
             json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request });
         let (status, body) = self.post(path, review.to_string()).await;
@@ -135,28 +147,32 @@ impl Reviewer {
     }
 
     /// The pod after `/mutate`.
-    pub(crate) async fn mutated(&self, pod: &Value) -> Value {
+    pub async fn mutated(&self, pod: &Value) -> Value {
         self.review("/mutate", &creation("Pod", "", pod))
             .await
             .applied(pod)
     }
 
-    pub(crate) async fn final_state(&self, pod: &Value) -> Answer {
+    /// The answer of `/validate-pod` to the creation of a pod.
+    pub async fn final_state(&self, pod: &Value) -> Answer {
         self.review("/validate-pod", &creation("Pod", "", pod)).await
     }
 }
 
 impl Answer {
-    pub(crate) fn is_allowed(&self) -> bool {
+    /// Whether the request is allowed.
+    pub fn is_allowed(&self) -> bool {
         self.0["allowed"].as_bool().unwrap()
     }
 
-    pub(crate) fn message(&self) -> &str {
+    /// Why it is not.
+    pub fn message(&self) -> &str {
         assert!(!self.is_allowed(), "{:?}", self.0);
         self.0["status"]["message"].as_str().unwrap()
     }
 
-    pub(crate) fn warnings(&self) -> Vec<&str> {
+    /// The warnings.
+    pub fn warnings(&self) -> Vec<&str> {
         self.0["warnings"]
             .as_array()
             .into_iter()
@@ -165,7 +181,8 @@ impl Answer {
             .collect()
     }
 
-    pub(crate) fn applied(&self, to: &Value) -> Value {
+    /// `to` with the patch applied.
+    pub fn applied(&self, to: &Value) -> Value {
         assert!(self.is_allowed(), "{:?}", self.0);
         let mut value = to.clone();
         if let Some(patch) = self.0.get("patch") {
@@ -176,66 +193,4 @@ impl Answer {
         }
         value
     }
-}
-
-pub(crate) fn instance() -> Value {
-    json!({
-        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
-        "kind": "StoppableContainerInstance",
-        "metadata": { "name": "dev", "namespace": "team", "uid": "i-1" },
-        "spec": {
-            "stoppableContainerName": "dev",
-            "running": true,
-            "template": { "spec": { "containers": [{ "name": "main", "image": "nginx:1.25" }] } },
-        },
-        "status": {
-            "nodeName": "node-1",
-            "providerPodUid": "p-1",
-            "filesystem": {
-                "state": "Ready",
-                "nodeName": "node-1",
-                "providerPodUid": "p-1",
-                "image": {
-                    "reference": "nginx:1.25", "id": "sha256:0", "entrypoint": ["/docker-entrypoint.sh"],
-                    "cmd": ["nginx", "-g", "daemon off;"], "env": ["PATH=/usr/bin"], "stopSignal": "SIGQUIT",
-                },
-                "identity": { "user": "", "uid": 0, "gid": 0 },
-            },
-        },
-    })
-}
-
-/// The consumer as the controller creates it.
-pub(crate) fn pod() -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": "dev",
-            "namespace": "team",
-            "labels": {
-                "stoppablecontainer.xtlsoft.top/managed-by": "stoppablecontainer",
-                "stoppablecontainer.xtlsoft.top/instance": "dev",
-                "stoppablecontainer.xtlsoft.top/role": "consumer",
-            },
-            "ownerReferences": [{
-                "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
-                "name": "dev", "uid": "i-1", "controller": true, "blockOwnerDeletion": true,
-            }],
-        },
-        "spec": {
-            "containers": [{ "name": "main", "image": "nginx:1.25", "resources": {} }], "restartPolicy": "Always",
-            "schedulingGates": [{ "name": "stoppablecontainer.xtlsoft.top/rewrite" }],
-        },
-    })
-}
-
-/// A request to create something, by the controller.
-pub(crate) fn creation(kind: &str, group: &str, object: &Value) -> Value {
-    json!({
-        "uid": "7b1c", "kind": { "group": group, "version": "v1", "kind": kind },
-        "resource": { "group": group, "version": "v1", "resource": "things" },
-        "name": "dev", "namespace": "team", "operation": "CREATE",
-        "userInfo": { "username": CONTROLLER }, "object": object, "oldObject": null, "dryRun": false,
-    })
 }

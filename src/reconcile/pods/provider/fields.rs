@@ -13,7 +13,7 @@ use crate::reconcile::pods::template_hash;
 /// The fields of an instance that its author can change and that go into every provider. The hash of a provider is made
 /// from them, so another version of this program does not replace a provider for its own additions.
 #[derive(Serialize)]
-pub(super) struct Wishes {
+pub(super) struct KeepingFields {
     pub(super) image: Option<String>,
     pub(super) image_pull_policy: Option<String>,
     pub(super) image_pull_secrets: Option<Vec<LocalObjectReference>>,
@@ -27,9 +27,9 @@ pub(super) struct Wishes {
     pub(super) service_account_name: Option<String>,
 }
 
-// === impl Wishes ===
+// === impl KeepingFields ===
 
-impl Wishes {
+impl KeepingFields {
     pub(super) fn of(instance: &StoppableContainerInstance) -> Result<Self, TemplateError> {
         let template = instance.spec.template.decode()?.spec.unwrap_or_default();
         let provider = instance.spec.provider.decode()?;
@@ -63,5 +63,5 @@ impl Wishes {
 /// cannot be worked on.
 pub(crate) fn is_current(instance: &StoppableContainerInstance, pod: &Pod) -> Option<bool> {
     let hash = pod.annotations().get(ANNOTATION_TEMPLATE_HASH)?;
-    Some(*hash == Wishes::of(instance).ok()?.hash())
+    Some(*hash == KeepingFields::of(instance).ok()?.hash())
 }

@@ -7,15 +7,15 @@ reinvocation, ends here, and never as a pod on a throw-away filesystem.
 
 use json_patch::Patch;
 
-use super::consumer::{Refusal, rewritten};
-use super::{Caches, Request, Settings, Verdict, patch};
+use super::mutate_pod::{Refusal, rewritten};
+use super::{AdmissionDecision, Caches, Request, Settings, patch};
 use crate::rewrite::placement_of;
 use crate::webhook::review::Operation;
 
 /// Answers `/validate-pod`.
-pub(super) async fn validate(settings: &Settings, caches: &Caches, request: &Request) -> Verdict {
+pub(super) async fn validate(settings: &Settings, caches: &Caches, request: &Request) -> AdmissionDecision {
     if !request.is_about("", "Pod") || request.operation != Operation::Create {
-        return Verdict::allow();
+        return AdmissionDecision::allow();
     }
     // Either way of placing it will do: a taint may have come or gone since the pod was rewritten.
     match rewritten(settings, caches, request, placement_of).await {
@@ -28,19 +28,19 @@ pub(super) async fn validate(settings: &Settings, caches: &Caches, request: &Req
 }
 
 /// Paths only: a difference may be in an environment, which holds secrets.
-fn compare(difference: &Patch) -> Verdict {
+fn compare(difference: &Patch) -> AdmissionDecision {
     let paths: Vec<&str> = difference
         .0
         .iter()
         .map(|operation| operation.path().as_str())
         .collect();
     if paths.is_empty() {
-        return Verdict::allow();
+        return AdmissionDecision::allow();
     }
-    Verdict::forbidden(format!(
+    AdmissionDecision::forbidden(format!(
         "the pod would not run on its kept filesystem: {} {} not as StoppableContainer's webhook set it, so another admission \
          webhook must have changed it; exclude pods with the label stoppablecontainer.xtlsoft.top/role=consumer there, or \
-         see that its changes leave these fields alone",
+         configure it not to change these fields",
         paths.join(", "),
         if paths.len() == 1 { "is" } else { "are" },
     ))

@@ -9,8 +9,8 @@ use serde_json::Value;
 use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::{Excess, Placement, StoppableContainerInstance, pod_excesses};
 
-use super::facts::{Found, NotFound};
-use super::{Caches, Request, Settings, Verdict, patch};
+use super::caches::{Found, NotFound};
+use super::{AdmissionDecision, Caches, Request, Settings, patch};
 use crate::rewrite::{Denial, Facts, Rewritten, rewrite};
 use crate::webhook::review::Operation;
 
@@ -21,7 +21,7 @@ pub(super) enum Refusal {
         "labels say that this is a consumer pod of StoppableContainer, which only {controller} may create, not {user}"
     )]
     Creator { controller: String, user: String },
-    #[error("not a Pod that can be read: {0}")]
+    #[error("the object is not a valid Pod: {0}")]
     Unreadable(String),
     #[error("{field}: {0}; a consumer pod is not as large as this even with what admission webhooks add", field = .0.field_or("spec"))]
     TooLarge(Excess),
@@ -39,9 +39,9 @@ pub(super) enum Refusal {
 }
 
 /// Answers `/mutate`.
-pub(super) async fn mutate(settings: &Settings, caches: &Caches, request: &Request) -> Verdict {
+pub(super) async fn mutate(settings: &Settings, caches: &Caches, request: &Request) -> AdmissionDecision {
     if !request.is_about("", "Pod") || request.operation != Operation::Create {
-        return Verdict::allow();
+        return AdmissionDecision::allow();
     }
     match rewritten(settings, caches, request, |_, _| None).await {
         Ok((pod, Rewritten { pod: new, warnings })) => {
@@ -49,7 +49,7 @@ pub(super) async fn mutate(settings: &Settings, caches: &Caches, request: &Reque
                 (Ok(old), Ok(new)) => {
                     let raw: Value = request.object.read().unwrap_or_default();
                     let old = patch::held(old, &raw);
-                    Verdict::patch(patch::between(&old, &new)).with_warnings(warnings)
+                    AdmissionDecision::patch(patch::between(&old, &new)).with_warnings(warnings)
                 }
                 (Err(error), _) | (_, Err(error)) => Refusal::Unreadable(error.to_string()).into_verdict(),
             }
@@ -96,7 +96,7 @@ pub(super) async fn rewritten(
         Ok(rewrite(&pod, &facts)?)
     };
     let answer: Result<Rewritten, Refusal> = caches
-        .decide(attempt, |r| !r.as_ref().is_err_and(Refusal::passes))
+        .decide(attempt, |r| !r.as_ref().is_err_and(Refusal::is_transient))
         .await;
     Ok((pod, answer?))
 }
@@ -125,10 +125,10 @@ fn read(object: &Json) -> Result<Pod, Refusal> {
 
 impl Refusal {
     /// Whether the next change of an instance may turn it into a yes: the cache may be behind the controller's.
-    fn passes(&self) -> bool {
+    fn is_transient(&self) -> bool {
         match self {
             Self::NotFound(NotFound::NoInstance(_)) | Self::Stopped(_) => true,
-            Self::Denied(denial) => denial.passes(),
+            Self::Denied(denial) => denial.is_transient(),
             Self::NotFound(_)
             | Self::Creator { .. }
             | Self::Unreadable(_)
@@ -137,12 +137,12 @@ impl Refusal {
         }
     }
 
-    pub(super) fn into_verdict(self) -> Verdict {
+    pub(super) fn into_verdict(self) -> AdmissionDecision {
         let message = self.to_string();
         match self {
-            Self::Creator { .. } => Verdict::forbidden(message),
-            refusal if refusal.passes() => Verdict::not_yet(message),
-            _ => Verdict::invalid(message),
+            Self::Creator { .. } => AdmissionDecision::forbidden(message),
+            refusal if refusal.is_transient() => AdmissionDecision::not_yet(message),
+            _ => AdmissionDecision::invalid(message),
         }
     }
 }

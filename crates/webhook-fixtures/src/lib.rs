@@ -1,0 +1,18 @@
+/*!
+What the tests and the fuzz targets of the webhook share: its router in this process, one instance and its pod, pods of
+every shape, and what must hold for each of them.
+*/
+
+#![forbid(unsafe_code)]
+// A test helper that cannot go on ends the test: there is nobody to hand an error to.
+#![allow(clippy::missing_panics_doc, clippy::unwrap_used)]
+
+mod generated;
+mod harness;
+mod objects;
+mod properties;
+
+pub use generated::pod_spec;
+pub use harness::{Answer, CONTROLLER, Harness, Reviewer};
+pub use objects::{creation, instance, pod};
+pub use properties::check_rewrite;
