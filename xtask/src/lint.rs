@@ -3,6 +3,7 @@
 */
 
 pub(crate) mod ids;
+mod prose;
 mod reasons;
 
 use std::process::Command;
@@ -23,7 +24,7 @@ const CHART_VALUES: &[&str] = &[
 
 /// Checks formatting, lints, generated files and the chart.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
-    progress.expect(6 + codegen::STEPS);
+    progress.expect(7 + codegen::STEPS);
     let cargo = |args: &[&str]| {
         let mut command = Command::new("cargo");
         command.current_dir(workspace.root()).args(args);
@@ -35,6 +36,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
         step.run(&mut cargo(&fuzz))
     })?;
     progress.step("Ids", |_| ids::check(workspace))?;
+    progress.step("Prose", |_| prose::check(workspace))?;
     progress.step("Reasons", |_| reasons::check(workspace))?;
     progress.step("Clippy", |step| {
         step.run(&mut cargo(&[
