@@ -65,7 +65,7 @@ async fn i16_h16_a_pod_by_hand_is_never_consumer_or_provider() {
             refused(
                 &ns,
                 &["patch", "pod", &pod, "--type=merge", "-p", &patch],
-                "only StoppableContainer's controller makes a StoppableContainerInstance the controller of a pod",
+                "only StoppableContainer's controller sets or removes a StoppableContainerInstance as the controller of a pod",
             )
             .await?;
 
@@ -125,7 +125,7 @@ async fn i3_the_image_of_a_main_container_is_not_changed_in_its_pod() {
     in_namespace("set-image", async |ns| {
         let pod = run(&ns, "kept", shell_template()).await?;
         let provider = provider_pod_name("kept");
-        let because = "is changed in the template of the StoppableContainer";
+        let because = "can only be changed in the template of the StoppableContainer";
         for (pod, container) in [("kept", "main"), (provider.as_str(), "provider")] {
             let (pod, image) = (format!("pod/{pod}"), format!("{container}=nginx:1.25"));
             refused(&ns, &["set", "image", &pod, &image], because).await?;

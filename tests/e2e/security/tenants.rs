@@ -118,7 +118,7 @@ async fn h20_a_debug_container_sees_the_kept_filesystem_and_does_not_get_its_vol
             .await;
         let error = answer.err().context("a debug container got the volume")?;
         ensure!(
-            error.to_string().contains("the main container's alone"),
+            error.to_string().contains("only the main container may mount"),
             "{error}"
         );
         Ok(())
