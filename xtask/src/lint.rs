@@ -1,5 +1,5 @@
 /*!
-`lint`: everything that a machine can say about the sources without running them.
+`lint`: static checks of the sources.
 */
 
 pub(crate) mod ids;
@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::tools::{KUBERNETES_VERSION, Tools};
 use crate::workspace::Workspace;
 
-/// Ways to install that make templates differ.
+/// Values that change which templates the chart renders.
 const CHART_VALUES: &[&str] = &[
     "certificates.source=self-managed",
     "certificates.source=supplied,networkPolicy.enabled=true",
@@ -52,7 +52,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
     tools.prepare_helm(progress)?;
     progress.step("Chart", |step| {
         let chart = workspace.join("charts/stoppablecontainer");
-        // A helm built from its module knows no Kubernetes version of its own.
+        // A helm that is built from its Go module does not have a default Kubernetes version.
         let version = ["--kube-version", KUBERNETES_VERSION];
         step.run(tools.helm().args(["lint", "--strict"]).args(version).arg(&chart))?;
         for values in CHART_VALUES {
