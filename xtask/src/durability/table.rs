@@ -62,7 +62,8 @@ pub(super) fn machine(target: &Target<'_>) -> Result<String> {
         .parse()
         .context("reading the node's memory")?;
     Ok(format!(
-        "StoppableContainer {}, Kubernetes {}, {}, Linux {}; a node with {} processors and {:.0} GiB of memory.\n",
+        "StoppableContainer {}, Kubernetes {}, {}, Linux {};\n\
+         a node with {} processors and {:.0} GiB of memory.\n",
         Workspace::version(),
         field("nodeInfo.kubeletVersion")?,
         field("nodeInfo.containerRuntimeVersion")?.replace("://", " "),
