@@ -33,14 +33,16 @@ pub(crate) enum Command {
         /// Skips the end-to-end tests.
         #[arg(long)]
         skip_e2e: bool,
-        /// Runs everything: more generated pods, more certificate rotations, and the longest durability test.
+        /// Runs everything: more generated pods, more certificate rotations, and the longest
+        /// durability test.
         #[arg(long)]
         all: bool,
         /// Runs only the tests whose names contain one of these texts.
         #[arg(last = true)]
         names: Vec<String>,
     },
-    /// Measures which files are lost in crashes, evictions, reboots and power cuts, and writes docs/durability.md. The product and the test images must be installed.
+    /// Measures which files are lost in crashes, evictions, reboots and power cuts, and writes
+    /// docs/durability.md. The product and the test images must be installed.
     Durability {
         /// Number of trials of each event; 0 only writes the recorded results.
         #[arg(long, default_value_t = 10)]

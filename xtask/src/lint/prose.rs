@@ -1,6 +1,6 @@
 /*!
-Prose in the repository: lines of Markdown and of comments have at most [`WIDTH`] columns, and
-prose and string literals do not use the phrases in [`PHRASES`].
+Prose in the repository: lines of Markdown and of comments have at most [`WIDTH`] columns, and prose
+and string literals do not use the phrases in [`PHRASES`].
 
 Code fences and tables in Markdown and generated code are not checked for width, and neither are
 lines that consist of one link. Code spans may contain any phrase.
