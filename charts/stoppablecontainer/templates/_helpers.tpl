@@ -18,7 +18,9 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
-{{/* Selector labels of the pods of one component; call with (list . "component"). They never change. */}}
+{{/*
+Selector labels of the pods of one component; call with (list . "component"). They never change.
+*/}}
 {{- define "stoppablecontainer.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ $root.Chart.Name }}
@@ -32,7 +34,9 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- printf "%s/stoppablecontainer-%s:%s" $root.Values.image.registry (index . 1) (default $root.Chart.AppVersion $root.Values.image.tag) -}}
 {{- end -}}
 
-{{/* Name of the Secret with the certificate authority or, if supplied, the serving certificate. */}}
+{{/*
+Name of the Secret with the certificate authority or, if supplied, the serving certificate.
+*/}}
 {{- define "stoppablecontainer.certificateSecret" -}}
 {{- .Values.certificates.secretName | default (printf "%s-webhook-certs" (include "stoppablecontainer.fullname" .)) -}}
 {{- end -}}
@@ -69,7 +73,10 @@ annotations:
 {{- concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | toYaml -}}
 {{- end -}}
 
-{{/* Selectors of the webhooks for consumer pods: pods with the product's labels, without the excluded namespaces (invariant I10). */}}
+{{/*
+Selectors of the webhooks for consumer pods: pods with the product's labels, without the excluded
+namespaces (invariant I10).
+*/}}
 {{- define "stoppablecontainer.consumerSelectors" -}}
 objectSelector:
   matchLabels:
@@ -86,7 +93,9 @@ matchExpressions:
       {{- include "stoppablecontainer.excludedNamespaces" . | nindent 6 }}
 {{- end -}}
 
-{{/* The webhook's clientConfig; call with (list . "/path"). The operator publishes the caBundle. */}}
+{{/*
+The webhook's clientConfig; call with (list . "/path"). The operator publishes the caBundle.
+*/}}
 {{- define "stoppablecontainer.clientConfig" -}}
 {{- $root := index . 0 -}}
 service:
@@ -97,8 +106,9 @@ service:
 {{- end -}}
 
 {{/*
-CEL list of the users that may change owner references and finalizers of the product's objects: the product's controller
-and Kubernetes' own controllers. The latter share one user name with `--use-service-account-credentials=false`.
+CEL list of the users that may change owner references and finalizers of the product's objects: the
+product's controller and Kubernetes' own controllers. The latter share one user name with
+`--use-service-account-credentials=false`.
 */}}
 {{- define "stoppablecontainer.ownUsers" -}}
 ["system:serviceaccount:{{ .Release.Namespace }}:{{ include "stoppablecontainer.fullname" . }}-controller",
