@@ -1,6 +1,7 @@
 /*!
-What the API server accepts, changes and refuses when an object or a pod is created or edited: dry runs, malformed and
-oversized templates, generated pods, and namespaces that the webhook does not see.
+Admission: which objects and pods the API server accepts, changes and rejects when they are created
+or edited. The tests cover dry runs, malformed and oversized templates, generated pods, and
+namespaces that the webhook does not see.
 */
 
 mod dry_run;

@@ -1,4 +1,4 @@
-//! The webhook stays callable, whatever happens to its replicas, its certificates and the network.
+//! The webhook stays available during faults of its replicas, its certificates and the network.
 
 mod certificates;
 mod cold_start;

@@ -1,8 +1,9 @@
 /*!
-What a container wrote is still there after a stop, a kill, an eviction, a reboot, a power cut or a full disk.
+Files that a container wrote still exist after a stop, a kill, an eviction, a reboot, a power cut or
+a full disk.
 
-`events` counts losses, and `cargo xtask durability` repeats its rows; `trial` and `writing` are how a row runs.
-`survival` compares whole trees of files.
+`events` counts losses, and `cargo xtask durability` repeats its rows. `trial` and `writing`
+implement the rows. `survival` compares whole trees of files.
 */
 
 mod events;

@@ -1,6 +1,6 @@
 /*!
-Images: those with unusual contents or users, the layers that the node must keep while a consumer runs, and the digest
-that kept data belongs to.
+Images: unusual contents and users, the layers that the node must keep while a consumer runs, and
+the digest of kept data.
 */
 
 mod image_pin;

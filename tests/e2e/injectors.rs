@@ -1,5 +1,5 @@
-//! Other people's admission webhooks in the chain, as servers that change pods in the shape of the originals
-//! (`crates/injectors`), before and after ours.
+//! Other vendors' admission webhooks, as servers that change pods in the same way as the originals
+//! (`crates/injectors`), before and after the product's webhook.
 
 use anyhow::{Context, Result};
 use injectors::Injector;
@@ -12,10 +12,10 @@ mod examples;
 mod five_starts;
 mod kueue;
 
-/// The main container of the templates here.
+/// Name of the main container in these templates.
 const MAIN: &str = "app";
 
-/// What a stand-in is registered with: the selectors of the original.
+/// Registration of a stand-in: the selectors of the original.
 fn hook(injector: Injector, pods: &str) -> Hook {
     let hook = Hook::new(injector.name(), pods);
     match injector {
@@ -29,7 +29,7 @@ fn hook(injector: Injector, pods: &str) -> Hook {
     }
 }
 
-/// The ConfigMap that every pod with an Istio sidecar mounts, which istiod puts into every namespace.
+/// The ConfigMap that every pod with an Istio sidecar mounts. istiod creates it in every namespace.
 async fn istio_root_certificate(ns: &Namespace) -> Result<()> {
     ns.create_json::<ConfigMap>(json!({
         "metadata": {"name": "istio-ca-root-cert"}, "data": {"root-cert.pem": "stand-in"},
@@ -38,8 +38,7 @@ async fn istio_root_certificate(ns: &Namespace) -> Result<()> {
     .map(drop)
 }
 
-/// The spec, as far as it can be compared with that of another pod: the API server makes up the name of the volume with
-/// the token.
+/// The comparable part of the spec. The API server generates the name of the token volume.
 fn spec_of(pod: &Pod) -> Result<Value> {
     let spec = serde_json::to_value(pod.spec.as_ref().context("a pod without spec")?)?;
     let made_up = list(&spec["volumes"])
@@ -54,7 +53,7 @@ fn spec_of(pod: &Pod) -> Result<Value> {
     )?)
 }
 
-/// A container of a spec, init containers too.
+/// A container of a spec. Init containers are included.
 fn container<'a>(spec: &'a Value, name: &str) -> Result<&'a Value> {
     ["containers", "initContainers"]
         .into_iter()

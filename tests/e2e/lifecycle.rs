@@ -1,5 +1,6 @@
 /*!
-What users do with an object: create, edit, stop, start and delete it, run the samples, and see how its program ended.
+User operations: create, edit, stop, start and delete an object, run the samples, and see how the
+program ended.
 */
 
 mod deletion;

@@ -1,15 +1,15 @@
 /*!
-End-to-end tests on the cluster that `KUBECONFIG` names, with StoppableContainer
-installed and the test images in its registry (`cargo xtask test` sees to both).
+End-to-end tests on the cluster of `KUBECONFIG`, with StoppableContainer installed and the test
+images in its registry (`cargo xtask test` installs both).
 
-Each test has a namespace of its own; those that disturb the whole cluster run
-alone. A failed test prints what is in its namespace; `E2E_KEEP=1` leaves it.
+Each test has its own namespace. Tests that disturb the whole cluster run alone. A failed test
+prints the objects in its namespace; with `E2E_KEEP=1` it does not delete them.
 
-A room is a module with a directory, and its head says what its tests are about.
-Rooms do not import each other; what two of them need is in `support`.
+A room is a module with a directory. The comment at its top describes its scope. Rooms do not import
+each other; code that two of them need is in `support`.
 */
 
-// A test is one future; that it is large costs nothing.
+// A test is one future, so its size does not matter.
 #![allow(missing_docs, clippy::large_futures)]
 
 mod admission;

@@ -1,6 +1,6 @@
 /*!
-The node under running containers: the agent as a CSI plugin, faults of the kubelet, the runtime and the network, and
-processes that outlive their pod.
+The node below running containers: the agent as a CSI plugin, faults of the kubelet, the runtime and
+the network, and processes that outlive their pod.
 */
 
 mod csi;

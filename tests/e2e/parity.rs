@@ -1,5 +1,5 @@
-//! I5: what a user does with a pod has the same result in a plain pod and in ours. Every test runs the same template
-//! as both, looks at both with the same eyes, and compares.
+//! I5: user operations on a pod have the same result for a plain pod and for a StoppableContainer.
+//! Every test runs the same template as both, inspects both in the same way, and compares.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ mod specs;
 const PLAIN: &str = "plain";
 const KEPT: &str = "kept";
 
-/// What was seen, by what was looked at.
+/// Results, by the inspected item.
 type Seen = BTreeMap<&'static str, String>;
 
 /// Runs the template as a plain pod and as a StoppableContainer.
@@ -42,9 +42,9 @@ fn assert_same(plain: &Seen, kept: &Seen) -> Result<()> {
     Ok(())
 }
 
-/// How the main process and an exec'd one see their world.
+/// The environment of the main process and of an exec'd process.
 async fn look_inside(ns: &Namespace, pod: &str) -> Result<Seen> {
-    // The pod's own name stands in HOSTNAME and in /etc/hostname.
+    // HOSTNAME and /etc/hostname contain the pod's own name.
     let scripts = [
         ("environment of exec", "env | grep -v -e ^HOSTNAME= -e ^_= | sort"),
         (
@@ -70,7 +70,8 @@ async fn look_inside(ns: &Namespace, pod: &str) -> Result<Seen> {
             "awk '{print $5, $6}' /proc/1/mountinfo | sed 's/,relatime//' | grep -v -e '^/ ' -e stoppablecontainer | sort",
         ),
         (
-            // Its source is another one, that is how it is told; see docs/ARCHITECTURE.md.
+            // The source of the root differs, and identifies the kept root; see
+            // docs/ARCHITECTURE.md.
             "options of the root's mount",
             "awk '$5 == \"/\" {print $6}' /proc/1/mountinfo | tr , '\\n' | grep -x -e r[ow] -e nosuid -e nodev -e noexec | sort",
         ),
@@ -84,7 +85,7 @@ async fn look_inside(ns: &Namespace, pod: &str) -> Result<Seen> {
         ),
         (
             "network files",
-            // The order of the options is that of a map in the kubelet.
+            // The kubelet orders the options as in a map.
             "tr ' ' '\\n' < /etc/resolv.conf | sort; grep -c . /etc/hosts; test \"$(cat /etc/hostname)\" = \"$HOSTNAME\" && echo ok",
         ),
         (
@@ -96,7 +97,7 @@ async fn look_inside(ns: &Namespace, pod: &str) -> Result<Seen> {
     for (what, script) in scripts {
         seen.insert(what, ns.sh(pod, "main", script).await?);
     }
-    // The reserved mount point is the one entry of the root that a plain pod lacks.
+    // The reserved mount point is the only root entry that a plain pod does not have.
     if let Some(root) = seen.get_mut("root") {
         *root = root.replace(".stoppablecontainer\n", "");
     }
@@ -135,8 +136,8 @@ fn web_template() -> Value {
     }})
 }
 
-/// exec, environment, ConfigMap with subPath, emptyDir shared with a second container, init container, hooks, probes,
-/// logs, cp both ways, port-forward.
+/// exec, environment, ConfigMap with subPath, emptyDir shared with a second container, init
+/// container, hooks, probes, logs, cp both ways, port-forward.
 #[tokio::test]
 async fn i5_a_web_server_behaves_as_in_a_plain_pod() {
     in_namespace("parity-web", async |ns| {
@@ -150,7 +151,7 @@ async fn i5_a_web_server_behaves_as_in_a_plain_pod() {
         kept.append(&mut use_web(&ns, KEPT).await?);
         assert_same(&plain, &kept)?;
         ensure!(kept["options of the root's mount"] == "rw", "{kept:#?}");
-        // Equal is not enough where both could be equally empty.
+        // Equality is not enough, because both could be empty.
         ensure!(
             kept["environment of exec"].contains("B=1-$(MISSING)-$(A)\n"),
             "{kept:#?}"
@@ -230,7 +231,7 @@ async fn use_web(ns: &Namespace, pod: &str) -> Result<Seen> {
     Ok(seen)
 }
 
-/// Deletes the pod and returns what its main container logged, of lines that contain `mark`.
+/// Deletes the pod and returns the lines of its main container's log that contain `mark`.
 async fn last_log_line_after_deletion(ns: &Namespace, pod: &str, mark: &str) -> Result<String> {
     let params = LogParams {
         container: Some("main".into()),
@@ -255,15 +256,15 @@ async fn http_get(port: u16) -> Result<String> {
         .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .await?;
     let mut page = Vec::new();
-    // Whoever forwards may reset the connection instead of closing it; what came counts.
+    // A proxy may reset the connection instead of closing it; the received data counts.
     match connection.read_to_end(&mut page).await {
         Err(error) if page.is_empty() => Err(error).context("no answer through the forwarded port"),
         _ => Ok(String::from_utf8(page)?),
     }
 }
 
-/// An unprivileged user without an entry of its own, groups, a working directory that the image lacks, arguments with
-/// references, a terminal, and a Secret-like environment from a ConfigMap.
+/// An unprivileged user without an entry in passwd, groups, a working directory that the image does
+/// not have, arguments with references, a terminal, and a Secret-like environment from a ConfigMap.
 #[tokio::test]
 async fn i5_an_unprivileged_user_behaves_as_in_a_plain_pod() {
     in_namespace("parity-user", async |ns| {
@@ -285,7 +286,7 @@ async fn i5_an_unprivileged_user_behaves_as_in_a_plain_pod() {
     .await;
 }
 
-/// A user of the image's passwd, by number: the primary group comes from there.
+/// A user of the image's passwd, by number: passwd determines the primary group.
 #[tokio::test]
 async fn i5_a_user_of_the_images_passwd_behaves_as_in_a_plain_pod() {
     in_namespace("parity-passwd", async |ns| {
@@ -301,7 +302,7 @@ async fn i5_a_user_of_the_images_passwd_behaves_as_in_a_plain_pod() {
     .await;
 }
 
-/// What a container prints and how it ends: logs, exit code and termination message.
+/// Output and end of a container: logs, exit code and termination message.
 #[tokio::test]
 async fn i5_logs_exit_code_and_termination_message() {
     in_namespace("parity-exit", async |ns| {
@@ -322,7 +323,7 @@ async fn i5_logs_exit_code_and_termination_message() {
 }
 
 async fn ending(ns: &Namespace, pod: &str) -> Result<(i32, String, Vec<String>)> {
-    // In the pause between two tries the log is that of the container that ended last.
+    // Between two attempts, the log is that of the last ended container.
     let ended = |pod: &Pod| {
         let mut statuses = pod
             .status

@@ -1,6 +1,6 @@
 /*!
-What a tenant, an image or a stolen token must not be able to do: change or read what belongs to others, forge what the
-controller owns, or harm the node.
+Attacks by a tenant, an image or a stolen token: they must not change or read data of others, forge
+what the controller owns, or harm the node.
 */
 
 mod agent_token;

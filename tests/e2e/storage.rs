@@ -1,5 +1,5 @@
 /*!
-Kept filesystems as a resource: their size and limits, the disk below them when it is full, failing or not mounted, data
+Kept filesystems as a resource: size and limits, disks that are full, failing or not mounted, data
 without an instance, and volumes inside them.
 */
 

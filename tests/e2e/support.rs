@@ -1,4 +1,4 @@
-//! What the tests do with a StoppableContainer: create, stop, start, look.
+//! Operations of tests on a StoppableContainer: create, stop, start, inspect.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(crate) mod release;
 /// Labels of the agents' DaemonSet and pods.
 pub(crate) const AGENTS: &str =
     "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=node-agent";
-/// How long a pod may take to say something.
+/// Time limit for output of a pod.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A template with one container that sleeps, for tests that only need a shell.
@@ -70,7 +70,8 @@ pub(crate) async fn phase(ns: &Namespace, name: &str, phase: Phase) -> Result<St
     .await
 }
 
-/// Waits until the object says that its consumer's creation was refused; there is none then.
+/// Waits until the object reports that the creation of its consumer was rejected. The consumer does
+/// not exist then.
 pub(crate) async fn creation_refused(ns: &Namespace, name: &str) -> Result<String> {
     let message = blocked(ns, name, CONSUMER_READY, reason::CREATION_REFUSED).await?;
     anyhow::ensure!(
@@ -99,7 +100,7 @@ pub(crate) async fn blocked(ns: &Namespace, name: &str, kind: &str, reason: &str
     blocked_saying(ns, name, kind, reason, "").await
 }
 
-/// The same, with words in the message that may come later than the reason.
+/// The same, with text in the message that may appear later than the reason.
 pub(crate) async fn blocked_saying(
     ns: &Namespace,
     name: &str,
@@ -156,7 +157,8 @@ pub(crate) async fn set_running(ns: &Namespace, name: &str, running: bool) -> Re
     Ok(())
 }
 
-/// Stops a container and waits for phase Stopped; the consumer is gone then and the provider is there.
+/// Stops a container and waits for phase Stopped. Then the consumer does not exist and the provider
+/// exists.
 pub(crate) async fn stop(ns: &Namespace, name: &str) -> Result<()> {
     set_running(ns, name, false).await?;
     phase(ns, name, Phase::Stopped).await?;
@@ -218,15 +220,15 @@ pub(crate) async fn data_directory(ns: &Namespace, name: &str) -> Result<String>
     Ok(format!("{}/{uid}", instance.spec.host_path_prefix))
 }
 
-/// Where on nodes a disk can be mounted for kept filesystems.
+/// Directory on the nodes where a disk can be mounted for kept filesystems.
 pub(crate) fn disk_directory() -> Result<String> {
     cluster_fact(
         "E2E_DISK",
-        "a directory that spec.hostPathPrefix may name and nobody uses",
+        "a directory that spec.hostPathPrefix may name and that is unused",
     )
 }
 
-/// The file on nodes that names what they mount when they start.
+/// The file on the nodes that lists the file systems to mount at boot.
 pub(crate) fn node_file_systems() -> Result<String> {
     cluster_fact(
         "E2E_FSTAB",
@@ -234,7 +236,7 @@ pub(crate) fn node_file_systems() -> Result<String> {
     )
 }
 
-/// Deletes a container, if it is there.
+/// Deletes a container, if it exists.
 pub(crate) async fn forget(ns: &Namespace, name: &str) -> Result<()> {
     if ns.api::<StoppableContainer>().get_opt(name).await?.is_none() {
         return Ok(());
@@ -242,7 +244,7 @@ pub(crate) async fn forget(ns: &Namespace, name: &str) -> Result<()> {
     ns.delete::<StoppableContainer>(name).await
 }
 
-/// What a test came to that has cleaned up behind itself: its own error comes first, and that of the clean-up is told.
+/// The result of a test that has cleaned up: its own error comes first, then that of the clean-up.
 pub(crate) fn cleaned_up<T>(tested: Result<T>, cleaned: Result<()>) -> Result<T> {
     match (tested, cleaned) {
         (tested, Ok(())) => tested,
@@ -262,7 +264,7 @@ pub(crate) fn uid_of(pod: &Pod) -> String {
     pod.metadata.uid.clone().unwrap_or_default()
 }
 
-/// The runtime's id of a container of a pod.
+/// The runtime's ID of a container of a pod.
 pub(crate) fn container_id(pod: &Pod, container: &str) -> Result<String> {
     pod.status
         .iter()
@@ -272,7 +274,7 @@ pub(crate) fn container_id(pod: &Pod, container: &str) -> Result<String> {
         .with_context(|| format!("container {container} has no id"))
 }
 
-/// Waits until the log of a pod's main container has these words.
+/// Waits until the log of a pod's main container contains this text.
 pub(crate) async fn says(ns: &Namespace, pod: &str, words: &str) -> Result<()> {
     let params = LogParams {
         container: Some("main".to_owned()),

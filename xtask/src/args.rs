@@ -1,5 +1,5 @@
 /*!
-What was typed.
+The command line.
 */
 
 use std::net::Ipv4Addr;
@@ -13,7 +13,7 @@ use crate::tools::Release;
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask")]
 pub(crate) struct Args {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -21,101 +21,103 @@ pub(crate) struct Args {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// The local cluster: a real Kubernetes on this machine.
+    /// Manages the local cluster, a Kubernetes of one or more nodes on this machine.
     #[command(subcommand)]
     Cluster(ClusterCommand),
-    /// From nothing to a StoppableContainer that keeps its files, shown live.
+    /// Starts a cluster, installs the chart, and shows how a container keeps its files.
     Demo(RegistryArg),
-    /// Installs the chart of this clone with the images of this clone.
+    /// Builds the images and installs the chart of this clone.
     Install(RegistryArg),
-    /// Runs all tests, the end-to-end tests on the cluster of KUBECONFIG or the local one.
+    /// Runs all tests. The end-to-end tests use the cluster of KUBECONFIG, or the local cluster.
     Test {
         #[command(flatten)]
         registry: RegistryArg,
-        /// Leaves out the end-to-end tests.
+        /// Skips the end-to-end tests.
         #[arg(long)]
         skip_e2e: bool,
-        /// Leaves out nothing: more generated pods, more rotations of certificates, and the longest test of durability.
+        /// Runs everything: more generated pods, more certificate rotations, and the longest
+        /// durability test.
         #[arg(long)]
         all: bool,
-        /// The release of Kubernetes that the local cluster is. [default: that of the cluster, else 1.34]
+        /// Release of Kubernetes of the local cluster. [default: that of the cluster, or 1.34]
         #[arg(long)]
         kubernetes: Option<Release>,
-        /// Runs only the tests whose names contain one of these.
+        /// Runs only the tests whose names contain one of these texts.
         #[arg(last = true)]
         names: Vec<String>,
     },
-    /// Measures what is lost by crashes, evictions, reboots, power cuts and the like, and writes docs/durability.md. The
-    /// product and the test images have to be installed.
+    /// Measures which files are lost in crashes, evictions, reboots and power cuts, and writes
+    /// docs/durability.md. The product and the test images must be installed.
     Durability {
-        /// How often each of them happens; 0 only writes what is recorded.
+        /// Number of trials of each event; 0 only writes the recorded results.
         #[arg(long, default_value_t = 10)]
         trials: u32,
-        /// Counts the trials of earlier runs too.
+        /// Adds the trials to those of earlier runs.
         #[arg(long)]
         add: bool,
-        /// Rows of the table; all if empty.
+        /// Rows of the table to measure. Default: all rows.
         rows: Vec<String>,
     },
-    /// Runs the fuzz targets; an input that fails is left in target/fuzz.
+    /// Runs the fuzz targets. Failing inputs are stored in target/fuzz.
     Fuzz {
-        /// How long each is run.
+        /// Seconds to run each target.
         #[arg(long, default_value_t = 60)]
         seconds: u32,
-        /// How many inputs each is run with, instead.
+        /// Number of inputs to run each target with, instead of a time.
         #[arg(long)]
         runs: Option<u32>,
-        /// Their names; all if empty.
+        /// Names of the targets. Default: all targets.
         targets: Vec<String>,
     },
-    /// Checks formatting, lints, generated files and the chart.
+    /// Checks formatting, ids, prose, reasons, clippy, the chart and generated files.
     Lint,
     /// Writes the generated files: CRDs, `config/`, protobuf code, and tables in `docs/`.
     Codegen {
-        /// Only says whether they are as they would be written.
+        /// Only checks whether the files are up to date.
         #[arg(long)]
         check: bool,
     },
-    /// Builds the product's images and puts them into the local cluster or a registry.
+    /// Builds the product's images and pushes them to a registry or the local cluster.
     Image(RegistryArg),
-    /// Builds the images that tests and samples name and puts them into the local cluster.
+    /// Builds the images of tests and samples and pushes them to the local cluster.
     TestImages,
 }
 
-/// Where images go.
+/// Destination of the images.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RegistryArg {
-    /// Registry to push the product's images to, host and path: `registry.example.com/team`.
+    /// Registry to push the product's images to, as host and path: `registry.example.com/team`.
     #[arg(long, value_name = "HOST")]
     pub registry: Option<String>,
 }
 
-/// What can be done with the local cluster.
+/// The commands of the local cluster.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
-    /// Brings it up, or what is missing of it.
+    /// Starts the cluster, or its missing parts.
     Up {
-        /// How many nodes it has at least, in three zones; nodes that exist stay.
+        /// Minimum number of nodes, in three zones. Existing nodes stay.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=99))]
         nodes: u8,
-        /// The release of Kubernetes; a cluster of another one is replaced. [default: that of the cluster, else 1.34]
+        /// Release of Kubernetes. A cluster of another release is replaced. [default: that of the
+        /// cluster, or 1.34]
         #[arg(long)]
         kubernetes: Option<Release>,
     },
-    /// Stops its processes and removes everything that it made.
+    /// Stops the cluster and removes all its files.
     Down,
-    /// Prints what runs; fails unless all of it does.
+    /// Prints the state of the cluster's parts. Fails unless all are running.
     Status,
-    /// Puts the images of an OCI or Docker archive into its registry.
+    /// Pushes the images of an OCI or Docker archive to the cluster's registry.
     Load {
         /// The archive.
         file: PathBuf,
     },
     /// Prints the path of the administrator's kubeconfig.
     Kubeconfig,
-    /// Cuts a node's power, starts it again and waits until it is Ready.
+    /// Cuts the power of a node, starts it again and waits until it is Ready.
     Reboot {
-        /// The node, `node1` for the first.
+        /// Name of the node; the first is `node1`.
         node: String,
     },
     /// Adds a node and waits until it is Ready.
@@ -136,16 +138,16 @@ pub(crate) enum ClusterCommand {
         #[arg(long, default_value_t = 120)]
         timeout: u32,
     },
-    /// Cuts the power of everything, control plane and nodes, and starts it again.
+    /// Cuts the power of the control plane and all nodes, and starts them again.
     Restart,
     /// Cuts a node off from the API server until standard input ends.
     Partition {
-        /// The node.
+        /// Name of the node.
         node: String,
-        /// Addresses of pods to cut off too.
+        /// Addresses of pods to cut off as well.
         pods: Vec<Ipv4Addr>,
     },
-    /// Prints the key and the last revision of everything that etcd holds, a line each.
+    /// Prints the key and the last revision of every entry in etcd, one per line.
     EtcdKeys,
     /// The first process of a node; `up` starts it.
     #[command(hide = true)]

@@ -1,6 +1,6 @@
 /*!
-`demo`: everything from nothing to a StoppableContainer that was stopped, started and has its files back, with the
-times next to those of a plain pod.
+`demo`: installs the product, stops and starts a StoppableContainer, checks its files, and compares
+the times with those of a plain pod.
 */
 
 mod show;
@@ -19,7 +19,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, registry: Option<&
     if std::env::var_os("KUBECONFIG").is_none_or(|paths| paths.is_empty()) {
         progress.estimate(slow_steps(workspace));
     }
-    // Runs while Kubernetes is built. Images for a registry have another profile.
+    // Compiles while Kubernetes is built. Images for a registry use a different profile.
     let early = registry.is_none().then(|| product::compile_early(workspace));
     let target = Target::choose(workspace, progress, registry, None)?;
     progress.expect(product::STEPS + install::STEPS);
@@ -36,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, registry: Option<&
     Ok(())
 }
 
-/// The steps on the local cluster that take minutes, as far as their products are not there.
+/// The steps on the local cluster that take minutes, if their products do not exist yet.
 fn slow_steps(workspace: &Workspace) -> Vec<(&'static str, u32)> {
     let products = [
         ("Build Kubernetes", 8, workspace.tools().join("kube")),
@@ -53,15 +53,15 @@ fn slow_steps(workspace: &Workspace) -> Vec<(&'static str, u32)> {
 }
 
 fn farewell(target: &Target<'_>) {
-    println!("The cluster and the container stay. To play with them:");
+    println!("The cluster and the container keep running. To use them:");
     println!("  export KUBECONFIG={}", target.kubeconfig.display());
     println!("  kubectl -n {} get stopc,pods", show::NAMESPACE);
     if target.local {
-        println!("(without a kubectl of your own: target/tools/bin/kubectl)");
+        println!("(if kubectl is not installed: target/tools/bin/kubectl)");
         println!("To remove the cluster: cargo xtask cluster down");
     } else {
         println!(
-            "To remove it all: kubectl delete namespace {0}; target/tools/helm uninstall {1} -n {2}",
+            "To remove everything: kubectl delete namespace {0}; target/tools/helm uninstall {1} -n {2}",
             show::NAMESPACE,
             install::RELEASE,
             install::NAMESPACE

@@ -1,6 +1,7 @@
 /*!
-`durability`: what is lost by what happens to a container, its node or the product. Each row is an end-to-end test
-(`tests/e2e/durability/events.rs`), repeated; its counts become a line of the table in `docs/durability.md`.
+`durability`: measures which files are lost in failures of a container, its node or the product.
+Each row of the table in `docs/durability.md` has the results of a repeated end-to-end test
+(`tests/e2e/durability/events.rs`).
 */
 
 mod table;
@@ -18,19 +19,19 @@ use crate::test;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
-/// The document, and between which lines the table is.
+/// The document, and the lines that enclose the table.
 const DOCUMENT: &str = "docs/durability.md";
 const BEGIN: &str = "<!-- begin: written by cargo xtask durability -->";
 const END: &str = "<!-- end -->";
 
-/// A row: its name, the test, and what happens.
+/// A row: its name, its test, and the description of the event.
 struct Row {
     name: &'static str,
     test: &'static str,
     event: &'static str,
 }
 
-/// One repetition, as the test recorded it.
+/// One trial, as recorded by the test.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Trial {
@@ -38,18 +39,18 @@ struct Trial {
     lost: u32,
     unsynced: u32,
     unsynced_lost: u32,
-    /// Until it ran again; nothing if it never stopped.
+    /// Seconds until the container ran again. `None` if it never stopped.
     seconds: Option<f64>,
 }
 
-/// What was asked for.
+/// Options of the command.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options<'a> {
-    /// How often each event happens.
+    /// Number of trials of each event.
     pub trials: u32,
-    /// Whether earlier trials count too.
+    /// Whether to keep the trials of earlier runs.
     pub add: bool,
-    /// Names of rows; all if empty.
+    /// Names of the rows. All rows if empty.
     pub rows: &'a [String],
 }
 
@@ -113,7 +114,7 @@ const ROWS: &[Row] = &[
     ),
 ];
 
-/// Repeats the rows and writes the table when every row has been measured.
+/// Runs the trials of the rows, and writes the table if every row has results.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<'_>) -> Result<()> {
     let mut rows = chosen(options.rows)?;
     if options.trials == 0 {
@@ -154,19 +155,20 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
             workspace,
             &format!("{}\n{}", table.text, table::machine(&target)?),
         )?;
-        progress.say(format!("written to {DOCUMENT}"));
+        progress.say(format!("{DOCUMENT} is updated"));
     } else {
         progress.say(format!(
-            "{DOCUMENT} is left as it is: not every row has been measured"
+            "{DOCUMENT} is unchanged: not every row has been measured"
         ));
     }
     if table.lost > 0 || !failures.is_empty() {
-        bail!("{} synced files lost; rows that failed: {failures:?}", table.lost);
+        bail!("{} synced files were lost; failed rows: {failures:?}", table.lost);
     }
     Ok(())
 }
 
-/// The tests of rows that `cargo xtask test` leaves out, as their events are those of other tests and take minutes.
+/// Tests of rows that `cargo xtask test` leaves out, because they take minutes and other tests
+/// cover their events.
 pub(crate) const LEFT_OUT: &[&str] = &["i1_f28_durability_node_cut_off"];
 
 const fn row(name: &'static str, test: &'static str, event: &'static str) -> Row {
@@ -180,7 +182,7 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Row>> {
     let find = |name: &String| {
         ROWS.iter().find(|row| row.name == name).with_context(|| {
             let all: Vec<_> = ROWS.iter().map(|row| row.name).collect();
-            format!("there is no row {name}; rows are {}", all.join(", "))
+            format!("unknown row {name}: the rows are {}", all.join(", "))
         })
     };
     names.iter().map(find).collect()
@@ -205,7 +207,8 @@ fn write(workspace: &Workspace, table: &str) -> Result<()> {
     let parts = text
         .split_once(BEGIN)
         .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) = parts.with_context(|| format!("{DOCUMENT} has no lines {BEGIN} and {END}"))?;
+    let (before, after) =
+        parts.with_context(|| format!("{DOCUMENT} does not contain the lines {BEGIN} and {END}"))?;
     let text = format!("{before}{BEGIN}\n\n{table}\n{END}{after}");
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
 }

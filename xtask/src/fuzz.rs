@@ -1,8 +1,9 @@
 /*!
-`fuzz`: the fuzz targets, by cargo-fuzz and libFuzzer.
+`fuzz`: runs the fuzz targets with cargo-fuzz and libFuzzer.
 
-Without AddressSanitizer, so that the stable compiler will do: there is no unsafe code behind these targets, what is
-looked for are panics, assertions that do not hold, and inputs that take for ever.
+AddressSanitizer is disabled, so that the stable compiler can be used. The code behind the targets
+does not contain unsafe code. The targets find panics, failed assertions and inputs that take too
+long.
 */
 
 use std::path::Path;
@@ -14,12 +15,12 @@ use crate::progress::Progress;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
-/// Steps that [`run`] takes besides one per target.
+/// Number of steps of [`run`], in addition to one per target.
 const STEPS: usize = 2;
-/// Seconds that one input may take.
+/// Time limit for one input, in seconds.
 const INPUT_SECONDS: u32 = 10;
 
-/// A fuzz target and what is said to libFuzzer for it.
+/// A fuzz target and its libFuzzer options.
 #[derive(Clone, Copy, Debug)]
 struct Target {
     name: &'static str,
@@ -60,23 +61,24 @@ const TARGETS: &[Target] = &[
     },
 ];
 
-/// How long each target is run.
+/// Limit for each target.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Limit {
-    /// This many seconds.
+    /// A number of seconds.
     Seconds(u32),
-    /// This many inputs.
+    /// A number of inputs.
     Runs(u32),
-    /// This many inputs, the same every time.
+    /// A number of inputs from a fixed seed.
     Same(u32),
 }
 
-/// Inputs of each target that `test` tries.
+/// Number of inputs of each target in `test`.
 pub(crate) const SOME_INPUTS: u32 = 20_000;
-/// Generated pods that `test --all` tries.
+/// Number of generated pods in `test --all`.
 pub(crate) const ALL_PODS: u32 = 100_000;
 
-/// What `test` does: the same inputs every time, so that it says something about the change and not about luck.
+/// The fuzz step of `test`. The inputs are the same every time, so that the result depends only on
+/// the change.
 pub(crate) fn test(workspace: &Workspace, progress: &Progress, all: bool) -> Result<()> {
     let limit = |target: &Target| match target.name {
         "pod_rewrite" if all => Limit::Same(ALL_PODS),
@@ -85,7 +87,7 @@ pub(crate) fn test(workspace: &Workspace, progress: &Progress, all: bool) -> Res
     run(workspace, progress, TARGETS, limit)
 }
 
-/// What `fuzz` does: the targets with these names, or all.
+/// The command `fuzz`: runs the targets with these names, or all.
 pub(crate) fn command(
     workspace: &Workspace,
     progress: &Progress,
@@ -96,7 +98,7 @@ pub(crate) fn command(
     if let Some(unknown) = names.iter().find(|name| known(name).is_none()) {
         let list: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
         bail!(
-            "there is no fuzz target {unknown:?}; there are {}",
+            "unknown fuzz target {unknown:?}: the targets are {}",
             list.join(", ")
         );
     }
@@ -134,16 +136,17 @@ fn run(
 // === impl Target ===
 
 impl Target {
-    /// The command that fuzzes it: from what earlier runs found and from the seeds of the repository.
+    /// The command that fuzzes the target, starting from the corpus of earlier runs and the seeds
+    /// of the repository.
     fn fuzzer(&self, workspace: &Workspace, dir: &Path, limit: Limit) -> Result<Command> {
         let program = dir.join("x86_64-unknown-linux-gnu/debug").join(self.name);
         let mut command = Command::new(program);
-        // Where it leaves an input that fails.
+        // Directory of failing inputs.
         command.current_dir(dir);
         match limit {
             Limit::Seconds(seconds) => command.arg(format!("-max_total_time={seconds}")),
             Limit::Runs(runs) => {
-                // Two at a time, each half of them.
+                // Two processes, each with half of the inputs.
                 command
                     .args(["-jobs=2", "-workers=2"])
                     .arg(format!("-runs={}", runs.div_ceil(2)))
@@ -155,7 +158,7 @@ impl Target {
         if let Some(dictionary) = self.dictionary {
             command.arg(format!("-dict={}", workspace.join(dictionary).display()));
         }
-        // What is found goes into the first directory that is named.
+        // libFuzzer stores new inputs in the first directory.
         let corpus = if matches!(limit, Limit::Same(_)) {
             let fresh = dir.join("same").join(self.name);
             if fresh.exists() {

@@ -1,6 +1,6 @@
 /*!
-Images: the product's own, by the shipped Dockerfile, and those that the tests and examples name, built here because
-there is no registry to pull them from.
+Images: the product's own, built with the shipped Dockerfile, and those of the tests and examples,
+built here because a public registry may not be reachable.
 */
 
 mod base;
@@ -21,7 +21,8 @@ use crate::progress::Progress;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
 
-/// `image`: builds the product's images and delivers them to a registry or to the local cluster, if one is up.
+/// `image`: builds the product's images and pushes them to a registry, or to the local cluster if
+/// it is running.
 pub(crate) fn command(workspace: &Workspace, progress: &Progress, registry: Option<String>) -> Result<()> {
     progress.expect(1 + product::STEPS);
     Tools::prepare_images(progress)?;
@@ -37,7 +38,7 @@ pub(crate) fn command(workspace: &Workspace, progress: &Progress, registry: Opti
     Ok(())
 }
 
-/// `test-images`: builds the test images and puts them into the local cluster.
+/// `test-images`: builds the test images and pushes them to the local cluster.
 pub(crate) fn test_command(workspace: &Workspace, progress: &Progress) -> Result<()> {
     Cluster::new(workspace, progress, pause::provide).existing_kubeconfig()?;
     progress.expect(1 + testing::STEPS);

@@ -1,5 +1,5 @@
 /*!
-`install`: the chart with the images of this clone, by the real helm.
+`install`: installs the chart with the images of this clone, with helm.
 */
 
 use anyhow::Result;
@@ -15,14 +15,15 @@ use crate::workspace::Workspace;
 pub(crate) const RELEASE: &str = "stoppablecontainer";
 /// Namespace of the release.
 pub(crate) const NAMESPACE: &str = "stoppablecontainer-system";
-/// Steps that [`run`] takes.
+/// Number of steps of [`run`].
 pub(crate) const STEPS: usize = 2;
-/// Where kept filesystems lie, unless an object says otherwise.
+/// Default directory of kept filesystems.
 const KEPT: &str = "/var/lib/stoppablecontainer";
-/// How long the product's pods may take until they are ready.
+/// Time limit for the product's pods to become ready.
 const PATIENCE: &str = "180s";
 
-/// `install`: images and chart, on the cluster of KUBECONFIG or the local one.
+/// `install`: builds the images and installs the chart, on the cluster of KUBECONFIG or the local
+/// one.
 pub(crate) fn command(workspace: &Workspace, progress: &Progress, registry: Option<&str>) -> Result<()> {
     let target = Target::choose(workspace, progress, registry, None)?;
     progress.expect(product::STEPS + STEPS);
@@ -30,7 +31,7 @@ pub(crate) fn command(workspace: &Workspace, progress: &Progress, registry: Opti
     run(workspace, progress, &target, &tag)
 }
 
-/// Installs the chart or upgrades to it, and waits until it serves.
+/// Installs or upgrades the chart, and waits until the product serves.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress, target: &Target<'_>, tag: &str) -> Result<()> {
     let tools = Tools::of(workspace);
     tools.prepare_helm(progress)?;
@@ -55,12 +56,13 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, target: &Target<'_
                 .arg(format!("image.registry={registry}"));
         }
         if target.local {
-            // For tests that fill a disk, break it or cut its power: they bring their own.
+            // For tests that fill a disk, break it or cut its power. They mount their own disks
+            // there.
             command
                 .arg("--set")
                 .arg(format!("allowedHostPathPrefixes={{{KEPT},{DISK}}}"));
         }
-        // Helm counts a DaemonSet as ready while its only pod is not.
+        // Helm considers a DaemonSet ready although its only pod is not.
         let mut rollout = target.kubectl();
         rollout.args(["-n", NAMESPACE, "rollout", "status", "deployments,daemonsets"]);
         rollout.args([
@@ -74,7 +76,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, target: &Target<'_
     })
 }
 
-/// Prints why the release's pods are not ready: helm only says that they are not.
+/// Prints why the release's pods are not ready, because helm does not report the reason.
 fn explain(target: &Target<'_>, step: &Step<'_>) {
     let queries: [&[&str]; 3] = [
         &["-n", NAMESPACE, "get", "pods", "-o", "wide"],

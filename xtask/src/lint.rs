@@ -1,9 +1,10 @@
 /*!
-`lint`: everything that a machine can say about the sources without running them.
+`lint`: static checks of the sources.
 */
 
 pub(crate) mod ids;
 mod imports;
+mod prose;
 mod reasons;
 
 use std::process::Command;
@@ -15,7 +16,7 @@ use crate::progress::Progress;
 use crate::tools::{Release, Tools};
 use crate::workspace::Workspace;
 
-/// Ways to install that make templates differ.
+/// Values that change which templates the chart renders.
 const CHART_VALUES: &[&str] = &[
     "certificates.source=self-managed",
     "certificates.source=supplied,networkPolicy.enabled=true",
@@ -24,7 +25,7 @@ const CHART_VALUES: &[&str] = &[
 
 /// Checks formatting, lints, generated files and the chart.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
-    progress.expect(7 + codegen::STEPS);
+    progress.expect(8 + codegen::STEPS);
     let cargo = |args: &[&str]| {
         let mut command = Command::new("cargo");
         command.current_dir(workspace.root()).args(args);
@@ -36,6 +37,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
         step.run(&mut cargo(&fuzz))
     })?;
     progress.step("Ids", |_| ids::check(workspace))?;
+    progress.step("Prose", |_| prose::check(workspace))?;
     progress.step("Reasons", |_| reasons::check(workspace))?;
     progress.step("Imports", |_| imports::check(workspace))?;
     progress.step("Clippy", |step| {
@@ -52,7 +54,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
     tools.prepare_helm(progress)?;
     progress.step("Chart", |step| {
         let chart = workspace.join("charts/stoppablecontainer");
-        // A helm built from its module knows no Kubernetes version of its own.
+        // A helm that is built from its Go module does not have a default Kubernetes version.
         let version = ["--kube-version", Release::default().version()];
         step.run(tools.helm().args(["lint", "--strict"]).args(version).arg(&chart))?;
         for values in CHART_VALUES {

@@ -1,5 +1,5 @@
 /*!
-`cargo xtask`: everything that a developer runs, the same on a laptop and in CI.
+`cargo xtask`: the commands for developers, the same on a laptop and in CI.
 */
 
 #![forbid(unsafe_code)]

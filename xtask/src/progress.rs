@@ -1,8 +1,10 @@
 /*!
-What a person sees while something takes long: which step of how many, since when, and the last line of its log.
+Progress display of long commands: the number of the step, the elapsed time, and the last line of
+its log.
 
-On a terminal a step is one line that is rewritten; elsewhere (CI) it is a line at its start and one at its end.
-The output of the commands themselves goes to a file per step, which is named when the step fails.
+On a terminal, a step is one line that is rewritten. Elsewhere (CI), it is a line at its start and
+one at its end. The output of commands goes to a log file per step. The error of a failed step names
+the log.
 */
 
 use std::fs::File;
@@ -16,9 +18,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How many lines of a log an error quotes.
+/// Number of lines of a log in an error.
 const QUOTED_LINES: usize = 12;
-/// How often the elapsed time is redrawn.
+/// Interval for redrawing the elapsed time.
 const REDRAW: Duration = Duration::from_millis(120);
 
 /// The steps of one command line.
@@ -28,11 +30,11 @@ pub(crate) struct Progress {
     total: AtomicUsize,
     begun: AtomicUsize,
     terminal: bool,
-    /// Steps to come that take minutes: the beginning of a title, and how many.
+    /// Steps that take minutes: the prefix of the title, and the number of minutes.
     slow: Mutex<Vec<(&'static str, u32)>>,
 }
 
-/// One step that is under way.
+/// A running step.
 #[derive(Debug)]
 pub(crate) struct Step<'a> {
     progress: &'a Progress,
@@ -45,7 +47,7 @@ pub(crate) struct Step<'a> {
 // === impl Progress ===
 
 impl Progress {
-    /// Steps whose logs go to `logs`.
+    /// A display with logs in the directory `logs`.
     pub(crate) fn new(logs: PathBuf) -> Self {
         let terminal = std::io::stderr().is_terminal();
         Self {
@@ -57,13 +59,13 @@ impl Progress {
         }
     }
 
-    /// Announces `count` more steps, so that the counter can say how far it is.
+    /// Adds `count` steps to the total of the counter.
     pub(crate) fn expect(&self, count: usize) {
         self.total.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Prints how many minutes these steps will take, and after each of them how many are left. A step is named by the
-    /// beginning of its title.
+    /// Prints the minutes of these steps, and after each of them the remaining minutes. A step is
+    /// identified by a prefix of its title.
     pub(crate) fn estimate(&self, steps: Vec<(&'static str, u32)>) {
         let minutes = steps.iter().map(|(_, minutes)| minutes).sum();
         if let Ok(mut slow) = self.slow.lock() {
@@ -83,7 +85,7 @@ impl Progress {
         let _ = writeln!(std::io::stderr(), "{}", line.as_ref());
     }
 
-    /// Runs one step and shows it. The error of a step that wrote a log names the log.
+    /// Runs and displays a step. If the step wrote a log, its error names the log.
     pub(crate) fn step<T>(&self, title: &str, work: impl FnOnce(&Step<'_>) -> Result<T>) -> Result<T> {
         let number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         let total = self.total.load(Ordering::Relaxed).max(number);
@@ -127,7 +129,7 @@ impl Progress {
         result.with_context(|| title.to_owned())
     }
 
-    /// The minutes that are left after a step, if it is one of those that take some and others follow.
+    /// The remaining minutes after a step, if it is one of the long steps and others follow.
     fn minutes_after(&self, title: &str) -> Option<u32> {
         let mut slow = self.slow.lock().ok()?;
         let done = slow.iter().position(|(begin, _)| title.starts_with(begin))?;
@@ -144,7 +146,7 @@ impl Step<'_> {
         &self.log
     }
 
-    /// Shows what the step is at.
+    /// Displays the current activity of the step.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
         let text = text.as_ref();
         self.bar.set_message(text.to_owned());
@@ -156,15 +158,16 @@ impl Step<'_> {
         self.bar.suspend(|| self.progress.say(line));
     }
 
-    /// Runs a command; its output goes to the log, its last line is shown.
+    /// Runs a command. Its output goes to the log, and its last line is displayed.
     ///
     /// # Errors
-    /// When it cannot be started or ends with another status than 0; the error quotes the end of the log and names it.
+    /// If the command cannot be started or does not end with status 0. The error has the end of the
+    /// log and its name.
     pub(crate) fn run(&self, command: &mut Command) -> Result<()> {
         self.stream(command, |_| {})
     }
 
-    /// As [`Step::run`], but every line of output counts as one of `total` pieces of work.
+    /// Like [`Step::run`], but every line of output counts as one of `total` units of work.
     pub(crate) fn run_counting(&self, command: &mut Command, total: usize) -> Result<()> {
         let mut count = 0;
         self.stream(command, |line| {
@@ -174,7 +177,7 @@ impl Step<'_> {
         })
     }
 
-    /// As [`Step::run`], but returns what the command wrote to standard output; only standard error is logged.
+    /// Like [`Step::run`], but returns the standard output. Only standard error is logged.
     pub(crate) fn output(&self, command: &mut Command) -> Result<String> {
         self.append(&format!("$ {}", describe(command)));
         let output = command
@@ -210,7 +213,8 @@ impl Step<'_> {
             .stderr(writer)
             .spawn()
             .with_context(|| format!("starting {}", describe(command)));
-        // The command holds the pipe's writing end until it is given other ends: without this the reader never ends.
+        // The `Command` keeps the write end of the pipe until it gets other outputs. Without this,
+        // the reader would never end.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = child?;
         for_each_line(reader, |line| {
@@ -247,7 +251,7 @@ fn left(minutes: u32) -> String {
     format!("      about {minutes} {unit} left on a machine with two cores")
 }
 
-/// The command as a person would type it.
+/// The command as a user would type it.
 pub(crate) fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words
@@ -256,7 +260,7 @@ pub(crate) fn describe(command: &Command) -> String {
         .join(" ")
 }
 
-/// A word as a shell takes it for one.
+/// A word, quoted for a shell.
 fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -273,7 +277,7 @@ fn program(command: &Command) -> String {
         .into_owned()
 }
 
-/// Lines end at a line feed or at a carriage return: progress meters of other programs use the latter.
+/// Lines end with a line feed, or with a carriage return as in progress meters of other programs.
 fn for_each_line(reader: impl Read, mut seen: impl FnMut(&str)) -> Result<()> {
     let mut reader = BufReader::new(reader);
     let mut buffer = Vec::new();
@@ -292,7 +296,7 @@ fn for_each_line(reader: impl Read, mut seen: impl FnMut(&str)) -> Result<()> {
     }
 }
 
-/// A file name from a title, without what the title says in brackets.
+/// A file name from a title, without the part in brackets.
 fn slug(title: &str) -> String {
     let title = title.split(" (").next().unwrap_or(title);
     let word = |c: char| {

@@ -1,5 +1,5 @@
 /*!
-Commands whose output nobody wants to watch: run, check, return.
+Commands that run without progress display: run, check, return the output.
 */
 
 use std::ffi::OsStr;
@@ -13,7 +13,7 @@ use crate::progress::describe;
 /// Runs a command to its end and returns its standard output.
 ///
 /// # Errors
-/// When it cannot be started or fails; the error carries its standard error.
+/// If the command cannot be started or fails. The error contains its standard error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command
         .stdin(Stdio::null())
@@ -36,7 +36,7 @@ pub(crate) fn capture<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<It
     output(Command::new(program).args(args))
 }
 
-/// Whether a command ends with status 0. One that cannot be started does not.
+/// Whether a command can be started and ends with status 0.
 pub(crate) fn succeeds<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<Item = S>) -> bool {
     let mut command = Command::new(program);
     command
@@ -47,7 +47,8 @@ pub(crate) fn succeeds<S: AsRef<OsStr>>(program: &str, args: impl IntoIterator<I
     command.status().is_ok_and(|status| status.success())
 }
 
-/// The program's path, as a shell would find it, with the system directories that are not always in a user's PATH.
+/// The program's path, searched in PATH and in the system directories that are not always in a
+/// user's PATH.
 pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

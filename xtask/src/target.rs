@@ -1,5 +1,5 @@
 /*!
-Which cluster a command works on: the one that KUBECONFIG names, else the local one.
+The cluster that a command uses: the one of KUBECONFIG, or the local one.
 */
 
 use std::ffi::OsStr;
@@ -15,14 +15,14 @@ use crate::shell;
 use crate::tools::{Release, Tools};
 use crate::workspace::Workspace;
 
-/// A cluster that is up, and how images get to it.
+/// A running cluster and the destination of its images.
 #[derive(Debug)]
 pub(crate) struct Target<'a> {
-    /// kubectl's and helm's configuration.
+    /// Kubeconfig for kubectl and helm.
     pub kubeconfig: PathBuf,
-    /// Where the cluster takes images from.
+    /// Where the cluster gets images from.
     pub destination: Destination<'a>,
-    /// Whether it is the local cluster, whose pods can be reached from here.
+    /// Whether it is the local cluster, whose pods can be reached from this machine.
     pub local: bool,
     /// containerd's `ctr` on the nodes of the local cluster.
     pub ctr: PathBuf,
@@ -32,10 +32,10 @@ pub(crate) struct Target<'a> {
 // === impl Target ===
 
 impl<'a> Target<'a> {
-    /// Takes the cluster that KUBECONFIG names, or brings up the local one of a release, and says which.
+    /// Uses the cluster of KUBECONFIG, or starts the local one of this release, and prints which.
     ///
     /// # Errors
-    /// When the cluster does not answer, or nobody says how images get to it.
+    /// If the cluster does not answer, or the destination of its images is unknown.
     pub(crate) fn choose(
         workspace: &'a Workspace,
         progress: &Progress,
@@ -48,11 +48,12 @@ impl<'a> Target<'a> {
         let given = given.map(|paths| absolute(&paths)).transpose()?;
         let named = given.as_ref().is_some_and(|path| *path == cluster.kubeconfig());
         if named && !cluster.is_own()? {
-            // Asked for by name: another clone's cluster is used as it is, and neither brought up nor down.
+            // KUBECONFIG names the local cluster of another clone. It is used without starting or
+            // stopping it.
             let kubectl = Self::any_kubectl(workspace, progress)?;
             progress.expect(1);
             Tools::prepare_images(progress)?;
-            progress.say("using the local cluster, which another clone brought up");
+            progress.say("using the local cluster, which another clone started");
             return Ok(Self {
                 kubeconfig: cluster.kubeconfig(),
                 destination: Destination::Embedded,
@@ -62,7 +63,7 @@ impl<'a> Target<'a> {
             });
         }
         let Some(kubeconfig) = given.filter(|_| !named) else {
-            progress.say("KUBECONFIG names no other cluster: using the local one");
+            progress.say("KUBECONFIG does not name another cluster: using the local cluster");
             cluster.up(1)?;
             let kubectl = cluster.tools().kubectl_link()?;
             return Ok(Self {
@@ -99,8 +100,8 @@ impl<'a> Target<'a> {
             None => match Destination::of_context(workspace, context) {
                 Some(destination) => destination,
                 None => bail!(
-                    "the context {context} is of no kind, k3d or minikube cluster, so the images must be pushed where it can pull \
-                     them: say where with --registry, for example --registry registry.example.com/team"
+                    "the context {context} is not a kind, k3d or minikube cluster, so the images must be pushed to a registry that \
+                     the cluster can pull from: set it with --registry, for example --registry registry.example.com/team"
                 ),
             },
         };
@@ -111,7 +112,7 @@ impl<'a> Target<'a> {
         Ok(target)
     }
 
-    /// The machine's kubectl, else one that is built.
+    /// The installed kubectl, or one that is built here.
     fn any_kubectl(workspace: &Workspace, progress: &Progress) -> Result<PathBuf> {
         if let Some(path) = shell::which("kubectl") {
             return Ok(path);
@@ -134,13 +135,13 @@ impl<'a> Target<'a> {
         &self.kubectl
     }
 
-    /// Runs kubectl to its end and returns what it printed.
+    /// Runs kubectl and returns its output.
     pub(crate) fn kubectl_output(&self, args: &[&str]) -> Result<String> {
         shell::output(self.kubectl().args(args))
     }
 }
 
-/// A list of paths with every one absolute: tests run in another directory.
+/// A list of paths, all of them absolute because tests run in another directory.
 fn absolute(paths: &OsStr) -> Result<PathBuf> {
     let paths = std::env::split_paths(paths).filter(|path| !path.as_os_str().is_empty());
     let paths = paths

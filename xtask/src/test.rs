@@ -1,6 +1,6 @@
 /*!
-`test`: every class of tests, the cheap ones first. Nothing is skipped in silence: where a class cannot run the
-command fails, unless a flag asked to leave it out.
+`test`: runs all test classes, the fastest first. The command does not skip a class silently: it
+fails if a class cannot run, unless an option excludes the class.
 */
 
 use std::process::Command;
@@ -17,8 +17,8 @@ use crate::{cluster, durability, fuzz, install, shell};
 /// The test target that needs a cluster.
 const E2E: &str = "e2e";
 
-/// What end-to-end tests cannot do through the API server: variables that hold the commands for it, and the subcommands
-/// of `cluster` that they are on the local cluster.
+/// Variables with commands for operations that end-to-end tests cannot do through the API server,
+/// and the subcommands of `cluster` that implement them on the local cluster.
 const CLUSTER_COMMANDS: &[(&str, &str)] = &[
     ("E2E_REBOOT_COMMAND", "reboot"),
     ("E2E_RESTART_COMMAND", "restart"),
@@ -28,33 +28,33 @@ const CLUSTER_COMMANDS: &[(&str, &str)] = &[
     ("E2E_REMOVE_NODE_COMMAND", "remove"),
 ];
 
-/// What end-to-end tests have to know of nodes.
+/// Variables with paths of the nodes for end-to-end tests.
 const NODE_PATHS: &[(&str, &str)] = &[("E2E_DISK", cluster::DISK), ("E2E_FSTAB", cluster::FSTAB)];
 
-/// What was asked for.
+/// Options of the command.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options<'a> {
     /// See [`Target::choose`].
     pub registry: Option<&'a str>,
-    /// Leaves out the end-to-end tests.
+    /// Skips the end-to-end tests.
     pub skip_e2e: bool,
-    /// Leaves out nothing of what takes long.
+    /// Includes the longest tests.
     pub all: bool,
     /// See [`Target::choose`].
     pub kubernetes: Option<Release>,
-    /// Runs only the tests whose names contain one of these; all if empty.
+    /// Runs only the tests whose names contain one of these texts. All tests if empty.
     pub names: &'a [String],
 }
 
-/// How many serving certificates a replica shows in the test of rotations, and how many for `--all`.
+/// Number of serving certificates per replica in the rotation test: by default, and with `--all`.
 const ROTATIONS: (&str, &str) = ("3", "10");
-/// The variable that says so.
+/// The variable for this number.
 const ROTATIONS_VARIABLE: &str = "E2E_ROTATIONS";
 
 /// Runs the tests.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<'_>) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
-        bail!("the tests of mounts need root: run this as root, for example with `sudo -E`");
+        bail!("the mount tests need root: run this command as root, for example with `sudo -E`");
     }
     let classes = test_targets(workspace)?;
     progress.expect(3 + classes.len());
@@ -75,11 +75,11 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
         fuzz::test(workspace, progress, options.all)?;
     }
     if options.skip_e2e {
-        progress.say("SKIPPED: the end-to-end tests, as --skip-e2e asked");
+        progress.say("SKIPPED: the end-to-end tests (--skip-e2e)");
         return Ok(());
     }
     if !classes.iter().any(|class| class == E2E) {
-        bail!("there is no test target {E2E}");
+        bail!("the workspace does not have a test target {E2E}");
     }
     let target = Target::choose(workspace, progress, options.registry, options.kubernetes)?;
     progress.expect(product::STEPS + install::STEPS + testing::STEPS);
@@ -90,7 +90,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     }
     if options.names.is_empty() && !options.all {
         progress.say(format!(
-            "LEFT OUT, `--all` runs it: {}; {} of {} generated pods; {} of {} rotations of certificates",
+            "LEFT OUT (run with --all): {}; {} of {} generated pods; {} of {} certificate rotations",
             durability::LEFT_OUT.join(", "),
             fuzz::ALL_PODS - fuzz::SOME_INPUTS,
             fuzz::ALL_PODS,
@@ -103,7 +103,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     })
 }
 
-/// Runs `cargo test` and says how many tests passed.
+/// Runs `cargo test` and prints how many tests passed.
 fn cargo_test(
     workspace: &Workspace,
     step: &Step<'_>,
@@ -138,12 +138,13 @@ fn cargo_test(
     result
 }
 
-/// Tells end-to-end tests which cluster they run on, and how to do there what no API server does.
+/// Sets the variables of the end-to-end tests: the cluster, and the commands for operations outside
+/// the API server.
 pub(crate) fn on_cluster(command: &mut Command, target: &Target<'_>) -> Result<()> {
     command.env("KUBECONFIG", &target.kubeconfig);
     command.env("KUBECTL", target.kubectl_path());
     if target.local {
-        // How it is done here; on another cluster a person has to say how.
+        // The commands for the local cluster. On other clusters the user sets the variables.
         let own = std::env::current_exe().context("finding this program")?;
         for (variable, subcommand) in CLUSTER_COMMANDS {
             command.env(variable, format!("{} cluster {subcommand}", own.display()));
@@ -154,10 +155,10 @@ pub(crate) fn on_cluster(command: &mut Command, target: &Target<'_>) -> Result<(
     Ok(())
 }
 
-/// Lines after a panic that say what it was about.
+/// Number of lines of a panic's message to print.
 const PANIC_LINES: usize = 6;
 
-/// What a log says of tests that failed: their names, and the beginning of each panic's message.
+/// The failed tests in a log: their names, and the beginning of each panic's message.
 fn failures(log: &str) -> Vec<&str> {
     let lines: Vec<_> = log.lines().collect();
     let of_line = |(at, line): (usize, &&str)| {

@@ -1,6 +1,6 @@
 /*!
-Where things are in this clone. Everything that a command makes lies below `target/` or `dist/`; what must be shared
-by the whole machine (the local cluster) is in `cluster::dir`.
+Paths in this clone. All files that the commands create are below `target/` or `dist/`. Files that
+are shared on the machine (the local cluster) are in `cluster::dir`.
 */
 
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Directories without sources: what is built, downloaded or found by fuzzing.
+/// Directories without sources: build results, downloads and fuzzing results.
 const NO_SOURCES: [&str; 4] = ["artifacts", "corpus", "dist", "target"];
 
 /// Paths of the clone that this program was built from.
@@ -20,7 +20,7 @@ pub(crate) struct Workspace {
 // === impl Workspace ===
 
 impl Workspace {
-    /// The clone whose cargo built this program. A copy of the program still belongs to that clone.
+    /// The clone whose cargo built this program. This also applies to copies of the program.
     pub(crate) fn current() -> Self {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
         Self {
@@ -43,12 +43,12 @@ impl Workspace {
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.join("target"), |dir| self.root.join(dir))
     }
 
-    /// Programs of the local cluster: built from Go modules or unpacked from Debian packages.
+    /// Programs of the local cluster, built from Go modules or unpacked from Debian packages.
     pub(crate) fn tools(&self) -> PathBuf {
         self.target().join("tools")
     }
 
-    /// Logs of the long steps, one file per step, each overwritten by the next run.
+    /// Logs of the long steps, one file per step. The next run overwrites them.
     pub(crate) fn logs(&self) -> PathBuf {
         self.target().join("logs")
     }
@@ -58,7 +58,7 @@ impl Workspace {
         self.join("dist")
     }
 
-    /// All files with one of these extensions, by their paths below the root, sorted.
+    /// All files with one of these extensions, as sorted paths relative to the root.
     ///
     /// # Errors
     /// If a directory cannot be read.

@@ -1,4 +1,4 @@
-{{/* Prefix of all names. Short enough for every suffix and for a label's 63 characters. */}}
+{{/* Prefix of all names, short enough for all suffixes within the 63 characters of a label. */}}
 {{- define "stoppablecontainer.fullname" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
@@ -18,7 +18,9 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
-{{/* Labels by which pods of one component are selected; call with (list . "component"). They never change. */}}
+{{/*
+Selector labels of the pods of one component; call with (list . "component"). They never change.
+*/}}
 {{- define "stoppablecontainer.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ $root.Chart.Name }}
@@ -32,12 +34,14 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- printf "%s/stoppablecontainer-%s:%s" $root.Values.image.registry (index . 1) (default $root.Chart.AppVersion $root.Values.image.tag) -}}
 {{- end -}}
 
-{{/* Name of the Secret with the certificate authority or, if supplied, the serving certificate. */}}
+{{/*
+Name of the Secret with the certificate authority or, if supplied, the serving certificate.
+*/}}
 {{- define "stoppablecontainer.certificateSecret" -}}
 {{- .Values.certificates.secretName | default (printf "%s-webhook-certs" (include "stoppablecontainer.fullname" .)) -}}
 {{- end -}}
 
-{{/* What makes cert-manager's injector fill in the caBundle. */}}
+{{/* Annotation for cert-manager's injector, which sets the caBundle. */}}
 {{- define "stoppablecontainer.injectorAnnotations" -}}
 {{- if eq .Values.certificates.source "cert-manager" -}}
 annotations:
@@ -45,7 +49,7 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{/* Rules that let a certificate keeper publish the caBundle: by name, and no other configuration. */}}
+{{/* Rules for publishing the caBundle, limited to the chart's webhook configurations by name. */}}
 {{- define "stoppablecontainer.caBundleRules" -}}
 - apiGroups: [admissionregistration.k8s.io]
   resources: [mutatingwebhookconfigurations, validatingwebhookconfigurations]
@@ -64,12 +68,15 @@ annotations:
   verbs: [create]
 {{- end -}}
 
-{{/* Namespaces that have nothing to do with the webhook, as a YAML list. */}}
+{{/* Namespaces that are excluded from the webhook, as a YAML list. */}}
 {{- define "stoppablecontainer.excludedNamespaces" -}}
 {{- concat (list "kube-system" .Release.Namespace) .Values.webhook.excludedNamespaces | uniq | toYaml -}}
 {{- end -}}
 
-{{/* Pod selectors of the webhooks for consumer pods: ours alone, and never the API server's own world (invariant I10). */}}
+{{/*
+Selectors of the webhooks for consumer pods: pods with the product's labels, without the excluded
+namespaces (invariant I10).
+*/}}
 {{- define "stoppablecontainer.consumerSelectors" -}}
 objectSelector:
   matchLabels:
@@ -86,7 +93,9 @@ matchExpressions:
       {{- include "stoppablecontainer.excludedNamespaces" . | nindent 6 }}
 {{- end -}}
 
-{{/* Where the API server finds the webhook; call with (list . "/path"). The caBundle is published by the operator. */}}
+{{/*
+The webhook's clientConfig; call with (list . "/path"). The operator publishes the caBundle.
+*/}}
 {{- define "stoppablecontainer.clientConfig" -}}
 {{- $root := index . 0 -}}
 service:
@@ -97,8 +106,9 @@ service:
 {{- end -}}
 
 {{/*
-CEL list of the users that may make and unmake what ties our objects together: our controller, and Kubernetes' own, which
-run under one name where they have no service accounts (`--use-service-account-credentials=false`).
+CEL list of the users that may change owner references and finalizers of the product's objects: the
+product's controller and Kubernetes' own controllers. The latter share one user name with
+`--use-service-account-credentials=false`.
 */}}
 {{- define "stoppablecontainer.ownUsers" -}}
 ["system:serviceaccount:{{ .Release.Namespace }}:{{ include "stoppablecontainer.fullname" . }}-controller",

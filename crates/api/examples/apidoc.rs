@@ -1,5 +1,5 @@
-//! Prints `docs/api.md` for `cargo xtask codegen`: the tables come from the CRDs and from the constants of this crate, the
-//! words between them from `apidoc.md` next to this file.
+//! Prints `docs/api.md` for `cargo xtask codegen`. The tables come from the CRDs and the constants
+//! of this crate, the text between them from `apidoc.md` in this directory.
 
 #![forbid(unsafe_code)]
 
@@ -16,12 +16,14 @@ use stoppablecontainer_api::{
 };
 
 const TEMPLATE: &str = include_str!("apidoc.md");
-/// How a line of the template begins that is replaced.
+/// Maximum number of columns of a line of text.
+const WIDTH: usize = 100;
+/// Prefix of the template's lines that are replaced.
 const MARK: &str = "@@ ";
-/// Most elements of a list in a pod template that has no bound of its own.
+/// Maximum number of elements of a list in a pod template without a bound of its own.
 const OTHER_LISTS: u64 = 1024;
 
-/// Fields that have Kubernetes' own types and are not taken apart.
+/// Fields with Kubernetes' own types, which are not listed in detail.
 const FOREIGN: [(&str, &str); 4] = [
     ("spec.template", "[the template](#the-template)"),
     (
@@ -53,7 +55,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What stands in the place of a line of the template.
+/// The text that replaces a line of the template.
 fn generated(words: &str, schemas: &BTreeMap<String, Value>) -> Result<String, Box<dyn std::error::Error>> {
     let words: Vec<_> = words.split(' ').collect();
     Ok(match words[..] {
@@ -155,7 +157,7 @@ fn meaning(field: &Value) -> String {
     }
     for rule in list(field, "x-kubernetes-validations") {
         let words = rule["message"].as_str().unwrap_or_default();
-        sentences.push(format!("Refused otherwise: \"{words}\"."));
+        sentences.push(format!("Validation message: \"{words}\"."));
     }
     cell(&sentences.join(" "))
 }
@@ -216,9 +218,9 @@ fn bounded(schema: &Value, name: &str, lists: &mut BTreeMap<String, u64>) {
 fn all_conditions() -> String {
     let mut text = String::new();
     for (type_, meaning) in conditions::TYPES {
-        _ = writeln!(text, "### `{type_}`\n\n{}\n", prose(meaning));
+        _ = writeln!(text, "### `{type_}`\n\n{}\n", wrapped(&prose(meaning)));
         if *type_ == READY {
-            _ = writeln!(text, "Reasons that it has by itself:\n");
+            _ = writeln!(text, "Reasons of `Ready` itself:\n");
         }
         text.push_str(&reasons(|reason| reason.conditions.contains(type_)));
         text.push('\n');
@@ -235,7 +237,7 @@ fn reasons(wanted: impl Fn(&conditions::Reason) -> bool) -> String {
 }
 
 fn constants(what: &str, all: &[(&str, &str)]) -> String {
-    let mut table = format!("| {what} | where and what for |\n|---|---|\n");
+    let mut table = format!("| {what} | meaning |\n|---|---|\n");
     for (value, meaning) in all {
         _ = writeln!(table, "| `{value}` | {} |", cell(meaning));
     }
@@ -253,6 +255,20 @@ fn prose(text: &str) -> String {
 
 fn cell(text: &str) -> String {
     prose(text).replace('|', "\\|")
+}
+
+/// Text in lines of at most [`WIDTH`] columns.
+fn wrapped(text: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().filter(|line| line.len() + word.len() < WIDTH);
+        match line {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) => _ = write!(line, " {word}"),
+            None => lines.push(word.to_owned()),
+        }
+    }
+    lines.join("\n")
 }
 
 /// A number with commas between thousands.

@@ -1,5 +1,5 @@
-//! Prints the CRDs as a YAML stream, for `cargo xtask codegen`. An example and not a binary, so that whatever links this
-//! crate does without a YAML writer.
+//! Prints the CRDs as a YAML stream, for `cargo xtask codegen`. An example and not a binary, so
+//! that whatever links this crate does without a YAML writer.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,8 @@
 /*!
-The bounds of a pod template, far above the size of ordinary pods. They limit what one object costs the operator
-(invariant I18). The CRDs have the bounds of lists, the validating webhook has all of them, and the operator applies them
-to objects that were stored before the bounds existed.
+The bounds of a pod template, far above the size of ordinary pods. They limit the cost of one object
+for the operator (invariant I18). The CRDs contain the bounds of lists. The validating webhook
+checks all bounds. The operator checks them again for objects that were stored before the bounds
+existed.
 */
 
 use std::fmt;
@@ -11,25 +12,27 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
 use crate::json::Json;
 
-/// Longest template, in bytes of compact JSON. `kubectl apply` takes 256 KiB, etcd 1.5 MiB with all that is kept next to it.
+/// Maximum size of a template, in bytes of compact JSON. `kubectl apply` accepts 256 KiB; etcd
+/// accepts 1.5 MiB for the whole object.
 pub const MAX_TEMPLATE_BYTES: usize = 512 * 1024;
 
-/// Most values in a template: fields, elements and objects. Each costs up to 3 KB while the template is decoded.
+/// Maximum number of values in a template: fields, elements and objects. Each takes up to 3 KB
+/// while the template is decoded.
 pub const MAX_TEMPLATE_NODES: usize = 32_768;
 
-/// Longest `spec.provider`, in bytes of compact JSON.
+/// Maximum size of `spec.provider`, in bytes of compact JSON.
 pub(crate) const MAX_PROVIDER_BYTES: usize = 64 * 1024;
 
-/// Most values in `spec.provider`.
+/// Maximum number of values in `spec.provider`.
 pub(crate) const MAX_PROVIDER_NODES: usize = 4_096;
 
-/// Longest consumer pod and most values in one: what a template may have, what its image adds to the environment, and what
-/// admission webhooks put in.
+/// Maximum size and number of values of a consumer pod: the template, the image's environment, and
+/// the additions of other admission webhooks.
 const MAX_POD_BYTES: usize = 2 * 1024 * 1024;
 /// See [`MAX_POD_BYTES`].
 pub const MAX_POD_NODES: usize = 2 * MAX_TEMPLATE_NODES;
 
-/// Lists whose elements are large in memory, or that are often long.
+/// Lists that are often long, or whose elements take much memory.
 const LISTS: [(&str, usize); 11] = [
     ("containers", 64),
     ("env", 2_000),
@@ -44,31 +47,32 @@ const LISTS: [(&str, usize); 11] = [
     ("volumes", 512),
 ];
 
-/// Any other list.
+/// Bound of any other list.
 const OTHER_LIST: usize = 1_024;
 
-/// Lists of plain values, such as arguments and groups: each costs little more than its text.
+/// Lists of plain values, such as arguments and groups. An element takes little more memory than
+/// its text.
 const PLAIN: [&str; 3] = ["args", "command", "supplementalGroups"];
 const PLAIN_LIST: usize = 16_384;
 
 /// Unit of the size of a list.
 const ITEMS: &str = "items";
 
-/// Most excesses that are reported for one object.
-const MOST_TOLD: usize = 10;
+/// Maximum number of excesses that are reported for one object.
+const MOST_REPORTED: usize = 10;
 
-/// Something of a template that is larger than it may be.
+/// A part of a template that exceeds its bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Excess {
-    /// Path of the field, below the value that was measured; empty for that itself.
+    /// Path of the field, relative to the measured value. Empty for the value itself.
     pub field: String,
-    /// How much there is, and how much there may be: `31000 items`, `512 items`.
+    /// The size and the bound: `31000 items`, `512 items`.
     size: usize,
     bound: usize,
     unit: &'static str,
 }
 
-/// Most elements of the list that is the field `name` of an object in a template.
+/// Maximum number of elements of a list in the field `name`.
 pub(crate) fn max_items(name: &str) -> usize {
     if PLAIN.contains(&name) {
         return PLAIN_LIST;
@@ -79,15 +83,15 @@ pub(crate) fn max_items(name: &str) -> usize {
         .map_or(OTHER_LIST, |(_, most)| *most)
 }
 
-/// Everything of a value that is larger than it may be, the most telling first.
+/// All excesses of a value: lists first, then the value as a whole.
 pub(crate) fn excesses(json: &Json, bytes: usize, nodes: usize) -> Vec<Excess> {
     measured(json, bytes, nodes, max_items)
 }
 
-/// Everything of a consumer pod that is larger than it may be.
+/// All excesses of a consumer pod.
 pub fn pod_excesses(json: &Json) -> Vec<Excess> {
     let most = |list: &str| match list {
-        // An image may have as many variables as fit into its config.
+        // The image's config limits the number of its variables.
         "env" => usize::MAX,
         list => 2 * max_items(list),
     };
@@ -102,7 +106,7 @@ fn measured(json: &Json, bytes: usize, nodes: usize, most: impl Fn(&str) -> usiz
         found: &mut found,
         most: &most,
     };
-    // The text was written by us: it is JSON.
+    // The text comes from our serializer, so it is valid JSON.
     _ = lists.deserialize(&mut serde_json::Deserializer::from_str(json.as_str()));
     let whole = |size, bound, unit| (size > bound).then(|| Excess::new(String::new(), size, bound, unit));
     found.extend(whole(json.as_str().len(), bytes, "bytes of JSON"));
@@ -124,7 +128,7 @@ impl Excess {
 }
 
 impl Excess {
-    /// The path, or what stands for the whole.
+    /// The path, or `whole` for the value itself.
     pub fn field_or<'a>(&'a self, whole: &'a str) -> &'a str {
         if self.field.is_empty() { whole } else { &self.field }
     }
@@ -241,7 +245,7 @@ impl<'de> Visitor<'de> for Lists<'_> {
             }
             count += 1;
         }
-        if count > most && self.found.len() < MOST_TOLD {
+        if count > most && self.found.len() < MOST_REPORTED {
             let excess = Excess::new(self.name(), count, most, ITEMS);
             self.found.push(excess);
         }

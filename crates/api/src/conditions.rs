@@ -5,33 +5,36 @@ use crate::documented::documented;
 documented! {
     /// Every condition type with its meaning.
     TYPES:
-    /// The consumer runs and is ready, or is stopped as asked. Otherwise it has the reason of the first of the other
-    /// conditions that is in the way.
+    /// True while the consumer is ready, or stopped as requested. When False or Unknown, the reason
+    /// and message are those of the first other condition that blocks the container.
     READY = "Ready";
-    /// The provider pod runs on a node.
+    /// True while the provider pod runs on a node.
     PROVIDER_READY = "ProviderReady";
-    /// The kept filesystem can be used: the node agent prepared it with the provider's image.
+    /// True when the node agent has prepared the kept filesystem with the provider's image and it
+    /// can be used.
     FILESYSTEM_READY = "FilesystemReady";
-    /// The consumer pod runs and is ready. False with reason `Stopped` while `running` is false.
+    /// True while the consumer pod is running and ready. False with reason `Stopped` while
+    /// `spec.running` is false.
     CONSUMER_READY = "ConsumerReady";
-    /// The object was edited after its running consumer was created. The condition is there only while it is true.
+    /// True if the object was edited after its running consumer was created. The condition is
+    /// removed when it is no longer true.
     RESTART_REQUIRED = "RestartRequired";
 }
 
 /// A reason, with the conditions that can have it.
 #[derive(Clone, Copy, Debug)]
 pub struct Reason {
-    /// The reason as it stands in the condition.
+    /// The value of the condition's `reason`.
     pub name: &'static str,
-    /// Types of the conditions that have it by themselves; `Ready` repeats the reasons of the others. Without any it is the
-    /// reason of an event.
+    /// Types of the conditions that set this reason. `Ready` also repeats the reasons of the
+    /// others. If the list is empty, only events use the reason.
     pub conditions: &'static [&'static str],
     /// What it means.
     pub meaning: &'static str,
 }
 
-/// Reasons that the controller and the node agent write. Other reasons of pods (`ImagePullBackOff`, `OutOfcpu`) pass
-/// through as the scheduler and the kubelet wrote them.
+/// Reasons that the controller and the node agent write. Other reasons of pods (`ImagePullBackOff`,
+/// `OutOfcpu`) are copied from the scheduler and the kubelet.
 pub mod reason {
     use super::{CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, READY, RESTART_REQUIRED, Reason};
 
@@ -49,80 +52,97 @@ pub mod reason {
     }
 
     reasons! {
-        /// The part is as wished.
+        /// The state matches the spec.
         AS_REQUESTED = "AsRequested" in [PROVIDER_READY, FILESYSTEM_READY, CONSUMER_READY];
-        /// `running` is false.
+        /// `spec.running` is false.
         STOPPED = "Stopped" in [READY, CONSUMER_READY];
         /// The consumer is being deleted.
         STOPPING = "Stopping" in [CONSUMER_READY];
-        /// The object was edited while its consumer ran; the message names the fields.
+        /// The object was edited while its consumer was running. The message lists the edited
+        /// fields.
         TEMPLATE_EDITED = "TemplateEdited" in [RESTART_REQUIRED];
-        /// The pod exists and is starting, or waits for what comes before it.
+        /// The pod is starting, or waiting for an earlier step.
         STARTING = "Starting" in [READY, PROVIDER_READY, CONSUMER_READY];
-        /// The API server refused to create the pod or the instance; the message is its own.
+        /// The API server rejected the creation of the pod or the instance. The message is the API
+        /// server's.
         CREATION_REFUSED = "CreationRefused" in [READY, PROVIDER_READY, CONSUMER_READY];
-        /// `spec.template` or `spec.provider` is larger than the operator works with: the object was stored before there
-        /// were bounds.
+        /// `spec.template` or `spec.provider` exceeds the size limits. The object was stored before
+        /// the limits existed.
         TEMPLATE_TOO_LARGE = "TemplateTooLarge" in [READY, PROVIDER_READY, CONSUMER_READY];
-        /// No pod can be made of `spec.template`: a field has the wrong type, is unknown, or has a value that no cluster
-        /// takes.
+        /// A pod cannot be created from `spec.template`: a field has the wrong type, is unknown, or
+        /// has an invalid value.
         TEMPLATE_INVALID = "TemplateInvalid" in [READY, PROVIDER_READY, CONSUMER_READY];
-        /// The webhook did not rewrite the consumer pod, so the controller deleted it before it could run (invariant I3).
+        /// The webhook did not rewrite the consumer pod, so the controller deleted the pod before
+        /// it could run (invariant I3).
         NOT_REWRITTEN = "NotRewritten" in [CONSUMER_READY];
-        /// A pod or an instance with the needed name belongs to another owner.
+        /// A pod or an instance with the required name exists and belongs to another owner.
         NAME_CONFLICT = "NameConflict" in [READY, PROVIDER_READY, CONSUMER_READY];
-        /// No node takes the pod; the message is the scheduler's.
+        /// The scheduler did not find a node for the pod. The message is the scheduler's.
         UNSCHEDULABLE = "Unschedulable" in [PROVIDER_READY, CONSUMER_READY];
         /// The node agent has not reported the filesystem yet.
         PREPARING = "Preparing" in [FILESYSTEM_READY];
-        /// The node agent could not prepare the filesystem and gave no other reason.
+        /// The node agent could not prepare the filesystem, and a more specific reason does not
+        /// apply.
         FILESYSTEM_FAILED = "FilesystemFailed" in [FILESYSTEM_READY];
-        /// The data is not on its node any more: whatever runs is stopped (invariant I1).
+        /// The data is no longer on its node. The controller stops a running consumer (invariant
+        /// I1).
         FILESYSTEM_LOST = "FilesystemLost" in [READY, FILESYSTEM_READY];
-        /// The directory that holds the data is not at `spec.hostPathPrefix` of the node, because its disk is not mounted
-        /// for example. The data is neither replaced nor counted as removed.
+        /// The directory at `spec.hostPathPrefix` of the node is not the one that holds the data,
+        /// for example because its disk is not mounted. The data is not replaced and does not count
+        /// as removed.
         FILESYSTEM_UNREACHABLE = "FilesystemUnreachable" in [FILESYSTEM_READY];
-        /// The node's file system cannot keep changes as they are, or the kernel refused to make the filesystem.
+        /// The file system of the node's disk lacks a required feature, or the kernel could not
+        /// create the kept filesystem on it.
         FILESYSTEM_UNUSABLE = "FilesystemUnusable" in [FILESYSTEM_READY];
-        /// The data was made with another image than the provider runs now (invariant I1).
+        /// The data was created with a different image than the one the provider runs now
+        /// (invariant I1).
         IMAGE_CHANGED = "ImageChanged" in [FILESYSTEM_READY];
-        /// The image's config cannot be read, or is larger than the node agent accepts.
+        /// The image's config is unreadable or exceeds the node agent's size limit.
         IMAGE_CONFIG_INVALID = "ImageConfigInvalid" in [FILESYSTEM_READY];
-        /// The kept filesystem's `/etc/passwd` and `/etc/group` do not resolve the user that the main container runs as.
+        /// The main container's user cannot be resolved in the kept filesystem's `/etc/passwd` and
+        /// `/etc/group`.
         USER_UNKNOWN = "UserUnknown" in [FILESYSTEM_READY];
-        /// The node's disk has too little free space for a new filesystem.
+        /// The node's disk does not have enough free space for a new filesystem.
         INSUFFICIENT_DISK = "InsufficientDisk" in [FILESYSTEM_READY];
-        /// A newer node agent left the data in a form that the present one does not know.
+        /// A newer node agent wrote the data in a format that the current node agent does not
+        /// support.
         NODE_AGENT_OUTDATED = "NodeAgentOutdated" in [FILESYSTEM_READY];
-        /// The node agent does not allow kept filesystems below `spec.hostPathPrefix`.
+        /// The node agent does not allow kept filesystems below `spec.hostPathPrefix`. The
+        /// administrator configures the allowed prefixes.
         HOST_PATH_PREFIX_REFUSED = "HostPathPrefixRefused" in [FILESYSTEM_READY];
-        /// The filesystem can be used, but the node's disk did not take all that was written to it (syncfs(2) failed).
+        /// The filesystem can be used, but the node's disk failed to store some of the written data
+        /// (syncfs(2) failed). Check the disk and the files; this clears at the next clean stop.
         WRITE_FAILED = "WriteFailed" in [FILESYSTEM_READY];
-        /// The filesystem can be used, but the node's disk is nearly full.
+        /// The filesystem can be used, but the node's disk is almost full.
         DISK_LOW = "DiskLow" in [FILESYSTEM_READY];
-        /// The consumer's container runs, but its command does not: its filesystem is not in place yet.
+        /// The consumer's container is running, but its command is waiting for the kept filesystem.
+        /// The message says why.
         WAITING_FOR_FILESYSTEM = "WaitingForFilesystem" in [CONSUMER_READY];
-        /// The wrapper in the main container could not execute the program; the message names it. The word is Docker's.
+        /// The wrapper could not execute the main container's command. The message names the
+        /// program. The reason has the same name in Docker.
         CONTAINER_CANNOT_RUN = "ContainerCannotRun" in [CONSUMER_READY];
-        /// The main container wrote more than its `ephemeral-storage` limit; the word is the kubelet's.
+        /// The main container exceeded its `ephemeral-storage` limit and was stopped. The kubelet
+        /// uses the same reason.
         EVICTED = "Evicted" in [CONSUMER_READY];
         /// The object is being deleted.
         DELETING = "Deleting" in [READY, PROVIDER_READY, FILESYSTEM_READY];
-        /// The node agent is not registered with the kubelet of the pod's node, so the pod cannot start.
+        /// The node agent is not registered with the kubelet of the pod's node, so the pod cannot
+        /// start.
         NODE_AGENT_MISSING = "NodeAgentMissing" in [PROVIDER_READY, CONSUMER_READY];
-        /// The node has not answered for a while: what runs there is unknown, and the controller leaves it alone.
+        /// The node is unreachable, so the state of its pods is unknown. The controller does not
+        /// change them.
         NODE_UNREACHABLE = "NodeUnreachable" in [PROVIDER_READY, FILESYSTEM_READY, CONSUMER_READY];
-        /// The kubelet of the node reports that the node is not ready; the message has its words.
+        /// The node's kubelet reports that the node is not ready. The message is the kubelet's.
         NODE_NOT_READY = "NodeNotReady" in [PROVIDER_READY, CONSUMER_READY];
-        /// The node that holds the data does not exist (any more).
+        /// The node that holds the data does not exist.
         NODE_GONE = "NodeGone" in [PROVIDER_READY];
         /// The node was given up before the first start, and another one is tried; the message says why.
         NODE_GIVEN_UP = "NodeGivenUp" in [READY];
-        /// Event on a node: there is data that belongs to no object.
+        /// Event on a node: a data directory on the node does not belong to any object.
         ORPHANED_FILESYSTEM = "OrphanedFilesystem" in [];
     }
 
-    /// A pass of the controller over an object failed. It only paces the next pass, and stands in no condition.
+    /// A reconciliation of an object failed. Only the back-off uses this reason; conditions do not.
     pub const PASS_FAILED: &str = "PassFailed";
 }
 

@@ -1,4 +1,4 @@
-//! The kind that users write.
+//! StoppableContainer, the kind that users write.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use crate::status::Phase;
 use crate::template::{PodTemplate, Provider};
 use crate::usage::FilesystemUsage;
 
-/// Where the data of an object lies on its node unless `spec.hostPathPrefix` says otherwise.
+/// Default of `spec.hostPathPrefix`: the directory on the node for the data of an object.
 pub const DEFAULT_HOST_PATH_PREFIX: &str = "/var/lib/stoppablecontainer";
 
-/// A container that can be switched off and on again with its whole root filesystem kept.
+/// A container that can be stopped and started again with its whole root filesystem kept.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "stoppablecontainer.xtlsoft.top",
@@ -28,35 +28,35 @@ pub const DEFAULT_HOST_PATH_PREFIX: &str = "/var/lib/stoppablecontainer";
     shortname = "stopc",
     category = "stoppable",
     category = "all",
-    printcolumn = r#"{"name":"Running","type":"boolean","jsonPath":".spec.running","description":"Whether the consumer should run"}"#,
+    printcolumn = r#"{"name":"Running","type":"boolean","jsonPath":".spec.running","description":"Whether the consumer pod should run"}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Node","type":"string","jsonPath":".status.nodeName"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
 )]
 #[serde(rename_all = "camelCase")]
 pub struct StoppableContainerSpec {
-    /// Whether the consumer container should run. `false` deletes the consumer pod and frees what it used; the
-    /// provider keeps the filesystem.
+    /// Whether the consumer pod should run. `false` deletes the consumer pod and frees its
+    /// resources; the filesystem is kept.
     #[serde(default)]
     pub running: bool,
 
-    /// Template of the consumer pod: an ordinary pod template. The first entry of `containers` is the main
-    /// container, the one whose filesystem is kept. `nodeName` and `restartPolicy`, and the main container's
-    /// `image` and `command`, are overridden in the pod.
+    /// Template of the consumer pod, an ordinary pod template. The first entry of `containers` is
+    /// the main container, whose filesystem is kept. The pod's `nodeName` and `restartPolicy`, and
+    /// the main container's `image`, `command` and `args`, are overridden.
     pub template: PodTemplate,
 
-    /// The provider pod, which holds the filesystem.
+    /// Resources and additional placement of the provider pod, which pins the node and the image.
     #[serde(default)]
     pub provider: Provider,
 
-    /// Directory on the node below which the data of this object is kept. The administrator lists what is
-    /// allowed; it cannot change once the object exists.
+    /// Directory on the node that holds the data of this object. It must be one of the directories
+    /// that the administrator allows. Immutable.
     #[serde(default = "default_host_path_prefix")]
     #[x_kube(validation = ("self == oldSelf", "the data is already kept there: hostPathPrefix cannot change once the object exists"))]
     pub host_path_prefix: String,
 }
 
-/// The provider pod, which holds the filesystem: resources and extra placement.
+/// Resources and additional placement of the provider pod, which pins the node and the image.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderSpec {
@@ -64,33 +64,34 @@ pub struct ProviderSpec {
     #[serde(default = "default_provider_resources")]
     pub resources: ResourceRequirements,
 
-    /// Node selection of the provider pod, on top of the template's `nodeSelector`; wins where both name a key.
+    /// Node selector of the provider pod, merged with the template's `nodeSelector`. For a key in
+    /// both, this value is used.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
 
-    /// Tolerations of the provider pod, on top of the template's.
+    /// Tolerations of the provider pod, in addition to the template's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
 }
 
-/// What is known of a StoppableContainer.
+/// Observed state of a StoppableContainer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StoppableContainerStatus {
-    /// Pending, ProviderReady, Running, Stopped or Failed.
+    /// Phase of the container: Pending, ProviderReady, Running, Stopped or Failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
 
-    /// Node that holds the filesystem.
+    /// Name of the node that holds the filesystem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
 
-    /// Name of the StoppableContainerInstance that carries this object out.
+    /// Name of the StoppableContainerInstance of this object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_name: Option<String>,
 
-    /// UID of that StoppableContainerInstance, which names the data on the node. No other instance takes its place
-    /// unless the user says so.
+    /// UID of that StoppableContainerInstance. The data directory on the node has this name. The
+    /// controller replaces the instance only if the user asks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_uid: Option<String>,
 
@@ -98,15 +99,16 @@ pub struct StoppableContainerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_up_nodes: Option<GivenUpNodes>,
 
-    /// The kept filesystem.
+    /// Observed state of the kept filesystem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<KeptFilesystem>,
 
-    /// The `metadata.generation` that this status describes.
+    /// The `metadata.generation` that this status was computed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready, ProviderReady, FilesystemReady and ConsumerReady; and RestartRequired while it is true.
+    /// Conditions of the object: Ready, ProviderReady, FilesystemReady and ConsumerReady.
+    /// RestartRequired is present only while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -125,11 +127,11 @@ pub struct GivenUpNodes {
     pub instance_uid: String,
 }
 
-/// What is shown of the kept filesystem; the instance says more.
+/// Summary of the kept filesystem. The StoppableContainerInstance has the details.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeptFilesystem {
-    /// What was written over the image, as last measured.
+    /// Last measured disk usage of the files that were written on top of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<FilesystemUsage>,
 }

@@ -1,6 +1,6 @@
-//! Constants whose documentation is data as well, for `docs/api.md`.
+//! Constants whose documentation is also available as data, for `docs/api.md`.
 
-/// Defines text constants and a table of their values with their documentation, so that each stands in one place.
+/// Defines text constants and a table of their values and documentation, from one source.
 macro_rules! documented {
     (
         $(#[doc = $about:literal])+

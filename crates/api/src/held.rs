@@ -1,8 +1,9 @@
 /*!
-Objects as a watch holds them: each is trimmed while it is read, not after, and read on its own, so that one that does
-not fit its type does not hide the others.
+Objects as a watch holds them. Each object is trimmed while it is read, not afterwards. Each is
+decoded on its own, so one object that does not fit its type does not hide the others.
 
-Every user can put our labels on a pod, and a pod may have 31,000 volumes: a watch does not hold fields that are not used.
+Every user can put the product's labels on a pod, and a pod may have 31,000 volumes. A watch
+therefore holds only the fields that are used.
 */
 
 use std::borrow::Cow;
@@ -17,16 +18,17 @@ use serde::{Deserialize, Deserializer};
 use crate::json::{Json, Keep};
 use crate::names::GROUP;
 
-/// Most objects that a list brings at a time: each may have the 1.5 MB that etcd takes, and a page is in memory as a whole.
+/// Maximum number of objects in a page of a list. An object may have the 1.5 MB that etcd stores,
+/// and a whole page is in memory.
 pub const PAGE: u32 = 16;
 
-/// What is kept of the objects of a watch.
+/// The fields of a watch's objects that are kept.
 pub trait Selection: Send + Sync + 'static {
-    /// By field.
+    /// The kept fields.
     const KEEP: Keep;
 }
 
-/// An object of which only the selection was read.
+/// An object that was read with a selection of its fields.
 pub struct Held<K, S> {
     object: Result<K, Unreadable>,
     selection: PhantomData<fn() -> S>,
@@ -36,14 +38,15 @@ pub struct Held<K, S> {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Unreadable {
-    /// Who it is.
+    /// The object's metadata.
     pub metadata: Box<ObjectMeta>,
-    /// Why it cannot be read.
+    /// Why the object cannot be decoded.
     pub error: String,
 }
 
-/// Of the metadata who the object is, whose it is, and what is ours. Not `managedFields`, which are often larger than the
-/// object, and no other annotation: `kubectl apply` keeps the whole object once more in one.
+/// The metadata that identifies the object and its owner, and the product's labels and annotations.
+/// `managedFields` are left out because they are often larger than the object. Other annotations
+/// are left out because `kubectl apply` stores a copy of the object in one.
 pub const METADATA: Keep = Keep::Fields(&[
     ("annotations", Keep::Prefixed(GROUP)),
     ("creationTimestamp", Keep::All),
@@ -59,7 +62,7 @@ pub const METADATA: Keep = Keep::Fields(&[
     ("uid", Keep::All),
 ]);
 
-/// Objects of ours: everything but foreign metadata. The template is text.
+/// The product's own kinds: everything except foreign metadata. The template stays text.
 #[derive(Clone, Copy, Debug)]
 pub struct Whole;
 

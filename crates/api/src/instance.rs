@@ -1,4 +1,5 @@
-//! The kind that the reconciler makes, one per StoppableContainer, and that owns the pods.
+//! StoppableContainerInstance, which owns the pods. The controller creates one for each
+//! StoppableContainer.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
@@ -11,7 +12,8 @@ use crate::status::Phase;
 use crate::template::{PodTemplate, Provider};
 use crate::usage::{FilesystemUsage, StorageExcess};
 
-/// One kept filesystem on one node, with its provider and consumer pods. Its UID names the data on the node.
+/// One kept filesystem on one node, with its provider and consumer pods. The data directory on the
+/// node is named after the UID of this object.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "stoppablecontainer.xtlsoft.top",
@@ -22,7 +24,7 @@ use crate::usage::{FilesystemUsage, StorageExcess};
     derive = "PartialEq",
     shortname = "stopci",
     category = "stoppable",
-    printcolumn = r#"{"name":"Running","type":"boolean","jsonPath":".spec.running","description":"Whether the consumer should run"}"#,
+    printcolumn = r#"{"name":"Running","type":"boolean","jsonPath":".spec.running","description":"Whether the consumer pod should run"}"#,
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Node","type":"string","jsonPath":".status.nodeName"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
@@ -30,48 +32,50 @@ use crate::usage::{FilesystemUsage, StorageExcess};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct StoppableContainerInstanceSpec {
-    /// Name of the parent StoppableContainer.
+    /// Name of the StoppableContainer that this instance belongs to.
     pub stoppable_container_name: String,
 
-    /// Whether the consumer should be running.
+    /// Whether the consumer pod should run.
     #[serde(default)]
     pub running: bool,
 
-    /// Template of the consumer pod; see StoppableContainer.
+    /// Template of the consumer pod, see StoppableContainer.
     pub template: PodTemplate,
 
-    /// The provider pod, which holds the filesystem.
+    /// Resources and additional placement of the provider pod, which pins the node and the image.
     #[serde(default)]
     pub provider: Provider,
 
-    /// Directory on the node below which the data is kept.
+    /// Directory on the node that holds the data. It must be one of the directories that the
+    /// administrator allows. Immutable.
     #[serde(default = "default_host_path_prefix")]
     #[x_kube(validation = ("self == oldSelf", "the data is already kept there: hostPathPrefix cannot change once the object exists"))]
     pub host_path_prefix: String,
 }
 
-/// What is known of an instance. The controller writes everything but `filesystem`, which is the node agent's
-/// (server-side apply, one field manager each), so neither can overwrite the other.
+/// Observed state of an instance. The node agent writes `filesystem` by server-side apply, the
+/// controller writes all other fields. Neither overwrites the other.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StoppableContainerInstanceStatus {
-    /// Pending, ProviderReady, Running, Stopped or Failed.
+    /// Phase of the container: Pending, ProviderReady, Running, Stopped or Failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
 
-    /// Node that holds the filesystem. Set when the scheduler has chosen it for the placeholder pod, and never changed.
+    /// Name of the node that holds the filesystem. Set when the scheduler chooses it for the
+    /// placeholder pod, and never changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_name: Option<String>,
 
-    /// The `metadata.generation` that this status describes.
+    /// The `metadata.generation` that this status was computed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// UID of the provider pod that may prepare the filesystem. The node agent serves no other.
+    /// UID of the only provider pod that the node agent prepares the filesystem for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_pod_uid: Option<String>,
 
-    /// UID of the consumer pod that may use the filesystem. The node agent serves no other.
+    /// UID of the only consumer pod that the node agent gives the filesystem to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer_pod_uid: Option<String>,
 
@@ -89,28 +93,29 @@ pub struct StoppableContainerInstanceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_up: Option<GivenUp>,
 
-    /// How the next consumer pod is placed.
+    /// How the next consumer pod is assigned to its node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
 
-    /// The image that the data was made with. Providers are made of its digest, so that nothing but an edit of the
-    /// template puts another image under the data.
+    /// The image that the data was created with. The controller creates provider pods from its
+    /// digest, so only an edit of the template can change the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<PinnedImage>,
 
-    /// The `ephemeral-storage` limit of the last consumer pod's main container.
+    /// The `ephemeral-storage` limit of the main container in the last consumer pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_limit: Option<String>,
 
-    /// What the API server made of the template when a pod of it was last tried.
+    /// Result of the last dry run of a pod from the template.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template_check: Option<TemplateCheck>,
 
-    /// The kept filesystem, as the node agent sees it.
+    /// State of the kept filesystem, as reported by the node agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<FilesystemStatus>,
 
-    /// Ready, ProviderReady, FilesystemReady and ConsumerReady; and RestartRequired while it is true.
+    /// Conditions of the object: Ready, ProviderReady, FilesystemReady and ConsumerReady.
+    /// RestartRequired is present only while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }
@@ -126,166 +131,172 @@ pub struct GivenUp {
     pub message: String,
 }
 
-/// What the API server made of a template. It is asked once for each.
+/// Result of a dry run of a pod from a template. The controller makes one dry run for each
+/// template.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TemplateCheck {
-    /// Identifies the template.
+    /// Hash of the template.
     pub template_hash: String,
 
-    /// Why no pod can be made of it. Absent if one can.
+    /// Why the API server rejects pods from the template. Absent if it accepts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// An image as a template names it, and as its repository knows it for ever.
+/// An image by its name in a template and by its immutable digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PinnedImage {
-    /// The name in the template.
+    /// The image name in the template.
     pub name: String,
 
-    /// What it stood for: `REPOSITORY@DIGEST`.
+    /// The image that the name referred to: `REPOSITORY@DIGEST`.
     pub digest: String,
 }
 
-/// How a consumer pod gets to its node.
+/// How a consumer pod is assigned to its node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Placement {
-    /// By `nodeName`, past the scheduler: the fastest.
+    /// By `nodeName`, without the scheduler. This is the fastest way.
     #[default]
     Node,
-    /// By required node affinity, through the scheduler: after a pod ended that the user had not stopped (refused by the
-    /// kubelet, preempted, evicted, failed), so that the next one queues with a reason.
+    /// By the scheduler, with required node affinity. Used after a consumer pod ended without a
+    /// stop by the user (rejected by the kubelet, preempted, evicted, failed), so that the next pod
+    /// queues and reports a reason.
     Scheduler,
 }
 
-/// The kept filesystem, as the node agent sees it.
+/// State of the kept filesystem, as reported by the node agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FilesystemStatus {
-    /// Preparing, Ready, Failed or Removed.
+    /// State of the filesystem: Preparing, Ready, Failed or Removed.
     pub state: FilesystemState,
 
-    /// Node of the agent that wrote this.
+    /// Name of the node whose agent wrote this status.
     pub node_name: String,
 
-    /// UID of the provider pod that the filesystem was last prepared with. `Ready` counts only while this is the
-    /// instance's provider.
+    /// UID of the provider pod that the filesystem was last prepared for. The state `Ready` is
+    /// valid only while this equals `status.providerPodUid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_pod_uid: Option<String>,
 
-    /// Why it is `Failed`, in CamelCase.
+    /// Why the state is `Failed`, as a CamelCase word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 
-    /// Why it is `Failed`, as a sentence.
+    /// Why the state is `Failed`, as a human-readable message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 
-    /// Identifier of the directory of kept filesystems that holds the data (its file `.id`). While another directory is
-    /// at `spec.hostPathPrefix`, because a disk is not mounted for example, the data is out of reach and not lost.
+    /// Identifier of the `spec.hostPathPrefix` directory that holds the data, from its file `.id`.
+    /// While a different directory is at that path, for example because a disk is not mounted, the
+    /// data is unreachable but not lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_id: Option<String>,
 
-    /// What the image's config says; the webhook fills from it what the template leaves open.
+    /// The image's config. The webhook uses it for fields that the template does not set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageFacts>,
 
-    /// Who the main container runs as.
+    /// The user and groups of the main container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
 
-    /// What was written over the image, as last measured: now and then while it runs, and when it is stopped.
+    /// Last measured disk usage of the files that were written on top of the image. The agent
+    /// measures periodically while the consumer runs, and once after it stops.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<FilesystemUsage>,
 
-    /// What the user may decide if the filesystem cannot be used, or is too large for its limit.
+    /// The recovery options if the filesystem cannot be used or exceeds its limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryOffer>,
 
-    /// Set while the node's disk is nearly full: a sentence.
+    /// Message that the node's disk is almost full. Present only while it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_low: Option<String>,
 
-    /// Set while a consumer's container is up and its command is not, because the filesystem is not in place yet: what is
-    /// in its way, as a part of a sentence. To the kubelet such a container looks like any other.
+    /// Set while a consumer's container is running but its command is waiting for the filesystem.
+    /// The message names the cause. The kubelet reports such a container as running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<ConsumerReport>,
 
-    /// Set when the node's disk did not take all that a consumer wrote, until a later one ends and it does: sentences.
+    /// Set if the node's disk failed to store some of the data that a consumer wrote. Cleared at
+    /// the next clean stop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub write_failed: Option<ConsumerReport>,
 }
 
-/// What the node agent has to say of one consumer pod, which nobody else knows.
+/// A message of the node agent about one consumer pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerReport {
     /// UID of the consumer pod.
     pub pod_uid: String,
 
-    /// What there is to say.
+    /// Human-readable message.
     pub message: String,
 }
 
 /// State of a kept filesystem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum FilesystemState {
-    /// The agent has begun; data may exist on the node from here on.
+    /// The agent is preparing the filesystem. From now on, data may exist on the node.
     Preparing,
-    /// A consumer may start on it.
+    /// The filesystem is ready for a consumer.
     Ready,
-    /// It cannot be used; reason and message say why.
+    /// The filesystem cannot be used. The reason and message say why.
     Failed,
-    /// The data is gone from the node because the instance is being deleted.
+    /// The instance is being deleted, and the agent has removed the data from the node.
     Removed,
 }
 
-/// What the image's config says (OCI image specification, "config"), as the container runtime reports it.
+/// Config of an image (OCI image specification, "config"), as reported by the container runtime.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageFacts {
-    /// The image as the provider pod named it.
+    /// Image name in the provider pod.
     pub reference: String,
-    /// Identity of the image at the runtime: the digest of its config or manifest.
+    /// ID of the image in the container runtime: the digest of its config or manifest.
     pub id: String,
-    /// The image as a registry knows it for ever, `REPOSITORY@DIGEST`; empty if it was never pulled.
+    /// Immutable reference of the image in its registry, `REPOSITORY@DIGEST`. Empty if the image
+    /// was not pulled from a registry.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub repo_digest: String,
-    /// ENTRYPOINT.
+    /// ENTRYPOINT of the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entrypoint: Vec<String>,
-    /// CMD.
+    /// CMD of the image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cmd: Vec<String>,
-    /// ENV, as `NAME=VALUE`.
+    /// ENV of the image, as `NAME=VALUE`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<String>,
-    /// WORKDIR; empty means `/`.
+    /// WORKDIR of the image. Empty means `/`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
-    /// USER as written: a name or uid, with an optional `:group`; empty means root.
+    /// USER of the image: a name or UID, with an optional `:GROUP`. Empty means root.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user: String,
-    /// STOPSIGNAL as written; empty means SIGTERM.
+    /// STOPSIGNAL of the image. Empty means SIGTERM.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stop_signal: String,
 }
 
-/// A user, resolved in the kept filesystem's `/etc/passwd` and `/etc/group` the way containerd resolves it in a
-/// container's root.
+/// A user, resolved in the kept filesystem's `/etc/passwd` and `/etc/group`. The agent resolves it
+/// in the same way as containerd.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
-    /// What was resolved: the template's `runAsUser` as a number, else the image's USER. See
-    /// [`StoppableContainerInstanceSpec::requested_user`].
+    /// The user to resolve: `runAsUser` of the template's main container, else of the template's
+    /// pod, else the image's USER. Empty means root.
     pub user: String,
-    /// User id.
+    /// Numeric user ID.
     pub uid: i64,
-    /// Primary group id.
+    /// Numeric ID of the primary group.
     pub gid: i64,
-    /// Groups of the user in `/etc/group`, without the primary one.
+    /// Numeric IDs of the user's other groups in `/etc/group`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub supplemental_groups: Vec<i64>,
 }
@@ -293,8 +304,9 @@ pub struct Identity {
 // === impl StoppableContainerInstanceSpec ===
 
 impl StoppableContainerInstanceSpec {
-    /// The user that the main container is to run as: `runAsUser` of the container, else of the pod, else the
-    /// image's USER, else root. Written as for [`Identity::user`], so that agent and webhook can compare.
+    /// The user that the main container runs as: `runAsUser` of the container, else of the pod,
+    /// else the image's USER, else root. The format is that of [`Identity::user`], so that agent
+    /// and webhook can compare them.
     pub fn requested_user(&self, image: &ImageFacts) -> String {
         let asked = self.template.main().run_as_user;
         asked.map_or_else(|| image.user.clone(), |uid| uid.to_string())
@@ -305,7 +317,8 @@ impl StoppableContainerInstanceSpec {
         &self.template.main().image
     }
 
-    /// Name of the main container, whose filesystem is kept; empty in a template without containers.
+    /// Name of the main container, whose filesystem is kept; empty in a template without
+    /// containers.
     pub fn main_container(&self) -> &str {
         &self.template.main().name
     }
@@ -314,8 +327,9 @@ impl StoppableContainerInstanceSpec {
 // === impl StoppableContainerInstance ===
 
 impl StoppableContainerInstance {
-    /// Whether `filesystem` takes more than the next consumer may: nothing is started on it then. The limit is the
-    /// template's or, if that has none, what the last consumer was given by somebody else (a LimitRange).
+    /// Whether the usage of `filesystem` exceeds the limit of the next consumer, which the
+    /// controller does not start then. The limit is the template's. Without one it is the limit
+    /// that the last consumer got from an admission plugin (LimitRange).
     pub fn storage_excess(&self, filesystem: Option<&FilesystemStatus>) -> Option<StorageExcess> {
         let main = self.spec.template.main();
         let given = || self.status.as_ref()?.storage_limit.as_deref();
@@ -327,13 +341,13 @@ impl StoppableContainerInstance {
 // === impl StoppableContainerInstanceStatus ===
 
 impl StoppableContainerInstanceStatus {
-    /// What keeps the consumer pod of this UID from its filesystem.
+    /// What the consumer pod with this UID is waiting for, if it waits for its filesystem.
     pub fn blocked(&self, consumer_pod_uid: Option<&str>) -> Option<&str> {
         let blocked = self.filesystem.as_ref()?.blocked.as_ref()?;
         (Some(blocked.pod_uid.as_str()) == consumer_pod_uid).then_some(&blocked.message)
     }
 
-    /// The filesystem, if a consumer may start on it: prepared with the provider that is in place now.
+    /// The filesystem, if it is ready and was prepared for the current provider.
     pub fn ready_filesystem(&self) -> Option<&FilesystemStatus> {
         self.filesystem.as_ref().filter(|f| {
             f.state == FilesystemState::Ready

@@ -1,9 +1,10 @@
 /*!
-JSON as text. A value that is decoded into Kubernetes' types takes up to two hundred times the bytes that etcd holds of
-it (a `Volume` with a name alone is 3 KB), so a value stays text where it is only kept, compared and passed on (invariant
-I18).
+JSON as text. Decoded into Kubernetes' types, a value takes up to two hundred times its bytes in
+etcd (a `Volume` with only a name takes 3 KB). A value that is only stored, compared and passed on
+therefore stays text (invariant I18).
 
-Reading and trimming are one step: fields that are not kept are skipped while the input is read, and never held.
+Reading and trimming are one step: fields that are not kept are skipped while the input is read, and
+are never in memory.
 */
 
 use std::borrow::Cow;
@@ -14,18 +15,18 @@ use serde::de::{DeserializeOwned, DeserializeSeed, Error as _, IgnoredAny, MapAc
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// Which parts of a value are kept when it is read.
+/// The parts of a value that are kept when it is read.
 #[derive(Clone, Copy, Debug)]
 pub enum Keep {
-    /// All of it.
+    /// The whole value.
     All,
-    /// Of an object these fields, of a list the same of every element.
+    /// These fields of an object, or of every element of a list.
     Fields(&'static [(&'static str, Keep)]),
-    /// Of an object all fields, but of these so much or nothing.
+    /// All fields of an object; of the listed fields only the given parts, or nothing.
     Except(&'static [(&'static str, Option<Keep>)]),
-    /// Of an object the fields whose names begin like this.
+    /// The fields of an object whose names have this prefix.
     Prefixed(&'static str),
-    /// Of a list this many elements at most, and of each this.
+    /// At most this number of elements of a list, and these parts of each.
     First(usize, &'static Keep),
 }
 
@@ -36,7 +37,8 @@ pub struct Json {
     nodes: usize,
 }
 
-/// The text does not fit the type that it was read as; with the path of the first field that does not fit.
+/// The text does not fit the type that it was decoded as. The error has the path of the first such
+/// field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct Misfit {
@@ -49,7 +51,7 @@ pub struct Misfit {
 // === impl Json ===
 
 impl Json {
-    /// What `keep` names of the value that `from` has.
+    /// Reads the parts of a value that `keep` selects.
     ///
     /// # Errors
     /// Those of `from`.
@@ -64,7 +66,7 @@ impl Json {
         })
     }
 
-    /// The text of a value that has one: all of Kubernetes' types.
+    /// The text of a serializable value, such as all of Kubernetes' types.
     ///
     /// # Errors
     /// When a key is not a string.
@@ -104,12 +106,12 @@ impl Json {
         &self.text
     }
 
-    /// How many values it is made of: itself, and all values of its fields and elements.
+    /// Number of values: the value itself, and all values in its fields and elements.
     pub fn nodes(&self) -> usize {
         self.nodes
     }
 
-    /// Reads it as `T`.
+    /// Decodes it as `T`.
     ///
     /// # Errors
     /// The first field that does not fit.
@@ -122,7 +124,7 @@ impl Json {
     }
 }
 
-/// Without the position in the text, which does not help a user who never saw the text.
+/// The message without the position in the text, because users do not see the text.
 fn without_position(message: &str) -> String {
     let end = message.rfind(" at line ").unwrap_or(message.len());
     message[..end].to_owned()
@@ -137,7 +139,7 @@ impl PartialEq for Json {
 impl Eq for Json {}
 
 impl fmt::Debug for Json {
-    /// The size alone: environments hold secrets.
+    /// Only the size, because environments contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Json({} bytes)", self.text.len())
     }
@@ -150,7 +152,7 @@ impl<'de> Deserialize<'de> for Json {
 }
 
 impl Serialize for Json {
-    /// Into JSON alone, as it is.
+    /// Only for JSON serializers, which receive the text unchanged.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let raw: &RawValue = serde_json::from_str(&self.text).map_err(serde::ser::Error::custom)?;
         raw.serialize(serializer)
@@ -171,7 +173,7 @@ struct Copy<'a> {
     keep: Keep,
 }
 
-/// Where a field of an object is in the text: its key begins, its key ends, its value ends.
+/// Position of a field in the text: start of the key, end of the key, end of the value.
 type Place = [u32; 3];
 
 impl Text {
@@ -180,7 +182,8 @@ impl Text {
         serde_json::to_writer(&mut self.bytes, value).map_err(E::custom)
     }
 
-    /// Puts the fields from `start` on in order; of several with one name the last counts, as for every reader.
+    /// Sorts the fields from `start` on. Of several fields with one name the last is kept, as other
+    /// JSON readers do.
     fn sort(&mut self, start: usize, places: &mut [Place]) {
         let old = self.bytes.split_off(start);
         let part = |from: u32, to: u32| &old[from as usize - start..to as usize - start];
@@ -201,7 +204,7 @@ impl Text {
 }
 
 impl Keep {
-    /// What is kept of the field `name`; `None` if nothing.
+    /// The parts of the field `name` that are kept. `None` if the field is dropped.
     fn field(self, name: &str) -> Option<Self> {
         match self {
             Self::All => Some(Self::All),
@@ -218,7 +221,7 @@ impl Keep {
         }
     }
 
-    /// How many elements are kept, and what of each.
+    /// The number of elements that are kept, and the parts of each.
     fn elements(self) -> (usize, Self) {
         match self {
             Self::First(most, each) => (most, *each),

@@ -1,9 +1,9 @@
 /*!
-The API of StoppableContainer: its two custom resources, and the names that the
-operator, the node agent and the tests must spell alike.
+The API of StoppableContainer: its two custom resources, and the names that the operator, the node
+agent and the tests share.
 
-Nothing here talks to a cluster. The Rust types are the source of the CRDs
-(`cargo xtask codegen` writes them), so a change here is a change of the API.
+This crate does not use a Kubernetes client. `cargo xtask codegen` generates the CRDs from the Rust
+types, so a change of a type changes the API.
 */
 
 #![forbid(unsafe_code)]

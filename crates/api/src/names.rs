@@ -1,16 +1,16 @@
 /*!
-Names that more than one program must spell alike: labels, the CSI driver, the
-reserved volume, pod names.
+Names that several programs share: labels, annotations, the CSI driver, the reserved volume, pod
+names.
 */
 
 use crate::documented::documented;
 
-/// API group of the custom resources, and prefix of every label and annotation of ours.
+/// API group of the custom resources, and prefix of all labels and annotations of the product.
 pub const GROUP: &str = "stoppablecontainer.xtlsoft.top";
 
 /// Value of [`LABEL_MANAGED_BY`].
 pub const MANAGED_BY: &str = "stoppablecontainer";
-/// Value of [`LABEL_ROLE`] on the pod that keeps node and image.
+/// Value of [`LABEL_ROLE`] on the pod that pins the node and the image.
 pub const ROLE_PROVIDER: &str = "provider";
 /// Value of [`LABEL_ROLE`] on the pod that runs the user's workload. The webhooks select on it.
 pub const ROLE_CONSUMER: &str = "consumer";
@@ -22,8 +22,9 @@ pub const PLACEMENT_SCHEDULER: &str = "Scheduler";
 documented! {
     /// Every label with its meaning.
     LABELS:
-    /// On every pod that the controller creates, and on every instance that it makes for a StoppableContainer, with the
-    /// value `stoppablecontainer`. Labels scope watches and webhooks, they authorize nothing (invariant I8).
+    /// On every pod and every instance that the controller creates, with the value
+    /// `stoppablecontainer`. Watches and webhooks select on the labels; the labels do not authorize
+    /// anything (invariant I8).
     LABEL_MANAGED_BY = "stoppablecontainer.xtlsoft.top/managed-by";
     /// On all pods of an instance: the name of the StoppableContainerInstance.
     LABEL_INSTANCE = "stoppablecontainer.xtlsoft.top/instance";
@@ -34,23 +35,23 @@ documented! {
 documented! {
     /// Every annotation with its meaning.
     ANNOTATIONS:
-    /// On both kinds, set by the user: the decision about a filesystem that cannot be used, `accept-ID` or `reset-ID`, as the
-    /// condition `FilesystemReady` words it.
+    /// On both kinds, set by the user: how to recover a filesystem that cannot be used, `accept-ID`
+    /// or `reset-ID`. The message of the condition `FilesystemReady` has the exact values.
     ANNOTATION_RECOVERY = "stoppablecontainer.xtlsoft.top/recovery";
-    /// On a rewritten consumer pod: the name of its main container. Injectors may put theirs in front, so the container is
-    /// known by name from the first rewrite on.
+    /// On a rewritten consumer pod: the name of its main container. Other webhooks may insert
+    /// containers before it, so after the first rewrite it is identified by name.
     ANNOTATION_MAIN_CONTAINER = "stoppablecontainer.xtlsoft.top/main-container";
-    /// On all pods of an instance: a hash of what they were made from. A pod that never came up is replaced after its template was
-    /// corrected.
+    /// On all pods of an instance: a hash of the fields that the pod was created from. A pod that
+    /// never ran is replaced when its template changes.
     ANNOTATION_TEMPLATE_HASH = "stoppablecontainer.xtlsoft.top/template-hash";
-    /// On a consumer pod: short hashes of the parts that it was made from, so that `RestartRequired` can name the fields
-    /// that were edited since.
+    /// On a consumer pod: short hashes of the template fields that it was created from.
+    /// `RestartRequired` uses them to list the fields that were edited since.
     ANNOTATION_TEMPLATE_FIELDS = "stoppablecontainer.xtlsoft.top/template-fields";
-    /// On a consumer pod, with the value `Scheduler`: the scheduler places the pod. The webhook may see the pod before it
-    /// sees `status.placement`.
+    /// On a consumer pod, with the value `Scheduler`: the scheduler places the pod. The annotation
+    /// repeats `status.placement` because the webhook may receive the pod before that status.
     ANNOTATION_PLACEMENT = "stoppablecontainer.xtlsoft.top/placement";
-    /// On a provider pod: the image that the template named when the pod was made. Other webhooks may have changed the image
-    /// itself.
+    /// On a provider pod: the image in the template when the pod was created. Other webhooks may
+    /// have changed the pod's image.
     ANNOTATION_IMAGE = "stoppablecontainer.xtlsoft.top/image";
     /// On an instance: names of nodes, separated by commas, that were given up before the first start. The scheduler
     /// prefers others.
@@ -60,34 +61,35 @@ documented! {
 documented! {
     /// The finalizer with its meaning.
     FINALIZERS:
-    /// On both kinds: the object goes when its pods and its data are gone.
+    /// On both kinds: the object is deleted after its pods and its data.
     FINALIZER = "stoppablecontainer.xtlsoft.top/cleanup";
 }
 
 documented! {
     /// The scheduling gate with its meaning.
     GATES:
-    /// On a consumer pod that was not rewritten. Only the rewrite removes it, so a pod that the webhook did not see is never
-    /// bound to a node.
+    /// On a consumer pod that is not rewritten yet. Only the rewrite removes the gate, so a pod
+    /// that the webhook did not receive is never bound to a node.
     GATE = "stoppablecontainer.xtlsoft.top/rewrite";
 }
 
-/// Name under which the node agent registers with the kubelet.
+/// Name of the CSI driver that the node agent registers with the kubelet.
 pub const CSI_DRIVER: &str = "csi.stoppablecontainer.xtlsoft.top";
 
-/// Name of the inline CSI volume in provider and consumer pods; reserved in templates.
+/// Name of the inline CSI volume in provider and consumer pods. Templates must not use it.
 pub const VOLUME_NAME: &str = "stoppablecontainer";
-/// Name of the container of a provider pod.
+/// Name of the provider pod's container.
 pub const PROVIDER_CONTAINER: &str = "provider";
-/// Where that volume is mounted in the provider's and the consumer's main container; reserved in templates. It
-/// holds `exec-wrapper` (the program) and `agent.sock` (the node agent's socket for this pod).
+/// Mount path of that volume in the provider's container and the consumer's main container.
+/// Templates must not use it. The volume holds `exec-wrapper` (the program) and `agent.sock` (the
+/// node agent's socket for this pod).
 pub const VOLUME_MOUNT_PATH: &str = "/.stoppablecontainer";
-/// The wrapper as seen through the volume: in the provider and, for hooks and probes, in the consumer before and
-/// after it was moved onto its kept filesystem.
+/// Path of the wrapper in the volume. The provider runs it from there. The consumer's hooks and
+/// probes do too, before and after the container is moved onto its kept filesystem.
 pub const WRAPPER_IN_VOLUME: &str = "/.stoppablecontainer/exec-wrapper";
-/// How the wrapper's own lines begin, in a container's log and in its termination message.
+/// Prefix of the wrapper's own lines in a container's log and termination message.
 pub const WRAPPER_LINE_PREFIX: &str = "stoppablecontainer: ";
-/// The wrapper in the wrapper image.
+/// Path of the wrapper in the wrapper image.
 pub const WRAPPER_IN_IMAGE: &str = "/exec-wrapper";
 
 /// Field manager of the controller's writes.
@@ -95,10 +97,11 @@ pub const FIELD_MANAGER_CONTROLLER: &str = "stoppablecontainer-controller";
 /// Field manager of the node agent's server-side applies (`status.filesystem` of instances).
 pub const FIELD_MANAGER_AGENT: &str = "stoppablecontainer-node-agent";
 
-/// Longest name of an object, in bytes: it becomes the value of [`LABEL_INSTANCE`], and label values end at 63.
+/// Maximum length of an object's name, in bytes. The name becomes the value of [`LABEL_INSTANCE`],
+/// and label values have at most 63 characters.
 pub const MAX_NAME_LENGTH: usize = 63;
 
-/// Name of the provider pod of an instance. The consumer pod is named like the instance itself.
+/// Name of the provider pod of an instance. The consumer pod has the name of the instance.
 pub fn provider_pod_name(instance: &str) -> String {
     format!("{instance}-provider")
 }

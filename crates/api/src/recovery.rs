@@ -1,10 +1,9 @@
 /*!
-Ways out for a filesystem that cannot be used, and how the user takes one.
+Recovery options for a filesystem that cannot be used, and the user's choice.
 
-The node agent offers ways out under an identifier that is new for every failure.
-The user answers with an annotation that names the identifier, so an answer that
-a tool keeps applying, or that a backup brought back, never does anything to a
-later filesystem.
+The node agent offers the options with an identifier that is new for every failure. The user answers
+with an annotation that contains the identifier. An answer that a tool applies again, or that a
+backup restores, therefore does not affect a later failure.
 */
 
 use kube::ResourceExt;
@@ -13,39 +12,39 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::ANNOTATION_RECOVERY;
 
-/// A way out.
+/// A recovery option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RecoveryVerb {
-    /// Use the data that is there, on the present image.
+    /// Keep the data and use it with the current image.
     Accept,
     /// Delete the data and prepare an empty filesystem.
     Reset,
 }
 
-/// The ways out of one failure.
+/// The recovery options for one failure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecoveryOffer {
-    /// Names the failure; never used again.
+    /// Identifier of the failure. It is not used again.
     pub id: String,
-    /// What can be answered.
+    /// The recovery options to choose from.
     pub verbs: Vec<RecoveryVerb>,
 }
 
-/// What the annotation [`ANNOTATION_RECOVERY`] says: `accept-ID` or `reset-ID`.
+/// Value of the annotation [`ANNOTATION_RECOVERY`]: `accept-ID` or `reset-ID`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveryAnswer {
-    /// The way out.
+    /// The chosen option.
     pub verb: RecoveryVerb,
-    /// The failure that it is for.
+    /// Identifier of the failure.
     pub id: String,
 }
 
 // === impl RecoveryVerb ===
 
 impl RecoveryVerb {
-    /// The verb as it is written.
+    /// The verb as written in the annotation.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Accept => "accept",
@@ -57,7 +56,7 @@ impl RecoveryVerb {
 // === impl RecoveryOffer ===
 
 impl RecoveryOffer {
-    /// The verb, if `answer` is to this offer and one of its verbs.
+    /// The chosen verb, if `answer` has the identifier of this offer and one of its verbs.
     pub fn taken(&self, answer: &RecoveryAnswer) -> Option<RecoveryVerb> {
         (answer.id == self.id && self.verbs.contains(&answer.verb)).then_some(answer.verb)
     }
@@ -66,7 +65,7 @@ impl RecoveryOffer {
 // === impl RecoveryAnswer ===
 
 impl RecoveryAnswer {
-    /// Reads a value of the annotation. `None` if it is none.
+    /// Parses a value of the annotation. `None` if it is not an answer.
     pub fn parse(value: &str) -> Option<Self> {
         let (verb, id) = value.split_once('-')?;
         let verb = [RecoveryVerb::Accept, RecoveryVerb::Reset]
@@ -79,7 +78,7 @@ impl RecoveryAnswer {
         })
     }
 
-    /// What is said in the annotation of an object.
+    /// The answer in the annotation of an object.
     pub fn of(object: &impl ResourceExt) -> Option<Self> {
         Self::parse(object.annotations().get(ANNOTATION_RECOVERY)?)
     }

@@ -1,10 +1,10 @@
-//! Image references: which repository one names.
+//! Image references and their repositories.
 
-/// The repository that a reference names, written in full: `nginx:1.25` is `docker.io/library/nginx`. A runtime that
-/// searches other registries for short names (CRI-O) means another one by it.
+/// The full repository of a reference: `nginx:1.25` is `docker.io/library/nginx`. A runtime that
+/// searches other registries for short names (CRI-O) may use a different repository.
 fn repository(reference: &str) -> String {
     let name = reference.split('@').next().unwrap_or_default();
-    // A colon before a slash is that of a registry's port.
+    // A colon before a slash belongs to the registry's port.
     let name = match name.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => name,
         _ => name,
@@ -16,7 +16,7 @@ fn repository(reference: &str) -> String {
     }
 }
 
-/// Whether both references are of one repository.
+/// Whether both references name the same repository.
 pub fn same_repository(one: &str, other: &str) -> bool {
     repository(one) == repository(other)
 }

@@ -1,15 +1,18 @@
 /*!
-The CRDs, from the Rust types, with what derive macros cannot say.
+The CRDs, from the Rust types, with corrections that the derive macros cannot express.
 
-Five sorts of mending. *Faithful*: a pod template that the API server takes in a Deployment is taken here as well
-(`cpu: 0.5` as a number, `creationTimestamp: null` as generators write it). *Strict*: what makes a template unusable
-for certain (no container) is said at once, with the field's path. *Small*: the pod template's schema would be a
-megabyte with all its descriptions, and `kubectl apply` stores the whole manifest in an annotation of at most 256 KiB.
-*Open*: what a newer Kubernetes adds to pods is kept, so that it reaches the pod (invariant I19). *Bounded*: every list,
-map and text has a bound that real pods stay far below (invariant I18); the webhook holds the template to one as a whole.
+- *Faithful*: a pod template that the API server accepts in a Deployment is accepted here as well
+  (`cpu: 0.5` as a number, `creationTimestamp: null` as generators write it).
+- *Strict*: a template that can never work (no container) is rejected at once, with the field's
+  path.
+- *Small*: with all its descriptions the pod template's schema would be a megabyte, and
+  `kubectl apply` stores the whole manifest in an annotation of at most 256 KiB.
+- *Open*: fields that a newer Kubernetes adds to pods are kept and reach the pod (invariant I19).
+- *Bounded*: every list, map and text has a bound that real pods stay far below (invariant I18). The
+  webhook bounds the template as a whole.
 
-Everything else about a pod is left to the API server's own validation, which the validating webhook asks for by a
-dry run.
+The API server's own validation checks everything else about a pod. The validating webhook calls it
+with a dry run.
 */
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -20,12 +23,12 @@ use crate::bounds::max_items;
 use crate::names::MAX_NAME_LENGTH;
 use crate::{StoppableContainer, StoppableContainerInstance};
 
-/// Descriptions are kept down to this depth of nested properties: every field of ours, and for `kubectl explain` the
-/// fields of the pod spec and of containers.
+/// Maximum depth of nested properties whose descriptions are kept. It includes all fields of the
+/// product and, for `kubectl explain`, the fields of the pod spec and of containers.
 const DESCRIBED_DEPTH: usize = 5;
 
-/// Properties of ObjectMeta that a pod template may carry: those that Kubernetes' own controllers copy into pods, and
-/// those that tools write into templates although nobody reads them there.
+/// Properties of ObjectMeta that a pod template may have: those that Kubernetes' own controllers
+/// copy into pods, and those that tools write into templates although they have no effect there.
 const TEMPLATE_METADATA: [&str; 7] = [
     "annotations",
     "creationTimestamp",
@@ -36,20 +39,21 @@ const TEMPLATE_METADATA: [&str; 7] = [
     "namespace",
 ];
 
-/// Longest path on Linux, PATH_MAX.
+/// Maximum length of a path on Linux, PATH_MAX.
 const MAX_PATH_LENGTH: usize = 4096;
 
-/// Most conditions: ours are four.
+/// Maximum number of conditions. The product uses five.
 const MAX_CONDITIONS: usize = 32;
 
-/// Most entries of a map in a pod template.
+/// Maximum number of entries of a map in a pod template.
 const MAX_PROPERTIES: usize = 1024;
 
-/// Longest text in a pod template: annotations may have as much together, and no argument or variable can be longer than half
-/// of it (MAX_ARG_STRLEN).
+/// Maximum length of a text in a pod template. All annotations together have the same limit. An
+/// argument or variable can have at most half of it (MAX_ARG_STRLEN).
 const MAX_LENGTH: usize = 256 * 1024;
 
-/// Metadata that is written inside of a template, and goes with it as it is: that of the claims of `ephemeral` volumes.
+/// Metadata fields of objects inside a template, which are passed on unchanged: the claims of
+/// `ephemeral` volumes.
 const INNER_METADATA: [&str; 2] = ["annotations", "labels"];
 
 /// The CRDs of both kinds, ready to be written to a manifest.
@@ -113,13 +117,16 @@ fn mend_root(root: &mut Value, kind: &str) {
 fn kind_description(kind: &str) -> &'static str {
     match kind {
         "StoppableContainer" => {
-            "a container that can be switched off and on again with its whole root filesystem kept."
+            "a container that can be stopped and started again with its whole root filesystem kept."
         }
-        _ => "one kept filesystem on one node, with its provider and consumer pods; made by the controller.",
+        _ => {
+            "one kept filesystem on one node, with its provider and consumer pods. Created by the controller."
+        }
     }
 }
 
-/// The name becomes a label value, see [`MAX_NAME_LENGTH`]; CEL sees `metadata.name` from the root of the schema.
+/// The name becomes a label value, see [`MAX_NAME_LENGTH`]. CEL rules can read `metadata.name` only
+/// at the root of the schema.
 fn short_name_rule() -> Value {
     json!([{
         "rule": format!("size(self.metadata.name) <= {MAX_NAME_LENGTH}"),
@@ -127,8 +134,8 @@ fn short_name_rule() -> Value {
     }])
 }
 
-/// Calls `mend` for every schema below `schema`, itself first, with its property's name and the number of properties
-/// on the way to it.
+/// Calls `mend` for `schema` and every schema below it, with the name of its property and its depth
+/// in properties.
 fn visit(
     schema: &mut Value,
     name: &str,
@@ -152,20 +159,21 @@ fn visit(
 }
 
 fn mend_node(schema: &mut Map<String, Value>, name: &str, depth: usize) {
-    // An `Option` of Rust means "may be absent". As `nullable` it would also let `null` be stored, past defaults and
-    // for every client to stumble over.
+    // An `Option` of Rust means "may be absent". `nullable` would also allow a stored `null`, which
+    // bypasses defaults and which clients do not expect.
     schema.remove("nullable");
-    // In a pod, what is an integer or a string is a port or a quantity.
+    // In a pod, a field that is an integer or a string is a port or a quantity.
     if name != "port" && schema.remove("x-kubernetes-int-or-string").is_some() {
-        // The API server parses a quantity from any JSON number, but `int-or-string` refuses `cpu: 0.5`. A schema
-        // without a type must preserve unknown fields to be structural; what is no quantity is refused by the webhook.
+        // The API server parses a quantity from any JSON number, but `int-or-string` rejects
+        // `cpu: 0.5`. A schema without a type must preserve unknown fields to be structural. The
+        // webhook rejects invalid quantities.
         schema.insert("x-kubernetes-preserve-unknown-fields".to_owned(), json!(true));
     }
     trim_description(schema, depth);
 }
 
-/// Drops the description below [`DESCRIBED_DEPTH`]; of the others keeps the first paragraph, as one line, without the
-/// brackets of Rust's links.
+/// Removes descriptions below [`DESCRIBED_DEPTH`]. Of the others it keeps the first paragraph, as
+/// one line, without the brackets of Rust's links.
 fn trim_description(schema: &mut Map<String, Value>, depth: usize) {
     if depth > DESCRIBED_DEPTH {
         schema.remove("description");
@@ -186,7 +194,7 @@ fn mend_template(template: &mut Value) {
     if let Some(metadata) = object_at(template, "/properties/metadata/properties") {
         metadata.retain(|name, _| TEMPLATE_METADATA.contains(&name.as_str()));
     }
-    // Every manifest that went through Go's encoder says `creationTimestamp: null`.
+    // Go's encoder writes `creationTimestamp: null` into every manifest.
     if let Some(created) = object_at(template, "/properties/metadata/properties/creationTimestamp") {
         created.insert("nullable".to_owned(), json!(true));
     }
@@ -195,14 +203,14 @@ fn mend_template(template: &mut Value) {
     }
 }
 
-/// Lets an object of a pod spec have fields that these types do not know. Of what is only passed on, or refused, it says
-/// no more than that.
+/// Allows unknown fields in an object of a pod spec. Fields that are only passed on, or always
+/// rejected, have no further schema.
 fn open(schema: &mut Map<String, Value>, name: &str, _: usize) {
     let Some(Value::Object(properties)) = schema.get_mut("properties") else {
         return;
     };
     match name {
-        // A template must not have any.
+        // A template must not have ephemeral containers.
         "ephemeralContainers" => _ = schema.remove("properties"),
         "metadata" => properties.retain(|name, _| INNER_METADATA.contains(&name.as_str())),
         _ => {}

@@ -3,23 +3,25 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where a container stands, in one word.
+/// Phase of a container: a summary of its conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
-    /// Waiting for the provider pod to be ready.
+    /// The provider pod is not ready yet.
     Pending,
-    /// The provider is ready, the consumer is starting (or leaving), or its main container waits to be started again.
+    /// The provider is ready. The consumer is starting or stopping, or its main container is
+    /// waiting to be restarted.
     ProviderReady,
-    /// Both provider and consumer are running.
+    /// The provider and the consumer are running.
     Running,
-    /// The provider is running, the consumer is stopped and the filesystem kept.
+    /// The provider is running, the consumer is stopped, and the filesystem is kept.
     Stopped,
-    /// An error occurred that needs someone; the conditions name it.
+    /// An error blocks the container until a user or an administrator acts. The conditions describe
+    /// the error.
     Failed,
 }
 
 impl Phase {
-    /// The phase as it stands in the API.
+    /// The phase as written in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "Pending",

@@ -1,7 +1,8 @@
 /*!
-The pod template and `spec.provider` as they are stored: text, of which a part is decoded when it is needed.
+The pod template and `spec.provider` as they are stored: text, decoded in parts when needed.
 
-A decoded template never lives across a wait: so there are never more decoded templates than threads.
+A decoded template is dropped before the next wait, so there are never more decoded templates than
+threads.
 */
 
 use std::borrow::Cow;
@@ -20,23 +21,24 @@ use crate::bounds::{
 use crate::container::ProviderSpec;
 use crate::json::{Json, Misfit};
 
-/// A pod template. Fields that the types of this program do not know are kept as they are (invariant I19).
+/// A pod template. Fields that the types of this program do not know are kept as they are
+/// (invariant I19).
 #[derive(Clone)]
 pub struct PodTemplate(Arc<Inner>);
 
 struct Inner {
     json: Json,
-    // Facts that are needed often, computed once.
+    // Frequently used results, computed once.
     main: OnceLock<MainContainer>,
     problem: OnceLock<Option<TemplateError>>,
 }
 
-/// What is known of a template's main container, the first.
+/// Properties of a template's main (first) container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MainContainer {
-    /// Its name; empty in a template without containers.
+    /// Its name. Empty in a template without containers.
     pub name: String,
-    /// Its image; empty if it has none.
+    /// Its image. Empty if it is not set.
     pub image: String,
     /// `runAsUser` of the container, else of the pod.
     pub run_as_user: Option<i64>,
@@ -48,18 +50,18 @@ pub struct MainContainer {
 #[derive(Clone, PartialEq)]
 pub struct Provider(Json);
 
-/// Why a template or `spec.provider` cannot be worked on.
+/// Why a template or `spec.provider` cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// It is larger than it may be.
+    /// A part of it exceeds its bound.
     #[error("{field}: {excess}")]
     TooLarge {
         /// Path of the field in the object.
         field: String,
-        /// By how much.
+        /// The size and the bound.
         excess: Excess,
     },
-    /// A field has another type than in a pod.
+    /// A field does not have the type that it has in a pod.
     #[error("{field}: {message}")]
     Invalid {
         /// Path of the field in the object.
@@ -69,9 +71,9 @@ pub enum TemplateError {
     },
 }
 
-/// Where the template is in an object of ours.
+/// Path of the template in both kinds.
 const TEMPLATE: &str = "spec.template";
-/// Where the provider is.
+/// Path of the provider in both kinds.
 const PROVIDER: &str = "spec.provider";
 
 // === impl PodTemplate ===
@@ -82,8 +84,8 @@ impl PodTemplate {
         &self.0.json
     }
 
-    /// The template in the types of this program, without what they do not know. At most
-    /// [`MAX_TEMPLATE_NODES`] values, about 15 MB at the worst: not to be kept.
+    /// The decoded template, without fields that the types do not know. It has at most
+    /// [`MAX_TEMPLATE_NODES`] values and takes up to about 15 MB, so drop it soon.
     ///
     /// # Errors
     /// When it exceeds the bounds, or is not a pod template.
@@ -91,7 +93,8 @@ impl PodTemplate {
         self.problem().cloned().map_or_else(|| self.0.decode(), Err)
     }
 
-    /// The template with all its fields, to be taken apart: not to be kept either.
+    /// The template with all its fields as a JSON value. Drop it soon, as for
+    /// [`PodTemplate::decode`].
     ///
     /// # Errors
     /// As for [`PodTemplate::decode`].
@@ -106,7 +109,7 @@ impl PodTemplate {
         problem.map_or_else(read, Err)
     }
 
-    /// Why it cannot be worked on.
+    /// Why the template cannot be used.
     pub fn problem(&self) -> Option<&TemplateError> {
         self.0.problem()
     }
@@ -116,7 +119,7 @@ impl PodTemplate {
         self.0.main.get_or_init(|| main_container(&self.0.json))
     }
 
-    /// Everything of it that is larger than it may be.
+    /// All parts that exceed their bounds.
     pub fn excesses(&self) -> Vec<TemplateError> {
         too_large(TEMPLATE, &self.0.json, MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES)
     }
@@ -209,7 +212,7 @@ impl Provider {
         &self.0
     }
 
-    /// Everything of it that is larger than it may be.
+    /// All parts that exceed their bounds.
     pub fn excesses(&self) -> Vec<TemplateError> {
         too_large(PROVIDER, &self.0, MAX_PROVIDER_BYTES, MAX_PROVIDER_NODES)
     }
@@ -344,7 +347,8 @@ struct Limits {
     storage: Option<Quantity>,
 }
 
-/// Reads the first container and skips everything else. JSON that is not a template has no main container.
+/// Reads the first container and skips everything else. The result is empty if the JSON is not a
+/// template.
 fn main_container(json: &Json) -> MainContainer {
     let Ok(Template { spec: Some(spec) }) = serde_json::from_str::<Template>(json.as_str()) else {
         return MainContainer::default();

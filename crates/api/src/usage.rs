@@ -1,32 +1,32 @@
 /*!
-What a kept filesystem takes on its node, and what the template allows it.
+Disk usage of a kept filesystem, and the limit that the template sets.
 */
 
 use k8s_openapi::api::core::v1::PodSpec;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Name of the resource whose limit is held.
+/// Name of the resource whose limit is enforced.
 const RESOURCE: &str = "ephemeral-storage";
 
-/// What was written over the image, as last measured.
+/// Last measured disk usage of the files that were written on top of the image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FilesystemUsage {
-    /// Space on the node's disk, in bytes.
+    /// Used space on the node's disk, in bytes.
     pub bytes: i64,
-    /// Files, directories and all other entries.
+    /// Number of files, directories and other entries.
     pub inodes: i64,
 }
 
-/// A filesystem that takes more than its container may.
+/// A filesystem whose usage exceeds its container's limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageExcess {
     /// The container.
     pub container: String,
-    /// Its limit, as written.
+    /// Its limit, as written in the pod.
     pub limit: String,
-    /// What is taken, in bytes.
+    /// The usage in bytes.
     pub bytes: i64,
 }
 
@@ -51,7 +51,8 @@ pub fn storage_limit<'a>(pod: &'a PodSpec, name: &str) -> Option<&'a str> {
     Some(&limit.0)
 }
 
-/// A quantity (`1.5Gi`, `2e3`) in whole units, rounded up as Kubernetes does. `None` if it is not one.
+/// A quantity (`1.5Gi`, `2e3`) in whole units, rounded up as Kubernetes does. `None` if the text is
+/// not a quantity.
 pub fn whole_quantity(text: &str) -> Option<i64> {
     let end = text
         .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | '+' | '-')))

@@ -1,4 +1,5 @@
-//! Dry-runs: a good object passes and makes nothing, a bad one is refused with the field's path.
+//! Dry runs: a valid object is accepted and nothing is created, an invalid one is rejected with the
+//! field's path.
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -112,7 +113,7 @@ async fn dry_run_of_a_bad_object_names_the_field() {
     .await;
 }
 
-/// Every mistake in one answer, not one at a time.
+/// One response contains all errors.
 #[tokio::test]
 async fn all_mistakes_are_reported_at_once() {
     in_namespace("all-mistakes", async |ns| {
@@ -140,7 +141,7 @@ async fn all_mistakes_are_reported_at_once() {
     .await;
 }
 
-/// H19: a pod that only claims to be ours never runs.
+/// H19: a pod that only claims to belong to the product never runs.
 #[tokio::test]
 async fn h19_a_pod_with_our_labels_by_somebody_else_is_refused() {
     in_namespace("forged", async |ns| {

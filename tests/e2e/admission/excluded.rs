@@ -1,4 +1,4 @@
-//! A namespace that the webhook configurations leave out although objects are in it.
+//! A namespace that is excluded from the webhooks although it contains objects.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use testkit::{Namespace, alone_in_namespace};
 
 use crate::support::{blocked, cleaned_up, run, running, set_running, shell_template, stop};
 
-/// Where both configurations name the namespaces that they leave out, for consumers.
+/// Paths of the excluded namespaces in both configurations, for consumers.
 const NAMES: &str = "/webhooks/0/namespaceSelector/matchExpressions/0/values";
-/// The API server looks at its configurations again within a moment.
+/// The API server reads changed configurations after a moment.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// The administrator excludes the namespace of a stopped object. Its next start is a pod that no webhook sees: it does not
-/// run, and the object says why.
+/// The administrator excludes the namespace of a stopped object. Its next start creates a pod that
+/// the webhooks do not see. The pod does not run, and the object reports why.
 #[tokio::test]
 async fn i3_no_start_in_a_namespace_that_was_excluded_meanwhile() {
     alone_in_namespace("excluded", async |ns, _alone| {
@@ -53,7 +53,8 @@ async fn start_unseen(ns: &Namespace) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the API server takes a pod with a consumer's label that is not the controller's, for show.
+/// Waits until the API server accepts (dry run) a pod with a consumer's label that the controller
+/// did not create.
 async fn until_excluded(ns: &Namespace) -> Result<()> {
     let mut probe = shell_template();
     probe["metadata"] = json!({"name": "probe", "labels": {LABEL_ROLE: ROLE_CONSUMER}});
@@ -90,7 +91,7 @@ where
     change::<K>(ns, add).await
 }
 
-/// Takes the test's namespace out of both lists again.
+/// Removes the test's namespace from both lists.
 async fn include(ns: &Namespace) -> Result<()> {
     let mutating = serde_json::to_value(configuration::<MutatingWebhookConfiguration>(ns).await?)?;
     let validating = serde_json::to_value(configuration::<ValidatingWebhookConfiguration>(ns).await?)?;

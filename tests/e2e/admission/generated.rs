@@ -1,4 +1,4 @@
-//! Pods from the generator of the webhook's properties, against the real API server.
+//! Pods from the generator of the webhook's property tests, against the real API server.
 
 use anyhow::{Context, Result, ensure};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -21,8 +21,8 @@ use crate::support::{create, phase, shell_template};
 const SAMPLES: usize = 150;
 const AT_ONCE: usize = 4;
 
-/// The API server's verdict on a consumer is that on the same pod without us, whatever is in it: the patch applies, the
-/// result is valid, and the final validation agrees.
+/// The API server's decision on a consumer is the same as on the pod without the product, for any
+/// content: the patch applies, the result is valid, and the final validation agrees.
 #[tokio::test]
 async fn h21_the_api_server_takes_a_rewritten_pod_if_it_takes_the_plain_one() {
     in_namespace("generated", async |ns| {
@@ -73,7 +73,8 @@ async fn h21_the_api_server_takes_a_rewritten_pod_if_it_takes_the_plain_one() {
     .await;
 }
 
-/// The filesystem was prepared for one user; another one is refused until the node agent has looked it up.
+/// The filesystem was prepared for one user. Another user is rejected until the node agent has
+/// resolved it.
 fn without_users(mut spec: Value) -> Value {
     for place in ["/securityContext", "/containers/0/securityContext"] {
         if let Some(fields) = spec.pointer_mut(place).and_then(Value::as_object_mut) {
@@ -83,7 +84,7 @@ fn without_users(mut spec: Value) -> Value {
     spec
 }
 
-/// Whether the pod would be taken, or the API server's message.
+/// Whether the pod is accepted, or the API server's message.
 async fn dry_run(pods: &Api<Pod>, pod: &Value) -> Result<Result<(), String>> {
     let params = PostParams {
         dry_run: true,
@@ -96,7 +97,8 @@ async fn dry_run(pods: &Api<Pod>, pod: &Value) -> Result<Result<(), String>> {
     }
 }
 
-/// The pods of the namespace as the controller sees them, the only one who may create a consumer.
+/// The pods of the namespace with the controller's permissions, because only the controller may
+/// create a consumer.
 async fn as_controller(ns: &Namespace) -> Result<Api<Pod>> {
     let params = ListParams::default()
         .labels("app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=controller");

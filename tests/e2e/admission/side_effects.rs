@@ -1,4 +1,5 @@
-//! I13: what only asks (dry runs, diffs) changes nothing, by what etcd holds before and after.
+//! I13: dry runs and diffs do not change anything. The tests compare the content of etcd before and
+//! after.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +12,14 @@ use testkit::{Namespace, alone_in_namespace, cluster_command};
 use crate::support::release::Release;
 use crate::support::{create, phase, run, shell_template, stop};
 
-/// Keys that change all the time, whatever anybody asks: heartbeats of nodes, of API servers and of leaders.
+/// Keys that change all the time: heartbeats of nodes, of API servers and of leaders.
 const HEARTBEATS: [&str; 3] = [
     "/registry/leases/",
     "/registry/masterleases/",
     "/registry/minions/",
 ];
 
-/// How often what others do at the same time may spoil the comparison.
+/// Number of attempts, because concurrent changes may disturb the comparison.
 const ATTEMPTS: usize = 5;
 
 /// Key and revision of its last change.
@@ -31,13 +32,14 @@ async fn i13_dry_runs_and_diffs_of_every_kind_change_nothing_in_etcd() {
         stop(&ns, "kept").await?;
         let ours = format!("/{}/", ns.name);
 
-        // Changed in every attempt so far. What others do hits another key each time; what the dry runs do, the same.
+        // Keys that changed in every attempt. Concurrent changes affect different keys each time,
+        // dry runs the same keys.
         let mut elsewhere: Option<BTreeSet<String>> = None;
         let mut events = BTreeSet::new();
         for attempt in 0..ATTEMPTS {
             let before = keys().await?;
             ask_everything(&ns).await?;
-            // Made in earnest: once it is there, the controllers have worked through what came before it.
+            // A real object: once it exists, the controllers have processed all earlier changes.
             let witness = format!("witness-{attempt}");
             create(&ns, &witness, false, shell_template()).await?;
             phase(&ns, &witness, Phase::Stopped).await?;
@@ -59,7 +61,7 @@ async fn i13_dry_runs_and_diffs_of_every_kind_change_nothing_in_etcd() {
             }
             elsewhere = Some(still);
         }
-        // The last event of an earlier start or stop may come late, but not time and again.
+        // The last event of an earlier start or stop may arrive late, but only once.
         let elsewhere = elsewhere.unwrap_or_default();
         ensure!(
             events.is_empty() && elsewhere.is_empty(),
@@ -70,7 +72,7 @@ async fn i13_dry_runs_and_diffs_of_every_kind_change_nothing_in_etcd() {
     .await;
 }
 
-/// Every way to ask without doing, for every kind, for objects that exist and for new ones.
+/// All ways of dry runs, for all kinds, for existing and new objects.
 async fn ask_everything(ns: &Namespace) -> Result<()> {
     let controller = format!("--as={}", Release::find(&ns.client).await?.controller_user()?);
     let instance = ns.api::<StoppableContainerInstance>().get("kept").await?;
@@ -95,7 +97,7 @@ async fn ask_everything(ns: &Namespace) -> Result<()> {
             ensure!(shown.contains("running: true"), "no difference shown: {shown:?}");
         }
         ask(ns, &["create", "--dry-run=server"], &object("fresh")).await?;
-        // An instance that has an owner is deleted by the controller alone.
+        // Only the controller deletes an instance with an owner.
         let mut delete = vec!["delete", "--dry-run=server", kind, "kept"];
         if kind == "StoppableContainerInstance" {
             delete.push(&controller);
@@ -115,11 +117,11 @@ async fn ask_everything(ns: &Namespace) -> Result<()> {
     let refused = ns
         .kubectl_with_input(&["create", "--dry-run=server", "-f", "-"], &pod.to_string())
         .await?;
-    ensure!(refused.code != 0, "a consumer by somebody else: {refused:?}");
+    ensure!(refused.code != 0, "a consumer of another user: {refused:?}");
     Ok(())
 }
 
-/// Runs kubectl with a manifest; `diff` ends with 1 when there is a difference.
+/// Runs kubectl with a manifest. `diff` ends with 1 if there is a difference.
 async fn ask(ns: &Namespace, args: &[&str], manifest: &Value) -> Result<String> {
     let output = ns
         .kubectl_with_input(&[args, &["-f", "-"]].concat(), &manifest.to_string())
@@ -146,7 +148,7 @@ async fn keys() -> Result<Keys> {
     Ok(keys)
 }
 
-/// Keys that are new, gone or changed, but for heartbeats and the witnesses.
+/// Keys that are new, deleted or changed, except heartbeats and the witnesses.
 fn changes(before: &Keys, after: &Keys) -> BTreeSet<String> {
     before
         .keys()

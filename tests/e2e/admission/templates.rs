@@ -1,4 +1,5 @@
-//! Templates that are too large, misspelt, or newer than our types: what a user sees at apply, and what is stored.
+//! Templates that are too large, misspelt, or newer than the product's types: the result of apply,
+//! and the stored object.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -11,7 +12,7 @@ use testkit::{Namespace, Output, in_namespace};
 use crate::support::release::Release;
 use crate::support::shell_template;
 
-/// Without the annotation of a plain `kubectl apply`, which takes 256 KiB.
+/// Server-side, because the annotation of a plain `kubectl apply` holds only 256 KiB.
 const APPLY: [&str; 4] = ["apply", "--server-side", "-f", "-"];
 
 async fn apply(ns: &Namespace, template: &Value) -> Result<Output> {
@@ -22,7 +23,7 @@ async fn apply(ns: &Namespace, template: &Value) -> Result<Output> {
     ns.kubectl_with_input(&APPLY, &object.to_string()).await
 }
 
-/// The refusal; checks that it names all of this.
+/// Returns the rejection and checks that it contains all these texts.
 async fn refused(ns: &Namespace, template: &Value, words: &[&str]) -> Result<()> {
     let answer = apply(ns, template).await?;
     ensure!(answer.code != 0, "it was accepted: {answer:?}");
@@ -41,7 +42,8 @@ async fn refused(ns: &Namespace, template: &Value, words: &[&str]) -> Result<()>
     Ok(())
 }
 
-/// Story: this object (issue 10) was admitted with a warning, and took the whole operator down.
+/// Story: this object (issue 10) was accepted with a warning, and crashed all replicas of the
+/// operator.
 #[tokio::test]
 async fn i18_thirty_one_thousand_volumes_are_refused_at_apply() {
     in_namespace("oversized", async |ns| {
@@ -49,7 +51,7 @@ async fn i18_thirty_one_thousand_volumes_are_refused_at_apply() {
         let volumes: Vec<_> = (0..31_000).map(|at| json!({"name": format!("a{at}")})).collect();
         template["spec"]["volumes"] = json!(volumes);
         refused(&ns, &template, &["spec.template.spec.volumes: Too many: 31000"]).await?;
-        // No list is too long, but all of it is.
+        // Each list is within its bound, but the template is not.
         let mut template = shell_template();
         template["spec"]["containers"][0]["args"] = json!(vec!["x".repeat(1_000); 600]);
         refused(
@@ -62,7 +64,8 @@ async fn i18_thirty_one_thousand_volumes_are_refused_at_apply() {
     .await;
 }
 
-/// Story: `cpu: abc` was a warning, and the answer had the pod's mistakes only after ours were corrected.
+/// Story: `cpu: abc` was a warning, and the pod's errors appeared only after the product's own were
+/// corrected.
 #[tokio::test]
 async fn i12_i19_all_mistakes_of_a_template_come_in_one_answer() {
     in_namespace("mistakes", async |ns| {
@@ -88,9 +91,10 @@ async fn i12_i19_all_mistakes_of_a_template_come_in_one_answer() {
     .await;
 }
 
-/// The API server stores fields that the CRD does not know. If the webhook did not try the pod at apply, as for objects that
-/// the controller writes, the controller tries it later: this cluster's Kubernetes does not have such a field in a pod, and
-/// the object's condition says so.
+/// The API server stores fields that the CRD does not know. If the webhook did not dry-run the pod
+/// at apply, as for objects that the controller writes, the controller does it later. This
+/// cluster's Kubernetes does not have such a field in a pod, and the object's condition reports
+/// that.
 #[tokio::test]
 async fn i19_a_field_that_no_type_knows_is_stored_and_one_that_the_cluster_does_not_know_is_told() {
     in_namespace("newer-fields", async |ns| {

@@ -1,4 +1,4 @@
-//! Certificates repair themselves, whatever somebody does to them (F8, F9).
+//! Certificates are repaired automatically after any manual change (F8, F9).
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use futures::StreamExt;
@@ -13,7 +13,7 @@ use testkit::alone_in_namespace;
 use super::load::callable;
 use crate::support::release::{PATIENCE, Release};
 
-/// Calls in a row that show that every replica is called with success.
+/// Number of consecutive calls that shows that calls to every replica succeed.
 const CALLS: u32 = 20;
 
 #[tokio::test]
@@ -27,7 +27,7 @@ async fn f8_a_wiped_ca_bundle_is_restored_and_nothing_else_touched() {
             {"op": "remove", "path": "/webhooks/0/clientConfig/caBundle"},
             {"op": "replace", "path": "/webhooks/1/clientConfig/caBundle", "value": "Zm9yZWlnbg=="},
         ]))?;
-        // A bundle that is no certificate is refused by the API server, which is as good.
+        // The API server may also reject a bundle that is not a certificate.
         let wiped = configurations
             .patch(&name, &PatchParams::default(), &Patch::<()>::Json(wipe))
             .await;
@@ -82,7 +82,7 @@ async fn f9_a_deleted_or_damaged_secret_is_replaced_and_the_webhook_callable() {
     .await;
 }
 
-/// Watches a configuration until `met` holds, for as long as a repair may take.
+/// Watches a configuration until `met` holds, with the time limit of a repair.
 async fn until(
     configurations: &Api<ValidatingWebhookConfiguration>,
     name: &str,

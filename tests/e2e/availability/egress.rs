@@ -11,7 +11,7 @@ use testkit::{Namespace, NodeShell, alone_in_namespace};
 use crate::support::release::{PATIENCE, Release};
 use crate::support::{container_id, create, node_of, run, running, shell_template, uid_of};
 
-/// One replica, and the way to cut it off.
+/// A replica, and the means to disconnect it.
 struct Replica<'a> {
     ns: &'a Namespace,
     release: Release,
@@ -52,10 +52,10 @@ async fn f11_a_replica_without_api_server_answers_what_it_knows_and_starts_unrea
 // === impl Replica ===
 
 impl<'a> Replica<'a> {
-    /// One that does not lead: what is reconciled is not the question here.
+    /// A replica that does not lead, because the test is not about reconciliation.
     async fn not_leading(ns: &'a Namespace) -> Result<Self> {
         let release = Release::find(&ns.client).await?;
-        let leader = release.leader("somebody leads", |_| true).await?;
+        let leader = release.leader("a replica leads", |_| true).await?;
         let pods = release.controllers().await?;
         let other = pods.into_iter().find(|pod| pod.name_any() != leader);
         let pod = other.context("every replica leads")?;
@@ -72,7 +72,8 @@ impl<'a> Replica<'a> {
         })
     }
 
-    /// Does `work` while nothing that the replica sends to the API server arrives, as with a cable pulled out.
+    /// Runs `work` while all packets of the replica to the API server are dropped, as with an
+    /// unplugged cable.
     async fn cut_off(&self, work: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
         let family = if self.api_server.contains(':') {
             "ip6"
@@ -95,7 +96,8 @@ impl<'a> Replica<'a> {
         self.shell.in_network_of(&id, command).await.map(drop)
     }
 
-    /// It admits a consumer from its caches, and an object without asking the API server about the pod.
+    /// The replica admits a consumer from its caches, and an object without a dry run of the pod by
+    /// the API server.
     async fn knows_and_says(&self, name: &str) -> Result<()> {
         let answer = self.review_consumer(name).await?;
         ensure!(
@@ -110,7 +112,7 @@ impl<'a> Replica<'a> {
             "userInfo": {"username": "somebody"},
         });
         let answer = self.ask("/validate", &request).await?;
-        // Shows as well that it is cut off.
+        // Also shows that the replica is disconnected.
         ensure!(
             answer["allowed"] == json!(true)
                 && answer["warnings"]
@@ -121,7 +123,8 @@ impl<'a> Replica<'a> {
         Ok(())
     }
 
-    /// Waits until it admits the consumer of an object that it may not have heard of yet. Each answer waits for news.
+    /// Waits until the replica admits the consumer of an object that it may not have received yet.
+    /// Each call waits for news.
     async fn learns(&self, name: &str) -> Result<()> {
         let learnt = async {
             while self.review_consumer(name).await?["allowed"] != json!(true) {}
@@ -131,7 +134,8 @@ impl<'a> Replica<'a> {
         timeout.map_err(|_| anyhow!("{name} is not known to the replica after {PATIENCE:?}"))?
     }
 
-    /// Killed and started again by the kubelet, it says that it is not ready, and is not called.
+    /// After the kubelet killed and restarted the replica, it reports that it is not ready, and is
+    /// not called.
     async fn starts_unready(&self) -> Result<()> {
         let (name, uid) = (self.pod.name_any(), uid_of(&self.pod));
         let pods = self.release.api::<Pod>();
@@ -150,7 +154,7 @@ impl<'a> Replica<'a> {
                     !last.starts_with("HTTP/1.1 200"),
                     "it says that it is ready: {last}"
                 );
-                // Until it listens the tunnel ends with an error or without an answer.
+                // Until the replica listens, the tunnel ends with an error or without a response.
                 let tunnel = self.release.tunnel(&self.pod, "admin").await?;
                 last = tunnel
                     .get("/readyz")
@@ -169,7 +173,7 @@ impl<'a> Replica<'a> {
             .await
     }
 
-    /// Asks for the consumer of an object, as the API server does for the controller.
+    /// Requests the consumer of an object, as the API server does for the controller.
     async fn review_consumer(&self, name: &str) -> Result<Value> {
         let instance = self.ns.api::<StoppableContainerInstance>().get(name).await?;
         let pod = consumer_pod(&instance)?;

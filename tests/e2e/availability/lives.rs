@@ -1,4 +1,4 @@
-//! Controllers with other certificates: with short lives, so that a test sees many of them.
+//! Controllers with short-lived certificates, so that a test sees many of them.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::load::callable;
 use crate::support::release::Release;
 
-/// How long certificates live, as flags of the operator.
+/// Validity of certificates, as flags of the operator.
 #[derive(Clone, Copy)]
 pub(crate) struct Lives {
     pub(crate) authority: &'static str,
@@ -24,8 +24,9 @@ pub(crate) struct Lives {
     pub(crate) overlap: &'static str,
 }
 
-/// Replaces the controllers by ones whose certificates have these lives, does `work`, and puts the old ones back, whatever
-/// came of it. Both times all start at once and without a Secret, so that even the first authority is a new one.
+/// Replaces the controllers by ones whose certificates have this validity, runs `work`, and
+/// restores the old ones, also after a failure. Both times all replicas start together and without
+/// a Secret, so that even the first authority is new.
 pub(crate) async fn with_lives<T>(
     ns: &Namespace,
     release: &Release,
@@ -47,7 +48,7 @@ pub(crate) async fn with_lives<T>(
     let is_kept = |arg: &&String| !flags.iter().any(|(flag, _)| arg.starts_with(flag));
     let mut args: Vec<_> = container.args.iter().flatten().filter(is_kept).cloned().collect();
     args.extend(flags.map(|(flag, value)| format!("{flag}={value}")));
-    // Or the kubelet ends a process that a test has stopped.
+    // Otherwise the kubelet ends a process that a test has paused.
     let mut patient = serde_json::to_value(&container.liveness_probe)?;
     patient["failureThreshold"] = json!(1000);
 
@@ -68,8 +69,8 @@ pub(crate) async fn with_lives<T>(
     Ok(done)
 }
 
-/// Ends all controllers, deletes the Secret, and starts as many with these arguments at the same moment (F6): of the
-/// authorities that they may make one wins.
+/// Stops all controllers, deletes the Secret, and starts the same number with these arguments at
+/// the same moment (F6). They may create several authorities, of which one is kept.
 async fn start_anew(ns: &Namespace, release: &Release, args: Value, liveness: Value) -> Result<()> {
     let (deployments, name) = (release.api::<Deployment>(), release.deployment.name_any());
     let change = async |operations: Value| -> Result<()> {
@@ -83,7 +84,7 @@ async fn start_anew(ns: &Namespace, release: &Release, args: Value, liveness: Va
     change(json!([{"op": "replace", "path": "/spec/replicas", "value": 0}])).await?;
     for pod in old {
         let at_once = DeleteParams::default().grace_period(1);
-        // Its ReplicaSet may have been faster.
+        // The ReplicaSet may have been faster.
         let _ = release.api::<Pod>().delete(&pod.name_any(), &at_once).await;
         release.gone(&pod).await?;
     }
@@ -119,7 +120,7 @@ async fn start_anew(ns: &Namespace, release: &Release, args: Value, liveness: Va
     Ok(())
 }
 
-/// Every authority that a Secret names while something is done.
+/// All authorities that are in the Secret during an operation.
 async fn authorities_while(
     release: &Release,
     secret: &str,

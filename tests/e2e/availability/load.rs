@@ -1,4 +1,4 @@
-//! Calls of the webhook through the API server, all the time.
+//! Continuous calls of the webhook through the API server.
 
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,12 @@ pub(crate) struct Call {
     pub(crate) error: Option<String>,
 }
 
-/// Does `work` while calls are made, and returns them all with what the work came to.
+/// Runs `work` during continuous calls. Returns the calls and the result of `work`.
 pub(crate) async fn under_load<T>(
     ns: &Namespace,
     work: impl Future<Output = Result<T>>,
 ) -> Result<(T, Vec<Call>)> {
-    // The client would ask again by itself where an API server is busy, and nobody would know.
+    // The client would retry if an API server is busy, and the test would not see the failed call.
     let mut config = Config::infer().await?;
     config.default_retry = false;
     let objects = Api::<StoppableContainer>::namespaced(Client::try_from(config)?, &ns.name);
@@ -51,7 +51,7 @@ pub(crate) async fn under_load<T>(
     Ok((done, calls.join_all().await))
 }
 
-/// Fails if a call did, or if there were so few that it says nothing.
+/// Fails if a call failed, or if there were too few calls for a conclusion.
 pub(crate) fn none_failed(calls: &[Call]) -> Result<()> {
     let failed: Vec<_> = calls.iter().filter_map(|call| call.error.as_ref()).collect();
     ensure!(
@@ -64,7 +64,7 @@ pub(crate) fn none_failed(calls: &[Call]) -> Result<()> {
     Ok(())
 }
 
-/// A dry run that the webhook for objects must answer.
+/// A dry run that requires a response of the webhook for objects.
 pub(crate) async fn dry_run(objects: &Api<StoppableContainer>) -> kube::Result<()> {
     let object: Value = json!({
         "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
@@ -78,8 +78,8 @@ pub(crate) async fn dry_run(objects: &Api<StoppableContainer>) -> kube::Result<(
     objects.create(&params, &object).await.map(drop)
 }
 
-/// Waits until so many calls in a row succeed. Every API server must hear of a new bundle, and every replica of a new
-/// authority: until then calls may fail.
+/// Waits until this number of consecutive calls succeed. Until every API server has the new bundle
+/// and every replica the new authority, calls may fail.
 pub(crate) async fn callable(ns: &Namespace, times: u32) -> Result<()> {
     let objects = ns.api::<StoppableContainer>();
     let succeed = async {

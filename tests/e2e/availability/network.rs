@@ -14,8 +14,9 @@ use super::load::{callable, dry_run};
 use crate::support::release::Release;
 use crate::support::{creation_refused, run, running, shell_template};
 
-/// A proxy for TCP. What `/tmp/mode` says is done to every piece of data as it comes, on old connections too:
-/// `pass`, `delay SECONDS`, `reset`, or `hole`, in which all disappears until it is something else.
+/// A TCP proxy. The content of `/tmp/mode` applies to every piece of data when it arrives, also on
+/// existing connections: `pass`, `delay SECONDS`, `reset`, or `hole`, which delays all data until
+/// the mode changes.
 const PROXY: &str = r#"
 import itertools, socket, struct, threading, time
 
@@ -68,9 +69,9 @@ while True:
     threading.Thread(target=serve, args=(client,), daemon=True).start()
 "#;
 
-/// What the network does, and what the API server must say of it.
+/// The behaviour of the network, and the expected message of the API server.
 const TROUBLES: [(&str, &[&str]); 3] = [
-    // Five seconds for each piece of a handshake; the API server waits `timeoutSeconds` for all.
+    // Five seconds for each piece of a handshake. The API server waits `timeoutSeconds` in total.
     ("delay 5", &["context deadline exceeded", "Client.Timeout"]),
     ("reset", &["connection reset by peer", "EOF"]),
     ("hole", &["context deadline exceeded", "Client.Timeout"]),
@@ -99,14 +100,14 @@ async fn f10_a_bad_network_to_the_webhook_is_told_and_disturbs_nobody_else() {
                 Ok(())
             })
             .await?;
-        // With it the connections that API servers still have through it.
+        // Deletes the pod together with the API servers' connections through it.
         ns.delete::<Pod>("proxy").await?;
         callable(&ns, 20).await
     })
     .await;
 }
 
-/// One trouble from its beginning until all is well again.
+/// One fault, from its start until everything works again.
 async fn suffer(ns: &Namespace, trouble: &str, words: &[&str]) -> Result<()> {
     ns.sh("proxy", "", &format!("echo {trouble} > /tmp/mode")).await?;
     let begun = Instant::now();
@@ -118,10 +119,11 @@ async fn suffer(ns: &Namespace, trouble: &str, words: &[&str]) -> Result<()> {
         "with `{trouble}` the API server said {refused:?}"
     );
 
-    // Consumers wait, and say so.
+    // Consumers wait, and the object reports it.
     ns.api::<Pod>().delete("kept", &DeleteParams::default()).await?;
     creation_refused(ns, "kept").await?;
-    // Everybody else is served, and the objects that exist can still be changed where their spec is not.
+    // Other pods are not affected, and existing objects can be changed without a change of their
+    // spec.
     let mut plain = shell_template();
     plain["metadata"] = json!({"name": "plain"});
     ns.create_json::<Pod>(plain).await?;
@@ -142,7 +144,7 @@ async fn suffer(ns: &Namespace, trouble: &str, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Makes API servers reach the webhook through the proxy only.
+/// Redirects the API servers to the webhook through the proxy.
 async fn put_between(ns: &Namespace, release: &Release) -> Result<()> {
     let proxy = ns.create_json::<Pod>(json!({
         "metadata": {"name": "proxy"},

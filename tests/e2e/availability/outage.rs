@@ -1,4 +1,4 @@
-//! While the webhook is down only consumers wait, and nothing needs a human afterwards.
+//! While the webhook is down, only consumers wait, and no manual action is needed afterwards.
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -19,8 +19,8 @@ async fn i10_f1_webhook_down_only_consumers_wait_and_heal_alone() {
         let release = Release::find(&ns.client).await?;
         release
             .without_endpoints(async || {
-                // The API server has open connections to the webhook; they end with its pods. The new ones reconcile,
-                // and nobody can reach them.
+                // The API server's open connections to the webhook end with its pods. The new pods
+                // reconcile but cannot be reached.
                 release.replace_controllers().await?;
                 while_down(&ns).await
             })
@@ -38,7 +38,8 @@ async fn i10_f1_webhook_down_only_consumers_wait_and_heal_alone() {
 
 async fn while_down(ns: &Namespace) -> Result<()> {
     ns.api::<Pod>().delete("kept", &DeleteParams::default()).await?;
-    // The reconciler tries to create it again and is refused; the object says so and does not give up.
+    // The reconciler tries to create the pod again and is rejected. The object reports it, and the
+    // reconciler does not give up.
     creation_refused(ns, "kept").await?;
     let object = ns.api::<StoppableContainer>().get("kept").await?;
     let phase = object.status.as_ref().and_then(|s| s.phase);

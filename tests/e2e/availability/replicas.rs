@@ -1,4 +1,4 @@
-//! Replicas that come and go, gently (F3) and not (F4).
+//! Replicas that are added and removed, gracefully (F3) and by a kill (F4).
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use super::load::{callable, none_failed, under_load};
 use crate::support::release::Release;
 use crate::support::{container_id, node_of, uid_of};
 
-/// Kills of a replica, unless `E2E_KILLS` says how many.
+/// Number of kills, unless `E2E_KILLS` is set.
 const KILLS: usize = 10;
 
-/// When a replica was killed, and from when on nobody may notice.
+/// The time of a kill, and the time after which calls must succeed.
 struct Kill {
     begun: Instant,
     over: Instant,
@@ -41,7 +41,8 @@ async fn f3_no_call_fails_during_five_rolling_updates() {
     .await;
 }
 
-/// What is in flight at a kill is lost, and what is sent before the cluster knows that the replica is gone may be.
+/// Calls that are in flight at a kill fail. So may calls that start before the cluster has noticed
+/// the kill.
 #[tokio::test]
 async fn f4_after_a_replica_was_killed_no_call_fails() {
     alone_in_namespace("killed", async |ns, _alone| {
@@ -63,7 +64,7 @@ async fn f4_after_a_replica_was_killed_no_call_fails() {
             let kill = kills
                 .iter()
                 .find(|kill| call.ended >= kill.begun && call.begun <= kill.over)
-                .with_context(|| format!("a call failed though nobody was killed: {error}"))?;
+                .with_context(|| format!("a call failed although no replica was killed: {error}"))?;
             lost += 1;
             longest = longest.max(call.begun.saturating_duration_since(kill.begun));
         }
@@ -77,8 +78,8 @@ async fn f4_after_a_replica_was_killed_no_call_fails() {
     .await;
 }
 
-/// Kills the replica that has lived longest, so that it is another one each time, and has another pod in its place: the
-/// kubelet would wait longer and longer before it starts the same one again.
+/// Kills the oldest replica, so that it is a different one each time, and lets another pod replace
+/// it. For the same pod the kubelet would increase its back-off.
 async fn kill_oldest(ns: &Namespace, release: &Release) -> Result<Kill> {
     let mut pods = release.controllers().await?;
     pods.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
@@ -98,7 +99,8 @@ async fn kill_oldest(ns: &Namespace, release: &Release) -> Result<Kill> {
             !ready.contains(&uid)
         })
         .await?;
-    // The API server hears of it when we do. Its next answer is its first that can know.
+    // The API server gets the change at the same time as the test. Its next response is the first
+    // that can include it.
     callable(ns, 1).await?;
     let over = Instant::now();
 

@@ -1,4 +1,4 @@
-//! Certificates that follow each other under load (F5, F6), and a replica that sleeps over it (F7).
+//! Certificate rotation under load (F5, F6), and a replica that is paused across a rotation (F7).
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -17,16 +17,16 @@ use super::load::{callable, none_failed, under_load};
 use crate::support::release::Release;
 use crate::support::{container_id, node_of, uid_of};
 
-/// Serving certificates that each replica is to have shown, unless `E2E_ROTATIONS` says how many.
+/// Number of serving certificates that each replica must serve, unless `E2E_ROTATIONS` is set.
 const ROTATIONS: usize = 10;
 
-/// Between two handshakes with a replica.
+/// Interval between two handshakes with a replica.
 const PACE: Duration = Duration::from_millis(200);
 
-/// Connections that are opened while a replica is stopped.
+/// Number of connections that are opened while a replica is paused.
 const WAITING: usize = 8;
 
-/// What a replica showed.
+/// The certificates that a replica served.
 #[derive(Default)]
 struct Seen {
     leaves: BTreeSet<Vec<u8>>,
@@ -34,8 +34,8 @@ struct Seen {
     handshakes: usize,
 }
 
-/// While certificates and authorities follow each other, every call and every new connection succeeds, and what is
-/// trusted is what is published at that moment.
+/// During rotations of certificates and authorities, all calls and new connections succeed, with
+/// the bundle that is published at that moment.
 #[tokio::test]
 async fn f5_f6_rotations_of_leaves_and_some_of_the_authority_without_an_error() {
     alone_in_namespace("rotation", async |ns, _alone| {
@@ -59,7 +59,7 @@ async fn f5_f6_rotations_of_leaves_and_some_of_the_authority_without_an_error() 
                 seen.leaves.len(),
                 seen.issuers.len()
             );
-            // An authority lives for three certificates.
+            // An authority lives as long as three certificates.
             ensure!(seen.issuers.len() > count / 5, "the authority was not replaced");
         }
         none_failed(&calls)
@@ -67,8 +67,8 @@ async fn f5_f6_rotations_of_leaves_and_some_of_the_authority_without_an_error() 
     .await;
 }
 
-/// A leader that is stopped while its certificate expires: it never shows that one again, has a new one, and has lost
-/// the lease.
+/// A leader is paused until its certificate has expired. It never serves that certificate again,
+/// gets a new one, and has lost the lease.
 #[tokio::test]
 async fn f7_a_replica_that_slept_over_its_certificate_shows_no_expired_one() {
     alone_in_namespace("asleep", async |ns, _alone| {
@@ -79,13 +79,13 @@ async fn f7_a_replica_that_slept_over_its_certificate_shows_no_expired_one() {
             overlap: "1m",
         };
         with_lives(&ns, &release, lives, async || {
-            let leader = release.leader("somebody leads", |_| true).await?;
+            let leader = release.leader("a replica leads", |_| true).await?;
             let pod = release.api::<Pod>().get(&leader).await?;
             let (uid, id) = (uid_of(&pod), container_id(&pod, "operator")?);
             let shell = NodeShell::on(&ns, &node_of(&pod)?).await?;
             let awake = release.shake_hands(&pod).await?.shown.context("no certificate")?;
             shell.signal_first(&id, "STOP").await?;
-            // Whatever comes of it: a stopped process would not end when it is told to.
+            // Also after a failure, because a paused process does not react to a termination.
             let slept = sleep_until(&release, &pod, awake.not_after).await;
             shell.signal_first(&id, "CONT").await?;
             let (waiting, next_leader) = slept?;
@@ -113,7 +113,7 @@ async fn f7_a_replica_that_slept_over_its_certificate_shows_no_expired_one() {
                 "the replica was restarted, and did not wake up"
             );
             release.shake_hands(&pod).await?.connection?;
-            let still = release.leader("somebody leads", |_| true).await?;
+            let still = release.leader("a replica leads", |_| true).await?;
             ensure!(still == next_leader, "{still} leads, and not {next_leader}");
             callable(&ns, 20).await
         })
@@ -124,8 +124,8 @@ async fn f7_a_replica_that_slept_over_its_certificate_shows_no_expired_one() {
 
 type Waiting = Vec<JoinHandle<Result<Handshake>>>;
 
-/// Waits until a stopped replica's certificate has expired and another one leads. Returns connections that wait for the
-/// replica to wake up, and who leads.
+/// Waits until the certificate of a paused replica has expired and another replica leads. Returns
+/// connections that wait for the paused replica, and the leader.
 async fn sleep_until(release: &Release, pod: &Pod, not_after: SystemTime) -> Result<(Waiting, String)> {
     let connect = |_| {
         let (release, pod) = (release.clone(), pod.clone());
@@ -136,13 +136,15 @@ async fn sleep_until(release: &Release, pod: &Pod, not_after: SystemTime) -> Res
     let leader = release
         .leader("another replica leads", |name| name != stopped)
         .await?;
-    // There is nothing to watch: the clock decides. A second more, as certificates know no fractions.
+    // This depends on the clock and cannot be watched. One more second, because certificates do not
+    // have fractions of seconds.
     let left = not_after.duration_since(SystemTime::now()).unwrap_or_default();
     tokio::time::sleep(left + Duration::from_secs(1)).await;
     Ok((waiting, leader))
 }
 
-/// Shakes hands with a replica until it has shown so many certificates. Every handshake must succeed.
+/// Connects to a replica until it has served this number of certificates. Every handshake must
+/// succeed.
 async fn watch_leaves(release: &Release, pod: &Pod, count: usize) -> Result<Seen> {
     let mut seen = Seen::default();
     let mut pace = tokio::time::interval(PACE);

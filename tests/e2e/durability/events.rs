@@ -1,9 +1,11 @@
 /*!
-The files that remain when an event hits a container, its node or the product while the container writes.
+The files that remain after a failure of a container, its node or the product while the container
+writes.
 
-A program in the container writes numbered files all over `/`, most of them synced, and prints each one that is done.
-The event happens meanwhile. Once the container runs again, every file that was synced and acknowledged has to be there
-with its content. `cargo xtask durability` repeats each row and makes a table of the counts.
+A program in the container writes numbered files to many places below `/`, syncs most of them, and
+prints each completed file. Meanwhile the failure happens. When the container runs again, every file
+that was synced and printed must exist with its content. `cargo xtask durability` repeats each row
+and creates a table of the counts.
 */
 
 use std::time::{Duration, Instant};
@@ -24,9 +26,10 @@ use crate::support::disk::Disk;
 use crate::support::node::{Part, Partition, reboot};
 use crate::support::{cleaned_up, container_id, node_of, phase, set_running, stop, uid_of};
 
-/// How much a container may take in the row in which it takes all of it.
+/// Memory limit of the container in the row that exhausts it.
 const MEMORY: &str = "96Mi";
-/// Over which part of a start the kills of the agent are spread: all of it, and a little more.
+/// Time span of a start over which the kills of the agent are spread. It is slightly longer than a
+/// start.
 const START: Duration = Duration::from_millis(1500);
 const DISK_MEGABYTES: u32 = 64;
 
@@ -111,7 +114,7 @@ async fn i1_durability_provider_deleted() {
     .await;
 }
 
-/// Each trial at a later moment of the start.
+/// Each trial kills at a later moment of the start.
 #[tokio::test]
 async fn i9_f17_durability_agent_killed_during_the_start() {
     alone_in_namespace("durable-agent-killed", async |ns, _alone| {
@@ -132,7 +135,7 @@ async fn i9_f17_durability_agent_killed_during_the_start() {
             let since = Instant::now();
             set_running(&ns, NAME, true).await?;
             tokio::time::sleep(moment + Duration::from_millis(200)).await;
-            // A new pod, as the kubelet makes containers wait that end often.
+            // A new pod, because the kubelet delays the restart of containers that end often.
             let api = Api::<Pod>::namespaced(ns.client.clone(), &agent.namespace().unwrap_or_default());
             api.delete(&agent.name_any(), &DeleteParams::default().grace_period(0))
                 .await?;
@@ -182,8 +185,8 @@ async fn restarted(ns: &Namespace, row: &'static str, part: Part) -> Result<()> 
     Row::new(row).at(&at).run(ns, event).await
 }
 
-/// Every process of the node dies at once; data that was written and not synced still reaches the disk, as the machine
-/// below the node lives on. See the power cut for the case that it does not.
+/// All processes of the node end at once. Unsynced data still reaches the disk, because the machine
+/// below the node keeps running. The power cut covers the other case.
 #[tokio::test]
 async fn i1_durability_node_reboot() {
     alone_in_namespace("durable-reboot", async |ns, _alone| {
@@ -197,8 +200,8 @@ async fn i1_durability_node_reboot() {
     .await;
 }
 
-/// The node dies, and loses all data that was not synced to its disk: it starts again on a copy of the disk from the moment
-/// of the cut.
+/// The node ends and loses all data that was not synced to its disk: it starts again on a copy of
+/// the disk from the moment of the cut.
 #[tokio::test]
 async fn i1_f20_durability_power_cut() {
     alone_in_namespace("durable-power-cut", async |ns, alone| {
@@ -222,7 +225,7 @@ async fn i1_f20_durability_power_cut() {
     .await;
 }
 
-/// The disk takes no more while the container writes, and still does not while it starts again.
+/// The disk is full while the container writes, and still full when the container starts again.
 #[tokio::test]
 async fn i1_f22_durability_disk_full() {
     alone_in_namespace("durable-disk-full", async |ns, alone| {

@@ -1,4 +1,4 @@
-//! Files written anywhere in `/` survive whatever happens to pods, agent and node.
+//! Files anywhere in `/` survive faults of pods, agent and node.
 
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -14,13 +14,14 @@ use crate::support::counting::{counting, unnoticed};
 use crate::support::node::{Part, reboot, until_it_answers};
 use crate::support::{container_id, node_of, run, running, shell_template, start, stop, uid_of};
 
-/// What probes and hooks call.
+/// The program of probes and hooks.
 const WRAPPER: &str = "/.stoppablecontainer/exec-wrapper";
 const PATIENCE: Duration = Duration::from_mins(2);
-/// Between two looks at what no watch tells.
+/// Interval for checks of state that cannot be watched.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Writes all over the root: new, changed, replaced and removed entries, odd names, owners, modes, links.
+/// Writes to many places of the root: new, changed, replaced and removed entries, unusual names,
+/// owners, modes, links.
 const WRITE: &str = r#"
     echo changed >> /etc/issue
     rm /etc/debian_version
@@ -33,7 +34,8 @@ const WRITE: &str = r#"
     sync
 "#;
 
-/// Names, owners, modes, sizes, link counts and contents of what `WRITE` touched, and what it removed.
+/// Names, owners, modes, sizes, link counts and contents of the entries that `WRITE` changed, and
+/// the entries that it removed.
 const LOOK: &str = r"
     find /etc/issue /usr/local /opt /var/lib/app /srv /root/.hidden /usr/share/doc -printf '%p %U:%G %m %y %n %l ' \
         \( -type f -printf '%s %T@ ' \) -printf '\n' | sort
@@ -41,7 +43,7 @@ const LOOK: &str = r"
     test ! -e /etc/debian_version
 ";
 
-/// Runs a container, writes, lets `event` happen, and compares what is there then.
+/// Runs a container, writes files, lets `event` happen, and compares the files.
 async fn survives<F, Fut>(ns: &Namespace, event: F) -> Result<()>
 where
     F: FnOnce(Pod) -> Fut,
@@ -123,7 +125,7 @@ async fn i1_files_survive_a_kill_of_the_providers_container() {
             let node = NodeShell::on(ns, &node_of(&pod)?).await?;
             node.kill_first(&container_id(&provider, "provider")?).await?;
             ns.pod_restarted(&name, "provider", 1).await?;
-            // I9: whoever runs does not notice.
+            // I9: a running container is not affected.
             let now = ns.pod_ready("kept").await?;
             ensure!(
                 container_id(&now, "main")? == container_id(&pod, "main")?,
@@ -156,7 +158,7 @@ async fn i1_files_survive_deletion_of_the_provider_pod() {
     .await;
 }
 
-/// While the agents are rolled out anew, commands and logs work as ever, and so does what probes and hooks call.
+/// During a rollout of the agents, commands, logs, probes and hooks work as usual.
 #[tokio::test]
 async fn f18_i9_files_and_consumers_survive_a_rollout_of_the_agent() {
     alone_in_namespace("agent-restart", async |ns, _alone| {
@@ -173,7 +175,7 @@ async fn f18_i9_files_and_consumers_survive_a_rollout_of_the_agent() {
                 unnoticed(ns, &talking).await
             };
             let used = meanwhile(agents.restart(), use_both).await?;
-            ensure!(used > 0, "nobody used anything during the rollout");
+            ensure!(used > 0, "hooks and probes did not run during the rollout");
             let now = ns.pod_ready("kept").await?;
             ensure!(
                 container_id(&now, "main")? == container_id(&pod, "main")?,
@@ -189,7 +191,7 @@ async fn f18_i9_files_and_consumers_survive_a_rollout_of_the_agent() {
     .await;
 }
 
-/// Does something again and again until `work` is done, and says how often.
+/// Repeats an operation until `work` is done, and returns the number of repetitions.
 async fn meanwhile(
     work: impl Future<Output = Result<()>>,
     again: impl AsyncFn() -> Result<()>,
@@ -205,8 +207,8 @@ async fn meanwhile(
     }
 }
 
-/// A pod is deleted by force and its node loses its power, so that no kubelet ever unpublishes its volume (k8s#127229):
-/// nothing of the volume stays, and the next pod has the files.
+/// A pod is deleted by force and its node loses its power, so that the kubelet never unpublishes
+/// its volume (k8s#127229). The volume is removed completely, and the next pod has the files.
 #[tokio::test]
 async fn i11_f20_what_a_pod_leaves_that_went_while_its_node_was_down_is_collected() {
     alone_in_namespace("gone-meanwhile", async |ns, _alone| {
@@ -254,13 +256,13 @@ async fn i11_f20_what_a_pod_leaves_that_went_while_its_node_was_down_is_collecte
     .await;
 }
 
-/// What a reboot of the node does: every process dies at once, the disks stay.
+/// A reboot of the node: all processes end at once, and the disks stay.
 #[tokio::test]
 async fn i1_files_survive_a_reboot_of_the_node() {
     alone_in_namespace("reboot", async |ns, _alone| {
         let ns = &ns;
         survives(ns, async |pod| {
-            // A second one that is stopped while the node goes down: it has to come back all the same.
+            // A second container that is stopped during the reboot. It must start again as well.
             run(ns, "asleep", shell_template()).await?;
             ns.sh("asleep", "main", "echo kept > /root/file && sync").await?;
             stop(ns, "asleep").await?;

@@ -1,4 +1,4 @@
-//! A row of the table: the event again and again, and what was lost each time.
+//! A row of the table: repeated trials of one failure, and the losses of each.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,9 +13,9 @@ use super::writing::{self, Acknowledged, Found, MAIN, READY_TO_WRITE, Writing};
 use crate::support::agents::Agents;
 use crate::support::{container_id, disk_directory, node_of, running, says, start, stop};
 
-/// The container that writes.
+/// Name of the container that writes.
 pub(super) const NAME: &str = "writer";
-/// The longest time between the first files and the event.
+/// The longest time between the first files and the failure.
 const SOONEST: Duration = Duration::from_millis(500);
 
 /// A row.
@@ -26,20 +26,21 @@ pub(super) struct Row {
     node: Option<String>,
 }
 
-/// What an event did.
+/// Result of a failure.
 pub(super) struct Happened {
     since: Option<Instant>,
     acknowledged: Option<Acknowledged>,
     afterwards: Option<&'static str>,
 }
 
-/// How often each event happens: `E2E_TRIALS`.
+/// Number of trials of each failure: `E2E_TRIALS`.
 pub(super) fn number_of_trials() -> u32 {
     let given = std::env::var("E2E_TRIALS").ok();
     given.and_then(|number| number.parse().ok()).unwrap_or(1)
 }
 
-/// A file that is not there counts as lost: this would be a table of zeros otherwise.
+/// A file that does not exist counts as lost. Without this check the table would contain only
+/// zeros.
 pub(super) async fn sees_losses(ns: &Namespace) -> Result<()> {
     let writing = Writing::begin(ns).await?;
     stop(ns, NAME).await?;
@@ -56,7 +57,7 @@ pub(super) async fn sees_losses(ns: &Namespace) -> Result<()> {
 // === impl Happened ===
 
 impl Happened {
-    /// The container was stopped, by whomever; what counts as its time out of service began then.
+    /// The container was stopped. Its time out of service starts at that time.
     pub(super) fn interrupted(since: Instant) -> Self {
         Self {
             since: Some(since),
@@ -65,7 +66,7 @@ impl Happened {
         }
     }
 
-    /// The container wrote on.
+    /// The container kept writing.
     pub(super) fn unnoticed() -> Self {
         Self {
             since: None,
@@ -74,7 +75,7 @@ impl Happened {
         }
     }
 
-    /// Nobody can rely on what was acknowledged later than this.
+    /// Files that the program printed later than this do not count.
     pub(super) fn knowing(self, acknowledged: Acknowledged) -> Self {
         Self {
             acknowledged: Some(acknowledged),
@@ -82,7 +83,7 @@ impl Happened {
         }
     }
 
-    /// To be done in the container before the next trial.
+    /// A command to run in the container before the next trial.
     pub(super) fn then(self, script: &'static str) -> Self {
         Self {
             afterwards: Some(script),
@@ -103,7 +104,7 @@ impl Row {
         }
     }
 
-    /// The container has a limit on its memory.
+    /// The container has a memory limit.
     pub(super) fn limited(self, memory: &'static str) -> Self {
         Self {
             memory: Some(memory),
@@ -111,7 +112,7 @@ impl Row {
         }
     }
 
-    /// The filesystem is kept on the disk that the test brings.
+    /// The filesystem is on the disk that the test mounts.
     pub(super) fn on_a_disk(self) -> Result<Self> {
         Ok(Self {
             prefix: Some(disk_directory()?),
@@ -196,7 +197,7 @@ impl Row {
         if let Some(script) = happened.afterwards {
             ns.sh(NAME, MAIN, script).await?;
         }
-        // The kubelet makes a container wait that ends often, but not in a new pod.
+        // The kubelet delays the restart of a container that ends often, except in a new pod.
         if ns.pod_ready(NAME).await?.metadata.uid == before.metadata.uid {
             stop(ns, NAME).await?;
             start(ns, NAME).await?;
@@ -231,7 +232,7 @@ pub(super) async fn some_node(ns: &Namespace) -> Result<String> {
     node_of(agents.first().context("no agent on any node")?)
 }
 
-/// Waits until the container runs as another one than before, and its program too.
+/// Waits until the container runs as a new one, and its program too.
 async fn again(ns: &Namespace, before: &Pod) -> Result<()> {
     let old = container_id(before, MAIN)?;
     let another = |pod: &Pod| {
@@ -243,11 +244,11 @@ async fn again(ns: &Namespace, before: &Pod) -> Result<()> {
         ready && !leaving && container_id(pod, MAIN).is_ok_and(|id| id != old)
     };
     ns.wait(NAME, "it runs again", another).await?;
-    // The kubelet counts a container that waits for its filesystem as running.
+    // The kubelet reports a container that waits for its filesystem as running.
     says(ns, NAME, READY_TO_WRITE).await
 }
 
-/// Another time with every call.
+/// A different time for each call.
 fn some_time() -> Result<Duration> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     Ok(SOONEST * (now.subsec_micros() % 1000) / 1000)

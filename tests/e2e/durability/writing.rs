@@ -1,4 +1,4 @@
-//! The program in the container that writes, and what it said so far.
+//! The program in the container that writes, and its output.
 
 use std::time::Duration;
 
@@ -15,41 +15,41 @@ use tokio::task::JoinHandle;
 
 use super::trial::NAME;
 
-/// The container in which it runs.
+/// Name of the container that it runs in.
 pub(super) const MAIN: &str = "main";
-/// What it says first.
+/// First line of its output.
 pub(super) const READY_TO_WRITE: &str = "ready to write";
 const PROGRAM: &str = include_str!("writer.py");
-/// How many files it has written when the event may come: some of every kind, at every place.
+/// Minimum number of written files before the failure: some of every kind, at every place.
 const ENOUGH: u32 = 40;
 const PATIENCE: Duration = Duration::from_mins(2);
-/// Before a log is asked for again that ended: its container may be on its way.
+/// Delay before a log that ended is read again, because its container may be restarting.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The last file of a run that the program said to be done; so are all before it.
+/// The last file that the program printed. All earlier files are complete too.
 #[derive(Clone, Debug)]
 pub(super) struct Acknowledged {
     run: String,
     last: u32,
 }
 
-/// What became of them.
+/// The result for the files.
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Found {
     pub(super) synced: u32,
-    /// Synced and not there, or with another content.
+    /// Synced files that are missing or have different content.
     pub(super) lost: Vec<String>,
     pub(super) unsynced: u32,
     pub(super) unsynced_lost: u32,
 }
 
-/// A container that writes, and somebody who hears what it says.
+/// A container that writes, and a reader of its log.
 pub(super) struct Writing {
     heard: watch::Receiver<Option<Acknowledged>>,
     listening: JoinHandle<()>,
 }
 
-/// The template of a container that writes when it is told to.
+/// The template of a container that writes on a signal.
 pub(super) fn template(memory: Option<&str>) -> Value {
     let mut main = json!({
         "name": MAIN, "image": "python:3.11", "command": ["python3", "-c", PROGRAM, "write"],
@@ -68,7 +68,7 @@ pub(super) async fn signal(ns: &Namespace, signal: &str) -> Result<()> {
 // === impl Writing ===
 
 impl Writing {
-    /// Has the program write and waits until it has written a little.
+    /// Lets the program write, and waits until it has written a few files.
     pub(super) async fn begin(ns: &Namespace) -> Result<Self> {
         let (said, heard) = watch::channel(None);
         let listening = tokio::spawn(listen(ns.api::<Pod>(), said));
@@ -78,7 +78,7 @@ impl Writing {
         Ok(writing)
     }
 
-    /// What it said to be done until now.
+    /// The files that it has printed until now.
     pub(super) fn acknowledged(&self) -> Acknowledged {
         let heard = self.heard.borrow().clone();
         heard.unwrap_or(Acknowledged {
@@ -87,7 +87,7 @@ impl Writing {
         })
     }
 
-    /// Waits until it has written more than now.
+    /// Waits until it has written more files than now.
     pub(super) async fn goes_on(&mut self) -> Result<()> {
         let now = self.acknowledged().last;
         self.until(|last| last > now).await
@@ -100,7 +100,7 @@ impl Writing {
         tokio::time::timeout(PATIENCE, heard)
             .await
             .context("the container does not write")?
-            .context("nobody listens")?;
+            .context("the reader of the log ended")?;
         Ok(())
     }
 }
@@ -114,7 +114,7 @@ impl Drop for Writing {
 // === impl Acknowledged ===
 
 impl Acknowledged {
-    /// Looks for the files in the container, which must not write again before.
+    /// Looks for the files in the container, which must not have written again.
     pub(super) async fn find(&self, ns: &Namespace) -> Result<Found> {
         let last = self.last.to_string();
         let command = ["python3", "-c", PROGRAM, "verify", &self.run, &last];
@@ -123,7 +123,7 @@ impl Acknowledged {
     }
 }
 
-/// Hears the program, also when the way to it is cut for a while.
+/// Reads the log of the program, also across interruptions of the connection.
 async fn listen(pods: Api<Pod>, said: watch::Sender<Option<Acknowledged>>) {
     let params = LogParams {
         container: Some(MAIN.to_owned()),

@@ -1,4 +1,4 @@
-//! I20: the image's layers stay on the node as long as a consumer is on them.
+//! I20: the image's layers stay on the node while a consumer uses them.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -10,14 +10,14 @@ use testkit::{Namespace, NodeShell, alone_in_namespace};
 
 use crate::support::{cleaned_up, node_of, run, running, shell_template, start, stop};
 
-/// An image that nothing else on the node is made of.
+/// An image that does not share layers with other images on the node.
 const IMAGE: &str = "docker.io/test/named-user:1";
-/// A file of the image that nothing reads before: the template has a command of its own.
+/// A file of the image that is not read before, because the template has its own command.
 const FILE: &str = "/usr/local/bin/wait-for-signal";
 const NAME: &str = "pinned";
 
-/// The node's disk is full: the kubelet evicts the provider and removes its image. The layers went with it, from under
-/// the consumer that was still on them.
+/// The node's disk is full: the kubelet evicts the provider and removes its image. Without the
+/// lease, the layers would be removed although a consumer uses them.
 #[tokio::test]
 async fn i20_the_layers_stay_when_provider_and_image_go() {
     alone_in_namespace("image-pin", async |ns, _alone| {
@@ -29,7 +29,7 @@ async fn i20_the_layers_stay_when_provider_and_image_go() {
         cordon(&ns, &node_name, true).await?;
         let tested = without_image(&ns, &node).await;
         cleaned_up(tested, cordon(&ns, &node_name, false).await)?;
-        // The provider is back, with the image.
+        // The provider is running again, with the image.
         running(&ns, NAME).await?;
         ns.pod_ready(&provider_pod_name(NAME)).await?;
         stop(&ns, NAME).await?;
@@ -55,7 +55,8 @@ async fn without_image(ns: &Namespace, node: &NodeShell<'_>) -> Result<()> {
         .delete(&provider_pod_name(NAME), &DeleteParams::default())
         .await?;
     let ctr = std::env::var("E2E_CTR").unwrap_or_else(|_| "ctr".to_owned());
-    // As the kubelet's garbage collection: every name of the image, when no container is made of it any more.
+    // Like the kubelet's garbage collection: removes all names of the image when no container uses
+    // it.
     node.sh(&format!(
         "ctr() {{ {ctr} --namespace k8s.io \"$@\"; }}
          for try in $(seq 600); do ctr containers info {id} >/dev/null 2>&1 || break; sleep 0.1; done

@@ -1,4 +1,5 @@
-//! The controller makes providers from the digest that the data was made with, not from the tag's present one (F25).
+//! The controller creates providers from the digest that the data was created with, not from the
+//! tag's current digest (F25).
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -19,15 +20,16 @@ const TAG: &str = "docker.io/test/pinned:1";
 const FIRST: &str = "docker.io/library/ubuntu:22.04";
 const OTHER: &str = "docker.io/test/named-user:1";
 
-/// Alone, as it gives another name to an image that others use.
+/// Runs alone, because it changes the name of an image that other tests use.
 ///
-/// The test moves the tag while the container is stopped, and the controller makes a new provider: the container goes on
-/// with the image of before. When that image cannot be pulled any more, the condition has the kubelet's message and the
-/// way out, and nothing runs on the other one.
+/// The test moves the tag while the container is stopped, and the controller creates a new
+/// provider. The container starts with the old image. When that image cannot be pulled any more,
+/// the condition has the kubelet's message and the options, and the container does not run with the
+/// new image.
 #[tokio::test]
 async fn f25_i1_a_tag_that_was_moved_brings_no_other_image_under_the_data() {
     alone_in_namespace("pinned", async |ns, _alone| {
-        // Whatever this needs is on the node: both images.
+        // Both images that the test needs are on the node.
         let mut images = shell_template();
         images["metadata"] = json!({"name": "images"});
         images["spec"]["containers"] = json!([
@@ -46,7 +48,7 @@ async fn f25_i1_a_tag_that_was_moved_brings_no_other_image_under_the_data() {
             digest.with_context(|| format!("no digest: {listed}"))?
         );
         let tested = async {
-            // As if it had been pulled from there.
+            // As if it had been pulled from that repository.
             image(&format!("tag --force {FIRST} {TAG}")).await?;
             image(&format!("tag --force {FIRST} {exact}")).await?;
             run(&ns, "kept", template(&place)).await?;
@@ -81,7 +83,7 @@ async fn f25_i1_a_tag_that_was_moved_brings_no_other_image_under_the_data() {
                 "it started on another image"
             );
 
-            // The way out, as far as the question what to do with the files.
+            // The option for the files.
             set_image(&ns, OTHER).await?;
             blocked(&ns, "kept", FILESYSTEM_READY, "ImageChanged").await?;
             image(&format!("tag --force {FIRST} {exact}")).await?;
@@ -130,7 +132,7 @@ async fn replace_provider(ns: &Namespace) -> Result<()> {
     .map(drop)
 }
 
-/// The kept file, on the image that it was made with.
+/// The kept file, on the image that it was created with.
 async fn same(ns: &Namespace) -> Result<()> {
     let seen = ns
         .sh("kept", "main", "cat /root/file; id app 2>&1 || true")

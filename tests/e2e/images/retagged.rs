@@ -1,6 +1,6 @@
-//! The image under kept data is the one that it was made with, also where its repository has no digest for it, as with an
-//! image that was loaded into the node: such a one goes by its name, and another one under that is found out (F25).
-//! `pinned.rs` is about the others.
+//! The image of kept data stays the same, also if its repository does not have a digest for it, as
+//! for an image that was loaded into the node. Such an image is used by name, and a different image
+//! of that name is detected (F25). `pinned.rs` covers images with a digest.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -15,17 +15,18 @@ use crate::support::{
     blocked, cleaned_up, node_of, phase, run, running, set_running, shell_template, start, stop, uid_of,
 };
 
-/// The tag that the test moves; nobody else's.
+/// The tag that the test moves. Other tests do not use it.
 const TAG: &str = "docker.io/test/retagged:1";
 const FIRST: &str = "docker.io/library/ubuntu:22.04";
 const OTHER: &str = "docker.io/test/named-user:1";
 
-/// While it is stopped, its image's tag is given to another image, and then the image is gone from the node and from
-/// everywhere else. It never starts on another one, and goes on once the image is there again.
+/// While the container is stopped, its tag moves to another image, and then the old image is
+/// removed from the node and all registries. The container never starts on the other image, and
+/// starts again when the old image is available.
 #[tokio::test]
 async fn f25_i1_an_image_that_is_pruned_or_tagged_anew_while_stopped() {
     in_namespace("retagged", async |ns| {
-        // Whatever this needs is on the node: the images of both tags.
+        // The images of both tags, which the test needs, are on the node.
         let mut images = shell_template();
         images["metadata"] = json!({"name": "images"});
         images["spec"]["containers"] = json!([
@@ -45,7 +46,8 @@ async fn f25_i1_an_image_that_is_pruned_or_tagged_anew_while_stopped() {
             ns.sh("kept", "main", "echo kept > /root/file && sync").await?;
             stop(&ns, "kept").await?;
 
-            // The provider has the image open: its name may go and come back as another's.
+            // The provider keeps the image open, so its name can be removed and refer to another
+            // image later.
             image(&format!("tag --force {OTHER} {TAG}")).await?;
             start(&ns, "kept").await?;
             same(&ns).await?;
@@ -60,7 +62,7 @@ async fn f25_i1_an_image_that_is_pruned_or_tagged_anew_while_stopped() {
                 "it started on another image"
             );
 
-            // What the message says to do, word for word.
+            // The command in the message, verbatim.
             let by_digest = message
                 .find("image to ")
                 .map(|at| &message[at + "image to ".len()..]);
@@ -92,13 +94,13 @@ async fn f25_i1_an_image_that_is_pruned_or_tagged_anew_while_stopped() {
             );
 
             image(&format!("tag --force {FIRST} {TAG}")).await?;
-            // What the kubelet waits for between two tries is not the test's to wait for.
+            // The test does not wait for the kubelet's back-off.
             replace_provider(&ns).await?;
             running(&ns, "kept").await?;
             same(&ns).await
         };
         let tested = tested.await;
-        // `ctr` does not mind that it is not there.
+        // `ctr` ignores a missing image.
         cleaned_up(tested, image(&format!("remove {TAG}")).await.map(drop))?;
         node.close().await
     })
@@ -133,7 +135,7 @@ async fn replace_provider(ns: &Namespace) -> Result<()> {
     Ok(())
 }
 
-/// The kept file, on the image that it was made with.
+/// The kept file, on the image that it was created with.
 async fn same(ns: &Namespace) -> Result<()> {
     let seen = ns
         .sh("kept", "main", "cat /root/file; id app 2>&1 || true")

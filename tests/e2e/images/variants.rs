@@ -1,4 +1,5 @@
-//! Images and security contexts that a cluster really sees: scratch, named users, restricted namespaces, read-only.
+//! Images and security contexts that are common on clusters: scratch, named users, restricted
+//! namespaces, read-only.
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Namespace as NamespaceObject;
@@ -8,7 +9,7 @@ use testkit::{Namespace, in_namespace};
 
 use crate::support::{run, shell_template, start, stop};
 
-/// An image with nothing but one static binary and a numeric USER: no shell, no /etc, no mount points.
+/// An image with only one static binary and a numeric USER, without shell, /etc and mount points.
 #[tokio::test]
 async fn i5_scratch_image_runs_and_is_kept() {
     in_namespace("scratch", async |ns| {
@@ -34,7 +35,8 @@ async fn i5_scratch_image_runs_and_is_kept() {
     .await;
 }
 
-/// A named USER cannot be checked against runAsNonRoot by the kubelet in a plain pod; ours resolves it.
+/// In a plain pod, the kubelet cannot check a named USER against runAsNonRoot. The product resolves
+/// the name.
 #[tokio::test]
 async fn i5_named_user_with_run_as_non_root() {
     in_namespace("named-user", async |ns| {
@@ -55,7 +57,7 @@ async fn i5_named_user_with_run_as_non_root() {
             who.ends_with("/home/app/work\n/home/app"),
             "not the image's directories: {who}"
         );
-        // As the main process has it, not as `kubectl exec` has it.
+        // The environment of the main process, not of `kubectl exec`.
         let main = ns
             .sh(
                 "kept",

@@ -1,4 +1,5 @@
-//! Webhooks that are away, slow, or say no: the object waits, says for whom, is never Failed for it, and starts by itself.
+//! Webhooks that are unavailable, slow, or reject the pod: the object waits, names the webhook,
+//! does not become Failed, and starts when the webhook allows it.
 
 use anyhow::{Result, ensure};
 use injectors::{Injector, SECRET};
@@ -15,7 +16,7 @@ use crate::support::{blocked, create, run, running, shell_template, told};
 
 const NAME: &str = "kept";
 
-/// Waits until the object says `cause` in the condition of its consumer, and looks at how it says it.
+/// Waits until the condition of the object's consumer contains `cause`, and checks its form.
 async fn waits_for(ns: &Namespace, cause: &str) -> Result<()> {
     let what = format!("its consumer waits for {cause}");
     let object: StoppableContainer = ns
@@ -32,7 +33,7 @@ async fn waits_for(ns: &Namespace, cause: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether an event of the object says `cause`.
+/// Whether an event of the object contains `cause`.
 async fn event_says(ns: &Namespace, cause: &str) -> Result<()> {
     let params = ListParams::default().fields(&format!("involvedObject.name={NAME},type=Warning"));
     let events = ns.api::<Event>().list(&params).await?.items;
@@ -57,7 +58,7 @@ async fn i12_a_webhook_that_is_away_is_named_and_waited_for() {
         server.leave().await?;
 
         create(&ns, NAME, true, shell_template()).await?;
-        // The provider's label keeps the API server from asking for it at all.
+        // The provider's label excludes it, so the API server does not call the webhook for it.
         ns.pod_ready(&provider_pod_name(NAME)).await?;
         waits_for(&ns, "istio-0.injectors.test").await?;
         event_says(&ns, "istio-0.injectors.test").await?;
@@ -118,7 +119,8 @@ async fn i3_what_is_undone_after_our_last_call_never_runs() {
     .await;
 }
 
-/// Neither our mutating nor our validating webhook is asked about such a pod. It waits behind its gate, and is gone.
+/// The API server does not call the product's webhooks for such a pod. The scheduling gate holds it
+/// until the controller deletes it.
 #[tokio::test]
 async fn i3_a_consumer_whose_label_was_taken_away_never_runs() {
     in_namespace("injector-unlabels", async |ns| {
@@ -133,7 +135,7 @@ async fn i3_a_consumer_whose_label_was_taken_away_never_runs() {
             "{message}"
         );
         told(&ns, NAME, reason::NOT_REWRITTEN).await?;
-        // Between two attempts the pod does not exist; during one it is not bound to a node.
+        // Between two attempts the pod does not exist. During an attempt it is not bound to a node.
         if let Some(pod) = ns.api::<Pod>().get_opt(NAME).await? {
             let spec = pod.spec.unwrap_or_default();
             ensure!(
@@ -151,7 +153,7 @@ async fn i3_a_consumer_whose_label_was_taken_away_never_runs() {
     .await;
 }
 
-/// Slower than ours may be, on both sides.
+/// Slower than the timeout of the product's webhook, before and after it.
 #[tokio::test]
 async fn slow_webhooks_only_take_their_time() {
     in_namespace("injector-slow", async |ns| {

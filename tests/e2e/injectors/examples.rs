@@ -1,5 +1,5 @@
-//! The integration examples of `config/samples`, verbatim, with webhooks in the order of the originals' names and with
-//! their selectors.
+//! The integration examples of `config/samples`, verbatim, with webhooks that have the originals'
+//! name order and selectors.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use super::kueue::{Queue, with_queue};
 use super::{hook, istio_root_certificate, names, spec_of};
 use crate::support::{create, phase, running, shell_template, start, stop};
 
-/// Every pod but the test's own.
+/// All pods except the test's own.
 const ALL: &str = "object.metadata.name != 'injectors' && !object.metadata.name.startsWith('node-shell')";
 const GPU: &str = "nvidia.com/gpu";
 
@@ -28,7 +28,7 @@ async fn apply(ns: &Namespace, name: &str) -> Result<()> {
     ns.kubectl(&["apply", "-f", &path]).await?.success().map(drop)
 }
 
-/// The provider is one plain container whatever is injected around it.
+/// The provider has a single container, whatever is injected elsewhere.
 async fn plain_provider(ns: &Namespace, name: &str) -> Result<()> {
     let pod = ns.pod_ready(&provider_pod_name(name)).await?;
     let spec = spec_of(&pod)?;
@@ -52,7 +52,8 @@ async fn the_istio_example_of_the_api_reference_runs_verbatim() {
             .await?;
 
         apply(&ns, "istio.yaml").await?;
-        // Until istiod has been in the namespace, the pod waits for its ConfigMap; nothing has failed.
+        // Until istiod has created its ConfigMap in the namespace, the pod waits for it and does
+        // not fail.
         until_event(&ns, "web-app", "istio-ca-root-cert").await?;
         phase(&ns, "web-app", Phase::ProviderReady).await?;
         istio_root_certificate(&ns).await?;
@@ -148,7 +149,8 @@ async fn train(ns: &Namespace, queue: &Queue) -> Result<()> {
     Ok(())
 }
 
-/// In a namespace whose queue takes every pod, the provider waits in it, too, and stays one plain container.
+/// In a namespace whose queue takes every pod, the provider waits in it too, and has a single
+/// container.
 #[tokio::test]
 async fn a_default_queue_takes_the_provider_as_it_is() {
     in_namespace("kueue-default", async |ns| {
@@ -176,7 +178,7 @@ async fn queue_both(ns: &Namespace, queue: &Queue) -> Result<()> {
         "{:?}",
         queue.admitted()
     );
-    // Deletion does not hang on the finalizers.
+    // The finalizers do not block the deletion.
     ns.delete::<StoppableContainer>("kept").await?;
     ensure!(queue.admitted().is_empty());
     Ok(())
@@ -187,7 +189,7 @@ fn is_gated(pod: &Pod) -> bool {
     gates.is_some_and(|gates| !gates.is_empty())
 }
 
-/// Waits until an event of a pod mentions `text`.
+/// Waits until an event of a pod contains `text`.
 async fn until_event(ns: &Namespace, pod: &str, text: &str) -> Result<()> {
     use futures::TryStreamExt;
     use kube::runtime::{WatchStreamExt, watcher};
@@ -211,7 +213,7 @@ async fn any_node(ns: &Namespace) -> Result<String> {
     Ok(nodes.items.first().context("a cluster without nodes")?.name_any())
 }
 
-/// Owned by the namespace: it goes with it.
+/// Owned by the namespace, so it is deleted with it.
 async fn priority_class(ns: &Namespace, name: &str) -> Result<()> {
     let owner = ns.cluster_api::<NamespaceObject>().get(&ns.name).await?;
     let class: PriorityClass = serde_json::from_value(json!({
@@ -227,7 +229,7 @@ async fn priority_class(ns: &Namespace, name: &str) -> Result<()> {
     }
 }
 
-/// Says that a node has GPUs, or none, as a device plugin's kubelet does.
+/// Sets the number of a node's GPUs, as the kubelet does for a device plugin.
 async fn gpus(ns: &Namespace, node: &str, count: Option<&str>) -> Result<()> {
     let resources = json!({GPU: count});
     let patch = json!({"status": {"capacity": resources, "allocatable": resources}});

@@ -1,5 +1,5 @@
-//! Every stand-in, before and after ours: the pod runs, everything but the main container is as in a plain pod, five
-//! starts give one spec, and nothing of a secret is kept.
+//! Every stand-in, before and after the product's webhook: the pod runs, everything except the main
+//! container is as in a plain pod, five starts result in one spec, and secrets are not kept.
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
@@ -16,7 +16,7 @@ use super::{MAIN, container, hook, istio_root_certificate, names, spec_of, varia
 use crate::support::{data_directory, node_of, run, start, stop};
 
 const STARTS: usize = 5;
-/// Containers that start at a time.
+/// Number of containers that start concurrently.
 const WIDTH: usize = 8;
 const INJECTORS: [Injector; 13] = [
     Injector::Istio,
@@ -34,7 +34,7 @@ const INJECTORS: [Injector; 13] = [
     Injector::Remover,
 ];
 
-/// One container with one webhook on one side of ours.
+/// One container with one webhook on one side of the product's.
 struct Case<'a> {
     ns: &'a Namespace,
     queue: &'a Queue,
@@ -53,7 +53,8 @@ async fn i4_i5_every_injector_before_and_after_ours_five_starts() {
                 .map(|injector| {
                     let prefix = case_name(injector, order);
                     let hook = hook(injector, &format!("object.metadata.name.startsWith('{prefix}')"));
-                    // A rewriter by that name is called again when we changed the pod, and then we are.
+                    // A rewriter with that name is called again after the product changed the pod,
+                    // and then the product is called again.
                     match (injector, order) {
                         (Injector::Registry, Order::Before) => {
                             hook.with(json!({"reinvocationPolicy": "IfNeeded"}))
@@ -95,7 +96,7 @@ fn case_name(injector: Injector, order: Order) -> String {
     format!("{injector}-{}", order.name())
 }
 
-/// A pod that asks for all of them. Its image has no shell.
+/// A pod that opts in to all of them. Its image does not have a shell.
 fn template() -> Value {
     json!({
         "metadata": {
@@ -196,7 +197,8 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// The same template as a plain pod, as far as the API server: what is not the main container's must be the same.
+    /// The same template as a plain pod, as processed by the API server. Everything except the main
+    /// container must be the same.
     async fn others_are_as_in_a_plain_pod(&self, spec: &Value) -> Result<()> {
         let mut plain = self.template();
         let name = format!("{}-plain", self.name());
@@ -210,7 +212,7 @@ impl Case<'_> {
             .api::<Pod>()
             .create(&params, &serde_json::from_value(plain)?)
             .await?;
-        // A pod's own name stands in some variables.
+        // Some variables contain the pod's own name.
         let plain = spec_of(&plain)?.to_string().replace(&name, &self.name());
         let plain: Value = serde_json::from_str(&plain)?;
         for key in ["initContainers", "containers"] {
@@ -255,7 +257,7 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// What each is there for, seen in the pod and from the main container.
+    /// The effect of each stand-in, seen in the pod and from the main container.
     async fn did_its_work(&self, pod: &Pod, spec: &Value) -> Result<()> {
         let main = container(spec, MAIN)?;
         let image = main["image"].as_str().unwrap_or_default();
@@ -304,14 +306,14 @@ impl Case<'_> {
                 ensure!(file == format!("password: {SECRET}\n"), "{file}");
                 let expected = match self.order {
                     Order::Before => ["prepare", "vault-agent-init"],
-                    // Told to be first, it takes the list away and adds it again.
+                    // With the instruction to be first, it removes the list and adds it again.
                     Order::After => ["vault-agent-init", "prepare"],
                 };
                 ensure!(
                     init == expected && containers == [MAIN, "vault-agent"],
                     "{init:?}, {containers:?}"
                 );
-                // Who came first put its mount first.
+                // The first webhook inserts its mount at the start.
                 let mounts: Vec<_> = main["volumeMounts"].as_array().into_iter().flatten().collect();
                 let at = |path| mounts.iter().position(|mount| mount["mountPath"] == path);
                 let before = at("/vault/secrets") < at("/.stoppablecontainer");
@@ -344,7 +346,7 @@ impl Case<'_> {
             }
             Injector::Vpa => ensure!(main["resources"]["requests"]["memory"] == "64Mi", "{main:#}"),
             Injector::Env => {
-                // The image defines no PATH: in a plain pod the reference stays as it is written.
+                // The image does not define PATH. A plain pod leaves the reference as written.
                 let environment = self.in_main(&["cat", "/proc/1/environ"]).await?;
                 ensure!(environment.contains("INJECTED=$(PATH)\0"), "{environment}");
             }

@@ -1,6 +1,7 @@
-//! Kueue's controller, as far as pods see it, after kubernetes-sigs/kueue `pkg/controller/jobs/pod/pod_controller.go`
-//! (`Run`, `prepare`, `Finalize`) and `pkg/podset/podset.go` (`Merge`): it patches gated pods once there is quota, and
-//! takes its finalizer away when they end.
+//! Kueue's controller from the view of pods, modelled on kubernetes-sigs/kueue
+//! `pkg/controller/jobs/pod/pod_controller.go` (`Run`, `prepare`, `Finalize`) and
+//! `pkg/podset/podset.go` (`Merge`): it patches gated pods when there is quota, and removes its
+//! finalizer when they end.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,14 +31,15 @@ pub(super) struct Queue {
 /// UIDs of the pods that count against the quota, and their names.
 type Usage = Arc<Mutex<BTreeMap<String, String>>>;
 
-/// The controller's half.
+/// The controller's part.
 struct Controller {
     pods: Api<Pod>,
     usage: Usage,
 }
 
-/// Runs a test with a controller; without quota (`open`), pods stay gated. However the test ends, no finalizer is left
-/// that only the controller would take away, as such pods would keep the namespace for ever.
+/// Runs a test with a controller. Without quota (`open`), pods stay gated. At the end of the test,
+/// also after a failure, it removes the controller's finalizers, because pods with them would block
+/// the deletion of the namespace.
 pub(super) async fn with_queue(
     ns: &Namespace,
     open: bool,
@@ -75,12 +77,12 @@ impl Queue {
         }
     }
 
-    /// There is quota from now on.
+    /// From now on there is quota.
     pub(super) fn open(&self) {
         self.open.send_replace(true);
     }
 
-    /// Names of the pods that are admitted.
+    /// Names of the admitted pods.
     pub(super) fn admitted(&self) -> Vec<String> {
         let usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
         usage.values().cloned().collect()
@@ -116,7 +118,7 @@ impl Controller {
             for pod in pods.values() {
                 match self.reconcile(pod, has_quota).await {
                     Ok(()) => {}
-                    // The newer pod is on its way, or the end of it.
+                    // The newer version of the pod, or its deletion, will arrive.
                     Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
                     Err(error) => eprintln!("queue: {}: {error:#}", pod.name_any()),
                 }
@@ -142,7 +144,7 @@ impl Controller {
         Ok(())
     }
 
-    /// A merge patch that fails on a newer pod, as Kueue's.
+    /// A merge patch that fails on a newer version of the pod, like Kueue's.
     async fn patch(&self, pod: &Pod, mut patch: Value) -> kube::Result<()> {
         patch["metadata"]["resourceVersion"] = json!(pod.resource_version());
         let patch = Patch::Merge(patch);
@@ -157,7 +159,7 @@ impl Controller {
     }
 }
 
-/// What is merged into a pod of a flavor with a node label and a toleration.
+/// The patch for a pod of a flavor with a node label and a toleration.
 fn admission(pod: &Pod) -> Value {
     let uid = pod.uid().unwrap_or_default();
     let spec = pod.spec.clone().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Deleting an object leaves nothing, on the node or in the API.
+//! Deleting an object removes everything from the node and the API.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -36,8 +36,8 @@ async fn h18_i11_deletion_leaves_nothing_and_the_name_starts_fresh() {
     .await;
 }
 
-/// Nothing is cut off or hashed to be found again: names of the greatest length that differ in their last character, and
-/// one that is the name of another one's provider.
+/// Names are not truncated or hashed: names of the maximum length that differ only in the last
+/// character, and a name that equals the name of another object's provider.
 #[tokio::test]
 async fn h18_names_that_nearly_collide() {
     in_namespace("collisions", async |ns| {
@@ -61,7 +61,8 @@ async fn h18_names_that_nearly_collide() {
         let refused = longer.err().map(|error| format!("{error:#}")).unwrap_or_default();
         ensure!(refused.contains("metadata.name"), "a longer name: {refused}");
 
-        // Its pod would have the name of the other one's provider. It says so; the other one does not notice.
+        // Its pod would have the name of the other object's provider. The object reports the
+        // conflict; the other one is not affected.
         run(&ns, "a", shell_template()).await?;
         create(&ns, &provider_pod_name("a"), true, shell_template()).await?;
         let message = blocked(

@@ -1,4 +1,4 @@
-//! Edits while a container runs, and when they take effect.
+//! Edits while a container runs, and the time when they take effect.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -24,7 +24,8 @@ async fn memory_of_provider(ns: &Namespace) -> Result<(String, String)> {
     ))
 }
 
-/// The condition names the edited fields, not their values; consumer and provider stay as they are until the stop.
+/// The condition names the edited fields without their values. Consumer and provider do not change
+/// until the stop.
 #[tokio::test]
 async fn i12_edits_while_it_runs_are_named_and_take_effect_when_nothing_runs() {
     in_namespace("edited", async |ns| {

@@ -1,4 +1,4 @@
-//! Consumers that end by themselves: past a deadline, in a crash loop, or without ever having run.
+//! Consumers that end without a stop: past a deadline, in a crash loop, or before they ran.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
@@ -16,7 +16,8 @@ fn main_status(pod: &Pod) -> Option<&ContainerStatus> {
     statuses.iter().find(|container| container.name == "main")
 }
 
-/// Ended by the kubelet five seconds after each start. The next ones come through the scheduler, and ever more rarely.
+/// The kubelet ends the pod five seconds after each start. The scheduler places the next ones, with
+/// an increasing back-off.
 #[tokio::test]
 async fn f12_i18_a_deadline_does_not_make_a_loop() {
     in_namespace("deadline", async |ns| {
@@ -36,7 +37,7 @@ async fn f12_i18_a_deadline_does_not_make_a_loop() {
             !pinned(&pods[0]) && pinned(&pods[1]) && pinned(&pods[2]),
             "not the first by its node's name and the others through the scheduler"
         );
-        // Between the second and the third lie the deadline and ten seconds, whatever else takes time.
+        // Between the second and the third start are at least the deadline and ten seconds.
         let created = |pod: &Pod| pod.metadata.creation_timestamp.clone().map(|time| time.0);
         let second = created(&pods[1]).context("no time")?;
         let third = created(&pods[2]).context("no time")?;
@@ -60,7 +61,7 @@ async fn i12_a_crash_loop_shows_the_last_exit_code_and_reason() {
             message.contains("exit code 3 (Error)") && message.contains("no config in /etc/app"),
             "{message}"
         );
-        // It may run by now, for an instant.
+        // By now it may be running for an instant.
         let loops = |object: &StoppableContainer| {
             let phase = object.status.as_ref().and_then(|status| status.phase);
             phase == Some(Phase::ProviderReady)
@@ -72,7 +73,8 @@ async fn i12_a_crash_loop_shows_the_last_exit_code_and_reason() {
     .await;
 }
 
-/// Waits until it cannot run for this reason, and watches two more tries at which it is not Ready for an instant.
+/// Waits until the container cannot run for this reason, and watches two more attempts, each of
+/// which is Ready for an instant.
 async fn never_runs(ns: &Namespace, name: &str, words: &str) -> Result<()> {
     let message = blocked_saying(ns, name, CONSUMER_READY, reason::CONTAINER_CANNOT_RUN, words).await?;
     ensure!(message.contains("container main: "), "{message}");
@@ -98,7 +100,7 @@ async fn never_runs(ns: &Namespace, name: &str, words: &str) -> Result<()> {
     Ok(())
 }
 
-/// As a plain pod's status says which file it was.
+/// A plain pod's status names the file in the same way.
 #[tokio::test]
 async fn i12_a_program_that_is_missing_or_not_executable_is_named() {
     in_namespace("cannot-run", async |ns| {
@@ -117,7 +119,7 @@ async fn i12_a_program_that_is_missing_or_not_executable_is_named() {
             never_runs(&ns, "denied", "/etc/passwd: permission denied"),
             never_runs(&ns, "elsewhere", "nowhere: executable file not found in $PATH"),
         )?;
-        // The way out is that of any other edit.
+        // The correction is an ordinary edit.
         set_running(&ns, "missing", false).await?;
         phase(&ns, "missing", Phase::Stopped).await?;
         let template = json!({"spec": {"template": shell_template()}});

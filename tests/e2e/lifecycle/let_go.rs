@@ -17,9 +17,9 @@ use crate::support::{
 
 const CLAIMS: [&str; 2] = ["goes", "stays"];
 
-/// Claims that wait for their first consumer: the provider has to list them for the first choice of a node, and them
-/// alone. Deleted while the container is stopped they go at once, as with a Deployment scaled to zero, and then the user
-/// sees the message that a plain pod has.
+/// Claims that wait for their first consumer: only the first provider lists them, for the choice of
+/// the node. If they are deleted while the container is stopped, they disappear immediately, as
+/// with a Deployment scaled to zero. The next start has the same message as a plain pod.
 #[tokio::test]
 async fn i2_a_stopped_container_holds_no_claims() {
     in_namespace("claims", async |ns| {
@@ -69,7 +69,7 @@ async fn with_claims(ns: &Namespace, node: &str, directory: &str) -> Result<()> 
     );
     ns.delete::<PersistentVolumeClaim>("goes").await?;
 
-    // The scheduler's words.
+    // The scheduler's message.
     set_running(ns, "kept", true).await?;
     blocked_saying(ns, "kept", CONSUMER_READY, "Unschedulable", "\"goes\" not found").await?;
     ns.patch::<StoppableContainer>("kept", json!({"spec": {"template": template(&["stays"])}}))
@@ -77,7 +77,8 @@ async fn with_claims(ns: &Namespace, node: &str, directory: &str) -> Result<()> 
     running(ns, "kept").await?;
     ensure!(ns.sh("kept", "main", "cat /root/file /stays/file").await? == "kept\n2");
 
-    // Taken out while it runs, it is held until the next start and no longer.
+    // A claim that is removed from the template while the container runs is held until the next
+    // start.
     ns.patch::<StoppableContainer>("kept", json!({"spec": {"template": template(&[])}}))
         .await?;
     ns.api::<PersistentVolumeClaim>()
@@ -90,7 +91,8 @@ async fn with_claims(ns: &Namespace, node: &str, directory: &str) -> Result<()> 
     Ok(())
 }
 
-/// A claim, and a volume of its class. One that named its claim would be bound to it without waiting for a node.
+/// A claim, and a volume of its class. A volume that named its claim would be bound without waiting
+/// for a node.
 async fn make_volume(ns: &Namespace, node: &str, directory: &str, claim: &str) -> Result<()> {
     let only = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [node]});
     let volume: PersistentVolume = serde_json::from_value(json!({
@@ -140,7 +142,8 @@ async fn claims_of_provider(ns: &Namespace) -> Result<Vec<String>> {
     Ok(claims.map(|claim| claim.claim_name).collect())
 }
 
-/// A peer is kept away while it runs, by its own required anti-affinity, and comes to the node once it is stopped.
+/// The pod's required anti-affinity keeps a peer away while the pod runs. The peer comes to the
+/// node after the stop.
 #[tokio::test]
 async fn i2_a_stopped_container_keeps_nobody_away() {
     in_namespace("peers", async |ns| {
@@ -168,15 +171,16 @@ async fn i2_a_stopped_container_keeps_nobody_away() {
         ns.wait("peer", "it is kept away by what runs", kept_away).await?;
         ns.delete::<Pod>("peer").await?;
         stop(&ns, "kept").await?;
-        // Another one: the scheduler tries a pod that waits again only after minutes, as it has no affinity of its own
-        // (queueing hints of its InterPodAffinity plugin).
+        // A different peer: the scheduler retries a waiting pod only after minutes if the pod does
+        // not have an affinity (queueing hints of its InterPodAffinity plugin).
         ns.create_json::<Pod>(peer("late")).await?;
         ns.pod_ready("late").await?;
         ns.delete::<Pod>("late").await?;
         start(&ns, "kept").await?;
         ensure!(ns.sh("kept", "main", "cat /root/file").await? == "kept");
 
-        // The first provider kept its own consumer away when that went through the scheduler: here at once.
+        // The first provider would keep its own consumer away if that went through the scheduler,
+        // so it is replaced immediately.
         let mut gated = shell_template();
         gated["metadata"] = json!({"labels": {"app": "own"}});
         gated["spec"]["affinity"] =

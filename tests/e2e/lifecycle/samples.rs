@@ -1,4 +1,4 @@
-//! The samples, those of docs/api.md among them, run verbatim, with the objects they name.
+//! The samples, including those of docs/api.md, run verbatim with the objects that they name.
 
 use std::path::{Path, PathBuf};
 
@@ -159,7 +159,7 @@ async fn the_complete_example_of_the_api_reference_runs_verbatim() {
     .await;
 }
 
-/// The sample that the demo uses, and an instance written by hand.
+/// The sample of the demo, and an instance that a user created.
 #[tokio::test]
 async fn the_other_samples_run() {
     in_namespace("sample-others", async |ns| {

@@ -1,4 +1,4 @@
-//! What can be done with a container that is stopped.
+//! Operations on a stopped container.
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -9,7 +9,7 @@ use testkit::in_namespace;
 
 use crate::support::{create, phase, run, shell_template, start, stop};
 
-/// `running: false` from the start makes the provider alone.
+/// With `running: false` from the start, only the provider is created.
 #[tokio::test]
 async fn i14_created_stopped_makes_only_the_provider() {
     in_namespace("created-stopped", async |ns| {
@@ -26,7 +26,8 @@ async fn i14_created_stopped_makes_only_the_provider() {
     .await;
 }
 
-/// Edits of env, resources and command while stopped hold at the next start, and the files are still there.
+/// Edits of env, resources and command while stopped take effect at the next start, and the files
+/// are kept.
 #[tokio::test]
 async fn template_edits_while_stopped_hold_at_the_next_start() {
     in_namespace("edits", async |ns| -> Result<()> {
@@ -56,7 +57,7 @@ async fn template_edits_while_stopped_hold_at_the_next_start() {
     .await;
 }
 
-/// Stopping while the container is still starting ends Stopped, not half-way.
+/// Stopping a container that is still starting ends in phase Stopped.
 #[tokio::test]
 async fn i14_stop_during_start() {
     in_namespace("stop-early", async |ns| {

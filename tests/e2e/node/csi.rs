@@ -1,4 +1,4 @@
-//! The node agent as a CSI plugin, asked by the conformance test that all of them are measured with.
+//! The node agent as a CSI plugin, tested with the conformance test for CSI plugins.
 
 mod calls;
 
@@ -14,8 +14,8 @@ use crate::support::{node_of, run, shell_template, uid_of};
 /// The kubelet's directory on the node.
 const KUBELET: &str = "/var/lib/kubelet";
 
-/// What csi-sanity says when it leaves tests out, and why that is right. Everything else of its node and identity tests
-/// runs.
+/// Skip messages of csi-sanity, and the reasons why they are correct. All other node and identity
+/// tests run.
 const SKIPPED: &[(&str, &str)] = &[
     (
         "NodeStageVolume not supported",
@@ -38,8 +38,9 @@ const SKIPPED: &[(&str, &str)] = &[
     ),
 ];
 
-/// csi-sanity's node tests want a controller, which a plugin for inline volumes has not: a shim adds one. The volumes that
-/// it makes are further volumes of a real provider pod, so the agent checks them as it checks the kubelet's.
+/// csi-sanity's node tests need a controller, which a plugin for inline volumes does not have, so a
+/// shim adds one. The volumes that the shim creates are additional volumes of a real provider pod.
+/// The agent therefore checks them like those of the kubelet.
 #[tokio::test]
 async fn f24_csi_sanity_passes() {
     in_namespace("csi-sanity", async |ns| {
@@ -74,7 +75,7 @@ async fn f24_csi_sanity_passes() {
             .filter(|reason| !SKIPPED.iter().any(|(known, _)| known == reason))
             .collect();
         ensure!(surprises.is_empty(), "skipped without a reason: {surprises:?}");
-        // What the tests are about, named: a run that leaves out everything passes too.
+        // The names of the expected tests, because a run that skips all tests passes too.
         let passed = passed(&log);
         for test in ["should work", "should be idempotent", "should remove target path"] {
             ensure!(
@@ -87,8 +88,8 @@ async fn f24_csi_sanity_passes() {
     .await;
 }
 
-/// The lines of the tests that passed: with `--ginkgo.v` each test is a block between two rules, with its name first and a
-/// bullet without another word when it passed.
+/// The names of the passed tests. With `--ginkgo.v`, each test is a block between two rulers. Its
+/// first line is the name, and it contains a line with only a bullet if it passed.
 fn passed(log: &str) -> Vec<&str> {
     let is_rule = |line: &str| line.len() > 10 && line.bytes().all(|byte| byte == b'-');
     let lines: Vec<_> = log.lines().map(str::trim_end).collect();
@@ -104,7 +105,8 @@ fn passed(log: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The pod with csi-sanity and the shim, on the node of `provider`, with its volumes in the directory of that pod.
+/// The pod with csi-sanity and the shim, on the node of `provider`, with its volumes in the
+/// directory of that pod.
 fn sanity(ns: &Namespace, provider: &Pod) -> Result<serde_json::Value> {
     let context = context_of(ns, provider);
     let agent = format!("{KUBELET}/plugins/{CSI_DRIVER}/csi.sock");
@@ -139,7 +141,7 @@ fn sanity(ns: &Namespace, provider: &Pod) -> Result<serde_json::Value> {
     }))
 }
 
-/// What the kubelet says of a pod when it publishes a volume.
+/// The kubelet's description of a pod when it publishes a volume.
 fn context_of(ns: &Namespace, pod: &Pod) -> serde_json::Value {
     json!({
         "csi.storage.k8s.io/pod.name": pod.metadata.name,

@@ -1,4 +1,5 @@
-//! The node's own programs end and come back, or the node is cut off: containers that run do not notice.
+//! The node's own programs end and restart, or the node is disconnected: running containers are not
+//! affected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -23,8 +24,8 @@ use crate::support::{
     stop, uid_of,
 };
 
-/// The kubelet and the runtime are killed and come back: containers run on and say all that they say, and then stop and
-/// start as ever.
+/// The kubelet and the runtime are killed and restart. Containers keep running without losing
+/// output, and then stop and start as usual.
 #[tokio::test]
 async fn f19_i9_consumers_survive_restarts_of_the_kubelet_and_the_runtime() {
     alone_in_namespace("parts-restart", async |ns, _alone| {
@@ -48,8 +49,8 @@ async fn f19_i9_consumers_survive_restarts_of_the_kubelet_and_the_runtime() {
     .await;
 }
 
-/// The kubelet starts where no agent is, and finds a consumer that was stopped meanwhile. Nothing of that is lost: the
-/// agent comes back, is registered, and takes back the volume.
+/// The kubelet starts while the agent is missing, and finds a consumer that was stopped meanwhile.
+/// The agent starts again, registers, and unpublishes the volume.
 #[tokio::test]
 async fn f19_i9_a_kubelet_that_starts_before_the_agent_finds_it_later() {
     alone_in_namespace("agent-later", async |ns, _alone| {
@@ -68,7 +69,7 @@ async fn f19_i9_a_kubelet_that_starts_before_the_agent_finds_it_later() {
             };
             Part::Kubelet.restart_after(&node, stop_unseen).await?;
             unnoticed(&ns, &before).await?;
-            // Nobody says that it is stopped while its volume is there.
+            // The object does not become Stopped while its volume exists.
             let object = ns.api::<StoppableContainer>().get("stopped").await?;
             let phase = object.status.and_then(|status| status.phase);
             ensure!(phase != Some(Phase::Stopped), "stopped without the agent");
@@ -82,7 +83,7 @@ async fn f19_i9_a_kubelet_that_starts_before_the_agent_finds_it_later() {
         let records = format!("grep -lF '{uid}' {volumes}/*/volume.json || true");
         let left = node.sh(&records).await? + &node.mounts_with(&uid).await?;
         ensure!(left.is_empty(), "left behind: {left}");
-        // And the same questions about one that runs are answered.
+        // Requests about a running container work as well.
         let other = uid_of(&before);
         node.sh(&format!("grep -lF '{other}' {volumes}/*/volume.json"))
             .await?;
@@ -103,8 +104,8 @@ async fn f19_i9_a_kubelet_that_starts_before_the_agent_finds_it_later() {
     .await;
 }
 
-/// The node does not reach the API server: what runs runs on, nothing is started a second time, and the objects say that
-/// nobody knows, until the node is back.
+/// The node cannot reach the API server. Its containers keep running, they are not started a second
+/// time, and the objects report an unknown state until the node is back.
 #[tokio::test]
 async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
     alone_in_namespace("partition", async |ns, _alone| {
@@ -131,7 +132,7 @@ async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
             let object = ns.wait("kept", "Ready is Unknown", unknown).await?;
             let (_, _, message) = condition(&object, READY).context("no condition")?;
             ensure!(message.contains(&node), "about which node? {message}");
-            // Kubernetes calls all pods of the node not Ready.
+            // Kubernetes marks all pods of the node as not Ready.
             let unready = |pod: &Pod| {
                 let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
                 conditions
@@ -142,7 +143,7 @@ async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
                 let what = "its provider is not Ready any more";
                 ns.wait(&provider_pod_name(name), what, unready).await?;
             }
-            ns.wait("asleep", "FilesystemReady is Unknown", nobody_knows_its_files)
+            ns.wait("asleep", "FilesystemReady is Unknown", its_filesystem_is_unknown)
                 .await?;
             set_running(&ns, "stopping", false).await?;
             let told = |object: &StoppableContainer| {
@@ -196,7 +197,7 @@ async fn f28_a_node_that_is_cut_off_is_unknown_and_its_consumers_run_on() {
     .await;
 }
 
-/// A container that writes down when it does so, and how often it did.
+/// A container that logs its start and its number of starts.
 fn writing() -> Value {
     with_program("i=0; while :; do echo $(date +%s) $i >> /root/written; i=$((i + 1)); sleep 0.1; done")
 }
@@ -206,11 +207,12 @@ fn unknown(object: &StoppableContainer) -> bool {
     conditions.any(|c| c.type_ == READY && c.status == "Unknown" && c.reason == reason::NODE_UNREACHABLE)
 }
 
-fn nobody_knows_its_files(object: &StoppableContainer) -> bool {
+fn its_filesystem_is_unknown(object: &StoppableContainer) -> bool {
     condition(object, FILESYSTEM_READY).is_some_and(|(status, _, _)| status == "Unknown")
 }
 
-/// How many lines of [`writing`] are from between two times. None may be missing or from another start.
+/// The number of lines of [`writing`] between two times. Lines must not be missing or come from
+/// another start.
 fn written_between(written: &str, from: Timestamp, to: Timestamp) -> Result<usize> {
     let mut meanwhile = 0;
     for (number, line) in written.lines().enumerate() {
@@ -222,7 +224,7 @@ fn written_between(written: &str, from: Timestamp, to: Timestamp) -> Result<usiz
     Ok(meanwhile)
 }
 
-/// The pods of a namespace that were ever there, by name.
+/// All pods that ever existed in the namespace, by name.
 struct Seen {
     pods: Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>,
     watching: tokio::task::JoinHandle<()>,
@@ -254,7 +256,7 @@ impl Seen {
     }
 }
 
-/// Whether Kubernetes leaves a pod alone however long it does not hear of the node.
+/// Whether Kubernetes keeps a pod on an unreachable node indefinitely.
 fn stays(pod: &Pod) -> bool {
     let tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
     let mut unreachable = tolerations.filter(|t| t.key.as_deref() == Some("node.kubernetes.io/unreachable"));

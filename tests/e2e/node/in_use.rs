@@ -1,4 +1,4 @@
-//! What goes wrong on a node while containers use their kept filesystems.
+//! Faults on a node while containers use their kept filesystems.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ use crate::support::{
     shell_template, start, stop, told, uid_of,
 };
 
-/// How long a pod may take to start or to say something.
+/// Time limit for a start or for output of a pod.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How often an agent is killed.
+/// Number of kills of the agent.
 const KILLS: usize = 20;
 
-/// The consumer's process outlives its pod, which was deleted by force: the next pod waits and says for whom. There are
-/// never two overlays on one upper directory.
+/// The consumer's process outlives its pod, which was deleted by force. The next pod waits and
+/// names the process. An upper directory never has two overlays.
 #[tokio::test]
 async fn f21_i2_a_process_that_outlives_its_pod_keeps_the_next_one_waiting() {
     in_namespace("outlives", async |ns| {
@@ -54,7 +54,8 @@ async fn f21_i2_a_process_that_outlives_its_pod_keeps_the_next_one_waiting() {
         let waiting = ns.wait("kept", "the next pod's container runs", runs).await?;
         let words = format!("processes of an earlier start still use it (on the node: {holder})");
         says(&ns, "kept", &words).await?;
-        // To the kubelet the container is ready. I12: the object says that its program has not begun.
+        // The kubelet reports the container as ready. I12: the object reports that its program has
+        // not started.
         blocked_saying(
             &ns,
             "kept",
@@ -71,7 +72,7 @@ async fn f21_i2_a_process_that_outlives_its_pod_keeps_the_next_one_waiting() {
             "before: {before}, while the next one waits: {meanwhile}"
         );
         node.sh(&format!("kill -9 {holder}")).await?;
-        // The same pod goes on, on the same files.
+        // The same pod continues, on the same files.
         says(&ns, "kept", "the kept file").await?;
         ensure!(
             running(&ns, "kept").await?.metadata.uid == waiting.metadata.uid,
@@ -84,8 +85,8 @@ async fn f21_i2_a_process_that_outlives_its_pod_keeps_the_next_one_waiting() {
     .await;
 }
 
-/// The agent is killed again and again, each time as soon as it runs: consumers do not notice, exec and logs go on, and
-/// a start in the middle of that is only late.
+/// The agent is killed repeatedly, each time as soon as it runs. Consumers are not affected, exec
+/// and logs work, and a start is only delayed.
 #[tokio::test]
 async fn f18_i9_consumers_do_not_notice_twenty_kills_of_the_agent() {
     alone_in_namespace("agent-killed", async |ns, _alone| {
@@ -103,7 +104,7 @@ async fn f18_i9_consumers_do_not_notice_twenty_kills_of_the_agent() {
         for kill in 0..KILLS {
             let next = async {
                 while let Some(agent) = agents.next().await {
-                    // A watch that breaks starts again by itself.
+                    // A broken watch restarts automatically.
                     let Ok(agent) = agent else { continue };
                     if is_running(&agent) && !killed.contains(&uid_of(&agent)) {
                         return Ok(agent);
@@ -115,7 +116,7 @@ async fn f18_i9_consumers_do_not_notice_twenty_kills_of_the_agent() {
                 .await
                 .context("no agent starts")??;
             node.kill_first(&container_id(&agent, "node-agent")?).await?;
-            // A new pod, as the kubelet makes those wait that end often.
+            // A new pod, because the kubelet delays the restart of pods that end often.
             let by_force = DeleteParams::default().grace_period(0);
             let api = Api::<Pod>::namespaced(ns.client.clone(), &agent.namespace().unwrap_or_default());
             api.delete(&agent.name_any(), &by_force).await?;
@@ -152,7 +153,8 @@ async fn f18_i9_consumers_do_not_notice_twenty_kills_of_the_agent() {
     .await;
 }
 
-/// What runs takes edits at its next start, so the container of the running pod is still the main one.
+/// A running consumer takes edits at its next start, so the container of the running pod is still
+/// the main one.
 #[tokio::test]
 async fn i3_a_container_that_is_called_otherwise_by_now_restarts_in_its_pod() {
     in_namespace("renamed", async |ns| {
@@ -179,7 +181,7 @@ async fn i3_a_container_that_is_called_otherwise_by_now_restarts_in_its_pod() {
             main.any(|c| c.name == "main" && c.restart_count > 0 && c.ready)
         })
         .await?;
-        // By way of the wrapper, which waits until the container is on its filesystem.
+        // Through the wrapper, which waits until the container is on its filesystem.
         let hook = [
             "/.stoppablecontainer/exec-wrapper",
             "hook",
@@ -200,7 +202,8 @@ fn is_running(pod: &Pod) -> bool {
     containers.any(|c| c.state.as_ref().is_some_and(|state| state.running.is_some()))
 }
 
-/// The overlays, by the kernel's number, whose upper directory ends like this, in any mount table of the node.
+/// The overlays, by the kernel's number, whose upper directory has this suffix, in all mount tables
+/// of the node.
 async fn overlays(node: &NodeShell<'_>, upper: &str) -> Result<String> {
     let mounts = node.mounts_with(upper).await?;
     let mut numbers: Vec<_> = mounts

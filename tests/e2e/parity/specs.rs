@@ -1,4 +1,5 @@
-//! Images and pod specs of every kind, each as a plain pod and as ours, looked at from inside with the same eyes.
+//! Images and pod specs of every kind, each as a plain pod and as a StoppableContainer, inspected
+//! from inside in the same way.
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -25,7 +26,8 @@ fn asleep(main: &Value, pod: &Value) -> Value {
     template("ubuntu:22.04", &container, pod)
 }
 
-/// Every way of getting files from the API, and mounts in and over each other and over what the image has.
+/// All ways to mount files from the API, and mounts within and over each other and over files of
+/// the image.
 fn many_volumes() -> Value {
     let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
     let with = |mut mount: Value, field: &str, value: Value| {

@@ -1,4 +1,4 @@
-//! What the node agent's token is good for, should somebody take it from a node.
+//! The permissions of the node agent's token, in case it is stolen from a node.
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
@@ -11,7 +11,7 @@ use testkit::{Namespace, client_with_token, in_namespace};
 
 use crate::support::{agent_on, create, node_of, run, running, shell_template, uid_of};
 
-/// It writes `status.filesystem` of instances of its own node, and nothing else.
+/// The token can write `status.filesystem` of instances of its own node, and nothing else.
 #[tokio::test]
 async fn i15_a_stolen_agent_token_changes_nothing_of_other_nodes() {
     in_namespace("token", async |ns| {
@@ -59,7 +59,7 @@ async fn i15_a_stolen_agent_token_changes_nothing_of_other_nodes() {
                 "{patch} to {name}: {error:?}"
             );
         }
-        // Its own work it may do; and a field that is the same is no change.
+        // The agent's own work is allowed, and an unchanged field does not count as a change.
         write(&bound, ns, "here", &warning).await?;
 
         let may = async |verb: &str, what: &str| -> Result<bool> {
@@ -113,7 +113,7 @@ fn account_of(agent: &Pod) -> String {
         .unwrap_or_default()
 }
 
-/// A token of the agent's service account, bound to its pod as the one in the pod is, or to nothing.
+/// A token of the agent's service account, bound to its pod like the pod's own token, or not bound.
 async fn token(ns: &Namespace, agent: &Pod, bound: bool) -> Result<String> {
     let pod = BoundObjectReference {
         api_version: Some("v1".to_owned()),

@@ -1,5 +1,5 @@
-//! Hostile images and consumers: whatever they try, the node, its driver and their neighbours are as before, and the
-//! result is that in a plain pod or a refusal in one line.
+//! Hostile images and consumers: the node, its driver and their neighbours stay unchanged, and the
+//! result is that of a plain pod or a rejection with a one-line message.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -17,10 +17,10 @@ mod silent_volumes;
 mod wrapper;
 
 const NEIGHBOUR: &str = "neighbour";
-/// What the neighbour has in its kept filesystem.
+/// The neighbour's file in its kept filesystem.
 const SECRET: &str = "the neighbour's";
 
-/// Carries out an attack beside a neighbour, on the neighbour's node, and compares node, agent and neighbour before and
+/// Runs an attack on the node of a neighbour, and compares node, agent and neighbour before and
 /// after.
 async fn harmless<F>(ns: &Namespace, attack: F) -> Result<()>
 where
@@ -42,7 +42,7 @@ where
         uid_of(&agent) == uid_of(&after) && restarts(&agent) == restarts(&after),
         "the agent was restarted"
     );
-    // By way of the wrapper in its volume, as a probe goes.
+    // Through the wrapper in its volume, like a probe.
     let hook = [
         "/.stoppablecontainer/exec-wrapper",
         "hook",
@@ -55,7 +55,7 @@ where
     node.close().await
 }
 
-/// A template that sleeps beside the neighbour, with these fields of the main container.
+/// A template that sleeps on the neighbour's node, with these fields of the main container.
 async fn beside_neighbour(ns: &Namespace, main: &Value) -> Result<Value> {
     let node = node_of(&ns.api::<Pod>().get(NEIGHBOUR).await?)?;
     let mut template = shell_template();
@@ -66,14 +66,14 @@ async fn beside_neighbour(ns: &Namespace, main: &Value) -> Result<Value> {
     Ok(template)
 }
 
-/// Creates the template as a plain pod of this name.
+/// Creates the template as a plain pod with this name.
 async fn create_plain(ns: &Namespace, name: &str, template: &Value) -> Result<()> {
     let mut plain = template.clone();
     plain["metadata"] = json!({"name": name});
     ns.create_json::<Pod>(plain).await.map(drop)
 }
 
-/// How the main container's last try ended: exit code and message.
+/// The end of the main container's last attempt: exit code and message.
 async fn ended(ns: &Namespace, pod: &str) -> Result<(i32, String)> {
     let last = |pod: &Pod| {
         let status = pod.status.as_ref()?.container_statuses.as_ref()?.first()?;

@@ -1,11 +1,11 @@
-//! The agents' metrics name tenants, so only scrapers may read them.
+//! Only authorized scrapers may read the agents' metrics, because they contain names of tenants.
 
 use anyhow::{Context, ensure};
 use testkit::in_namespace;
 
 use crate::support::metrics::{agents, read, scraped, token};
 
-/// Every client that reached the port could read the names of a node's tenants.
+/// Story: every client that reached the port could read the names of a node's tenants.
 #[tokio::test]
 async fn i8_metrics_name_tenants_to_scrapers_alone() {
     in_namespace("metrics", async |ns| {

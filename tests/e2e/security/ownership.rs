@@ -1,5 +1,5 @@
-//! Only the controller ties an object to its instance, its pods and its data: forgeries, deletions out of turn, and
-//! objects that were left behind and are taken over.
+//! Only the controller links an object to its instance, its pods and its data. The tests cover
+//! forgeries, deletions out of order, and the takeover of remaining objects.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -16,12 +16,12 @@ use crate::support::{
     blocked, create, data_directory, node_of, run, running, shell_template, start, stop, uid_of,
 };
 
-/// Acts for the controller, which the policies let through: so the test shows what holds without them.
+/// Acts as the controller, which the policies allow, so the test shows the protection without them.
 async fn past_the_policies(ns: &Namespace) -> Result<Client> {
     client_as(&Release::find(&ns.client).await?.controller_user()?).await
 }
 
-/// kubectl's message when it was refused.
+/// kubectl's message of a rejection.
 async fn refused(ns: &Namespace, args: &[&str], because: &str) -> Result<()> {
     let output = ns.kubectl(args).await?;
     ensure!(
@@ -31,8 +31,8 @@ async fn refused(ns: &Namespace, args: &[&str], because: &str) -> Result<()> {
     Ok(())
 }
 
-/// The story: a pod by hand under the name of a consumer or a provider, with the owner reference patched in afterwards,
-/// was adopted and reported Ready on its own root.
+/// Story: a user created a pod with the name of a consumer or a provider and added the owner
+/// reference afterwards. The controller adopted it and reported Ready for a pod on its own root.
 #[tokio::test]
 async fn i16_h16_a_pod_by_hand_is_never_consumer_or_provider() {
     in_namespace("by-hand", async |ns| {
@@ -65,7 +65,7 @@ async fn i16_h16_a_pod_by_hand_is_never_consumer_or_provider() {
             refused(
                 &ns,
                 &["patch", "pod", &pod, "--type=merge", "-p", &patch],
-                "only StoppableContainer's controller makes a StoppableContainerInstance the controller of a pod",
+                "only StoppableContainer's controller sets or removes a StoppableContainerInstance as the controller of a pod",
             )
             .await?;
 
@@ -81,8 +81,8 @@ async fn i16_h16_a_pod_by_hand_is_never_consumer_or_provider() {
     .await;
 }
 
-/// The story: `kubectl delete stoppablecontainerinstance` deleted the data, and the object started on an empty root
-/// without a condition.
+/// Story: `kubectl delete stoppablecontainerinstance` deleted the data, and the object started on
+/// an empty root without a condition.
 #[tokio::test]
 async fn h19_i1_an_instance_is_not_deleted_under_its_owner() {
     in_namespace("instance", async |ns| {
@@ -98,7 +98,8 @@ async fn h19_i1_an_instance_is_not_deleted_under_its_owner() {
         ensure!(uid_of(&still) == uid_of(&pod), "the consumer was replaced");
         ensure!(ns.sh("kept", "main", "cat /root/file").await? == "kept");
 
-        // Past the policy the data goes. That is a loss like any other, and what comes next is the user's decision.
+        // Without the policy the data is deleted. This is a loss like any other, and the user
+        // decides about the next step.
         let past = past_the_policies(&ns).await?;
         Api::<StoppableContainerInstance>::namespaced(past, &ns.name)
             .delete("kept", &DeleteParams::default())
@@ -119,13 +120,14 @@ async fn h19_i1_an_instance_is_not_deleted_under_its_owner() {
     .await;
 }
 
-/// Another image in the wrapper's place would run on its own root, and the kubelet would call it Ready.
+/// A different image instead of the wrapper would run on its own root, and the kubelet would report
+/// it as Ready.
 #[tokio::test]
 async fn i3_the_image_of_a_main_container_is_not_changed_in_its_pod() {
     in_namespace("set-image", async |ns| {
         let pod = run(&ns, "kept", shell_template()).await?;
         let provider = provider_pod_name("kept");
-        let because = "is changed in the template of the StoppableContainer";
+        let because = "can only be changed in the template of the StoppableContainer";
         for (pod, container) in [("kept", "main"), (provider.as_str(), "provider")] {
             let (pod, image) = (format!("pod/{pod}"), format!("{container}=nginx:1.25"));
             refused(&ns, &["set", "image", &pod, &image], because).await?;
@@ -145,7 +147,8 @@ async fn i11_the_finalizer_is_the_controllers_alone() {
         let patch = ["patch", "stopci", "kept", "--type=merge", "-p", none];
         refused(&ns, &patch, "metadata.finalizers").await?;
 
-        // `kubectl replace` with the user's own manifest drops it; the controller puts it back.
+        // `kubectl replace` with the user's own manifest removes the finalizer; the controller adds
+        // it again.
         let manifest = json!({
             "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
             "metadata": {"name": "kept", "labels": {"replaced": "yes"}},
@@ -161,7 +164,7 @@ async fn i11_the_finalizer_is_the_controllers_alone() {
             .await?;
         ensure!(object.labels().contains_key("replaced"));
 
-        // While the object is being deleted it holds it.
+        // The finalizer protects the object while it is being deleted.
         let hold = json!({"metadata": {"finalizers": [FINALIZER, "example.org/hold"]}});
         ns.patch::<StoppableContainer>("kept", hold).await?;
         ns.api::<StoppableContainer>()
@@ -173,7 +176,7 @@ async fn i11_the_finalizer_is_the_controllers_alone() {
             .await?;
         let released = |object: &StoppableContainer| !object.finalizers().iter().any(|f| f == FINALIZER);
         if early.code == 0 {
-            // Only the controller may have been faster.
+            // The controller may have been faster.
             let instance = ns.api::<StoppableContainerInstance>().get_opt("kept").await?;
             ensure!(instance.is_none(), "the finalizer went before the instance");
         } else {
@@ -190,7 +193,8 @@ async fn i11_the_finalizer_is_the_controllers_alone() {
     .await;
 }
 
-/// `kubectl delete --cascade=orphan` keeps data and pods, and the next object of the name has them.
+/// `kubectl delete --cascade=orphan` keeps data and pods, and the next object of the same name gets
+/// them.
 #[tokio::test]
 async fn i17_what_an_orphan_deletion_left_is_taken_over_with_its_data() {
     in_namespace("orphan", async |ns| {

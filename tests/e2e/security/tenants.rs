@@ -1,4 +1,5 @@
-//! What the users of a shared cluster may try: the verdict is that on a plain pod, and nobody gets at what is not theirs.
+//! Operations of users on a shared cluster: the decisions are those on a plain pod, and users
+//! cannot access data of others.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Pod, ResourceQuota};
@@ -18,7 +19,7 @@ use crate::support::{
     create, data_directory, node_of, run, running, shell_template, start, stop, told_about_pod, uid_of,
 };
 
-/// The labels decide on no access, but Services and policies read them.
+/// The labels do not authorize access, but Services and policies use them.
 #[tokio::test]
 async fn h19_system_labels_cannot_be_changed_after_creation() {
     in_namespace("labels", async |ns| {
@@ -60,7 +61,7 @@ async fn h19_system_labels_cannot_be_changed_after_creation() {
                 "{error:#}"
             );
         }
-        // Everything else about a pod is its owner's.
+        // The owner may change everything else of a pod.
         change(
             "kept",
             json!({"labels": {"team": "a"}, "annotations": {"note": "x"}}),
@@ -72,7 +73,8 @@ async fn h19_system_labels_cannot_be_changed_after_creation() {
     .await;
 }
 
-/// `kubectl debug` works as on any pod; the volume through which the kept filesystem is asked for stays out of reach.
+/// `kubectl debug` works as on any pod, but cannot use the volume that gives access to the kept
+/// filesystem.
 #[tokio::test]
 async fn h20_a_debug_container_sees_the_kept_filesystem_and_does_not_get_its_volume() {
     in_namespace("debug", async |ns| {
@@ -118,7 +120,7 @@ async fn h20_a_debug_container_sees_the_kept_filesystem_and_does_not_get_its_vol
             .await;
         let error = answer.err().context("a debug container got the volume")?;
         ensure!(
-            error.to_string().contains("the main container's alone"),
+            error.to_string().contains("only the main container may mount"),
             "{error}"
         );
         Ok(())
@@ -126,8 +128,8 @@ async fn h20_a_debug_container_sees_the_kept_filesystem_and_does_not_get_its_vol
     .await;
 }
 
-/// A pod written by hand that names an instance as its controller is refused. Where no policy is in its way (here its author
-/// acts for the controller), it gets no mount, and an event says why.
+/// A user's pod that names an instance as its controller is rejected. Without the policy (here its
+/// author acts as the controller), it does not get a mount, and an event explains why.
 #[tokio::test]
 async fn h16_a_pod_written_by_hand_gets_nothing() {
     in_namespace("forged", async |ns| {
@@ -183,8 +185,9 @@ async fn h16_a_pod_written_by_hand_gets_nothing() {
     .await;
 }
 
-/// Pod Security, quota and the existence of what the template names: the API server says of ours what it says of a plain
-/// pod, and the controller makes nothing that its user could not.
+/// Pod Security, quota and missing objects that the template names: the API server's decision is
+/// the same as on a plain pod, and the controller does not create anything that its user could not
+/// create.
 #[tokio::test]
 async fn h22_the_verdict_is_that_on_a_plain_pod() {
     in_namespace("verdict", async |ns| {
@@ -249,7 +252,7 @@ async fn h22_the_verdict_is_that_on_a_plain_pod() {
             let kube::Error::Api(refused) = refused else {
                 return Err(refused.into());
             };
-            // What follows "is forbidden:" is the verdict; before it stands the name.
+            // The decision follows "is forbidden:"; the name precedes it.
             let verdict = refused
                 .message
                 .split_once("forbidden: ")
@@ -275,8 +278,8 @@ async fn h22_the_verdict_is_that_on_a_plain_pod() {
     .await;
 }
 
-/// What no node can hold waits in the scheduler's queue with the scheduler's words, as a plain pod does; the kubelet is
-/// asked at most once.
+/// A pod that does not fit on any node waits in the scheduler's queue with the scheduler's message,
+/// like a plain pod. The kubelet gets it at most once.
 #[tokio::test]
 async fn h23_what_does_not_fit_waits_with_the_schedulers_words() {
     in_namespace("too-big", async |ns| {
@@ -307,7 +310,7 @@ async fn h23_what_does_not_fit_waits_with_the_schedulers_words() {
         ensure!(refusals <= 1, "the kubelet was asked {refusals} times");
         ns.pod_ready(&provider_pod_name("kept")).await?;
 
-        // Smaller, it starts, without its owner having to do anything else.
+        // With smaller requests it starts without further action.
         stop(&ns, "kept").await?;
         ns.patch::<StoppableContainer>("kept", json!({"spec": {"template": shell_template()}}))
             .await?;

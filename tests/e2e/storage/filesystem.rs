@@ -1,4 +1,4 @@
-//! The kept filesystem as a resource: lost or damaged, measured, limited, and the disk that it lies on.
+//! The kept filesystem as a resource: lost or damaged data, usage, limits, and the disk.
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,13 @@ use crate::support::{
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Between two looks at metrics, which cannot be watched.
+/// Interval for reading metrics, which cannot be watched.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Bytes that the status may be behind.
+/// Bytes by which the status may be behind.
 const UNTOLD: i64 = 1 << 20;
 
-/// A condition reports lost data; an empty root never replaces it, and its user gives it up with the command that the
-/// condition names. The annotation that stays behind does not affect data that is lost later.
+/// A condition reports lost data; an empty root never replaces it, and the user resets it with the
+/// command in the condition. The remaining annotation does not affect a later loss.
 #[tokio::test]
 async fn i1_lost_data_is_given_up_once_by_its_user() {
     in_namespace("lost", async |ns| {
@@ -46,7 +46,8 @@ async fn i1_lost_data_is_given_up_once_by_its_user() {
         let file = ns.exec("kept", "main", &["/bin/cat", "/root/file"]).await?;
         ensure!(file.code != 0, "the file is back from nowhere");
 
-        // Data whose record is gone: the same failure once more, and the old decision is still in the annotation.
+        // Data whose record is missing: the same failure again, and the old answer is still in the
+        // annotation.
         ns.sh("kept", "main", "echo again > /root/file").await?;
         stop(&ns, "kept").await?;
         node.sh(&format!("rm {}", upper.replace("/upper", "/record")))
@@ -70,15 +71,15 @@ async fn i1_lost_data_is_given_up_once_by_its_user() {
     .await;
 }
 
-/// A backup that was made without extended attributes lacks the marks of deleted files. The agent refuses it, and uses one
-/// that has them as soon as it is there.
+/// A backup without extended attributes does not have the marks of deleted files. The agent rejects
+/// it, and uses a backup with them as soon as it exists.
 #[tokio::test]
 async fn h26_i1_a_copy_without_extended_attributes_is_no_backup() {
     in_namespace("restored", async |ns| {
         let pod = run(&ns, "kept", shell_template()).await?;
         let node = NodeShell::on(&ns, &node_of(&pod)?).await?;
         let data = data_directory(&ns, "kept").await?;
-        // Replaced, so that nothing of the image's directory may be seen.
+        // A replaced directory, so the content of the image's directory must not be visible.
         ns.sh(
             "kept",
             "main",
@@ -123,7 +124,8 @@ async fn h26_i1_a_copy_without_extended_attributes_is_no_backup() {
     .await;
 }
 
-/// Another image is put under the data only if the user says so; the files are then on it.
+/// Data is used with another image only if the user accepts that. The files are then on the new
+/// image.
 #[tokio::test]
 async fn f25_another_image_is_accepted_by_its_user() {
     in_namespace("other-image", async |ns| {
@@ -154,7 +156,7 @@ async fn f25_another_image_is_accepted_by_its_user() {
             seen == "kept\napp",
             "not the kept files on the present image: {seen}"
         );
-        // It is the recorded one from here on.
+        // From now on it is the recorded image.
         stop(&ns, "kept").await?;
         start(&ns, "kept").await?;
         Ok(())
@@ -162,8 +164,9 @@ async fn f25_another_image_is_accepted_by_its_user() {
     .await;
 }
 
-/// Written data counts in the status and in the agent's metrics; over the limit the container is stopped as the kubelet
-/// stops others, keeps its files, and goes on when its user raised the limit or gave up the files.
+/// Written data counts in the status and in the agent's metrics. Over the limit the container is
+/// stopped with the kubelet's reason, and keeps its files. It starts again when the user raises the
+/// limit or resets the files.
 #[tokio::test]
 async fn i12_a_filesystem_over_its_limit_stops_its_container() {
     in_namespace("limit", async |ns| {
@@ -174,7 +177,7 @@ async fn i12_a_filesystem_over_its_limit_stops_its_container() {
         };
         run(&ns, "kept", limited("16Mi")).await?;
         let write = |size: &str| format!("head -c {size} /dev/zero > /root/file-{size}; sync");
-        // It may be stopped before the command is done.
+        // The container may be stopped before the command ends.
         let _ = ns.exec("kept", "main", &["/bin/sh", "-c", &write("20M")]).await;
         let message = blocked(&ns, "kept", "ConsumerReady", "Evicted").await?;
         let words = "Container main exceeded its local ephemeral storage limit \"16Mi\". ";
@@ -198,7 +201,7 @@ async fn i12_a_filesystem_over_its_limit_stops_its_container() {
             ns.sh("kept", "main", "wc -c < /root/file-20M").await? == "20971520",
             "the file changed"
         );
-        // Small again: the agent measures when the container stops, and it sees the stop.
+        // Small again: the agent measures when the container stops, and detects the stop.
         ns.sh("kept", "main", "rm /root/file-20M").await?;
         stop(&ns, "kept").await?;
         ns.wait("kept", "its usage was measured", |object: &StoppableContainer| {
@@ -218,13 +221,14 @@ async fn i12_a_filesystem_over_its_limit_stops_its_container() {
     .await;
 }
 
-/// On a disk that is nearly full no new filesystem is made and those that run are warned. Both go away by themselves.
+/// On a disk that is almost full, the agent does not create new filesystems and warns running
+/// containers. Both states clear automatically.
 #[tokio::test]
 async fn f22_a_nearly_full_disk_takes_nothing_new_and_warns() {
     alone_in_namespace("disk-low", async |ns, _alone| {
         run(&ns, "runs", shell_template()).await?;
         let agents = Agents::find(&ns).await?;
-        // No disk has all of itself free.
+        // A disk never has all its space free.
         set_minimum_free(&agents, "100%").await?;
         let checked = full(&ns).await;
         cleaned_up(checked, agents.run_with(&agents.arguments).await)?;
@@ -268,9 +272,9 @@ async fn set_minimum_free(agents: &Agents, amount: &str) -> Result<()> {
     agents.run_with(&arguments).await
 }
 
-// === What a test sees ===
+// === Observations of tests ===
 
-/// The command in a condition's message that carries a way out.
+/// The command for a recovery option in a condition's message.
 fn command(message: &str, verb: &str) -> Result<String> {
     let found = message
         .split("kubectl ")
@@ -280,7 +284,7 @@ fn command(message: &str, verb: &str) -> Result<String> {
     Ok(line.split(". ").next().unwrap_or(line).to_owned())
 }
 
-/// Types it.
+/// Runs the command.
 async fn decide(ns: &Namespace, message: &str, verb: &str) -> Result<()> {
     let line = command(message, verb)?;
     ensure!(line.contains(&ns.name), "not for this namespace: {line}");
@@ -292,8 +296,9 @@ fn bytes(object: &StoppableContainer) -> Option<i64> {
     Some(object.status.as_ref()?.filesystem?.usage?.bytes)
 }
 
-/// Waits until status and metrics show that a stopped container takes at least so much. They may differ by the amount for
-/// which a status is not written anew. A measurement may come between the two looks.
+/// Waits until status and metrics report at least this usage of a stopped container. They may
+/// differ by the amount that does not cause a status write. A measurement may happen between the
+/// two reads.
 async fn measured_alike(ns: &Namespace, name: &str, least: i64) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -313,7 +318,7 @@ async fn measured_alike(ns: &Namespace, name: &str, least: i64) -> Result<()> {
     }
 }
 
-/// A number from the metrics of the agents about a container of the test, if one has it.
+/// A value from the agents' metrics about a container of the test, if an agent has it.
 async fn exported(ns: &Namespace, metric: &str, name: &str) -> Result<Option<i64>> {
     let labels = format!("{metric}{{namespace=\"{}\",name=\"{name}\"}} ", ns.name);
     for text in scraped(ns).await? {

@@ -1,4 +1,5 @@
-//! F22: the disk of some kept filesystems is full, or fails. Their owners are told; everybody else goes on.
+//! F22: the disk of some kept filesystems is full or fails. Their owners get a message; other
+//! containers are not affected.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -17,8 +18,9 @@ use crate::support::{
 const MEGABYTES: u32 = 64;
 const UNUSABLE: &str = "FilesystemUnusable";
 
-/// Who fills the disk is told by its own writes and can make room; a new one there waits with the reason; neighbours on
-/// another disk do not notice; and with room again everything goes on by itself.
+/// A program that fills the disk gets errors from its writes and can delete files. A new filesystem
+/// there waits with a reason. Containers on another disk are not affected. When there is space
+/// again, everything continues automatically.
 #[tokio::test]
 async fn f22_a_full_disk_is_the_affair_of_those_on_it() {
     alone_in_namespace("full-disk", async |ns, alone| {
@@ -45,8 +47,8 @@ async fn f22_a_full_disk_is_the_affair_of_those_on_it() {
     .await;
 }
 
-/// A disk that does not take what nobody waited for: the one who wrote it and was stopped is told, may go on, and is told
-/// no more once a stop went well.
+/// A disk fails to store data that was not synced. After the stop, the object of the container
+/// reports it and can be started. The report clears at the next clean stop.
 #[tokio::test]
 async fn i7_what_the_disk_did_not_take_is_told_when_it_stops() {
     alone_in_namespace("failing-disk", async |ns, alone| {
@@ -60,8 +62,9 @@ async fn i7_what_the_disk_did_not_take_is_told_when_it_stops() {
     .await;
 }
 
-/// A disk that does not answer: who needs it waits and says for what, once for all that ask; neighbours on the same node start
-/// and stop; and when it answers again everything goes on by itself.
+/// A disk that does not answer: containers that need it wait and report the reason, once for all of
+/// them. Containers on another disk of the same node start and stop. When the disk answers again,
+/// everything continues automatically.
 #[tokio::test]
 async fn f22_a_disk_that_does_not_answer_is_the_affair_of_those_on_it() {
     alone_in_namespace("hanging-disk", async |ns, alone| {
@@ -99,7 +102,8 @@ async fn on_hanging_disk(ns: &Namespace, prefix: &str) -> Result<()> {
     run(ns, "newcomer", shell_template()).await.map(drop)
 }
 
-/// What an upper directory cannot be on is refused before anything is written there, and whoever asked for it is told why.
+/// A file system that is unsuitable for an upper directory is rejected before anything is written
+/// there, and the object reports why.
 #[tokio::test]
 async fn h26_a_disk_that_cannot_hold_upper_directories_is_refused() {
     alone_in_namespace("unsuitable-disk", async |ns, alone| {
@@ -160,7 +164,7 @@ async fn on_failing_hardware(ns: &Namespace, node: &NodeShell<'_>, disk: &Disk) 
     stop(ns, "writer").await?;
     let stopped = phase(ns, "writer", Phase::Stopped).await?;
     let (_, reason, message) = condition(&stopped, FILESYSTEM_READY).context("no condition")?;
-    ensure!(reason == "AsRequested", "it is told for ever: {message}");
+    ensure!(reason == "AsRequested", "the warning does not clear: {message}");
     Ok(())
 }
 
@@ -182,7 +186,7 @@ async fn on_the_disk(ns: &Namespace, prefix: &str) -> Result<()> {
     ns.sh("neighbour", "main", "echo fine > /root/file && sync")
         .await?;
 
-    // Its owner may stop and start it, full as it is, and make room.
+    // The owner can stop and start the container on the full disk, and delete files.
     stop(ns, "full").await?;
     start(ns, "full").await?;
     ensure!(

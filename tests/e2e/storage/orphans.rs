@@ -1,4 +1,4 @@
-//! Data that belongs to no instance any more: listed, and removed by an administrator alone.
+//! Data without an instance: the agent lists it, and only an administrator removes it.
 
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
@@ -14,7 +14,7 @@ use crate::support::agents::Agents;
 use crate::support::metrics::scraped;
 use crate::support::{agent_on, cleaned_up, data_directory, node_of, run, shell_template};
 
-/// As an instance has it whose finalizer was taken off by hand.
+/// Like the data of an instance whose finalizer was removed by hand.
 const ORPHAN: &str = "00000000-0000-4000-8000-000000000011";
 
 #[tokio::test]
@@ -40,7 +40,7 @@ async fn listed_and_removed(
     node_name: &str,
     directory: &str,
 ) -> Result<()> {
-    // An agent looks when it starts.
+    // The agent searches at its start.
     Agents::find(ns).await?.restart().await?;
     told_about_node(ns, node_name, directory).await?;
     let counted =
@@ -79,7 +79,7 @@ async fn orphans(agent: &Pod, args: &[&str]) -> Result<testkit::Output> {
     kubectl(&all, "").await
 }
 
-/// Watches until there is the event of the node.
+/// Watches until the node has the event.
 async fn told_about_node(ns: &Namespace, node: &str, directory: &str) -> Result<()> {
     let events = Api::<Event>::namespaced(ns.client.clone(), "default");
     let fields = format!("regarding.kind=Node,regarding.name={node},reason=OrphanedFilesystem");

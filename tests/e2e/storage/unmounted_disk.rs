@@ -1,4 +1,5 @@
-//! The disk of kept filesystems is not mounted: its empty mount point is neither lost data nor removed data.
+//! The disk of kept filesystems is not mounted: its empty mount point does not count as lost or
+//! removed data.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -16,8 +17,8 @@ use crate::support::{
 const MEGABYTES: u32 = 64;
 const NAME: &str = "kept";
 
-/// The disk was away at a start, which found no data and offered to begin anew; and it was away at a deletion, which
-/// reported the data as removed and left it on the disk for ever.
+/// Story: the disk was not mounted at a start, which did not find data and offered a reset. It was
+/// not mounted at a deletion either, which reported the data as removed and left it on the disk.
 #[tokio::test]
 async fn i1_i11_data_on_a_disk_that_is_not_mounted_is_out_of_reach() {
     alone_in_namespace("unmounted", async |ns, alone| {
@@ -52,7 +53,8 @@ async fn away_and_back(ns: &Namespace, node: &NodeShell<'_>, disk: &Disk) -> Res
     phase(ns, NAME, Phase::Failed).await?;
     disk.mount_again(node).await?;
     found_ready(ns).await?;
-    // A consumer that was created before the loss was found starts again and again, and looks like running at each try.
+    // A consumer that was created before the loss was detected restarts repeatedly, and appears to
+    // run at each attempt.
     set_running(ns, NAME, false).await?;
     phase(ns, NAME, Phase::Stopped).await?;
     start(ns, NAME).await?;
@@ -87,7 +89,7 @@ async fn away_and_back(ns: &Namespace, node: &NodeShell<'_>, disk: &Disk) -> Res
         .context("a pod is left")
 }
 
-/// The agent looks again by itself.
+/// The agent checks again automatically.
 async fn found_ready(ns: &Namespace) -> Result<()> {
     let ready = |object: &StoppableContainer| {
         condition(object, FILESYSTEM_READY).is_some_and(|(status, ..)| status == "True")

@@ -9,8 +9,9 @@ use testkit::{Namespace, NodeShell, in_namespace};
 
 use crate::support::{cleaned_up, forget, node_of, run, running, shell_template, start, stop};
 
-/// The kubelet replaces the files of a projected volume (tokens before they expire, say) by renaming a link in it; the
-/// container has the volume itself and not a copy, so it sees that.
+/// The kubelet replaces the files of a projected volume (for example tokens before they expire) by
+/// renaming a symlink in it. The container has the volume itself and not a copy, so it sees the
+/// change.
 #[tokio::test]
 async fn i5_what_the_kubelet_replaces_in_a_volume_is_seen() {
     in_namespace("replaced", async |ns| {
@@ -25,7 +26,7 @@ async fn i5_what_the_kubelet_replaces_in_a_volume_is_seen() {
         let seen = ns.sh("kept", "main", "cat /etc/skel/one; cut -c1-9 /etc/skel/token").await?;
         ensure!(seen == "before\neyJhbGciO", "not what was projected: {seen}");
         ns.patch::<ConfigMap>("config", json!({"data": {"one": "after\n"}})).await?;
-        // A change of the pod has the kubelet look at its volumes at once.
+        // A change of the pod makes the kubelet update its volumes immediately.
         ns.patch::<Pod>("kept", json!({"metadata": {"annotations": {"example.org/look": "now"}}})).await?;
         let watch = "timeout 150 sh -c 'until grep -q after /etc/skel/one; do sleep 0.1; done'; cat /etc/skel/one";
         let seen = ns.sh("kept", "main", watch).await?;
@@ -35,7 +36,8 @@ async fn i5_what_the_kubelet_replaces_in_a_volume_is_seen() {
     .await;
 }
 
-/// A claim that is a device: read and written as one, also after a stop, and not a byte of it is kept twice.
+/// A claim in block mode: the container reads and writes it as a device, also after a stop, and its
+/// content is not copied.
 #[tokio::test]
 async fn i5_a_claim_that_is_a_block_device() {
     in_namespace("device", async |ns| {

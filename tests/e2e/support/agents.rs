@@ -1,4 +1,5 @@
-//! The node agents of the installed release: found by their labels, restarted, sent away, and run with other arguments.
+//! The node agents of the installed release: found by their labels, restarted, removed, and run
+//! with other arguments.
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -10,15 +11,15 @@ use testkit::{Namespace, kubectl};
 
 use crate::support::{AGENTS, cleaned_up};
 
-/// A node label that no node has.
+/// A node label that does not exist.
 const NOWHERE: &str = "stoppablecontainer.xtlsoft.top/nowhere";
 
-/// The agents of the cluster, with the arguments that they had.
+/// The agents of the cluster, with their original arguments.
 pub(crate) struct Agents {
     client: Client,
     name: String,
     namespace: String,
-    /// As they were when the agents were looked for.
+    /// Their state when they were found.
     pub(crate) arguments: Vec<String>,
 }
 
@@ -44,7 +45,7 @@ impl Agents {
         })
     }
 
-    /// The kubelet's directory, as the agents know it.
+    /// The kubelet's directory, from the agents' arguments.
     pub(crate) fn kubelet_directory(&self) -> &str {
         let mut arguments = self.arguments.iter();
         arguments
@@ -76,7 +77,7 @@ impl Agents {
         self.rolled_out().await
     }
 
-    /// There is no agent on any node while `work` is done.
+    /// Runs `work` while the agents are removed from all nodes.
     pub(crate) async fn away<Fut: Future<Output = Result<()>>>(
         &self,
         work: impl FnOnce() -> Fut,

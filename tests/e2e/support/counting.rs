@@ -1,4 +1,4 @@
-//! A container that counts in its log, for tests of what its consumer must not notice.
+//! A container that counts in its log, for tests of events that must not affect its consumer.
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -9,19 +9,19 @@ use testkit::Namespace;
 
 use super::{container_id, says, shell_template};
 
-/// A container that says 0, 1, 2 and so on.
+/// A container that prints 0, 1, 2 and so on.
 pub(crate) fn counting() -> Value {
     with_program("i=0; while :; do echo $i; i=$((i + 1)); sleep 0.1; done")
 }
 
-/// A container that runs this in its shell.
+/// A container that runs this script in its shell.
 pub(crate) fn with_program(program: &str) -> Value {
     let mut template = shell_template();
     template["spec"]["containers"][0]["command"] = json!(["/bin/sh", "-c", program]);
     template
 }
 
-/// The container of [`counting`] is the same as before, lost no number, and prints more.
+/// The container of [`counting`] is the same as before, did not skip a number, and keeps printing.
 pub(crate) async fn unnoticed(ns: &Namespace, before: &Pod) -> Result<()> {
     let name = before.name_any();
     let now = ns.pod_ready(&name).await?;

@@ -1,9 +1,11 @@
 /*!
-A disk for kept filesystems on a node, where `E2E_DISK` says. That is one place: who uses it runs alone.
+A disk for kept filesystems on a node, mounted at `E2E_DISK`. There is only one such place, so tests
+that use it run alone.
 
-It is an ext4 image on a loop device. One whose power is to be cut lies on a file system of its own, which can be frozen: all
-that the disk ever wrote is in its image then, and what is still in the node's memory is not. A copy of that is what a power
-cut leaves. The node mounts it in the disk's place when it starts (`E2E_FSTAB`).
+The disk is an ext4 image on a loop device. For a power cut, the image is on a separate file system
+that can be frozen. The image then contains everything that the disk has written, without the data
+in the node's memory. A copy of it is the result of a power cut. The node mounts the copy instead of
+the disk at its next boot (`E2E_FSTAB`).
 */
 
 use anyhow::Result;
@@ -12,12 +14,12 @@ use testkit::{Exclusive, Namespace, NodeShell};
 use crate::support::node::until_it_answers;
 use crate::support::{cleaned_up, disk_directory, forget, node_file_systems};
 
-/// How much of a disk that can fail there is in truth.
+/// The real size of a disk that can fail.
 const HARDWARE: &str = "8m";
 
-/// A disk that is mounted.
+/// A mounted disk.
 pub(crate) struct Disk {
-    /// Where; a prefix that the administrator allows.
+    /// The mount point, which is a prefix that the administrator allows.
     pub(crate) place: String,
     table: String,
 }
@@ -25,13 +27,13 @@ pub(crate) struct Disk {
 // === impl Disk ===
 
 impl Disk {
-    /// A disk of so many MiB.
+    /// A disk of this size in MiB.
     pub(crate) async fn plain(node: &NodeShell<'_>, megabytes: u32, _: &Exclusive) -> Result<Self> {
         let make = format!("format $images/disk {megabytes}; mount -o loop $images/disk $place");
         Self::make(node, &make).await
     }
 
-    /// The same on a file system that can be stopped in a moment, for [`Disk::cut_power`].
+    /// The same on a file system that can be frozen, for [`Disk::cut_power`].
     pub(crate) async fn with_a_moment(node: &NodeShell<'_>, megabytes: u32, _: &Exclusive) -> Result<Self> {
         let make = format!(
             "format $images/hardware {}; mkdir $images/below; mount -o loop $images/hardware $images/below
@@ -42,8 +44,9 @@ impl Disk {
         Self::make(node, &make).await
     }
 
-    /// One that takes no new blocks after [`Disk::fail`]: those that were never written have no place in its image once
-    /// that file's own disk is full. Without a journal, which would end all writing at the first such block.
+    /// A disk that does not store new blocks after [`Disk::fail`]: its sparse image cannot grow
+    /// when the image's own disk is full. It does not have a journal, because a journal would stop
+    /// all writes at the first such block.
     pub(crate) async fn that_can_fail(node: &NodeShell<'_>, megabytes: u32, _: &Exclusive) -> Result<Self> {
         let make = format!(
             "mkdir $images/below; mount -t tmpfs -o size={HARDWARE} none $images/below
@@ -54,7 +57,8 @@ impl Disk {
         Self::make(node, &make).await
     }
 
-    /// One that cannot hold kept filesystems: its directories do not say what their entries are.
+    /// A disk that cannot hold kept filesystems: its directories do not report the types of
+    /// entries.
     pub(crate) async fn unsuitable(node: &NodeShell<'_>, megabytes: u32, _: &Exclusive) -> Result<Self> {
         let make = format!(
             "truncate --size {megabytes}M $images/disk; mkfs.ext4 -q -F -m 0 -O ^filetype $images/disk
@@ -63,30 +67,30 @@ impl Disk {
         Self::make(node, &make).await
     }
 
-    /// Lets it fail.
+    /// Makes the disk fail.
     pub(crate) async fn fail(&self, node: &NodeShell<'_>) -> Result<()> {
         self.sh(node, "dd if=/dev/zero of=$images/below/filler bs=64k || true")
             .await
     }
 
-    /// Takes that back.
+    /// Repairs the disk.
     pub(crate) async fn repair(&self, node: &NodeShell<'_>) -> Result<()> {
         self.sh(node, "rm -f $images/below/filler").await
     }
 
-    /// Takes a plain one off, as if it had not been mounted when the node started.
+    /// Unmounts a plain disk, as if it had not been mounted at boot.
     pub(crate) async fn unmount(&self, node: &NodeShell<'_>) -> Result<()> {
-        // The agent may be measuring it.
+        // The agent may be measuring the disk.
         let unmount = "for try in $(seq 300); do umount $place && exit 0; sleep 0.1; done; exit 1";
         self.sh(node, unmount).await
     }
 
-    /// Takes that back.
+    /// Mounts it again.
     pub(crate) async fn mount_again(&self, node: &NodeShell<'_>) -> Result<()> {
         self.sh(node, "mount -o loop $images/disk $place").await
     }
 
-    /// Copies the disk as it is at one moment. The node has to be rebooted next, and then has the copy.
+    /// Copies the disk in its state of one moment. The next boot of the node mounts the copy.
     pub(crate) async fn cut_power(&self, node: &NodeShell<'_>) -> Result<()> {
         let cut = "fsfreeze --freeze $images/below
             cp --sparse=always $images/below/disk $images/cut || failed=1
@@ -94,8 +98,8 @@ impl Disk {
         self.sh(node, cut).await
     }
 
-    /// Ends a test on the disk, however it went: deletes these containers, if they are there, and removes the disk. The
-    /// test's own error comes first.
+    /// Ends a test on the disk, also after a failure: deletes these containers, if they exist, and
+    /// removes the disk. The test's own error comes first.
     pub(crate) async fn after<T>(
         self,
         tested: Result<T>,
@@ -103,9 +107,9 @@ impl Disk {
         node: &NodeShell<'_>,
         names: &[&str],
     ) -> Result<T> {
-        // It may have been rebooted.
+        // The node may have been rebooted.
         let mut tested = cleaned_up(tested, until_it_answers(node).await);
-        // Nobody can remove data from a disk that fails.
+        // Data cannot be removed from a failing disk.
         tested = cleaned_up(tested, self.repair(node).await);
         for name in names {
             tested = cleaned_up(tested, forget(ns, name).await);
@@ -113,7 +117,8 @@ impl Disk {
         cleaned_up(tested, self.remove(node).await)
     }
 
-    /// The agent measures it at any time, so that it may be busy: it is out of sight at once, and gone soon.
+    /// The agent may be measuring the disk, so the mount may be busy: it is detached immediately,
+    /// and unmounted soon after.
     async fn remove(&self, node: &NodeShell<'_>) -> Result<()> {
         let remove = "[ ! -e $table ] || sed -i \"\\|^$images/|d\" $table
             for mount in $place $images/below; do
@@ -123,7 +128,7 @@ impl Disk {
         self.sh(node, remove).await
     }
 
-    /// Makes one in the disk's place, where nothing is, whatever a test before this has left.
+    /// Creates a disk at the place, after removing remains of earlier tests.
     async fn make(node: &NodeShell<'_>, script: &str) -> Result<Self> {
         let disk = Self {
             place: disk_directory()?,

@@ -17,7 +17,7 @@ const PATH: &str = "/metrics";
 /// The chart's ClusterRole for scrapers.
 const READER: &str = "stoppablecontainer-metrics-reader";
 
-/// The metrics of every agent, read with the token of a service account that may.
+/// The metrics of all agents, read with the token of an authorized service account.
 pub(crate) async fn scraped(ns: &Namespace) -> Result<Vec<String>> {
     let token = token(ns, "scraper").await?;
     bind(ns, "scraper").await?;
@@ -39,13 +39,13 @@ pub(crate) async fn agents(ns: &Namespace) -> Result<Vec<(Api<Pod>, String)>> {
     Ok(pods.into_iter().map(agent).collect())
 }
 
-/// What an agent answers to a scraper with this token.
+/// An agent's response to a scraper with this token.
 pub(crate) async fn read((pods, pod): &(Api<Pod>, String), token: Option<&str>) -> Result<String> {
     let connection = tunnel::open(pods, pod, PORT).await?.encrypted().await?;
     connection.get(PATH, token).await
 }
 
-/// A token of a service account, which is made first.
+/// A token of a service account, which is created first.
 pub(crate) async fn token(ns: &Namespace, account: &str) -> Result<String> {
     let accounts = Api::<ServiceAccount>::namespaced(ns.client.clone(), &ns.name);
     let object = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": account } });
@@ -59,7 +59,7 @@ pub(crate) async fn token(ns: &Namespace, account: &str) -> Result<String> {
     Ok(made.status.context("a token request without token")?.token)
 }
 
-/// Goes with the namespace.
+/// Deleted with the namespace.
 async fn bind(ns: &Namespace, account: &str) -> Result<()> {
     let namespaces = Api::<NamespaceObject>::all(ns.client.clone());
     let uid = namespaces.get(&ns.name).await?.uid();

@@ -1,4 +1,4 @@
-//! The programs of a node and its way to the API server: ended, held up, cut.
+//! The programs of a node and its connection to the API server: ended, paused, cut.
 
 use std::time::{Duration, Instant};
 
@@ -9,15 +9,16 @@ use testkit::{Namespace, NodeShell, Undone, cluster_command};
 use crate::support::agents::Agents;
 use crate::support::node_of;
 
-/// How long a program of the node may take to be back.
+/// Time limit for a program of the node to be back.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// Between two looks at a node whose programs cannot be watched, as the watch goes through one of them.
+/// Interval for checks of a node whose programs cannot be watched, because the watch depends on
+/// them.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How long nothing is heard of a program that is stopped.
+/// Time that a program is paused.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// A program that every node runs, and that its service manager starts again when it ends.
+/// A program of every node, which its service manager restarts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Part {
     /// The kubelet.
@@ -29,8 +30,8 @@ pub(crate) enum Part {
 // === impl Part ===
 
 impl Part {
-    /// Prints its process id: what it was started as is in the first words of its command line, alone or as the
-    /// subcommand of a program that is all of Kubernetes.
+    /// Prints its process ID. The first words of the command line have the program's name, alone or
+    /// as a subcommand of a program that contains all of Kubernetes.
     fn find(self) -> &'static str {
         match self {
             Self::Kubelet => {
@@ -46,40 +47,42 @@ impl Part {
         }
     }
 
-    /// Kills it and waits until the next one serves.
+    /// Kills the program and waits until the next one serves.
     pub(crate) async fn restart(self, node: &NodeShell<'_>) -> Result<()> {
         let old = self.process(node).await?;
-        // After the answer, which comes through it.
+        // After the response, which the program transports.
         Self::later(node, &format!("sleep 0.2; kill -9 {old}")).await?;
         self.back(node, &old).await
     }
 
-    /// Stops it, does `work`, which it does not see, kills it, and waits until the next one serves.
+    /// Pauses the program, runs `work`, which the program does not see, kills it, and waits until
+    /// the next one serves.
     pub(crate) async fn restart_after<Fut: Future<Output = Result<()>>>(
         self,
         node: &NodeShell<'_>,
         work: impl FnOnce() -> Fut,
     ) -> Result<()> {
         let old = self.process(node).await?;
-        // Long enough for a few calls; later they would be seen, which proves less and breaks nothing.
+        // Sufficient for a few calls. If it is too short, the program sees them, and the test
+        // proves less but does not fail.
         Self::later(
             node,
             &format!("sleep 0.2; kill -STOP {old}; sleep 5; kill -9 {old}"),
         )
         .await?;
-        // A kubelet that is stopped cannot report that it is.
+        // A paused kubelet cannot report itself.
         tokio::time::sleep(Duration::from_millis(500)).await;
         work().await?;
         self.back(node, &old).await
     }
 
-    /// Stops it for as long as the node runs: it sees nothing of what happens from now on.
+    /// Pauses the program until the node is rebooted, so that it does not see anything from now on.
     pub(crate) async fn suspend(self, node: &NodeShell<'_>) -> Result<()> {
         let process = self.process(node).await?;
-        // After the answer, which comes through it.
+        // After the response, which the program transports.
         Self::later(node, &format!("sleep 0.2; kill -STOP {process}")).await?;
         let deadline = Instant::now() + PATIENCE;
-        // Without it no command is answered.
+        // Without it, commands are not answered.
         while tokio::time::timeout(SILENCE, node.sh("true")).await.is_ok() {
             if Instant::now() > deadline {
                 bail!("the {self:?} does not stop");
@@ -102,7 +105,7 @@ impl Part {
         Ok(found)
     }
 
-    /// Commands in pods go through both parts, so that one works again says that they serve.
+    /// Commands in pods need both parts, so a successful command shows that they serve.
     async fn back(self, node: &NodeShell<'_>, old: &str) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -121,7 +124,7 @@ impl Part {
     }
 }
 
-/// A node, and the agent on it, without a way to the API server.
+/// A node, including its agent, without a connection to the API server.
 pub(crate) struct Partition(Undone);
 
 // === impl Partition ===
@@ -152,7 +155,7 @@ pub(crate) async fn reboot(node: &str) -> Result<()> {
         .map(drop)
 }
 
-/// Waits until commands can be run on a node that was rebooted.
+/// Waits until commands can run on a node after a reboot.
 pub(crate) async fn until_it_answers(node: &NodeShell<'_>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {

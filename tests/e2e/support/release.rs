@@ -1,4 +1,5 @@
-//! The installed release, found by its labels: the controllers, and what the API server knows of them.
+//! The installed release, found by its labels: the controllers, and their objects in the API
+//! server.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
@@ -26,7 +27,8 @@ use serde_json::{Value, json};
 use testkit::kubectl;
 use testkit::tunnel::{self, Handshake, Tunnel};
 
-/// How long something is waited for. It takes a moment; a loaded machine is given more than any repair may take.
+/// Time limit of waits. They usually take a moment; a loaded machine gets more time than any repair
+/// may take.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Labels of all objects of the release.
@@ -35,7 +37,7 @@ const RELEASE: &str = "app.kubernetes.io/name=stoppablecontainer";
 pub(crate) const CONTROLLERS: &str =
     "app.kubernetes.io/name=stoppablecontainer,app.kubernetes.io/component=controller";
 
-/// The release, as found when it was looked for.
+/// The release in its state when it was found.
 #[derive(Clone)]
 pub(crate) struct Release {
     pub(crate) client: Client,
@@ -46,7 +48,7 @@ pub(crate) struct Release {
 }
 
 impl Release {
-    /// Finds the release. It needs two replicas: nothing here holds for one.
+    /// Finds the release. It needs two replicas, because these tests do not apply to a single one.
     pub(crate) async fn find(client: &Client) -> Result<Self> {
         let found = Api::<Deployment>::all(client.clone())
             .list(&ListParams::default().labels(CONTROLLERS))
@@ -93,7 +95,7 @@ impl Release {
         Ok(format!("system:serviceaccount:{}:{account}", self.namespace))
     }
 
-    /// The controllers' pods that are not on their way out.
+    /// The controllers' pods that are not being deleted.
     pub(crate) async fn controllers(&self) -> Result<Vec<Pod>> {
         let mut pods = self
             .api::<Pod>()
@@ -104,7 +106,7 @@ impl Release {
         Ok(pods)
     }
 
-    /// Changes the pod template and waits until the last pod of before is gone.
+    /// Changes the pod template and waits until the last old pod is deleted.
     pub(crate) async fn roll(&self, template: Value) -> Result<()> {
         let old = self.controllers().await?;
         let change = Patch::Merge(json!({"spec": {"template": template}}));
@@ -117,8 +119,9 @@ impl Release {
         Ok(())
     }
 
-    /// Ends the controllers without the time that they take to let connections end, and waits for the next ones: the
-    /// API server keeps connections to a webhook, and with new ones it looks again where the webhook is.
+    /// Ends the controllers without their time for draining connections, and waits for the next
+    /// ones. The API server keeps connections to a webhook; for new connections it resolves the
+    /// webhook's address again.
     pub(crate) async fn replace_controllers(&self) -> Result<()> {
         let pods = self.controllers().await?;
         for pod in &pods {
@@ -131,7 +134,7 @@ impl Release {
         self.rolled_out().await
     }
 
-    /// Waits until every replica is there as the Deployment says now, and ready.
+    /// Waits until all replicas match the Deployment and are ready.
     pub(crate) async fn rolled_out(&self) -> Result<()> {
         let name = self.deployment.name_any();
         let timeout = format!("--timeout={}s", PATIENCE.as_secs());
@@ -148,7 +151,7 @@ impl Release {
         Ok(())
     }
 
-    /// Waits until a pod is gone.
+    /// Waits until a pod is deleted.
     pub(crate) async fn gone(&self, pod: &Pod) -> Result<()> {
         let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
         let gone = await_condition(self.api::<Pod>(), &name, is_deleted(&uid));
@@ -157,7 +160,7 @@ impl Release {
         Ok(())
     }
 
-    /// Watches the endpoints of the webhook until `met` holds for the UIDs of the pods that are called.
+    /// Watches the endpoints of the webhook until `met` holds for the UIDs of their pods.
     pub(crate) async fn endpoints(&self, what: &str, met: impl Fn(&BTreeSet<String>) -> bool) -> Result<()> {
         let config =
             watcher::Config::default().labels(&format!("kubernetes.io/service-name={}", self.service));
@@ -182,7 +185,7 @@ impl Release {
         Ok(())
     }
 
-    /// Watches the lease until `met` holds for the name of the pod that leads.
+    /// Watches the lease until `met` holds for the name of the leader's pod.
     pub(crate) async fn leader(&self, what: &str, met: impl Fn(&str) -> bool) -> Result<String> {
         let name = self.flag("--leader-election-lease")?;
         let mut events = pin!(watcher::watch_object(self.api::<Lease>(), &name));
@@ -217,7 +220,7 @@ impl Release {
             .to_owned())
     }
 
-    /// What each webhook's caller is told to trust, of both configurations.
+    /// The bundles that the API server must trust, of both configurations.
     pub(crate) async fn bundles(&self) -> Result<Vec<Vec<u8>>> {
         let name = self.configuration().await?.name_any();
         let mutating = self
@@ -232,7 +235,8 @@ impl Release {
             .collect()
     }
 
-    /// A handshake with the webhook of one replica, trusting what is published at this moment.
+    /// A handshake with the webhook of one replica, with the bundle that is published at this
+    /// moment.
     pub(crate) async fn shake_hands(&self, pod: &Pod) -> Result<Handshake> {
         let tunnel = self.tunnel(pod, "webhook").await?;
         let bundle = self.bundles().await?.pop().context("no webhook")?;
@@ -253,12 +257,13 @@ impl Release {
         .await
     }
 
-    /// The name by which API servers call the webhook.
+    /// The name that API servers use for the webhook.
     pub(crate) fn host(&self) -> String {
         format!("{}.{}.svc", self.service, self.namespace)
     }
 
-    /// Does `work` while no pod is behind the Service, but for those in EndpointSlices that the work makes.
+    /// Runs `work` while the Service does not have endpoints, except those in EndpointSlices that
+    /// `work` creates.
     pub(crate) async fn without_endpoints<T>(&self, work: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
         let before = self.api::<Service>().get(&self.service).await?.spec;
         let selector = before.and_then(|spec| spec.selector);
@@ -280,7 +285,7 @@ impl Release {
         Ok(())
     }
 
-    /// One of the two webhook configurations; both carry the same bundle.
+    /// One of the two webhook configurations, which have the same bundle.
     pub(crate) async fn configuration(&self) -> Result<ValidatingWebhookConfiguration> {
         first(&self.cluster_api(), |_| true).await
     }
@@ -291,7 +296,7 @@ impl Release {
         first(&self.api(), has_key).await
     }
 
-    /// The API of a kind that has no namespace.
+    /// The API of a cluster-scoped kind.
     pub(crate) fn cluster_api<K>(&self) -> Api<K>
     where
         K: Resource<Scope = ClusterResourceScope>,

@@ -1,5 +1,5 @@
 /*!
-The live part of the demo: create, write, stop, start, and the same with a plain pod for comparison.
+The live part of the demo: create, write, stop, start, and a plain pod for comparison.
 */
 
 use std::io::{Read, Write};
@@ -17,22 +17,22 @@ use crate::workspace::Workspace;
 /// Namespace of the demo's objects.
 pub(super) const NAMESPACE: &str = "stoppablecontainer-demo";
 const SAMPLE: &str = "config/samples/nginx.yaml";
-/// The image that the sample names.
+/// The image in the sample.
 pub(super) const IMAGE: &str = "docker.io/library/nginx:1.25";
 const PLAIN: &str = "plain";
 const PAGE: &str = "/usr/share/nginx/html/index.html";
 /// Files whose owner, mode and content must be the same after a stop.
 const FILES: [&str; 3] = [PAGE, "/usr/local/bin/hello", "/root/copied.txt"];
-/// How long any one thing may take. A first start may pull images.
+/// Time limit for each step. A first start may pull images.
 const PATIENCE: &str = "--timeout=180s";
 
-/// The object and where to look.
+/// The object and its cluster.
 struct Show<'a> {
     target: &'a Target<'a>,
     name: String,
 }
 
-/// Runs it and returns the measured times.
+/// Runs the demo and returns the measured times.
 pub(super) fn run(workspace: &Workspace, target: &Target<'_>) -> Result<Times> {
     let mut times = Times::default();
     let sample = workspace.join(SAMPLE).display().to_string();
@@ -60,7 +60,7 @@ pub(super) fn run(workspace: &Workspace, target: &Target<'_>) -> Result<Times> {
     let written = show.fingerprints()?;
     println!("  the page over the pod's IP: {}", first_words(&show.page()?));
 
-    heading("Stop: the pod goes, the files stay");
+    heading("Stop: the pod is deleted, the files are kept");
     let started = Instant::now();
     show.set_running(false)?;
     show.wait_for("Stopped")?;
@@ -68,12 +68,12 @@ pub(super) fn run(workspace: &Workspace, target: &Target<'_>) -> Result<Times> {
     show.print_objects()?;
     ensure!(
         !show.pod_exists(&show.name)?,
-        "the phase is Stopped, but the pod {} is still there",
+        "the phase is Stopped, but the pod {} still exists",
         show.name
     );
     ensure!(
         show.pod_exists(&format!("{}-provider", show.name))?,
-        "the provider pod is gone"
+        "the provider pod does not exist"
     );
 
     heading("Start: everything is as it was");
@@ -86,7 +86,7 @@ pub(super) fn run(workspace: &Workspace, target: &Target<'_>) -> Result<Times> {
     println!("  the page over the pod's IP: {}", first_words(&show.page()?));
     ensure!(
         kept == written,
-        "the files are not as they were:\n{written}\nbefore, now:\n{kept}"
+        "the files have changed; before:\n{written}\nnow:\n{kept}"
     );
 
     heading("For comparison: a plain pod of the same image");
@@ -106,7 +106,7 @@ pub(super) fn run(workspace: &Workspace, target: &Target<'_>) -> Result<Times> {
 // === impl Show ===
 
 impl Show<'_> {
-    /// Makes the namespace and removes what an earlier demo left in it.
+    /// Creates the namespace and removes the objects of an earlier demo.
     fn prepare(&self, sample: &str) -> Result<()> {
         if self
             .target
@@ -131,7 +131,8 @@ impl Show<'_> {
             "--wait=true",
             PATIENCE,
         ])?;
-        // Pods that start before these exist wait for them, which would be measured.
+        // Pods that start before these objects exist wait for them, which would affect the
+        // measurement.
         for object in ["configmap/kube-root-ca.crt", "serviceaccount/default"] {
             self.quietly(&["wait", "--for=create", "--timeout=60s", object])?;
         }
@@ -162,7 +163,8 @@ impl Show<'_> {
         .map(drop)
     }
 
-    /// Waits for a phase, and for the Ready pod where it is Running: what is measured is what a user waits for.
+    /// Waits for a phase and, for Running, for the Ready pod. The measured time is what a user
+    /// waits for.
     fn wait_for(&self, phase: &str) -> Result<()> {
         let object = format!("stoppablecontainer/{}", self.name);
         let condition = format!("--for=jsonpath={{.status.phase}}={phase}");
@@ -210,7 +212,8 @@ impl Show<'_> {
         ))
     }
 
-    /// The page: over the pod's IP where that can be reached from here, else through the API server.
+    /// The page, from the pod's IP if it can be reached from here, otherwise through the API
+    /// server.
     fn page(&self) -> Result<String> {
         if !self.target.local {
             let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{}:80/proxy/", self.name);
@@ -238,7 +241,7 @@ impl Show<'_> {
         let (head, body) = answer.split_once("\r\n\r\n").context("the page has no head")?;
         ensure!(
             head.split(' ').nth(1) == Some("200"),
-            "the page was answered with {}",
+            "the response for the page was {}",
             first_words(head)
         );
         Ok(body.to_owned())
@@ -251,7 +254,7 @@ impl Show<'_> {
             .kubectl_output(&["create", "--dry-run=client", "-f", sample, "-o", path])
     }
 
-    /// Makes the node have the image, so that its download is in nobody's time.
+    /// Pulls the image to the node, so that the times do not include the download.
     fn warm_up(&self, image: &str) -> Result<()> {
         self.quietly(&["run", PLAIN, &format!("--image={image}"), "--restart=Always"])?;
         self.quietly(&["wait", &format!("pod/{PLAIN}"), "--for=condition=Ready", PATIENCE])?;
@@ -277,7 +280,7 @@ impl Show<'_> {
         Ok(!found.trim().is_empty())
     }
 
-    /// Shows a kubectl command as it would be typed, and what it prints.
+    /// Prints a kubectl command and its output.
     fn kubectl(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new("kubectl");
         command.args(args);
@@ -322,7 +325,7 @@ fn indent(text: &str) -> String {
         .join("\n")
 }
 
-/// The text of a page without its tags and title, cut to a line.
+/// The text of a page without tags and title, shortened to a line.
 fn first_words(page: &str) -> String {
     let body = page.split_once("<body>").map_or(page, |(_, body)| body);
     let mut in_tag = false;

@@ -4,7 +4,7 @@ The table at the end of the demo.
 
 use std::time::Duration;
 
-/// What was measured, of ours and of a plain pod.
+/// The measured times of a StoppableContainer and of a plain pod.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Times {
     /// The StoppableContainer.
@@ -13,7 +13,7 @@ pub(super) struct Times {
     pub plain: Row,
 }
 
-/// One of the two.
+/// The times of one of them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Row {
     /// From the request to Ready, the first time.
@@ -39,7 +39,7 @@ pub(super) fn render(times: &Times) -> String {
     text.push_str(&row("StoppableContainer", &times.ours, "kept"));
     text.push_str(&row("plain pod", &times.plain, "lost"));
     text.push_str(
-        "From the request to Ready, or until the pod was gone; one run, so compare the rows, not machines.\n",
+        "Times from the request until Ready, or until the pod was deleted. This is a single run: compare the rows, not machines.\n",
     );
     text
 }

@@ -11,9 +11,9 @@ use crate::workspace::Workspace;
 /// The table.
 pub(super) struct Table {
     pub(super) text: String,
-    /// Every row has been measured.
+    /// Whether every row has been measured.
     pub(super) complete: bool,
-    /// Synced files that were lost, of all rows.
+    /// Number of lost synced files in all rows.
     pub(super) lost: u32,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn render(rows: &[Row], trials: &dyn Fn(&Row) -> Result<Vec<Trial>>) 
     Ok(table)
 }
 
-/// Where it was measured.
+/// The versions and the node of the measurement.
 pub(super) fn machine(target: &Target<'_>) -> Result<String> {
     let field = |path: &str| {
         let path = format!("jsonpath={{.items[0].status.{path}}}");
@@ -62,7 +62,8 @@ pub(super) fn machine(target: &Target<'_>) -> Result<String> {
         .parse()
         .context("reading the node's memory")?;
     Ok(format!(
-        "StoppableContainer {}, Kubernetes {}, {}, Linux {}; a node with {} processors and {:.0} GiB of memory.\n",
+        "StoppableContainer {}, Kubernetes {}, {}, Linux {};\n\
+         a node with {} processors and {:.0} GiB of memory.\n",
         Workspace::version(),
         field("nodeInfo.kubeletVersion")?,
         field("nodeInfo.containerRuntimeVersion")?.replace("://", " "),

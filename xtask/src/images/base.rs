@@ -1,5 +1,5 @@
 /*!
-The layer under all Debian-based test images: a minimal Debian, bootstrapped once.
+The base layer of all Debian-based test images: a minimal Debian, bootstrapped once.
 */
 
 use std::fs;
@@ -15,16 +15,16 @@ use crate::workspace::Workspace;
 /// Name of the image in the clone's storage.
 pub(super) const NAME: &str = "localhost/stoppablecontainer-test-base:1";
 const SUITE: &str = "bookworm";
-/// Lines that debootstrap prints; only the progress display uses it.
+/// Number of lines that debootstrap prints, for the progress display.
 const LINES: usize = 420;
 const CONTAINERFILE: &str = "FROM scratch\nADD base.tar /\nCMD [\"bash\"]\n";
 
-/// What the image is made from.
+/// Inputs of the image.
 pub(super) fn fingerprint() -> String {
     Fingerprint::new().text(SUITE).text(CONTAINERFILE).finish()
 }
 
-/// Makes the image unless it is there.
+/// Builds the image if it does not exist.
 pub(super) fn provide(workspace: &Workspace, buildah: &Buildah, step: &Step<'_>) -> Result<()> {
     let stamp = Stamp::new(workspace.target().join("images/base.stamp"));
     if stamp.is(&fingerprint()) && buildah.has(NAME) {

@@ -1,5 +1,6 @@
 /*!
-buildah with a storage of its own below `target/`, so that the machine's stays untouched and `cargo clean` removes ours.
+buildah with a separate storage below `target/`. It does not change the machine's storage, and
+`cargo clean` removes it.
 */
 
 use std::fs::File;
@@ -12,7 +13,7 @@ use crate::progress::Step;
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// Builds images into the clone's own storage.
+/// Builds images in the clone's own storage.
 #[derive(Clone, Debug)]
 pub(crate) struct Buildah {
     storage: PathBuf,
@@ -33,7 +34,7 @@ pub(crate) struct Recipe<'a> {
     pub args: &'a [(&'a str, &'a str)],
 }
 
-/// Held while images are built: the storage and `dist/` are the clone's, and two builds would mix.
+/// Held while images are built, because the clone has only one storage and one `dist/`.
 #[derive(Debug)]
 pub(crate) struct BuildLock {
     _file: File,
@@ -49,7 +50,7 @@ impl Buildah {
         }
     }
 
-    /// Waits until nobody else builds images in this clone.
+    /// Waits until other commands have finished building images in this clone.
     pub(crate) fn lock(&self) -> Result<BuildLock> {
         std::fs::create_dir_all(&self.storage)
             .with_context(|| format!("making {}", self.storage.display()))?;
@@ -60,10 +61,10 @@ impl Buildah {
         Ok(BuildLock { _file: file })
     }
 
-    /// Builds an image. Its commands run in a chroot, in the machine's network.
+    /// Builds an image. Its commands run in a chroot with the machine's network.
     pub(crate) fn build(&self, recipe: &Recipe<'_>, step: &Step<'_>) -> Result<()> {
         let mut command = self.command();
-        // Docker's format: OCI's has no place for some of what an image may say.
+        // Docker's format, because OCI's does not have all fields of an image config.
         command.args([
             "build",
             "--isolation",
@@ -85,20 +86,20 @@ impl Buildah {
         step.run(command.arg(recipe.context))
     }
 
-    /// Where the layout of an image is that was written by hand instead of built.
+    /// Directory of the layout of a hand-made image.
     pub(super) fn layout(&self, name: &str) -> PathBuf {
         self.storage
             .with_file_name("hand-made")
             .join(name.replace(['/', ':'], "_"))
     }
 
-    /// Whether the storage has an image.
+    /// Whether the storage contains an image.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.layout(name).is_dir()
             || shell::output(self.command().args(["inspect", "--type", "image", name])).is_ok()
     }
 
-    /// Removes the images of a repository whose tags do not begin with `tag`: builds that nothing names any more.
+    /// Removes old builds: images of a repository whose tags do not start with `tag`.
     pub(crate) fn remove_other_tags(&self, repository: &str, tag: &str) -> Result<()> {
         let listing = shell::output(self.command().args(["images", "--format", "{{.Name}}:{{.Tag}}"]))?;
         let prefix = format!("{repository}:");
@@ -113,7 +114,8 @@ impl Buildah {
         shell::output(self.command().arg("rmi").args(old)).map(drop)
     }
 
-    /// Copies an image to where skopeo can: `docker://...`, `docker-archive:...`. `options` are skopeo's.
+    /// Copies an image with skopeo to `docker://...` or `docker-archive:...`. `options` are
+    /// skopeo's.
     pub(crate) fn copy(&self, name: &str, target: &str, options: &[&str], step: &Step<'_>) -> Result<()> {
         let (root, run) = (self.storage.join("root"), self.storage.join("run"));
         let layout = self.layout(name);
@@ -146,8 +148,8 @@ impl Buildah {
     }
 }
 
-/// The storage's overlay driver mounts its directory onto itself and leaves that behind: in a namespace of its own it
-/// goes with the command.
+/// The storage's overlay driver mounts its directory onto itself and does not unmount it. In a
+/// separate mount namespace, the mount disappears with the command.
 fn in_own_mounts(program: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", program]);

@@ -1,6 +1,6 @@
 /*!
-How images get to where a cluster finds them. Clusters that run in containers or virtual machines on this machine have
-commands of their own; all others pull from a registry.
+Delivery of images to a cluster. Clusters that run in containers or virtual machines on this machine
+have their own load commands. All others pull from a registry.
 */
 
 use std::fs;
@@ -17,25 +17,26 @@ use crate::shell;
 use crate::tools::Stamp;
 use crate::workspace::Workspace;
 
-/// Where images go.
+/// Destination of images.
 #[derive(Clone, Debug)]
 pub(crate) enum Destination<'a> {
     /// The registry of the local cluster.
     Embedded,
-    /// A kind cluster, by its name.
+    /// A kind cluster with this name.
     Kind(&'a Workspace, String),
-    /// A k3d cluster, by its name.
+    /// A k3d cluster with this name.
     K3d(&'a Workspace, String),
-    /// A minikube cluster, by its profile.
+    /// A minikube cluster with this profile.
     Minikube(&'a Workspace, String),
-    /// A registry, by its host and path: `registry.example.com/team`.
+    /// A registry, as host and path: `registry.example.com/team`.
     Registry(String),
 }
 
 // === impl Destination ===
 
 impl<'a> Destination<'a> {
-    /// The destination that a kubeconfig's current context tells, if it is of a cluster that images can be loaded into.
+    /// The destination for a kubeconfig's current context, if images can be loaded into that
+    /// cluster.
     pub(crate) fn of_context(workspace: &'a Workspace, context: &str) -> Option<Self> {
         if let Some(name) = context.strip_prefix("kind-") {
             return Some(Self::Kind(workspace, name.to_owned()));
@@ -46,10 +47,11 @@ impl<'a> Destination<'a> {
         (context == "minikube").then(|| Self::Minikube(workspace, context.to_owned()))
     }
 
-    /// Makes an image of the clone's storage available. Skipped when this very content was delivered before.
+    /// Delivers an image from the clone's storage. Does nothing if this content was delivered
+    /// before.
     ///
     /// # Errors
-    /// When a copy fails; the log has the tool's words.
+    /// If a copy fails. The log has the tool's output.
     pub(crate) fn deliver(
         &self,
         buildah: &Buildah,
@@ -59,7 +61,8 @@ impl<'a> Destination<'a> {
     ) -> Result<()> {
         let (workspace, load): (&Workspace, Vec<String>) = match self {
             Self::Embedded => {
-                // Kept in the cluster's directory: the registry's content goes with it.
+                // In the cluster's directory, because it is removed together with the registry's
+                // content.
                 let file = ClusterDir::machine()
                     .join("delivered")
                     .join(registry::repository(name).replace(['/', ':'], "_"));
@@ -72,7 +75,7 @@ impl<'a> Destination<'a> {
                 let own = registry::repository(name);
                 let short = own.rsplit('/').next().unwrap_or(&own);
                 let target = format!("docker://{host}/{short}");
-                // A registry on this machine speaks plain HTTP, as Docker takes for granted too.
+                // A registry on this machine uses plain HTTP. Docker makes the same assumption.
                 let local = host.starts_with("localhost") || host.starts_with("127.");
                 let options: &[&str] = if local { &["--dest-tls-verify=false"] } else { &[] };
                 return buildah.copy(name, &target, options, step);
@@ -92,7 +95,7 @@ impl<'a> Destination<'a> {
         };
         if shell::which(&load[0]).is_none() {
             bail!(
-                "KUBECONFIG's context is of a {0} cluster, but there is no `{0}` to load images with: install it, or give --registry",
+                "KUBECONFIG's context is a {0} cluster, but the command `{0}` for loading images is not installed: install it, or set --registry",
                 load[0]
             );
         }
@@ -102,12 +105,13 @@ impl<'a> Destination<'a> {
         result
     }
 
-    /// Whether pods can name test images by their public names there, so that the test images must be delivered.
+    /// Whether pods can use test images by their public names, so that the test images must be
+    /// delivered.
     pub(crate) fn takes_test_images(&self) -> bool {
         !matches!(self, Self::Registry(_))
     }
 
-    /// The registry that the chart must name, where it is not the product's public one.
+    /// The registry for the chart's values, if it is not the product's public one.
     pub(crate) fn chart_registry(&self) -> Option<&str> {
         match self {
             Self::Registry(host) => Some(host),
@@ -124,7 +128,7 @@ fn once(stamp: &Stamp, fingerprint: &str, work: impl FnOnce() -> Result<()>) -> 
     stamp.set(fingerprint)
 }
 
-/// Writes an image as a Docker archive, which every loader reads.
+/// Writes an image as a Docker archive, which all loaders support.
 fn export(workspace: &Workspace, buildah: &Buildah, name: &str, step: &Step<'_>) -> Result<PathBuf> {
     let archive = workspace
         .target()

@@ -1,5 +1,5 @@
 /*!
-Images that no tool would make: written by hand, blob by blob, as the OCI image layout describes.
+Images that image builders cannot create, written blob by blob in the OCI image layout.
 */
 
 use std::fs;
@@ -15,18 +15,18 @@ use crate::tools::{Fingerprint, Stamp};
 
 /// One image.
 pub(super) struct HandMade {
-    /// As manifests name it.
+    /// Name in manifests.
     pub(super) name: &'static str,
-    /// The layers over the one with the static program, which is `/static`.
+    /// The layers on top of the one with the static program `/static`.
     layers: fn() -> Vec<Layer>,
-    /// The config; root filesystem and platform are added.
+    /// The config, without root filesystem and platform, which are added.
     config: fn() -> Value,
 }
 
-/// Paths and what is there.
+/// Paths and entries of a layer.
 type Layer = Vec<(String, Entry)>;
 
-/// Something in a layer.
+/// An entry of a layer.
 enum Entry {
     Directory,
     File(Vec<u8>),
@@ -36,8 +36,8 @@ enum Entry {
     Device(u8, u32, u32),
 }
 
-/// Size of what is too large in a config. Less than what skopeo takes; where a runtime tells of it, each `<` is six
-/// bytes.
+/// Size of a config that exceeds the agent's limit. It is less than skopeo's limit; in the output
+/// of a runtime each `<` has six bytes.
 const HUGE: usize = 2 << 20;
 
 pub(super) const IMAGES: &[HandMade] = &[
@@ -94,7 +94,7 @@ pub(super) const IMAGES: &[HandMade] = &[
     },
 ];
 
-/// Writes the images that changed. Returns what the last of their inputs is known by.
+/// Writes the images that changed. Returns the stamp of their inputs.
 pub(super) fn provide(buildah: &Buildah, program: &Path, step: &Step<'_>) -> Result<String> {
     let program = fs::read(program).with_context(|| format!("reading {}", program.display()))?;
     let fingerprint = Fingerprint::new()
@@ -150,7 +150,7 @@ impl HandMade {
     }
 }
 
-/// A /dev in which nothing is what it is called.
+/// A /dev whose entries do not match their names.
 fn devices() -> Layer {
     let entries = [
         ("dev", Entry::Directory),
@@ -172,7 +172,7 @@ fn devices() -> Layer {
     entries.map(|(path, entry)| (path.to_owned(), entry)).into()
 }
 
-/// So many layers with a file each.
+/// Layers with one file each.
 fn many(count: usize) -> Vec<Layer> {
     (1..=count)
         .map(|number| {
@@ -184,7 +184,7 @@ fn many(count: usize) -> Vec<Layer> {
         .collect()
 }
 
-/// Writes a blob and describes it.
+/// Writes a blob and returns its descriptor.
 fn blob(blobs: &Path, media_type: &str, content: &[u8]) -> Result<Value> {
     let new: PathBuf = blobs.join("new");
     fs::write(&new, content).with_context(|| format!("writing {}", new.display()))?;
@@ -197,7 +197,7 @@ fn blob(blobs: &Path, media_type: &str, content: &[u8]) -> Result<Value> {
     Ok(json!({"mediaType": media_type, "digest": format!("sha256:{digest}"), "size": content.len()}))
 }
 
-/// A tar archive, as POSIX describes it.
+/// A tar archive in the POSIX format.
 fn archive(layer: &Layer) -> Vec<u8> {
     let mut archive = Vec::new();
     for (path, entry) in layer {

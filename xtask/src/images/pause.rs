@@ -1,5 +1,6 @@
 /*!
-The image of the container that holds a pod's namespaces. No pod starts without it, so `cluster up` provides it.
+The image of the container that holds a pod's namespaces. Every pod needs it, so `cluster up`
+provides it.
 */
 
 use anyhow::Result;
@@ -12,9 +13,9 @@ use crate::progress::Step;
 use crate::tools::Fingerprint;
 use crate::workspace::Workspace;
 
-/// Builds the image and puts it into the local registry, unless it is there.
+/// Builds the image and pushes it to the local registry, if it is missing there.
 pub(crate) fn provide(workspace: &Workspace, step: &Step<'_>) -> Result<()> {
-    // `up` on a cluster that is up must not wait for somebody's build.
+    // `up` on a running cluster must not wait for another build.
     if registry::has(PAUSE_IMAGE) {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 /*!
-The product's own images, by the shipped Dockerfile from static binaries. Their tag ends with a hash of what is in
-them, so that a cluster never runs an older build under the same name.
+The product's own images, built from static binaries with the shipped Dockerfile. Their tag ends
+with a hash of their content, so that a cluster never runs an older build with the same name.
 */
 
 use std::fs;
@@ -15,11 +15,12 @@ use crate::progress::{Progress, Step};
 use crate::tools::Fingerprint;
 use crate::workspace::Workspace;
 
-/// The one target that binaries are built for. Named explicitly, or build scripts and macros would be static as well.
+/// The target of the binaries. It is passed explicitly, because otherwise build scripts and macros
+/// would be static as well.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-/// Where the images are published, and what the chart names by default.
+/// The public registry of the images, which is the chart's default.
 const REGISTRY: &str = "docker.io/xtlsoft";
-/// Binaries and the cargo packages that make them.
+/// Binaries and their cargo packages.
 const BINARIES: &[(&str, &str)] = &[
     ("operator", "stoppablecontainer"),
     ("webhook-certs", "webhook-certs"),
@@ -28,7 +29,7 @@ const BINARIES: &[(&str, &str)] = &[
 ];
 /// Programs of test images; their packages have the same names.
 const TEST_PROGRAMS: &[&str] = &["injectors", "csi-test"];
-/// Images and the Dockerfile targets that make them.
+/// Images and their Dockerfile targets.
 const IMAGES: &[(&str, &str)] = &[
     ("stoppablecontainer-operator", "operator"),
     ("stoppablecontainer-certs", "webhook-certs"),
@@ -36,7 +37,7 @@ const IMAGES: &[(&str, &str)] = &[
     (WRAPPER, "exec-wrapper"),
 ];
 const WRAPPER: &str = "stoppablecontainer-exec-wrapper";
-/// Signals that an image may ask to be stopped by; SIGTERM is the image without a suffix.
+/// Supported STOPSIGNALs. The image without a suffix has SIGTERM.
 const STOP_SIGNALS: &[(&str, &str)] = &[
     ("sigquit", "SIGQUIT"),
     ("sigint", "SIGINT"),
@@ -55,7 +56,7 @@ struct Profiles {
     wrapper: &'static str,
 }
 
-/// For clusters that pull from a registry, which somebody else may use too.
+/// For clusters that pull from a registry, which may be shared.
 const PUBLISHED: Profiles = Profiles {
     programs: "release",
     wrapper: "tiny",
@@ -66,12 +67,12 @@ const LOCAL: Profiles = Profiles {
     wrapper: "tiny",
 };
 
-/// A compile of the programs that began before [`provide`]. Cargo's lock makes [`provide`] wait for it and take its
-/// result. The compile is killed when this value is dropped.
+/// A compilation that starts before [`provide`]. Cargo's lock makes [`provide`] wait for its
+/// result. Dropping this value kills the compilation.
 #[derive(Debug)]
 pub(crate) struct EarlyCompile(Child);
 
-/// Steps that [`provide`] takes.
+/// Number of steps of [`provide`].
 pub(crate) const STEPS: usize = 2;
 
 /// Compiles the binaries, builds the images that changed and delivers them. Returns their tag.
@@ -126,8 +127,8 @@ pub(crate) fn provide(
     Ok(tag)
 }
 
-/// Begins to compile the programs for a cluster on this machine, at a low priority. Its errors are not shown: [`provide`]
-/// compiles what is missing and reports them.
+/// Starts to compile the programs for a cluster on this machine, with a low priority. Its errors
+/// are not displayed, because [`provide`] compiles again and reports them.
 pub(crate) fn compile_early(workspace: &Workspace) -> Option<EarlyCompile> {
     let cargo = cargo_build(workspace, LOCAL.programs, &LOCAL.binaries(LOCAL.programs));
     let mut command = Command::new("nice");
@@ -143,9 +144,9 @@ pub(crate) fn compile_early(workspace: &Workspace) -> Option<EarlyCompile> {
     command.spawn().ok().map(EarlyCompile)
 }
 
-/// Compiles a program that is in a test image alone, and returns it; a directory of its own is the context of the image.
-/// All of them, together with the product's programs: alone their dependencies would have other features and be compiled
-/// again.
+/// Compiles a program of a test image, and returns its path in a separate directory, the build
+/// context of the image. It is compiled together with the product's programs. Otherwise its
+/// dependencies would have different features and be compiled again.
 pub(super) fn build_test_program(workspace: &Workspace, program: &str, step: &Step<'_>) -> Result<PathBuf> {
     let tests = TEST_PROGRAMS.iter().map(|program| (*program, *program));
     let mut binaries = LOCAL.binaries(LOCAL.programs);
@@ -168,7 +169,7 @@ impl Drop for EarlyCompile {
 // === impl Profiles ===
 
 impl Profiles {
-    /// The binaries that are built with one of the profiles, and their packages.
+    /// The binaries with one of the profiles, and their packages.
     fn binaries(self, profile: &str) -> Vec<(&'static str, &'static str)> {
         let of_profile = BINARIES.iter().filter(|(binary, _)| self.of(binary) == profile);
         of_profile.copied().collect()
@@ -211,7 +212,7 @@ fn cargo_build(workspace: &Workspace, profile: &str, binaries: &[(&str, &str)]) 
     command
 }
 
-/// Copies the binaries to where the Dockerfile takes them from.
+/// Copies the binaries to the directory that the Dockerfile uses.
 fn fill_dist(workspace: &Workspace, profiles: Profiles) -> Result<()> {
     BINARIES.iter().try_for_each(|(binary, _)| {
         copy_program(
@@ -223,7 +224,7 @@ fn fill_dist(workspace: &Workspace, profiles: Profiles) -> Result<()> {
     })
 }
 
-/// Copies a compiled program, never leaving half of it.
+/// Copies a compiled program atomically.
 fn copy_program(workspace: &Workspace, profile: &str, binary: &str, to: &Path) -> Result<()> {
     let source = workspace.target().join(TARGET).join(profile).join(binary);
     if let Some(dir) = to.parent() {
@@ -234,7 +235,7 @@ fn copy_program(workspace: &Workspace, profile: &str, binary: &str, to: &Path) -
     fs::rename(&partial, to).with_context(|| format!("moving {binary} into place"))
 }
 
-/// The version and twelve digits of what the images are made from.
+/// The version and twelve digits of a hash of the images' inputs.
 fn tag(workspace: &Workspace) -> Result<String> {
     let mut fingerprint = Fingerprint::new();
     fingerprint.path(&workspace.join("Dockerfile"))?;

@@ -1,5 +1,5 @@
 /*!
-The static program of the scratch test image, which is the pause program too.
+The static program of the scratch test image, which is also the pause program.
 */
 
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use crate::progress::Step;
 use crate::tools::{Fingerprint, Stamp};
 use crate::workspace::Workspace;
 
-/// Builds the program unless it is there, and returns its path.
+/// Builds the program if it does not exist, and returns its path.
 pub(super) fn build(workspace: &Workspace, step: &Step<'_>) -> Result<PathBuf> {
     let source = workspace.join("tests/images/static/main.rs");
     let product = workspace.target().join("images/static/static-program");
@@ -24,7 +24,7 @@ pub(super) fn build(workspace: &Workspace, step: &Step<'_>) -> Result<PathBuf> {
     let dir = workspace.target().join("images/static");
     std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
     let mut command = Command::new("rustc");
-    // The target is named so that the flag is not applied to what runs on this machine while compiling.
+    // The explicit target keeps the flag away from programs that run during compilation.
     command.args([
         "--edition=2024",
         "--target=x86_64-unknown-linux-gnu",

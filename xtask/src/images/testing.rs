@@ -1,6 +1,7 @@
 /*!
-The images that docs/api.md, the samples and the tests name, built from Debian packages. They behave like the
-originals where it matters: entrypoint, command, variables, user, working directory, stop signal, port.
+The images of docs/api.md, the samples and the tests, built from Debian packages. They behave like
+the originals in their entrypoint, command, variables, user, working directory, stop signal and
+port.
 */
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use crate::workspace::Workspace;
 /// One test image.
 #[derive(Clone, Copy, Debug)]
 struct TestImage {
-    /// As manifests name it.
+    /// Name in manifests.
     name: &'static str,
     /// Directory below `tests/images`.
     dir: &'static str,
@@ -26,16 +27,17 @@ struct TestImage {
     content: Content,
 }
 
-/// What an image is made from.
+/// Source of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     /// The Debian base or another test image, and the files beside its Containerfile.
     Debian,
-    /// The static program alone.
+    /// Only the static program.
     Static,
-    /// A program of this workspace that is in no other image, and the Debian base to prepare it with.
+    /// A program of this workspace that other images do not contain, and the Debian base to prepare
+    /// it with.
     Program(&'static str),
-    /// csi-sanity and the program that it and the tests speak to the node agent with.
+    /// csi-sanity, and the program that it and the tests use to call the node agent.
     CsiSanity,
 }
 
@@ -96,9 +98,9 @@ const IMAGES: &[TestImage] = &[
     },
 ];
 
-/// Steps that [`provide`] takes.
+/// Number of steps of [`provide`].
 pub(crate) const STEPS: usize = 2 + IMAGES.len();
-/// Steps that [`provide_one`] takes.
+/// Number of steps of [`provide_one`].
 pub(crate) const STEPS_OF_ONE: usize = 2;
 
 /// Builds the images whose inputs changed and delivers those that the cluster does not have.
@@ -113,7 +115,7 @@ pub(crate) fn provide(
     for image in IMAGES {
         image.provide(workspace, progress, &buildah, destination)?;
     }
-    progress.step("Test images that no tool would make", |step| {
+    progress.step("Hand-made test images", |step| {
         let program = static_program::build(workspace, step)?;
         let fingerprint = hand_made::provide(&buildah, &program, step)?;
         hand_made::IMAGES
@@ -122,7 +124,7 @@ pub(crate) fn provide(
     })
 }
 
-/// As [`provide`], for one image that is made from the Debian base and no other image.
+/// Like [`provide`], for one image that is built from only the Debian base.
 pub(crate) fn provide_one(
     workspace: &Workspace,
     progress: &Progress,
@@ -130,7 +132,7 @@ pub(crate) fn provide_one(
     name: &str,
 ) -> Result<()> {
     let image = IMAGES.iter().find(|image| image.name == name);
-    let image = image.with_context(|| format!("there is no test image {name}"))?;
+    let image = image.with_context(|| format!("unknown test image {name}"))?;
     let buildah = Buildah::new(workspace);
     let _lock = buildah.lock()?;
     provide_base(workspace, progress, &buildah)?;
@@ -191,7 +193,7 @@ impl TestImage {
         workspace.join("tests/images").join(self.dir)
     }
 
-    /// The program that the image is made from, if it is.
+    /// The program in the image, if it has one.
     fn program(&self, workspace: &Workspace, step: &Step<'_>) -> Result<Option<PathBuf>> {
         match self.content {
             Content::Debian => Ok(None),

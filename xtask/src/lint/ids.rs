@@ -1,6 +1,6 @@
 /*!
-The ids of invariants, faults and hostile inputs (I1, F1, H1): each id that the repository uses is explained in
-`docs/invariants.md`, and a test has it in its name.
+The ids of invariants, faults and hostile inputs (I1, F1, H1). `docs/invariants.md` must list each
+id in use, and a test must have it in its name.
 */
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,21 +13,22 @@ use crate::workspace::Workspace;
 
 /// The document that explains the ids.
 pub(crate) const DOCUMENT: &str = "docs/invariants.md";
-/// Files whose ids do not count as uses: the document itself, and this file with the examples of its tests.
+/// Files whose ids do not count as uses: the document itself, and this file with the examples in
+/// its tests.
 const NO_USES: [&str; 2] = [DOCUMENT, "xtask/src/lint/ids.rs"];
-/// Section of the document with the ids that no test carries.
+/// Section of the document with the ids without tests.
 const NOT_PROVEN: &str = "## Not proven yet";
-/// Files in which ids are looked for.
+/// Extensions of files that are searched for ids.
 const EXTENSIONS: [&str; 4] = ["rs", "md", "tpl", "yaml"];
 
-/// An id, ordered as people count: I2 before I10.
+/// An id, in numeric order: I2 before I10.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Id {
     kind: char,
     number: u8,
 }
 
-/// Which ids the repository uses, and where tests prove them.
+/// The ids that the repository uses, and the places of their tests.
 #[derive(Debug, Default)]
 struct Found {
     /// Each id with a file that uses it.
@@ -46,7 +47,7 @@ struct Listed {
 /// Compares the ids in use with the document.
 ///
 /// # Errors
-/// With every id that is missing in the document or in the names of the tests.
+/// With every id that is missing in the document or in the names of tests.
 pub(super) fn check(workspace: &Workspace) -> Result<()> {
     let problems = problems(&Found::in_sources(workspace)?, &Listed::parse(&text(workspace)?));
     if problems.is_empty() {
@@ -55,7 +56,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<()> {
     bail!("{}", problems.join("\n"))
 }
 
-/// The document as it should be: the last column of each table says where the id is proven.
+/// The document with an updated last column, the places of the tests of each id.
 ///
 /// # Errors
 /// If a file cannot be read.
@@ -110,7 +111,7 @@ fn with_places(text: &str, found: &Found) -> String {
     lines
 }
 
-/// The id and the cells of a table's row that begins with an id.
+/// The id and the cells of a table row that starts with an id.
 fn row(line: &str) -> Option<(Id, Vec<&str>)> {
     let cells: Vec<_> = line
         .strip_prefix('|')?
@@ -122,7 +123,8 @@ fn row(line: &str) -> Option<(Id, Vec<&str>)> {
     Some((Id::parse(cells.first()?)?, cells))
 }
 
-/// The place of a test by the path of its file: `e2e` for `tests/e2e/stop.rs`, `rootfs` for `crates/rootfs/src/sys.rs`.
+/// The place of a test by the path of its file: `e2e` for `tests/e2e/stop.rs`, `rootfs` for
+/// `crates/rootfs/src/sys.rs`.
 fn place(path: &Path) -> Option<String> {
     let mut parts = path.iter().filter_map(|part| part.to_str());
     match parts.next()? {
@@ -138,7 +140,7 @@ fn in_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The ids at the start of the names of functions.
+/// The ids at the start of function names.
 fn ids_of_tests(text: &str) -> BTreeSet<Id> {
     let names = text
         .split(|c: char| c.is_whitespace() || c == '(')
@@ -163,7 +165,7 @@ impl Id {
         })
     }
 
-    /// The part of a test's name: `i1` for I1.
+    /// The id in a part of a test's name: `i1` for I1.
     fn of_test(part: &str) -> Option<Self> {
         let lower = part.starts_with(['i', 'f', 'h']);
         Self::parse(&part.to_ascii_uppercase()).filter(|_| lower)

@@ -1,6 +1,6 @@
 /*!
-Reasons of conditions and events are constants of `crates/api/src/conditions.rs`: no other place of the programs spells
-one as a literal.
+Reasons of conditions and events are constants in `crates/api/src/conditions.rs`. Other code must
+not contain them as literals.
 */
 
 use std::collections::BTreeSet;
@@ -10,20 +10,20 @@ use anyhow::{Context, Result, ensure};
 
 use crate::workspace::Workspace;
 
-/// Where the reasons are defined, after the line with [`REASONS`].
+/// The file with the reasons, after the line [`REASONS`].
 const DEFINITIONS: &str = "crates/api/src/conditions.rs";
 const REASONS: &str = "pub mod reason {";
 /// Sources that write conditions and events.
 const WRITERS: [&str; 2] = ["src", "crates/node-agent/src"];
-/// Names of files that only tests use.
+/// Names of files with only tests.
 const TESTS: [&str; 2] = ["tests.rs", "fixtures.rs"];
-/// Where the tests within a file begin: they are its end.
+/// Start of the tests at the end of a file.
 const TEST_MODULE: &str = "#[cfg(test)]\nmod tests {";
 
-/// Looks for literals that are reasons.
+/// Searches for literals that equal reasons.
 ///
 /// # Errors
-/// With every literal that is one.
+/// With every such literal.
 pub(super) fn check(workspace: &Workspace) -> Result<()> {
     let read = |path: &Path| {
         std::fs::read_to_string(workspace.join(path)).with_context(|| format!("reading {}", path.display()))
@@ -72,7 +72,7 @@ fn reasons(definitions: &str) -> BTreeSet<&str> {
     values.collect()
 }
 
-/// Literals that are reasons, with their lines.
+/// Literals that equal reasons, with their lines.
 fn literals<'a>(text: &str, reasons: &'a BTreeSet<&str>) -> Vec<(usize, &'a str)> {
     let program = text.split(TEST_MODULE).next().unwrap_or_default();
     let mut found = Vec::new();

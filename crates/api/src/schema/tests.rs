@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::custom_resource_definitions;
 use crate::{StoppableContainer, StoppableContainerInstance};
 
-/// etcd takes objects of 1.5 MiB, but `kubectl apply` keeps the manifest in annotations of at most 256 KiB together.
+/// etcd takes objects of 1.5 MiB, but `kubectl apply` keeps the manifest in annotations of at most
+/// 256 KiB together.
 const MAX_BYTES: usize = 250 * 1024;
 
 fn schemas() -> [Value; 2] {
@@ -91,8 +92,8 @@ fn manifests_are_small_enough_for_kubectl_apply() {
     }
 }
 
-/// What a newer Kubernetes adds to an object of a pod spec is stored. Metadata is not open: what is misspelt there would
-/// reach no pod, so the API server has to say so.
+/// What a newer Kubernetes adds to an object of a pod spec is stored. Metadata is not open: what is
+/// misspelt there would reach no pod, so the API server has to say so.
 #[test]
 fn i19_every_object_of_a_pod_spec_is_open() {
     let template = ".spec.template.spec";

@@ -79,8 +79,8 @@ fn i18_the_main_container_is_known_without_decoding() {
     assert_eq!(template(&own).main().run_as_user, Some(0));
 }
 
-/// Story: one such object, with `running: false`, took all replicas of the operator down until its finalizers were taken
-/// off by hand.
+/// Story: one such object, with `running: false`, took all replicas of the operator down until its
+/// finalizers were taken off by hand.
 #[test]
 fn i18_thirty_one_thousand_volumes_are_not_decoded() {
     let large = template(&volumes(31_000));

@@ -1,4 +1,5 @@
-//! Calls that no well-behaved kubelet makes: too often, at once, out of order, and with contents of somebody's choice.
+//! Calls that a correct kubelet does not make: repeated, concurrent, out of order, and with
+//! arbitrary contents.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -12,14 +13,14 @@ use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace};
 use super::{KUBELET, context_of};
 use crate::support::{agent_on, cleaned_up, node_of, run, running, shell_template, told_about_pod, uid_of};
 
-/// How a call was answered.
+/// The response to a call.
 #[derive(Debug, Deserialize)]
 struct Answer {
     code: String,
     message: String,
 }
 
-/// Makes calls as another volume of a provider pod, so that the agent has no reason to refuse the pod.
+/// Makes calls for another volume of a provider pod, so that the agent accepts the pod.
 struct Caller<'a> {
     ns: &'a Namespace,
     context: Value,
@@ -29,17 +30,17 @@ struct Caller<'a> {
     provider: String,
 }
 
-/// One mount, whatever is asked how often; the codes are those of the CSI specification.
+/// There is one mount for any number of calls. The codes are those of the CSI specification.
 #[tokio::test]
 async fn f23_publishing_and_unpublishing_in_any_order() {
     in_namespace("csi-calls", async |ns| {
         let pod = run(&ns, "kept", shell_template()).await?;
         let node = NodeShell::on(&ns, &node_of(&pod)?).await?;
         let caller = Caller::start(&ns).await?;
-        // As the kubelet does before it calls.
+        // As the kubelet does before a call.
         node.sh(&format!("mkdir -p {0}/f23 {0}/f23-other", caller.volumes))
             .await?;
-        // Those of this pod: other tests have mounts of their own on the node.
+        // Only the mounts of this pod, because other tests have their own mounts on the node.
         let own_mounts = format!("grep -F {} /proc/1/mountinfo", uid_of(&pod));
         let before = node.sh(&own_mounts).await?;
         let (id, other_id) = ("csi-f23", "csi-f23-other");
@@ -58,21 +59,21 @@ async fn f23_publishing_and_unpublishing_in_any_order() {
         };
         let other_target = json!(caller.target("f23-other"));
 
-        // Unpublish first, and what nobody ever published.
+        // Unpublish first, for a volume that was never published.
         caller
             .expect(
                 vec![unpublish.clone(), with(&unpublish, "volumeId", json!("no such"))],
                 &["Ok", "Ok"],
             )
             .await?;
-        // Ten times, one after the other.
+        // Ten calls in sequence.
         caller.expect(vec![publish.clone(); 10], &["Ok"; 10]).await?;
         ensure!(
             mounts(&target).await? == "1",
             "published ten times: {} mounts",
             mounts(&target).await?
         );
-        // Something else under the same id.
+        // A different target with the same ID.
         let mut other_pod = caller.context.clone();
         other_pod["csi.storage.k8s.io/pod.uid"] = json!("another");
         caller
@@ -81,7 +82,7 @@ async fn f23_publishing_and_unpublishing_in_any_order() {
                     with(&publish, "targetPath", other_target.clone()),
                     with(&publish, "volumeContext", other_pod),
                     with(&publish, "volumeContext", caller.with("instance", "other")),
-                    // A volume of its own, of the same pod.
+                    // Another volume of the same pod.
                     with(
                         &with(&publish, "volumeId", json!(other_id)),
                         "targetPath",
@@ -100,7 +101,7 @@ async fn f23_publishing_and_unpublishing_in_any_order() {
             .await?;
         ensure!(mounts(&target).await? == "0", "unpublished and mounted");
 
-        // Ten at once: one at a time is at work, the others are told so, and asking again settles it.
+        // Ten concurrent calls: one does the work, the others get ABORTED, and a retry succeeds.
         for (call, mounted) in [(&publish, "1"), (&unpublish, "0")] {
             let answers = caller.call(&json!([with(call, "parallel", json!(10))])).await?;
             let codes: Vec<_> = answers[0].iter().map(|answer| answer.code.as_str()).collect();
@@ -140,7 +141,8 @@ async fn f23_publishing_and_unpublishing_in_any_order() {
     .await;
 }
 
-/// What a caller puts into names and attributes is refused without being followed, echoed at length or kept.
+/// The agent rejects contents of names and attributes without following them, repeating them at
+/// length or storing them.
 #[tokio::test]
 async fn h9_h16_h17_contents_of_a_callers_choice() {
     in_namespace("csi-contents", async |ns| {
@@ -179,14 +181,14 @@ async fn h9_h16_h17_contents_of_a_callers_choice() {
         for answer in &answers {
             ensure!(answer.message.len() < 400, "{} bytes of message", answer.message.len());
         }
-        // Another pod's identity is not the agent's to believe.
+        // The agent does not trust the identity of another pod in the request.
         let theirs = caller.with("csi.storage.k8s.io/pod.name", "somebody");
         caller.expect(vec![publish("csi-h16", &good, theirs)], &["PermissionDenied"]).await?;
 
         let log = agent_log(&ns, &caller.node().await?).await?;
         ensure!(!log.contains("SECRET-one") && !log.contains("SECRET-three"), "a secret is in the agent's log");
         ensure!(!log.lines().any(|line| line.starts_with("level=error")), "a line of the log is the caller's");
-        // Others' images and pods have their say in it too; these lines are about this test's pod.
+        // Other images and pods may appear in the log too; these lines are about this test's pod.
         let own = [ns.name.as_str(), caller.provider.as_str(), "h16"];
         let ours = log.lines().filter(|line| own.iter().any(|own| line.contains(own)));
         let longest = ours.map(str::len).max().context("the agent's log has no word of these calls")?;
@@ -197,8 +199,8 @@ async fn h9_h16_h17_contents_of_a_callers_choice() {
     .await;
 }
 
-/// An administrator who has the kubelet send service account tokens along: the agent refuses what it does not need, and
-/// not even its most talkative log has them.
+/// The administrator configured the kubelet to send service account tokens. The agent rejects them
+/// because it does not need them, and they do not appear even in its most verbose log.
 #[tokio::test]
 async fn h17_tokens_that_the_kubelet_sends_are_nowhere() {
     alone_in_namespace("csi-tokens", async |ns, _alone| {
@@ -244,14 +246,14 @@ async fn h17_tokens_that_the_kubelet_sends_are_nowhere() {
                 log.contains("TRACE") || log.contains("trace"),
                 "the log is not the most talkative one"
             );
-            // All tokens begin like this: `{"alg":` in base64.
+            // All tokens start with this text: `{"alg":` in base64.
             ensure!(!log.contains("eyJhbGciOi"), "a token is in the agent's log");
             ensure!(!note.contains("eyJhbGciOi"), "a token is in an event");
             anyhow::Ok(())
         };
         let found = cleaned_up(found.await, patch(Value::Null).await);
         cleaned_up(found, level(&usual).await)?;
-        // It goes on by itself.
+        // It recovers automatically.
         running(&ns, "late").await?;
         Ok(())
     })
@@ -286,7 +288,7 @@ impl<'a> Caller<'a> {
                 "nodeName": node_of(&provider)?, "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false,
                 "containers": [{
                     "name": "caller", "image": "test/csi-sanity:1",
-                    // Something that stays.
+                    // An entry that stays.
                     "command": ["/csi-test", "shim", socket, "/unused.sock", "{}"],
                     "volumeMounts": [{"name": "kubelet", "mountPath": KUBELET}],
                     "securityContext": {"privileged": true},
@@ -325,7 +327,7 @@ impl<'a> Caller<'a> {
         Ok(serde_json::from_str(&output)?)
     }
 
-    /// Makes the calls one after the other and compares the codes.
+    /// Makes the calls in sequence and compares the codes.
     async fn expect(&self, calls: Vec<Value>, codes: &[&str]) -> Result<Vec<Answer>> {
         let answers: Vec<_> = self.call(&json!(calls)).await?.into_iter().flatten().collect();
         let found: Vec<_> = answers.iter().map(|answer| answer.code.as_str()).collect();

@@ -1,4 +1,4 @@
-//! The agent's socket in a consumer's volume: whatever its processes say there, and however many they are.
+//! The agent's socket in a consumer's volume: arbitrary messages, and any number of connections.
 
 use anyhow::ensure;
 use k8s_openapi::api::core::v1::Pod;
@@ -11,7 +11,7 @@ use testkit::in_namespace;
 use super::{beside_neighbour, harmless};
 use crate::support::{agent_on, node_of, run, shell_template, start, stop};
 
-/// Connects, says each line, and prints what is answered until the agent hangs up.
+/// Connects, sends each line, and prints the responses until the agent closes the connection.
 const SAY: &str = r#"
 say() { perl -MIO::Socket::UNIX -e '
     my $agent = IO::Socket::UNIX->new(Peer => "/.stoppablecontainer/agent.sock") or die "$!";
@@ -36,7 +36,7 @@ const ANSWERS: [&str; 7] = [
     "error processes in a user namespace of their own are not served",
 ];
 
-/// Opens more connections than the agent takes of one pod, and says half a line on each.
+/// Opens more connections than the agent accepts from one pod, and sends half a line on each.
 const FLOOD: &str = r#"
 perl -MIO::Socket::UNIX -e '
     my @all = map { IO::Socket::UNIX->new(Peer => "/.stoppablecontainer/agent.sock") or die "$!" } 1..120;
@@ -50,7 +50,7 @@ until [ -e /flooded ]; do sleep 0.1; done
 async fn h14_what_a_consumer_says_to_the_agent_is_answered_or_dropped() {
     in_namespace("words", async |ns| {
         harmless(&ns, async |_| {
-            // Whatever the cluster's default is: user namespaces are what this is about.
+            // Independent of the cluster's default, because the test is about user namespaces.
             let unconfined = json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}});
             run(&ns, "attacker", beside_neighbour(&ns, &unconfined).await?).await?;
             let said = ns
@@ -66,14 +66,14 @@ async fn h14_what_a_consumer_says_to_the_agent_is_answered_or_dropped() {
     .await;
 }
 
-/// Says `hold` in the provider's container beside its wrapper, as `kubectl exec` lets its owner do, and hangs up when that
-/// is granted.
+/// Sends `hold` from a process next to the wrapper in the provider's container, which its owner can
+/// run with `kubectl exec`, and disconnects after the response.
 const HOLD: &str = r#"exec perl -MIO::Socket::UNIX -e '
     my $agent = IO::Socket::UNIX->new(Peer => "/.stoppablecontainer/agent.sock") or die "$!";
     print $agent "hold 1\n"; $agent->flush;
     while (<$agent>) { if (/^ok/) { print "held\n"; exit } }'"#;
 
-/// Asks to be moved, where it is already, as fast as it is answered.
+/// Sends `run` requests of a container that was moved already, as fast as the agent responds.
 const ASK: &str = r#"
 perl -MIO::Socket::UNIX -e '
     while (1) {
@@ -84,10 +84,10 @@ perl -MIO::Socket::UNIX -e '
     }' </dev/null >/dev/null 2>&1 &
 until [ -e /asked ]; do sleep 0.1; done
 "#;
-/// More lines than an agent writes of one pod in the time of the test.
+/// More lines than an agent logs about one pod during the test.
 const LINES: usize = 60;
 
-/// It waits for its turn, and the agent's log does not grow with it.
+/// The pod waits for its turn, and the agent's log does not grow.
 #[tokio::test]
 async fn i18_a_consumer_that_asks_in_a_loop_fills_no_log() {
     in_namespace("loop", async |ns| {
@@ -110,7 +110,7 @@ async fn i18_a_consumer_that_asks_in_a_loop_fills_no_log() {
     .await;
 }
 
-/// The first one goes on to hold, and the container starts with it.
+/// The first process keeps holding, and the container starts with it.
 #[tokio::test]
 async fn i20_a_second_hold_in_the_provider_unregisters_nobody() {
     in_namespace("second-hold", async |ns| {
@@ -129,7 +129,7 @@ async fn i20_a_second_hold_in_the_provider_unregisters_nobody() {
     .await;
 }
 
-/// Others on the node start, stop and run their hooks as ever, also while the flood is on.
+/// Other containers on the node start, stop and run their hooks as usual during the flood.
 #[tokio::test]
 async fn h25_a_flood_of_connections_to_the_agent_delays_nobody_else() {
     in_namespace("flood", async |ns| {
@@ -142,7 +142,7 @@ async fn h25_a_flood_of_connections_to_the_agent_delays_nobody_else() {
             stop(&ns, "newcomer").await?;
             start(&ns, "newcomer").await?;
             ns.sh("newcomer", "main", "test -e /hooked").await?;
-            // It has harmed nobody but itself, and not for long.
+            // Only the flooding pod was delayed, and only for a short time.
             stop(&ns, "attacker").await?;
             start(&ns, "attacker").await.map(drop)
         })

@@ -1,4 +1,4 @@
-//! Working directories and descriptors that lead elsewhere.
+//! Working directories and descriptors outside the root.
 
 use anyhow::ensure;
 use serde_json::json;
@@ -8,7 +8,7 @@ use testkit::in_namespace;
 use super::{beside_neighbour, create_plain, ended, harmless};
 use crate::support::{create, run, set_running, stop};
 
-/// Every descriptor of the main process, and whether its mount is one that the container has or knows nothing of.
+/// All descriptors of the main process, and whether the container knows their mounts.
 const DESCRIPTORS: &str = r#"
 cd /proc/1/fd
 for fd in *; do
@@ -20,7 +20,8 @@ readlink /proc/1/cwd
 ls -diL /proc/1/cwd /proc/1/root | awk '{print $1}' | uniq | wc -l
 "#;
 
-/// A working directory by the number of a descriptor, or by /proc/1/cwd: refused as in a plain pod, or the root.
+/// A working directory by the number of a descriptor, or by /proc/1/cwd: rejected as in a plain
+/// pod, or the root.
 #[tokio::test]
 async fn h5_working_directories_in_proc_are_as_in_a_plain_pod() {
     in_namespace("workdir", async |ns| {
@@ -57,7 +58,7 @@ async fn h5_working_directories_in_proc_are_as_in_a_plain_pod() {
     .await;
 }
 
-/// Links in the kept filesystem that lead to where the container was before it got it.
+/// Symlinks in the kept filesystem to the root that the container had before the move.
 #[tokio::test]
 async fn h5_a_working_directory_that_leads_out_of_the_kept_filesystem_is_refused() {
     in_namespace("workdir-link", async |ns| {
@@ -68,7 +69,7 @@ async fn h5_a_working_directory_that_leads_out_of_the_kept_filesystem_is_refused
             stop(&ns, "attacker").await?;
             let mut template = template;
             template["spec"]["containers"][0]["workingDir"] = json!("/work");
-            // The message is of the container that ended, whichever runs by the time of the look.
+            // The message is that of the ended container, whichever runs at that moment.
             template["spec"]["containers"][0]["terminationMessagePolicy"] = json!("FallbackToLogsOnError");
             ns.patch::<StoppableContainer>("attacker", json!({"spec": {"template": template}}))
                 .await?;

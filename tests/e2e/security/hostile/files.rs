@@ -1,4 +1,4 @@
-//! Files that give power: setuid, capabilities, ACLs, locks, devices.
+//! Files with special permissions: setuid, capabilities, ACLs, locks, devices.
 
 use anyhow::ensure;
 use serde_json::{Value, json};
@@ -7,7 +7,8 @@ use testkit::in_namespace;
 use super::{beside_neighbour, create_plain, harmless};
 use crate::support::{create, running, start, stop};
 
-/// Makes one of each kind. perl has no names for these calls: 188 is setxattr, 0x40086602 FS_IOC_SETFLAGS.
+/// Creates one of each kind. perl does not have names for these calls: 188 is setxattr, 0x40086602
+/// is FS_IOC_SETFLAGS.
 const MAKE: &str = r#"
 mkdir /power && cd /power
 cp /usr/bin/id setuid && chmod 4755 setuid
@@ -34,7 +35,7 @@ mknod zero c 1 5
 mkfifo fifo
 "#;
 
-/// What each is, and what it is good for to somebody else. 191 is getxattr.
+/// Type and effect of each for another user. 191 is getxattr.
 const USE: &str = r#"
 cd /power
 stat -c '%n %F %a %u:%g %t:%T %s' *
@@ -88,7 +89,7 @@ async fn h13_files_that_give_power_are_as_in_a_plain_container_and_stay(
             }
             let (plain, kept) = (&seen[0], &seen[1]);
             ensure!(plain == kept, "plain pod: {plain:#?}\nours: {kept:#?}");
-            // Equal is not enough where both could be equally weak.
+            // Equality is not enough, because both could be equally restricted.
             ensure!(
                 kept.1.contains(expected) && kept.1.contains("'disk' for reading: Operation not permitted"),
                 "{kept:#?}"

@@ -1,4 +1,5 @@
-//! Images that no tool would make: what runs as a plain pod runs here, and what does not says why.
+//! Images that image builders cannot create: an image that runs as a plain pod runs here, and
+//! otherwise the message explains why.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -9,17 +10,18 @@ use testkit::{Exclusive, Namespace, NodeShell, alone_in_namespace, in_namespace}
 use super::{beside_neighbour, create_plain, harmless};
 use crate::support::{create, running, start, stop};
 
-/// What the agent may need more than before for any image, in KiB.
+/// Additional memory that the agent may need for any image, in KiB.
 const MEMORY: u64 = 32 << 10;
 
-/// What is tried with masks and devices. The program has no shell, and says what the kernel says.
+/// Attempts on masked paths and devices. The image does not have a shell; the program prints the
+/// kernel's responses.
 const ATTEMPTS: [&[&str]; 19] = [
     &["cat", "/proc/kcore"],
     &["cat", "/proc/keys"],
     &["cat", "/proc/timer_list"],
     &["ls", "/proc/scsi"],
     &["ls", "/sys/firmware"],
-    // Harmless where it is not masked: it asks for help.
+    // Harmless if it is not masked: it prints help.
     &["write", "/proc/sysrq-trigger", "h"],
     &["write", "/proc/sys/kernel/domainname", "hostile"],
     &["write", "/proc/irq/default_smp_affinity", "1"],
@@ -36,7 +38,7 @@ const ATTEMPTS: [&[&str]; 19] = [
     &["write", "/dev/kmsg", "text"],
 ];
 
-/// The image's own /dev is below the runtime's, whatever is in it.
+/// The runtime's /dev covers the image's own.
 #[tokio::test]
 async fn h4_masks_and_devices_are_the_runtimes_whatever_the_image_has_in_dev() {
     in_namespace("devices", async |ns| {
@@ -64,7 +66,7 @@ async fn h4_masks_and_devices_are_the_runtimes_whatever_the_image_has_in_dev() {
     .await;
 }
 
-/// A /dev that is a link is refused: by a runtime that would follow it, or by us.
+/// A symlink at /dev is rejected, by a runtime that would follow it or by the agent.
 #[tokio::test]
 async fn h4_a_link_for_dev_is_refused_with_a_reason() {
     in_namespace("dev-link", async |ns| {
@@ -86,7 +88,8 @@ async fn h10_hostile_configs_run_as_a_plain_pod_or_say_why_not() {
             for image in ["malformed-config", "huge-config", "huge-environment"] {
                 create_kept(&ns, image, image).await?;
             }
-            // Volumes and labels with paths that lead out: the runtime makes the volumes inside, we make none.
+            // Volumes and labels with paths outside the root: the runtime creates the volumes
+            // inside the root, and the product does not create any.
             run_both(&ns, "hostile-config").await?;
             refused(&ns, "malformed-config", &["cannot unmarshal"]).await?;
             refused(&ns, "huge-environment", &["argument list too long"]).await?;
@@ -99,7 +102,7 @@ async fn h10_hostile_configs_run_as_a_plain_pod_or_say_why_not() {
     .await;
 }
 
-/// As many layers as image tools make, and one more than most of them take.
+/// The maximum number of layers of image builders, and one more than most of them allow.
 #[tokio::test]
 async fn h10_images_of_very_many_layers_are_kept() {
     alone_in_namespace("layers", async |ns, alone| {
@@ -136,7 +139,7 @@ async fn h10_images_of_very_many_layers_are_kept() {
     .await;
 }
 
-/// A container of a test image with the entrypoint that it has.
+/// A container of a test image with the image's entrypoint.
 async fn template(ns: &Namespace, image: &str) -> Result<Value> {
     let mut template = beside_neighbour(ns, &json!({"image": format!("test/{image}:1")})).await?;
     template["spec"]["containers"][0]["command"] = Value::Null;
@@ -155,7 +158,7 @@ async fn run_both(ns: &Namespace, image: &str) -> Result<()> {
     running(ns, "kept").await.map(drop)
 }
 
-/// What each attempt came to, after its words.
+/// The results of the attempts, by their arguments.
 async fn attempt(ns: &Namespace, pod: &str) -> Result<Vec<String>> {
     let mut seen = Vec::new();
     for words in ATTEMPTS {
@@ -170,7 +173,8 @@ async fn attempt(ns: &Namespace, pod: &str) -> Result<Vec<String>> {
     Ok(seen)
 }
 
-/// Watches until a condition of the object has one of these words, and returns its message. Nothing runs then.
+/// Watches until a condition of the object contains one of these texts, and returns its message.
+/// The consumer does not run then.
 async fn refused(ns: &Namespace, name: &str, words: &[&str]) -> Result<String> {
     let message = |object: &StoppableContainer| {
         let conditions = object.status.iter().flat_map(|s| &s.conditions);
@@ -190,9 +194,10 @@ async fn refused(ns: &Namespace, name: &str, words: &[&str]) -> Result<String> {
     message(&object).context("the condition is gone")
 }
 
-/// What the agent of a node needs at most from one moment on. Nobody else may give it work meanwhile.
+/// The maximum memory of a node's agent from a certain moment on. Other tests must not use the
+/// agent meanwhile.
 struct AgentMemory {
-    /// The process, by its number on the node.
+    /// The process ID on the node.
     process: String,
     before: u64,
 }
@@ -201,7 +206,7 @@ struct AgentMemory {
 
 impl AgentMemory {
     async fn watch(node: &NodeShell<'_>, _: &Exclusive) -> Result<Self> {
-        // Of the agent's processes the one that serves: others are its probes.
+        // The agent process that serves; others are its probes.
         let find = "cd /proc; for process in [0-9]*; do
                [ \"$(cat $process/comm 2>/dev/null)\" = node-agent ] || continue
                [ \"$(tr '\\0' '\\n' < $process/cmdline | sed -n 2p)\" != run ] || echo $process
@@ -212,7 +217,7 @@ impl AgentMemory {
             .next()
             .context("no process of the agent")?
             .to_owned();
-        // What is most from here on; see proc(5).
+        // Resets the maximum, see proc(5).
         node.sh(&format!("echo 5 > /proc/{process}/clear_refs")).await?;
         let before = Self::most(node, &process).await?;
         Ok(Self { process, before })

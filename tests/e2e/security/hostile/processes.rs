@@ -1,4 +1,4 @@
-//! Consumers that do not want to go, or take what they can get.
+//! Consumers that resist their end or use all available resources.
 
 use std::time::{Duration, Instant};
 
@@ -11,17 +11,17 @@ use testkit::{Namespace, in_namespace};
 use super::{beside_neighbour, create_plain, harmless};
 use crate::support::{create, phase, running, set_running, start, stop};
 
-/// Seconds that the pod has to end.
+/// The pod's grace period in seconds.
 const GRACE: u64 = 2;
-/// How much longer than a plain pod ours may take to be gone.
+/// Additional time that a StoppableContainer may take to end, compared with a plain pod.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// Ignores every signal that it can, and has children that do.
+/// Ignores every signal that can be ignored, and has children that do the same.
 const STUBBORN: &str = "trap '' TERM INT HUP QUIT USR1 USR2 WINCH
     for child in 1 2 3; do (while :; do sleep 1000; done) & done
     while :; do sleep 1000; done";
 
-/// Forks until something stops it, but no more than 10,000 times. Says whether all of them lived at once.
+/// Forks until a limit stops it, at most 10,000 times. Prints whether all processes lived at once.
 const FORK: &str = r#"
 perl -e '
     my @children;
@@ -38,10 +38,10 @@ perl -e '
 ' >/dev/null 2>&1 &
 wait $! && echo all || echo stopped
 "#;
-/// How a command ends that the kernel killed.
+/// Exit of a command that the kernel killed.
 const KILLED: i32 = 128 + 9;
 
-/// Overlays, namespaces and roots of its own, and mounts that stay behind.
+/// Overlays, namespaces and roots of the consumer's own, and mounts that remain.
 const NEST: &str = r"
 mount -t tmpfs scratch /mnt
 mkdir /mnt/upper /mnt/work /mnt/merged
@@ -57,7 +57,8 @@ for at in 1 2 3 4 5 6 7 8; do mkdir /srv/$at; mount --bind / /srv/$at; done
 grep -c ' /srv/' /proc/self/mountinfo
 ";
 
-/// A program that ignores the signal to stop is killed at the end of its grace period, like that of a plain pod.
+/// A program that ignores the stop signal is killed at the end of its grace period, like that of a
+/// plain pod.
 #[tokio::test]
 async fn h25_a_consumer_that_ignores_signals_is_gone_as_soon_as_a_plain_pod() {
     in_namespace("stubborn", async |ns| {
@@ -76,7 +77,7 @@ async fn h25_a_consumer_that_ignores_signals_is_gone_as_soon_as_a_plain_pod() {
     .await;
 }
 
-/// Within its memory limit a pod may fork as much as it likes; that is its own trouble, and it can be stopped.
+/// A pod may fork as much as its memory limit allows. It affects only itself and can be stopped.
 #[tokio::test]
 async fn h25_ten_thousand_processes_meet_the_limits_of_the_pod() {
     in_namespace("forks", async |ns| {
@@ -88,7 +89,7 @@ async fn h25_ten_thousand_processes_meet_the_limits_of_the_pod() {
             ns.pod_ready("plain").await?;
             running(&ns, "kept").await?;
             for pod in ["plain", "kept"] {
-                // Whatever ends it later is not that it could not begin.
+                // The container ended after its start and not because it could not start.
                 ns.exec(pod, "main", &["/bin/bash", "-c", "exec perl -e 1"])
                     .await?
                     .success()?;
@@ -97,7 +98,7 @@ async fn h25_ten_thousand_processes_meet_the_limits_of_the_pod() {
                         output.code == KILLED || output.stdout.trim_end() == "stopped",
                         "{pod} with ten thousand processes in 64 MiB: {output:?}"
                     ),
-                    // With the container's first process, and its connection, went everything.
+                    // The end of the container's first process also ended its connection.
                     Err(error) => out_of_memory(&ns, pod).await.context(error)?,
                 }
                 ns.pod_ready(pod).await?;
@@ -110,7 +111,8 @@ async fn h25_ten_thousand_processes_meet_the_limits_of_the_pod() {
     .await;
 }
 
-/// The kept root is one overlay, as the root of a plain container is; so there can be another one on it.
+/// The kept root is one overlay, like the root of a plain container, so another overlay can be
+/// mounted on top of it.
 #[tokio::test]
 async fn h25_nested_overlays_and_namespaces_are_as_in_a_plain_pod_and_do_not_stay() {
     in_namespace("nested", async |ns| {
@@ -145,7 +147,7 @@ async fn h25_nested_overlays_and_namespaces_are_as_in_a_plain_pod_and_do_not_sta
     .await;
 }
 
-/// Waits until the kernel has ended the main container for its memory.
+/// Waits until the kernel has killed the main container for its memory usage.
 async fn out_of_memory(ns: &Namespace, pod: &str) -> Result<()> {
     let killed = |pod: &Pod| {
         let statuses = pod
@@ -163,7 +165,8 @@ async fn out_of_memory(ns: &Namespace, pod: &str) -> Result<()> {
         .map(drop)
 }
 
-/// Ends the plain pod and ours, at the same time: ours has what the grace period allows and a little more.
+/// Ends the plain pod and the StoppableContainer at the same time. The latter may take the grace
+/// period and a little more.
 async fn ends_like_a_plain_pod(ns: &Namespace) -> Result<()> {
     let plain = async {
         let begin = Instant::now();

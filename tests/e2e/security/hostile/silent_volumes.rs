@@ -8,9 +8,9 @@ use testkit::{Namespace, NodeShell, in_namespace};
 use super::{beside_neighbour, harmless};
 use crate::support::{blocked_saying, cleaned_up, create, forget, run, start, stop};
 
-/// A FUSE file system with a directory `b`, as far as it takes to be a volume. It answers all processes but the node
-/// agent: it notes the agent's requests and does not answer, so a thread of the agent that asks hangs in the kernel.
-/// Structures and numbers are those of linux/fuse.h.
+/// A FUSE file system with a directory `b`, sufficient for a volume. It answers all processes
+/// except the node agent. It logs the agent's requests and does not answer them, so a thread of the
+/// agent that sends one hangs in the kernel. Structures and numbers are those of linux/fuse.h.
 const DAEMON: &str = r#"
 use Fcntl;
 use Errno;
@@ -49,8 +49,9 @@ while (1) {
 }
 "#;
 
-/// One consumer has it as a volume, with another volume below it, and one is led into it by a link of its image. The first
-/// runs, the second says why it does not, and all other containers start and stop.
+/// One consumer has it as a volume with another volume below it, and a symlink of its image leads
+/// another consumer into it. The first runs, the second reports why it does not run, and all other
+/// containers start and stop.
 #[tokio::test]
 async fn i18_a_fuse_volume_that_stops_answering_stops_nobody_else() {
     in_namespace("silent", async |ns| {
@@ -65,7 +66,7 @@ async fn i18_a_fuse_volume_that_stops_answering_stops_nobody_else() {
             );
             let daemon = node.sh(&begin).await?;
             let tested = beside_it(&ns, node, &path).await;
-            // A process that hangs goes on when the daemon ends, so that comes first.
+            // Hanging processes continue when the daemon ends, so this comes first.
             let ended = node.sh(&format!("kill -9 {daemon}; umount -l {path}")).await;
             let forgotten = async {
                 for name in ["silent", "led", "newcomer"] {
@@ -98,7 +99,7 @@ async fn beside_it(ns: &Namespace, node: &NodeShell<'_>, path: &str) -> Result<(
         .await?;
     ensure!(seen == "below", "the volume below it has {seen:?}");
 
-    // The image has a link from /var/run, where the pod's token is mounted, to /run.
+    // The image has a symlink from /var/run, where the pod's token is mounted, to /run.
     create(ns, "led", true, with_it("/run").await?).await?;
     let said = blocked_saying(ns, "led", CONSUMER_READY, reason::WAITING_FOR_FILESYSTEM, "fuse").await?;
     ensure!(said.contains("/var/run/secrets"), "it says {said:?}");

@@ -1,4 +1,4 @@
-//! The wrapper's program: nobody changes what others run.
+//! The wrapper's program: a pod cannot change the program that other pods run.
 
 use anyhow::ensure;
 use serde_json::json;
@@ -8,7 +8,7 @@ use testkit::in_namespace;
 use super::{beside_neighbour, harmless};
 use crate::support::{run, shell_template, start, stop};
 
-/// Tries to write every program that can be seen, and the wrapper.
+/// Tries to write to all visible programs, including the wrapper.
 const WRITE: &str = r#"
 for program in /proc/[0-9]*/exe /exec-wrapper /.stoppablecontainer/exec-wrapper; do
     [ ! -e "$program" ] || { echo evil >> "$program" && echo "wrote $program"; } 2>/dev/null || true
@@ -19,7 +19,7 @@ for change in "chmod 0 /.stoppablecontainer/exec-wrapper" "rm -f /.stoppablecont
 done
 "#;
 
-/// Who may mount makes its volume writable, and does there what it can.
+/// A pod that may mount makes its volume writable and changes its content.
 const CHANGE_VOLUME: &str = r"
 mount -o remount,bind,rw /.stoppablecontainer
 cd /.stoppablecontainer
@@ -47,8 +47,8 @@ async fn h6_a_consumer_cannot_change_the_wrapper() {
     .await;
 }
 
-/// With the right to mount a pod can change its own volume, no more: its neighbours and those that come later have a
-/// program of their own, and it can be stopped, started and deleted whatever it left behind.
+/// A pod with the permission to mount can change only its own volume. Its neighbours and later pods
+/// have their own copy of the program, and the pod can be stopped, started and deleted.
 #[tokio::test]
 async fn h6_h14_a_consumer_that_may_mount_changes_no_volume_but_its_own() {
     in_namespace("wrapper-mount", async |ns| {
