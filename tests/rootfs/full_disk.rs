@@ -165,7 +165,6 @@ fn f22_a_disk_that_fails() {
                 image: &provider.process,
                 container: &second.process,
                 kept: &kept,
-                observer: None,
             };
             match rootfs::attach(request) {
                 Err(AttachError::Held(_) | AttachError::Busy) => std::thread::yield_now(),

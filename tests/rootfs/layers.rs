@@ -32,7 +32,6 @@ fn h12_i3_layers_that_no_mount_of_the_node_names_are_not_opened() {
             image: &impostor.process,
             container: &consumer.process,
             kept: &kept,
-            observer: None,
         };
         // On its own root, in which there is nothing.
         assert_eq!(rootfs::attach(request).unwrap(), Attached::Now);
@@ -65,7 +64,6 @@ fn i3_layers_are_those_of_the_containers_root_and_not_of_a_processs() {
             image: &process.process(),
             container: &consumer.process,
             kept: &kept,
-            observer: None,
         };
         assert_eq!(rootfs::attach(request).unwrap(), Attached::Now);
         assert_eq!(consumer.read("/etc/motd").unwrap(), "of the image");

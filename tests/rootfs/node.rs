@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rootfs::namespace::NamespaceThread;
+use rootfs::test_hooks::attach_observed;
 use rootfs::{AttachError, Attached, Kept, Namespace, Proc, Request, Root, Store, attach};
 use rustix::fs::{Mode, OFlags};
 
@@ -128,7 +129,7 @@ impl Node {
         self.attach_observed(image, container, None)
     }
 
-    /// The same, with somebody who is told of every step.
+    /// The same, with a call for every step.
     pub(crate) fn attach_observed(
         &self,
         image: &Container,
@@ -155,14 +156,17 @@ impl Node {
         container: &Container,
         observer: Option<&(dyn Fn(&'static str) + Sync)>,
     ) -> Result<Attached, AttachError> {
-        attach(Request {
+        let request = Request {
             proc: &self.proc,
             node: &self.namespace,
             image: &image.process,
             container: &container.process,
             kept,
-            observer,
-        })
+        };
+        match observer {
+            Some(observer) => attach_observed(request, observer),
+            None => attach(request),
+        }
     }
 
     /// The same, as soon as the kernel has taken apart what used the kept filesystem before.

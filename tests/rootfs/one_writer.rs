@@ -141,7 +141,6 @@ fn the_node_itself_is_never_moved() {
             image: &provider.process,
             container: &provider.process,
             kept: &kept,
-            observer: None,
         };
         assert!(matches!(rootfs::attach(request), Err(AttachError::NotAContainer)));
     });

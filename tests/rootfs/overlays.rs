@@ -124,9 +124,8 @@ fn i9_the_containers_root_is_a_layer_where_the_kernel_takes_no_more() {
             image: &provider.process,
             container: &consumer.process,
             kept: &kept,
-            observer: None,
         };
-        let attached = attach::attach_with_api(request, LowerdirApi::Joined);
+        let attached = rootfs::test_hooks::attach_with_api(request, LowerdirApi::Joined);
         assert_eq!(attached.unwrap(), Attached::Now);
         for i in [0, 99] {
             assert_eq!(consumer.read(&format!("/file{i}")).as_deref(), Ok("of the image"));
@@ -208,7 +207,6 @@ fn a_container_on_a_kept_filesystem_is_no_image() {
             image: &first.process,
             container: &second.process,
             kept: &kept,
-            observer: None,
         };
         let error = format!("{:?}", rootfs::attach(request).unwrap_err());
         assert!(error.contains("Kept"), "{error}");

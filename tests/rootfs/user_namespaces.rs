@@ -131,7 +131,6 @@ fn h12_layers_named_in_a_user_namespace_are_not_opened() {
             image: &impostor.process,
             container: &consumer.process,
             kept: &kept,
-            observer: None,
         };
         let attached = rootfs::attach(request);
         let read = consumer.read("/shadow");

@@ -33,8 +33,15 @@ pub struct Request<'a> {
     pub container: &'a Process,
     /// The kept filesystem.
     pub kept: &'a Kept,
-    /// Told the name of every step when it is done. Tests make the work end there, at each step in turn.
-    pub observer: Option<&'a (dyn Fn(&'static str) + Sync)>,
+}
+
+/// What tests change about an [`attach`].
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Hooks<'a> {
+    /// Called with the name of every step when it is done. Tests make the work end there, at each step in turn.
+    pub(crate) observer: Option<&'a (dyn Fn(&'static str) + Sync)>,
+    /// How the kernel gets the layers, as if it supported no other way.
+    pub(crate) api: Option<LowerdirApi>,
 }
 
 /// How a container came to its kept filesystem.
@@ -115,12 +122,11 @@ pub enum AttachError {
 /// - On an error before the change-over the container is as it was.
 /// - The node's mount table does not change.
 pub fn attach(request: Request<'_>) -> Result<Attached, AttachError> {
-    NamespaceThread::run(|thread| request.run(thread, None)).map_err(at("start a thread"))?
+    attach_with_hooks(request, Hooks::default())
 }
 
-/// Like [`attach`], with one way to pass the layers, as on an older kernel.
-pub fn attach_with_api(request: Request<'_>, api: LowerdirApi) -> Result<Attached, AttachError> {
-    NamespaceThread::run(|thread| request.run(thread, Some(api))).map_err(at("start a thread"))?
+pub(crate) fn attach_with_hooks(request: Request<'_>, hooks: Hooks<'_>) -> Result<Attached, AttachError> {
+    NamespaceThread::run(|thread| request.run(thread, hooks)).map_err(at("start a thread"))?
 }
 
 /// Whether a process sees the kept filesystem as its root. A process in a user namespace of its own does not, whatever
@@ -214,17 +220,16 @@ pub fn with_view<T: Send>(
 // === impl Request ===
 
 impl Request<'_> {
-    fn run(&self, thread: &NamespaceThread, api: Option<LowerdirApi>) -> Result<Attached, AttachError> {
+    fn run(&self, thread: &NamespaceThread, hooks: Hooks<'_>) -> Result<Attached, AttachError> {
         let Self {
             proc,
             node,
             image,
             container,
             kept,
-            observer,
         } = *self;
         let done = |step| {
-            if let Some(observer) = observer {
+            if let Some(observer) = hooks.observer {
                 observer(step);
             }
         };
@@ -304,7 +309,7 @@ impl Request<'_> {
                 exclusive: false,
                 context: context.as_deref(),
             };
-            Ok(match api {
+            Ok(match hooks.api {
                 None => overlay.mount(thread),
                 Some(api) => overlay.mount_with_api(thread, api),
             }?)

@@ -32,6 +32,8 @@ pub mod root;
 pub mod store;
 mod sys;
 pub mod table;
+#[cfg(feature = "test-hooks")]
+pub mod test_hooks;
 pub mod usage;
 
 pub use apply::ApplyError;

@@ -244,7 +244,6 @@ async fn move_container(
             image: &image,
             container: &container,
             kept: &kept,
-            observer: None,
         };
         let attached = attach(request)?;
         Ok(Moved { attached, kept })
