@@ -20,7 +20,7 @@ use rustix::fs::inotify;
 use rustix::io::Errno;
 
 use crate::Failure;
-use crate::say::say;
+use crate::container_log;
 use crate::signals::Signals;
 
 /// First and longest pause before an agent that hung up is asked again, should no new socket appear earlier, and between
@@ -38,7 +38,7 @@ enum Attempt {
     Granted(Granted),
     Refused(String),
     /// The socket is not there, or nobody listens.
-    Nobody,
+    NotListening,
     /// The agent hung up.
     HungUp,
 }
@@ -49,7 +49,7 @@ pub(crate) struct Agent<'a> {
     /// Readable when something appears in the volume. None while this user has no more watches.
     directory: Option<OwnedFd>,
     signals: Option<&'a Signals>,
-    said: String,
+    last_reason: String,
 }
 
 /// What ended a wait.
@@ -67,7 +67,7 @@ impl<'a> Agent<'a> {
             Ok(directory) => Ok(Self {
                 directory,
                 signals,
-                said: String::new(),
+                last_reason: String::new(),
             }),
             Err(error) => Err(Failure::wrapper(format_args!(
                 "cannot watch {VOLUME_MOUNT_PATH}, the volume of the node agent: {error}"
@@ -84,7 +84,7 @@ impl<'a> Agent<'a> {
             match self.attempt(verb)? {
                 Attempt::Granted(granted) => return Ok(granted),
                 Attempt::Refused(message) => return Err(Failure::Wrapper(message)),
-                Attempt::Nobody => {
+                Attempt::NotListening => {
                     self.explain("waiting for the filesystem: the node agent is not running");
                     let announced = self.directory.is_some();
                     self.wait_for_socket(&mut pause, !announced)?;
@@ -135,7 +135,7 @@ impl<'a> Agent<'a> {
                     io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
                 ) =>
             {
-                return Ok(Attempt::Nobody);
+                return Ok(Attempt::NotListening);
             }
             Err(error) => {
                 return Err(Failure::wrapper(format_args!(
@@ -188,9 +188,9 @@ impl<'a> Agent<'a> {
 
     /// Says why nothing happens, if it was not the last thing said.
     fn explain(&mut self, reason: &str) {
-        if self.said != reason {
-            say(reason);
-            reason.clone_into(&mut self.said);
+        if self.last_reason != reason {
+            container_log::print(reason);
+            reason.clone_into(&mut self.last_reason);
         }
     }
 

@@ -132,7 +132,7 @@ async fn collect(filesystems: &Filesystems, found: &FoundOrphans) -> Registry {
         inodes,
     );
     let left_behind = Gauge::<i64>::default();
-    left_behind.set(i64::try_from(filesystems.instances.left_behind()).unwrap_or(i64::MAX));
+    left_behind.set(i64::try_from(filesystems.instances.abandoned_threads()).unwrap_or(i64::MAX));
     registry.register(
         "threads_left_behind",
         "Threads that wait for disks or mounted file systems that do not answer",

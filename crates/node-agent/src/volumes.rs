@@ -67,7 +67,7 @@ pub(crate) struct Volume {
     writeback: OnceLock<Writeback>,
     served: AtomicBool,
     /// Held while one of its processes is looked at: whatever table of mounts they made, it costs its pod alone.
-    pub(crate) looking: Arc<AsyncMutex<()>>,
+    pub(crate) examining: Arc<AsyncMutex<()>>,
     /// How fast its processes may ask.
     pub(crate) limits: PeerLimits,
 }
@@ -166,7 +166,7 @@ impl Volume {
             kept: OnceLock::new(),
             writeback: OnceLock::new(),
             served: AtomicBool::new(false),
-            looking: Arc::default(),
+            examining: Arc::default(),
             limits: PeerLimits::default(),
         }
     }

@@ -8,8 +8,8 @@ the kept filesystem's or another. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod hostile;
-mod last_words;
 mod shipped;
+mod termination_message;
 mod world;
 
 use std::io::Write;

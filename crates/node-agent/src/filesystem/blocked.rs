@@ -19,7 +19,7 @@ use crate::node::Host;
 use crate::node::cgroup::container_of;
 
 /// What lasts no longer than this is the normal way of a start, and not worth a write.
-const USUAL: Duration = Duration::from_secs(2);
+const USUAL_TIME: Duration = Duration::from_secs(2);
 
 /// Remembers what a consumer's pod waits for.
 pub(crate) fn set(instance: &Instance, pod_uid: &str, message: &str) {
@@ -120,7 +120,7 @@ fn due(state: &State) -> Due {
     let rest = state
         .blocked
         .as_ref()
-        .map(|blocked| USUAL.saturating_sub(blocked.since.elapsed()));
+        .map(|blocked| USUAL_TIME.saturating_sub(blocked.since.elapsed()));
     match rest.filter(|rest| !rest.is_zero()) {
         Some(rest) => Due::In(rest),
         None => Due::Now(Box::new(FilesystemStatus {

@@ -80,7 +80,7 @@ async fn carry_out(
     let (node, instance) = (&filesystems.node, request.instance);
     let slot = disk.preparations.acquire().await;
     let slot = slot.context("the agent is shutting down")?;
-    instance.change(|state| state.suspect = false);
+    instance.change(|state| state.recheck_data = false);
     let before = instance.filesystem();
 
     // What the provider runs, what is on the disk, and whether they belong together. Nothing is changed so far.
@@ -283,7 +283,7 @@ fn use_up(instance: &Instance, decision: &Decision, reset: bool) {
     let Decision { verb, id } = decision;
     tracing::info!(instance = %instance.id, ?verb, id, "the user's decision is carried out");
     instance.change_quietly(|state| {
-        state.unsure = true;
+        state.write_uncertain = true;
         state.written = state.filesystem().cloned().map(|known| FilesystemStatus {
             recovery: None,
             usage: known.usage.filter(|_| !reset),

@@ -52,9 +52,9 @@ pub(crate) async fn remove(filesystems: &Filesystems, instance: &Instance) -> Re
         let mut guard = instance.lock_data().await;
         let delete = move || delete(&host, &prefix, &key, store.as_deref());
         let kept = match guard.without_limit(delete).await?? {
-            Deleted::Gone => None,
-            Deleted::OtherDirectory => Some(Failure::other_directory(&directory, &node.name)),
-            Deleted::Newer => Some(Failure::outdated_agent(&directory, &node.name)),
+            DeleteOutcome::Gone => None,
+            DeleteOutcome::OtherDirectory => Some(Failure::other_directory(&directory, &node.name)),
+            DeleteOutcome::Newer => Some(Failure::outdated_agent(&directory, &node.name)),
         };
         if let Some(failure) = kept {
             report_kept(client, instance, &failure).await?;
@@ -103,7 +103,7 @@ fn has_data(known: &FilesystemStatus) -> bool {
 }
 
 /// What became of the data.
-enum Deleted {
+enum DeleteOutcome {
     /// Nothing of it is left.
     Gone,
     /// The directory is not the one that holds it.
@@ -112,21 +112,21 @@ enum Deleted {
     Newer,
 }
 
-fn delete(host: &Host, prefix: &Path, key: &str, store: Option<&str>) -> Result<Deleted> {
+fn delete(host: &Host, prefix: &Path, key: &str, store: Option<&str>) -> Result<DeleteOutcome> {
     match data::look(&host.root, prefix, key, store)? {
-        Data::OtherDirectory => return Ok(Deleted::OtherDirectory),
-        Data::Defective(RecordDefect::Newer) => return Ok(Deleted::Newer),
+        Data::OtherDirectory => return Ok(DeleteOutcome::OtherDirectory),
+        Data::Defective(RecordDefect::Newer) => return Ok(DeleteOutcome::Newer),
         _ => {}
     }
     let Some(store) = Store::open(&host.root, prefix)? else {
-        return Ok(Deleted::Gone);
+        return Ok(DeleteOutcome::Gone);
     };
     let Some(kept) = store.get(key)? else {
-        return Ok(Deleted::Gone);
+        return Ok(DeleteOutcome::Gone);
     };
     let _locked = data::lock_unused(host, &kept)?;
     store.remove(key)?;
-    Ok(Deleted::Gone)
+    Ok(DeleteOutcome::Gone)
 }
 
 /// Says in the status why the data is still there.

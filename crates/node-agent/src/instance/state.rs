@@ -15,8 +15,8 @@ use stoppablecontainer_api::{ConsumerReport, FilesystemStatus, StoppableContaine
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
 
+use super::abandoned_threads::AbandonedThreads;
 use super::data_guard::{DataGuard, DataLock};
-use super::left_behind::LeftBehind;
 use super::object_ref::ObjectRef;
 
 /// All instances of this agent: those whose objects it saw. A claim in a pod that there is an instance does not count.
@@ -27,7 +27,7 @@ pub(crate) struct Instances {
     added: watch::Sender<()>,
     /// Whether all were listed since the agent started.
     synced: watch::Sender<bool>,
-    left_behind: Arc<LeftBehind>,
+    abandoned: Arc<AbandonedThreads>,
 }
 
 /// One instance.
@@ -51,13 +51,13 @@ pub(crate) struct State {
     /// What this agent last wrote to its status; newer than the object's.
     pub(crate) written: Option<FilesystemStatus>,
     /// A write was begun whose end is not known: the object's status may be another one than [`State::filesystem`] says.
-    pub(crate) unsure: bool,
+    pub(crate) write_uncertain: bool,
     /// Processes of providers that hold, the one that has for the longest time first.
     pub(crate) holding: Vec<Provider>,
     /// How many containers were moved since the agent started.
     pub(crate) attached: u64,
     /// A start did not find the data, so it has to be looked at again.
-    pub(crate) suspect: bool,
+    pub(crate) recheck_data: bool,
     /// The consumer that waits for the filesystem.
     pub(crate) blocked: Option<Blocked>,
     /// What became of the files of the last consumer that ended.
@@ -146,8 +146,8 @@ impl Instances {
     }
 
     /// How many threads the agent does not wait for any more.
-    pub(crate) fn left_behind(&self) -> usize {
-        self.left_behind.count()
+    pub(crate) fn abandoned_threads(&self) -> usize {
+        self.abandoned.count()
     }
 
     /// All that are known.
@@ -162,7 +162,7 @@ impl Instances {
         let instance = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = known.entry(id.uid.clone());
-            Arc::clone(entry.or_insert_with(|| Arc::new(Instance::new(id, Arc::clone(&self.left_behind)))))
+            Arc::clone(entry.or_insert_with(|| Arc::new(Instance::new(id, Arc::clone(&self.abandoned)))))
         };
         instance.change(|state| {
             if state.object.is_none() && state.blocked.is_none() {
@@ -245,12 +245,12 @@ impl Blocked {
 // === impl Instance ===
 
 impl Instance {
-    fn new(id: ObjectRef, left_behind: Arc<LeftBehind>) -> Self {
+    fn new(id: ObjectRef, abandoned: Arc<AbandonedThreads>) -> Self {
         Self {
             id,
             state: watch::Sender::default(),
             has_task: AtomicBool::new(false),
-            data: DataLock::new(left_behind),
+            data: DataLock::new(abandoned),
             writing: AsyncMutex::default(),
             measuring: Arc::default(),
         }

@@ -24,7 +24,9 @@ pub(crate) async fn update(
     instance: &Instance,
     news: impl Fn(&State) -> Option<FilesystemStatus>,
 ) -> Result<()> {
-    let due = |state: &State| news(state).filter(|status| state.unsure || state.filesystem() != Some(status));
+    let due = |state: &State| {
+        news(state).filter(|status| state.write_uncertain || state.filesystem() != Some(status))
+    };
     if due(&instance.state()).is_none() {
         return Ok(());
     }
@@ -32,17 +34,17 @@ pub(crate) async fn update(
     let Some(status) = due(&instance.state()) else {
         return Ok(());
     };
-    let unsure = Unsure::begin(instance);
+    let write_uncertain = UncertainWrite::begin(instance);
     write(client, instance, &status).await?;
     tracing::info!(instance = %instance.id, state = ?status.state, reason = status.reason, "filesystem");
-    unsure.end(status);
+    write_uncertain.end(status);
     Ok(())
 }
 
 /// Writes what should be there after a write whose outcome is not known.
 pub(crate) async fn repair(client: &Client, instance: &Instance) -> Result<()> {
     update(client, instance, |state| {
-        state.filesystem().filter(|_| state.unsure).cloned()
+        state.filesystem().filter(|_| state.write_uncertain).cloned()
     })
     .await
 }
@@ -67,25 +69,25 @@ async fn write(client: &Client, instance: &Instance, status: &FilesystemStatus) 
 }
 
 /// A write under way. However it ends but well, also when nobody waits for it any more, it may have happened.
-struct Unsure<'a>(&'a Instance);
+struct UncertainWrite<'a>(&'a Instance);
 
-// === impl Unsure ===
+// === impl UncertainWrite ===
 
-impl<'a> Unsure<'a> {
+impl<'a> UncertainWrite<'a> {
     fn begin(instance: &'a Instance) -> Self {
-        instance.change_quietly(|state| state.unsure = true);
+        instance.change_quietly(|state| state.write_uncertain = true);
         Self(instance)
     }
 
     fn end(self, written: FilesystemStatus) {
         self.0.change_quietly(|state| {
             state.written = Some(written);
-            state.unsure = false;
+            state.write_uncertain = false;
         });
     }
 }
 
-impl Drop for Unsure<'_> {
+impl Drop for UncertainWrite<'_> {
     fn drop(&mut self) {
         // Wakes whoever repairs it, or waits for what was written.
         self.0.change(|_| {});
@@ -187,6 +189,6 @@ mod tests {
             _ = update(&client, &instance, |state| low(state, Some("low"))) => panic!("nobody answered"),
             _ = api.expect("PATCH", PATH) => {}
         }
-        assert!(instance.state().unsure);
+        assert!(instance.state().write_uncertain);
     }
 }

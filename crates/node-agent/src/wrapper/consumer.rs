@@ -25,11 +25,11 @@ use crate::instance::{DataGuard, Provider};
 /// First and longest pause while the kernel takes an old overlay apart. Nothing announces its end.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// How often the kernel is asked again while processes name the filesystem, if none of them ends: they may only name it.
-const LOOK: Duration = Duration::from_secs(5);
+const RECHECK: Duration = Duration::from_secs(5);
 /// The rest after a look at a process is this many times as long as the look, so that looks take a share of one processor.
 const REST: u32 = 4;
 /// How long earlier work on the filesystem may usually take.
-const USUAL: Duration = Duration::from_secs(2);
+const USUAL_TIME: Duration = Duration::from_secs(2);
 
 /// Why a container is not moved, or not yet.
 enum MoveError {
@@ -92,7 +92,7 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
             }
             Err(MoveError::Lost) => {
                 // The code that prepares reports it in the status, with the ways out.
-                peer.instance.change(|state| state.suspect = true);
+                peer.instance.change(|state| state.recheck_data = true);
                 return refuse(peer, "the data is gone").await;
             }
             Err(MoveError::Failed(error)) => {
@@ -137,7 +137,7 @@ pub(super) async fn hook(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
             Arc::clone(&peer.process),
             peer.instance.id.uid.clone(),
         );
-        let looking = Arc::clone(&peer.volume.looking).lock_owned().await;
+        let examining = Arc::clone(&peer.volume.examining).lock_owned().await;
         let look = move || {
             let begun = std::time::Instant::now();
             let look = || {
@@ -145,7 +145,7 @@ pub(super) async fn hook(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
                 anyhow::Ok((there, attach::is_left_behind(&proc, &process, &key)?))
             };
             let seen = look();
-            rest(looking, begun.elapsed() * REST);
+            rest(examining, begun.elapsed() * REST);
             seen
         };
         match tokio::task::spawn_blocking(look).await?? {
@@ -167,13 +167,13 @@ pub(super) async fn hook(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
 
 /// Delays the next look at a process of the volume if the last look was long: then the processes made their mount table
 /// very long.
-fn rest(looking: OwnedMutexGuard<()>, time: Duration) {
+fn rest(examining: OwnedMutexGuard<()>, time: Duration) {
     if time < PAUSES.0 {
         return;
     }
     tokio::spawn(async move {
         tokio::time::sleep(time).await;
-        drop(looking);
+        drop(examining);
     });
 }
 
@@ -200,7 +200,7 @@ async fn ready_provider(peer: &mut Peer) -> Result<Option<(Arc<StoppableContaine
 async fn lock_data(peer: &mut Peer) -> Result<Option<DataGuard>> {
     let instance = Arc::clone(&peer.instance);
     let mut guard = std::pin::pin!(instance.lock_data());
-    if let Ok(guard) = tokio::time::timeout(USUAL, &mut guard).await {
+    if let Ok(guard) = tokio::time::timeout(USUAL_TIME, &mut guard).await {
         return Ok(Some(guard));
     }
     let what = "earlier work on it has not ended; its disk, or a file system that a container has mounted, may not answer";
@@ -292,7 +292,7 @@ fn held_by(holders: &[Holder]) -> String {
 /// Waits until one of the processes has ended, or it is time to ask the kernel again: a process may have nothing but a
 /// mount with the right name, and live for ever.
 async fn any_ends(holders: Vec<Holder>) -> Result<()> {
-    tokio::time::timeout(LOOK, one_ends(holders))
+    tokio::time::timeout(RECHECK, one_ends(holders))
         .await
         .unwrap_or(Ok(()))
 }
@@ -352,7 +352,7 @@ mod tests {
         assert!(held_by(&holders(false)).starts_with("the kernel still has it mounted"));
         let begun = tokio::time::Instant::now();
         any_ends(holders(false)).await.unwrap();
-        assert_eq!(begun.elapsed(), LOOK);
+        assert_eq!(begun.elapsed(), RECHECK);
         let holders = holders(true);
         child.kill().unwrap();
         child.wait().unwrap();

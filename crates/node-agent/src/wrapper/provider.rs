@@ -151,7 +151,7 @@ fn wants_preparing(state: &State) -> bool {
         let (object, filesystem) = (state.object.as_ref()?, state.filesystem()?);
         Some(recovery::reset_wanted(object, filesystem))
     };
-    state.suspect || emptied().unwrap_or(false)
+    state.recheck_data || emptied().unwrap_or(false)
 }
 
 /// Removes the process of a conversation from those that hold when the conversation ends. Others stay.

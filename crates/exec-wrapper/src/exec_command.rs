@@ -18,7 +18,7 @@ use crate::signals::restore_sigpipe;
 
 /// A working directory by its path, to be entered again below another root.
 #[derive(Debug)]
-pub(crate) struct Place(PathBuf);
+pub(crate) struct WorkingDirectory(PathBuf);
 
 /// Why a name is no command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +29,9 @@ enum Unusable {
     Relative,
 }
 
-// === impl Place ===
+// === impl WorkingDirectory ===
 
-impl Place {
+impl WorkingDirectory {
     /// Where this process is.
     pub(crate) fn here() -> Result<Self, Failure> {
         let path = std::env::current_dir();

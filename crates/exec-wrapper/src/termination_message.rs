@@ -21,11 +21,11 @@ const MAX_BYTES: usize = 4096;
 
 /// The file for the last words, if there is one.
 #[derive(Debug)]
-pub(crate) struct LastWords(Option<OwnedFd>);
+pub(crate) struct TerminationMessage(Option<OwnedFd>);
 
-// === impl LastWords ===
+// === impl TerminationMessage ===
 
-impl LastWords {
+impl TerminationMessage {
     /// Opens the file. The wrapper goes on if the file does not exist or is not the kubelet's.
     pub(crate) fn at(path: &OsStr) -> Self {
         Self(open(path).ok())
