@@ -108,7 +108,7 @@ fn h1_tmp_and_run_as_links_lead_inside_the_root() {
         ("tmp", "/dev/shm", None),
         ("tmp", "tmp", Some("TooManyLinks")),
         ("tmp", "/", Some("TheRoot")),
-        ("tmp", "/proc", Some("its place is in /proc")),
+        ("tmp", "/proc", Some("its mount point is in /proc")),
         ("tmp", "/proc/self/fd", Some("ProcLink")),
         ("run", "OUTSIDE", None),
         ("run", "../../..OUTSIDE", None),
@@ -319,8 +319,8 @@ fn h2_a_directory_swapped_for_a_link_while_it_is_resolved() {
             }
             over.store(true, Ordering::Relaxed);
             let races = format!(
-                "{ATTEMPTS} attempts: {direct} before the swap, {through} after it, {refused} refused; \
-                 without care {naive} escapes"
+                "{ATTEMPTS} attempts: {direct} before the swap, {through} after it, {refused} refused; without \
+                 care {naive} escapes"
             );
             println!("{races}");
             // The attacker has to win often, and to lose often, for this to mean something.

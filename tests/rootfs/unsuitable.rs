@@ -51,7 +51,7 @@ fn h26_without_extended_attributes() {
         let prefix = node.path("store");
         fs::create_dir(&prefix).unwrap();
         container::attach(container::new_mount("ramfs", &[]), &prefix);
-        is_refused(node, "keeps no extended attributes");
+        is_refused(node, "has no extended attributes");
         disk::unmount(&prefix);
     });
 }
@@ -78,7 +78,7 @@ fn h26_without_types_of_directory_entries() {
             16,
             &["-O", "^filetype"].map(OsStr::new),
         );
-        is_refused(node, "does not say what its entries are");
+        is_refused(node, "does not report the types of directory entries");
         drop(disk);
     });
 }

@@ -164,7 +164,7 @@ impl<'a> Agent<'a> {
                     continue;
                 }
                 return Ok(Attempt::Refused(
-                    "the node agent speaks another language: a line without end".to_owned(),
+                    "the node agent does not speak the wrapper protocol: a line has no end".to_owned(),
                 ));
             }
             line.pop();
@@ -178,7 +178,7 @@ impl<'a> Agent<'a> {
                 Ok(Answer::Wait(message)) => self.explain(&message),
                 Err(error) => {
                     return Ok(Attempt::Refused(format!(
-                        "the node agent speaks another language: {error}"
+                        "the node agent does not speak the wrapper protocol: {error}"
                     )));
                 }
             }

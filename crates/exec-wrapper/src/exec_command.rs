@@ -36,7 +36,7 @@ impl WorkingDirectory {
     pub(crate) fn here() -> Result<Self, Failure> {
         let path = std::env::current_dir();
         path.map(Self)
-            .map_err(|error| Failure::wrapper(format_args!("cannot find out the working directory: {error}")))
+            .map_err(|error| Failure::wrapper(format_args!("cannot read the working directory: {error}")))
     }
 
     /// Enters the directory of the same path in the present root.
@@ -79,7 +79,7 @@ fn try_execute(command: &[OsString], home: Option<&OsStr>) -> Result<Infallible,
             Unusable::NotFound => Failure::NotFound(format!("{name}: executable file not found in $PATH")),
             Unusable::NotExecutable(why) => Failure::NotExecutable(format!("{name}: {why}")),
             Unusable::Relative => Failure::NotExecutable(format!(
-                "{name}: found only by a relative entry of $PATH, which does not count"
+                "{name}: found only through a relative entry of $PATH, which is not used"
             )),
         }
     })?;

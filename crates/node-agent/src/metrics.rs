@@ -123,12 +123,12 @@ async fn collect(filesystems: &Filesystems, found: &FoundOrphans) -> Registry {
     }
     registry.register(
         "filesystem_bytes",
-        "Space that a kept filesystem takes, as last measured",
+        "Disk space of a kept filesystem, as last measured",
         bytes,
     );
     registry.register(
         "filesystem_inodes",
-        "Inodes that a kept filesystem takes, as last measured",
+        "Inodes of a kept filesystem, as last measured",
         inodes,
     );
     let left_behind = Gauge::<i64>::default();
@@ -152,7 +152,7 @@ async fn collect(filesystems: &Filesystems, found: &FoundOrphans) -> Registry {
     let orphans = Family::<Disk, Gauge>::default();
     registry.register(
         "orphaned_filesystems",
-        "Kept filesystems that belong to no instance, as last looked",
+        "Kept filesystems without an instance, as last counted",
         orphans.clone(),
     );
     for disk in filesystems.node.disks.iter() {

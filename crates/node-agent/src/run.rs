@@ -98,7 +98,7 @@ async fn serve(args: &args::Run) -> Result<()> {
         _ = interrupt.recv() => {}
     }
     stop.cancel();
-    tracing::info!("ending");
+    tracing::info!("shutting down");
     Ok(())
 }
 

@@ -116,10 +116,9 @@ impl Volumes {
                 anyhow::Ok((record, understood))
             };
             match read() {
-                Ok((_, false)) => tracing::error!(
-                    volume = id,
-                    "the record is not understood, the volume is not served"
-                ),
+                Ok((_, false)) => {
+                    tracing::error!(volume = id, "the record is not valid; the volume is not served")
+                }
                 Ok((record, true)) => found.push((id.to_owned(), Ok(record))),
                 Err(error) => found.push((id.to_owned(), Err(error))),
             }

@@ -42,7 +42,7 @@ pub enum ApplyError {
     #[error("cannot examine the container")]
     Table(#[from] ProcessError),
     /// The container has no root mount.
-    #[error("the container has no root in its mount table")]
+    #[error("the mount table of the container has no root")]
     NoRoot,
     /// A place in the kept filesystem.
     #[error("cannot use the kept filesystem")]
@@ -99,7 +99,7 @@ pub(crate) fn apply(
         .and_then(|()| change_over(new_root.as_fd(), done));
     if let Err(error) = filled {
         if let Err(error) = detach(proc, new_root.as_fd()) {
-            tracing::warn!(%error, "cannot take back the attempt to attach a kept filesystem");
+            tracing::warn!(%error, "cannot undo the attempt to attach a kept filesystem");
         }
         return Err(error);
     }
@@ -211,9 +211,9 @@ fn fill(
             (false, _) => new_root.create_file(&planned.path, MOUNTPOINT_MODE)?,
         };
         // What is read below /proc must be the kernel's, by whatever links of the image it is reached (CVE-2019-16884).
-        let place = cached_stat::of(&target).map_err(on("examine the place of the mount", planned))?;
+        let place = cached_stat::of(&target).map_err(on("examine the mount point", planned))?;
         if !planned.real_directory && plan.procs.contains(&place.device) {
-            return Err(on("attach the mount, as its place is in /proc:", planned)(
+            return Err(on("attach the mount, as its mount point is in /proc:", planned)(
                 Errno::ACCESS,
             ));
         }

@@ -64,15 +64,15 @@ pub enum AttachError {
     Busy,
     /// Whether an overlay has it is not known, so it counts as one that has.
     #[error(
-        "the kernel does not say whether the kept filesystem is in use: it made the overlay that asks without an index, \
-         which may be for want of space on the disk; its log on the node says why"
+        "the kernel does not say whether the kept filesystem is in use: it made the overlay of the check without \
+         an index, maybe because the disk is full; the kernel log of the node has the reason"
     )]
     UseUnknown,
     /// The process is not in a container of its own.
     #[error("the process shares the node's mount namespace")]
     NotAContainer,
     /// It is in a user namespace of its own, in which a mount of the node's would be locked or lose its owners.
-    #[error("the container has a user namespace of its own (hostUsers: false), which is not supported")]
+    #[error("the container has its own user namespace (hostUsers: false), which is not supported")]
     UserNamespace,
     /// Something lies on the root of its processes, which would stay where they are.
     #[error("something is mounted over the container's root (file system type {0:?})")]
@@ -82,13 +82,13 @@ pub enum AttachError {
     Foreign,
     /// Its disk takes no writes. The kernel makes such an overlay all the same, and read-only: the container would
     /// start and fail at its first write.
-    #[error("the disk of the kept filesystem takes no writes: it is mounted read-only, or broken")]
+    #[error("the disk of the kept filesystem is not writable: it is mounted read-only, or broken")]
     ReadOnly,
     /// The data is not there.
     #[error("the kept filesystem has no data")]
     Missing,
     /// After the change-over the process is not where it should be.
-    #[error("the process did not follow to the kept filesystem; it has a root directory of its own")]
+    #[error("the process did not move to the kept filesystem; it has its own root directory")]
     LeftBehind,
     /// About the process.
     #[error("cannot examine the container")]

@@ -103,7 +103,7 @@ pub enum HoldersError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The kernel did not answer.
-    #[error("cannot find out whether the kept filesystem is in use")]
+    #[error("cannot check whether the kept filesystem is in use")]
     Probe(#[source] OverlayError),
 }
 
@@ -169,7 +169,7 @@ pub fn find_by(proc: &Proc, key: &str, method: Method) -> Result<Vec<Holder>, Ho
     }
     if let (Some(thread), count) = &survey.unsearched {
         // Once, whatever a tenant does to the mounts of all of his processes.
-        tracing::warn!(thread = %thread.display(), count, "mounts that cannot be searched to their end");
+        tracing::warn!(thread = %thread.display(), count, "mounts that cannot be searched completely");
     }
     found.sort_by_key(|(sight, holder)| (!holder.in_host_userns, !sight.at_root));
     Ok(found.into_iter().map(|(_, holder)| holder).collect())

@@ -67,7 +67,7 @@ pub enum LayersError {
     /// It is in a user namespace of its own. There anybody may mount an overlay and say what its layers are called, and
     /// here those names would be opened as names of the node's directories.
     #[error(
-        "the container that runs the image has a user namespace of its own (hostUsers: false), which is not supported"
+        "the container that runs the image has its own user namespace (hostUsers: false), which is not supported"
     )]
     UserNamespace,
     /// It is in the node's own mount namespace, where its root would be the node's.

@@ -74,7 +74,7 @@ pub enum OverlayError {
     #[error("a directory is in use by another overlay")]
     InUse,
     /// More layers than the kernel can be told.
-    #[error("the image has {0} layers, more than this kernel takes")]
+    #[error("the image has {0} layers, more than this kernel supports")]
     TooManyLayers(usize),
     /// The kernel refused the overlay; what it logged about that.
     #[error("the kernel refuses the overlay: {log}")]

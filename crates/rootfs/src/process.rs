@@ -142,8 +142,8 @@ impl Process {
     /// Who connected this Unix socket.
     pub fn of_peer(socket: impl AsFd) -> Result<Self, ProcessError> {
         let peer =
-            rustix::net::sockopt::socket_peercred(&socket).map_err(system("cannot learn who connected"))?;
-        let pidfd = match sys::peer_pidfd(&socket).map_err(gone_or("cannot learn who connected"))? {
+            rustix::net::sockopt::socket_peercred(&socket).map_err(system("cannot identify the peer"))?;
+        let pidfd = match sys::peer_pidfd(&socket).map_err(gone_or("cannot identify the peer"))? {
             Some(pidfd) => pidfd,
             // Before kernel 6.5. Between connect and now the id may have been given to somebody else, so callers
             // compare what they know of the peer (its cgroup) afterwards.

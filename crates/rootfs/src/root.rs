@@ -63,15 +63,15 @@ pub enum Problem {
     #[error("is a symbolic link; the runtime's own directory must be a real one")]
     SymbolicLink,
     /// The root where a place in it was needed.
-    #[error("leads to the root itself, over which nothing can be mounted")]
+    #[error("leads to the root itself, and nothing can be mounted over the root")]
     TheRoot,
     /// A link that the kernel makes up.
-    #[error("leads through a link of /proc, which is another one for every process")]
+    #[error("leads through a link of /proc, which differs for every process")]
     ProcLink,
     /// Where another process or machine would have to be asked.
     #[error(
-        "leads into a mounted file system of type {0:?}, in which nothing is looked up as its server may not answer; \
-         a link of the image leads there"
+        "leads into a mounted file system of type {0:?}, in which nothing is looked up as its server may not \
+         answer; a link of the image leads there"
     )]
     Foreign(OsString),
     /// More than 40 links.

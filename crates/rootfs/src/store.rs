@@ -52,11 +52,11 @@ pub struct Store {
 pub enum StoreError {
     /// The prefix is open to others.
     #[error(
-        "{0}: must belong to root and be writable by root alone, as whoever can write there owns the data"
+        "{0}: must belong to root and be writable only by root, because every user who can write there owns the data"
     )]
     Unsafe(PathBuf),
     /// A key that is not a plain name.
-    #[error("{0:?} is not a name for a kept filesystem")]
+    #[error("{0:?} is not a valid name for a kept filesystem")]
     Key(String),
     /// The path of the prefix.
     #[error("cannot open the directory for kept filesystems")]
@@ -188,11 +188,13 @@ impl Store {
                 rustix::fs::Uid::from_raw(root.st_uid),
                 rustix::fs::Gid::from_raw(root.st_gid),
             );
-            fchown(&new, Some(uid), Some(gid)).map_err(fail("cannot give the upper directory its owner"))?;
+            fchown(&new, Some(uid), Some(gid))
+                .map_err(fail("cannot set the owner of the upper directory"))?;
             let mode = Mode::from_raw_mode(root.st_mode & 0o7777);
-            fchmod(&new, mode).map_err(fail("cannot give the upper directory its mode"))?;
+            fchmod(&new, mode).map_err(fail("cannot set the mode of the upper directory"))?;
             fsync(&new).map_err(fail("cannot sync the upper directory"))?;
-            renameat(&kept.fd, "new", &kept.fd, "upper").map_err(fail("cannot name the upper directory"))?;
+            renameat(&kept.fd, "new", &kept.fd, "upper")
+                .map_err(fail("cannot rename the upper directory"))?;
         }
         make_directory(&kept.fd, "work").map_err(fail("cannot make the work directory"))?;
         fsync(&kept.fd).map_err(fail("cannot sync the kept filesystem"))?;

@@ -86,7 +86,7 @@ pub enum TableError {
     #[error("a line of the mount table is longer than {MAX_LINE} bytes")]
     LongLine,
     /// A line is not as proc_pid_mountinfo(5) describes.
-    #[error("line {0} of the mount table is not understood")]
+    #[error("line {0} of the mount table is not valid")]
     Line(usize),
 }
 

@@ -12,7 +12,8 @@ fn h5_a_working_directory_outside_the_root_is_refused() {
         let world = World::new("overlay").working_directory("/proc/self/fd/9");
         let _listener = world.listen();
         let (code, out, err) = world.start(&[verb, "--", "echo", "executed"]).finish();
-        let message = "stoppablecontainer: cannot find out the working directory: No such file or directory (os error 2)\n";
+        let message = "stoppablecontainer: cannot read the working directory: No such file or directory (os error \
+        2)\n";
         assert_eq!((code, out.as_str(), err.as_str()), (Some(125), "", message));
     }
 }

@@ -31,12 +31,12 @@ pub(crate) enum CsiError {
         node: String,
     },
     #[error(
-        "pod {pod} (UID {}) is neither the provider nor the consumer that StoppableContainerInstance {owner} records in its \
-         status",
+        "pod {pod} (UID {}) is neither the provider nor the consumer that StoppableContainerInstance {owner} \
+         records in its status",
         .pod.uid
     )]
     NotRecorded { owner: Box<ObjectRef>, pod: ObjectRef },
-    #[error("pod {pod} names its owner {owner}, which has another name")]
+    #[error("the owner reference of pod {pod} names {owner}, but the object with this UID has another name")]
     OwnerName { owner: Box<ObjectRef>, pod: ObjectRef },
     #[error("the instance changed while it was read")]
     InstanceChanged,

@@ -79,7 +79,7 @@ impl Node for NodeService {
         let result = self.unpublish(&id, &target).await;
         match &result {
             Ok(Some(record)) => tracing::info!(pod = %record.pod, role = ?record.role, "unpublished"),
-            Ok(None) => tracing::debug!(volume = id, "unpublished what was not there"),
+            Ok(None) => tracing::debug!(volume = id, "nothing to unpublish"),
             Err(error) => {
                 tracing::warn!(volume = id, target, code = ?error.code(), %error, "NodeUnpublishVolume");
             }
@@ -256,7 +256,7 @@ impl Publish {
         if let Some(key) = context.keys().find(|key| !known.contains(&key.as_str())) {
             let key: String = key.chars().take(LONGEST_NAMED).collect();
             return invalid(format!(
-                "volume attribute {key:?} is not known; the volume takes none"
+                "unknown volume attribute {key:?}; the volume has no attributes"
             ));
         }
         if context.get(EPHEMERAL).map(String::as_str) != Some("true") {
@@ -282,7 +282,7 @@ fn required(context: &HashMap<String, String>, key: &str) -> Result<String, CsiE
             Ok(value.clone())
         }
         Some(_) => Err(CsiError::InvalidRequest(format!(
-            "volume attribute {key} is not the name of an object"
+            "volume attribute {key} is not a valid object name"
         ))),
         None => Err(CsiError::InvalidRequest(format!(
             "volume attribute {key} is required (CSIDriver podInfoOnMount)"

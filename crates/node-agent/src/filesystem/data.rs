@@ -91,7 +91,7 @@ pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<KeptLock> {
                 .iter()
                 .find(|holder| holder.in_host_userns)
             {
-                Some(holder) => bail!("process {} still uses the data", holder.process.id()),
+                Some(holder) => bail!("process {} on the node still uses the data", holder.process.id()),
                 None => bail!("the kernel still uses the data"),
             },
         }

@@ -37,8 +37,8 @@ pub(super) fn check(
             return Err(Failure {
                 reason: reason::FILESYSTEM_LOST,
                 message: format!(
-                    "the record of this instance is not on node {node} any more, and nothing else says that the data \
-                     in directory {} is its own. Restore the directory, or delete the object",
+                    "the record of this instance is not on node {node} any more, and nothing else proves that the \
+                     data in directory {} belongs to it. Restore the directory, or delete the object",
                     directory.display()
                 ),
                 verbs: vec![RecoveryVerb::Accept, RecoveryVerb::Reset],
@@ -51,8 +51,8 @@ pub(super) fn check(
                     format!("the record next to the data cannot be read (directory {directory})")
                 }
                 RecordDefect::Copied => format!(
-                    "directory {directory} was copied without its extended attributes, which say what was deleted: files \
-                     of the image would be back. Restore it with them (rsync -aHAXS; tar --xattrs \
+                    "directory {directory} was copied without its extended attributes, which mark deleted files: \
+                     deleted files of the image would come back. Restore it with them (rsync -aHAXS; tar --xattrs \
                      --xattrs-include='*')"
                 ),
             };
@@ -73,8 +73,8 @@ pub(super) fn check(
         return Err(Failure {
             reason: reason::IMAGE_CHANGED,
             message: format!(
-                "the data was made with image {name} ({id}), but the provider runs {} ({}); it is not put on another \
-                 image. Set the template's image {old}",
+                "the data was made with image {name} ({id}), but the provider runs {} ({}); it cannot be used with \
+                 another image. Set the template's image {old}",
                 image.reference, image.id
             ),
             verbs: vec![RecoveryVerb::Accept, RecoveryVerb::Reset],

@@ -169,8 +169,8 @@ fn check_space(node: &Node, disk: &Disk, space: Space) -> Result<(), Failure> {
         return Ok(());
     };
     let message = format!(
-        "{}; no new filesystem is made there. Free space on the node, or delete objects that are not needed; it goes on by \
-         itself then",
+        "{}; no new filesystem is made there. Free space on the node, or delete objects that are not needed; the \
+         instance then continues without further action",
         space::on(&node.name, &disk.path, &shortage)
     );
     Err(Failure::new(reason::INSUFFICIENT_DISK, message))
@@ -216,7 +216,7 @@ async fn delete_data(
         state.resets += 1;
         state.outcome = None;
     });
-    tracing::warn!(instance = %instance.id, recovery = record.recovered, "the data was deleted as its user decided");
+    tracing::warn!(instance = %instance.id, recovery = record.recovered, "the data was deleted, as the user decided");
     Ok(())
 }
 

@@ -67,8 +67,8 @@ pub(crate) async fn remove(filesystems: &Filesystems, instance: &Instance) -> Re
             state: FilesystemState::Failed,
             reason: Some(reason::HOST_PATH_PREFIX_REFUSED.to_owned()),
             message: Some(format!(
-                "the data in {} is not deleted, as node {} does not allow spec.hostPathPrefix {} any more. Allow it again, or \
-                 delete the directory by hand and take the finalizer {FINALIZER} off the instance",
+                "the data in {} is not deleted, as node {} does not allow spec.hostPathPrefix {} any more. Allow \
+                 it again, or delete the directory and remove the finalizer {FINALIZER} from the instance",
                 prefix.join(&instance.id.uid).display(),
                 node.name,
                 prefix.display(),
@@ -137,7 +137,7 @@ async fn report_kept(client: &Client, instance: &Instance, failure: &Failure) ->
             state: FilesystemState::Failed,
             reason: Some(failure.reason.to_owned()),
             message: Some(format!(
-                "{}. If it is gone for good, take the finalizer {FINALIZER} off the instance",
+                "{}. If it is lost, remove the finalizer {FINALIZER} from the instance",
                 failure.message
             )),
             recovery: None,

@@ -104,7 +104,7 @@ async fn try_measure_and_report(
 async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &VolumeRecord) -> Result<Option<Usage>> {
     let measuring = Arc::clone(&instance.measuring)
         .try_lock_owned()
-        .context("the disk has not answered since it was asked before")?;
+        .context("the disk has not answered an earlier request")?;
     let (host, prefix, key) = (
         Arc::clone(host),
         volume.prefix.clone(),

@@ -59,10 +59,11 @@ pub(crate) async fn sync_and_report(filesystems: &Arc<Filesystems>, volume: &Arc
     let pod = &volume.record.pod;
     let outcome = tokio::time::timeout(TIME_BUDGET, synced)
         .await
-        .with_context(|| format!("what pod {pod} wrote is still on its way to the disk"))?;
+        .with_context(|| format!("data of pod {pod} is still being written to the disk"))?;
     let Some(instance) = filesystems.instances.find(&volume.record.instance.uid) else {
-        return forget(outcome, filesystems.instances.are_synced())
-            .with_context(|| format!("not all that pod {pod} wrote is durable, and nobody was told"));
+        return forget(outcome, filesystems.instances.are_synced()).with_context(|| {
+            format!("not all data of pod {pod} is durable, and the status does not show it yet")
+        });
     };
     if let Some(outcome) = outcome {
         instance.change(|state| state.record_outcome(outcome));
@@ -71,10 +72,10 @@ pub(crate) async fn sync_and_report(filesystems: &Arc<Filesystems>, volume: &Arc
         let state = instance.state();
         if state.outcome.is_some_and(|outcome| outcome.failure.is_some()) {
             return Err(error.context(format!(
-                "not all that pod {pod} wrote is durable, and nobody was told"
+                "not all data of pod {pod} is durable, and the status does not show it yet"
             )));
         }
-        tracing::warn!(instance = %instance.id, "cannot take back a failure of before yet: {error:#}");
+        tracing::warn!(instance = %instance.id, "cannot clear an earlier failure in the status yet: {error:#}");
         Ok(())
     })
 }
@@ -112,10 +113,10 @@ async fn sync_volume(filesystems: Arc<Filesystems>, volume: Arc<Volume>) -> Opti
         return None;
     }
     let failure = synced.err().map(|error| {
-        tracing::error!(%pod, %instance, "not all that was written is durable: {error:#}");
+        tracing::error!(%pod, %instance, "not all data is durable: {error:#}");
         format!(
-            "the disk of {} on node {} failed to write something while pod {} ran ({error:#}): what the pod wrote last may be \
-             lost. Look after the disk and the files; this is said until a later stop goes well",
+            "the disk of {} on node {} failed to write something while pod {} ran ({error:#}): what the pod wrote \
+             last may be lost. Check the disk and the files; this clears at the next clean stop",
             prefix.display(),
             filesystems.node.name,
             pod.name,

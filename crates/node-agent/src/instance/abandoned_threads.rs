@@ -53,8 +53,9 @@ impl AbandonedThreads {
         let count = lock(&self.0).get(namespace).copied().unwrap_or_default();
         if count >= MAX_ABANDONED {
             bail!(
-                "{count} earlier pieces of work of namespace {namespace} on this node still wait for disks or mounted file \
-                 systems that do not answer, and no more are begun; look after those, or end the pods that serve them"
+                "{count} threads of namespace {namespace} on this node still wait for disks or mounted file \
+                 systems that do not answer, and the agent starts no more; repair those, or delete the pods that \
+                 serve them"
             );
         }
         Ok(ThreadSlot(Arc::new(Shared {
@@ -104,7 +105,7 @@ impl AbandonHandle {
             *lock(&self.0.all.0).entry(self.0.namespace.clone()).or_default() += 1;
             tracing::error!(
                 namespace = self.0.namespace,
-                "a thread is left behind: a disk or a mounted file system does not answer"
+                "the agent abandons a thread: a disk or a mounted file system does not answer"
             );
         }
     }

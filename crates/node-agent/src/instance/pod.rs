@@ -33,10 +33,14 @@ pub(crate) enum PodError {
         found: String,
         node: String,
     },
-    #[error("pod {0} is not controlled by a StoppableContainerInstance; the volume is for those alone")]
+    #[error(
+        "pod {0} is not controlled by a StoppableContainerInstance; only pods of a StoppableContainerInstance can \
+         have the volume"
+    )]
     OtherOwner(ObjectRef),
     #[error(
-        "the volume of driver {CSI_DRIVER} in pod {0} must be mounted by one of its containers, and by no other"
+        "the volume of driver {CSI_DRIVER} in pod {0} must be mounted by exactly one of its containers and by no \
+         init container"
     )]
     NotMountedByOne(ObjectRef),
 }

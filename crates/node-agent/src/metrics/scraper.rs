@@ -54,12 +54,12 @@ pub(crate) enum Refusal {
     #[error("the API server does not know the bearer token")]
     NotAuthenticated,
     #[error(
-        "user {0} may not get the non-resource URL /metrics; bind the ClusterRole for it, see docs/storage.md"
+        "user {0} may not get the non-resource URL /metrics; bind a ClusterRole that allows it, see docs/storage.md"
     )]
     NotAllowed(String),
     #[error("too many unknown bearer tokens; try again in a second")]
     Busy,
-    #[error("the API server could not be asked: {0}")]
+    #[error("cannot ask the API server: {0}")]
     Unknown(String),
 }
 

@@ -60,7 +60,7 @@ pub(crate) enum CriError {
     #[error("container runtime: {}", .0.message())]
     Call(#[from] tonic::Status),
     /// The answer lacks what every answer has.
-    #[error("container runtime: the answer lacks {0}")]
+    #[error("container runtime: the response has no {0}")]
     Missing(&'static str),
     /// The image's config cannot be used.
     #[error(transparent)]
@@ -92,12 +92,9 @@ impl Cri {
             Err(CriError::Config(_)) => self.status(id, false).await?,
             answer => answer?,
         };
-        let status = answer.status.ok_or(CriError::Missing("the container's status"))?;
+        let status = answer.status.ok_or(CriError::Missing("container status"))?;
         Ok(Container {
-            name: status
-                .metadata
-                .ok_or(CriError::Missing("the container's name"))?
-                .name,
+            name: status.metadata.ok_or(CriError::Missing("container name"))?.name,
             image: status.image.map(|image| image.image).unwrap_or_default(),
             image_ref: status.image_ref,
             first: answer.info.get("info").and_then(|info| process_of(info)),
@@ -142,11 +139,8 @@ impl Cri {
             .await
             .map_err(too_large_or)?
             .into_inner();
-        let image = answer.image.ok_or(CriError::Missing("the container's image"))?;
-        let info = answer
-            .info
-            .get("info")
-            .ok_or(CriError::Missing("the image's config"))?;
+        let image = answer.image.ok_or(CriError::Missing("image of the container"))?;
+        let info = answer.info.get("info").ok_or(CriError::Missing("image config"))?;
         let facts = image_config::facts(&container.image, &image.id, info)?;
         Ok(ImageFacts {
             repo_digest: repo_digest([named, &container.image], &image.repo_digests),
@@ -207,7 +201,7 @@ async fn connect(host: &Root, socket: Option<&Path>) -> std::io::Result<UnixStre
     };
     let mut failed = std::io::Error::new(
         std::io::ErrorKind::NotFound,
-        format!("no socket of a container runtime at {candidates:?} on the node; --cri-socket names it"),
+        format!("no socket of a container runtime at {candidates:?} on the node; set --cri-socket"),
     );
     for path in candidates {
         let Ok(socket) = host.open(path, OFlags::PATH) else {

@@ -76,7 +76,11 @@ impl Disks {
 impl Disk {
     /// Carries out a start when it is its turn. One that takes long gives its turn to others, and goes on.
     pub(crate) async fn start<T>(&self, start: impl Future<Output = T>) -> Result<T> {
-        let turn = self.starts.acquire().await.context("the agent ends")?;
+        let turn = self
+            .starts
+            .acquire()
+            .await
+            .context("the agent is shutting down")?;
         let mut start = std::pin::pin!(start);
         if let Ok(done) = tokio::time::timeout(TURN, &mut start).await {
             return Ok(done);

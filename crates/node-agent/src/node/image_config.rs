@@ -14,16 +14,18 @@ const MAX_FACTS: usize = 256 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// There is none.
-    #[error("container runtime: the answer lacks the image's config")]
+    #[error("container runtime: the response has no image config")]
     Missing,
     /// It is not as the OCI image specification describes.
-    #[error("the image's config is not understood: {0}")]
+    #[error("the image's config is not valid: {0}")]
     Malformed(#[from] serde_json::Error),
     /// The runtime cannot tell it.
-    #[error("the image's config is too large: the container runtime needs more than {0} bytes to tell it")]
+    #[error("the image's config is too large: its CRI response exceeds {0} bytes")]
     Unreadable(usize),
     /// It is too large.
-    #[error("the image's config has {0} bytes of environment and commands, more than {MAX_FACTS}")]
+    #[error(
+        "the image's config has {0} bytes of environment and commands; at most {MAX_FACTS} are supported"
+    )]
     TooLarge(usize),
 }
 

@@ -111,7 +111,7 @@ impl FromStr for Amount {
             let percent = percent.parse().ok().filter(|percent| *percent <= 100);
             return percent
                 .map(Self::Percent)
-                .ok_or_else(|| format!("{text} is no percentage"));
+                .ok_or_else(|| format!("{text} is not a percentage from 0% to 100%"));
         }
         let number = whole_quantity(text).and_then(|number| u64::try_from(number).ok());
         number

@@ -69,7 +69,7 @@ fn serve_one(filesystems: &Arc<Filesystems>, id: &str, record: Option<VolumeReco
         bail!("it is being changed");
     };
     let Some(record) = record else {
-        return guard.remove().context("remove the rest of a volume");
+        return guard.remove().context("remove an incomplete volume");
     };
     tracing::info!(pod = %record.pod, role = ?record.role, "serving a volume that was published before");
     // Known even if it cannot be served yet: its consumer has its filesystem and is to be measured and synced.
@@ -94,7 +94,7 @@ async fn remove_left_over(filesystems: &Filesystems) -> bool {
             anyhow::Ok(())
         };
         if let Err(error) = collected.await {
-            tracing::warn!(pod = %volume.record.pod, "cannot find out whether a volume is left over: {error:#}");
+            tracing::warn!(pod = %volume.record.pod, "cannot check whether a volume is left over: {error:#}");
             all = false;
         }
     }

@@ -57,7 +57,7 @@ fn apply(filesystems: &Arc<Filesystems>, object: HeldInstance) -> Option<String>
     let object = match object.into_object() {
         Ok(object) => object,
         Err(error) => {
-            tracing::warn!(name = error.metadata.name, namespace = error.metadata.namespace, error = %error.error, "instance is not understood");
+            tracing::warn!(name = error.metadata.name, namespace = error.metadata.namespace, error = %error.error, "cannot read an instance");
             return error.metadata.uid;
         }
     };

@@ -44,7 +44,7 @@ impl VolumeGuard<'_> {
         let mount = make_directory(&volume, "mount", readable).context("make the volume's directory")?;
         rustix::fs::fchmod(&mount, readable).context("make the volume's directory readable")?;
         let source = files::open(&self.volumes.base, WRAPPER).context("open the wrapper")?;
-        let mut source = File::from(source.context("the wrapper is not there")?);
+        let mut source = File::from(source.context("the wrapper is missing")?);
         // One that is there may be half of one, after a power cut, or an older one. If it is not, a full disk is no reason
         // not to serve the volume.
         if !has_program(&mut source, &mount).unwrap_or(false) {
@@ -85,7 +85,7 @@ impl VolumeGuard<'_> {
             Err(e) => return Err(e).context("open the volume's directory"),
         };
         // With whatever the pod put there, if it could: that must not keep the volume from going.
-        rootfs::remove::tree(volume.as_fd(), "mount").context("remove what the pod sees")?;
+        rootfs::remove::tree(volume.as_fd(), "mount").context("remove the directory that the pod sees")?;
         for name in [WRAPPER_NEW, SOCKET_NEW] {
             remove_file(&volume, name)?;
         }
@@ -155,7 +155,7 @@ fn listen(volume: &OwnedFd, mount: &OwnedFd) -> Result<UnixListener> {
         .context("bind the socket")?;
     // No pod sees it yet, so nobody can have put a link to another file in its place.
     chmodat(volume, SOCKET_NEW, Mode::from_raw_mode(0o666), AtFlags::empty())
-        .context("open the socket to the pod")?;
+        .context("set the mode of the socket")?;
     renameat(volume, SOCKET_NEW, mount, SOCKET).context("name the socket")?;
     listener.set_nonblocking(true).context("set up the socket")?;
     Ok(listener)

@@ -62,7 +62,7 @@ impl VolumeRecord {
         match serde_json::from_slice(&content) {
             Ok(record) => Ok(Some(record)),
             Err(error) => {
-                tracing::warn!(%error, "record of a volume is not understood");
+                tracing::warn!(%error, "the record of a volume is not valid");
                 Ok(None)
             }
         }

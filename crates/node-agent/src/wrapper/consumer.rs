@@ -60,7 +60,7 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
                     return refuse(peer, &error.to_string()).await;
                 }
                 Err(ContainerError::Unknown(error)) => {
-                    let what = format!("it is not known which container of the pod this is: {error:#}");
+                    let what = format!("cannot identify the container: {error:#}");
                     wait(peer, &what).await?;
                     tokio::select! {
                         () = tokio::time::sleep(PAUSES.1) => continue,
@@ -122,7 +122,7 @@ async fn started(filesystems: &Filesystems, peer: &mut Peer, moved: Moved) -> Re
     if let Err(error) = blocked::report(&filesystems.client, &peer.instance).await
         && let Some(left_out) = peer.volume.limits.log_lines.next()
     {
-        tracing::warn!(pod = %volume.pod, left_out, "cannot report that it waits no more: {error:#}");
+        tracing::warn!(pod = %volume.pod, left_out, "cannot clear the blocked state in the status: {error:#}");
     }
     peer.send(&Answer::Done).await
 }
@@ -152,12 +152,13 @@ pub(super) async fn hook(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
             (true, _) => return peer.send(&Answer::Done).await,
             (false, true) => {
                 let problem =
-                    "this process came into the container while that was moved; try again".to_owned();
+                    "this process entered the container while the container was moved; try again".to_owned();
                 return peer.send(&Answer::Error(problem)).await;
             }
             (false, false) => {}
         }
-        peer.explain("the container is not on it yet").await?;
+        peer.explain("the container is waiting for its filesystem")
+            .await?;
         tokio::select! {
             changed = changes.changed() => changed?,
             () = peer.closed() => return Ok(()),
@@ -203,7 +204,8 @@ async fn lock_data(peer: &mut Peer) -> Result<Option<DataGuard>> {
     if let Ok(guard) = tokio::time::timeout(USUAL_TIME, &mut guard).await {
         return Ok(Some(guard));
     }
-    let what = "earlier work on it has not ended; its disk, or a file system that a container has mounted, may not answer";
+    let what = "earlier work on it has not finished; its disk, or a file system that a container has mounted, may \
+    not answer";
     wait(peer, what).await?;
     tokio::select! {
         guard = guard => Ok(Some(guard)),
@@ -281,8 +283,8 @@ fn held_by(holders: &[Holder]) -> String {
     };
     match ids(true).as_str() {
         "" => format!(
-            "the kernel still has it mounted for an earlier start, maybe in a user namespace (on the node, by the names of \
-             their mounts: {})",
+            "the kernel still has it mounted for an earlier start, maybe in a user namespace (on the node, by the \
+             names of their mounts: {})",
             ids(false)
         ),
         ids => format!("processes of an earlier start still use it (on the node: {ids})"),

@@ -54,7 +54,7 @@ impl Kept {
             fallocate(&file, FallocateFlags::empty(), 0, BALLAST_BYTES)
         };
         if let Err(error) = take() {
-            tracing::debug!(%error, "no space for a later probe");
+            tracing::debug!(%error, "no space to reserve for the next probe");
         }
     }
 
@@ -66,7 +66,7 @@ impl Kept {
             files::remove(&probe, BALLAST)?;
             fsync(&probe)
         };
-        drop().map_err(self.fail("cannot give up the space for a probe"))
+        drop().map_err(self.fail("cannot free the space reserved for the probe"))
     }
 
     /// Removes them.

@@ -36,7 +36,7 @@ fn unsuitable(directory: &OwnedFd) -> Result<Option<&'static str>, Errno> {
     match u64::try_from(fstatfs(directory)?.f_type) {
         Ok(OVERLAYFS) => {
             return Ok(Some(
-                "is on an overlay file system, which can be no part of another one's upper directory",
+                "is on an overlay file system, which cannot hold the upper directory of another overlay",
             ));
         }
         // The kernel would take it. A reboot would not keep it.
@@ -44,16 +44,16 @@ fn unsuitable(directory: &OwnedFd) -> Result<Option<&'static str>, Errno> {
         _ => {}
     }
     match fgetxattr(directory, "trusted.overlay.opaque", &mut [0_u8; 8][..]) {
-        Err(Errno::NOTSUP) => return Ok(Some("its file system keeps no extended attributes")),
+        Err(Errno::NOTSUP) => return Ok(Some("its file system has no extended attributes")),
         Ok(_) | Err(Errno::NODATA | Errno::RANGE) => {}
         Err(e) => return Err(e),
     }
     if ioctl_getflags(directory).is_ok_and(|flags| flags.bits() & CASEFOLD != 0) {
-        return Ok(Some("its names are the same in upper and lower case"));
+        return Ok(Some("its file names are case-insensitive"));
     }
     if !sys::has_file_handles(directory)? {
         return Ok(Some(
-            "its file system has no file handles, without which the kernel does not tell whether data is in use",
+            "its file system has no file handles, which the kernel needs to report whether data is in use",
         ));
     }
     let mut entries = Dir::read_from(directory)?;
@@ -62,6 +62,6 @@ fn unsuitable(directory: &OwnedFd) -> Result<Option<&'static str>, Errno> {
         .transpose()?
         .is_none_or(|entry| entry.file_type() != FileType::Unknown);
     Ok((!knows_types).then_some(
-        "its file system does not say what its entries are (ext4 without filetype, xfs with ftype=0)",
+        "its file system does not report the types of directory entries (ext4 without filetype, xfs with ftype=0)",
     ))
 }
