@@ -1,10 +1,9 @@
 /*!
-`/metrics`: what kept filesystems take and what their disks have left. Put together
-when it is asked for, so nothing has to be kept up to date.
+`/metrics`: usage of kept filesystems and free space of their disks, collected at each request.
 
-They name tenants, so they are for scrapers alone (see [`scraper`]), over TLS, as
-tokens are sent. The certificate is the agent's own and new at every start, as with
-a kubelet that has none: scrapers skip its verification.
+The metrics name tenants, so only authorized scrapers get them (see [`scraper`]), and over TLS,
+because scrapers send tokens. The certificate is self-signed and new at every start, as with a
+kubelet that has none: scrapers skip its verification.
 */
 
 mod scraper;

@@ -61,12 +61,12 @@ pub(crate) struct Volume {
     pub(crate) record: VolumeRecord,
     /// Ends when the volume is unpublished.
     pub(crate) unpublished: CancellationToken,
-    /// Of a consumer that was moved: open since then, for errors of the disk (see `writeback`).
+    /// The kept filesystem of a consumer that was moved: open since then, for write errors (see `filesystem::writeback`).
     kept: OnceLock<Arc<Kept>>,
-    /// Of a consumer that has ended: ends when what it wrote is on the disk, or will never be.
+    /// The sync after the consumer has ended.
     writeback: OnceLock<Writeback>,
     served: AtomicBool,
-    /// Held while one of its processes is looked at: whatever table of mounts they made, it costs its pod alone.
+    /// Held while one of its processes is examined, so that a huge mount table delays only its own pod.
     pub(crate) examining: Arc<AsyncMutex<()>>,
     /// How fast its processes may ask.
     pub(crate) limits: PeerLimits,
@@ -117,7 +117,7 @@ impl Volumes {
             };
             match read() {
                 Ok((_, false)) => {
-                    tracing::error!(volume = id, "the record is not valid; the volume is not served")
+                    tracing::error!(volume = id, "the record is not valid; the volume is not served");
                 }
                 Ok((record, true)) => found.push((id.to_owned(), Ok(record))),
                 Err(error) => found.push((id.to_owned(), Err(error))),
@@ -185,12 +185,12 @@ impl Volume {
         self.writeback.get_or_init(begin).clone()
     }
 
-    /// From now on somebody listens on its socket.
+    /// Records that a task listens on its socket.
     pub(crate) fn set_served(&self) {
         self.served.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody listens on its socket.
+    /// Whether a task listens on its socket.
     pub(crate) fn is_served(&self) -> bool {
         self.served.load(Ordering::Relaxed)
     }

@@ -1,9 +1,9 @@
 /*!
-Who may have a volume.
+Which pods may have a volume.
 
-What the kubelet says of a pod (name, namespace, UID) is compared with the API
-server's pod, and that pod's UID with what the instance's status records as its
-provider or consumer. Labels, annotations and volume attributes say nothing.
+The agent compares the pod of the request (name, namespace, UID) with the API server's pod, and
+that pod's UID with the provider or consumer in the instance's status. Labels, annotations and
+other volume attributes decide nothing.
 */
 
 use std::path::PathBuf;

@@ -3,7 +3,7 @@ Lets the kubelet register the plugin.
 
 The kubelet dials a registration socket by its path and sets no authority, so gRPC for Go sends the escaped path as the
 `:authority` of every request (`%2Fvar%2Flib%2Fkubelet%2F...`). That is no authority in the sense of RFC 3986, and the
-HTTP/2 implementation below tonic resets the stream before anybody sees the request. Here the bytes of the connection
+HTTP/2 implementation below tonic resets the stream before the service sees the request. Here the bytes of the connection
 are followed just far enough to put `localhost` in its place, as the kubelet itself does on the CSI socket.
 
 Header blocks (RFC 7541) are walked, not decoded: strings are skipped by their length, and a literal stays a literal,

@@ -1,8 +1,8 @@
 /*!
 CSI Node: publish and unpublish, to the letter of the specification.
 
-Every error is logged with the pod that it concerns, as the kubelet is the only
-other one to see it; volume context and secrets never are.
+The agent logs every error with its pod, because otherwise only the kubelet would see the error.
+It never logs volume context or secrets.
 */
 
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 
-/// Most characters of somebody else's word that an error repeats.
+/// Most characters of a caller's key that an error repeats.
 const LONGEST_NAMED: usize = 64;
 
 /// The Node service.

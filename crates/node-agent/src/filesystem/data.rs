@@ -74,7 +74,7 @@ fn look_into(store: &Store, key: &str) -> Result<Data> {
     })
 }
 
-/// Locks data that nobody uses. An error is worth another try.
+/// Locks data that is not in use. A later try may succeed where this one fails.
 pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<KeptLock> {
     let locked = kept.lock()?;
     if kept.has_upper()? {

@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(found(Some(&known), &recorded("sha256:1")), None);
     }
 
-    /// Also where nobody remembers that there was data: the directory itself says that something is wrong.
+    /// Also without a status that remembers the data: the directory itself shows that something is wrong.
     #[test]
     fn i1_h26_data_whose_record_is_defectful_is_its_users_to_judge() {
         let known = image("nginx:1.25", "sha256:1");

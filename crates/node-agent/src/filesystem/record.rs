@@ -7,7 +7,7 @@ pub(crate) const FORMAT: u32 = 1;
 /// The features that records may require of an agent, see [`DataRecord::features`]. Nothing yet.
 const FEATURES: [&str; 0] = [];
 
-/// What is remembered next to the data.
+/// The record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DataRecord {
@@ -17,14 +17,14 @@ pub(crate) struct DataRecord {
     /// Features that an agent has to know to handle the data. An agent that does not know one leaves the data alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) features: Vec<String>,
-    /// Of the instance, for whoever finds the directory.
+    /// Namespace and name of the instance, for an administrator who finds the directory.
     pub(crate) namespace: String,
     pub(crate) name: String,
     /// Identity of the image that the data was made with.
     pub(crate) image_id: String,
     /// That image as it was named.
     pub(crate) image: String,
-    /// That image as it can be named for ever. Empty if nobody knows.
+    /// That image by its digest. Empty if the digest is unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) repo_digest: String,
     /// The failure that the user last decided on, by its identifier. An identifier is used once.

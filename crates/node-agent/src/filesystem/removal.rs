@@ -1,5 +1,5 @@
 /*!
-Deletes the data of an instance that is being deleted, once nobody uses it.
+Deletes the data of an instance that is being deleted, once the data is not in use.
 */
 
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
 /*!
-What kept filesystems take on the disk, in the status of their instances.
+The disk usage of kept filesystems, in the status of their instances.
 
 Those that run are measured every now and then (see `sync::measure`), a stopped one once, when it
 was stopped.
@@ -100,7 +100,7 @@ async fn try_measure_and_report(
 }
 
 /// Measures on a thread of its own, whose low priority ends with it. `None` if nothing is there. A disk that does not
-/// answer has one such thread for each filesystem, and nobody waits for it for long.
+/// answer has one such thread for each filesystem, and no task waits long for it.
 async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &VolumeRecord) -> Result<Option<Usage>> {
     let measuring = Arc::clone(&instance.measuring)
         .try_lock_owned()
@@ -130,7 +130,7 @@ async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &VolumeRecor
         .name("measure".to_owned())
         .spawn(move || {
             let _measuring = measuring;
-            // Nobody listens any more if it took too long, or the agent ends.
+            // The receiver is gone if it took too long, or if the agent is shutting down.
             drop(send.send(work()));
         })
         .context("start a thread")?;
@@ -140,7 +140,7 @@ async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &VolumeRecor
         .context("the thread ended")?
 }
 
-/// What is reported. What was not measured to its end is no less than before.
+/// The usage to report. An incomplete measurement never reports less than before.
 fn usage_of(measured: Usage, before: Option<FilesystemUsage>) -> FilesystemUsage {
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let usage = FilesystemUsage {

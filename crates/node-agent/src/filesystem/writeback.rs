@@ -1,11 +1,11 @@
 /*!
-Makes what a consumer wrote durable when it ends, and tells its user if the disk
-did not take all of it.
+Makes the data of a consumer durable when the consumer ends, and reports if the disk did not take
+all of it.
 
-The kernel tells every open file once of an error that came after it was opened
-(syncfs(2), since Linux 5.8), and one that nobody was told of to the next that is
-opened. So a descriptor is held from a consumer's start on: another container that
-ended on the same disk may have been told already.
+The kernel reports a write error once to each file that was open when the error happened
+(syncfs(2), since Linux 5.8), and an unreported one to the next file that is opened. So the agent
+holds a descriptor from the consumer's start on: the error may already be reported to another
+container that ended on the same disk.
 */
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::volumes::{Role, Volume, VolumeRecord};
 const TIME_BUDGET: Duration = Duration::from_mins(1);
 
 /// Begins to listen for errors of the disk, for a consumer that was started by an earlier agent. A disk that does not
-/// answer holds nobody up.
+/// answer delays no other task.
 pub(crate) fn listen_for_errors(host: &Arc<Host>, volume: &Arc<Volume>) {
     if volume.record.role != Role::Consumer {
         return;
@@ -42,8 +42,8 @@ pub(crate) fn listen_for_errors(host: &Arc<Host>, volume: &Arc<Volume>) {
 
 /// Makes what a consumer wrote durable. A failure is reported when this returns.
 ///
-/// The work is done once for a volume, however often this is called and whether anybody waits for its end: the kernel
-/// tells its outcome once.
+/// The work is done once per volume, however often this is called and whether or not a caller waits for its end: the
+/// kernel reports the outcome once.
 ///
 /// # Errors
 /// When it is not finished, or a failure cannot be reported, yet. To be called again.

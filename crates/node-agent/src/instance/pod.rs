@@ -1,7 +1,7 @@
 /*!
-The part of a pod that the agent reads: its owner, its node, and which container has our volume. A pod may be as large as
-etcd takes, and every user who may create pods can ask the kubelet for a volume of ours in one; so the agent reads
-nothing else of it (invariant I18).
+The part of a pod that the agent reads: its owner, its node, and the container that mounts our
+volume. A pod may be as large as etcd allows, and every user who may create pods can put our
+volume into one. So the agent reads nothing else of a pod (invariant I18).
 */
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Why a pod cannot have a volume.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PodError {
-    /// It may be another time.
+    /// A later try may succeed.
     #[error("cannot ask the API server for pod {pod}: {cause}")]
     Unavailable { pod: ObjectRef, cause: String },
     #[error("pod {0} does not exist")]
@@ -45,7 +45,7 @@ pub(crate) enum PodError {
     NotMountedByOne(ObjectRef),
 }
 
-/// See above.
+/// The fields that the agent reads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place;
 

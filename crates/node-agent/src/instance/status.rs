@@ -14,11 +14,11 @@ use super::{Instance, State};
 /// How long the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Writes what `news` makes of what is known, unless it is there already. `news` is asked again when it is its turn:
-/// several tasks write, each its own part.
+/// Writes the status that `news` returns, unless it is there already. Several tasks write, each its own part, so `news` is
+/// called again when it is this task's turn.
 ///
 /// # Errors
-/// What became of the write is not known then. The next one is made whether it seems to be news or not, see [`repair`].
+/// The outcome of the write is unknown then. The next write is made even if nothing seems to have changed, see [`repair`].
 pub(crate) async fn update(
     client: &Client,
     instance: &Instance,
@@ -41,7 +41,7 @@ pub(crate) async fn update(
     Ok(())
 }
 
-/// Writes what should be there after a write whose outcome is not known.
+/// Repeats a write whose outcome is unknown.
 pub(crate) async fn repair(client: &Client, instance: &Instance) -> Result<()> {
     update(client, instance, |state| {
         state.filesystem().filter(|_| state.write_uncertain).cloned()
@@ -68,7 +68,7 @@ async fn write(client: &Client, instance: &Instance, status: &FilesystemStatus) 
     Ok(())
 }
 
-/// A write under way. However it ends but well, also when nobody waits for it any more, it may have happened.
+/// A write in progress. Unless it succeeds, and also if its future is dropped, its outcome is unknown.
 struct UncertainWrite<'a>(&'a Instance);
 
 // === impl UncertainWrite ===
@@ -89,7 +89,7 @@ impl<'a> UncertainWrite<'a> {
 
 impl Drop for UncertainWrite<'_> {
     fn drop(&mut self) {
-        // Wakes whoever repairs it, or waits for what was written.
+        // Wakes the tasks that repair it or wait for what was written.
         self.0.change(|_| {});
     }
 }

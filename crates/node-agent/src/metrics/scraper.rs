@@ -1,10 +1,10 @@
 /*!
-Who may read the metrics, which name tenants: a user whom the API server knows by the
-bearer token and lets `get` the path `/metrics` (a `nonResourceURL` in RBAC), as with
+Authorization of scrapers, because the metrics name tenants: the API server reviews the bearer
+token, and whether its user may `get` the path `/metrics` (a `nonResourceURL` in RBAC), as with
 Kubernetes' own components.
 
-The agent keeps answers for a minute, so that a scraper costs next to nothing. It limits
-the rate of its questions: a pod that makes up tokens cannot make it ask for each.
+The agent caches results for a minute. It limits the rate of its reviews, so that a pod with
+made-up tokens cannot cause one review for each.
 */
 
 use std::collections::HashMap;

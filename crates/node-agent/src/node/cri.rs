@@ -1,6 +1,5 @@
 /*!
-What the container runtime knows, by CRI: which container is which, and of what
-image.
+The container runtime, by CRI: containers, their first processes and their images.
 */
 
 use std::os::fd::AsRawFd;
@@ -29,7 +28,7 @@ const SOCKETS: [&str; 5] = [
     "/run/k0s/containerd.sock",
     "/run/cri-dockerd.sock",
 ];
-/// Largest answer of the runtime, in bytes. An image's author decides how large its config is.
+/// Largest response of the runtime, in bytes: images whose CRI config exceeds 4 MiB are rejected.
 const MAX_ANSWER: usize = 4 << 20;
 /// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,13 +52,13 @@ pub(crate) struct Container {
     pub(crate) first: Option<i32>,
 }
 
-/// Something that the runtime does not tell.
+/// Why the runtime gives no information.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CriError {
     /// The call failed.
     #[error("container runtime: {}", .0.message())]
     Call(#[from] tonic::Status),
-    /// The answer lacks what every answer has.
+    /// The response lacks a field that every response has.
     #[error("container runtime: the response has no {0}")]
     Missing(&'static str),
     /// The image's config cannot be used.
@@ -182,7 +181,7 @@ fn repo_digest(names: [&str; 2], digests: &[String]) -> String {
     found.cloned().unwrap_or_default()
 }
 
-/// An answer that this client does not take, or that the runtime does not send, will not be smaller the next time.
+/// A response above the limit of client or runtime will not be smaller the next time.
 fn too_large_or(status: tonic::Status) -> CriError {
     let sender = "larger than max";
     match status.code() {

@@ -1,7 +1,6 @@
 /*!
-The directories that kept filesystems may lie in, each with what may go on there at
-the same time. Bounds are those of a disk: one that does not answer holds up what is
-on it, and nothing else on the node.
+The directories that kept filesystems may lie in, each with its own concurrency limits. So a disk
+that does not answer delays only the filesystems on it.
 */
 
 use std::path::{Path, PathBuf};
@@ -50,7 +49,7 @@ impl Disks {
         Self(allowed.iter().map(disk).collect())
     }
 
-    /// The disk of a prefix. `None` if no data may be kept there: a directory below an allowed one may be in somebody's
+    /// The disk of a prefix. `None` if no data may be kept there: a directory below an allowed one may be in a
     /// kept filesystem.
     pub(crate) fn get(&self, prefix: &Path) -> Option<&Disk> {
         self.0.iter().find(|disk| disk.path == prefix)

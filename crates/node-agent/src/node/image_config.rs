@@ -1,7 +1,7 @@
 /*!
-What an image's config says (OCI image specification, "Image Configuration"), as
-far as a container's process is concerned. Volumes, labels and the like are left
-alone: nothing is done with them.
+The part of an image's config (OCI image specification, "Image Configuration") that a container's
+process depends on. It ignores volumes, labels
+and other fields.
 */
 
 use serde::Deserialize;
@@ -19,7 +19,7 @@ pub enum ConfigError {
     /// It is not as the OCI image specification describes.
     #[error("the image's config is not valid: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// The runtime cannot tell it.
+    /// The CRI response would be too large.
     #[error("the image's config is too large: its CRI response exceeds {0} bytes")]
     Unreadable(usize),
     /// It is too large.

@@ -1,6 +1,6 @@
 /*!
-Free space where kept filesystems lie: without enough of it no new one is made,
-and those that run are warned.
+Free space on the disks of kept filesystems. Below the minimum the agent makes no new filesystem,
+and warns running consumers.
 */
 
 use std::path::Path;

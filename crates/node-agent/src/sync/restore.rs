@@ -1,9 +1,9 @@
 /*!
-What an earlier agent published on this node: its volumes are served again, and
-those of pods that ended meanwhile, which no kubelet takes back any more (after a
-reboot, say), are removed.
+Volumes that an earlier agent published on this node. The agent serves them again. It removes
+those of pods that ended meanwhile, which the kubelet does not unpublish any more (for example
+after a reboot).
 
-What does not succeed is tried again until it does, and then nothing is done any more.
+The agent retries until everything succeeded once.
 */
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::wrapper;
 /// First and longest pause between tries.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
-/// Serves what an earlier agent published, and goes on with what is left of that by itself.
+/// Serves what an earlier agent published, and begins a task for what is left.
 pub(crate) fn restore(filesystems: &Arc<Filesystems>) -> Result<()> {
     let served = serve_again(filesystems)?;
     tokio::spawn(finish(Arc::clone(filesystems), served));

@@ -1,5 +1,5 @@
 /*!
-The instances of this node, watched.
+The watch of the instances of this node.
 */
 
 use std::collections::HashSet;
@@ -19,7 +19,7 @@ use crate::filesystem::Filesystems;
 
 type HeldInstance = Held<StoppableContainerInstance, Whole>;
 
-/// Follows the instances of this node for ever.
+/// Follows the instances of this node.
 pub(crate) async fn follow(filesystems: Arc<Filesystems>) -> Result<()> {
     // `HeldInstance` accepts a single object that does not fit its type, which would else end the watch.
     let api: Api<HeldInstance> = Api::all(filesystems.client.clone());

@@ -45,7 +45,7 @@ impl VolumeGuard<'_> {
         rustix::fs::fchmod(&mount, readable).context("make the volume's directory readable")?;
         let source = files::open(&self.volumes.base, WRAPPER).context("open the wrapper")?;
         let mut source = File::from(source.context("the wrapper is missing")?);
-        // One that is there may be half of one, after a power cut, or an older one. If it is not, a full disk is no reason
+        // After a power cut the file may be incomplete, and after an update old. If it is neither, a full disk is not a reason
         // not to serve the volume.
         if !has_program(&mut source, &mount).unwrap_or(false) {
             source.rewind().context("read the wrapper")?;
@@ -146,14 +146,14 @@ pub(super) fn copy_program(source: &mut File, directory: &OwnedFd, durable: Dura
     Ok(())
 }
 
-/// Listens on the socket of a volume. It gets its name when it listens and everybody may connect: whoever sees it
+/// Listens on the socket of a volume. It gets its name after it listens and its mode lets everyone connect: a process that sees it
 /// can use it.
 fn listen(volume: &OwnedFd, mount: &OwnedFd) -> Result<UnixListener> {
     remove_file(volume, SOCKET_NEW)?;
     // The path of the directory may be longer than a socket's address can be.
     let listener = UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET_NEW}", volume.as_raw_fd()))
         .context("bind the socket")?;
-    // No pod sees it yet, so nobody can have put a link to another file in its place.
+    // No pod sees it yet, so no process can have put a link to another file in its place.
     chmodat(volume, SOCKET_NEW, Mode::from_raw_mode(0o666), AtFlags::empty())
         .context("set the mode of the socket")?;
     renameat(volume, SOCKET_NEW, mount, SOCKET).context("name the socket")?;

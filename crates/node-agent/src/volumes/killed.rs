@@ -1,7 +1,7 @@
 /*!
 F17: the agent is killed at every system call that changes something, while it
 publishes and unpublishes; the next attempt brings everything to the state of a
-run that nobody disturbed.
+run that was not interrupted.
 
 strace(1) kills: a copy of this test program does the work under its eyes.
 */

@@ -1,6 +1,6 @@
 /*!
-`run` and `hook`: a consumer is moved onto its filesystem, and who runs in it
-waits for that.
+`run` and `hook` of a consumer: `run` moves the container onto its kept filesystem, `hook` waits
+until that is done.
 */
 
 use std::os::fd::AsFd;
@@ -292,7 +292,7 @@ fn held_by(holders: &[Holder]) -> String {
 }
 
 /// Waits until one of the processes has ended, or it is time to ask the kernel again: a process may have nothing but a
-/// mount with the right name, and live for ever.
+/// mount with the right name, and never end.
 async fn any_ends(holders: Vec<Holder>) -> Result<()> {
     tokio::time::timeout(RECHECK, one_ends(holders))
         .await

@@ -1,6 +1,6 @@
 /*!
-`hold`: a provider reports, its filesystem is prepared, and as long as it stays
-its image's layers can be used.
+`hold` of a provider: prepares its filesystem, and keeps its process known, whose root is the image,
+as long as the connection lasts.
 */
 
 use std::os::fd::AsFd;
