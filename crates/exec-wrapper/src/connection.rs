@@ -1,11 +1,10 @@
 /*!
-Asking the node agent, for as long as it takes.
+The connection to the node agent, with retries without a limit.
 
-The agent may not be there yet, may restart, or may have reasons to wait. What is
-being waited for is said in the container's log, once for each reason. A socket
-that is not there is announced by inotify. A user has few watches of that kind on a
-node, and another pod with the same uid may have taken them all: then the socket is
-looked for again and again, ever more rarely, until there is a watch to have.
+The agent may not run yet, may restart, or may have reasons to wait. The wrapper logs each reason
+once. inotify reports when the socket appears. A user has few inotify watches on a node, and another
+pod with the same uid may have taken them all: then the wrapper polls for the socket, with growing
+pauses, until it gets a watch.
 */
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -37,7 +36,7 @@ pub(crate) struct Granted {
 enum Attempt {
     Granted(Granted),
     Refused(String),
-    /// The socket is not there, or nobody listens.
+    /// The socket does not exist, or no process listens.
     NotListening,
     /// The agent hung up.
     HungUp,
@@ -117,7 +116,7 @@ impl<'a> Agent<'a> {
             self.wait(&[&granted.stream], None)?;
             match (&granted.stream).read(&mut [0; 64]) {
                 Ok(0) => return Ok(()),
-                // Nothing is said after `ok`; whatever it is, it is not for us.
+                // The protocol has nothing after `ok`.
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Ok(()),
@@ -186,7 +185,7 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Says why nothing happens, if it was not the last thing said.
+    /// Logs why the wrapper waits, unless that is the last logged reason.
     fn explain(&mut self, reason: &str) {
         if self.last_reason != reason {
             container_log::print(reason);

@@ -1,5 +1,5 @@
 /*!
-From wrapper to command: working directory, PATH, execve.
+Executes the command: working directory, PATH, execve.
 
 Looks a command up as the runtime does (Go's os/exec LookPath, which runc uses),
 so that the same names work and the same fail.
@@ -20,7 +20,7 @@ use crate::signals::restore_sigpipe;
 #[derive(Debug)]
 pub(crate) struct WorkingDirectory(PathBuf);
 
-/// Why a name is no command.
+/// Why a name is not a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unusable {
     NotFound,

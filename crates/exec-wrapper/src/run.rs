@@ -1,12 +1,11 @@
 /*!
 `run`: becomes the image's command on the kept filesystem.
 
-The agent changed the root, as a whole, before it said so; nothing that is done
-after that can leave the container in another one, or half-way. What fails then
-ends the process with 125 and a line that says what. What is allocated then is
-small (a line of the mount table, one of /etc/passwd, copies of arguments and
-environment). Without memory for that the process ends as well, by the kernel's hand
-or by an abort, and has executed nothing.
+The agent changes the root as a whole before it answers `ok`. Nothing afterwards can leave the
+container on another root or half-way. A failure ends the process with exit code 125 and a line with
+the reason. The allocations after `ok` are small (a line of the mount table, one of /etc/passwd,
+copies of arguments and environment). If they fail, the process is killed or aborts, and has executed
+nothing.
 */
 
 use std::ffi::OsString;

@@ -2,14 +2,14 @@
 Carries out a plan inside a container's mount namespace: puts the new root on a
 staging directory of the old one, moves the mounts, changes over.
 
-Until the change-over nobody sees anything of it, and a failure takes everything
-back. Whoever dies in between leaves a mount on the staging directory, which the
-next attempt finds ([`clean`]).
+Until the change-over no process of the container sees any of it, and a failure undoes everything.
+A caller that is killed in between leaves a mount on the staging directory, which the next attempt
+finds ([`clean`]).
 
-Mounts are cloned, not moved: a half-done attempt has then lost nothing. A clone
-receives what its original receives (a slave stays a slave, a peer a peer), so
-before originals or clones are unmounted they are made private; else the
-unmounting would propagate to the node.
+Mounts are cloned, not moved, so that an attempt that fails half-way loses nothing. A clone stays in
+the propagation group of its original (a slave stays a slave, a peer a peer). So originals and
+clones are made private before they are unmounted; otherwise the unmount would propagate to the
+node.
 */
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -249,7 +249,7 @@ fn change_over(new_root: BorrowedFd<'_>, done: &dyn Fn(&'static str)) -> Result<
     Ok(())
 }
 
-/// Unmounts a mount with all below it, without telling anybody.
+/// Unmounts a mount with all below it, without propagation.
 fn detach(proc: &Proc, mount: BorrowedFd<'_>) -> Result<(), Errno> {
     at_mount(proc, mount, |path| {
         mount_change(path, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;

@@ -20,7 +20,7 @@ use crate::store::{Kept, StoreError};
 use crate::table::{self, Mount, Table, ends_with};
 use crate::{Namespace, Root};
 
-/// Who is to be moved where.
+/// A container to move, and its kept filesystem.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// The node's /proc.
@@ -59,10 +59,10 @@ pub enum AttachError {
     /// Processes of another container are still on the kept filesystem.
     #[error("still in use by process {}", .0.first().map_or(0, |holder| holder.process.id()))]
     Held(Vec<Holder>),
-    /// The kernel still has an overlay on it, but no process shows it: it is about to go, or somebody hides it.
+    /// The kernel still has an overlay on it, but no process shows it: it is about to go, or a process hides it.
     #[error("the kernel still uses the kept filesystem")]
     Busy,
-    /// Whether an overlay has it is not known, so it counts as one that has.
+    /// The kernel does not say whether an overlay uses it, so it counts as used.
     #[error(
         "the kernel does not say whether the kept filesystem is in use: it made the overlay of the check without \
          an index, maybe because the disk is full; the kernel log of the node has the reason"
@@ -74,7 +74,7 @@ pub enum AttachError {
     /// It is in a user namespace of its own, in which a mount of the node's would be locked or lose its owners.
     #[error("the container has its own user namespace (hostUsers: false), which is not supported")]
     UserNamespace,
-    /// Something lies on the root of its processes, which would stay where they are.
+    /// A mount covers the container's root: its processes would stay on the root below.
     #[error("something is mounted over the container's root (file system type {0:?})")]
     CoveredRoot(OsString),
     /// It is on another kept filesystem.
@@ -99,7 +99,7 @@ pub enum AttachError {
     /// About the data.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Who uses it is not known.
+    /// The check for users failed.
     #[error(transparent)]
     Holders(#[from] HoldersError),
     /// The overlay.
@@ -188,8 +188,8 @@ pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root
     NamespaceThread::run(look).map_err(at("start a thread"))?
 }
 
-/// Work inside a view of the kept filesystem that nobody else sees: read-only, and merged from upper directory and
-/// image as a consumer would see it. Nobody must use the kept filesystem meanwhile.
+/// Work inside a private, read-only view of the kept filesystem, merged from upper directory and image as a consumer
+/// would see it. The kept filesystem must not be in use meanwhile.
 pub fn with_view<T: Send>(
     proc: &Proc,
     node: &Namespace,
@@ -330,7 +330,7 @@ impl Request<'_> {
 }
 
 /// Makes an overlay of the layers of an image and a kept filesystem, both as the thread's namespace then has them. Where
-/// the kernel cannot be told of so many layers, the root of the container that runs the image has them all.
+/// the kernel does not support so many layers, the root of the container that runs the image is the only layer.
 fn on_image(
     thread: &NamespaceThread,
     proc: &Proc,

@@ -1,10 +1,9 @@
 /*!
-Small files of ours in directories that nobody but root can change: read without
-being led anywhere, and replaced as a whole, durably.
+Small files in directories that only root can change: read without following links, and replaced
+atomically and durably.
 
-What lies there is ours, unless somebody with root's rights on the node, or a
-restored backup, put something else in its place; that is an error and nothing
-more (no link is followed, and nobody waits for a FIFO).
+Only root on the node or a restored backup can put another kind of file there. That is an error
+without further effect: no link is followed, and no call blocks on a FIFO.
 */
 
 use std::fs::File;

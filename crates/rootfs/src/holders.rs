@@ -1,17 +1,16 @@
 /*!
-Who uses a kept filesystem right now.
+Whether a kept filesystem is in use, and which processes use it.
 
-Two overlays on one upper directory corrupt it, and the kernel does not forbid
-them (with `index=off` it only warns). So before one is made, the kernel is asked
-*whether* anybody has it, even an overlay that nobody has mounted any more: a second
-one that has the upper directory as its lower layer, made with `index=on`, is refused
-while the first one lives. That second overlay writes nothing to the kept filesystem.
-It needs file handles, so file systems without them hold no kept filesystems (see
-`store`). For this and other reasons the kernel falls back to `index=off`, and then
-refuses nothing; so an overlay that it made counts only with the index that it made for it.
+Two overlays on one upper directory corrupt it, and the kernel does not forbid them (with
+`index=off` it only warns). So before an overlay is made, [`probe`] asks the kernel *whether* another
+one uses the upper directory, even one without a mount: a second overlay with the upper directory as
+its lower layer and `index=on` is refused while the first one lives. The second overlay writes
+nothing to the kept filesystem. It needs file handles, so file systems without them cannot hold kept
+filesystems (see `store`). The kernel may fall back to `index=off` and then refuses nothing, so the
+answer counts only if the kernel made an index for the second overlay.
 
-*Who* has it the mounts of all processes say. They answer for nothing: anybody who
-has a user namespace may give his own mounts the names that are searched.
+*Which* processes use it is read from the mounts of all processes ([`find`]). That proves nothing:
+every user with a user namespace can give mounts the names that are searched.
 */
 
 mod listing;
@@ -89,7 +88,7 @@ struct ThreadMounts {
     at_root: bool,
 }
 
-/// Time for mounts beyond those that anybody ordinarily has, for a survey as a whole.
+/// Time for mounts beyond the usual number, for a survey as a whole.
 #[derive(Debug, PartialEq, Eq)]
 struct TimeBudget(Duration);
 
@@ -110,8 +109,8 @@ pub enum HoldersError {
 /// Processes in whose mount namespaces a kept filesystem is, one for each namespace: one that has it as its root, if any.
 /// Those come first, and before them those in the user namespace of the caller.
 ///
-/// What somebody does to his own mounts hides nobody else's and makes nobody fail: any number of them, in places however
-/// deep, is searched in bounded memory, and what cannot be searched, or not in the time that there is, is left to [`probe`].
+/// A user's own mounts cannot hide those of other users or make the search fail: any number of mounts at any depth is
+/// searched in bounded memory. What cannot be searched, or not in time, is left to [`probe`].
 pub fn find(proc: &Proc, key: &str) -> Result<Vec<Holder>, HoldersError> {
     find_by(proc, key, Method::Calls)
 }

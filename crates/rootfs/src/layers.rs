@@ -1,20 +1,18 @@
 /*!
 Finds the read-only layers of an image from a container that runs it.
 
-Where the container's root is an overlay, its mount options name the layers'
-directories on the node, and those serve as layers again: an overlay upon a
-container's root would be a second level, and the kernel allows no third, so
-nothing in the container could use overlays itself. Where they cannot be had
-(another kind of snapshot, a runtime that hides them, more of them than an older
-kernel can be told) the container's root is the only layer.
+If the container's root is an overlay, its mount options name the layers' directories on the node,
+and those are used as layers again. (An overlay on the container's root would be a second level, and
+the kernel allows no third; then processes in the container could not use overlays.) If the
+directories are not available (another snapshotter, a runtime that hides them, more layers than an
+older kernel supports), the container's root is the only layer.
 
-The names are opened on the node, so they have to be the runtime's: a process that
-may mount could put an overlay at its root whose layers have names of the node's
-directories. A runtime mounts the root of a container in the node's mount namespace
-and gives the container a copy of that mount (containerd below the directory of its
-task, CRI-O below that of its storage), and into that namespace no container can
-mount. So the names are read there, from a mount of the file system that the
-container has as its root; without such a mount no name is used.
+The names are opened on the node, so they must come from the runtime: a process that may mount could
+put an overlay at its root whose layers have names of the node's directories. A runtime mounts the
+root of a container in the node's mount namespace and gives the container a copy of that mount
+(containerd below the directory of its task, CRI-O below that of its storage). No container can
+mount in the node's namespace. So the names are read there, from a mount of the file system that is
+the container's root; without such a mount no name is used.
 */
 
 use std::ffi::OsString;
@@ -64,7 +62,7 @@ pub enum LayersError {
     /// It has no root.
     #[error("the container that runs the image has no root in its mount table")]
     NoRoot,
-    /// It is in a user namespace of its own. There anybody may mount an overlay and say what its layers are called, and
+    /// It is in a user namespace of its own. There every process may mount an overlay and choose the names of its layers, and
     /// here those names would be opened as names of the node's directories.
     #[error(
         "the container that runs the image has its own user namespace (hostUsers: false), which is not supported"

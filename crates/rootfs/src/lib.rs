@@ -4,7 +4,7 @@ Builds a kept root filesystem and moves a running container onto it.
 A *store* ([`Store`]) is a directory of the node in which each kept filesystem has
 a directory of its own, named by a key, with the upper and work directories of an
 overlay. [`attach()`] makes the overlay, enters the mount namespace of a container
-that somebody else started, moves every mount of that container below it, and
+that a container runtime started, moves every mount of that container below it, and
 makes it the container's root.
 
 What the library relies on: it runs as root in the node's PID namespace, and its
@@ -27,7 +27,6 @@ pub mod overlay;
 pub mod plan;
 pub mod process;
 pub mod remove;
-mod reset;
 pub mod root;
 pub mod store;
 mod sys;
@@ -43,5 +42,5 @@ pub use process::{Proc, Process};
 pub use root::Root;
 pub use store::{Kept, Store};
 
-/// Mount source of a kept root, the field after the file system type in mountinfo. Only who may mount can set it.
+/// Mount source of a kept root, the field after the file system type in mountinfo. Only a process that may mount can set it.
 pub const SOURCE: &str = "stoppablecontainer";

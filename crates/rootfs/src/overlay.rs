@@ -1,17 +1,14 @@
 /*!
-Makes overlay file systems, detached: nothing of them is in any mount table until
-somebody attaches them.
+Makes overlay file systems, detached: they are in no mount table until a caller attaches them.
 
-Layers are given as descriptors, so no name of a directory is ever parsed by the
-kernel (names may hold commas, colons and backslashes) and nobody can exchange a
-directory between check and mount. The options are those that make an upper
-directory safe to interpret whatever is in it: a redirect that somebody planted
-is not followed and no content is taken from elsewhere by metacopy.
+Layers are passed as descriptors. So the kernel parses no name of a directory (names may contain
+commas, colons and backslashes), and no process can exchange a directory between check and mount.
+The options make any content of an upper directory safe to interpret: a planted redirect is not
+followed, and metacopy takes no content from elsewhere.
 
-What degrades on older kernels: before 6.13 layers are passed as
-`/proc/self/fd/N`; before 6.7 there is also no option to add layers one by one,
-and the list of all has to fit into 255 bytes, which is enough for about sixty;
-who has more layers uses one that has them all.
+Older kernels: before 6.13 layers are passed as `/proc/self/fd/N`. Before 6.7 there is no option to
+add layers one by one, and the list must fit into 255 bytes, enough for about sixty layers; an image
+with more uses the container's root as its only layer.
 */
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -40,7 +37,7 @@ pub struct Overlay<'a> {
     pub context: Option<&'a str>,
 }
 
-/// The writable layer. The directories are named by path below an open directory that nobody but root can change,
+/// The writable layer. The directories are named by path below an open directory that only root can change,
 /// so that the mount table of older kernels tells whose upper directory an overlay has.
 #[derive(Debug)]
 pub struct Upper<'a> {
@@ -156,7 +153,7 @@ impl Overlay<'_> {
         }
         if let Some(upper) = &self.upper {
             for (key, path) in [("upperdir", upper.upper), ("workdir", upper.work)] {
-                // Opened with every API: it is the real directory that nobody but root can exchange. The kernel follows
+                // Opened with every API: it is the real directory, which only root can exchange. The kernel follows
                 // links in a path, and empties what it finds in a work directory.
                 let dir = upper.open(path).map_err(|e| OverlayError::System(key, e))?;
                 if api == LowerdirApi::Descriptors {

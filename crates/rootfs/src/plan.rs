@@ -1,8 +1,7 @@
 /*!
-What has to be moved from a container's root to its new one, as data.
+The plan of a move, as data: which mounts go from a container's root to its new root.
 
-Made from the container's mount table alone, so that it can be tested without
-mounting anything.
+It depends only on the container's mount table, so tests of it mount nothing.
 */
 
 use std::ffi::OsString;
@@ -87,7 +86,7 @@ impl Move {
     }
 }
 
-/// Whether a mount made later lies over the path of this one, so that nobody can see it any more.
+/// Whether a later mount covers the path of this one, so that no process sees it any more.
 fn is_hidden(mount: &Mount, later: &[&Mount]) -> bool {
     later
         .iter()

@@ -1,9 +1,9 @@
 /*!
 Processes by descriptor.
 
-A process id says who a process is only as long as it lives. So whoever asks for
-something is known by a pidfd from the moment that it connected, and what is read
-about it from /proc counts only if it is still alive after the reading.
+A process id identifies a process only while the process lives. So a peer is held by a pidfd from
+the moment that it connected, and what is read about it from /proc counts only if the process is
+still alive afterwards.
 */
 
 use std::fs::File;
@@ -145,7 +145,7 @@ impl Process {
             rustix::net::sockopt::socket_peercred(&socket).map_err(system("cannot identify the peer"))?;
         let pidfd = match sys::peer_pidfd(&socket).map_err(gone_or("cannot identify the peer"))? {
             Some(pidfd) => pidfd,
-            // Before kernel 6.5. Between connect and now the id may have been given to somebody else, so callers
+            // Before kernel 6.5. Another process may have got the id since the connect, so callers
             // compare what they know of the peer (its cgroup) afterwards.
             None => match pidfd_open(peer.pid, PidfdFlags::empty()) {
                 Ok(pidfd) => pidfd,

@@ -1,8 +1,8 @@
 /*!
-Deletes a directory tree that somebody else filled.
+Deletes a directory tree of untrusted content.
 
-Follows no link, crosses no mount, and needs a bounded number of descriptors
-however deep the tree is: what lies deep is first moved up.
+It follows no link and crosses no mount. It needs a bounded number of descriptors at any depth:
+deep directories are moved up first.
 */
 
 use std::ffi::{CStr, CString};

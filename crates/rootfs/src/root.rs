@@ -1,11 +1,10 @@
 /*!
 Paths below an untrusted root, as descriptors.
 
-The root belongs to somebody who may fill it with symbolic links that point
-anywhere. Every step is one `openat2` with `RESOLVE_IN_ROOT`, by which the kernel
-keeps `..` and absolute links inside, and magic links are refused; what is done
-afterwards is done on the descriptor. Somebody who changes the tree meanwhile
-can make a call fail, or lead it to another place of the same root, no further.
+A tenant may fill the root with symbolic links to any path. Every step is one `openat2` with
+`RESOLVE_IN_ROOT`: the kernel keeps `..` and absolute links inside, and refuses magic links. All
+further work uses the descriptor. A process that changes the tree meanwhile can make a call fail or
+lead it to another path of the same root, but not out of the root.
 */
 
 use std::collections::VecDeque;
@@ -29,7 +28,7 @@ const MAX_LINKS: usize = 40;
 /// Most components of one path, those of the links on its way included: each step begins at the top again, so twice as
 /// many take four times as long. A path without links has no more than half of that.
 const MAX_COMPONENTS: usize = 4096;
-/// Most tries for one path while somebody changes the tree.
+/// Most tries for one path while other processes change the tree.
 const MAX_RACES: usize = 64;
 
 /// The top of an untrusted tree.
@@ -281,7 +280,7 @@ impl Root {
                         _ => mkdirat(&parent, &name, mode),
                     };
                     match made {
-                        // Look again: somebody else may have been faster, and with something else.
+                        // Look again: another process may have made something else there.
                         Ok(()) => {
                             made_in(&parent).map_err(|e| fail(e.into()))?;
                             rest.push_front(name);
@@ -353,7 +352,7 @@ fn make_file(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
 }
 
 /// Opens for reading what an `O_PATH` descriptor stands for. `None`, and nothing is opened, if that is no regular file:
-/// opening a device may have effects. By the descriptor, as whoever fills the tree may put something else at the path
+/// opening a device may have effects. By the descriptor, because the tenant may put something else at the path
 /// between the look at it and its opening.
 pub(crate) fn open_file(looked: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
     if file_type(looked)? != FileType::RegularFile {

@@ -1,8 +1,8 @@
 /*!
-Where kept filesystems lie on the node.
+The directories of kept filesystems on the node.
 
 ```text
-PREFIX/            0700 root: nobody but root gets further
+PREFIX/            0700 root: only root gets further
   .id              tells this directory from another one at its path
   KEY/             0700 root
     upper/         mode and owner of the image's root
@@ -14,6 +14,7 @@ PREFIX/            0700 root: nobody but root gets further
 Everything is reached by descriptors from the prefix on.
 */
 
+mod clear;
 mod kept;
 mod probe;
 mod suitable;
@@ -61,7 +62,7 @@ pub enum StoreError {
     /// The path of the prefix.
     #[error("cannot open the directory for kept filesystems")]
     Prefix(#[from] RootError),
-    /// What the data lies on is no file system for it.
+    /// The file system is not suitable for the data.
     #[error("{0}: {1}; choose a directory on ext4, xfs or btrfs for kept filesystems")]
     Unsuitable(PathBuf, &'static str),
     /// Another process works on it.

@@ -65,7 +65,7 @@ pub(crate) fn peer_pidfd(socket: impl AsFd) -> Result<Option<OwnedFd>> {
         return match Errno::from_io_error(&error) {
             // The kernel does not know the option.
             Some(Errno::NOPROTOOPT) => Ok(None),
-            // The process has been reaped, and its id may be somebody else's by now.
+            // The process has been reaped, and another process may have its id by now.
             Some(Errno::SRCH | Errno::NODATA | Errno::INVAL) => Err(Errno::SRCH),
             Some(errno) => Err(errno),
             None => Err(Errno::IO),
@@ -74,7 +74,7 @@ pub(crate) fn peer_pidfd(socket: impl AsFd) -> Result<Option<OwnedFd>> {
     if pidfd < 0 {
         return Ok(None);
     }
-    // SAFETY: the kernel made this descriptor for this call (with close-on-exec set) and nobody else knows it.
+    // SAFETY: the kernel made this descriptor for this call (with close-on-exec set) and no other code has it.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn list_mounts(namespace: u64, after: u64, ids: &mut [u64]) -> Result
     usize::try_from(count).map_err(|_| last_error())
 }
 
-/// What the kernel says of a mount, as `struct statmount` of linux/mount.h. `OVERFLOW` if there is not enough room.
+/// Attributes of a mount, as `struct statmount` of linux/mount.h. `OVERFLOW` if there is not enough room.
 pub(crate) fn stat_mount(namespace: u64, mount: u64, mask: u64, answer: &mut [u64]) -> Result<()> {
     let request = Request::new(namespace, mount, mask);
     // SAFETY: `request` is valid for reading, `answer` for writing so many bytes, and it is aligned as the structure has to

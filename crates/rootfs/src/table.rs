@@ -1,10 +1,9 @@
 /*!
 Reads mount tables (`/proc/PID/mountinfo`, see proc_pid_mountinfo(5)).
 
-A container may fill its own table with what it likes: names with blanks, line
-feeds and backslashes, and very many mounts. So fields are bytes, reading is
-bounded, and a line that is not understood is an error rather than skipped: a
-mount that was overlooked is a mount left behind.
+A container decides the content of its own table: names with blanks, line feeds and backslashes, and
+very many mounts. So fields are bytes, and reading is bounded. A malformed line is an error and not
+skipped, because a mount that is overlooked would not be moved.
 */
 
 use std::ffi::OsString;
@@ -197,7 +196,7 @@ impl Mount {
         value.map(str::to_owned)
     }
 
-    /// Whether this is a kept root, whoever's.
+    /// Whether this is the root of any kept filesystem.
     pub fn is_kept_root(&self) -> bool {
         self.fs_type == "overlay" && self.source == crate::SOURCE
     }

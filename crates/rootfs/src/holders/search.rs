@@ -1,13 +1,11 @@
 /*!
 Looks for one overlay in a mount table without keeping the table.
 
-Tables of the whole node are searched, and anybody who may mount makes his as
-large as he likes: very many mounts, and lines of megabytes. So a table is read as
-a stream, and what is remembered of it is a bounded part of one option. Every
-table is read up to a length that no ordinary one has. What is beyond that is
-read as long as there is budget for all of them; then the kernel's own answer has
-to do ([`super::probe`]). Where the kernel has better means than tables, they
-are used instead ([`super::listing`]).
+The tables of all processes are searched, and a user who may mount can make a table of any size:
+very many mounts, and lines of megabytes. So a table is read as a stream, and only a bounded part of
+one option is kept. Every table is read up to a length above any ordinary one. The rest is read
+until the time budget of all tables is used up; then only the kernel's own answer is left
+([`super::probe`]). Where the kernel has listmount(2), that is used instead ([`super::listing`]).
 */
 
 use std::io::{BufRead, BufReader, Read};

@@ -37,7 +37,7 @@ impl Kept {
         &self.key
     }
 
-    /// The store's directory; paths of mounts are told to the kernel from there.
+    /// The store's directory, which the kernel resolves paths of mounts from.
     pub fn store(&self) -> BorrowedFd<'_> {
         self.store.as_fd()
     }
@@ -66,8 +66,8 @@ impl Kept {
     /// Makes everything that was written to the kept filesystem durable.
     ///
     /// # Errors
-    /// When the disk does not take it now or, on Linux 5.8 or later, did not take something since this was opened: an
-    /// error that another descriptor was told of before that is not told again (syncfs(2), "ERRORS").
+    /// When the write fails now or, on Linux 5.8 or later, when a write failed since this was opened and the error was not
+    /// yet reported to this descriptor (syncfs(2), "ERRORS").
     pub fn sync(&self) -> Result<(), StoreError> {
         // Overlays have upper and work on one mount, so what is next to them is on the same file system.
         syncfs(&self.fd).map_err(self.fail("cannot sync the kept filesystem"))
