@@ -97,7 +97,8 @@ fn h1_h3_the_runtimes_own_directories_must_be_real() {
     }
 }
 
-/// What a pod mounts below /tmp and /run is the pod's, and an image may have links there; distributions do.
+/// What a pod mounts below /tmp and /run is the pod's, and an image may have links there;
+/// distributions do.
 #[test]
 fn h1_tmp_and_run_as_links_lead_inside_the_root() {
     for (name, target, refused) in [
@@ -277,7 +278,8 @@ fn h2_a_directory_swapped_for_a_link_while_it_is_resolved() {
         fs::create_dir_all(outside.join("below")).unwrap();
         let tree = node.path("tree");
         fs::create_dir_all(tree.join("target/below")).unwrap();
-        // The same path exists inside, so that a link that is followed inside leads somewhere as well.
+        // The same path exists inside, so that a link that is followed inside leads somewhere as
+        // well.
         fs::create_dir_all(tree.join(outside.strip_prefix("/").unwrap()).join("below")).unwrap();
         std::os::unix::fs::symlink(&outside, tree.join("link")).unwrap();
         let flags = OFlags::PATH | OFlags::DIRECTORY;

@@ -23,7 +23,8 @@ const MEGABYTES: u64 = 1024;
 /// A node.
 pub(crate) struct Node {
     directory: PathBuf,
-    /// Key of the kept filesystem; another one for each test, as they share the machine's processes.
+    /// Key of the kept filesystem; another one for each test, as they share the machine's
+    /// processes.
     pub(crate) key: String,
     pub(crate) proc: Proc,
     pub(crate) namespace: Namespace,
@@ -70,7 +71,8 @@ impl Node {
         self.directory.join(name)
     }
 
-    /// A directory of the image with these files; `None` as content makes a directory, `-> x` a link to x.
+    /// A directory of the image with these files; `None` as content makes a directory, `-> x` a
+    /// link to x.
     pub(crate) fn layer(&self, name: &str, files: &[(&str, Option<&str>)]) -> PathBuf {
         let layer = self.path("layers").join(name);
         fs::create_dir_all(&layer).unwrap();

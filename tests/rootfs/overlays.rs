@@ -97,7 +97,8 @@ fn the_containers_root_is_a_layer_where_there_are_no_others() {
     Node::with(|node| {
         let base = node.layer("base", &[("etc/motd", Some("hello"))]);
         let provider = node.provider(&[&base]);
-        // Other directories of the same names: what a runtime's private mounts look like from outside.
+        // Other directories of the same names: what a runtime's private mounts look like from
+        // outside.
         fs::rename(&base, node.path("elsewhere")).unwrap();
         let mut consumer = node.consumer("consumer").start();
         assert_eq!(node.attach(&provider, &consumer).unwrap(), Attached::Now);

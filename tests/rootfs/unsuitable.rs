@@ -1,4 +1,5 @@
-//! H26: file systems on which changes could not be kept as they are, refused by name before anything is written.
+//! H26: file systems on which changes could not be kept as they are, refused by name before
+//! anything is written.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -106,7 +106,8 @@ impl Controller for Shim {
         &self,
         request: Request<CreateVolumeRequest>,
     ) -> Result<Response<CreateVolumeResponse>, Status> {
-        // As the kubelet names inline volumes: "csi-" and 64 hexadecimal digits; the same for the same name.
+        // As the kubelet names inline volumes: "csi-" and 64 hexadecimal digits; the same for the
+        // same name.
         let mut hasher = DefaultHasher::new();
         request.get_ref().name.hash(&mut hasher);
         let volume = Volume {

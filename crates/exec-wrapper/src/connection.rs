@@ -22,8 +22,8 @@ use crate::Failure;
 use crate::container_log;
 use crate::signals::Signals;
 
-/// First and longest pause before an agent that hung up is asked again, should no new socket appear earlier, and between
-/// two looks for a socket that nothing announces.
+/// First and longest pause before an agent that hung up is asked again, should no new socket appear
+/// earlier, and between two looks for a socket that nothing announces.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// An answer `ok`, and the connection that it came on.
@@ -96,8 +96,8 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Waits until something appears in the volume, and no longer than the pause if it is limited. The next pause is twice
-    /// as long, or the first one again.
+    /// Waits until something appears in the volume, and no longer than the pause if it is limited.
+    /// The next pause is twice as long, or the first one again.
     fn wait_for_socket(&self, pause: &mut Duration, limited: bool) -> Result<(), Failure> {
         let watched: &[&dyn AsFd] = match &self.directory {
             Some(directory) => &[directory],

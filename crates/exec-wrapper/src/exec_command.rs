@@ -47,8 +47,8 @@ impl WorkingDirectory {
                 self.0.display()
             ))
         })?;
-        // A link to /proc/self/fd/N or /proc/self/cwd leads to what is below no root of ours: a descriptor that the
-        // runtime leaked, or the root of before. Such a place has no path.
+        // A link to /proc/self/fd/N or /proc/self/cwd leads to what is below no root of ours: a
+        // descriptor that the runtime leaked, or the root of before. Such a place has no path.
         std::env::current_dir().map(drop).map_err(|_| {
             Failure::wrapper(format_args!(
                 "the working directory {} leads out of the filesystem",
@@ -58,7 +58,8 @@ impl WorkingDirectory {
     }
 }
 
-/// Executes the command with this process's environment, HOME replaced if given. Returns only if that failed.
+/// Executes the command with this process's environment, HOME replaced if given. Returns only if
+/// that failed.
 pub(crate) fn execute(command: &[OsString], home: Option<&OsStr>) -> Failure {
     match try_execute(command, home) {
         Ok(never) => match never {},

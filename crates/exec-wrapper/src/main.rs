@@ -26,8 +26,8 @@ mod termination_message;
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-/// What went wrong, for the log and as the process's exit code. 126 and 127 mean what they mean in a shell and in
-/// `docker run`.
+/// What went wrong, for the log and as the process's exit code. 126 and 127 mean what they mean in
+/// a shell and in `docker run`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The wrapper itself could not do its work.
@@ -48,7 +48,8 @@ impl Failure {
         Self::Wrapper(message.to_string())
     }
 
-    /// The line for the log, and for the termination message. `None` after a signal: its sender knows why.
+    /// The line for the log, and for the termination message. `None` after a signal: its sender
+    /// knows why.
     pub(crate) fn line(&self) -> Option<String> {
         match self {
             Self::Wrapper(message) | Self::NotExecutable(message) | Self::NotFound(message) => {

@@ -4,8 +4,8 @@
 The agent changes the root as a whole before it answers `ok`. Nothing afterwards can leave the
 container on another root or half-way. A failure ends the process with exit code 125 and a line with
 the reason. The allocations after `ok` are small (a line of the mount table, one of /etc/passwd,
-copies of arguments and environment). If they fail, the process is killed or aborts, and has executed
-nothing.
+copies of arguments and environment). If they fail, the process is killed or aborts, and has
+executed nothing.
 */
 
 use std::ffi::OsString;
@@ -17,8 +17,8 @@ use crate::signals::Signals;
 use crate::termination_message::TerminationMessage;
 use crate::{Failure, Options, exec_command, home, kept_root, stdin};
 
-/// Waits for the kept filesystem and executes the command there. Returns only if that failed; the container's
-/// termination message then has the reason.
+/// Waits for the kept filesystem and executes the command there. Returns only if that failed; the
+/// container's termination message then has the reason.
 pub(crate) fn run(command: &[OsString], options: &Options) -> Result<(), Failure> {
     let termination_message = TerminationMessage::at(options.termination_log());
     let outcome = become_it(command, options.default_home);

@@ -16,7 +16,8 @@ use rustix::io::Errno;
 
 /// Where the file is unless the pod says otherwise: the default of the API.
 pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
-/// The part that the kubelet reads, in bytes (`MaxContainerTerminationMessageLength` in its `pkg/kubelet/container`).
+/// The part that the kubelet reads, in bytes (`MaxContainerTerminationMessageLength` in its
+/// `pkg/kubelet/container`).
 const MAX_BYTES: usize = 4096;
 
 /// The file for the last words, if there is one.
@@ -49,7 +50,8 @@ fn open(path: &OsStr) -> Result<OwnedFd, Errno> {
     Ok(file)
 }
 
-/// The kubelet's file is a mount of its own. Any other is the pod's, and the wrapper must not write to it.
+/// The kubelet's file is a mount of its own. Any other is the pod's, and the wrapper must not write
+/// to it.
 fn require_mounted_file(what: &rustix::fs::Statx) -> Result<(), Errno> {
     let regular = FileType::from_raw_mode(what.stx_mode.into()) == FileType::RegularFile;
     if regular && what.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {

@@ -65,7 +65,8 @@ pub(crate) struct Run {
     /// Path of the static exec-wrapper in the agent's own image.
     #[arg(long, default_value = "/exec-wrapper")]
     pub(crate) wrapper: PathBuf,
-    /// Minimum free space on the disk of a data directory for a new filesystem: a percentage (5%) or bytes (10Gi).
+    /// Minimum free space on the disk of a data directory for a new filesystem: a percentage (5%)
+    /// or bytes (10Gi).
     #[arg(long, default_value = "5%")]
     pub(crate) minimum_free: Amount,
     /// Minimum free inodes on that disk for a new filesystem: a percentage (5%) or a number.
@@ -93,7 +94,8 @@ pub(crate) struct Orphans {
     /// Directories of the node for kept filesystems, separated by commas or given several times.
     #[arg(long, env = "ALLOWED_PREFIXES", value_delimiter = ',', default_value = stoppablecontainer_api::DEFAULT_HOST_PATH_PREFIX)]
     pub(crate) allowed_prefix: Vec<PathBuf>,
-    /// Name of a directory to remove, as `orphans` lists it. Can be given several times. The data cannot be restored.
+    /// Name of a directory to remove, as `orphans` lists it. Can be given several times. The data
+    /// cannot be restored.
     #[arg(long, value_name = "KEY")]
     pub(crate) remove: Vec<String>,
 }

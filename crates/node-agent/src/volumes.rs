@@ -61,12 +61,14 @@ pub(crate) struct Volume {
     pub(crate) record: VolumeRecord,
     /// Ends when the volume is unpublished.
     pub(crate) unpublished: CancellationToken,
-    /// The kept filesystem of a consumer that was moved: open since then, for write errors (see `filesystem::writeback`).
+    /// The kept filesystem of a consumer that was moved: open since then, for write errors (see
+    /// `filesystem::writeback`).
     kept: OnceLock<Arc<Kept>>,
     /// The sync after the consumer has ended.
     writeback: OnceLock<Writeback>,
     served: AtomicBool,
-    /// Held while one of its processes is examined, so that a huge mount table delays only its own pod.
+    /// Held while one of its processes is examined, so that a huge mount table delays only its own
+    /// pod.
     pub(crate) examining: Arc<AsyncMutex<()>>,
     /// How fast its processes may ask.
     pub(crate) limits: PeerLimits,
@@ -97,8 +99,9 @@ impl Volumes {
         renameat(&self.base, WRAPPER_NEW, &self.base, WRAPPER).context("name the wrapper")
     }
 
-    /// The volumes on disk, as (id, record). Without a record nothing was mounted yet, or is any more. One whose record
-    /// is not understood is left out: it stays as it is until it is unpublished.
+    /// The volumes on disk, as (id, record). Without a record nothing was mounted yet, or is any
+    /// more. One whose record is not understood is left out: it stays as it is until it is
+    /// unpublished.
     pub(crate) fn recorded(&self) -> Result<Vec<(String, Result<Option<VolumeRecord>>)>> {
         let mut found = Vec::new();
         for entry in Dir::read_from(&self.directory).context("list volumes")? {
@@ -170,7 +173,8 @@ impl Volume {
         }
     }
 
-    /// Holds the kept filesystem open. The first one is held: a container that restarts in its pod goes on with it.
+    /// Holds the kept filesystem open. The first one is held: a container that restarts in its pod
+    /// goes on with it.
     pub(crate) fn listen_for_errors(&self, kept: Kept) {
         self.kept.get_or_init(|| Arc::new(kept));
     }

@@ -38,7 +38,8 @@ pub struct Request<'a> {
 /// What tests change about an [`attach`].
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Hooks<'a> {
-    /// Called with the name of every step when it is done. Tests make the work end there, at each step in turn.
+    /// Called with the name of every step when it is done. Tests make the work end there, at each
+    /// step in turn.
     pub(crate) observer: Option<&'a (dyn Fn(&'static str) + Sync)>,
     /// How the kernel gets the layers, as if it supported no other way.
     pub(crate) api: Option<LowerdirApi>,
@@ -59,7 +60,8 @@ pub enum AttachError {
     /// Processes of another container are still on the kept filesystem.
     #[error("still in use by process {}", .0.first().map_or(0, |holder| holder.process.id()))]
     Held(Vec<Holder>),
-    /// The kernel still has an overlay on it, but no process shows it: it is about to go, or a process hides it.
+    /// The kernel still has an overlay on it, but no process shows it: it is about to go, or a
+    /// process hides it.
     #[error("the kernel still uses the kept filesystem")]
     Busy,
     /// The kernel does not say whether an overlay uses it, so it counts as used.
@@ -71,7 +73,8 @@ pub enum AttachError {
     /// The process is not in a container of its own.
     #[error("the process shares the node's mount namespace")]
     NotAContainer,
-    /// It is in a user namespace of its own, in which a mount of the node's would be locked or lose its owners.
+    /// It is in a user namespace of its own, in which a mount of the node's would be locked or lose
+    /// its owners.
     #[error("the container has its own user namespace (hostUsers: false), which is not supported")]
     UserNamespace,
     /// A mount covers the container's root: its processes would stay on the root below.
@@ -80,8 +83,8 @@ pub enum AttachError {
     /// It is on another kept filesystem.
     #[error("the container is already on another kept filesystem")]
     Foreign,
-    /// Its disk takes no writes. The kernel makes such an overlay all the same, and read-only: the container would
-    /// start and fail at its first write.
+    /// Its disk takes no writes. The kernel makes such an overlay all the same, and read-only: the
+    /// container would start and fail at its first write.
     #[error("the disk of the kept filesystem is not writable: it is mounted read-only, or broken")]
     ReadOnly,
     /// The data is not there.
@@ -118,7 +121,8 @@ pub enum AttachError {
 /// # Guarantees
 ///
 /// - Whatever way an earlier call ended, this one brings the container to the same state.
-/// - No overlay is made while another one has the same upper directory ([`AttachError::Held`], [`AttachError::Busy`]).
+/// - No overlay is made while another one has the same upper directory ([`AttachError::Held`],
+///   [`AttachError::Busy`]).
 /// - On an error before the change-over the container is as it was.
 /// - The node's mount table does not change.
 pub fn attach(request: Request<'_>) -> Result<Attached, AttachError> {
@@ -129,8 +133,8 @@ pub(crate) fn attach_with_hooks(request: Request<'_>, hooks: Hooks<'_>) -> Resul
     NamespaceThread::run(|thread| request.run(thread, hooks)).map_err(at("start a thread"))?
 }
 
-/// Whether a process sees the kept filesystem as its root. A process in a user namespace of its own does not, whatever
-/// its mounts are called.
+/// Whether a process sees the kept filesystem as its root. A process in a user namespace of its own
+/// does not, whatever its mounts are called.
 pub fn is_attached(proc: &Proc, process: &Process, kept: &str) -> Result<bool, ProcessError> {
     let look = || {
         for mount in table::mounts(process.open_mounts(proc)?) {
@@ -144,8 +148,8 @@ pub fn is_attached(proc: &Proc, process: &Process, kept: &str) -> Result<bool, P
     Ok(process.read_if_host_userns(proc, look)?.unwrap_or(false))
 }
 
-/// Whether a process came into its container while that changed over: its root is the one of before, and will never be
-/// another, and the container is on the kept filesystem.
+/// Whether a process came into its container while that changed over: its root is the one of
+/// before, and will never be another, and the container is on the kept filesystem.
 pub fn is_left_behind(proc: &Proc, process: &Process, kept: &str) -> Result<bool, AttachError> {
     let namespace = process.mount_namespace(proc)?;
     let look = |thread: &NamespaceThread| {
@@ -160,13 +164,15 @@ pub fn is_left_behind(proc: &Proc, process: &Process, kept: &str) -> Result<bool
         )
     };
     let moved: bool = NamespaceThread::run(look).map_err(at("start a thread"))??;
-    // In this order: what was in the container before is on the kept filesystem by the time that others come onto it.
+    // In this order: what was in the container before is on the kept filesystem by the time that
+    // others come onto it.
     Ok(moved && !is_attached(proc, process, kept)?)
 }
 
-/// The kept filesystem that a process has as its root, without the mounts on it: a pod's mounts are not the image's, and
-/// may not answer a read. `None` if the process is not on it: a holder ([`holders::find`]) only has a mount with the
-/// right name, which every user with a user namespace can choose, and the root of such a process is something else.
+/// The kept filesystem that a process has as its root, without the mounts on it: a pod's mounts are
+/// not the image's, and may not answer a read. `None` if the process is not on it: a holder
+/// ([`holders::find`]) only has a mount with the right name, which every user with a user namespace
+/// can choose, and the root of such a process is something else.
 pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root>, AttachError> {
     let Some(namespace) = process.read_if_host_userns(proc, || process.mount_namespace(proc))? else {
         return Ok(None);
@@ -188,8 +194,8 @@ pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root
     NamespaceThread::run(look).map_err(at("start a thread"))?
 }
 
-/// Work inside a private, read-only view of the kept filesystem, merged from upper directory and image as a consumer
-/// would see it. The kept filesystem must not be in use meanwhile.
+/// Work inside a private, read-only view of the kept filesystem, merged from upper directory and
+/// image as a consumer would see it. The kept filesystem must not be in use meanwhile.
 pub fn with_view<T: Send>(
     proc: &Proc,
     node: &Namespace,
@@ -296,7 +302,8 @@ impl Request<'_> {
         }
         done("prove that nobody uses the data");
         let (upper, work) = (format!("{}/upper", kept.key()), format!("{}/work", kept.key()));
-        // The container's processes may use what has the label of the root that the runtime gave them.
+        // The container's processes may use what has the label of the root that the runtime gave
+        // them.
         let context = seen.root().and_then(Mount::context);
         let overlay = on_image(thread, proc, node, image, kept, |layers, here| {
             let overlay = Overlay {
@@ -329,8 +336,9 @@ impl Request<'_> {
     }
 }
 
-/// Makes an overlay of the layers of an image and a kept filesystem, both as the thread's namespace then has them. Where
-/// the kernel does not support so many layers, the root of the container that runs the image is the only layer.
+/// Makes an overlay of the layers of an image and a kept filesystem, both as the thread's namespace
+/// then has them. Where the kernel does not support so many layers, the root of the container that
+/// runs the image is the only layer.
 fn on_image(
     thread: &NamespaceThread,
     proc: &Proc,

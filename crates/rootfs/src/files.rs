@@ -16,8 +16,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-/// Extended attribute of files that were made by [`replace`] with a seal. In the namespace of those that overlay file
-/// systems depend on, so that a copy which lost one lost the other (xattr(7), "Trusted extended attributes").
+/// Extended attribute of files that were made by [`replace`] with a seal. In the namespace of those
+/// that overlay file systems depend on, so that a copy which lost one lost the other (xattr(7),
+/// "Trusted extended attributes").
 const SEAL: &str = "trusted.stoppablecontainer.seal";
 
 /// The content of the file `name`, of at most `max` bytes. `None` if there is none.
@@ -40,8 +41,8 @@ pub fn read(directory: impl AsFd, name: &str, max: u64) -> Result<Option<Vec<u8>
     Ok(Some(content))
 }
 
-/// Replaces the file `name`: after this it has `content`, and whatever happens on the way, it has that or what it had
-/// before. `seal` is kept with it, see [`is_sealed`].
+/// Replaces the file `name`: after this it has `content`, and whatever happens on the way, it has
+/// that or what it had before. `seal` is kept with it, see [`is_sealed`].
 ///
 /// # Errors
 /// As the kernel has them. `ENOTSUP` where the file system keeps no extended attributes and there is a seal.
@@ -92,7 +93,8 @@ pub fn remove(directory: impl AsFd, name: &str) -> Result<(), Errno> {
 /// # Errors
 /// As for [`read`].
 pub fn open(directory: impl AsFd, name: &str) -> Result<Option<OwnedFd>, Errno> {
-    // A look before the open: opening a device may have effects, and opening a FIFO may take as long as it likes.
+    // A look before the open: opening a device may have effects, and opening a FIFO may take as
+    // long as it likes.
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let looked = match openat(directory, name, look, Mode::empty()) {
         Ok(looked) => looked,
@@ -149,7 +151,8 @@ mod tests {
         assert_eq!(fs::read_dir(path.path()).unwrap().count(), 0);
     }
 
-    /// Whatever lies where a file of ours should: nothing is followed, nothing waited for, nothing of it changed.
+    /// Whatever lies where a file of ours should: nothing is followed, nothing waited for, nothing
+    /// of it changed.
     #[test]
     fn h14_links_fifos_sockets_and_directories_in_the_place_of_files() {
         let (outside, _) = directory();

@@ -2,12 +2,12 @@
 Whether a kept filesystem is in use, and which processes use it.
 
 Two overlays on one upper directory corrupt it, and the kernel does not forbid them (with
-`index=off` it only warns). So before an overlay is made, [`probe`] asks the kernel *whether* another
-one uses the upper directory, even one without a mount: a second overlay with the upper directory as
-its lower layer and `index=on` is refused while the first one lives. The second overlay writes
-nothing to the kept filesystem. It needs file handles, so file systems without them cannot hold kept
-filesystems (see `store`). The kernel may fall back to `index=off` and then refuses nothing, so the
-answer counts only if the kernel made an index for the second overlay.
+`index=off` it only warns). So before an overlay is made, [`probe`] asks the kernel *whether*
+another one uses the upper directory, even one without a mount: a second overlay with the upper
+directory as its lower layer and `index=on` is refused while the first one lives. The second overlay
+writes nothing to the kept filesystem. It needs file handles, so file systems without them cannot
+hold kept filesystems (see `store`). The kernel may fall back to `index=off` and then refuses
+nothing, so the answer counts only if the kernel made an index for the second overlay.
 
 *Which* processes use it is read from the mounts of all processes ([`find`]). That proves nothing:
 every user with a user namespace can give mounts the names that are searched.
@@ -37,8 +37,8 @@ use crate::store::{Kept, StoreError};
 pub struct Holder {
     /// One of the processes of that namespace.
     pub process: Process,
-    /// Whether it is in the user namespace of the caller. Else it may have nothing but a mount with the right name, or
-    /// have left that namespace with the mounts of a container.
+    /// Whether it is in the user namespace of the caller. Else it may have nothing but a mount with
+    /// the right name, or have left that namespace with the mounts of a container.
     pub in_host_userns: bool,
 }
 
@@ -49,15 +49,16 @@ pub enum Use {
     Free,
     /// An overlay has it.
     Held,
-    /// The kernel did not say: it made the overlay that asks, but not as one that it would refuse. One reason is a disk
-    /// without room for an extended attribute.
+    /// The kernel did not say: it made the overlay that asks, but not as one that it would refuse.
+    /// One reason is a disk without room for an extended attribute.
     Unknown,
 }
 
 /// How to list the mounts of a mount namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// By listmount(2) and statmount(2), and where the kernel does not know those, as before 6.11, by tables.
+    /// By listmount(2) and statmount(2), and where the kernel does not know those, as before 6.11,
+    /// by tables.
     Calls,
     /// By mount tables.
     Tables,
@@ -70,11 +71,13 @@ struct Survey<'a> {
     upper: String,
     method: Method,
     budget: TimeBudget,
-    /// The mounts that are searched, of the namespaces that were listed; none for one of which the kernel did not tell.
+    /// The mounts that are searched, of the namespaces that were listed; none for one of which the
+    /// kernel did not tell.
     namespaces: HashMap<u64, Option<Vec<u64>>>,
     /// A thread with mounts that were not searched to their end, and how many of those there are.
     unsearched: (Option<PathBuf>, usize),
-    /// Tables that were read (namespace, and mount and inode of the root), and whether they have what is searched.
+    /// Tables that were read (namespace, and mount and inode of the root), and whether they have
+    /// what is searched.
     tables: HashMap<(u64, u64, u64), bool>,
 }
 
@@ -106,11 +109,13 @@ pub enum HoldersError {
     Probe(#[source] OverlayError),
 }
 
-/// Processes in whose mount namespaces a kept filesystem is, one for each namespace: one that has it as its root, if any.
-/// Those come first, and before them those in the user namespace of the caller.
+/// Processes in whose mount namespaces a kept filesystem is, one for each namespace: one that has
+/// it as its root, if any. Those come first, and before them those in the user namespace of the
+/// caller.
 ///
-/// A user's own mounts cannot hide those of other users or make the search fail: any number of mounts at any depth is
-/// searched in bounded memory. What cannot be searched, or not in time, is left to [`probe`].
+/// A user's own mounts cannot hide those of other users or make the search fail: any number of
+/// mounts at any depth is searched in bounded memory. What cannot be searched, or not in time, is
+/// left to [`probe`].
 pub fn find(proc: &Proc, key: &str) -> Result<Vec<Holder>, HoldersError> {
     find_by(proc, key, Method::Calls)
 }
@@ -199,7 +204,8 @@ impl Survey<'_> {
                 return Some(sight(!ids.is_empty(), at_root));
             }
         }
-        // A table shows what is below the root of the process that is asked, so another root is another table.
+        // A table shows what is below the root of the process that is asked, so another root is
+        // another table.
         let root = cached_stat::through(self.proc, thread.join("root")).ok()?;
         let view = (namespace, root.mount, root.inode);
         if let Some(holds) = self.tables.get(&view) {
@@ -272,8 +278,8 @@ fn numbers(proc: &Proc, directory: &Path) -> Result<Vec<Pid>, HoldersError> {
     Ok(ids)
 }
 
-/// Asks the kernel. The thread must be in the mount namespace that the store was opened in, and the caller holds the
-/// lock.
+/// Asks the kernel. The thread must be in the mount namespace that the store was opened in, and the
+/// caller holds the lock.
 pub fn probe(thread: &NamespaceThread, kept: &Kept) -> Result<Use, HoldersError> {
     let answer = match ask(thread, kept)? {
         // With an index the kernel remembers inodes, and those of a restored directory are others.

@@ -62,8 +62,9 @@ pub enum LayersError {
     /// It has no root.
     #[error("the container that runs the image has no root in its mount table")]
     NoRoot,
-    /// It is in a user namespace of its own. There every process may mount an overlay and choose the names of its layers, and
-    /// here those names would be opened as names of the node's directories.
+    /// It is in a user namespace of its own. There every process may mount an overlay and choose
+    /// the names of its layers, and here those names would be opened as names of the node's
+    /// directories.
     #[error(
         "the container that runs the image has its own user namespace (hostUsers: false), which is not supported"
     )]
@@ -82,8 +83,8 @@ pub enum LayersError {
 // === impl Layers ===
 
 impl Layers {
-    /// Layers of the image that `container` runs. Leaves the thread in the namespace in which they may be used:
-    /// the node's, or a private copy of it.
+    /// Layers of the image that `container` runs. Leaves the thread in the namespace in which they
+    /// may be used: the node's, or a private copy of it.
     pub fn of(
         thread: &NamespaceThread,
         proc: &Proc,
@@ -137,8 +138,8 @@ impl Layers {
         self.kind
     }
 
-    /// Enters the mount namespace of the container. What the thread then has as its root is the namespace's, whatever
-    /// root the process gave itself.
+    /// Enters the mount namespace of the container. What the thread then has as its root is the
+    /// namespace's, whatever root the process gave itself.
     fn enter(
         thread: &NamespaceThread,
         proc: &Proc,
@@ -173,8 +174,8 @@ impl Layers {
         thread
             .enter(node)
             .map_err(at("enter the node's mount namespace"))?;
-        // Before kernel 6.15 a layer must be attached in the caller's namespace, and nothing may be attached in the
-        // node's: so it is done in a copy, on a directory that surely exists.
+        // Before kernel 6.15 a layer must be attached in the caller's namespace, and nothing may be
+        // attached in the node's: so it is done in a copy, on a directory that surely exists.
         thread
             .enter_private_copy()
             .map_err(at("copy the node's mount namespace"))?;
@@ -193,8 +194,8 @@ impl Named {
         if self.lower.iter().all(|path| path.is_absolute()) {
             return Self::open_below(host, &self.lower, Path::new("/"));
         }
-        // Runtimes shorten long lists by changing to a directory above all layers before they mount; it is also
-        // above the upper directory, whose path is whole.
+        // Runtimes shorten long lists by changing to a directory above all layers before they
+        // mount; it is also above the upper directory, whose path is whole.
         let bases = self
             .upper
             .as_deref()
@@ -215,8 +216,8 @@ impl Named {
     }
 }
 
-/// The directories that a mount names, if it is an overlay. Layers that hold only data (of `metacopy` images) are
-/// not something that can be mounted again the same way.
+/// The directories that a mount names, if it is an overlay. Layers that hold only data (of
+/// `metacopy` images) are not something that can be mounted again the same way.
 fn named(mount: &Mount) -> Option<Named> {
     if mount.fs_type != "overlay"
         || mount.root != Path::new("/")
@@ -237,8 +238,8 @@ fn named(mount: &Mount) -> Option<Named> {
     (!lower.is_empty()).then_some(Named { lower, upper })
 }
 
-/// Splits a `lowerdir` at its colons; a backslash makes the byte after it an ordinary one. `None` for the `::` that
-/// sets off layers of data.
+/// Splits a `lowerdir` at its colons; a backslash makes the byte after it an ordinary one. `None`
+/// for the `::` that sets off layers of data.
 fn split(list: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut layers = vec![Vec::new()];
     let mut bytes = list.iter();

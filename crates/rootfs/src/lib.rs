@@ -42,5 +42,6 @@ pub use process::{Proc, Process};
 pub use root::Root;
 pub use store::{Kept, Store};
 
-/// Mount source of a kept root, the field after the file system type in mountinfo. Only a process that may mount can set it.
+/// Mount source of a kept root, the field after the file system type in mountinfo. Only a process
+/// that may mount can set it.
 pub const SOURCE: &str = "stoppablecontainer";

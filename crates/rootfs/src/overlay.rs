@@ -29,16 +29,17 @@ pub struct Overlay<'a> {
     pub lower: Vec<BorrowedFd<'a>>,
     /// Where changes go. Without it the overlay is read-only.
     pub upper: Option<Upper<'a>>,
-    /// Whether the kernel is to refuse layers that another overlay uses as upper directory. That takes an `upper`,
-    /// without which the kernel does not do it, and makes the overlay read-only all the same: a writable one that goes
-    /// writes back the whole file system of its upper directory first.
+    /// Whether the kernel is to refuse layers that another overlay uses as upper directory. That
+    /// takes an `upper`, without which the kernel does not do it, and makes the overlay read-only
+    /// all the same: a writable one that goes writes back the whole file system of its upper
+    /// directory first.
     pub exclusive: bool,
     /// The SELinux context of all files, on a node that labels containers.
     pub context: Option<&'a str>,
 }
 
-/// The writable layer. The directories are named by path below an open directory that only root can change,
-/// so that the mount table of older kernels tells whose upper directory an overlay has.
+/// The writable layer. The directories are named by path below an open directory that only root can
+/// change, so that the mount table of older kernels tells whose upper directory an overlay has.
 #[derive(Debug)]
 pub struct Upper<'a> {
     /// The directory of the paths.
@@ -49,8 +50,9 @@ pub struct Upper<'a> {
     pub work: &'a str,
 }
 
-/// How the kernel gets the layers' directories. A kernel that has only older APIs refuses to have the option set; before
-/// 6.5 it reads options when the overlay is created, and refuses an unknown one like anything else (`EINVAL`).
+/// How the kernel gets the layers' directories. A kernel that has only older APIs refuses to have
+/// the option set; before 6.5 it reads options when the overlay is created, and refuses an unknown
+/// one like anything else (`EINVAL`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LowerdirApi {
     /// By descriptor: 6.13 and later.
@@ -93,8 +95,8 @@ static LOWERDIR_API: AtomicU8 = AtomicU8::new(LowerdirApi::Descriptors as u8);
 // === impl Overlay ===
 
 impl Overlay<'_> {
-    /// Makes the overlay. All layers must be in the mount namespace that the thread is in (the kernel demands it
-    /// before 6.15); the thread's working directory may have changed afterwards.
+    /// Makes the overlay. All layers must be in the mount namespace that the thread is in (the
+    /// kernel demands it before 6.15); the thread's working directory may have changed afterwards.
     pub fn mount(&self, thread: &NamespaceThread) -> Result<OwnedFd, OverlayError> {
         let best = LowerdirApi::from_number(LOWERDIR_API.load(Ordering::Relaxed));
         let (mount, api) = first_supported(best, |api| self.mount_with_api(thread, api))?;
@@ -118,8 +120,8 @@ impl Overlay<'_> {
         option("source", crate::SOURCE)?;
         option("redirect_dir", "nofollow")?;
         option("metacopy", "off")?;
-        // `on` would tie the upper directory to these very inodes of the lower ones; an image that is unpacked
-        // again has others.
+        // `on` would tie the upper directory to these very inodes of the lower ones; an image that
+        // is unpacked again has others.
         option("index", if self.exclusive { "on" } else { "off" })?;
         if self.exclusive {
             fsconfig_set_flag(&fs, "ro").map_err(|e| OverlayError::System("ro", e))?;
@@ -140,7 +142,8 @@ impl Overlay<'_> {
                 }
             }
             LowerdirApi::Joined => {
-                // Relative to this directory the path of a descriptor is its number, which saves room.
+                // Relative to this directory the path of a descriptor is its number, which saves
+                // room.
                 rustix::process::chdir("/proc/self/fd")
                     .map_err(|e| OverlayError::System("enter /proc/self/fd", e))?;
                 let numbers: Vec<_> = self.lower.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
@@ -153,8 +156,9 @@ impl Overlay<'_> {
         }
         if let Some(upper) = &self.upper {
             for (key, path) in [("upperdir", upper.upper), ("workdir", upper.work)] {
-                // Opened with every API: it is the real directory, which only root can exchange. The kernel follows
-                // links in a path, and empties what it finds in a work directory.
+                // Opened with every API: it is the real directory, which only root can exchange.
+                // The kernel follows links in a path, and empties what it finds in a work
+                // directory.
                 let dir = upper.open(path).map_err(|e| OverlayError::System(key, e))?;
                 if api == LowerdirApi::Descriptors {
                     fsconfig_set_fd(&fs, key, &dir).map_err(|e| OverlayError::System(key, e))?;
@@ -219,8 +223,9 @@ fn first_supported<T>(
     }
 }
 
-/// Why the kernel did not create an overlay. One that reads options only now may mean that it does not know one, and
-/// then says no more about the overlay than a kernel that refuses to have the option set.
+/// Why the kernel did not create an overlay. One that reads options only now may mean that it does
+/// not know one, and then says no more about the overlay than a kernel that refuses to have the
+/// option set.
 fn refusal(
     source: Errno,
     api: LowerdirApi,
@@ -236,8 +241,8 @@ fn refusal(
     }
 }
 
-/// Whether this kernel takes every option when it is set, known or not: before 6.5, or what a distribution made of
-/// such a kernel.
+/// Whether this kernel takes every option when it is set, known or not: before 6.5, or what a
+/// distribution made of such a kernel.
 fn takes_any_option() -> bool {
     fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
         .and_then(|fs| fsconfig_set_string(&fs, crate::SOURCE, ""))

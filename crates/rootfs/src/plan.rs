@@ -20,7 +20,8 @@ pub struct Plan {
     pub flags: Flags,
     /// Devices of the /proc that the container has, wherever they are mounted.
     pub procs: Vec<(u32, u32)>,
-    /// Devices, and types, of file systems that may ask another process or machine before they answer.
+    /// Devices, and types, of file systems that may ask another process or machine before they
+    /// answer.
     pub foreign: Vec<((u32, u32), OsString)>,
 }
 
@@ -29,8 +30,8 @@ pub struct Plan {
 pub struct Move {
     /// Where it is mounted now and will be.
     pub path: PathBuf,
-    /// Whether the mountpoint must be a real directory of the new root, no link: the runtime's own file systems
-    /// must not end up where an image points them to.
+    /// Whether the mountpoint must be a real directory of the new root, no link: the runtime's own
+    /// file systems must not end up where an image points them to.
     pub real_directory: bool,
 }
 
@@ -40,7 +41,8 @@ const RUNTIME_DIRECTORIES: [&str; 3] = ["/proc", "/sys", "/dev"];
 // === impl Plan ===
 
 impl Plan {
-    /// The plan for a container with this mount table, seen from its root. `None` if it has no root mount.
+    /// The plan for a container with this mount table, seen from its root. `None` if it has no root
+    /// mount.
     pub fn new(table: &Table) -> Option<Self> {
         let root = table.root()?;
         let children: Vec<_> = table.children(root.id).collect();

@@ -79,8 +79,8 @@ impl Proc {
         Ok(Table::read(self.open_own_mounts()?)?)
     }
 
-    /// The first mount of the calling thread's table that is of this device, and what is looked for. The node's table may
-    /// be long, so only lines of that device are taken apart.
+    /// The first mount of the calling thread's table that is of this device, and what is looked
+    /// for. The node's table may be long, so only lines of that device are taken apart.
     pub(crate) fn find_own_mount_of(
         &self,
         device: (u32, u32),
@@ -192,7 +192,8 @@ impl Process {
         self.still(table)
     }
 
-    /// Its mount table, to be read mount by mount. What was read counts if the process is alive afterwards.
+    /// Its mount table, to be read mount by mount. What was read counts if the process is alive
+    /// afterwards.
     pub(crate) fn open_mounts(&self, proc: &Proc) -> Result<OwnedFd, ProcessError> {
         self.open_below(proc, "mountinfo", OFlags::RDONLY)
     }
@@ -224,7 +225,8 @@ impl Process {
             .map_err(gone_or("cannot read its working directory"))?;
         let path = PathBuf::from(std::ffi::OsString::from_vec(path.into_bytes()));
         let path = self.still(path)?;
-        // The kernel writes `(unreachable)/x` for a directory outside, and appends a word to one that was deleted.
+        // The kernel writes `(unreachable)/x` for a directory outside, and appends a word to one
+        // that was deleted.
         Ok(path.is_absolute().then_some(path))
     }
 
@@ -240,15 +242,16 @@ impl Process {
         self.still(theirs == ours)
     }
 
-    /// What is learned of a process that is in the user namespace of the calling process. `None` if it is not: there
-    /// anybody mounts what he likes and gives it the names that he likes.
+    /// What is learned of a process that is in the user namespace of the calling process. `None` if
+    /// it is not: there anybody mounts what he likes and gives it the names that he likes.
     pub(crate) fn read_if_host_userns<T>(
         &self,
         proc: &Proc,
         learn: impl FnOnce() -> Result<T, ProcessError>,
     ) -> Result<Option<T>, ProcessError> {
-        // Asked before, as such a process may have very many mounts to read. And after, when the answer counts: a
-        // process may leave for a user namespace below its own at any time, but never comes back.
+        // Asked before, as such a process may have very many mounts to read. And after, when the
+        // answer counts: a process may leave for a user namespace below its own at any time, but
+        // never comes back.
         if !self.shares_user_namespace(proc)? {
             return Ok(None);
         }

@@ -93,8 +93,8 @@ impl Store {
         }
     }
 
-    /// Opens a prefix and makes it if it is missing, with mode 0700; directories above it get 0755. What was made
-    /// is durable when this returns.
+    /// Opens a prefix and makes it if it is missing, with mode 0700; directories above it get 0755.
+    /// What was made is durable when this returns.
     pub fn create(host: &Root, path: &Path) -> Result<Self, StoreError> {
         if let Some(above) = path.parent() {
             host.create_durable_directory(above, Mode::from_raw_mode(0o755))?;
@@ -106,8 +106,9 @@ impl Store {
         Self::checked(path, fd)
     }
 
-    /// The identifier that distinguishes this store from other directories at its path, such as the empty mount point of
-    /// its disk. A store has one from when something is first kept there. `None` before, and for stores of earlier versions.
+    /// The identifier that distinguishes this store from other directories at its path, such as the
+    /// empty mount point of its disk. A store has one from when something is first kept there.
+    /// `None` before, and for stores of earlier versions.
     pub fn identity(&self) -> Result<Option<String>, StoreError> {
         let content = files::read(&self.fd, IDENTITY, MAX_IDENTITY)
             .map_err(|e| Self::error(&self.path, "cannot read .id", e))?;
@@ -164,8 +165,9 @@ impl Store {
         }
     }
 
-    /// Opens a kept filesystem and makes what is missing of it. The upper directory, when it is made, gets mode and
-    /// owner of `root`, which the merged root then has. What was made is durable when this returns.
+    /// Opens a kept filesystem and makes what is missing of it. The upper directory, when it is
+    /// made, gets mode and owner of `root`, which the merged root then has. What was made is
+    /// durable when this returns.
     pub fn create_key(&self, key: &str, root: &Stat) -> Result<Kept, StoreError> {
         check_key(key)?;
         let fail = |what| move |e| self.failed(key, what, e);
@@ -175,7 +177,8 @@ impl Store {
         let kept = self.kept(key, fd)?;
         let is_new = !kept.has_upper()?;
         match self.identify() {
-            // Of a store from before stores had one. On a full disk, what is kept goes on all the same.
+            // Of a store from before stores had one. On a full disk, what is kept goes on all the
+            // same.
             Err(error) if !is_new => {
                 tracing::debug!(%error, "no identifier for the directory of kept filesystems");
             }
@@ -203,7 +206,8 @@ impl Store {
         Ok(kept)
     }
 
-    /// Deletes a kept filesystem. Does nothing where nothing is. Follows no link and crosses no mount.
+    /// Deletes a kept filesystem. Does nothing where nothing is. Follows no link and crosses no
+    /// mount.
     pub fn remove(&self, key: &str) -> Result<(), StoreError> {
         check_key(key)?;
         let fail = |what| move |e| self.failed(key, what, e);

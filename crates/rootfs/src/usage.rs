@@ -69,7 +69,8 @@ struct Walk<'a> {
     complete: bool,
 }
 
-/// Sums of fractions: each of a file's names counts as its share, so nothing has to be remembered to count it once.
+/// Sums of fractions: each of a file's names counts as its share, so nothing has to be remembered
+/// to count it once.
 #[derive(Default)]
 struct Sum {
     bytes: u128,

@@ -16,8 +16,8 @@ use crate::filesystem::Filesystems;
 use crate::instance::{ObjectRef, pod};
 use crate::volumes::Role;
 
-/// How long the instance's status may lag behind its pods. The kubelet tries again after a refusal, so this only
-/// has to be long enough for the usual case.
+/// How long the instance's status may lag behind its pods. The kubelet tries again after a refusal,
+/// so this only has to be long enough for the usual case.
 const LAG: Duration = Duration::from_secs(10);
 
 /// A pod that may have a volume.
@@ -50,7 +50,8 @@ pub(super) async fn authorize(filesystems: &Filesystems, pod: &ObjectRef) -> Res
         },
     })?;
     let role = role_of(&object, pod).ok_or(CsiError::InstanceChanged)?;
-    // A user may have written the owner reference. Its UID is compared above; names are the object's own.
+    // A user may have written the owner reference. Its UID is compared above; names are the
+    // object's own.
     if ObjectRef::of(&object).as_ref() != Some(&owner) {
         return Err(CsiError::OwnerName {
             owner: Box::new(owner),

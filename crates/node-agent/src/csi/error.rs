@@ -10,7 +10,8 @@ use crate::instance::pod::PodError;
 /// The reason.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CsiError {
-    /// The request breaks the CSI specification, or asks for something that the driver does not have.
+    /// The request breaks the CSI specification, or asks for something that the driver does not
+    /// have.
     #[error("{0}")]
     InvalidRequest(String),
     #[error("the target path is not below {}", .0.display())]

@@ -129,7 +129,8 @@ impl NodeService {
             container: Some(authorized.container),
         };
         if known.as_ref().is_some_and(|known| known.is_same(&record)) && volumes.get(&publish.id).is_some() {
-            // Again: only the mount may be missing (a reboot took it), and making it twice does no harm.
+            // Again: only the mount may be missing (a reboot took it), and making it twice does no
+            // harm.
             if self.target(&record.target)? == Target::Mounted {
                 return Ok(record.role);
             }

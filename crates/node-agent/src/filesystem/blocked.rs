@@ -50,8 +50,8 @@ pub(crate) fn forget(instance: &Instance, pod_uid: &str) {
     });
 }
 
-/// Checks what an earlier agent reported: that agent may have moved the container without reporting it, and then the
-/// wrapper does not ask again.
+/// Checks what an earlier agent reported: that agent may have moved the container without reporting
+/// it, and then the wrapper does not ask again.
 pub(crate) async fn check_recorded(host: &Arc<Host>, instance: &Instance) -> Result<()> {
     let Some(blocked) = instance.state().blocked.filter(|blocked| blocked.recorded) else {
         return Ok(());

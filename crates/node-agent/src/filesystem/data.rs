@@ -35,8 +35,8 @@ pub(crate) fn open(root: &Root, prefix: &Path, key: &str) -> Result<Option<Kept>
     Ok(store.get(key)?)
 }
 
-/// Looks at the data without changing it; `root` is the node's. `store` identifies the directory that holds the data, if
-/// that is known.
+/// Looks at the data without changing it; `root` is the node's. `store` identifies the directory
+/// that holds the data, if that is known.
 pub(crate) fn look(root: &Root, prefix: &Path, key: &str, store: Option<&str>) -> Result<Data> {
     let found = Store::open(root, prefix)?;
     let same = match (&found, store) {

@@ -141,7 +141,8 @@ mod tests {
         assert_eq!(found(Some(&known), &recorded("sha256:1")), None);
     }
 
-    /// Also without a status that remembers the data: the directory itself shows that something is wrong.
+    /// Also without a status that remembers the data: the directory itself shows that something is
+    /// wrong.
     #[test]
     fn i1_h26_data_whose_record_is_defectful_is_its_users_to_judge() {
         let known = image("nginx:1.25", "sha256:1");
@@ -209,8 +210,8 @@ mod tests {
         );
     }
 
-    /// A disk that was not mounted at a reboot: its empty mount point made the data count as lost, or as removed when the
-    /// object was deleted.
+    /// A disk that was not mounted at a reboot: its empty mount point made the data count as lost,
+    /// or as removed when the object was deleted.
     #[test]
     fn i1_i11_another_directory_at_the_prefix_is_neither_lost_nor_removed() {
         let root = Root::of_this_thread().unwrap();

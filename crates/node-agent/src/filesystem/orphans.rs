@@ -33,7 +33,8 @@ pub(crate) struct Orphan {
     pub(crate) of: Option<String>,
 }
 
-/// Kept filesystems without an instance now. The API server is not asked about those that `is_known` to have one.
+/// Kept filesystems without an instance now. The API server is not asked about those that
+/// `is_known` to have one.
 ///
 /// # Guarantees
 /// A directory is made after its instance, and all instances are listed after the directories: a filesystem listed here

@@ -83,7 +83,8 @@ async fn carry_out(
     instance.change(|state| state.recheck_data = false);
     let before = instance.filesystem();
 
-    // What the provider runs, what is on the disk, and whether they belong together. Nothing is changed so far.
+    // What the provider runs, what is on the disk, and whether they belong together. Nothing is
+    // changed so far.
     let image = read_image(node, request).await?;
     let (data, space) = look(node, disk, instance, before.as_ref(), guard).await?;
     let known = before.as_ref().and_then(|before| before.image.as_ref());
@@ -267,7 +268,8 @@ async fn make(
     Ok(Made { identity, store })
 }
 
-/// Keeps the image's layers on the node. Without that the provider alone keeps them, until the node's disk is full.
+/// Keeps the image's layers on the node. Without that the provider alone keeps them, until the
+/// node's disk is full.
 async fn keep_image(filesystems: &Filesystems, request: &Request<'_>) {
     let (instance, container) = (request.instance, request.container_id);
     let volumes = filesystems.volumes.of_instance(&instance.id.uid);

@@ -14,7 +14,8 @@ pub(crate) struct DataRecord {
     /// Form of the record. An agent leaves data alone whose record is of a newer form.
     #[serde(default = "first_format")]
     pub(crate) format: u32,
-    /// Features that an agent has to know to handle the data. An agent that does not know one leaves the data alone.
+    /// Features that an agent has to know to handle the data. An agent that does not know one
+    /// leaves the data alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) features: Vec<String>,
     /// Namespace and name of the instance, for an administrator who finds the directory.
@@ -55,8 +56,8 @@ pub(crate) enum RecordDefect {
     Unreadable,
     /// It was written by a newer agent, and asks for more than this one knows.
     Newer,
-    /// It was copied without its extended attributes. An overlay keeps in them what was deleted: without them, files
-    /// that the user deleted or replaced would be back, those of the image.
+    /// It was copied without its extended attributes. An overlay keeps in them what was deleted:
+    /// without them, files that the user deleted or replaced would be back, those of the image.
     Copied,
 }
 

@@ -32,7 +32,8 @@ pub(crate) struct Decision {
     pub(crate) id: String,
 }
 
-/// What goes into the status of a failure: the offer that is there, if the failure is the same, else a new one.
+/// What goes into the status of a failure: the offer that is there, if the failure is the same,
+/// else a new one.
 pub(crate) fn offer(before: Option<&FilesystemStatus>, failure: &Failure) -> Option<RecoveryOffer> {
     if failure.verbs.is_empty() {
         return None;
@@ -68,7 +69,8 @@ pub(crate) fn decision(
     answered(object, before).filter(|_| about && !is_carried_out(Some(before), data))
 }
 
-/// Whether the offer in the status was decided on and carried out. The record next to the data is written first.
+/// Whether the offer in the status was decided on and carried out. The record next to the data is
+/// written first.
 pub(crate) fn is_carried_out(before: Option<&FilesystemStatus>, data: &Data) -> bool {
     let offered = before.and_then(|before| before.recovery.as_ref());
     let Data::Recorded(record) = data else {
@@ -82,8 +84,8 @@ pub(crate) fn reset_wanted(object: &StoppableContainerInstance, filesystem: &Fil
     is_too_large(object, filesystem) && answered(object, filesystem).is_some()
 }
 
-/// Begins a reset, or continues one: records it and deletes the data. Refused while the data is in use; a later try may
-/// succeed.
+/// Begins a reset, or continues one: records it and deletes the data. Refused while the data is in
+/// use; a later try may succeed.
 pub(crate) async fn clear(
     host: &Arc<Host>,
     object: &StoppableContainerInstance,

@@ -20,8 +20,8 @@ use crate::instance::{Instance, status};
 use crate::node::{Host, image_lease};
 use crate::volumes::left_over;
 
-/// Deletes the data if the instance is being deleted and no volume of it is published any more, and reports it.
-/// An error is worth another try.
+/// Deletes the data if the instance is being deleted and no volume of it is published any more, and
+/// reports it. An error is worth another try.
 pub(crate) async fn remove(filesystems: &Filesystems, instance: &Instance) -> Result<()> {
     let Some(object) = instance.state().object else {
         return Ok(());

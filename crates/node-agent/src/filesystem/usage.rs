@@ -57,7 +57,8 @@ pub(crate) async fn measure_and_report(filesystems: &Filesystems, volume: &Volum
     }
 }
 
-/// Offers to empty a filesystem that is too large, and takes the offer back when it is not any more.
+/// Offers to empty a filesystem that is too large, and takes the offer back when it is not any
+/// more.
 pub(crate) async fn offer_reset(client: &Client, instance: &Instance) -> Result<()> {
     status::update(client, instance, |state| {
         let (object, before) = (state.object.as_ref()?, state.filesystem()?);
@@ -99,8 +100,9 @@ async fn try_measure_and_report(
     .await
 }
 
-/// Measures on a thread of its own, whose low priority ends with it. `None` if nothing is there. A disk that does not
-/// answer has one such thread for each filesystem, and no task waits long for it.
+/// Measures on a thread of its own, whose low priority ends with it. `None` if nothing is there. A
+/// disk that does not answer has one such thread for each filesystem, and no task waits long for
+/// it.
 async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &VolumeRecord) -> Result<Option<Usage>> {
     let measuring = Arc::clone(&instance.measuring)
         .try_lock_owned()

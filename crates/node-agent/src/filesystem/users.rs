@@ -213,7 +213,8 @@ mod tests {
         assert_eq!(more, Err(UserError::TooManyGroups("app".to_owned())));
     }
 
-    /// The largest file that is read, full of groups, of one group again and again, and of one line.
+    /// The largest file that is read, full of groups, of one group again and again, and of one
+    /// line.
     #[test]
     fn h12_a_group_file_of_sixteen_mebibytes_comes_to_an_end() {
         const SIZE: usize = 16 << 20;

@@ -23,11 +23,12 @@ use crate::instance::{Instance, Outcome, State, status};
 use crate::node::Host;
 use crate::volumes::{Role, Volume, VolumeRecord};
 
-/// How long an unpublish waits for the disk. The kubelet asks again, and gives up a call after two minutes.
+/// How long an unpublish waits for the disk. The kubelet asks again, and gives up a call after two
+/// minutes.
 const TIME_BUDGET: Duration = Duration::from_mins(1);
 
-/// Begins to listen for errors of the disk, for a consumer that was started by an earlier agent. A disk that does not
-/// answer delays no other task.
+/// Begins to listen for errors of the disk, for a consumer that was started by an earlier agent. A
+/// disk that does not answer delays no other task.
 pub(crate) fn listen_for_errors(host: &Arc<Host>, volume: &Arc<Volume>) {
     if volume.record.role != Role::Consumer {
         return;
@@ -42,8 +43,8 @@ pub(crate) fn listen_for_errors(host: &Arc<Host>, volume: &Arc<Volume>) {
 
 /// Makes what a consumer wrote durable. A failure is reported when this returns.
 ///
-/// The work is done once per volume, however often this is called and whether or not a caller waits for its end: the
-/// kernel reports the outcome once.
+/// The work is done once per volume, however often this is called and whether or not a caller waits
+/// for its end: the kernel reports the outcome once.
 ///
 /// # Errors
 /// When it is not finished, or a failure cannot be reported, yet. To be called again.
@@ -128,7 +129,8 @@ async fn sync_volume(filesystems: Arc<Filesystems>, volume: Arc<Volume>) -> Opti
     })
 }
 
-/// Writes everything to the disk. Some file systems that ended all writing after an error have nothing more to sync.
+/// Writes everything to the disk. Some file systems that ended all writing after an error have
+/// nothing more to sync.
 fn sync(kept: &Kept) -> Result<()> {
     kept.sync()?;
     let flags = fstatvfs(kept).context("examine the file system")?.f_flag;
@@ -172,8 +174,8 @@ fn kept(host: &Host, record: &VolumeRecord) -> Result<Option<Kept>> {
 // === impl State ===
 
 impl State {
-    /// Takes an outcome. That the disk took what was left of a pod at a second try says nothing of what it did not take
-    /// at the first.
+    /// Takes an outcome. That the disk took what was left of a pod at a second try says nothing of
+    /// what it did not take at the first.
     fn record_outcome(&mut self, outcome: Outcome) {
         let told = self
             .filesystem()
@@ -246,8 +248,8 @@ mod tests {
         }
     }
 
-    /// The kubelet repeats an unpublish that failed at a later step, and a restarted agent may be asked again; the
-    /// kernel tells an error once.
+    /// The kubelet repeats an unpublish that failed at a later step, and a restarted agent may be
+    /// asked again; the kernel tells an error once.
     #[test]
     fn i7_i9_a_repeated_unpublish_takes_nothing_back() {
         let mut same_agent = state(None);

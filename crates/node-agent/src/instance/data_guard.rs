@@ -23,7 +23,8 @@ pub(super) struct DataLock {
 /// The right to prepare, mount or remove a kept filesystem. One task at a time has it.
 #[derive(Debug)]
 pub(crate) struct DataGuard {
-    /// A thread that works has it meanwhile. Without it the agent does not wait for that thread any more.
+    /// A thread that works has it meanwhile. Without it the agent does not wait for that thread any
+    /// more.
     held: Option<OwnedMutexGuard<()>>,
     namespace: String,
     abandoned: Arc<AbandonedThreads>,
@@ -54,8 +55,9 @@ impl DataLock {
 // === impl DataGuard ===
 
 impl DataGuard {
-    /// Works on a thread that may block. The thread takes the lock along and gives it back with the result. So a disk that
-    /// does not answer has one waiting thread for each filesystem, however often a task asks.
+    /// Works on a thread that may block. The thread takes the lock along and gives it back with the
+    /// result. So a disk that does not answer has one waiting thread for each filesystem, however
+    /// often a task asks.
     ///
     /// # Errors
     /// When the work takes too long. The thread goes on then and keeps the lock until it ends; this guard is of no use any

@@ -49,7 +49,8 @@ pub(crate) enum PodError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place;
 
-/// Most entries of a list that are read. The agent does not find entries behind them and refuses the pod.
+/// Most entries of a list that are read. The agent does not find entries behind them and refuses
+/// the pod.
 const ENTRIES: usize = 2_048;
 
 const CONTAINERS: Keep = Keep::First(
@@ -103,7 +104,8 @@ pub(crate) async fn get(client: &Client, pod: &ObjectRef) -> Result<Option<Pod>,
     found.map_err(|e| unavailable(&kube::Error::Service(Box::new(e))))
 }
 
-/// The pod, its controller, and its one container that mounts our volume. The pod has the UID of `pod` and is on `node`.
+/// The pod, its controller, and its one container that mounts our volume. The pod has the UID of
+/// `pod` and is on `node`.
 pub(crate) async fn owner_and_container(
     client: &Client,
     pod: &ObjectRef,
@@ -115,8 +117,8 @@ pub(crate) async fn owner_and_container(
     Ok((owner_of(&found, pod, node)?, container_of(&found, pod)?))
 }
 
-/// The one container that mounts a volume of ours. What a pod's containers mount never changes, unlike a template or an
-/// annotation. (Ephemeral containers come later; they are not among these.)
+/// The one container that mounts a volume of ours. What a pod's containers mount never changes,
+/// unlike a template or an annotation. (Ephemeral containers come later; they are not among these.)
 fn container_of(found: &Pod, pod: &ObjectRef) -> Result<String, PodError> {
     let spec = found.spec.as_ref();
     let ours = |name: &str| {
@@ -265,7 +267,8 @@ mod tests {
         );
     }
 
-    /// By what its containers mount: neither their order nor a name in the template, which its user may edit meanwhile.
+    /// By what its containers mount: neither their order nor a name in the template, which its user
+    /// may edit meanwhile.
     #[test]
     fn i3_i8_the_main_container_is_the_one_that_mounts_the_volume() {
         let found = |containers: Value, init: Value, driver: &str| {

@@ -19,7 +19,8 @@ use super::abandoned_threads::AbandonedThreads;
 use super::data_guard::{DataGuard, DataLock};
 use super::object_ref::ObjectRef;
 
-/// All instances of this agent: those whose objects it saw. A pod that only names an instance does not count.
+/// All instances of this agent: those whose objects it saw. A pod that only names an instance does
+/// not count.
 #[derive(Debug, Default)]
 pub(crate) struct Instances {
     known: Mutex<HashMap<String, Arc<Instance>>>,
@@ -50,7 +51,8 @@ pub(crate) struct State {
     pub(crate) object: Option<Arc<StoppableContainerInstance>>,
     /// What this agent last wrote to its status; newer than the object's.
     pub(crate) written: Option<FilesystemStatus>,
-    /// The outcome of the last write is unknown: the object's status may differ from [`State::filesystem`].
+    /// The outcome of the last write is unknown: the object's status may differ from
+    /// [`State::filesystem`].
     pub(crate) write_uncertain: bool,
     /// Processes of providers that hold, the longest-held first.
     pub(crate) holding: Vec<Provider>,
@@ -111,7 +113,8 @@ impl Instances {
         }
     }
 
-    /// Waits until the instance is known and its object as wanted, or the time is over; then the object as it is.
+    /// Waits until the instance is known and its object as wanted, or the time is over; then the
+    /// object as it is.
     pub(crate) async fn wait_for(
         &self,
         uid: &str,
@@ -209,8 +212,8 @@ impl State {
         self.written.as_ref().or_else(seen)
     }
 
-    /// The provider that the instance has now. Of several processes that hold for it, the first that lives: another
-    /// process of its container that starts and ends again changes nothing.
+    /// The provider that the instance has now. Of several processes that hold for it, the first
+    /// that lives: another process of its container that starts and ends again changes nothing.
     pub(crate) fn provider(&self) -> Option<&Provider> {
         let object = self.object.as_ref()?;
         let mut holding = self.holding.iter();

@@ -14,8 +14,8 @@ use super::{Instance, State};
 /// How long the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Writes the status that `news` returns, unless it is there already. Several tasks write, each its own part, so `news` is
-/// called again when it is this task's turn.
+/// Writes the status that `news` returns, unless it is there already. Several tasks write, each its
+/// own part, so `news` is called again when it is this task's turn.
 ///
 /// # Errors
 /// The outcome of the write is unknown then. The next write is made even if nothing seems to have changed, see [`repair`].
@@ -55,7 +55,8 @@ async fn write(client: &Client, instance: &Instance, status: &FilesystemStatus) 
     let patch = json!({
         "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
         "kind": "StoppableContainerInstance",
-        // With the UID the API server refuses to write to an object that was made anew under the name.
+        // With the UID the API server refuses to write to an object that was made anew under the
+        // name.
         "metadata": { "name": id.name, "uid": id.uid },
         "status": { "filesystem": status },
     });
@@ -68,7 +69,8 @@ async fn write(client: &Client, instance: &Instance, status: &FilesystemStatus) 
     Ok(())
 }
 
-/// A write in progress. Unless it succeeds, and also if its future is dropped, its outcome is unknown.
+/// A write in progress. Unless it succeeds, and also if its future is dropped, its outcome is
+/// unknown.
 struct UncertainWrite<'a>(&'a Instance);
 
 // === impl UncertainWrite ===

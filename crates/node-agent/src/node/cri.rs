@@ -48,7 +48,8 @@ pub(crate) struct Container {
     pub(crate) image: String,
     /// Its image as the runtime names it.
     pub(crate) image_ref: String,
-    /// The process that the runtime started as this container, on the node. `None` if the runtime does not say.
+    /// The process that the runtime started as this container, on the node. `None` if the runtime
+    /// does not say.
     pub(crate) first: Option<i32>,
 }
 
@@ -100,7 +101,8 @@ impl Cri {
         })
     }
 
-    /// The runtime's answer about a container beyond CRI, as JSON of its own. `None` if that is empty.
+    /// The runtime's answer about a container beyond CRI, as JSON of its own. `None` if that is
+    /// empty.
     pub(crate) async fn container_info(&self, id: &str) -> Result<Option<String>, CriError> {
         Ok(self.status(id, true).await?.info.remove("info"))
     }
@@ -122,7 +124,8 @@ impl Cri {
         Ok(answer.map_err(too_large_or)?.into_inner())
     }
 
-    /// What the config of a container's image says. The template names it `named`; the runtime gives any of its names.
+    /// What the config of a container's image says. The template names it `named`; the runtime
+    /// gives any of its names.
     pub(crate) async fn facts(&self, container: &Container, named: &str) -> Result<ImageFacts, CriError> {
         let image = ImageSpec {
             image: container.image_ref.clone(),
@@ -148,7 +151,8 @@ impl Cri {
     }
 }
 
-/// The process that the `info` of CRI's verbose `ContainerStatus` names; containerd and CRI-O write it alike.
+/// The process that the `info` of CRI's verbose `ContainerStatus` names; containerd and CRI-O write
+/// it alike.
 fn process_of(info: &str) -> Option<i32> {
     #[derive(serde::Deserialize)]
     struct Info {
@@ -158,8 +162,9 @@ fn process_of(info: &str) -> Option<i32> {
     (info.pid > 0).then_some(info.pid)
 }
 
-/// By which digest an image can be named. It may have been pulled from several repositories: the one of the template or
-/// of the container, if possible. Runtimes write all of a name, pods may leave out the beginning.
+/// By which digest an image can be named. It may have been pulled from several repositories: the
+/// one of the template or of the container, if possible. Runtimes write all of a name, pods may
+/// leave out the beginning.
 fn repo_digest(names: [&str; 2], digests: &[String]) -> String {
     let [_, named] = names;
     let without_digest = named.split('@').next().unwrap_or_default();

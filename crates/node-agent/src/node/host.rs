@@ -56,7 +56,8 @@ impl Host {
         Ok(rustix::fs::openat(&made, ".", flags, Mode::empty())?)
     }
 
-    /// Bind-mounts a directory at a target, read-only. The target's last component is made if it is missing.
+    /// Bind-mounts a directory at a target, read-only. The target's last component is made if it is
+    /// missing.
     pub(crate) fn mount_volume(&self, source: &OwnedFd, target: &Path) -> Result<()> {
         self.in_node(|| {
             let (parent, name) =
@@ -88,7 +89,8 @@ impl Host {
                 return Ok(());
             };
             rustix::process::fchdir(&parent).context("enter the directory above the target")?;
-            // Usually once. Bounded, so that a process that mounts as fast as this unmounts cannot keep the agent busy.
+            // Usually once. Bounded, so that a process that mounts as fast as this unmounts cannot
+            // keep the agent busy.
             for _ in 0..64 {
                 match look(&parent, &name)? {
                     Target::Missing => return Ok(()),
@@ -136,7 +138,8 @@ fn open_parent(target: &Path) -> Result<Option<(OwnedFd, PathBuf)>> {
 }
 
 fn look(parent: &OwnedFd, name: &Path) -> Result<Target> {
-    // The file system that is mounted there is not asked: the kernel knows type and mount by itself.
+    // The file system that is mounted there is not asked: the kernel knows type and mount by
+    // itself.
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
     let stat = match statx(parent, name, flags, StatxFlags::empty()) {
         Ok(stat) => stat,

@@ -7,7 +7,8 @@ and other fields.
 use serde::Deserialize;
 use stoppablecontainer_api::ImageFacts;
 
-/// Largest sum of an image's facts, in bytes: they become part of an object of the API, which ends at 1.5 MiB.
+/// Largest sum of an image's facts, in bytes: they become part of an object of the API, which ends
+/// at 1.5 MiB.
 const MAX_FACTS: usize = 256 << 10;
 
 /// A config that cannot be used.
@@ -53,7 +54,8 @@ struct Config {
     stop_signal: Option<String>,
 }
 
-/// The facts of the image `reference` with this `id`, from the `info` of CRI's verbose `ImageStatus`.
+/// The facts of the image `reference` with this `id`, from the `info` of CRI's verbose
+/// `ImageStatus`.
 pub fn facts(reference: &str, id: &str, info: &str) -> Result<ImageFacts, ConfigError> {
     let info: Info = serde_json::from_str(info)?;
     let config = info

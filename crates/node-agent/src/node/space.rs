@@ -66,7 +66,8 @@ pub(crate) fn on(node: &str, prefix: &Path, shortage: &str) -> String {
 // === impl Minimum ===
 
 impl Minimum {
-    /// What there is too little of. Once short, a fifth more has to be free before it counts as enough.
+    /// What there is too little of. Once short, a fifth more has to be free before it counts as
+    /// enough.
     pub(crate) fn shortage(&self, space: Space, was_short: bool) -> Option<String> {
         let is_short = |free: u64, of: u64, amount: &Amount| {
             let least = amount.of(of);

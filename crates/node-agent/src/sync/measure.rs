@@ -17,8 +17,8 @@ use crate::filesystem::{Filesystems, disk_low};
 
 /// Shortest pause of a filesystem; the kubelet looks at the limits of other containers as often.
 const PAUSE: Duration = Duration::from_secs(10);
-/// A pause is at least this many times as long as the measurement before it: up to [`PAUSE`] before the next
-/// filesystem, and up to [`LONGEST`] before the same one again.
+/// A pause is at least this many times as long as the measurement before it: up to [`PAUSE`] before
+/// the next filesystem, and up to [`LONGEST`] before the same one again.
 const SHARE: u32 = 20;
 /// Longest pause of a filesystem.
 const LONGEST: Duration = Duration::from_mins(10);

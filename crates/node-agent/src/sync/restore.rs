@@ -42,7 +42,8 @@ async fn finish(filesystems: Arc<Filesystems>, mut served: bool) {
     }
 }
 
-/// Whether all that was published before is served. The others must not suffer from one that is not.
+/// Whether all that was published before is served. The others must not suffer from one that is
+/// not.
 fn serve_again(filesystems: &Arc<Filesystems>) -> Result<bool> {
     let mut all = true;
     for (id, record) in filesystems.volumes.recorded()? {
@@ -72,7 +73,8 @@ fn serve_one(filesystems: &Arc<Filesystems>, id: &str, record: Option<VolumeReco
         return guard.remove().context("remove an incomplete volume");
     };
     tracing::info!(pod = %record.pod, role = ?record.role, "serving a volume that was published before");
-    // Known even if it cannot be served yet: its consumer has its filesystem and is to be measured and synced.
+    // Known even if it cannot be served yet: its consumer has its filesystem and is to be measured
+    // and synced.
     let volume = filesystems.volumes.get(id).unwrap_or_else(|| {
         let volume = guard.publish(record.clone());
         writeback::listen_for_errors(&filesystems.node.host, &volume);

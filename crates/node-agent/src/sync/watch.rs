@@ -21,7 +21,8 @@ type HeldInstance = Held<StoppableContainerInstance, Whole>;
 
 /// Follows the instances of this node.
 pub(crate) async fn follow(filesystems: Arc<Filesystems>) -> Result<()> {
-    // `HeldInstance` accepts a single object that does not fit its type, which would else end the watch.
+    // `HeldInstance` accepts a single object that does not fit its type, which would else end the
+    // watch.
     let api: Api<HeldInstance> = Api::all(filesystems.client.clone());
     let config = watcher::Config::default()
         .page_size(held::PAGE)

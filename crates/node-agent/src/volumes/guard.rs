@@ -34,8 +34,8 @@ pub(crate) struct VolumeGuard<'a> {
 // === impl VolumeGuard ===
 
 impl VolumeGuard<'_> {
-    /// Makes the volume's directory with record, wrapper and a socket that listens. May be repeated: the record on
-    /// disk must then be the same.
+    /// Makes the volume's directory with record, wrapper and a socket that listens. May be
+    /// repeated: the record on disk must then be the same.
     pub(crate) fn create(&self, record: &VolumeRecord) -> Result<(OwnedFd, UnixListener)> {
         let volume = make_directory(&self.volumes.directory, &self.id, Mode::RWXU)
             .context("make the volume's directory")?;
@@ -45,8 +45,8 @@ impl VolumeGuard<'_> {
         rustix::fs::fchmod(&mount, readable).context("make the volume's directory readable")?;
         let source = files::open(&self.volumes.base, WRAPPER).context("open the wrapper")?;
         let mut source = File::from(source.context("the wrapper is missing")?);
-        // After a power cut the file may be incomplete, and after an update old. If it is neither, a full disk is not a reason
-        // not to serve the volume.
+        // After a power cut the file may be incomplete, and after an update old. If it is neither,
+        // a full disk is not a reason not to serve the volume.
         if !has_program(&mut source, &mount).unwrap_or(false) {
             source.rewind().context("read the wrapper")?;
             copy_program(&mut source, &volume, Durable::No)?;
@@ -146,8 +146,8 @@ pub(super) fn copy_program(source: &mut File, directory: &OwnedFd, durable: Dura
     Ok(())
 }
 
-/// Listens on the socket of a volume. It gets its name after it listens and its mode lets everyone connect: a process that sees it
-/// can use it.
+/// Listens on the socket of a volume. It gets its name after it listens and its mode lets everyone
+/// connect: a process that sees it can use it.
 fn listen(volume: &OwnedFd, mount: &OwnedFd) -> Result<UnixListener> {
     remove_file(volume, SOCKET_NEW)?;
     // The path of the directory may be longer than a socket's address can be.

@@ -80,7 +80,8 @@ fn f17_i9_killed_at_every_system_call_of_publish_and_unpublish() {
                     let killed = killed(directory, work, call, count);
                     kills += usize::from(killed);
                     let case = format!("killed at {call} {count} of {work:?}");
-                    // After an unpublish the kubelet does not publish again, but asks for the same once more.
+                    // After an unpublish the kubelet does not publish again, but asks for the same
+                    // once more.
                     if matches!(work, Work::Create | Work::Mount) {
                         publish(host, directory);
                         assert_eq!(state(host, directory), published, "{case}, then published");

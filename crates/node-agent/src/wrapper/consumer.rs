@@ -24,9 +24,11 @@ use crate::instance::{DataGuard, Provider};
 
 /// First and longest pause while the kernel takes an old overlay apart. Nothing announces its end.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-/// How often the kernel is asked again while processes name the filesystem, if none of them ends: they may only name it.
+/// How often the kernel is asked again while processes name the filesystem, if none of them ends:
+/// they may only name it.
 const RECHECK: Duration = Duration::from_secs(5);
-/// The rest after a look at a process is this many times as long as the look, so that looks take a share of one processor.
+/// The rest after a look at a process is this many times as long as the look, so that looks take a
+/// share of one processor.
 const REST: u32 = 4;
 /// How long earlier work on the filesystem may usually take.
 const USUAL_TIME: Duration = Duration::from_secs(2);
@@ -118,7 +120,8 @@ async fn started(filesystems: &Filesystems, peer: &mut Peer, moved: Moved) -> Re
     }
     peer.instance.change(|state| state.attached += 1);
     blocked::forget(&peer.instance, &volume.pod.uid);
-    // Before the answer: should the agent end here, the wrapper asks the next one, which gets here again.
+    // Before the answer: should the agent end here, the wrapper asks the next one, which gets here
+    // again.
     if let Err(error) = blocked::report(&filesystems.client, &peer.instance).await
         && let Some(left_out) = peer.volume.limits.log_lines.next()
     {
@@ -166,8 +169,8 @@ pub(super) async fn hook(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
     }
 }
 
-/// Delays the next look at a process of the volume if the last look was long: then the processes made their mount table
-/// very long.
+/// Delays the next look at a process of the volume if the last look was long: then the processes
+/// made their mount table very long.
 fn rest(examining: OwnedMutexGuard<()>, time: Duration) {
     if time < PAUSES.0 {
         return;
@@ -291,8 +294,8 @@ fn held_by(holders: &[Holder]) -> String {
     }
 }
 
-/// Waits until one of the processes has ended, or it is time to ask the kernel again: a process may have nothing but a
-/// mount with the right name, and never end.
+/// Waits until one of the processes has ended, or it is time to ask the kernel again: a process may
+/// have nothing but a mount with the right name, and never end.
 async fn any_ends(holders: Vec<Holder>) -> Result<()> {
     tokio::time::timeout(RECHECK, one_ends(holders))
         .await
@@ -336,7 +339,8 @@ mod tests {
 
     use super::*;
 
-    /// A process that only has a mount of the right name does not hold the filesystem; the kernel is asked again.
+    /// A process that only has a mount of the right name does not hold the filesystem; the kernel
+    /// is asked again.
     #[tokio::test(start_paused = true)]
     async fn i2_h12_a_process_that_only_names_the_filesystem_is_not_waited_for() {
         let mut child = std::process::Command::new("sleep")

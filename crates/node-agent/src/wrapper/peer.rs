@@ -151,8 +151,9 @@ impl Peer {
         closed(&mut self.stream).await;
     }
 
-    /// The peer's container, as the runtime knows it, if it is the one that the volume is for. From here on the peer's
-    /// process is the one that the runtime started as that container, not the process that asks.
+    /// The peer's container, as the runtime knows it, if it is the one that the volume is for. From
+    /// here on the peer's process is the one that the runtime started as that container, not the
+    /// process that asks.
     pub(super) async fn main_container(
         &mut self,
         filesystems: &Filesystems,

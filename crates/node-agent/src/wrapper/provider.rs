@@ -71,7 +71,8 @@ pub(super) async fn hold(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
         match prepare::prepare(filesystems, &request).await {
             Ok(()) => break,
             Err(PrepareError::Final(failure)) => {
-                // The object has to change or, which nothing announces, the node: the data is restored, say.
+                // The object has to change or, which nothing announces, the node: the data is
+                // restored, say.
                 peer.explain(&failure.message).await?;
                 let answer = |object: &StoppableContainerInstance| {
                     (object.metadata.generation, RecoveryAnswer::of(object))
@@ -154,7 +155,8 @@ fn wants_preparing(state: &State) -> bool {
     state.recheck_data || emptied().unwrap_or(false)
 }
 
-/// Removes the process of a conversation from those that hold when the conversation ends. Others stay.
+/// Removes the process of a conversation from those that hold when the conversation ends. Others
+/// stay.
 struct Holding<'a> {
     instance: &'a Instance,
     process: &'a Arc<Process>,

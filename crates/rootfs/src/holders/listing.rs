@@ -20,10 +20,11 @@ use crate::sys;
 const LIST: usize = 512;
 /// How often in any case. A container has some dozens of mounts.
 const ANY_CASE: usize = 16;
-/// At most this often, so that a process that mounts meanwhile cannot keep the agent busy. The kernel's limit is 100,000 mounts a namespace.
+/// At most this often, so that a process that mounts meanwhile cannot keep the agent busy. The
+/// kernel's limit is 100,000 mounts a namespace.
 const LISTS: usize = 2048;
-/// Largest answer about one mount, in bytes. An overlay has at most 500 layers, each with a path of 4 KiB, in which a byte
-/// may take four.
+/// Largest answer about one mount, in bytes. An overlay has at most 500 layers, each with a path of
+/// 4 KiB, in which a byte may take four.
 const MAX_ANSWER: usize = 16 << 20;
 
 // linux/mount.h, of `struct statmount`: bits of the mask, and where fields are.

@@ -57,7 +57,8 @@ struct UpperDir {
     path: Vec<u8>,
 }
 
-/// Whether an open `mountinfo` has an overlay whose upper directory has a path that ends in these components.
+/// Whether an open `mountinfo` has an overlay whose upper directory has a path that ends in these
+/// components.
 pub(super) fn find(table: impl Read, upper: &str, budget: &mut TimeBudget) -> std::io::Result<Found> {
     let limited = Limited {
         table,
@@ -92,8 +93,8 @@ impl<R: Read> Read for Limited<'_, R> {
     }
 }
 
-/// See `proc_pid_mountinfo(5)` for the format. The kernel escapes blanks and line feeds in names, so whoever chooses names
-/// begins no field with them, and no line.
+/// See `proc_pid_mountinfo(5)` for the format. The kernel escapes blanks and line feeds in names,
+/// so whoever chooses names begins no field with them, and no line.
 fn is_in(table: &mut impl BufRead, upper: &str) -> std::io::Result<bool> {
     'lines: loop {
         // Ids, device, what part is mounted, where, and how: of any length, and of no interest.

@@ -69,12 +69,14 @@ impl Kept {
     /// When the write fails now or, on Linux 5.8 or later, when a write failed since this was opened and the error was not
     /// yet reported to this descriptor (syncfs(2), "ERRORS").
     pub fn sync(&self) -> Result<(), StoreError> {
-        // Overlays have upper and work on one mount, so what is next to them is on the same file system.
+        // Overlays have upper and work on one mount, so what is next to them is on the same file
+        // system.
         syncfs(&self.fd).map_err(self.fail("cannot sync the kept filesystem"))
     }
 
-    /// The same kept filesystem, through the mounts of the namespace that the thread is in. A thread in a copy of
-    /// the node's namespace has copies of the node's mounts, and the kernel wants layers from among those.
+    /// The same kept filesystem, through the mounts of the namespace that the thread is in. A
+    /// thread in a copy of the node's namespace has copies of the node's mounts, and the kernel
+    /// wants layers from among those.
     pub(crate) fn in_current_namespace(&self, copy: bool) -> Result<Self, StoreError> {
         let fail = self.fail("cannot open the kept filesystem");
         let clone = |fd: &OwnedFd| {
@@ -121,8 +123,8 @@ impl Kept {
         files::read(&self.fd, RECORD, MAX_RECORD).map_err(self.fail("cannot read the record"))
     }
 
-    /// Whether what is here was recorded here. A copy that lost its extended attributes (of which an overlay has those
-    /// that say what was deleted) was not, nor was another key's.
+    /// Whether what is here was recorded here. A copy that lost its extended attributes (of which
+    /// an overlay has those that say what was deleted) was not, nor was another key's.
     pub fn has_genuine_record(&self) -> Result<bool, StoreError> {
         files::is_sealed(&self.fd, RECORD, &self.key).map_err(self.fail("cannot read the record"))
     }

@@ -9,8 +9,8 @@ use super::kept::Kept;
 use super::{StoreError, make_directory, open_directory};
 use crate::{files, remove};
 
-/// Name of the directory that the kernel makes in a work directory for `index=on` (fs/overlayfs/super.c,
-/// `OVL_INDEXDIR_NAME`).
+/// Name of the directory that the kernel makes in a work directory for `index=on`
+/// (fs/overlayfs/super.c, `OVL_INDEXDIR_NAME`).
 const INDEX: &str = "index";
 /// A file that only takes space, and how much, in bytes: see [`Kept::take_ballast`].
 const BALLAST: &str = "ballast";
@@ -19,7 +19,8 @@ const BALLAST_BYTES: u64 = 64 << 10;
 // === impl Kept ===
 
 impl Kept {
-    /// Directories for a probe: `probe/upper` and `probe/work`. The latter has no index: see [`Kept::has_index`].
+    /// Directories for a probe: `probe/upper` and `probe/work`. The latter has no index: see
+    /// [`Kept::has_index`].
     pub(crate) fn make_probe(&self) -> Result<(), StoreError> {
         let fail = self.fail("cannot make the probe directory");
         make_directory(&self.fd, "probe").map_err(&fail)?;
@@ -30,7 +31,8 @@ impl Kept {
         remove::tree(work.as_fd(), INDEX).map_err(fail)
     }
 
-    /// Whether an overlay with an index was made on the directories of a probe since [`Kept::make_probe`].
+    /// Whether an overlay with an index was made on the directories of a probe since
+    /// [`Kept::make_probe`].
     pub(crate) fn has_index(&self) -> Result<bool, StoreError> {
         let path = format!("probe/work/{INDEX}");
         match open_directory(&self.fd, &path) {
@@ -40,8 +42,8 @@ impl Kept {
         }
     }
 
-    /// Takes some space for a later probe, as far as there is any: a start on a full disk is how its user tidies up, and
-    /// needs a proven answer.
+    /// Takes some space for a later probe, as far as there is any: a start on a full disk is how
+    /// its user tidies up, and needs a proven answer.
     pub(crate) fn take_ballast(&self) {
         let take = || {
             let probe = open_directory(&self.fd, "probe")?;
@@ -58,8 +60,8 @@ impl Kept {
         }
     }
 
-    /// Gives that space to the next probe. A journaling file system hands blocks out again when the transaction that freed
-    /// them has ended, which fsync(2) waits for.
+    /// Gives that space to the next probe. A journaling file system hands blocks out again when the
+    /// transaction that freed them has ended, which fsync(2) waits for.
     pub(crate) fn drop_ballast(&self) -> Result<(), StoreError> {
         let drop = || {
             let probe = open_directory(&self.fd, "probe")?;

@@ -11,7 +11,8 @@ use crate::sys;
 
 /// Refuses the others, without writing.
 ///
-/// The kernel takes some of what is refused here all the same, and then does not keep what was deleted, or fails later.
+/// The kernel takes some of what is refused here all the same, and then does not keep what was
+/// deleted, or fails later.
 pub(super) fn require_suitable(directory: &OwnedFd, path: &Path) -> Result<(), StoreError> {
     let path = || path.to_owned();
     match unsuitable(directory) {
@@ -25,8 +26,8 @@ pub(super) fn require_suitable(directory: &OwnedFd, path: &Path) -> Result<(), S
     }
 }
 
-/// Why an upper directory cannot lie in this directory, if it cannot. The requirements are those of the kernel's
-/// Documentation/filesystems/overlayfs.rst, "Upper and Lower".
+/// Why an upper directory cannot lie in this directory, if it cannot. The requirements are those of
+/// the kernel's Documentation/filesystems/overlayfs.rst, "Upper and Lower".
 fn unsuitable(directory: &OwnedFd) -> Result<Option<&'static str>, Errno> {
     // linux/magic.h
     const OVERLAYFS: u64 = 0x794c_7630;

@@ -30,7 +30,8 @@ fn provider(process: &Arc<Process>, pod_uid: &str) -> Provider {
     }
 }
 
-/// A UID that a user names in a pod of his own does not prove the instance's name, or that there is one.
+/// A UID that a user names in a pod of his own does not prove the instance's name, or that there is
+/// one.
 #[tokio::test(start_paused = true)]
 async fn i16_what_somebody_only_claims_to_be_an_instance_is_not_remembered() {
     let instances = Instances::default();
@@ -95,7 +96,8 @@ async fn i9_work_that_nobody_waits_for_keeps_others_out_until_it_ends() {
     instance.lock_data().await.on_disk(|| ()).await.unwrap();
 }
 
-/// A tenant whose file systems do not answer has so many threads of the agent and no more. Others have theirs.
+/// A tenant whose file systems do not answer has so many threads of the agent and no more. Others
+/// have theirs.
 #[tokio::test(start_paused = true)]
 async fn i18_work_that_hangs_is_bounded_for_its_namespace_and_for_nobody_else() {
     use crate::instance::abandoned_threads::MAX_ABANDONED;
