@@ -6,7 +6,7 @@ records, all below `<kubelet-dir>/plugins/<driver>`.
 csi.sock              the kubelet's way in
 exec-wrapper          the program
 volumes/ID/
-  volume.json         what is published (see `journal`)
+  volume.json         what is published (see `record`)
   mount/              what the pod sees, mounted read-only
     exec-wrapper      a copy of the program
     agent.sock

@@ -281,28 +281,28 @@ fn numbers(proc: &Proc, directory: &Path) -> Result<Vec<Pid>, HoldersError> {
 /// Asks the kernel. The thread must be in the mount namespace that the store was opened in, and the
 /// caller holds the lock.
 pub fn probe(thread: &NamespaceThread, kept: &Kept) -> Result<Use, HoldersError> {
-    let answer = match ask(thread, kept)? {
+    let answer = match ask(thread, kept) {
         // With an index the kernel remembers inodes, and those of a restored directory are others.
-        Err(OverlayError::Refused {
+        Err(HoldersError::Probe(OverlayError::Refused {
             source: Errno::STALE, ..
-        }) => {
+        })) => {
             kept.remove_probe()?;
-            ask(thread, kept)?
+            ask(thread, kept)
         }
         // Most likely for want of space.
         Ok(Use::Unknown) => {
             kept.drop_ballast()?;
-            ask(thread, kept)?
+            ask(thread, kept)
         }
         answer => answer,
     };
     if let Ok(Use::Free) = answer {
         kept.take_ballast();
     }
-    answer.map_err(HoldersError::Probe)
+    answer
 }
 
-fn ask(thread: &NamespaceThread, kept: &Kept) -> Result<Result<Use, OverlayError>, HoldersError> {
+fn ask(thread: &NamespaceThread, kept: &Kept) -> Result<Use, HoldersError> {
     kept.make_probe()?;
     let upper = kept.upper()?;
     let (probe, work) = (
@@ -319,10 +319,10 @@ fn ask(thread: &NamespaceThread, kept: &Kept) -> Result<Result<Use, OverlayError
         exclusive: true,
         context: None,
     };
-    Ok(match question.mount(thread) {
+    match question.mount(thread) {
         Ok(_detached) if kept.has_index()? => Ok(Use::Free),
         Ok(_detached) => Ok(Use::Unknown),
         Err(OverlayError::InUse) => Ok(Use::Held),
-        Err(e) => Err(e),
-    })
+        Err(error) => Err(HoldersError::Probe(error)),
+    }
 }

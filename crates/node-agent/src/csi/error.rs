@@ -52,7 +52,7 @@ pub(crate) enum CsiError {
 // === impl CsiError ===
 
 impl CsiError {
-    /// The gRPC code, by which the kubelet and csi-sanity judge.
+    /// The gRPC code of the error, see the CSI specification.
     pub(super) fn code(&self) -> Code {
         match self {
             Self::InvalidRequest(_) | Self::TargetOutside(_) => Code::InvalidArgument,

@@ -144,7 +144,7 @@ mod tests {
     /// Also without a status that remembers the data: the directory itself shows that something is
     /// wrong.
     #[test]
-    fn i1_h26_data_whose_record_is_defectful_is_its_users_to_judge() {
+    fn i1_h26_data_whose_record_is_defective_is_its_users_to_judge() {
         let known = image("nginx:1.25", "sha256:1");
         for known in [None, Some(&known)] {
             for defect in [RecordDefect::Unreadable, RecordDefect::Copied] {
