@@ -24,8 +24,8 @@ const SEAL: &str = "trusted.stoppablecontainer.seal";
 /// The content of the file `name`, of at most `max` bytes. `None` if there is none.
 ///
 /// # Errors
-/// `ELOOP` for a link, `EISDIR` for a directory, `EINVAL` or `ENXIO` for anything else that is no regular file, and
-/// `EFBIG` for one that is larger.
+/// `ELOOP` for a link, `EISDIR` for a directory, `EINVAL` or `ENXIO` for anything else that is no
+/// regular file, and `EFBIG` for one that is larger.
 pub fn read(directory: impl AsFd, name: &str, max: u64) -> Result<Option<Vec<u8>>, Errno> {
     let Some(fd) = open(directory, name)? else {
         return Ok(None);
@@ -45,7 +45,8 @@ pub fn read(directory: impl AsFd, name: &str, max: u64) -> Result<Option<Vec<u8>
 /// that or what it had before. `seal` is kept with it, see [`is_sealed`].
 ///
 /// # Errors
-/// As the kernel has them. `ENOTSUP` where the file system keeps no extended attributes and there is a seal.
+/// As the kernel has them. `ENOTSUP` where the file system keeps no extended attributes and there
+/// is a seal.
 pub fn replace(directory: impl AsFd, name: &str, content: &[u8], seal: Option<&str>) -> Result<(), Errno> {
     let new = format!("{name}.new");
     remove(&directory, &new)?;

@@ -37,8 +37,9 @@ pub(crate) struct Orphan {
 /// `is_known` to have one.
 ///
 /// # Guarantees
-/// A directory is made after its instance, and all instances are listed after the directories: a filesystem listed here
-/// had no instance at one moment, and an instance's UID comes back only with a restored backup.
+/// A directory is made after its instance, and all instances are listed after the directories: a
+/// filesystem listed here had no instance at one moment, and an instance's UID comes back only with
+/// a restored backup.
 pub(crate) async fn find(
     host: &Arc<Host>,
     disks: &Disks,

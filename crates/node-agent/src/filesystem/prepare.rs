@@ -1,9 +1,14 @@
 /*!
-Prepares the kept filesystem of an instance for its provider.
+Prepares the kept filesystem of an instance for its provider: step 3 of "Objects" in
+docs/ARCHITECTURE.md.
+
+In this order: read the image's config, look at the data, compare both, report `Preparing`, delete
+the data if the user decided so, make the directories and the record, resolve the user, keep the
+image's layers, report `Ready`.
 
 Invariant I1 is held here: data that was there once must be there again, and only the image that it
 was made with may lie under it (see `image_match`), unless the user decides otherwise (see
-`recovery`). The steps are those of docs/ARCHITECTURE.md, in their order.
+`recovery`).
 */
 
 use std::path::Path;

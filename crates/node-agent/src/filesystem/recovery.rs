@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rootfs::Store;
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, RecoveryAnswer, RecoveryOffer, RecoveryVerb,
     StoppableContainerInstance,
@@ -96,10 +95,7 @@ pub(crate) async fn clear(
     let prefix = PathBuf::from(&object.spec.host_path_prefix);
     let key = object.metadata.uid.clone().context("an object without UID")?;
     let work = move || {
-        let Some(store) = Store::open(&host.root, &prefix)? else {
-            return Ok(());
-        };
-        let Some(kept) = store.get(&key)? else {
+        let Some(kept) = data::open(&host.root, &prefix, &key)? else {
             return Ok(());
         };
         let _locked = data::lock_unused(&host, &kept)?;

@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kube::Client;
-use rootfs::Store;
 use rootfs::usage::{Usage, measure};
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, FilesystemUsage, RecoveryVerb, StoppableContainerInstance,
 };
 
-use super::{Filesystems, recovery};
+use super::{Filesystems, data, recovery};
 use crate::instance::{Instance, status};
 use crate::node::Host;
 use crate::volumes::{Role, VolumeRecord, Volumes};
@@ -116,10 +115,7 @@ async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &VolumeRecor
     let work = move || -> Result<Option<Usage>> {
         // Of this thread alone, and of its input and output too, which follow it.
         rustix::process::setpriority_process(None, 19).context("lower the priority")?;
-        let Some(store) = Store::open(&host.root, &prefix)? else {
-            return Ok(None);
-        };
-        let Some(kept) = store.get(&key)? else {
+        let Some(kept) = data::open(&host.root, &prefix, &key)? else {
             return Ok(None);
         };
         if !kept.has_upper()? {

@@ -14,11 +14,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::FutureExt;
 use kube::Client;
-use rootfs::{Kept, Store};
+use rootfs::Kept;
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use stoppablecontainer_api::{ConsumerReport, FilesystemStatus};
 
-use super::Filesystems;
+use super::{Filesystems, data};
 use crate::instance::{Instance, Outcome, State, status};
 use crate::node::Host;
 use crate::volumes::{Role, Volume, VolumeRecord};
@@ -41,13 +41,14 @@ pub(crate) fn listen_for_errors(host: &Arc<Host>, volume: &Arc<Volume>) {
     });
 }
 
-/// Makes what a consumer wrote durable. A failure is reported when this returns.
+/// Makes the data of a consumer durable. A failure is reported when this returns.
 ///
 /// The work is done once per volume, however often this is called and whether or not a caller waits
 /// for its end: the kernel reports the outcome once.
 ///
 /// # Errors
-/// When it is not finished, or a failure cannot be reported, yet. To be called again.
+/// When the sync is not finished yet, or a failure cannot be reported yet. The caller repeats the
+/// call.
 pub(crate) async fn sync_and_report(filesystems: &Arc<Filesystems>, volume: &Arc<Volume>) -> Result<()> {
     let synced = volume.writeback(|| {
         let sync = sync_volume(Arc::clone(filesystems), Arc::clone(volume));
@@ -81,10 +82,10 @@ pub(crate) async fn sync_and_report(filesystems: &Arc<Filesystems>, volume: &Arc
     })
 }
 
-/// What to do with an outcome that no instance is known for.
+/// Forgets an outcome whose instance is unknown.
 ///
 /// # Errors
-/// Where that may only be because the agent does not know its instances yet, and there is something to tell.
+/// For a failure, while the agent has not listed its instances: the instance may exist.
 fn forget(outcome: Option<Outcome>, is_synced: bool) -> Result<()> {
     let failed = outcome.is_some_and(|outcome| outcome.failure.is_some());
     ensure!(
@@ -96,7 +97,7 @@ fn forget(outcome: Option<Outcome>, is_synced: bool) -> Result<()> {
 
 async fn sync_volume(filesystems: Arc<Filesystems>, volume: Arc<Volume>) -> Option<Outcome> {
     let listening = volume.kept();
-    // Without a container that was moved there is nothing that went well.
+    // Without a moved container a successful sync is not a clean stop.
     let wrote = listening.is_some();
     let (host, record) = (Arc::clone(&filesystems.node.host), volume.record.clone());
     let sync = move || match listening {
@@ -141,12 +142,12 @@ fn sync(kept: &Kept) -> Result<()> {
     Ok(())
 }
 
-/// Reports what is news of the last consumer that ended.
+/// Reports a new outcome of the last consumer that ended.
 pub(crate) async fn report(client: &Client, instance: &Instance) -> Result<()> {
     status::update(client, instance, news).await
 }
 
-/// The status with the outcome, if it is not told yet.
+/// The status with the outcome, unless it is there already.
 fn news(state: &State) -> Option<FilesystemStatus> {
     let (object, before) = (state.object.as_ref()?, state.filesystem()?);
     let outcome = state.outcome.as_ref()?;
@@ -164,11 +165,7 @@ fn news(state: &State) -> Option<FilesystemStatus> {
 }
 
 fn kept(host: &Host, record: &VolumeRecord) -> Result<Option<Kept>> {
-    let Some(store) = Store::open(&host.root, &record.prefix)? else {
-        return Ok(None);
-    };
-    let kept = store.get(&record.instance.uid)?;
-    Ok(kept)
+    data::open(&host.root, &record.prefix, &record.instance.uid)
 }
 
 // === impl State ===

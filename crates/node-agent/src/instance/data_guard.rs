@@ -60,8 +60,9 @@ impl DataGuard {
     /// often a task asks.
     ///
     /// # Errors
-    /// When the work takes too long. The thread goes on then and keeps the lock until it ends; this guard is of no use any
-    /// more. And when too many threads of this namespace are left behind already ([`AbandonedThreads`]).
+    /// When the work takes too long. The thread goes on then and keeps the lock until it ends; this
+    /// guard is of no use any more. And when too many threads of this namespace are left behind
+    /// already ([`AbandonedThreads`]).
     pub(crate) async fn on_disk<T: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,

@@ -18,7 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// own part, so `news` is called again when it is this task's turn.
 ///
 /// # Errors
-/// The outcome of the write is unknown then. The next write is made even if nothing seems to have changed, see [`repair`].
+/// The outcome of the write is unknown then. The next write is made even if nothing seems to have
+/// changed, see [`repair`].
 pub(crate) async fn update(
     client: &Client,
     instance: &Instance,

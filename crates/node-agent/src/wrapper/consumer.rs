@@ -22,15 +22,16 @@ use crate::filesystem::data::{self, Data};
 use crate::filesystem::{Filesystems, blocked};
 use crate::instance::{DataGuard, Provider};
 
-/// First and longest pause while the kernel takes an old overlay apart. Nothing announces its end.
+/// First and longest pause while the kernel removes an old overlay. The kernel does not announce
+/// the end of that.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
 /// How often the kernel is asked again while processes name the filesystem, if none of them ends:
 /// they may only name it.
 const RECHECK: Duration = Duration::from_secs(5);
-/// The rest after a look at a process is this many times as long as the look, so that looks take a
-/// share of one processor.
+/// The pause after an examination of a process is this many times as long as the examination, which
+/// limits the share of one processor that examinations take.
 const REST: u32 = 4;
-/// How long earlier work on the filesystem may usually take.
+/// How long earlier work on the data usually takes at most.
 const USUAL_TIME: Duration = Duration::from_secs(2);
 
 /// Why a container is not moved, or not yet.
@@ -189,7 +190,7 @@ async fn ready_provider(peer: &mut Peer) -> Result<Option<(Arc<StoppableContaine
         let provider = state.provider().cloned();
         let waiting = match (state.object, provider) {
             (Some(object), Some(provider)) => return Ok(Some((object, provider))),
-            (Some(_), _) => "provider not ready",
+            (Some(_), _) => "the provider is not ready",
             (None, _) => "the node agent does not know the instance yet",
         };
         wait(peer, waiting).await?;
@@ -275,7 +276,7 @@ impl From<AttachError> for MoveError {
     }
 }
 
-/// Who has it mounted, as far as that is known.
+/// The message about processes that may use the filesystem.
 fn held_by(holders: &[Holder]) -> String {
     let ids = |in_host_userns: bool| {
         let these = holders

@@ -66,8 +66,8 @@ impl Kept {
     /// Makes everything that was written to the kept filesystem durable.
     ///
     /// # Errors
-    /// When the write fails now or, on Linux 5.8 or later, when a write failed since this was opened and the error was not
-    /// yet reported to this descriptor (syncfs(2), "ERRORS").
+    /// When the write fails now or, on Linux 5.8 or later, when a write failed since this was
+    /// opened and the error was not yet reported to this descriptor (syncfs(2), "ERRORS").
     pub fn sync(&self) -> Result<(), StoreError> {
         // Overlays have upper and work on one mount, so what is next to them is on the same file
         // system.
