@@ -1,5 +1,6 @@
-//! Any body for the admission webhook, which everybody on the pod network can reach: it gets an answer to what it asked or
-//! a 400, and a patch that it is given applies and leaves nothing more to do (H21, H24, I4).
+//! Any body for the admission webhook, which everybody on the pod network can reach: it gets an
+//! answer to what it asked or a 400, and a patch that it is given applies and leaves nothing more
+//! to do (H21, H24, I4).
 
 #![no_main]
 
@@ -16,7 +17,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        // Time stands still but for what is waited for, so that waiting for an instance costs nothing.
+        // Time stands still but for what is waited for, so that waiting for an instance costs
+        // nothing.
         let runtime = Builder::new_current_thread()
             .enable_all()
             .start_paused(true)
@@ -35,7 +37,8 @@ impl World {
             assert_eq!(status, StatusCode::BAD_REQUEST, "{path}");
             return None;
         }
-        // What stands in fields that nobody reads is skipped, not looked at; a whole value is stricter.
+        // What stands in fields that nobody reads is skipped, not looked at; a whole value is
+        // stricter.
         let mut review: Value = serde_json::from_slice(body).ok()?;
         let mut answer: Value = serde_json::from_slice(&answer).expect("an answer that is JSON");
         let answer = answer["response"].take();

@@ -1,5 +1,5 @@
-//! Mount tables, in which mountpoints and sources are whatever a container called them: a table or an error, and nothing of
-//! one line becomes part of another.
+//! Mount tables, in which mountpoints and sources are whatever a container called them: a table or
+//! an error, and nothing of one line becomes part of another.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Pods that the API server takes, generated with the fuzzer's bytes as seed: each is rewritten once, passes the final
-//! validation, and a second call changes nothing (I3, I4, H20, H21).
+//! Pods that the API server takes, generated with the fuzzer's bytes as seed: each is rewritten
+//! once, passes the final validation, and a second call changes nothing (I3, I4, H20, H21).
 
 #![no_main]
 

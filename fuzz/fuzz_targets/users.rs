@@ -1,5 +1,6 @@
-//! An image's USER, /etc/passwd and /etc/group: an identity within the ids that runtimes take, or an error; never root
-//! where nothing says root (H11, H12). The input is the three, separated by NUL.
+//! An image's USER, /etc/passwd and /etc/group: an identity within the ids that runtimes take, or
+//! an error; never root where nothing says root (H11, H12). The input is the three, separated by
+//! NUL.
 
 #![no_main]
 

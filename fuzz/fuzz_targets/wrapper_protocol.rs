@@ -1,4 +1,5 @@
-//! Lines between wrapper and node agent: what is read and written again says the same, and any message fits into one line.
+//! Lines between wrapper and node agent: what is read and written again says the same, and any
+//! message fits into one line.
 
 #![no_main]
 

@@ -293,7 +293,8 @@ fn say(what: &str) {
 }
 
 fn set_up(directory: &Path) {
-    // As runtimes do: what is mounted from here on is not seen outside, but for what the specification shares.
+    // As runtimes do: what is mounted from here on is not seen outside, but for what the
+    // specification shares.
     let propagated = std::env::var("CONTAINER_MOUNTS").unwrap().contains(" shared ");
     if !propagated {
         mount_change(

@@ -53,7 +53,8 @@ impl Disk {
         }
     }
 
-    /// Mounts the disk in an image file as the node's store, as the node does after its power came back.
+    /// Mounts the disk in an image file as the node's store, as the node does after its power came
+    /// back.
     pub(crate) fn mount(node: &Node, image: &Path) -> Self {
         let mountpoint = node.path("store");
         fs::create_dir_all(&mountpoint).unwrap();
@@ -105,8 +106,9 @@ impl Drop for Disk {
     }
 }
 
-/// The machine's hardware: a file system that holds the image of a node's disk. All that the disk ever wrote is in
-/// the image and what is still in the node's memory is not, so a copy of it is what a power cut leaves.
+/// The machine's hardware: a file system that holds the image of a node's disk. All that the disk
+/// ever wrote is in the image and what is still in the node's memory is not, so a copy of it is
+/// what a power cut leaves.
 pub(crate) struct Hardware {
     mountpoint: PathBuf,
 }
@@ -160,8 +162,8 @@ impl Drop for Frozen<'_> {
     }
 }
 
-/// Makes a disk of so many MiB in a new (sparse) image file and mounts it: a machine's own, which is to be quick and
-/// survives nothing.
+/// Makes a disk of so many MiB in a new (sparse) image file and mounts it: a machine's own, which
+/// is to be quick and survives nothing.
 pub(crate) fn make_machine(image: &Path, megabytes: u64, mountpoint: &Path) {
     fs::File::create(image).unwrap().set_len(megabytes << 20).unwrap();
     let options = ["-q", "-F", "-m", "0", "-O", "^has_journal", "-N", "65536"].map(OsStr::new);

@@ -13,8 +13,8 @@ use crate::node::Node;
 
 const NO_SPACE: &str = "No space left on device (os error 28)";
 
-/// A full disk is the consumer's affair: it starts, reads, is told by its own writes, and can delete files of its own
-/// to go on. A container that has no data yet is refused with the reason.
+/// A full disk is the consumer's affair: it starts, reads, is told by its own writes, and can
+/// delete files of its own to go on. A container that has no data yet is refused with the reason.
 #[test]
 fn f22_a_full_disk() {
     Node::with(|node| {
@@ -46,7 +46,8 @@ fn f22_a_full_disk() {
     });
 }
 
-/// The same where not the disk is full, but a quota: its owner gets another error, and the same ways on.
+/// The same where not the disk is full, but a quota: its owner gets another error, and the same
+/// ways on.
 #[test]
 fn f22_a_quota() {
     const OVER_QUOTA: &str = "Disk quota exceeded (os error 122)";
@@ -74,7 +75,8 @@ fn f22_a_quota() {
     });
 }
 
-/// Without a free inode nobody is moved, and the container is as it was; it works again when there are some.
+/// Without a free inode nobody is moved, and the container is as it was; it works again when there
+/// are some.
 #[test]
 fn f22_a_disk_without_inodes() {
     Node::with(|node| {
@@ -104,7 +106,8 @@ fn f22_a_disk_without_inodes() {
     });
 }
 
-/// The kernel would mount a read-only overlay: the container would start, and fail at its first write.
+/// The kernel would mount a read-only overlay: the container would start, and fail at its first
+/// write.
 #[test]
 fn f22_a_read_only_disk() {
     Node::with(|node| {
@@ -129,8 +132,8 @@ fn f22_a_read_only_disk() {
     });
 }
 
-/// A disk that fails to write, after which its file system takes no more writes: nobody is moved there, and after a
-/// repair everything that was durable is there.
+/// A disk that fails to write, after which its file system takes no more writes: nobody is moved
+/// there, and after a repair everything that was durable is there.
 #[test]
 fn f22_a_disk_that_fails() {
     Node::with(|node| {
@@ -145,7 +148,8 @@ fn f22_a_disk_that_fails() {
         let filler = hardware.join("filler");
         disk::fill(&filler);
         let large = "x".repeat(100_000);
-        // Its data cannot be written, and sooner or later the file system's journal neither, which ends all writing.
+        // Its data cannot be written, and sooner or later the file system's journal neither, which
+        // ends all writing.
         let ended = (0..200).any(|number| {
             let error = first.write_durable(&format!("/{number}"), &large).err();
             error.as_deref() == Some("Read-only file system (os error 30)")
@@ -165,7 +169,6 @@ fn f22_a_disk_that_fails() {
                 image: &provider.process,
                 container: &second.process,
                 kept: &kept,
-                observer: None,
             };
             match rootfs::attach(request) {
                 Err(AttachError::Held(_) | AttachError::Busy) => std::thread::yield_now(),
@@ -188,8 +191,9 @@ fn f22_a_disk_that_fails() {
     });
 }
 
-/// A disk that did not take what was written, with nobody there to hear it: whoever ends next on that disk is told, and
-/// so is everybody who had something open there at the time, however often it was told before.
+/// A disk that did not take what was written, with nobody there to hear it: whoever ends next on
+/// that disk is told, and so is everybody who had something open there at the time, however often
+/// it was told before.
 #[test]
 fn i7_a_failed_write_is_told_to_everybody_who_was_there() {
     Node::with(|node| {

@@ -59,8 +59,8 @@ struct Said {
 // === impl Fuse ===
 
 impl Fuse {
-    /// Mounts one, which has a directory `b` and nothing else. With `all` every user may use it, and else only its owner,
-    /// the user 1000: the kernel refuses root without asking the server.
+    /// Mounts one, which has a directory `b` and nothing else. With `all` every user may use it,
+    /// and else only its owner, the user 1000: the kernel refuses root without asking the server.
     pub(crate) fn mount(path: &Path, all: bool) -> Self {
         let (mount, fuse) = Self::detached(all);
         std::fs::create_dir_all(path).unwrap();

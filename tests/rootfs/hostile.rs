@@ -97,7 +97,8 @@ fn h1_h3_the_runtimes_own_directories_must_be_real() {
     }
 }
 
-/// What a pod mounts below /tmp and /run is the pod's, and an image may have links there; distributions do.
+/// What a pod mounts below /tmp and /run is the pod's, and an image may have links there;
+/// distributions do.
 #[test]
 fn h1_tmp_and_run_as_links_lead_inside_the_root() {
     for (name, target, refused) in [
@@ -108,7 +109,7 @@ fn h1_tmp_and_run_as_links_lead_inside_the_root() {
         ("tmp", "/dev/shm", None),
         ("tmp", "tmp", Some("TooManyLinks")),
         ("tmp", "/", Some("TheRoot")),
-        ("tmp", "/proc", Some("its place is in /proc")),
+        ("tmp", "/proc", Some("its mount point is in /proc")),
         ("tmp", "/proc/self/fd", Some("ProcLink")),
         ("run", "OUTSIDE", None),
         ("run", "../../..OUTSIDE", None),
@@ -277,7 +278,8 @@ fn h2_a_directory_swapped_for_a_link_while_it_is_resolved() {
         fs::create_dir_all(outside.join("below")).unwrap();
         let tree = node.path("tree");
         fs::create_dir_all(tree.join("target/below")).unwrap();
-        // The same path exists inside, so that a link that is followed inside leads somewhere as well.
+        // The same path exists inside, so that a link that is followed inside leads somewhere as
+        // well.
         fs::create_dir_all(tree.join(outside.strip_prefix("/").unwrap()).join("below")).unwrap();
         std::os::unix::fs::symlink(&outside, tree.join("link")).unwrap();
         let flags = OFlags::PATH | OFlags::DIRECTORY;
@@ -319,8 +321,8 @@ fn h2_a_directory_swapped_for_a_link_while_it_is_resolved() {
             }
             over.store(true, Ordering::Relaxed);
             let races = format!(
-                "{ATTEMPTS} attempts: {direct} before the swap, {through} after it, {refused} refused; \
-                 without care {naive} escapes"
+                "{ATTEMPTS} attempts: {direct} before the swap, {through} after it, {refused} refused; without \
+                 care {naive} escapes"
             );
             println!("{races}");
             // The attacker has to win often, and to lose often, for this to mean something.

@@ -11,8 +11,8 @@ use rootfs::{Attached, Process, attach};
 use crate::node::Node;
 use crate::user_namespaces::{Impostor, MOUNTS};
 
-/// A process that may mount, in a pod that was made by hand: the names of its overlay's layers are those of its own mounts,
-/// and on the node those of another tenant's directories.
+/// A process that may mount, in a pod that was made by hand: the names of its overlay's layers are
+/// those of its own mounts, and on the node those of another tenant's directories.
 #[test]
 fn h12_i3_layers_that_no_mount_of_the_node_names_are_not_opened() {
     Node::with(|node| {
@@ -32,7 +32,6 @@ fn h12_i3_layers_that_no_mount_of_the_node_names_are_not_opened() {
             image: &impostor.process,
             container: &consumer.process,
             kept: &kept,
-            observer: None,
         };
         // On its own root, in which there is nothing.
         assert_eq!(rootfs::attach(request).unwrap(), Attached::Now);
@@ -50,7 +49,8 @@ fn h12_i3_layers_that_no_mount_of_the_node_names_are_not_opened() {
     });
 }
 
-/// A process of the container that gave itself another root has the image's layers all the same: they are the container's.
+/// A process of the container that gave itself another root has the image's layers all the same:
+/// they are the container's.
 #[test]
 fn i3_layers_are_those_of_the_containers_root_and_not_of_a_processs() {
     Node::with(|node| {
@@ -65,7 +65,6 @@ fn i3_layers_are_those_of_the_containers_root_and_not_of_a_processs() {
             image: &process.process(),
             container: &consumer.process,
             kept: &kept,
-            observer: None,
         };
         assert_eq!(rootfs::attach(request).unwrap(), Attached::Now);
         assert_eq!(consumer.read("/etc/motd").unwrap(), "of the image");
@@ -85,7 +84,8 @@ fn i3_a_process_in_the_nodes_own_mount_namespace_runs_no_image() {
     });
 }
 
-/// Layers whose list is too long for the kernel's page of options, and with odd names, are the same on the node.
+/// Layers whose list is too long for the kernel's page of options, and with odd names, are the same
+/// on the node.
 #[test]
 fn layers_of_a_mount_of_the_node_are_opened() {
     Node::with(|node| {

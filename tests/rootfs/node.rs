@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rootfs::namespace::NamespaceThread;
+use rootfs::test_hooks::attach_observed;
 use rootfs::{AttachError, Attached, Kept, Namespace, Proc, Request, Root, Store, attach};
 use rustix::fs::{Mode, OFlags};
 
@@ -22,7 +23,8 @@ const MEGABYTES: u64 = 1024;
 /// A node.
 pub(crate) struct Node {
     directory: PathBuf,
-    /// Key of the kept filesystem; another one for each test, as they share the machine's processes.
+    /// Key of the kept filesystem; another one for each test, as they share the machine's
+    /// processes.
     pub(crate) key: String,
     pub(crate) proc: Proc,
     pub(crate) namespace: Namespace,
@@ -69,7 +71,8 @@ impl Node {
         self.directory.join(name)
     }
 
-    /// A directory of the image with these files; `None` as content makes a directory, `-> x` a link to x.
+    /// A directory of the image with these files; `None` as content makes a directory, `-> x` a
+    /// link to x.
     pub(crate) fn layer(&self, name: &str, files: &[(&str, Option<&str>)]) -> PathBuf {
         let layer = self.path("layers").join(name);
         fs::create_dir_all(&layer).unwrap();
@@ -128,7 +131,7 @@ impl Node {
         self.attach_observed(image, container, None)
     }
 
-    /// The same, with somebody who is told of every step.
+    /// The same, with a call for every step.
     pub(crate) fn attach_observed(
         &self,
         image: &Container,
@@ -155,14 +158,17 @@ impl Node {
         container: &Container,
         observer: Option<&(dyn Fn(&'static str) + Sync)>,
     ) -> Result<Attached, AttachError> {
-        attach(Request {
+        let request = Request {
             proc: &self.proc,
             node: &self.namespace,
             image: &image.process,
             container: &container.process,
             kept,
-            observer,
-        })
+        };
+        match observer {
+            Some(observer) => attach_observed(request, observer),
+            None => attach(request),
+        }
     }
 
     /// The same, as soon as the kernel has taken apart what used the kept filesystem before.

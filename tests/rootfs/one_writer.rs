@@ -14,7 +14,8 @@ use rustix::process::Pid;
 use crate::container::Container;
 use crate::node::Node;
 
-/// Enters a mount namespace, and a root in it. If that is the namespace's, its first thread ends, and another lives on.
+/// Enters a mount namespace, and a root in it. If that is the namespace's, its first thread ends,
+/// and another lives on.
 const STAYER: &str = r#"
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -95,7 +96,8 @@ fn i2_the_kernel_tells_of_an_overlay_that_no_table_shows() {
         };
         assert_eq!(probe(), holders::Use::Free);
         let consumer = node.consumer("consumer").start();
-        // As a process that hid the mount (its own namespace, nothing but an open directory) would hold it.
+        // As a process that hid the mount (its own namespace, nothing but an open directory) would
+        // hold it.
         node.attach(&provider, &consumer).unwrap();
         assert_eq!(probe(), holders::Use::Held);
         let root = consumer.process.root(&node.proc).unwrap();
@@ -141,14 +143,13 @@ fn the_node_itself_is_never_moved() {
             image: &provider.process,
             container: &provider.process,
             kept: &kept,
-            observer: None,
         };
         assert!(matches!(rootfs::attach(request), Err(AttachError::NotAContainer)));
     });
 }
 
-/// What anybody does to his own mount table may cost time, nothing else: neither his neighbours' starts, nor that he is
-/// found himself.
+/// What anybody does to his own mount table may cost time, nothing else: neither his neighbours'
+/// starts, nor that he is found himself.
 #[test]
 fn i2_a_mount_table_without_measure_makes_nobody_fail_and_hides_nobody() {
     Node::with(|node| {
@@ -190,8 +191,8 @@ fn i2_a_mount_table_without_measure_makes_nobody_fail_and_hides_nobody() {
     });
 }
 
-/// A mount table shows what is below the root of the process, so it may show nothing. The calls for mounts do not depend on
-/// the root; they came with Linux 6.11.
+/// A mount table shows what is below the root of the process, so it may show nothing. The calls for
+/// mounts do not depend on the root; they came with Linux 6.11.
 #[test]
 fn i2_f21_a_process_with_another_root_is_found() {
     Node::with(|node| {

@@ -97,7 +97,8 @@ fn the_containers_root_is_a_layer_where_there_are_no_others() {
     Node::with(|node| {
         let base = node.layer("base", &[("etc/motd", Some("hello"))]);
         let provider = node.provider(&[&base]);
-        // Other directories of the same names: what a runtime's private mounts look like from outside.
+        // Other directories of the same names: what a runtime's private mounts look like from
+        // outside.
         fs::rename(&base, node.path("elsewhere")).unwrap();
         let mut consumer = node.consumer("consumer").start();
         assert_eq!(node.attach(&provider, &consumer).unwrap(), Attached::Now);
@@ -124,9 +125,8 @@ fn i9_the_containers_root_is_a_layer_where_the_kernel_takes_no_more() {
             image: &provider.process,
             container: &consumer.process,
             kept: &kept,
-            observer: None,
         };
-        let attached = attach::attach_with_api(request, LowerdirApi::Joined);
+        let attached = rootfs::test_hooks::attach_with_api(request, LowerdirApi::Joined);
         assert_eq!(attached.unwrap(), Attached::Now);
         for i in [0, 99] {
             assert_eq!(consumer.read(&format!("/file{i}")).as_deref(), Ok("of the image"));
@@ -208,7 +208,6 @@ fn a_container_on_a_kept_filesystem_is_no_image() {
             image: &first.process,
             container: &second.process,
             kept: &kept,
-            observer: None,
         };
         let error = format!("{:?}", rootfs::attach(request).unwrap_err());
         assert!(error.contains("Kept"), "{error}");

@@ -14,8 +14,9 @@ const CUTS: usize = 20;
 const OLD: usize = 200;
 const DISK_MEGABYTES: u64 = 24;
 
-/// A consumer writes and syncs file after file. Whenever the power fails, what it was told to be durable is there on
-/// the next start, in new files and in changed ones of the image, and so is the agent's record, whole.
+/// A consumer writes and syncs file after file. Whenever the power fails, what it was told to be
+/// durable is there on the next start, in new files and in changed ones of the image, and so is the
+/// agent's record, whole.
 #[test]
 fn f20_i1_what_was_synced_survives_a_power_cut_at_any_moment() {
     Node::with(|node| {
@@ -77,7 +78,8 @@ fn f20_i1_what_was_synced_survives_a_power_cut_at_any_moment() {
                 number.unwrap_or(0) >= *recorded,
                 "cut {cut}: record {number:?}, {recorded} were"
             );
-            // Twice: the work directory that the cut left behind serves again, and so does the one after it.
+            // Twice: the work directory that the cut left behind serves again, and so does the one
+            // after it.
             for start in 0..2 {
                 let mut consumer = node.consumer(&format!("after-{cut}-{start}")).start();
                 assert_eq!(

@@ -1,4 +1,5 @@
-//! The question whether a kept filesystem is in use, and what it does to the disk that all of them share.
+//! The question whether a kept filesystem is in use, and what it does to the disk that all of them
+//! share.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,8 +14,8 @@ use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use crate::disk::{self, Disk, Hardware};
 use crate::node::Node;
 
-/// A writable overlay syncs the whole file system under its upper directory when it goes, a read-only one does not; and
-/// the question makes one that goes at once.
+/// A writable overlay syncs the whole file system under its upper directory when it goes, a
+/// read-only one does not; and the question makes one that goes at once.
 #[test]
 fn i2_an_overlay_that_asks_is_read_only_and_refused_all_the_same() {
     Node::with(|node| {
@@ -50,8 +51,9 @@ fn i2_an_overlay_that_asks_is_read_only_and_refused_all_the_same() {
     });
 }
 
-/// With inodes that have no room for attributes of their own, the overlay that asks needs a block for one. Where there is
-/// none the kernel makes it with `index=off`, and such an overlay is refused nothing.
+/// With inodes that have no room for attributes of their own, the overlay that asks needs a block
+/// for one. Where there is none the kernel makes it with `index=off`, and such an overlay is
+/// refused nothing.
 #[test]
 fn i2_f22_a_question_that_the_kernel_weakened_is_not_answered_free() {
     Node::with(|node| {

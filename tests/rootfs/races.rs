@@ -35,7 +35,8 @@ impl Watch {
     }
 }
 
-/// To open a device is enough for some: a watchdog starts, a tape rewinds. A FIFO stands for it, whose opening is seen.
+/// To open a device is enough for some: a watchdog starts, a tape rewinds. A FIFO stands for it,
+/// whose opening is seen.
 #[test]
 fn h12_a_file_exchanged_for_another_thing_while_it_is_read() {
     const LOST: usize = 100;
@@ -54,7 +55,8 @@ fn h12_a_file_exchanged_for_another_thing_while_it_is_read() {
                     renameat_with(CWD, &file, CWD, &fifo, RenameFlags::EXCHANGE).unwrap();
                 }
             });
-            // How long it takes until somebody has lost often enough who looks at the path and then opens it.
+            // How long it takes until somebody has lost often enough who looks at the path and then
+            // opens it.
             let (mut attempts, mut naive) = (0, 0);
             while naive < LOST && attempts < 10_000_000 {
                 attempts += 1;
@@ -105,7 +107,8 @@ fn h14_another_thing_in_the_place_of_a_file_of_ours_is_not_opened() {
     });
 }
 
-/// Every component is looked up from the top, so links that make a path of very many take very long.
+/// Every component is looked up from the top, so links that make a path of very many take very
+/// long.
 #[test]
 fn h1_links_that_make_a_path_very_long_are_refused() {
     Node::with(|node| {

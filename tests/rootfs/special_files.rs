@@ -1,4 +1,5 @@
-//! Files that give power, and files that are none: as in a container of the image, before and after they are written.
+//! Files that give power, and files that are none: as in a container of the image, before and after
+//! they are written.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -12,7 +13,8 @@ use crate::node::Node;
 
 const CAPABILITY: &str = "security.capability";
 const ACL: &str = "system.posix_acl_access";
-/// CAP_NET_BIND_SERVICE, effective and permitted; of any namespace, and of that in which 1000 is root.
+/// CAP_NET_BIND_SERVICE, effective and permitted; of any namespace, and of that in which 1000 is
+/// root.
 const CAPABILITY_2: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const CAPABILITY_3: [u8; 24] = [
     1, 0, 0, 3, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xe8, 3, 0, 0,
@@ -98,8 +100,8 @@ fn h13_special_files_of_an_image_are_as_in_its_container() {
         assert_eq!(look(&within(&provider, "power")), expected);
         assert_eq!(look(&within(&consumer, "power")), expected);
 
-        // What is changed moves to the upper directory, with everything that it is. A directory of an image cannot be
-        // renamed on any overlay.
+        // What is changed moves to the upper directory, with everything that it is. A directory of
+        // an image cannot be renamed on any overlay.
         for name in NAMES.into_iter().filter(|name| *name != "sticky") {
             let path = within(&consumer, "power").join(name);
             fs::rename(&path, path.with_extension("moved")).unwrap();

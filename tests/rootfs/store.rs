@@ -48,7 +48,8 @@ fn h9_keys_are_plain_names() {
     });
 }
 
-/// The kernel remembers the inodes of directories that were asked about; those of a restored backup are others.
+/// The kernel remembers the inodes of directories that were asked about; those of a restored backup
+/// are others.
 #[test]
 fn h26_data_that_was_restored_is_usable() {
     Node::with(|node| {

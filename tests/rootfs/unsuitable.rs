@@ -1,4 +1,5 @@
-//! H26: file systems on which changes could not be kept as they are, refused by name before anything is written.
+//! H26: file systems on which changes could not be kept as they are, refused by name before
+//! anything is written.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -51,7 +52,7 @@ fn h26_without_extended_attributes() {
         let prefix = node.path("store");
         fs::create_dir(&prefix).unwrap();
         container::attach(container::new_mount("ramfs", &[]), &prefix);
-        is_refused(node, "keeps no extended attributes");
+        is_refused(node, "has no extended attributes");
         disk::unmount(&prefix);
     });
 }
@@ -78,7 +79,7 @@ fn h26_without_types_of_directory_entries() {
             16,
             &["-O", "^filetype"].map(OsStr::new),
         );
-        is_refused(node, "does not say what its entries are");
+        is_refused(node, "does not report the types of directory entries");
         drop(disk);
     });
 }

@@ -30,8 +30,9 @@ pub(crate) const MOUNTS: &[&str] = &["--mount"];
 // === impl Impostor ===
 
 impl Impostor {
-    /// `directory` (on the node, with `mask` and `root` in it) is covered by the impostor with a file system of its
-    /// own in `mask`. There it makes the directories of `options` and mounts an overlay of them.
+    /// `directory` (on the node, with `mask` and `root` in it) is covered by the impostor with a
+    /// file system of its own in `mask`. There it makes the directories of `options` and mounts an
+    /// overlay of them.
     pub(crate) fn start(
         namespaces: &[&str],
         directory: &Path,
@@ -106,7 +107,8 @@ fn inside() {
     std::process::exit(0);
 }
 
-/// What its overlay's layers are called are names of its own mounts, and on the node of somebody else's directories.
+/// What its overlay's layers are called are names of its own mounts, and on the node of somebody
+/// else's directories.
 #[test]
 fn h12_layers_named_in_a_user_namespace_are_not_opened() {
     Node::with(|node| {
@@ -131,7 +133,6 @@ fn h12_layers_named_in_a_user_namespace_are_not_opened() {
             image: &impostor.process,
             container: &consumer.process,
             kept: &kept,
-            observer: None,
         };
         let attached = rootfs::attach(request);
         let read = consumer.read("/shadow");
@@ -154,8 +155,9 @@ fn h12_layers_named_in_a_user_namespace_are_not_opened() {
     });
 }
 
-/// By the names of its mounts it is a container on the kept filesystem. Nothing is read from it, it is not told that it was
-/// moved, and nobody waits for it: whether the data is in use the kernel says.
+/// By the names of its mounts it is a container on the kept filesystem. Nothing is read from it, it
+/// is not told that it was moved, and nobody waits for it: whether the data is in use the kernel
+/// says.
 #[test]
 fn h12_h25_a_holder_by_name_alone_is_not_believed() {
     Node::with(|node| {

@@ -1,5 +1,6 @@
-//! Generates the code of `src/gen` from the protos in `proto/`, without `protoc`, into the directory named by the only
-//! argument. `cargo xtask codegen` runs it; an example, so that nobody else compiles what it needs.
+//! Generates the code of `src/gen` from the protos in `proto/`, without `protoc`, into the
+//! directory named by the only argument. `cargo xtask codegen` runs it; an example, so that nobody
+//! else compiles what it needs.
 
 #![forbid(unsafe_code)]
 

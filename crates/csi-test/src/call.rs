@@ -1,4 +1,5 @@
-//! Calls one after the other, or one of them many times at once, and the codes that they were answered with.
+//! Calls one after the other, or one of them many times at once, and the codes that they were
+//! answered with.
 
 use std::collections::HashMap;
 

@@ -4,7 +4,7 @@ A CSI endpoint for csi-sanity.
 csi-sanity leaves its best node tests out for a plugin without a controller, and
 every volume of ours begins with a pod instead. So this says that it has one: its
 CreateVolume makes nothing but an id and returns a volume context, what the
-kubelet says of a pod. Identity and Node calls go to the agent as they are.
+kubelet sends about a pod. Identity and Node calls go to the agent as they are.
 */
 
 use std::collections::HashMap;
@@ -106,7 +106,8 @@ impl Controller for Shim {
         &self,
         request: Request<CreateVolumeRequest>,
     ) -> Result<Response<CreateVolumeResponse>, Status> {
-        // As the kubelet names inline volumes: "csi-" and 64 hexadecimal digits; the same for the same name.
+        // As the kubelet names inline volumes: "csi-" and 64 hexadecimal digits; the same for the
+        // same name.
         let mut hasher = DefaultHasher::new();
         request.get_ref().name.hash(&mut hasher);
         let volume = Volume {

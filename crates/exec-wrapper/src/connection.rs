@@ -1,11 +1,10 @@
 /*!
-Asking the node agent, for as long as it takes.
+The connection to the node agent, with retries without a limit.
 
-The agent may not be there yet, may restart, or may have reasons to wait. What is
-being waited for is said in the container's log, once for each reason. A socket
-that is not there is announced by inotify. A user has few watches of that kind on a
-node, and another pod with the same uid may have taken them all: then the socket is
-looked for again and again, ever more rarely, until there is a watch to have.
+The agent may not run yet, may restart, or may have reasons to wait. The wrapper logs each reason
+once. inotify reports when the socket appears. A user has few inotify watches on a node, and another
+pod with the same uid may have taken them all: then the wrapper polls for the socket, with growing
+pauses, until it gets a watch.
 */
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -20,11 +19,11 @@ use rustix::fs::inotify;
 use rustix::io::Errno;
 
 use crate::Failure;
-use crate::say::say;
+use crate::container_log;
 use crate::signals::Signals;
 
-/// First and longest pause before an agent that hung up is asked again, should no new socket appear earlier, and between
-/// two looks for a socket that nothing announces.
+/// First and longest pause before an agent that hung up is asked again, should no new socket appear
+/// earlier, and between two looks for a socket that nothing announces.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// An answer `ok`, and the connection that it came on.
@@ -37,8 +36,8 @@ pub(crate) struct Granted {
 enum Attempt {
     Granted(Granted),
     Refused(String),
-    /// The socket is not there, or nobody listens.
-    Nobody,
+    /// The socket does not exist, or no process listens.
+    NotListening,
     /// The agent hung up.
     HungUp,
 }
@@ -49,7 +48,7 @@ pub(crate) struct Agent<'a> {
     /// Readable when something appears in the volume. None while this user has no more watches.
     directory: Option<OwnedFd>,
     signals: Option<&'a Signals>,
-    said: String,
+    last_reason: String,
 }
 
 /// What ended a wait.
@@ -67,7 +66,7 @@ impl<'a> Agent<'a> {
             Ok(directory) => Ok(Self {
                 directory,
                 signals,
-                said: String::new(),
+                last_reason: String::new(),
             }),
             Err(error) => Err(Failure::wrapper(format_args!(
                 "cannot watch {VOLUME_MOUNT_PATH}, the volume of the node agent: {error}"
@@ -84,7 +83,7 @@ impl<'a> Agent<'a> {
             match self.attempt(verb)? {
                 Attempt::Granted(granted) => return Ok(granted),
                 Attempt::Refused(message) => return Err(Failure::Wrapper(message)),
-                Attempt::Nobody => {
+                Attempt::NotListening => {
                     self.explain("waiting for the filesystem: the node agent is not running");
                     let announced = self.directory.is_some();
                     self.wait_for_socket(&mut pause, !announced)?;
@@ -97,8 +96,8 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Waits until something appears in the volume, and no longer than the pause if it is limited. The next pause is twice
-    /// as long, or the first one again.
+    /// Waits until something appears in the volume, and no longer than the pause if it is limited.
+    /// The next pause is twice as long, or the first one again.
     fn wait_for_socket(&self, pause: &mut Duration, limited: bool) -> Result<(), Failure> {
         let watched: &[&dyn AsFd] = match &self.directory {
             Some(directory) => &[directory],
@@ -117,7 +116,7 @@ impl<'a> Agent<'a> {
             self.wait(&[&granted.stream], None)?;
             match (&granted.stream).read(&mut [0; 64]) {
                 Ok(0) => return Ok(()),
-                // Nothing is said after `ok`; whatever it is, it is not for us.
+                // The protocol has nothing after `ok`.
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Ok(()),
@@ -135,7 +134,7 @@ impl<'a> Agent<'a> {
                     io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
                 ) =>
             {
-                return Ok(Attempt::Nobody);
+                return Ok(Attempt::NotListening);
             }
             Err(error) => {
                 return Err(Failure::wrapper(format_args!(
@@ -164,7 +163,7 @@ impl<'a> Agent<'a> {
                     continue;
                 }
                 return Ok(Attempt::Refused(
-                    "the node agent speaks another language: a line without end".to_owned(),
+                    "the node agent does not speak the wrapper protocol: a line has no end".to_owned(),
                 ));
             }
             line.pop();
@@ -178,7 +177,7 @@ impl<'a> Agent<'a> {
                 Ok(Answer::Wait(message)) => self.explain(&message),
                 Err(error) => {
                     return Ok(Attempt::Refused(format!(
-                        "the node agent speaks another language: {error}"
+                        "the node agent does not speak the wrapper protocol: {error}"
                     )));
                 }
             }
@@ -186,11 +185,11 @@ impl<'a> Agent<'a> {
         }
     }
 
-    /// Says why nothing happens, if it was not the last thing said.
+    /// Logs why the wrapper waits, unless that is the last logged reason.
     fn explain(&mut self, reason: &str) {
-        if self.said != reason {
-            say(reason);
-            reason.clone_into(&mut self.said);
+        if self.last_reason != reason {
+            container_log::print(reason);
+            reason.clone_into(&mut self.last_reason);
         }
     }
 

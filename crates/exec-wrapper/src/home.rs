@@ -15,7 +15,8 @@ use rustix::fs::{FileType, Mode, OFlags, fstat};
 
 /// Largest /etc/passwd that is read, in bytes.
 const MAX_BYTES: u64 = 16 << 20;
-/// Longest line that is understood, in bytes, its end included: what runc understands. Longer ones are skipped.
+/// Longest line that is understood, in bytes, its end included: what runc understands. Longer ones
+/// are skipped.
 const MAX_LINE: u64 = 64 << 10;
 
 /// The value for HOME, if it is `/` now and the user has another one.
@@ -27,9 +28,11 @@ pub(crate) fn missing() -> Option<OsString> {
     (!home.is_empty()).then(|| OsString::from_vec(home))
 }
 
-/// The file, if it is an ordinary one of ordinary size. Anything else in its place is as good as none.
+/// The file, if it is an ordinary one of ordinary size. Anything else in its place is as good as
+/// none.
 fn passwd() -> Option<impl BufRead> {
-    // A look before the open, as opening a device may have effects, and one after it, as another file may be there by then.
+    // A look before the open, as opening a device may have effects, and one after it, as another
+    // file may be there by then.
     let looked = rustix::fs::stat("/etc/passwd").ok()?;
     if FileType::from_raw_mode(looked.st_mode) != FileType::RegularFile {
         return None;

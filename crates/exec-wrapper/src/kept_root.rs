@@ -12,10 +12,12 @@ use std::io::{BufRead, BufReader};
 use exec_wrapper::protocol::KEPT_ROOT_SOURCE;
 use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, fstatfs};
 
-/// Longest line of a mount table that is looked at, in bytes. The kernel's are at most a page and a few fields.
+/// Longest line of a mount table that is looked at, in bytes. The kernel's are at most a page and a
+/// few fields.
 const MAX_LINE: u64 = 64 << 10;
 
-/// Whether the root of this process is a kept filesystem. A table that the kernel did not write says nothing.
+/// Whether the root of this process is a kept filesystem. A table that the kernel did not write
+/// says nothing.
 pub(crate) fn is_here() -> std::io::Result<bool> {
     // What stands there instead may be anything, a FIFO too.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

@@ -11,23 +11,23 @@ execve but the PATH look-up and, on request, one line of /etc/passwd.
 
 #![forbid(unsafe_code)]
 
-mod become_command;
 mod connection;
+mod container_log;
+mod exec_command;
 mod hold;
 mod home;
 mod hook;
 mod kept_root;
-mod last_words;
 mod run;
-mod say;
 mod signals;
 mod stdin;
+mod termination_message;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-/// What went wrong, for the log and as the process's exit code. 126 and 127 mean what they mean in a shell and in
-/// `docker run`.
+/// What went wrong, for the log and as the process's exit code. 126 and 127 mean what they mean in
+/// a shell and in `docker run`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// The wrapper itself could not do its work.
@@ -48,11 +48,12 @@ impl Failure {
         Self::Wrapper(message.to_string())
     }
 
-    /// The line for the log, and for the termination message. `None` after a signal: its sender knows why.
+    /// The line for the log, and for the termination message. `None` after a signal: its sender
+    /// knows why.
     pub(crate) fn line(&self) -> Option<String> {
         match self {
             Self::Wrapper(message) | Self::NotExecutable(message) | Self::NotFound(message) => {
-                Some(say::line(message))
+                Some(container_log::line(message))
             }
             Self::Signal(_) => None,
         }
@@ -102,7 +103,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if let Some(line) = failure.line() {
-                say::write(&line);
+                container_log::write(&line);
             }
             failure.into()
         }
@@ -137,7 +138,7 @@ impl Options {
     /// Where the container's termination message goes.
     pub(crate) fn termination_log(&self) -> &OsStr {
         let given = self.termination_log.as_deref();
-        given.unwrap_or_else(|| last_words::DEFAULT_PATH.as_ref())
+        given.unwrap_or_else(|| termination_message::DEFAULT_PATH.as_ref())
     }
 }
 

@@ -9,12 +9,13 @@ agent:    ok LF                           or
 agent:    error SP <message> LF           final: trying again will not help
 ```
 
-A connection that ends before `ok` or `error` means that the agent restarted: connect again. After `ok` the
-connection of `hold` stays open until the provider or the agent ends; those of `run` and `hook` are closed.
+A connection that ends before `ok` or `error` means that the agent restarted: connect again. After
+`ok` the connection of `hold` stays open until the provider or the agent ends; those of `run` and
+`hook` are closed.
 
 - `hold`: the peer is the provider's main container. `ok`: the filesystem is prepared.
-- `run`: the peer is the consumer's main container. `ok`: the root of the peer's mount namespace is now the kept
-  filesystem.
+- `run`: the peer is the consumer's main container. `ok`: the root of the peer's mount namespace is
+  now the kept filesystem.
 - `hook`: the peer is an exec hook or probe of the consumer. `ok`: as for `run`.
 */
 
@@ -28,8 +29,8 @@ pub const VOLUME_MOUNT_PATH: &str = "/.stoppablecontainer";
 pub const VERSION: u32 = 1;
 /// Longest line in bytes, the line feed included. A longer one is an error of the peer.
 pub const MAX_LINE: usize = 4096;
-/// Source of the kept root in `/proc/PID/mountinfo` (the field after the file system type). Only a process that may
-/// mount can make a mount with this source.
+/// Source of the kept root in `/proc/PID/mountinfo` (the field after the file system type). Only a
+/// process that may mount can make a mount with this source.
 pub const KEPT_ROOT_SOURCE: &str = "stoppablecontainer";
 
 /// How the wrapper's lines begin, in the container's log and in its termination message.
@@ -92,7 +93,8 @@ impl Verb {
 // === impl Answer ===
 
 impl Answer {
-    /// The answer as a line. Line feeds in a message become spaces; a message too long for a line is cut.
+    /// The answer as a line. Line feeds in a message become spaces; a message too long for a line
+    /// is cut.
     pub fn to_line(&self) -> String {
         let (word, message) = match self {
             Self::Done => return "ok\n".to_owned(),

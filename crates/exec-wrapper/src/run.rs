@@ -1,12 +1,11 @@
 /*!
 `run`: becomes the image's command on the kept filesystem.
 
-The agent changed the root, as a whole, before it said so; nothing that is done
-after that can leave the container in another one, or half-way. What fails then
-ends the process with 125 and a line that says what. What is allocated then is
-small (a line of the mount table, one of /etc/passwd, copies of arguments and
-environment). Without memory for that the process ends as well, by the kernel's hand
-or by an abort, and has executed nothing.
+The agent changes the root as a whole before it answers `ok`. Nothing afterwards can leave the
+container on another root or half-way. A failure ends the process with exit code 125 and a line with
+the reason. The allocations after `ok` are small (a line of the mount table, one of /etc/passwd,
+copies of arguments and environment). If they fail, the process is killed or aborts, and has
+executed nothing.
 */
 
 use std::ffi::OsString;
@@ -14,17 +13,17 @@ use std::ffi::OsString;
 use exec_wrapper::protocol::Verb;
 
 use crate::connection::Agent;
-use crate::last_words::LastWords;
 use crate::signals::Signals;
-use crate::{Failure, Options, become_command, home, kept_root, stdin};
+use crate::termination_message::TerminationMessage;
+use crate::{Failure, Options, exec_command, home, kept_root, stdin};
 
-/// Waits for the kept filesystem and executes the command there. Returns only if that failed; the container's
-/// termination message then has the reason.
+/// Waits for the kept filesystem and executes the command there. Returns only if that failed; the
+/// container's termination message then has the reason.
 pub(crate) fn run(command: &[OsString], options: &Options) -> Result<(), Failure> {
-    let last_words = LastWords::at(options.termination_log());
+    let termination_message = TerminationMessage::at(options.termination_log());
     let outcome = become_it(command, options.default_home);
     if let Some(line) = outcome.as_ref().err().and_then(Failure::line) {
-        last_words.write(&line);
+        termination_message.write(&line);
     }
     outcome
 }
@@ -32,18 +31,18 @@ pub(crate) fn run(command: &[OsString], options: &Options) -> Result<(), Failure
 fn become_it(command: &[OsString], default_home: bool) -> Result<(), Failure> {
     let signals =
         Signals::catch().map_err(|error| Failure::wrapper(format_args!("cannot handle signals: {error}")))?;
-    let place = become_command::Place::here()?;
+    let directory = exec_command::WorkingDirectory::here()?;
     let granted = Agent::new(Some(&signals))?.ask(Verb::Run)?;
     drop(granted);
     require_kept_root()?;
-    place.restore()?;
+    directory.restore()?;
     stdin::renew();
     let home = if default_home { home::missing() } else { None };
     // From the execve on a signal goes to the command; until here it came for us.
     if let Some(number) = signals.received() {
         return Err(Failure::Signal(number));
     }
-    Err(become_command::execute(command, home.as_deref()))
+    Err(exec_command::execute(command, home.as_deref()))
 }
 
 /// Nothing of the image's is executed anywhere but on the kept filesystem.

@@ -18,7 +18,8 @@ use signal_hook::consts::signal::{
     SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGWINCH, SIGXCPU, SIGXFSZ,
 };
 
-/// Signals that never mean "stop": errors of the program, job control, and those that nobody can catch.
+/// Signals that never mean "stop": errors of the program, job control, and those that cannot be
+/// caught.
 const OTHERS: [i32; 18] = [
     SIGBUS, SIGCHLD, SIGCONT, SIGFPE, SIGILL, SIGIO, SIGKILL, SIGPIPE, SIGSEGV, SIGSTOP, SIGSYS, SIGTRAP,
     SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGXCPU, SIGXFSZ,
@@ -40,8 +41,8 @@ impl Signals {
     pub(crate) fn catch() -> io::Result<Self> {
         let (wake, write) = UnixStream::pair()?;
         let last = Arc::new(AtomicUsize::new(0));
-        // A terminal that is resized sends SIGWINCH to whoever is in its foreground; without a terminal it is what
-        // Apache's image stops with.
+        // A terminal that is resized sends SIGWINCH to its foreground processes; without a terminal
+        // it is what Apache's image stops with.
         let resized = std::io::IsTerminal::is_terminal(&io::stdin());
         for signal in (1..=LAST).filter(|s| !OTHERS.contains(s) && (*s != SIGWINCH || !resized)) {
             let number = usize::try_from(signal).unwrap_or_default();
@@ -68,8 +69,8 @@ impl AsFd for Signals {
     }
 }
 
-/// Undoes what Rust's runtime does to SIGPIPE: it ignores it, which the command would inherit. A handler does not
-/// survive the execve, so afterwards it is the default.
+/// Undoes what Rust's runtime does to SIGPIPE: it ignores it, which the command would inherit. A
+/// handler does not survive the execve, so afterwards it is the default.
 pub(crate) fn restore_sigpipe() -> io::Result<()> {
     signal_hook::flag::register(SIGPIPE, Arc::default()).map(drop)
 }

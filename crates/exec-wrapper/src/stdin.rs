@@ -9,8 +9,8 @@ and has no path in the new one.
 use rustix::fs::{CWD, Dev, FileType, Mode, OFlags, fstat, openat};
 use rustix::stdio::{dup2_stdin, stdin};
 
-/// Takes /dev/null of the present root for standard input, if it is that of another one. What cannot be done is no reason
-/// to stop: it is a /dev/null either way.
+/// Takes /dev/null of the present root for standard input, if it is that of another one. A failure
+/// is not a reason to stop: it is a /dev/null either way.
 pub(crate) fn renew() {
     let null = rustix::fs::makedev(1, 3);
     if device(stdin()) != Some(null) {

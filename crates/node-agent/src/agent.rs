@@ -15,7 +15,8 @@ use crate::node::{Cri, Disks, Host, Minimum, Node};
 use crate::sync::orphans::FoundOrphans;
 use crate::volumes::Volumes;
 
-/// The parts that tasks and services share, and the directories of the node that its sockets are in.
+/// The parts that tasks and services share, and the directories of the node that its sockets are
+/// in.
 pub(crate) struct Agent {
     pub(crate) filesystems: Arc<Filesystems>,
     pub(crate) plugin: Arc<Plugin>,

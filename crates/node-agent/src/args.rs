@@ -1,4 +1,4 @@
-//! What can be said on the command line and in the environment.
+//! The command line and the environment variables.
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -19,35 +19,35 @@ pub struct Args {
     pub(crate) command: Command,
 }
 
-/// How to log to standard error. What is logged is said by `RUST_LOG` (default: info).
+/// How to log to standard error. `RUST_LOG` selects what is logged (default: info).
 #[derive(Debug, clap::Args)]
 struct Log {
-    /// Form of log lines.
+    /// Format of log lines.
     #[arg(long, env = "LOG_FORMAT", default_value = "json", global = true)]
     log_format: LogFormat,
 }
 
-/// Form of log lines.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For reading.
+    /// Plain text.
     Compact,
 }
 
-/// What to do.
+/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Serve this node.
+    /// Serve this node until SIGTERM or SIGINT.
     Run(Run),
-    /// Ask the agent of this container whether it works; for probes of the kubelet.
+    /// Check the agent in this container; for the kubelet's probes.
     Probe(Probe),
-    /// List data on this node that belongs to no instance any more, or remove it.
+    /// List data on this node that no longer belongs to an instance, or remove it.
     Orphans(Orphans),
 }
 
-/// How to serve.
+/// Options of `run`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
     /// Name of the Node object.
@@ -56,44 +56,46 @@ pub(crate) struct Run {
     /// The kubelet's root directory on the node.
     #[arg(long, default_value = "/var/lib/kubelet")]
     pub(crate) kubelet_dir: PathBuf,
-    /// The container runtime's socket on the node. Without it the usual places are tried.
+    /// The container runtime's socket on the node. By default the agent tries the usual paths.
     #[arg(long)]
     pub(crate) cri_socket: Option<PathBuf>,
-    /// Directories of the node below which data may be kept, with commas or given several times.
+    /// Directories of the node for kept filesystems, separated by commas or given several times.
     #[arg(long, env = "ALLOWED_PREFIXES", value_delimiter = ',', default_value = stoppablecontainer_api::DEFAULT_HOST_PATH_PREFIX)]
     pub(crate) allowed_prefix: Vec<PathBuf>,
-    /// The static exec-wrapper in the agent's own image.
+    /// Path of the static exec-wrapper in the agent's own image.
     #[arg(long, default_value = "/exec-wrapper")]
     pub(crate) wrapper: PathBuf,
-    /// Space that has to be free on the disk of a data directory for a new filesystem: 5%, or bytes such as 10Gi.
+    /// Minimum free space on the disk of a data directory for a new filesystem: a percentage (5%)
+    /// or bytes (10Gi).
     #[arg(long, default_value = "5%")]
     pub(crate) minimum_free: Amount,
-    /// Inodes that have to be free there: 5%, or a number.
+    /// Minimum free inodes on that disk for a new filesystem: a percentage (5%) or a number.
     #[arg(long, default_value = "5%")]
     pub(crate) minimum_free_inodes: Amount,
-    /// Where /metrics is served (TLS; for bearers of a token whose user may get /metrics).
+    /// Address of /metrics (TLS; requires a bearer token whose user may get /metrics).
     #[arg(long, default_value = "0.0.0.0:8443")]
     pub(crate) metrics_address: SocketAddr,
 }
 
-/// What to ask.
+/// Options of `probe`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Probe {
     /// The kubelet's root directory on the node.
     #[arg(long, default_value = "/var/lib/kubelet")]
     pub(crate) kubelet_dir: PathBuf,
-    /// Succeed only if the kubelet knows the agent and the agent knows its instances.
+    /// Succeed only if the agent is registered with the kubelet and has listed its instances.
     #[arg(long)]
     pub(crate) ready: bool,
 }
 
-/// What to look for, and what to do with it.
+/// Options of `orphans`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Orphans {
-    /// Directories of the node below which data may be kept, with commas or given several times.
+    /// Directories of the node for kept filesystems, separated by commas or given several times.
     #[arg(long, env = "ALLOWED_PREFIXES", value_delimiter = ',', default_value = stoppablecontainer_api::DEFAULT_HOST_PATH_PREFIX)]
     pub(crate) allowed_prefix: Vec<PathBuf>,
-    /// Name of a directory to remove, as listed without this. May be given several times. The data cannot be had back.
+    /// Name of a directory to remove, as `orphans` lists it. Can be given several times. The data
+    /// cannot be restored.
     #[arg(long, value_name = "KEY")]
     pub(crate) remove: Vec<String>,
 }

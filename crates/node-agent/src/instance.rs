@@ -5,8 +5,8 @@ the lock of an instance's data, and the one way to write an instance's status.
 Nothing here touches the node.
 */
 
+mod abandoned_threads;
 mod data_guard;
-mod left_behind;
 mod object_ref;
 pub(crate) mod pod;
 mod state;

@@ -1,10 +1,9 @@
 /*!
-`/metrics`: what kept filesystems take and what their disks have left. Put together
-when it is asked for, so nothing has to be kept up to date.
+`/metrics`: usage of kept filesystems and free space of their disks, collected at each request.
 
-They name tenants, so they are for scrapers alone (see [`scraper`]), over TLS, as
-tokens are sent. The certificate is the agent's own and new at every start, as with
-a kubelet that has none: scrapers skip its verification.
+The metrics name tenants, so only authorized scrapers get them (see [`scraper`]), and over TLS,
+because scrapers send tokens. The certificate is self-signed and new at every start, as with a
+kubelet that has none: scrapers skip its verification.
 */
 
 mod scraper;
@@ -123,16 +122,16 @@ async fn collect(filesystems: &Filesystems, found: &FoundOrphans) -> Registry {
     }
     registry.register(
         "filesystem_bytes",
-        "Space that a kept filesystem takes, as last measured",
+        "Disk space of a kept filesystem, as last measured",
         bytes,
     );
     registry.register(
         "filesystem_inodes",
-        "Inodes that a kept filesystem takes, as last measured",
+        "Inodes of a kept filesystem, as last measured",
         inodes,
     );
     let left_behind = Gauge::<i64>::default();
-    left_behind.set(i64::try_from(filesystems.instances.left_behind()).unwrap_or(i64::MAX));
+    left_behind.set(i64::try_from(filesystems.instances.abandoned_threads()).unwrap_or(i64::MAX));
     registry.register(
         "threads_left_behind",
         "Threads that wait for disks or mounted file systems that do not answer",
@@ -152,7 +151,7 @@ async fn collect(filesystems: &Filesystems, found: &FoundOrphans) -> Registry {
     let orphans = Family::<Disk, Gauge>::default();
     registry.register(
         "orphaned_filesystems",
-        "Kept filesystems that belong to no instance, as last looked",
+        "Kept filesystems without an instance, as last counted",
         orphans.clone(),
     );
     for disk in filesystems.node.disks.iter() {

@@ -25,7 +25,8 @@ pub(crate) fn run(args: &args::Orphans) -> Result<()> {
         for key in &args.remove {
             let orphan = found.iter().find(|orphan| orphan.key == *key);
             let orphan = orphan.ok_or_else(|| {
-                anyhow!("{key}: nothing of this name is without instance here; see `node-agent orphans`")
+                anyhow!("{key}: no data without an instance has this name on this node; `node-agent orphans` lists \
+                them")
             })?;
             tokio::task::block_in_place(|| orphans::remove(&host, orphan)).with_context(|| key.clone())?;
             say(&format!("{orphan} removed"));

@@ -1,5 +1,5 @@
 /*!
-The kubelet's probes: asks the agent of the same container over its CSI socket.
+`node-agent probe`, for the kubelet's probes: calls Probe of the agent in the same container.
 */
 
 use std::os::fd::AsRawFd;

@@ -41,7 +41,8 @@ impl TokenBucket {
         }
     }
 
-    /// Takes a token as soon as there is one; first come, first served. A caller that stops waiting takes none.
+    /// Takes a token as soon as there is one; first come, first served. A caller that stops waiting
+    /// takes none.
     pub(crate) async fn take(&self) {
         let _turn = self.queue.lock().await;
         while let Err(there) = self.try_take() {
@@ -82,7 +83,8 @@ impl LogLimit {
         }
     }
 
-    /// Whether a line may be written now: how many were left out since the last one, and `None` if this is one of them.
+    /// Whether a line may be written now: how many were left out since the last one, and `None` if
+    /// this is one of them.
     pub(crate) fn next(&self) -> Option<u64> {
         if self.bucket.try_take().is_err() {
             self.left_out.fetch_add(1, Ordering::Relaxed);

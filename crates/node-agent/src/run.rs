@@ -42,7 +42,8 @@ pub(crate) fn in_runtime(work: impl Future<Output = Result<()>>) -> Result<()> {
         .build()
         .context("start the runtime")?;
     let result = runtime.block_on(work);
-    // Waits of wrappers end with their connections; blocking work under way is short and safe to lose.
+    // Waits of wrappers end with their connections; blocking work under way is short and safe to
+    // lose.
     runtime.shutdown_background();
     result
 }
@@ -98,12 +99,13 @@ async fn serve(args: &args::Run) -> Result<()> {
         _ = interrupt.recv() => {}
     }
     stop.cancel();
-    tracing::info!("ending");
+    tracing::info!("shutting down");
     Ok(())
 }
 
-/// Every published volume has a socket, every running consumer some descriptors, and containerd 2 starts containers with a
-/// soft limit of 1024 (its unit sets no `LimitNOFILE`, and systemd's soft default is that).
+/// Every published volume has a socket, every running consumer some descriptors, and containerd 2
+/// starts containers with a soft limit of 1024 (its unit sets no `LimitNOFILE`, and systemd's soft
+/// default is that).
 fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {

@@ -6,7 +6,7 @@ records, all below `<kubelet-dir>/plugins/<driver>`.
 csi.sock              the kubelet's way in
 exec-wrapper          the program
 volumes/ID/
-  volume.json         what is published (see `journal`)
+  volume.json         what is published (see `record`)
   mount/              what the pod sees, mounted read-only
     exec-wrapper      a copy of the program
     agent.sock
@@ -61,13 +61,15 @@ pub(crate) struct Volume {
     pub(crate) record: VolumeRecord,
     /// Ends when the volume is unpublished.
     pub(crate) unpublished: CancellationToken,
-    /// Of a consumer that was moved: open since then, for errors of the disk (see `writeback`).
+    /// The kept filesystem of a consumer that was moved: open since then, for write errors (see
+    /// `filesystem::writeback`).
     kept: OnceLock<Arc<Kept>>,
-    /// Of a consumer that has ended: ends when what it wrote is on the disk, or will never be.
+    /// The sync after the consumer has ended.
     writeback: OnceLock<Writeback>,
     served: AtomicBool,
-    /// Held while one of its processes is looked at: whatever table of mounts they made, it costs its pod alone.
-    pub(crate) looking: Arc<AsyncMutex<()>>,
+    /// Held while one of its processes is examined, so that a huge mount table delays only its own
+    /// pod.
+    pub(crate) examining: Arc<AsyncMutex<()>>,
     /// How fast its processes may ask.
     pub(crate) limits: PeerLimits,
 }
@@ -97,8 +99,9 @@ impl Volumes {
         renameat(&self.base, WRAPPER_NEW, &self.base, WRAPPER).context("name the wrapper")
     }
 
-    /// The volumes on disk, as (id, record). Without a record nothing was mounted yet, or is any more. One whose record
-    /// is not understood is left out: it stays as it is until it is unpublished.
+    /// The volumes on disk, as (id, record). Without a record nothing was mounted yet, or is any
+    /// more. One whose record is not understood is left out: it stays as it is until it is
+    /// unpublished.
     pub(crate) fn recorded(&self) -> Result<Vec<(String, Result<Option<VolumeRecord>>)>> {
         let mut found = Vec::new();
         for entry in Dir::read_from(&self.directory).context("list volumes")? {
@@ -116,10 +119,9 @@ impl Volumes {
                 anyhow::Ok((record, understood))
             };
             match read() {
-                Ok((_, false)) => tracing::error!(
-                    volume = id,
-                    "the record is not understood, the volume is not served"
-                ),
+                Ok((_, false)) => {
+                    tracing::error!(volume = id, "the record is not valid; the volume is not served");
+                }
                 Ok((record, true)) => found.push((id.to_owned(), Ok(record))),
                 Err(error) => found.push((id.to_owned(), Err(error))),
             }
@@ -166,12 +168,13 @@ impl Volume {
             kept: OnceLock::new(),
             writeback: OnceLock::new(),
             served: AtomicBool::new(false),
-            looking: Arc::default(),
+            examining: Arc::default(),
             limits: PeerLimits::default(),
         }
     }
 
-    /// Holds the kept filesystem open. The first one is held: a container that restarts in its pod goes on with it.
+    /// Holds the kept filesystem open. The first one is held: a container that restarts in its pod
+    /// goes on with it.
     pub(crate) fn listen_for_errors(&self, kept: Kept) {
         self.kept.get_or_init(|| Arc::new(kept));
     }
@@ -186,12 +189,12 @@ impl Volume {
         self.writeback.get_or_init(begin).clone()
     }
 
-    /// From now on somebody listens on its socket.
+    /// Records that a task listens on its socket.
     pub(crate) fn set_served(&self) {
         self.served.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody listens on its socket.
+    /// Whether a task listens on its socket.
     pub(crate) fn is_served(&self) -> bool {
         self.served.load(Ordering::Relaxed)
     }

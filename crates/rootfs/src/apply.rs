@@ -2,14 +2,14 @@
 Carries out a plan inside a container's mount namespace: puts the new root on a
 staging directory of the old one, moves the mounts, changes over.
 
-Until the change-over nobody sees anything of it, and a failure takes everything
-back. Whoever dies in between leaves a mount on the staging directory, which the
-next attempt finds ([`clean`]).
+Until the change-over no process of the container sees any of it, and a failure undoes everything.
+A caller that is killed in between leaves a mount on the staging directory, which the next attempt
+finds ([`clean`]).
 
-Mounts are cloned, not moved: a half-done attempt has then lost nothing. A clone
-receives what its original receives (a slave stays a slave, a peer a peer), so
-before originals or clones are unmounted they are made private; else the
-unmounting would propagate to the node.
+Mounts are cloned, not moved, so that an attempt that fails half-way loses nothing. A clone stays in
+the propagation group of its original (a slave stays a slave, a peer a peer). So originals and
+clones are made private before they are unmounted; otherwise the unmount would propagate to the
+node.
 */
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -42,7 +42,7 @@ pub enum ApplyError {
     #[error("cannot examine the container")]
     Table(#[from] ProcessError),
     /// The container has no root mount.
-    #[error("the container has no root in its mount table")]
+    #[error("the mount table of the container has no root")]
     NoRoot,
     /// A place in the kept filesystem.
     #[error("cannot use the kept filesystem")]
@@ -63,9 +63,9 @@ pub enum ApplyError {
     System(&'static str, #[source] Errno),
 }
 
-/// Makes `new_root` (a detached mount) the root of the container whose mount namespace the thread is in, with
-/// everything that the container has mounted. `working_directory` is made in it if it is missing. `done` is told of
-/// every step.
+/// Makes `new_root` (a detached mount) the root of the container whose mount namespace the thread
+/// is in, with everything that the container has mounted. `working_directory` is made in it if it
+/// is missing. `done` is told of every step.
 pub(crate) fn apply(
     thread: &NamespaceThread,
     proc: &Proc,
@@ -99,19 +99,19 @@ pub(crate) fn apply(
         .and_then(|()| change_over(new_root.as_fd(), done));
     if let Err(error) = filled {
         if let Err(error) = detach(proc, new_root.as_fd()) {
-            tracing::warn!(%error, "cannot take back the attempt to attach a kept filesystem");
+            tracing::warn!(%error, "cannot undo the attempt to attach a kept filesystem");
         }
         return Err(error);
     }
-    // The container runs on its new root from here on. A failure leaves the old one on top of it, invisible to
-    // the container's processes; `clean` takes it away.
+    // The container runs on its new root from here on. A failure leaves the old one on top of it,
+    // invisible to the container's processes; `clean` takes it away.
     detach(proc, old_root.as_fd()).map_err(step("detach the container's old root"))?;
     done("detach the old root");
     Ok(())
 }
 
-/// Takes away what an interrupted [`apply`] left. The thread is in the container's namespace; `seen` is the mount
-/// table as a process of the container sees it.
+/// Takes away what an interrupted [`apply`] left. The thread is in the container's namespace;
+/// `seen` is the mount table as a process of the container sees it.
 pub(crate) fn clean(_thread: &NamespaceThread, proc: &Proc, seen: &Table) -> Result<(), ApplyError> {
     let top = Root::of_this_thread().map_err(step("open the container's root"))?;
     let own = proc.own_mounts()?;
@@ -168,9 +168,10 @@ fn make_staging(root: &Root) -> Result<(), Errno> {
     }
 }
 
-/// The read-only root of a container is a writable file system behind a read-only mount. The mount must stay as it is: an
-/// attempt that died while it was writable would leave it so, and the next one take that for what the container was
-/// given. So it is made writable in a copy of the namespace, which goes with this thread whatever happens.
+/// The read-only root of a container is a writable file system behind a read-only mount. The mount
+/// must stay as it is: an attempt that died while it was writable would leave it so, and the next
+/// one take that for what the container was given. So it is made writable in a copy of the
+/// namespace, which goes with this thread whatever happens.
 fn make_staging_behind(
     thread: &NamespaceThread,
     proc: &Proc,
@@ -210,10 +211,11 @@ fn fill(
             (true, false) => new_root.create_mountpoint(&planned.path, MOUNTPOINT_MODE)?,
             (false, _) => new_root.create_file(&planned.path, MOUNTPOINT_MODE)?,
         };
-        // What is read below /proc must be the kernel's, by whatever links of the image it is reached (CVE-2019-16884).
-        let place = cached_stat::of(&target).map_err(on("examine the place of the mount", planned))?;
+        // What is read below /proc must be the kernel's, by whatever links of the image it is
+        // reached (CVE-2019-16884).
+        let place = cached_stat::of(&target).map_err(on("examine the mount point", planned))?;
         if !planned.real_directory && plan.procs.contains(&place.device) {
-            return Err(on("attach the mount, as its place is in /proc:", planned)(
+            return Err(on("attach the mount, as its mount point is in /proc:", planned)(
                 Errno::ACCESS,
             ));
         }
@@ -242,14 +244,14 @@ fn fill(
 
 fn change_over(new_root: BorrowedFd<'_>, done: &dyn Fn(&'static str)) -> Result<(), ApplyError> {
     fchdir(new_root).map_err(step("enter the kept filesystem"))?;
-    // The old root ends up on top of the new one, from where it is detached without needing a place in it. Nothing
-    // after this may fail: there is no way back.
+    // The old root ends up on top of the new one, from where it is detached without needing a place
+    // in it. Nothing after this may fail: there is no way back.
     pivot_root(".", ".").map_err(step("make the kept filesystem the container's root"))?;
     done("change over");
     Ok(())
 }
 
-/// Unmounts a mount with all below it, without telling anybody.
+/// Unmounts a mount with all below it, without propagation.
 fn detach(proc: &Proc, mount: BorrowedFd<'_>) -> Result<(), Errno> {
     at_mount(proc, mount, |path| {
         mount_change(path, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
@@ -257,8 +259,9 @@ fn detach(proc: &Proc, mount: BorrowedFd<'_>) -> Result<(), Errno> {
     })
 }
 
-/// Runs `work` with a path of a mount, for calls that do not take descriptors. The path goes through the node's /proc,
-/// so that the kernel does not ask the mount's file system whether the caller may enter it.
+/// Runs `work` with a path of a mount, for calls that do not take descriptors. The path goes
+/// through the node's /proc, so that the kernel does not ask the mount's file system whether the
+/// caller may enter it.
 fn at_mount(
     proc: &Proc,
     mount: BorrowedFd<'_>,
@@ -267,7 +270,8 @@ fn at_mount(
     in_directory(proc, || work(&format!("thread-self/fd/{}", mount.as_raw_fd())))
 }
 
-/// Runs `work` with `directory` as the thread's working directory, for calls that know no descriptors.
+/// Runs `work` with `directory` as the thread's working directory, for calls that know no
+/// descriptors.
 fn in_directory(directory: impl AsFd, work: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
     fchdir(directory)?;
     work()

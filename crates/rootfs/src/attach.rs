@@ -20,7 +20,7 @@ use crate::store::{Kept, StoreError};
 use crate::table::{self, Mount, Table, ends_with};
 use crate::{Namespace, Root};
 
-/// Who is to be moved where.
+/// A container to move, and its kept filesystem.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// The node's /proc.
@@ -33,8 +33,16 @@ pub struct Request<'a> {
     pub container: &'a Process,
     /// The kept filesystem.
     pub kept: &'a Kept,
-    /// Told the name of every step when it is done. Tests make the work end there, at each step in turn.
-    pub observer: Option<&'a (dyn Fn(&'static str) + Sync)>,
+}
+
+/// What tests change about an [`attach`].
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Hooks<'a> {
+    /// Called with the name of every step when it is done. Tests make the work end there, at each
+    /// step in turn.
+    pub(crate) observer: Option<&'a (dyn Fn(&'static str) + Sync)>,
+    /// How the kernel gets the layers, as if it supported no other way.
+    pub(crate) api: Option<LowerdirApi>,
 }
 
 /// How a container came to its kept filesystem.
@@ -52,36 +60,38 @@ pub enum AttachError {
     /// Processes of another container are still on the kept filesystem.
     #[error("still in use by process {}", .0.first().map_or(0, |holder| holder.process.id()))]
     Held(Vec<Holder>),
-    /// The kernel still has an overlay on it, but no process shows it: it is about to go, or somebody hides it.
+    /// The kernel still has an overlay on it, but no process shows it: it is about to go, or a
+    /// process hides it.
     #[error("the kernel still uses the kept filesystem")]
     Busy,
-    /// Whether an overlay has it is not known, so it counts as one that has.
+    /// The kernel does not say whether an overlay uses it, so it counts as used.
     #[error(
-        "the kernel does not say whether the kept filesystem is in use: it made the overlay that asks without an index, \
-         which may be for want of space on the disk; its log on the node says why"
+        "the kernel does not say whether the kept filesystem is in use: it made the overlay of the check without \
+         an index, maybe because the disk is full; the kernel log of the node has the reason"
     )]
     UseUnknown,
     /// The process is not in a container of its own.
     #[error("the process shares the node's mount namespace")]
     NotAContainer,
-    /// It is in a user namespace of its own, in which a mount of the node's would be locked or lose its owners.
-    #[error("the container has a user namespace of its own (hostUsers: false), which is not supported")]
+    /// It is in a user namespace of its own, in which a mount of the node's would be locked or lose
+    /// its owners.
+    #[error("the container has its own user namespace (hostUsers: false), which is not supported")]
     UserNamespace,
-    /// Something lies on the root of its processes, which would stay where they are.
+    /// A mount covers the container's root: its processes would stay on the root below.
     #[error("something is mounted over the container's root (file system type {0:?})")]
     CoveredRoot(OsString),
     /// It is on another kept filesystem.
     #[error("the container is already on another kept filesystem")]
     Foreign,
-    /// Its disk takes no writes. The kernel makes such an overlay all the same, and read-only: the container would
-    /// start and fail at its first write.
-    #[error("the disk of the kept filesystem takes no writes: it is mounted read-only, or broken")]
+    /// Its disk takes no writes. The kernel makes such an overlay all the same, and read-only: the
+    /// container would start and fail at its first write.
+    #[error("the disk of the kept filesystem is not writable: it is mounted read-only, or broken")]
     ReadOnly,
     /// The data is not there.
     #[error("the kept filesystem has no data")]
     Missing,
     /// After the change-over the process is not where it should be.
-    #[error("the process did not follow to the kept filesystem; it has a root directory of its own")]
+    #[error("the process did not move to the kept filesystem; it has its own root directory")]
     LeftBehind,
     /// About the process.
     #[error("cannot examine the container")]
@@ -92,7 +102,7 @@ pub enum AttachError {
     /// About the data.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Who uses it is not known.
+    /// The check for users failed.
     #[error(transparent)]
     Holders(#[from] HoldersError),
     /// The overlay.
@@ -111,20 +121,20 @@ pub enum AttachError {
 /// # Guarantees
 ///
 /// - Whatever way an earlier call ended, this one brings the container to the same state.
-/// - No overlay is made while another one has the same upper directory ([`AttachError::Held`], [`AttachError::Busy`]).
+/// - No overlay is made while another one has the same upper directory ([`AttachError::Held`],
+///   [`AttachError::Busy`]).
 /// - On an error before the change-over the container is as it was.
 /// - The node's mount table does not change.
 pub fn attach(request: Request<'_>) -> Result<Attached, AttachError> {
-    NamespaceThread::run(|thread| request.run(thread, None)).map_err(at("start a thread"))?
+    attach_with_hooks(request, Hooks::default())
 }
 
-/// Like [`attach`], with one way to pass the layers, as on an older kernel.
-pub fn attach_with_api(request: Request<'_>, api: LowerdirApi) -> Result<Attached, AttachError> {
-    NamespaceThread::run(|thread| request.run(thread, Some(api))).map_err(at("start a thread"))?
+pub(crate) fn attach_with_hooks(request: Request<'_>, hooks: Hooks<'_>) -> Result<Attached, AttachError> {
+    NamespaceThread::run(|thread| request.run(thread, hooks)).map_err(at("start a thread"))?
 }
 
-/// Whether a process sees the kept filesystem as its root. A process in a user namespace of its own does not, whatever
-/// its mounts are called.
+/// Whether a process sees the kept filesystem as its root. A process in a user namespace of its own
+/// does not, whatever its mounts are called.
 pub fn is_attached(proc: &Proc, process: &Process, kept: &str) -> Result<bool, ProcessError> {
     let look = || {
         for mount in table::mounts(process.open_mounts(proc)?) {
@@ -138,8 +148,8 @@ pub fn is_attached(proc: &Proc, process: &Process, kept: &str) -> Result<bool, P
     Ok(process.read_if_host_userns(proc, look)?.unwrap_or(false))
 }
 
-/// Whether a process came into its container while that changed over: its root is the one of before, and will never be
-/// another, and the container is on the kept filesystem.
+/// Whether a process came into its container while that changed over: its root is the one of
+/// before, and will never be another, and the container is on the kept filesystem.
 pub fn is_left_behind(proc: &Proc, process: &Process, kept: &str) -> Result<bool, AttachError> {
     let namespace = process.mount_namespace(proc)?;
     let look = |thread: &NamespaceThread| {
@@ -154,13 +164,15 @@ pub fn is_left_behind(proc: &Proc, process: &Process, kept: &str) -> Result<bool
         )
     };
     let moved: bool = NamespaceThread::run(look).map_err(at("start a thread"))??;
-    // In this order: what was in the container before is on the kept filesystem by the time that others come onto it.
+    // In this order: what was in the container before is on the kept filesystem by the time that
+    // others come onto it.
     Ok(moved && !is_attached(proc, process, kept)?)
 }
 
-/// The kept filesystem that a process has as its root, without the mounts on it: a pod's mounts are not the image's, and
-/// may not answer a read. `None` if the process is not on it: a holder ([`holders::find`]) only has a mount with the
-/// right name, which every user with a user namespace can choose, and the root of such a process is something else.
+/// The kept filesystem that a process has as its root, without the mounts on it: a pod's mounts are
+/// not the image's, and may not answer a read. `None` if the process is not on it: a holder
+/// ([`holders::find`]) only has a mount with the right name, which every user with a user namespace
+/// can choose, and the root of such a process is something else.
 pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root>, AttachError> {
     let Some(namespace) = process.read_if_host_userns(proc, || process.mount_namespace(proc))? else {
         return Ok(None);
@@ -182,8 +194,8 @@ pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root
     NamespaceThread::run(look).map_err(at("start a thread"))?
 }
 
-/// Work inside a view of the kept filesystem that nobody else sees: read-only, and merged from upper directory and
-/// image as a consumer would see it. Nobody must use the kept filesystem meanwhile.
+/// Work inside a private, read-only view of the kept filesystem, merged from upper directory and
+/// image as a consumer would see it. The kept filesystem must not be in use meanwhile.
 pub fn with_view<T: Send>(
     proc: &Proc,
     node: &Namespace,
@@ -214,17 +226,16 @@ pub fn with_view<T: Send>(
 // === impl Request ===
 
 impl Request<'_> {
-    fn run(&self, thread: &NamespaceThread, api: Option<LowerdirApi>) -> Result<Attached, AttachError> {
+    fn run(&self, thread: &NamespaceThread, hooks: Hooks<'_>) -> Result<Attached, AttachError> {
         let Self {
             proc,
             node,
             image,
             container,
             kept,
-            observer,
         } = *self;
         let done = |step| {
-            if let Some(observer) = observer {
+            if let Some(observer) = hooks.observer {
                 observer(step);
             }
         };
@@ -291,7 +302,8 @@ impl Request<'_> {
         }
         done("prove that nobody uses the data");
         let (upper, work) = (format!("{}/upper", kept.key()), format!("{}/work", kept.key()));
-        // The container's processes may use what has the label of the root that the runtime gave them.
+        // The container's processes may use what has the label of the root that the runtime gave
+        // them.
         let context = seen.root().and_then(Mount::context);
         let overlay = on_image(thread, proc, node, image, kept, |layers, here| {
             let overlay = Overlay {
@@ -304,7 +316,7 @@ impl Request<'_> {
                 exclusive: false,
                 context: context.as_deref(),
             };
-            Ok(match api {
+            Ok(match hooks.api {
                 None => overlay.mount(thread),
                 Some(api) => overlay.mount_with_api(thread, api),
             }?)
@@ -324,8 +336,9 @@ impl Request<'_> {
     }
 }
 
-/// Makes an overlay of the layers of an image and a kept filesystem, both as the thread's namespace then has them. Where
-/// the kernel cannot be told of so many layers, the root of the container that runs the image has them all.
+/// Makes an overlay of the layers of an image and a kept filesystem, both as the thread's namespace
+/// then has them. Where the kernel does not support so many layers, the root of the container that
+/// runs the image is the only layer.
 fn on_image(
     thread: &NamespaceThread,
     proc: &Proc,

@@ -41,7 +41,8 @@ pub(crate) fn of(fd: impl AsFd) -> Result<CachedStat, Errno> {
     look(fd, c"", AtFlags::EMPTY_PATH)
 }
 
-/// Looks at an entry of a directory. A link is itself, and what is mounted on the entry is looked at in its place.
+/// Looks at an entry of a directory. A link is itself, and what is mounted on the entry is looked
+/// at in its place.
 pub(crate) fn at(directory: impl AsFd, name: impl Arg) -> Result<CachedStat, Errno> {
     look(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
 }

@@ -1,10 +1,9 @@
 /*!
-Small files of ours in directories that nobody but root can change: read without
-being led anywhere, and replaced as a whole, durably.
+Small files in directories that only root can change: read without following links, and replaced
+atomically and durably.
 
-What lies there is ours, unless somebody with root's rights on the node, or a
-restored backup, put something else in its place; that is an error and nothing
-more (no link is followed, and nobody waits for a FIFO).
+Only root on the node or a restored backup can put another kind of file there. That is an error
+without further effect: no link is followed, and no call blocks on a FIFO.
 */
 
 use std::fs::File;
@@ -17,15 +16,16 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-/// Extended attribute of files that were made by [`replace`] with a seal. In the namespace of those that overlay file
-/// systems depend on, so that a copy which lost one lost the other (xattr(7), "Trusted extended attributes").
+/// Extended attribute of files that were made by [`replace`] with a seal. In the namespace of those
+/// that overlay file systems depend on, so that a copy which lost one lost the other (xattr(7),
+/// "Trusted extended attributes").
 const SEAL: &str = "trusted.stoppablecontainer.seal";
 
 /// The content of the file `name`, of at most `max` bytes. `None` if there is none.
 ///
 /// # Errors
-/// `ELOOP` for a link, `EISDIR` for a directory, `EINVAL` or `ENXIO` for anything else that is no regular file, and
-/// `EFBIG` for one that is larger.
+/// `ELOOP` for a link, `EISDIR` for a directory, `EINVAL` or `ENXIO` for anything else that is no
+/// regular file, and `EFBIG` for one that is larger.
 pub fn read(directory: impl AsFd, name: &str, max: u64) -> Result<Option<Vec<u8>>, Errno> {
     let Some(fd) = open(directory, name)? else {
         return Ok(None);
@@ -41,11 +41,12 @@ pub fn read(directory: impl AsFd, name: &str, max: u64) -> Result<Option<Vec<u8>
     Ok(Some(content))
 }
 
-/// Replaces the file `name`: after this it has `content`, and whatever happens on the way, it has that or what it had
-/// before. `seal` is kept with it, see [`is_sealed`].
+/// Replaces the file `name`: after this it has `content`, and whatever happens on the way, it has
+/// that or what it had before. `seal` is kept with it, see [`is_sealed`].
 ///
 /// # Errors
-/// As the kernel has them. `ENOTSUP` where the file system keeps no extended attributes and there is a seal.
+/// As the kernel has them. `ENOTSUP` where the file system keeps no extended attributes and there
+/// is a seal.
 pub fn replace(directory: impl AsFd, name: &str, content: &[u8], seal: Option<&str>) -> Result<(), Errno> {
     let new = format!("{name}.new");
     remove(&directory, &new)?;
@@ -93,7 +94,8 @@ pub fn remove(directory: impl AsFd, name: &str) -> Result<(), Errno> {
 /// # Errors
 /// As for [`read`].
 pub fn open(directory: impl AsFd, name: &str) -> Result<Option<OwnedFd>, Errno> {
-    // A look before the open: opening a device may have effects, and opening a FIFO may take as long as it likes.
+    // A look before the open: opening a device may have effects, and opening a FIFO may take as
+    // long as it likes.
     let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let looked = match openat(directory, name, look, Mode::empty()) {
         Ok(looked) => looked,
@@ -150,7 +152,8 @@ mod tests {
         assert_eq!(fs::read_dir(path.path()).unwrap().count(), 0);
     }
 
-    /// Whatever lies where a file of ours should: nothing is followed, nothing waited for, nothing of it changed.
+    /// Whatever lies where a file of ours should: nothing is followed, nothing waited for, nothing
+    /// of it changed.
     #[test]
     fn h14_links_fifos_sockets_and_directories_in_the_place_of_files() {
         let (outside, _) = directory();

@@ -1,17 +1,16 @@
 /*!
-Who uses a kept filesystem right now.
+Whether a kept filesystem is in use, and which processes use it.
 
-Two overlays on one upper directory corrupt it, and the kernel does not forbid
-them (with `index=off` it only warns). So before one is made, the kernel is asked
-*whether* anybody has it, even an overlay that nobody has mounted any more: a second
-one that has the upper directory as its lower layer, made with `index=on`, is refused
-while the first one lives. That second overlay writes nothing to the kept filesystem.
-It needs file handles, so file systems without them hold no kept filesystems (see
-`store`). For this and other reasons the kernel falls back to `index=off`, and then
-refuses nothing; so an overlay that it made counts only with the index that it made for it.
+Two overlays on one upper directory corrupt it, and the kernel does not forbid them (with
+`index=off` it only warns). So before an overlay is made, [`probe`] asks the kernel *whether*
+another one uses the upper directory, even one without a mount: a second overlay with the upper
+directory as its lower layer and `index=on` is refused while the first one lives. The second overlay
+writes nothing to the kept filesystem. It needs file handles, so file systems without them cannot
+hold kept filesystems (see `store`). The kernel may fall back to `index=off` and then refuses
+nothing, so the answer counts only if the kernel made an index for the second overlay.
 
-*Who* has it the mounts of all processes say. They answer for nothing: anybody who
-has a user namespace may give his own mounts the names that are searched.
+*Which* processes use it is read from the mounts of all processes ([`find`]). That proves nothing:
+every user with a user namespace can give mounts the names that are searched.
 */
 
 mod listing;
@@ -38,8 +37,8 @@ use crate::store::{Kept, StoreError};
 pub struct Holder {
     /// One of the processes of that namespace.
     pub process: Process,
-    /// Whether it is in the user namespace of the caller. Else it may have nothing but a mount with the right name, or
-    /// have left that namespace with the mounts of a container.
+    /// Whether it is in the user namespace of the caller. Else it may have nothing but a mount with
+    /// the right name, or have left that namespace with the mounts of a container.
     pub in_host_userns: bool,
 }
 
@@ -50,15 +49,16 @@ pub enum Use {
     Free,
     /// An overlay has it.
     Held,
-    /// The kernel did not say: it made the overlay that asks, but not as one that it would refuse. One reason is a disk
-    /// without room for an extended attribute.
+    /// The kernel did not say: it made the overlay that asks, but not as one that it would refuse.
+    /// One reason is a disk without room for an extended attribute.
     Unknown,
 }
 
 /// How to list the mounts of a mount namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// By listmount(2) and statmount(2), and where the kernel does not know those, as before 6.11, by tables.
+    /// By listmount(2) and statmount(2), and where the kernel does not know those, as before 6.11,
+    /// by tables.
     Calls,
     /// By mount tables.
     Tables,
@@ -71,11 +71,13 @@ struct Survey<'a> {
     upper: String,
     method: Method,
     budget: TimeBudget,
-    /// The mounts that are searched, of the namespaces that were listed; none for one of which the kernel did not tell.
+    /// The mounts that are searched, of the namespaces that were listed; none for one of which the
+    /// kernel did not tell.
     namespaces: HashMap<u64, Option<Vec<u64>>>,
     /// A thread with mounts that were not searched to their end, and how many of those there are.
     unsearched: (Option<PathBuf>, usize),
-    /// Tables that were read (namespace, and mount and inode of the root), and whether they have what is searched.
+    /// Tables that were read (namespace, and mount and inode of the root), and whether they have
+    /// what is searched.
     tables: HashMap<(u64, u64, u64), bool>,
 }
 
@@ -89,7 +91,7 @@ struct ThreadMounts {
     at_root: bool,
 }
 
-/// Time for mounts beyond those that anybody ordinarily has, for a survey as a whole.
+/// Time for mounts beyond the usual number, for a survey as a whole.
 #[derive(Debug, PartialEq, Eq)]
 struct TimeBudget(Duration);
 
@@ -103,15 +105,17 @@ pub enum HoldersError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The kernel did not answer.
-    #[error("cannot find out whether the kept filesystem is in use")]
+    #[error("cannot check whether the kept filesystem is in use")]
     Probe(#[source] OverlayError),
 }
 
-/// Processes in whose mount namespaces a kept filesystem is, one for each namespace: one that has it as its root, if any.
-/// Those come first, and before them those in the user namespace of the caller.
+/// Processes in whose mount namespaces a kept filesystem is, one for each namespace: one that has
+/// it as its root, if any. Those come first, and before them those in the user namespace of the
+/// caller.
 ///
-/// What somebody does to his own mounts hides nobody else's and makes nobody fail: any number of them, in places however
-/// deep, is searched in bounded memory, and what cannot be searched, or not in the time that there is, is left to [`probe`].
+/// A user's own mounts cannot hide those of other users or make the search fail: any number of
+/// mounts at any depth is searched in bounded memory. What cannot be searched, or not in time, is
+/// left to [`probe`].
 pub fn find(proc: &Proc, key: &str) -> Result<Vec<Holder>, HoldersError> {
     find_by(proc, key, Method::Calls)
 }
@@ -169,7 +173,7 @@ pub fn find_by(proc: &Proc, key: &str, method: Method) -> Result<Vec<Holder>, Ho
     }
     if let (Some(thread), count) = &survey.unsearched {
         // Once, whatever a tenant does to the mounts of all of his processes.
-        tracing::warn!(thread = %thread.display(), count, "mounts that cannot be searched to their end");
+        tracing::warn!(thread = %thread.display(), count, "mounts that cannot be searched completely");
     }
     found.sort_by_key(|(sight, holder)| (!holder.in_host_userns, !sight.at_root));
     Ok(found.into_iter().map(|(_, holder)| holder).collect())
@@ -200,7 +204,8 @@ impl Survey<'_> {
                 return Some(sight(!ids.is_empty(), at_root));
             }
         }
-        // A table shows what is below the root of the process that is asked, so another root is another table.
+        // A table shows what is below the root of the process that is asked, so another root is
+        // another table.
         let root = cached_stat::through(self.proc, thread.join("root")).ok()?;
         let view = (namespace, root.mount, root.inode);
         if let Some(holds) = self.tables.get(&view) {
@@ -273,31 +278,31 @@ fn numbers(proc: &Proc, directory: &Path) -> Result<Vec<Pid>, HoldersError> {
     Ok(ids)
 }
 
-/// Asks the kernel. The thread must be in the mount namespace that the store was opened in, and the caller holds the
-/// lock.
+/// Asks the kernel. The thread must be in the mount namespace that the store was opened in, and the
+/// caller holds the lock.
 pub fn probe(thread: &NamespaceThread, kept: &Kept) -> Result<Use, HoldersError> {
-    let answer = match ask(thread, kept)? {
+    let answer = match ask(thread, kept) {
         // With an index the kernel remembers inodes, and those of a restored directory are others.
-        Err(OverlayError::Refused {
+        Err(HoldersError::Probe(OverlayError::Refused {
             source: Errno::STALE, ..
-        }) => {
+        })) => {
             kept.remove_probe()?;
-            ask(thread, kept)?
+            ask(thread, kept)
         }
         // Most likely for want of space.
         Ok(Use::Unknown) => {
             kept.drop_ballast()?;
-            ask(thread, kept)?
+            ask(thread, kept)
         }
         answer => answer,
     };
     if let Ok(Use::Free) = answer {
         kept.take_ballast();
     }
-    answer.map_err(HoldersError::Probe)
+    answer
 }
 
-fn ask(thread: &NamespaceThread, kept: &Kept) -> Result<Result<Use, OverlayError>, HoldersError> {
+fn ask(thread: &NamespaceThread, kept: &Kept) -> Result<Use, HoldersError> {
     kept.make_probe()?;
     let upper = kept.upper()?;
     let (probe, work) = (
@@ -314,10 +319,10 @@ fn ask(thread: &NamespaceThread, kept: &Kept) -> Result<Result<Use, OverlayError
         exclusive: true,
         context: None,
     };
-    Ok(match question.mount(thread) {
+    match question.mount(thread) {
         Ok(_detached) if kept.has_index()? => Ok(Use::Free),
         Ok(_detached) => Ok(Use::Unknown),
         Err(OverlayError::InUse) => Ok(Use::Held),
-        Err(e) => Err(e),
-    })
+        Err(error) => Err(HoldersError::Probe(error)),
+    }
 }

@@ -1,20 +1,18 @@
 /*!
 Finds the read-only layers of an image from a container that runs it.
 
-Where the container's root is an overlay, its mount options name the layers'
-directories on the node, and those serve as layers again: an overlay upon a
-container's root would be a second level, and the kernel allows no third, so
-nothing in the container could use overlays itself. Where they cannot be had
-(another kind of snapshot, a runtime that hides them, more of them than an older
-kernel can be told) the container's root is the only layer.
+If the container's root is an overlay, its mount options name the layers' directories on the node,
+and those are used as layers again. (An overlay on the container's root would be a second level, and
+the kernel allows no third; then processes in the container could not use overlays.) If the
+directories are not available (another snapshotter, a runtime that hides them, more layers than an
+older kernel supports), the container's root is the only layer.
 
-The names are opened on the node, so they have to be the runtime's: a process that
-may mount could put an overlay at its root whose layers have names of the node's
-directories. A runtime mounts the root of a container in the node's mount namespace
-and gives the container a copy of that mount (containerd below the directory of its
-task, CRI-O below that of its storage), and into that namespace no container can
-mount. So the names are read there, from a mount of the file system that the
-container has as its root; without such a mount no name is used.
+The names are opened on the node, so they must come from the runtime: a process that may mount could
+put an overlay at its root whose layers have names of the node's directories. A runtime mounts the
+root of a container in the node's mount namespace and gives the container a copy of that mount
+(containerd below the directory of its task, CRI-O below that of its storage). No container can
+mount in the node's namespace. So the names are read there, from a mount of the file system that is
+the container's root; without such a mount no name is used.
 */
 
 use std::ffi::OsString;
@@ -64,10 +62,11 @@ pub enum LayersError {
     /// It has no root.
     #[error("the container that runs the image has no root in its mount table")]
     NoRoot,
-    /// It is in a user namespace of its own. There anybody may mount an overlay and say what its layers are called, and
-    /// here those names would be opened as names of the node's directories.
+    /// It is in a user namespace of its own. There every process may mount an overlay and choose
+    /// the names of its layers, and here those names would be opened as names of the node's
+    /// directories.
     #[error(
-        "the container that runs the image has a user namespace of its own (hostUsers: false), which is not supported"
+        "the container that runs the image has its own user namespace (hostUsers: false), which is not supported"
     )]
     UserNamespace,
     /// It is in the node's own mount namespace, where its root would be the node's.
@@ -84,8 +83,8 @@ pub enum LayersError {
 // === impl Layers ===
 
 impl Layers {
-    /// Layers of the image that `container` runs. Leaves the thread in the namespace in which they may be used:
-    /// the node's, or a private copy of it.
+    /// Layers of the image that `container` runs. Leaves the thread in the namespace in which they
+    /// may be used: the node's, or a private copy of it.
     pub fn of(
         thread: &NamespaceThread,
         proc: &Proc,
@@ -139,8 +138,8 @@ impl Layers {
         self.kind
     }
 
-    /// Enters the mount namespace of the container. What the thread then has as its root is the namespace's, whatever
-    /// root the process gave itself.
+    /// Enters the mount namespace of the container. What the thread then has as its root is the
+    /// namespace's, whatever root the process gave itself.
     fn enter(
         thread: &NamespaceThread,
         proc: &Proc,
@@ -175,8 +174,8 @@ impl Layers {
         thread
             .enter(node)
             .map_err(at("enter the node's mount namespace"))?;
-        // Before kernel 6.15 a layer must be attached in the caller's namespace, and nothing may be attached in the
-        // node's: so it is done in a copy, on a directory that surely exists.
+        // Before kernel 6.15 a layer must be attached in the caller's namespace, and nothing may be
+        // attached in the node's: so it is done in a copy, on a directory that surely exists.
         thread
             .enter_private_copy()
             .map_err(at("copy the node's mount namespace"))?;
@@ -195,8 +194,8 @@ impl Named {
         if self.lower.iter().all(|path| path.is_absolute()) {
             return Self::open_below(host, &self.lower, Path::new("/"));
         }
-        // Runtimes shorten long lists by changing to a directory above all layers before they mount; it is also
-        // above the upper directory, whose path is whole.
+        // Runtimes shorten long lists by changing to a directory above all layers before they
+        // mount; it is also above the upper directory, whose path is whole.
         let bases = self
             .upper
             .as_deref()
@@ -217,8 +216,8 @@ impl Named {
     }
 }
 
-/// The directories that a mount names, if it is an overlay. Layers that hold only data (of `metacopy` images) are
-/// not something that can be mounted again the same way.
+/// The directories that a mount names, if it is an overlay. Layers that hold only data (of
+/// `metacopy` images) are not something that can be mounted again the same way.
 fn named(mount: &Mount) -> Option<Named> {
     if mount.fs_type != "overlay"
         || mount.root != Path::new("/")
@@ -239,8 +238,8 @@ fn named(mount: &Mount) -> Option<Named> {
     (!lower.is_empty()).then_some(Named { lower, upper })
 }
 
-/// Splits a `lowerdir` at its colons; a backslash makes the byte after it an ordinary one. `None` for the `::` that
-/// sets off layers of data.
+/// Splits a `lowerdir` at its colons; a backslash makes the byte after it an ordinary one. `None`
+/// for the `::` that sets off layers of data.
 fn split(list: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut layers = vec![Vec::new()];
     let mut bytes = list.iter();

@@ -4,7 +4,7 @@ Builds a kept root filesystem and moves a running container onto it.
 A *store* ([`Store`]) is a directory of the node in which each kept filesystem has
 a directory of its own, named by a key, with the upper and work directories of an
 overlay. [`attach()`] makes the overlay, enters the mount namespace of a container
-that somebody else started, moves every mount of that container below it, and
+that a container runtime started, moves every mount of that container below it, and
 makes it the container's root.
 
 What the library relies on: it runs as root in the node's PID namespace, and its
@@ -27,11 +27,12 @@ pub mod overlay;
 pub mod plan;
 pub mod process;
 pub mod remove;
-mod reset;
 pub mod root;
 pub mod store;
 mod sys;
 pub mod table;
+#[cfg(feature = "test-hooks")]
+pub mod test_hooks;
 pub mod usage;
 
 pub use apply::ApplyError;
@@ -41,5 +42,6 @@ pub use process::{Proc, Process};
 pub use root::Root;
 pub use store::{Kept, Store};
 
-/// Mount source of a kept root, the field after the file system type in mountinfo. Only who may mount can set it.
+/// Mount source of a kept root, the field after the file system type in mountinfo. Only a process
+/// that may mount can set it.
 pub const SOURCE: &str = "stoppablecontainer";

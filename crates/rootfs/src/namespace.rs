@@ -52,8 +52,8 @@ impl NamespaceThread {
     ///
     /// # Errors
     ///
-    /// What the thread's start, or giving it a root directory of its own, failed with. If `work` panics, so does
-    /// this.
+    /// What the thread's start, or giving it a root directory of its own, failed with. If `work`
+    /// panics, so does this.
     pub fn run<T: Send>(work: impl FnOnce(&Self) -> T + Send) -> Result<T, Errno> {
         std::thread::scope(|scope| {
             let builder = std::thread::Builder::new().name("thread".to_owned());
@@ -70,13 +70,14 @@ impl NamespaceThread {
         })
     }
 
-    /// Enters a namespace. Root and working directory of the thread are then the root of the namespace.
+    /// Enters a namespace. Root and working directory of the thread are then the root of the
+    /// namespace.
     pub fn enter(&self, namespace: &Namespace) -> Result<(), Errno> {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
     }
 
-    /// Leaves for a copy of the present namespace that nothing propagates into or out of, and that goes with the
-    /// thread.
+    /// Leaves for a copy of the present namespace that nothing propagates into or out of, and that
+    /// goes with the thread.
     pub fn enter_private_copy(&self) -> Result<(), Errno> {
         sys::unshare_mounts()?;
         let all = rustix::mount::MountPropagationFlags::PRIVATE | rustix::mount::MountPropagationFlags::REC;

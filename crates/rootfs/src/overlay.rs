@@ -1,17 +1,14 @@
 /*!
-Makes overlay file systems, detached: nothing of them is in any mount table until
-somebody attaches them.
+Makes overlay file systems, detached: they are in no mount table until a caller attaches them.
 
-Layers are given as descriptors, so no name of a directory is ever parsed by the
-kernel (names may hold commas, colons and backslashes) and nobody can exchange a
-directory between check and mount. The options are those that make an upper
-directory safe to interpret whatever is in it: a redirect that somebody planted
-is not followed and no content is taken from elsewhere by metacopy.
+Layers are passed as descriptors. So the kernel parses no name of a directory (names may contain
+commas, colons and backslashes), and no process can exchange a directory between check and mount.
+The options make any content of an upper directory safe to interpret: a planted redirect is not
+followed, and metacopy takes no content from elsewhere.
 
-What degrades on older kernels: before 6.13 layers are passed as
-`/proc/self/fd/N`; before 6.7 there is also no option to add layers one by one,
-and the list of all has to fit into 255 bytes, which is enough for about sixty;
-who has more layers uses one that has them all.
+Older kernels: before 6.13 layers are passed as `/proc/self/fd/N`. Before 6.7 there is no option to
+add layers one by one, and the list must fit into 255 bytes, enough for about sixty layers; an image
+with more uses the container's root as its only layer.
 */
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -32,16 +29,17 @@ pub struct Overlay<'a> {
     pub lower: Vec<BorrowedFd<'a>>,
     /// Where changes go. Without it the overlay is read-only.
     pub upper: Option<Upper<'a>>,
-    /// Whether the kernel is to refuse layers that another overlay uses as upper directory. That takes an `upper`,
-    /// without which the kernel does not do it, and makes the overlay read-only all the same: a writable one that goes
-    /// writes back the whole file system of its upper directory first.
+    /// Whether the kernel is to refuse layers that another overlay uses as upper directory. That
+    /// takes an `upper`, without which the kernel does not do it, and makes the overlay read-only
+    /// all the same: a writable one that goes writes back the whole file system of its upper
+    /// directory first.
     pub exclusive: bool,
     /// The SELinux context of all files, on a node that labels containers.
     pub context: Option<&'a str>,
 }
 
-/// The writable layer. The directories are named by path below an open directory that nobody but root can change,
-/// so that the mount table of older kernels tells whose upper directory an overlay has.
+/// The writable layer. The directories are named by path below an open directory that only root can
+/// change, so that the mount table of older kernels tells whose upper directory an overlay has.
 #[derive(Debug)]
 pub struct Upper<'a> {
     /// The directory of the paths.
@@ -52,8 +50,9 @@ pub struct Upper<'a> {
     pub work: &'a str,
 }
 
-/// How the kernel gets the layers' directories. A kernel that has only older APIs refuses to have the option set; before
-/// 6.5 it reads options when the overlay is created, and refuses an unknown one like anything else (`EINVAL`).
+/// How the kernel gets the layers' directories. A kernel that has only older APIs refuses to have
+/// the option set; before 6.5 it reads options when the overlay is created, and refuses an unknown
+/// one like anything else (`EINVAL`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LowerdirApi {
     /// By descriptor: 6.13 and later.
@@ -74,7 +73,7 @@ pub enum OverlayError {
     #[error("a directory is in use by another overlay")]
     InUse,
     /// More layers than the kernel can be told.
-    #[error("the image has {0} layers, more than this kernel takes")]
+    #[error("the image has {0} layers, more than this kernel supports")]
     TooManyLayers(usize),
     /// The kernel refused the overlay; what it logged about that.
     #[error("the kernel refuses the overlay: {log}")]
@@ -96,8 +95,8 @@ static LOWERDIR_API: AtomicU8 = AtomicU8::new(LowerdirApi::Descriptors as u8);
 // === impl Overlay ===
 
 impl Overlay<'_> {
-    /// Makes the overlay. All layers must be in the mount namespace that the thread is in (the kernel demands it
-    /// before 6.15); the thread's working directory may have changed afterwards.
+    /// Makes the overlay. All layers must be in the mount namespace that the thread is in (the
+    /// kernel demands it before 6.15); the thread's working directory may have changed afterwards.
     pub fn mount(&self, thread: &NamespaceThread) -> Result<OwnedFd, OverlayError> {
         let best = LowerdirApi::from_number(LOWERDIR_API.load(Ordering::Relaxed));
         let (mount, api) = first_supported(best, |api| self.mount_with_api(thread, api))?;
@@ -121,8 +120,8 @@ impl Overlay<'_> {
         option("source", crate::SOURCE)?;
         option("redirect_dir", "nofollow")?;
         option("metacopy", "off")?;
-        // `on` would tie the upper directory to these very inodes of the lower ones; an image that is unpacked
-        // again has others.
+        // `on` would tie the upper directory to these very inodes of the lower ones; an image that
+        // is unpacked again has others.
         option("index", if self.exclusive { "on" } else { "off" })?;
         if self.exclusive {
             fsconfig_set_flag(&fs, "ro").map_err(|e| OverlayError::System("ro", e))?;
@@ -143,7 +142,8 @@ impl Overlay<'_> {
                 }
             }
             LowerdirApi::Joined => {
-                // Relative to this directory the path of a descriptor is its number, which saves room.
+                // Relative to this directory the path of a descriptor is its number, which saves
+                // room.
                 rustix::process::chdir("/proc/self/fd")
                     .map_err(|e| OverlayError::System("enter /proc/self/fd", e))?;
                 let numbers: Vec<_> = self.lower.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
@@ -156,8 +156,9 @@ impl Overlay<'_> {
         }
         if let Some(upper) = &self.upper {
             for (key, path) in [("upperdir", upper.upper), ("workdir", upper.work)] {
-                // Opened with every API: it is the real directory that nobody but root can exchange. The kernel follows
-                // links in a path, and empties what it finds in a work directory.
+                // Opened with every API: it is the real directory, which only root can exchange.
+                // The kernel follows links in a path, and empties what it finds in a work
+                // directory.
                 let dir = upper.open(path).map_err(|e| OverlayError::System(key, e))?;
                 if api == LowerdirApi::Descriptors {
                     fsconfig_set_fd(&fs, key, &dir).map_err(|e| OverlayError::System(key, e))?;
@@ -222,8 +223,9 @@ fn first_supported<T>(
     }
 }
 
-/// Why the kernel did not create an overlay. One that reads options only now may mean that it does not know one, and
-/// then says no more about the overlay than a kernel that refuses to have the option set.
+/// Why the kernel did not create an overlay. One that reads options only now may mean that it does
+/// not know one, and then says no more about the overlay than a kernel that refuses to have the
+/// option set.
 fn refusal(
     source: Errno,
     api: LowerdirApi,
@@ -239,8 +241,8 @@ fn refusal(
     }
 }
 
-/// Whether this kernel takes every option when it is set, known or not: before 6.5, or what a distribution made of
-/// such a kernel.
+/// Whether this kernel takes every option when it is set, known or not: before 6.5, or what a
+/// distribution made of such a kernel.
 fn takes_any_option() -> bool {
     fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
         .and_then(|fs| fsconfig_set_string(&fs, crate::SOURCE, ""))

@@ -1,8 +1,7 @@
 /*!
-What has to be moved from a container's root to its new one, as data.
+The plan of a move, as data: which mounts go from a container's root to its new root.
 
-Made from the container's mount table alone, so that it can be tested without
-mounting anything.
+It depends only on the container's mount table, so tests of it mount nothing.
 */
 
 use std::ffi::OsString;
@@ -21,7 +20,8 @@ pub struct Plan {
     pub flags: Flags,
     /// Devices of the /proc that the container has, wherever they are mounted.
     pub procs: Vec<(u32, u32)>,
-    /// Devices, and types, of file systems that may ask another process or machine before they answer.
+    /// Devices, and types, of file systems that may ask another process or machine before they
+    /// answer.
     pub foreign: Vec<((u32, u32), OsString)>,
 }
 
@@ -30,8 +30,8 @@ pub struct Plan {
 pub struct Move {
     /// Where it is mounted now and will be.
     pub path: PathBuf,
-    /// Whether the mountpoint must be a real directory of the new root, no link: the runtime's own file systems
-    /// must not end up where an image points them to.
+    /// Whether the mountpoint must be a real directory of the new root, no link: the runtime's own
+    /// file systems must not end up where an image points them to.
     pub real_directory: bool,
 }
 
@@ -41,7 +41,8 @@ const RUNTIME_DIRECTORIES: [&str; 3] = ["/proc", "/sys", "/dev"];
 // === impl Plan ===
 
 impl Plan {
-    /// The plan for a container with this mount table, seen from its root. `None` if it has no root mount.
+    /// The plan for a container with this mount table, seen from its root. `None` if it has no root
+    /// mount.
     pub fn new(table: &Table) -> Option<Self> {
         let root = table.root()?;
         let children: Vec<_> = table.children(root.id).collect();
@@ -87,7 +88,7 @@ impl Move {
     }
 }
 
-/// Whether a mount made later lies over the path of this one, so that nobody can see it any more.
+/// Whether a later mount covers the path of this one, so that no process sees it any more.
 fn is_hidden(mount: &Mount, later: &[&Mount]) -> bool {
     later
         .iter()

@@ -1,9 +1,9 @@
 /*!
 Processes by descriptor.
 
-A process id says who a process is only as long as it lives. So whoever asks for
-something is known by a pidfd from the moment that it connected, and what is read
-about it from /proc counts only if it is still alive after the reading.
+A process id identifies a process only while the process lives. So a peer is held by a pidfd from
+the moment that it connected, and what is read about it from /proc counts only if the process is
+still alive afterwards.
 */
 
 use std::fs::File;
@@ -79,8 +79,8 @@ impl Proc {
         Ok(Table::read(self.open_own_mounts()?)?)
     }
 
-    /// The first mount of the calling thread's table that is of this device, and what is looked for. The node's table may
-    /// be long, so only lines of that device are taken apart.
+    /// The first mount of the calling thread's table that is of this device, and what is looked
+    /// for. The node's table may be long, so only lines of that device are taken apart.
     pub(crate) fn find_own_mount_of(
         &self,
         device: (u32, u32),
@@ -142,10 +142,10 @@ impl Process {
     /// Who connected this Unix socket.
     pub fn of_peer(socket: impl AsFd) -> Result<Self, ProcessError> {
         let peer =
-            rustix::net::sockopt::socket_peercred(&socket).map_err(system("cannot learn who connected"))?;
-        let pidfd = match sys::peer_pidfd(&socket).map_err(gone_or("cannot learn who connected"))? {
+            rustix::net::sockopt::socket_peercred(&socket).map_err(system("cannot identify the peer"))?;
+        let pidfd = match sys::peer_pidfd(&socket).map_err(gone_or("cannot identify the peer"))? {
             Some(pidfd) => pidfd,
-            // Before kernel 6.5. Between connect and now the id may have been given to somebody else, so callers
+            // Before kernel 6.5. Another process may have got the id since the connect, so callers
             // compare what they know of the peer (its cgroup) afterwards.
             None => match pidfd_open(peer.pid, PidfdFlags::empty()) {
                 Ok(pidfd) => pidfd,
@@ -192,7 +192,8 @@ impl Process {
         self.still(table)
     }
 
-    /// Its mount table, to be read mount by mount. What was read counts if the process is alive afterwards.
+    /// Its mount table, to be read mount by mount. What was read counts if the process is alive
+    /// afterwards.
     pub(crate) fn open_mounts(&self, proc: &Proc) -> Result<OwnedFd, ProcessError> {
         self.open_below(proc, "mountinfo", OFlags::RDONLY)
     }
@@ -224,7 +225,8 @@ impl Process {
             .map_err(gone_or("cannot read its working directory"))?;
         let path = PathBuf::from(std::ffi::OsString::from_vec(path.into_bytes()));
         let path = self.still(path)?;
-        // The kernel writes `(unreachable)/x` for a directory outside, and appends a word to one that was deleted.
+        // The kernel writes `(unreachable)/x` for a directory outside, and appends a word to one
+        // that was deleted.
         Ok(path.is_absolute().then_some(path))
     }
 
@@ -240,15 +242,16 @@ impl Process {
         self.still(theirs == ours)
     }
 
-    /// What is learned of a process that is in the user namespace of the calling process. `None` if it is not: there
-    /// anybody mounts what he likes and gives it the names that he likes.
+    /// What is learned of a process that is in the user namespace of the calling process. `None` if
+    /// it is not: there anybody mounts what he likes and gives it the names that he likes.
     pub(crate) fn read_if_host_userns<T>(
         &self,
         proc: &Proc,
         learn: impl FnOnce() -> Result<T, ProcessError>,
     ) -> Result<Option<T>, ProcessError> {
-        // Asked before, as such a process may have very many mounts to read. And after, when the answer counts: a
-        // process may leave for a user namespace below its own at any time, but never comes back.
+        // Asked before, as such a process may have very many mounts to read. And after, when the
+        // answer counts: a process may leave for a user namespace below its own at any time, but
+        // never comes back.
         if !self.shares_user_namespace(proc)? {
             return Ok(None);
         }

@@ -1,8 +1,8 @@
 /*!
-Deletes a directory tree that somebody else filled.
+Deletes a directory tree of untrusted content.
 
-Follows no link, crosses no mount, and needs a bounded number of descriptors
-however deep the tree is: what lies deep is first moved up.
+It follows no link and crosses no mount. It needs a bounded number of descriptors at any depth:
+deep directories are moved up first.
 */
 
 use std::ffi::{CStr, CString};
@@ -78,7 +78,8 @@ fn move_up(from: &OwnedFd, name: &CStr, entry: &OwnedFd, top: &OwnedFd, number: 
         let target = format!(".deep-{}", number.wrapping_mul(1000).wrapping_add(attempt));
         match renameat(from, name, top, target) {
             Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
-            // Immutable or append-only; or the top wants everything that comes into it to be of its quota's project.
+            // Immutable or append-only; or the top wants everything that comes into it to be of its
+            // quota's project.
             Err(Errno::PERM | Errno::XDEV) if !cleared => {
                 clear_flags(entry, LOCKS)?;
                 clear_flags(from, LOCKS)?;
@@ -100,7 +101,8 @@ fn open(parent: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
 fn unlink(parent: BorrowedFd<'_>, name: &CStr, flags: AtFlags) -> Result<(), Errno> {
     match unlinkat(parent, name, flags) {
         Err(Errno::NOENT) => Ok(()),
-        // Immutable or append-only, itself or its directory. Only files and directories have flags to clear.
+        // Immutable or append-only, itself or its directory. Only files and directories have flags
+        // to clear.
         Err(Errno::PERM) => {
             let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let looked = rustix::fs::openat(parent, name, look, Mode::empty())?;

@@ -1,11 +1,10 @@
 /*!
 Paths below an untrusted root, as descriptors.
 
-The root belongs to somebody who may fill it with symbolic links that point
-anywhere. Every step is one `openat2` with `RESOLVE_IN_ROOT`, by which the kernel
-keeps `..` and absolute links inside, and magic links are refused; what is done
-afterwards is done on the descriptor. Somebody who changes the tree meanwhile
-can make a call fail, or lead it to another place of the same root, no further.
+A tenant may fill the root with symbolic links to any path. Every step is one `openat2` with
+`RESOLVE_IN_ROOT`: the kernel keeps `..` and absolute links inside, and refuses magic links. All
+further work uses the descriptor. A process that changes the tree meanwhile can make a call fail or
+lead it to another path of the same root, but not out of the root.
 */
 
 use std::collections::VecDeque;
@@ -26,10 +25,11 @@ use crate::cached_stat;
 
 /// Most symbolic links that are followed for one path: what the kernel follows.
 const MAX_LINKS: usize = 40;
-/// Most components of one path, those of the links on its way included: each step begins at the top again, so twice as
-/// many take four times as long. A path without links has no more than half of that.
+/// Most components of one path, those of the links on its way included: each step begins at the top
+/// again, so twice as many take four times as long. A path without links has no more than half of
+/// that.
 const MAX_COMPONENTS: usize = 4096;
-/// Most tries for one path while somebody changes the tree.
+/// Most tries for one path while other processes change the tree.
 const MAX_RACES: usize = 64;
 
 /// The top of an untrusted tree.
@@ -63,15 +63,15 @@ pub enum Problem {
     #[error("is a symbolic link; the runtime's own directory must be a real one")]
     SymbolicLink,
     /// The root where a place in it was needed.
-    #[error("leads to the root itself, over which nothing can be mounted")]
+    #[error("leads to the root itself, and nothing can be mounted over the root")]
     TheRoot,
     /// A link that the kernel makes up.
-    #[error("leads through a link of /proc, which is another one for every process")]
+    #[error("leads through a link of /proc, which differs for every process")]
     ProcLink,
     /// Where another process or machine would have to be asked.
     #[error(
-        "leads into a mounted file system of type {0:?}, in which nothing is looked up as its server may not answer; \
-         a link of the image leads there"
+        "leads into a mounted file system of type {0:?}, in which nothing is looked up as its server may not \
+         answer; a link of the image leads there"
     )]
     Foreign(OsString),
     /// More than 40 links.
@@ -105,7 +105,8 @@ impl Root {
         }
     }
 
-    /// The same, with file systems in which [`Root::create_directory`] and its like look nothing up.
+    /// The same, with file systems in which [`Root::create_directory`] and its like look nothing
+    /// up.
     pub(crate) fn without(self, foreign: Vec<((u32, u32), OsString)>) -> Self {
         Self { foreign, ..self }
     }
@@ -128,8 +129,8 @@ impl Root {
             .map_err(|e| failed(path, e))
     }
 
-    /// Opens a directory and makes what is missing of its path, with mode `mode` (the umask applies). Links are
-    /// followed inside the root, and where one points at nothing, that is made.
+    /// Opens a directory and makes what is missing of its path, with mode `mode` (the umask
+    /// applies). Links are followed inside the root, and where one points at nothing, that is made.
     pub fn create_directory(&self, path: &Path, mode: Mode) -> Result<OwnedFd, RootError> {
         let found = self.walk(path, Last::Directory(mode), mode, |_| Ok(()))?;
         match file_type(&found).map_err(|e| failed(path, e))? {
@@ -138,8 +139,8 @@ impl Root {
         }
     }
 
-    /// Like [`Root::create_directory`], and what was made has its name durably when this returns. Directories that were
-    /// there are left alone: not every file system can sync one.
+    /// Like [`Root::create_directory`], and what was made has its name durably when this returns.
+    /// Directories that were there are left alone: not every file system can sync one.
     pub fn create_durable_directory(&self, path: &Path, mode: Mode) -> Result<OwnedFd, RootError> {
         let found = self.walk(path, Last::Directory(mode), mode, sync_directory)?;
         match file_type(&found).map_err(|e| failed(path, e))? {
@@ -148,8 +149,9 @@ impl Root {
         }
     }
 
-    /// Opens (`O_PATH`) something that is no directory, and makes an empty file with mode 0755 if it is missing, as
-    /// a runtime does for the mountpoint of a file. Directories on the way are made with mode `mode`.
+    /// Opens (`O_PATH`) something that is no directory, and makes an empty file with mode 0755 if
+    /// it is missing, as a runtime does for the mountpoint of a file. Directories on the way are
+    /// made with mode `mode`.
     pub fn create_file(&self, path: &Path, mode: Mode) -> Result<OwnedFd, RootError> {
         let found = self.walk(path, Last::File, mode, |_| Ok(()))?;
         match file_type(&found).map_err(|e| failed(path, e))? {
@@ -158,8 +160,9 @@ impl Root {
         }
     }
 
-    /// Opens a directory on which something is to be mounted: [`Root::create_directory`] for anything but the root. Over
-    /// that, processes of the container would not see the mount but the next one to look for the root would.
+    /// Opens a directory on which something is to be mounted: [`Root::create_directory`] for
+    /// anything but the root. Over that, processes of the container would not see the mount but the
+    /// next one to look for the root would.
     pub fn create_mountpoint(&self, path: &Path, mode: Mode) -> Result<OwnedFd, RootError> {
         let found = self.create_directory(path, mode)?;
         let identity = |fd: &OwnedFd| {
@@ -194,8 +197,9 @@ impl Root {
         }
     }
 
-    /// Reads a small regular file. `None` if there is none. Never waits: a FIFO, a device and the like are refused
-    /// before they are opened. The thread must be in a mount namespace of the node's, for its /proc.
+    /// Reads a small regular file. `None` if there is none. Never waits: a FIFO, a device and the
+    /// like are refused before they are opened. The thread must be in a mount namespace of the
+    /// node's, for its /proc.
     pub fn read(&self, path: &Path, max: u64) -> Result<Option<Vec<u8>>, RootError> {
         let looked = match self.openat2(path, OFlags::PATH, ResolveFlags::empty()) {
             Ok(fd) => fd,
@@ -231,7 +235,8 @@ impl Root {
             path
         };
         loop {
-            // EAGAIN: a rename happened somewhere while `..` was resolved; the kernel asks for another try.
+            // EAGAIN: a rename happened somewhere while `..` was resolved; the kernel asks for
+            // another try.
             match openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 result => return result,
@@ -239,8 +244,8 @@ impl Root {
         }
     }
 
-    /// Resolves the path like a process whose root this is, making what is missing. `made_in` gets the directory in which
-    /// something was made.
+    /// Resolves the path like a process whose root this is, making what is missing. `made_in` gets
+    /// the directory in which something was made.
     fn walk(
         &self,
         path: &Path,
@@ -281,7 +286,7 @@ impl Root {
                         _ => mkdirat(&parent, &name, mode),
                     };
                     match made {
-                        // Look again: somebody else may have been faster, and with something else.
+                        // Look again: another process may have made something else there.
                         Ok(()) => {
                             made_in(&parent).map_err(|e| fail(e.into()))?;
                             rest.push_front(name);
@@ -352,9 +357,9 @@ fn make_file(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
     rustix::fs::openat(parent, name, flags, Mode::from(0o755)).map(drop)
 }
 
-/// Opens for reading what an `O_PATH` descriptor stands for. `None`, and nothing is opened, if that is no regular file:
-/// opening a device may have effects. By the descriptor, as whoever fills the tree may put something else at the path
-/// between the look at it and its opening.
+/// Opens for reading what an `O_PATH` descriptor stands for. `None`, and nothing is opened, if that
+/// is no regular file: opening a device may have effects. By the descriptor, because the tenant may
+/// put something else at the path between the look at it and its opening.
 pub(crate) fn open_file(looked: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
     if file_type(looked)? != FileType::RegularFile {
         return Ok(None);

@@ -28,11 +28,11 @@ struct Request {
     namespace: u64,
 }
 
-/// Gives the calling thread a root and working directory of its own, without which it cannot enter a mount
-/// namespace. Cannot be undone: call it on a thread made for the purpose.
+/// Gives the calling thread a root and working directory of its own, without which it cannot enter
+/// a mount namespace. Cannot be undone: call it on a thread made for the purpose.
 pub(crate) fn unshare_fs() -> Result<()> {
-    // SAFETY: the function is unsafe because of `UnshareFlags::FILES`, which is not passed: descriptors stay shared
-    // between threads.
+    // SAFETY: the function is unsafe because of `UnshareFlags::FILES`, which is not passed:
+    // descriptors stay shared between threads.
     unsafe { unshare_unsafe(UnshareFlags::FS) }
 }
 
@@ -42,15 +42,15 @@ pub(crate) fn unshare_mounts() -> Result<()> {
     unsafe { unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }
 }
 
-/// A pidfd of the process that connected the socket, as it was when it connected. `None` where the kernel does
-/// not offer it (before 6.5); `ESRCH` if that process is gone.
+/// A pidfd of the process that connected the socket, as it was when it connected. `None` where the
+/// kernel does not offer it (before 6.5); `ESRCH` if that process is gone.
 pub(crate) fn peer_pidfd(socket: impl AsFd) -> Result<Option<OwnedFd>> {
     let mut pidfd: libc::c_int = -1;
     let Ok(mut length) = libc::socklen_t::try_from(size_of::<libc::c_int>()) else {
         return Err(Errno::OVERFLOW);
     };
-    // SAFETY: `pidfd` and `length` are valid for writing for the length of the call, and `length` is the size of
-    // `pidfd`. The kernel writes no more than that.
+    // SAFETY: `pidfd` and `length` are valid for writing for the length of the call, and `length`
+    // is the size of `pidfd`. The kernel writes no more than that.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),
@@ -65,7 +65,7 @@ pub(crate) fn peer_pidfd(socket: impl AsFd) -> Result<Option<OwnedFd>> {
         return match Errno::from_io_error(&error) {
             // The kernel does not know the option.
             Some(Errno::NOPROTOOPT) => Ok(None),
-            // The process has been reaped, and its id may be somebody else's by now.
+            // The process has been reaped, and another process may have its id by now.
             Some(Errno::SRCH | Errno::NODATA | Errno::INVAL) => Err(Errno::SRCH),
             Some(errno) => Err(errno),
             None => Err(Errno::IO),
@@ -74,7 +74,8 @@ pub(crate) fn peer_pidfd(socket: impl AsFd) -> Result<Option<OwnedFd>> {
     if pidfd < 0 {
         return Ok(None);
     }
-    // SAFETY: the kernel made this descriptor for this call (with close-on-exec set) and nobody else knows it.
+    // SAFETY: the kernel made this descriptor for this call (with close-on-exec set) and no other
+    // code has it.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(pidfd) }))
 }
 
@@ -86,8 +87,9 @@ pub(crate) fn has_file_handles(file: impl AsFd) -> Result<bool> {
         f_handle: [],
     };
     let mut mount: libc::c_int = 0;
-    // SAFETY: the path is a string that ends; `handle` and `mount` are valid for writing for the length of the call, and
-    // the kernel writes no more of a handle than the no bytes that there is room for.
+    // SAFETY: the path is a string that ends; `handle` and `mount` are valid for writing for the
+    // length of the call, and the kernel writes no more of a handle than the no bytes that there is
+    // room for.
     let result = unsafe {
         libc::name_to_handle_at(
             file.as_fd().as_raw_fd(),
@@ -108,20 +110,23 @@ pub(crate) fn has_file_handles(file: impl AsFd) -> Result<bool> {
 
 const _: () = assert!(size_of::<Request>() == Request::SIZE as usize);
 
-/// The id by which [`list_mounts`] and [`stat_mount`] know a mount namespace. An error where the kernel does not know those
-/// calls for other namespaces (before 6.11).
+/// The id by which [`list_mounts`] and [`stat_mount`] know a mount namespace. An error where the
+/// kernel does not know those calls for other namespaces (before 6.11).
 pub(crate) fn mount_namespace_id(namespace: impl AsFd) -> Result<u64> {
     let mut id = 0_u64;
-    // SAFETY: the kernel writes a `u64` to where `id` is, which is valid for writing for the length of the call. If the
-    // descriptor is of something else, what is asked for is refused or harmless: the number is in no other use.
+    // SAFETY: the kernel writes a `u64` to where `id` is, which is valid for writing for the length
+    // of the call. If the descriptor is of something else, what is asked for is refused or
+    // harmless: the number is in no other use.
     let result = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_MNTNS_ID, &raw mut id) };
     if result == 0 { Ok(id) } else { Err(last_error()) }
 }
 
-/// Ids of mounts of a namespace, those after `after`, as many as there is room for. How many there are.
+/// Ids of mounts of a namespace, those after `after`, as many as there is room for. How many there
+/// are.
 pub(crate) fn list_mounts(namespace: u64, after: u64, ids: &mut [u64]) -> Result<usize> {
     let request = Request::new(namespace, LSMT_ROOT, after);
-    // SAFETY: `request` is valid for reading, `ids` for writing so many ids; the kernel keeps neither.
+    // SAFETY: `request` is valid for reading, `ids` for writing so many ids; the kernel keeps
+    // neither.
     let count = unsafe {
         libc::syscall(
             SYS_LISTMOUNT,
@@ -134,11 +139,12 @@ pub(crate) fn list_mounts(namespace: u64, after: u64, ids: &mut [u64]) -> Result
     usize::try_from(count).map_err(|_| last_error())
 }
 
-/// What the kernel says of a mount, as `struct statmount` of linux/mount.h. `OVERFLOW` if there is not enough room.
+/// Attributes of a mount, as `struct statmount` of linux/mount.h. `OVERFLOW` if there is not enough
+/// room.
 pub(crate) fn stat_mount(namespace: u64, mount: u64, mask: u64, answer: &mut [u64]) -> Result<()> {
     let request = Request::new(namespace, mount, mask);
-    // SAFETY: `request` is valid for reading, `answer` for writing so many bytes, and it is aligned as the structure has to
-    // be; the kernel keeps neither. Every content of `answer` is valid.
+    // SAFETY: `request` is valid for reading, `answer` for writing so many bytes, and it is aligned
+    // as the structure has to be; the kernel keeps neither. Every content of `answer` is valid.
     let result = unsafe {
         libc::syscall(
             SYS_STATMOUNT,

@@ -1,10 +1,9 @@
 /*!
 Reads mount tables (`/proc/PID/mountinfo`, see proc_pid_mountinfo(5)).
 
-A container may fill its own table with what it likes: names with blanks, line
-feeds and backslashes, and very many mounts. So fields are bytes, reading is
-bounded, and a line that is not understood is an error rather than skipped: a
-mount that was overlooked is a mount left behind.
+A container decides the content of its own table: names with blanks, line feeds and backslashes, and
+very many mounts. So fields are bytes, and reading is bounded. A malformed line is an error and not
+skipped, because a mount that is overlooked would not be moved.
 */
 
 use std::ffi::OsString;
@@ -14,8 +13,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-/// Largest table that is taken apart, in bytes: of one container, at its start. Some may start at once, and the agent that does
-/// it has a limit on its memory; ordinary containers have some KiB.
+/// Largest table that is taken apart, in bytes: of one container, at its start. Some may start at
+/// once, and the agent that does it has a limit on its memory; ordinary containers have some KiB.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// A mount table.
@@ -31,7 +30,8 @@ pub struct Mount {
     pub id: u64,
     /// Id of the mount that this one is mounted on; its own where there is none.
     pub parent: u64,
-    /// Major and minor number of the file system, as statx(2) tells them of its files; the same for all of its mounts.
+    /// Major and minor number of the file system, as statx(2) tells them of its files; the same for
+    /// all of its mounts.
     pub device: (u32, u32),
     /// Which part of the file system is mounted.
     pub root: PathBuf,
@@ -45,7 +45,8 @@ pub struct Mount {
     pub fs_type: OsString,
     /// What the mounter named as source.
     pub source: OsString,
-    /// Options of the file system, still separated by commas and escaped: see [`Mount::super_option`].
+    /// Options of the file system, still separated by commas and escaped: see
+    /// [`Mount::super_option`].
     pub super_options: Vec<u8>,
 }
 
@@ -86,7 +87,7 @@ pub enum TableError {
     #[error("a line of the mount table is longer than {MAX_LINE} bytes")]
     LongLine,
     /// A line is not as proc_pid_mountinfo(5) describes.
-    #[error("line {0} of the mount table is not understood")]
+    #[error("line {0} of the mount table is not valid")]
     Line(usize),
 }
 
@@ -183,8 +184,9 @@ impl Mount {
             })
     }
 
-    /// The SELinux context that all of its files have (mount(8), `context=`), where it was mounted with one: that is how
-    /// runtimes label a container's root. With commas it stands between quotation marks.
+    /// The SELinux context that all of its files have (mount(8), `context=`), where it was mounted
+    /// with one: that is how runtimes label a container's root. With commas it stands between
+    /// quotation marks.
     pub fn context(&self) -> Option<String> {
         let options = std::str::from_utf8(&self.super_options).ok()?;
         let at = options.match_indices("context=").map(|(at, _)| at);
@@ -197,7 +199,7 @@ impl Mount {
         value.map(str::to_owned)
     }
 
-    /// Whether this is a kept root, whoever's.
+    /// Whether this is the root of any kept filesystem.
     pub fn is_kept_root(&self) -> bool {
         self.fs_type == "overlay" && self.source == crate::SOURCE
     }
@@ -235,11 +237,12 @@ pub(crate) fn read_bounded(mountinfo: OwnedFd) -> Result<Vec<u8>, TableError> {
     }
 }
 
-/// Longest line of a table that is read one by one, in bytes. An overlay may have 500 layers; the path of each has up to
-/// 4096 bytes, and up to four times that when it is escaped.
+/// Longest line of a table that is read one by one, in bytes. An overlay may have 500 layers; the
+/// path of each has up to 4096 bytes, and up to four times that when it is escaped.
 const MAX_LINE: u64 = 16 << 20;
 
-/// The lines of an open mountinfo, without line feeds: no more than one is in memory. Nothing follows an error.
+/// The lines of an open mountinfo, without line feeds: no more than one is in memory. Nothing
+/// follows an error.
 pub(crate) fn lines(mountinfo: OwnedFd) -> impl Iterator<Item = Result<Vec<u8>, TableError>> {
     let mut reader = Some(BufReader::new(File::from(mountinfo)));
     std::iter::from_fn(move || {

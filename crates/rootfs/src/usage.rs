@@ -1,9 +1,9 @@
 /*!
-Measures a directory tree that somebody else fills.
+Measures a directory tree of untrusted content.
 
-Follows no link and crosses no mount. Holds two descriptors however deep the tree
-is, remembers a bounded number of directories however wide it is, and ends when
-its time is over: what was not reached is said, not guessed.
+It follows no link and crosses no mount. It holds two descriptors at any depth and remembers a
+bounded number of directories at any width. It ends when its time is over; the result says then that
+it is incomplete.
 */
 
 use std::ffi::CString;
@@ -50,7 +50,7 @@ pub fn measure(top: impl AsFd, until: Instant) -> Result<Usage, Errno> {
             break;
         }
         match walk.directory(&path) {
-            // Gone since, or put in place of what was there: somebody works here.
+            // Removed or replaced meanwhile: the container works here.
             Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::STALE) => {}
             Err(Errno::NAMETOOLONG) => walk.complete = false,
             Err(e) => return Err(e),
@@ -69,7 +69,8 @@ struct Walk<'a> {
     complete: bool,
 }
 
-/// Sums of fractions: each of a file's names counts as its share, so nothing has to be remembered to count it once.
+/// Sums of fractions: each of a file's names counts as its share, so nothing has to be remembered
+/// to count it once.
 #[derive(Default)]
 struct Sum {
     bytes: u128,

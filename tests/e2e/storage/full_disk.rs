@@ -121,7 +121,7 @@ async fn refused_on(ns: &Namespace, node: &NodeShell<'_>, disk: &Disk) -> Result
     create_on(ns, "refused", &disk.place).await?;
     let message = blocked(ns, "refused", FILESYSTEM_READY, UNUSABLE).await?;
     ensure!(
-        message.contains(&disk.place) && message.contains("does not say what its entries are"),
+        message.contains(&disk.place) && message.contains("does not report the types of directory entries"),
         "which disk, and why: {message}"
     );
     phase(ns, "refused", Phase::Failed).await?;

@@ -63,7 +63,7 @@ async fn listed_and_removed(
         refused.code != 0
             && refused
                 .stderr
-                .contains("nothing of this name is without instance"),
+                .contains("no data without an instance has this name"),
         "{refused:?}"
     );
     node.sh(&format!("test -d {owned}/upper")).await?;

@@ -1,5 +1,5 @@
-//! H15: whatever somebody on the node, or a restored copy, put into a kept filesystem, it shows nothing beyond its own
-//! layers, touches nothing outside, and what cannot be started says why.
+//! H15: whatever somebody on the node, or a restored copy, put into a kept filesystem, it shows
+//! nothing beyond its own layers, touches nothing outside, and what cannot be started says why.
 
 use std::error::Error;
 use std::fmt::Write as _;

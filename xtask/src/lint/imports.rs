@@ -1,6 +1,7 @@
 /*!
-Modules import in one direction: a room (a module with its files) uses the rooms below it and never one above, so that
-there is no circle and each room can be read with only those below in mind. The order of the rooms is in [`TREES`].
+Modules import in one direction: a room (a module with its files) uses the rooms below it and never
+one above, so that there is no circle and each room can be read with only those below in mind. The
+order of the rooms is in [`TREES`].
 */
 
 use std::path::Path;
@@ -13,13 +14,16 @@ use crate::workspace::Workspace;
 struct Tree {
     /// Directory of the files.
     directory: &'static str,
-    /// Path of the module that they belong to, below the crate. It is the root: what it defines itself is above all rooms.
+    /// Path of the module that they belong to, below the crate. It is the root: what it defines
+    /// itself is above all rooms.
     module: &'static [&'static str],
-    /// The rooms from top to bottom, by their paths below that module. Those of one line may use each other.
+    /// The rooms from top to bottom, by their paths below that module. Those of one line may use
+    /// each other.
     rooms: &'static [&'static [&'static str]],
 }
 
-/// Every tree that is checked. A file that belongs to no room is an error, so that the table stays complete.
+/// Every tree that is checked. A file that belongs to no room is an error, so that the table stays
+/// complete.
 const TREES: &[Tree] = &[Tree {
     directory: "crates/node-agent/src",
     module: &[],
@@ -106,7 +110,8 @@ impl Tree {
         found
     }
 
-    /// The place of a module's room in the order: that of the longest path in the table that it begins with.
+    /// The place of a module's room in the order: that of the longest path in the table that it
+    /// begins with.
     fn level(&self, module: &[String]) -> Option<usize> {
         let length = |room: &str| {
             let parts: Vec<_> = room.split("::").collect();
@@ -138,7 +143,8 @@ fn module_of(file: &Path) -> Vec<String> {
     parts
 }
 
-/// Every path of a file that begins with `crate`, `self` or `super`: in `use` lines, groups in them, and inline.
+/// Every path of a file that begins with `crate`, `self` or `super`: in `use` lines, groups in
+/// them, and inline.
 fn imports(text: &str, module: &[String]) -> Vec<Import> {
     let tokens = tokens(text);
     let mut found = Vec::new();

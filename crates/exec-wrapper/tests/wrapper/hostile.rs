@@ -5,20 +5,22 @@ use std::process::Command;
 
 use crate::world::{World, accept};
 
-/// A descriptor that a runtime leaked leads out of the root, and so would a working directory that is reached by it.
+/// A descriptor that a runtime leaked leads out of the root, and so would a working directory that
+/// is reached by it.
 #[test]
 fn h5_a_working_directory_outside_the_root_is_refused() {
     for verb in ["run", "hook"] {
         let world = World::new("overlay").working_directory("/proc/self/fd/9");
         let _listener = world.listen();
         let (code, out, err) = world.start(&[verb, "--", "echo", "executed"]).finish();
-        let message = "stoppablecontainer: cannot find out the working directory: No such file or directory (os error 2)\n";
+        let message = "stoppablecontainer: cannot read the working directory: No such file or directory (os error \
+        2)\n";
         assert_eq!((code, out.as_str(), err.as_str()), (Some(125), "", message));
     }
 }
 
-/// The kept filesystem has a link where the runtime had made a directory; it leads to a descriptor that leaked, or to
-/// where the wrapper was before the root changed.
+/// The kept filesystem has a link where the runtime had made a directory; it leads to a descriptor
+/// that leaked, or to where the wrapper was before the root changed.
 #[test]
 fn h5_a_working_directory_that_leads_out_of_the_kept_root_is_refused() {
     for (target, verb, source) in [
@@ -40,7 +42,8 @@ fn h5_a_working_directory_that_leads_out_of_the_kept_root_is_refused() {
     }
 }
 
-/// Where an image, or a mount of the pod, has a tree of its own at /proc, its words are not the kernel's.
+/// Where an image, or a mount of the pod, has a tree of its own at /proc, its words are not the
+/// kernel's.
 #[test]
 fn h3_a_mount_table_that_is_no_kernels_says_nothing() {
     for verb in ["run", "hook"] {
@@ -63,7 +66,8 @@ fn h3_a_mount_table_that_is_no_kernels_says_nothing() {
     assert_eq!((code, out.as_str()), (Some(125), ""), "{err}");
 }
 
-/// An interpreter that is the wrapper gets the wrapper's usage, as it stands in no root and asks for nothing.
+/// An interpreter that is the wrapper gets the wrapper's usage, as it stands in no root and asks
+/// for nothing.
 #[test]
 fn h6_the_wrapper_as_interpreter_is_harmless() {
     let world =

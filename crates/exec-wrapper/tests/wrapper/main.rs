@@ -8,8 +8,8 @@ the kept filesystem's or another. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod hostile;
-mod last_words;
 mod shipped;
+mod termination_message;
 mod world;
 
 use std::io::Write;
@@ -65,7 +65,8 @@ fn a_refusal_is_final() {
 
 #[test]
 fn a_signal_ends_the_wait() {
-    // SIGTERM, SIGQUIT, SIGWINCH (without a terminal), SIGRTMIN+3: whatever an image's STOPSIGNAL may be.
+    // SIGTERM, SIGQUIT, SIGWINCH (without a terminal), SIGRTMIN+3: whatever an image's STOPSIGNAL
+    // may be.
     for number in [15, 3, 28, 37] {
         let world = World::kept();
         let listener = world.listen();

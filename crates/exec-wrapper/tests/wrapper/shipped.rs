@@ -1,4 +1,5 @@
-//! The wrapper as it is in its image: static, small, and deaf to what the image says before it becomes its command.
+//! The wrapper as it is in its image: static, small, and deaf to what the image says before it
+//! becomes its command.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,7 +47,8 @@ fn program() -> &'static Path {
     })
 }
 
-/// The traced calls of the wrapper up to the execve by which it becomes the command, and that execve.
+/// The traced calls of the wrapper up to the execve by which it becomes the command, and that
+/// execve.
 fn trace(world: &World) -> (Vec<String>, String) {
     let text = std::fs::read_to_string(world.path("trace")).unwrap();
     // The number of the process comes first.
@@ -126,8 +128,8 @@ fn h7_h8_nothing_of_an_image_runs_before_its_command() {
     assert!(command.starts_with("execve(\"/usr/bin/printenv\""), "{command}");
     for call in &calls {
         if let Some(path) = opened(call) {
-            // /etc/passwd for HOME, which is asked for here; read, bounded, and one line of it looked at. /dev is the
-            // runtime's, not the image's.
+            // /etc/passwd for HOME, which is asked for here; read, bounded, and one line of it
+            // looked at. /dev is the runtime's, not the image's.
             let known = path.starts_with("/proc/self/")
                 || ["/etc/passwd", "/dev/null", "/dev/termination-log"].contains(&path);
             assert!(known, "{call}");

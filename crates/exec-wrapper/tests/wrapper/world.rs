@@ -6,9 +6,9 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// Makes the root, then becomes the wrapper. Arguments: directory, source of the root, tracer, working directory, and
-/// those of the wrapper. Two descriptors leak, one of them of a directory outside the root. Files for /proc stand in its
-/// place.
+/// Makes the root, then becomes the wrapper. Arguments: directory, source of the root, tracer,
+/// working directory, and those of the wrapper. Two descriptors leak, one of them of a directory
+/// outside the root. Files for /proc stand in its place.
 const SCRIPT: &str = r#"
 set -e
 dir=$1 source=$2 tracer=$3 here=$4; shift 4

@@ -1,9 +1,9 @@
 /*!
-Who may have a volume.
+Which pods may have a volume.
 
-What the kubelet says of a pod (name, namespace, UID) is compared with the API
-server's pod, and that pod's UID with what the instance's status records as its
-provider or consumer. Labels, annotations and volume attributes say nothing.
+The agent compares the pod of the request (name, namespace, UID) with the API server's pod, and
+that pod's UID with the provider or consumer in the instance's status. Labels, annotations and
+other volume attributes decide nothing.
 */
 
 use std::path::PathBuf;
@@ -16,8 +16,8 @@ use crate::filesystem::Filesystems;
 use crate::instance::{ObjectRef, pod};
 use crate::volumes::Role;
 
-/// How long the instance's status may lag behind its pods. The kubelet tries again after a refusal, so this only
-/// has to be long enough for the usual case.
+/// How long the instance's status may lag behind its pods. The kubelet tries again after a refusal,
+/// so this only has to be long enough for the usual case.
 const LAG: Duration = Duration::from_secs(10);
 /// How long a placeholder's call is left open. Shorter than the kubelet's own time limit for CSI calls (2 minutes,
 /// `csiTimeout` in its `pkg/volume/csi`), which it would report as a failure of the agent.
@@ -63,7 +63,8 @@ pub(super) async fn authorize(filesystems: &Filesystems, pod: &ObjectRef) -> Res
         return Err(CsiError::Placeholder(pod.clone()));
     }
     let role = role_of(&object, pod).ok_or(CsiError::InstanceChanged)?;
-    // A user may have written the owner reference. Its UID is compared above; names are the object's own.
+    // A user may have written the owner reference. Its UID is compared above; names are the
+    // object's own.
     if ObjectRef::of(&object).as_ref() != Some(&owner) {
         return Err(CsiError::OwnerName {
             owner: Box::new(owner),

@@ -10,7 +10,8 @@ use crate::instance::pod::PodError;
 /// The reason.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CsiError {
-    /// The request breaks the CSI specification, or asks for something that the driver does not have.
+    /// The request breaks the CSI specification, or asks for something that the driver does not
+    /// have.
     #[error("{0}")]
     InvalidRequest(String),
     #[error("the target path is not below {}", .0.display())]
@@ -31,12 +32,12 @@ pub(crate) enum CsiError {
         node: String,
     },
     #[error(
-        "pod {pod} (UID {}) is neither the provider nor the consumer that StoppableContainerInstance {owner} records in its \
-         status",
+        "pod {pod} (UID {}) is neither the provider nor the consumer that StoppableContainerInstance {owner} \
+         records in its status",
         .pod.uid
     )]
     NotRecorded { owner: Box<ObjectRef>, pod: ObjectRef },
-    #[error("pod {pod} names its owner {owner}, which has another name")]
+    #[error("the owner reference of pod {pod} names {owner}, but the object with this UID has another name")]
     OwnerName { owner: Box<ObjectRef>, pod: ObjectRef },
     #[error("pod {0} holds room for a consumer and never starts")]
     Placeholder(ObjectRef),
@@ -53,7 +54,7 @@ pub(crate) enum CsiError {
 // === impl CsiError ===
 
 impl CsiError {
-    /// The gRPC code, by which the kubelet and csi-sanity judge.
+    /// The gRPC code of the error, see the CSI specification.
     pub(super) fn code(&self) -> Code {
         match self {
             Self::InvalidRequest(_) | Self::TargetOutside(_) => Code::InvalidArgument,

@@ -1,13 +1,15 @@
 /*!
 Lets the kubelet register the plugin.
 
-The kubelet dials a registration socket by its path and sets no authority, so gRPC for Go sends the escaped path as the
-`:authority` of every request (`%2Fvar%2Flib%2Fkubelet%2F...`). That is no authority in the sense of RFC 3986, and the
-HTTP/2 implementation below tonic resets the stream before anybody sees the request. Here the bytes of the connection
-are followed just far enough to put `localhost` in its place, as the kubelet itself does on the CSI socket.
+The kubelet dials a registration socket by its path and sets no authority, so gRPC for Go sends the
+escaped path as the `:authority` of every request (`%2Fvar%2Flib%2Fkubelet%2F...`). That is no
+authority in the sense of RFC 3986, and the HTTP/2 implementation below tonic resets the stream
+before the service sees the request. Here the bytes of the connection are followed just far enough
+to put `localhost` in its place, as the kubelet itself does on the CSI socket.
 
-Header blocks (RFC 7541) are walked, not decoded: strings are skipped by their length, and a literal stays a literal,
-so that both ends go on counting the same entries of the dynamic table. What is not understood is passed on as it came.
+Header blocks (RFC 7541) are walked, not decoded: strings are skipped by their length, and a literal
+stays a literal, so that both ends go on counting the same entries of the dynamic table. What is not
+understood is passed on as it came.
 */
 
 use std::io;
@@ -195,7 +197,8 @@ fn rewrite_block(block: &[u8]) -> Option<Vec<u8>> {
     let mut rest = block;
     while let Some(first) = rest.first() {
         let start = rest;
-        // RFC 7541, section 6: an indexed field, a literal that is remembered, a new table size, other literals.
+        // RFC 7541, section 6: an indexed field, a literal that is remembered, a new table size,
+        // other literals.
         let (prefix, literal) = match first {
             0x80.. => (7, false),
             0x40.. => (6, true),
@@ -226,7 +229,8 @@ fn skip_string(bytes: &[u8]) -> Option<&[u8]> {
     rest.get(length..)
 }
 
-/// An integer whose first byte has `prefix` bits of it (RFC 7541, section 5.1), and what comes after.
+/// An integer whose first byte has `prefix` bits of it (RFC 7541, section 5.1), and what comes
+/// after.
 fn integer(bytes: &[u8], prefix: u32) -> Option<(usize, &[u8])> {
     let (first, mut rest) = bytes.split_first()?;
     let full = (1 << prefix) - 1;

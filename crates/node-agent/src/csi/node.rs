@@ -1,8 +1,8 @@
 /*!
 CSI Node: publish and unpublish, to the letter of the specification.
 
-Every error is logged with the pod that it concerns, as the kubelet is the only
-other one to see it; volume context and secrets never are.
+The agent logs every error with its pod, because otherwise only the kubelet would see the error.
+It never logs volume context or secrets.
 */
 
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
 
-/// Most characters of somebody else's word that an error repeats.
+/// Most characters of a caller's key that an error repeats.
 const LONGEST_NAMED: usize = 64;
 
 /// The Node service.
@@ -80,7 +80,7 @@ impl Node for NodeService {
         let result = self.unpublish(&id, &target).await;
         match &result {
             Ok(Some(record)) => tracing::info!(pod = %record.pod, role = ?record.role, "unpublished"),
-            Ok(None) => tracing::debug!(volume = id, "unpublished what was not there"),
+            Ok(None) => tracing::debug!(volume = id, "nothing to unpublish"),
             Err(error) => {
                 tracing::warn!(volume = id, target, code = ?error.code(), %error, "NodeUnpublishVolume");
             }
@@ -130,7 +130,8 @@ impl NodeService {
             container: Some(authorized.container),
         };
         if known.as_ref().is_some_and(|known| known.is_same(&record)) && volumes.get(&publish.id).is_some() {
-            // Again: only the mount may be missing (a reboot took it), and making it twice does no harm.
+            // Again: only the mount may be missing (a reboot took it), and making it twice does no
+            // harm.
             if self.target(&record.target)? == Target::Mounted {
                 return Ok(record.role);
             }
@@ -257,7 +258,7 @@ impl Publish {
         if let Some(key) = context.keys().find(|key| !known.contains(&key.as_str())) {
             let key: String = key.chars().take(LONGEST_NAMED).collect();
             return invalid(format!(
-                "volume attribute {key:?} is not known; the volume takes none"
+                "unknown volume attribute {key:?}; the volume has no attributes"
             ));
         }
         if context.get(EPHEMERAL).map(String::as_str) != Some("true") {
@@ -283,7 +284,7 @@ fn required(context: &HashMap<String, String>, key: &str) -> Result<String, CsiE
             Ok(value.clone())
         }
         Some(_) => Err(CsiError::InvalidRequest(format!(
-            "volume attribute {key} is not the name of an object"
+            "volume attribute {key} is not a valid object name"
         ))),
         None => Err(CsiError::InvalidRequest(format!(
             "volume attribute {key} is required (CSIDriver podInfoOnMount)"

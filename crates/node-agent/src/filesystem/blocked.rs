@@ -1,8 +1,8 @@
 /*!
 A consumer that waits for its filesystem, in the status of its instance.
 
-To the kubelet its container runs, and without probes it is even ready; that its
-command has not been executed is known here alone.
+To the kubelet its container runs, and without probes the container is even ready. Only the agent
+knows that the command has not been executed.
 */
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::node::Host;
 use crate::node::cgroup::container_of;
 
 /// What lasts no longer than this is the normal way of a start, and not worth a write.
-const USUAL: Duration = Duration::from_secs(2);
+const USUAL_TIME: Duration = Duration::from_secs(2);
 
 /// Remembers what a consumer's pod waits for.
 pub(crate) fn set(instance: &Instance, pod_uid: &str, message: &str) {
@@ -41,7 +41,7 @@ pub(crate) fn set(instance: &Instance, pod_uid: &str, message: &str) {
     });
 }
 
-/// The pod does not wait any more: it has its filesystem, or is gone.
+/// Forgets the pod: it has its filesystem, or is gone.
 pub(crate) fn forget(instance: &Instance, pod_uid: &str) {
     instance.change(|state| {
         if is_blocked(state, pod_uid) {
@@ -50,8 +50,8 @@ pub(crate) fn forget(instance: &Instance, pod_uid: &str) {
     });
 }
 
-/// Looks at what an earlier agent reported: it may have moved the container without being able to say so, and then the
-/// wrapper asks nobody any more.
+/// Checks what an earlier agent reported: that agent may have moved the container without reporting
+/// it, and then the wrapper does not ask again.
 pub(crate) async fn check_recorded(host: &Arc<Host>, instance: &Instance) -> Result<()> {
     let Some(blocked) = instance.state().blocked.filter(|blocked| blocked.recorded) else {
         return Ok(());
@@ -62,7 +62,7 @@ pub(crate) async fn check_recorded(host: &Arc<Host>, instance: &Instance) -> Res
         let holders = holders::find(&host.proc, &key)?;
         let is_of_pod = |holder: &Holder| {
             let cgroup = holder.process.cgroup(&host.proc).ok();
-            // Others have nothing but the names of their mounts.
+            // In other user namespaces the names of mounts prove nothing.
             holder.in_host_userns && cgroup.is_some_and(|cgroup| container_of(&cgroup, &pod_uid).is_some())
         };
         anyhow::Ok(holders.iter().any(is_of_pod))
@@ -71,7 +71,7 @@ pub(crate) async fn check_recorded(host: &Arc<Host>, instance: &Instance) -> Res
         .await
         .context("look for the container")??;
     instance.change(|state| {
-        // Somebody else may know better by now.
+        // Another task may have newer information by now.
         if let Some(now) = state.blocked.take_if(|now| now.recorded) {
             state.blocked = (!moved).then_some(Blocked {
                 recorded: false,
@@ -120,7 +120,7 @@ fn due(state: &State) -> Due {
     let rest = state
         .blocked
         .as_ref()
-        .map(|blocked| USUAL.saturating_sub(blocked.since.elapsed()));
+        .map(|blocked| USUAL_TIME.saturating_sub(blocked.since.elapsed()));
     match rest.filter(|rest| !rest.is_zero()) {
         Some(rest) => Due::In(rest),
         None => Due::Now(Box::new(FilesystemStatus {
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(reported(&state(Some("x"), None)), Some(None));
     }
 
-    /// The agent died while it waited; what is known stays until somebody knows better.
+    /// The agent died while it waited; the report stays until the next agent has checked it.
     #[test]
     fn i9_i12_the_next_agent_keeps_what_was_reported() {
         let object = state(Some("x"), None).object.unwrap();

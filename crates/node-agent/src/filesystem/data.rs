@@ -35,8 +35,8 @@ pub(crate) fn open(root: &Root, prefix: &Path, key: &str) -> Result<Option<Kept>
     Ok(store.get(key)?)
 }
 
-/// Looks at the data without changing it; `root` is the node's. `store` identifies the directory that holds the data, if
-/// that is known.
+/// Looks at the data without changing it; `root` is the node's. `store` identifies the directory
+/// that holds the data, if that is known.
 pub(crate) fn look(root: &Root, prefix: &Path, key: &str, store: Option<&str>) -> Result<Data> {
     let found = Store::open(root, prefix)?;
     let same = match (&found, store) {
@@ -74,7 +74,7 @@ fn look_into(store: &Store, key: &str) -> Result<Data> {
     })
 }
 
-/// Locks data that nobody uses. An error is worth another try.
+/// Locks data that is not in use. A later try may succeed where this one fails.
 pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<KeptLock> {
     let locked = kept.lock()?;
     if kept.has_upper()? {
@@ -91,7 +91,7 @@ pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<KeptLock> {
                 .iter()
                 .find(|holder| holder.in_host_userns)
             {
-                Some(holder) => bail!("process {} still uses the data", holder.process.id()),
+                Some(holder) => bail!("process {} on the node still uses the data", holder.process.id()),
                 None => bail!("the kernel still uses the data"),
             },
         }

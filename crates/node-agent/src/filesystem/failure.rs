@@ -32,8 +32,8 @@ impl Failure {
         Self {
             reason: reason::FILESYSTEM_UNREACHABLE,
             message: format!(
-                "directory {} of node {node} is not the one that holds the data of this instance; a disk that is not mounted \
-                 looks like this. Mount it, and the instance goes on by itself",
+                "directory {} of node {node} is not the one that holds the data of this instance; a disk that is \
+                 not mounted looks like this. Mount it; the instance then continues without further action",
                 prefix.display()
             ),
             verbs: vec![RecoveryVerb::Reset],
@@ -45,7 +45,8 @@ impl Failure {
         Self::new(
             reason::NODE_AGENT_OUTDATED,
             format!(
-                "the data in directory {} of node {node} was last handled by a newer node agent; update the node agent there",
+                "the data in directory {} of node {node} was last handled by a newer node agent; update the node \
+                 agent there",
                 directory.display()
             ),
         )

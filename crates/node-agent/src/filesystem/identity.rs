@@ -30,7 +30,8 @@ pub(super) enum IdentityError {
     Unreadable(#[from] anyhow::Error),
 }
 
-/// Resolves the user anew when the template asks for another one. Nothing is written if it is the same.
+/// Resolves the user anew when the template asks for another one. Nothing is written if it is the
+/// same.
 pub(crate) async fn refresh(filesystems: &Filesystems, instance: &Instance) -> Result<()> {
     let state = instance.state();
     let (Some(object), Some(provider)) = (&state.object, state.provider()) else {

@@ -37,8 +37,8 @@ pub(super) fn check(
             return Err(Failure {
                 reason: reason::FILESYSTEM_LOST,
                 message: format!(
-                    "the record of this instance is not on node {node} any more, and nothing else says that the data \
-                     in directory {} is its own. Restore the directory, or delete the object",
+                    "the record of this instance is not on node {node} any more, and nothing else proves that the \
+                     data in directory {} belongs to it. Restore the directory, or delete the object",
                     directory.display()
                 ),
                 verbs: vec![RecoveryVerb::Accept, RecoveryVerb::Reset],
@@ -51,8 +51,8 @@ pub(super) fn check(
                     format!("the record next to the data cannot be read (directory {directory})")
                 }
                 RecordDefect::Copied => format!(
-                    "directory {directory} was copied without its extended attributes, which say what was deleted: files \
-                     of the image would be back. Restore it with them (rsync -aHAXS; tar --xattrs \
+                    "directory {directory} was copied without its extended attributes, which mark deleted files: \
+                     deleted files of the image would come back. Restore it with them (rsync -aHAXS; tar --xattrs \
                      --xattrs-include='*')"
                 ),
             };
@@ -73,8 +73,8 @@ pub(super) fn check(
         return Err(Failure {
             reason: reason::IMAGE_CHANGED,
             message: format!(
-                "the data was made with image {name} ({id}), but the provider runs {} ({}); it is not put on another \
-                 image. Set the template's image {old}",
+                "the data was made with image {name} ({id}), but the provider runs {} ({}); it cannot be used with \
+                 another image. Set the template's image {old}",
                 image.reference, image.id
             ),
             verbs: vec![RecoveryVerb::Accept, RecoveryVerb::Reset],
@@ -141,9 +141,10 @@ mod tests {
         assert_eq!(found(Some(&known), &recorded("sha256:1")), None);
     }
 
-    /// Also where nobody remembers that there was data: the directory itself says that something is wrong.
+    /// Also without a status that remembers the data: the directory itself shows that something is
+    /// wrong.
     #[test]
-    fn i1_h26_data_whose_record_is_defectful_is_its_users_to_judge() {
+    fn i1_h26_data_whose_record_is_defective_is_its_users_to_judge() {
         let known = image("nginx:1.25", "sha256:1");
         for known in [None, Some(&known)] {
             for defect in [RecordDefect::Unreadable, RecordDefect::Copied] {
@@ -209,8 +210,8 @@ mod tests {
         );
     }
 
-    /// A disk that was not mounted at a reboot: its empty mount point made the data count as lost, or as removed when the
-    /// object was deleted.
+    /// A disk that was not mounted at a reboot: its empty mount point made the data count as lost,
+    /// or as removed when the object was deleted.
     #[test]
     fn i1_i11_another_directory_at_the_prefix_is_neither_lost_nor_removed() {
         let root = Root::of_this_thread().unwrap();

@@ -33,11 +33,13 @@ pub(crate) struct Orphan {
     pub(crate) of: Option<String>,
 }
 
-/// Kept filesystems without an instance now. The API server is not asked about those that `is_known` to have one.
+/// Kept filesystems without an instance now. The API server is not asked about those that
+/// `is_known` to have one.
 ///
 /// # Guarantees
-/// A directory is made after its instance, and all instances are listed after the directories: a filesystem listed here
-/// had no instance at one moment, and an instance's UID comes back only with a restored backup.
+/// A directory is made after its instance, and all instances are listed after the directories: a
+/// filesystem listed here had no instance at one moment, and an instance's UID comes back only with
+/// a restored backup.
 pub(crate) async fn find(
     host: &Arc<Host>,
     disks: &Disks,

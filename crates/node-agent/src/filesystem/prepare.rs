@@ -1,9 +1,14 @@
 /*!
-Prepares the kept filesystem of an instance for its provider.
+Prepares the kept filesystem of an instance for its provider: step 3 of "Objects" in
+docs/ARCHITECTURE.md.
+
+In this order: read the image's config, look at the data, compare both, report `Preparing`, delete
+the data if the user decided so, make the directories and the record, resolve the user, keep the
+image's layers, report `Ready`.
 
 Invariant I1 is held here: data that was there once must be there again, and only the image that it
 was made with may lie under it (see `image_match`), unless the user decides otherwise (see
-`recovery`). The steps are those of docs/ARCHITECTURE.md, in their order.
+`recovery`).
 */
 
 use std::path::Path;
@@ -80,10 +85,11 @@ async fn carry_out(
     let (node, instance) = (&filesystems.node, request.instance);
     let slot = disk.preparations.acquire().await;
     let slot = slot.context("the agent is shutting down")?;
-    instance.change(|state| state.suspect = false);
+    instance.change(|state| state.recheck_data = false);
     let before = instance.filesystem();
 
-    // What the provider runs, what is on the disk, and whether they belong together. Nothing is changed so far.
+    // What the provider runs, what is on the disk, and whether they belong together. Nothing is
+    // changed so far.
     let image = read_image(node, request).await?;
     let (data, space) = look(node, disk, instance, before.as_ref(), guard).await?;
     let known = before.as_ref().and_then(|before| before.image.as_ref());
@@ -169,8 +175,8 @@ fn check_space(node: &Node, disk: &Disk, space: Space) -> Result<(), Failure> {
         return Ok(());
     };
     let message = format!(
-        "{}; no new filesystem is made there. Free space on the node, or delete objects that are not needed; it goes on by \
-         itself then",
+        "{}; no new filesystem is made there. Free space on the node, or delete objects that are not needed; the \
+         instance then continues without further action",
         space::on(&node.name, &disk.path, &shortage)
     );
     Err(Failure::new(reason::INSUFFICIENT_DISK, message))
@@ -216,7 +222,7 @@ async fn delete_data(
         state.resets += 1;
         state.outcome = None;
     });
-    tracing::warn!(instance = %instance.id, recovery = record.recovered, "the data was deleted as its user decided");
+    tracing::warn!(instance = %instance.id, recovery = record.recovered, "the data was deleted, as the user decided");
     Ok(())
 }
 
@@ -267,7 +273,8 @@ async fn make(
     Ok(Made { identity, store })
 }
 
-/// Keeps the image's layers on the node. Without that the provider alone keeps them, until the node's disk is full.
+/// Keeps the image's layers on the node. Without that the provider alone keeps them, until the
+/// node's disk is full.
 async fn keep_image(filesystems: &Filesystems, request: &Request<'_>) {
     let (instance, container) = (request.instance, request.container_id);
     let volumes = filesystems.volumes.of_instance(&instance.id.uid);
@@ -283,7 +290,7 @@ fn use_up(instance: &Instance, decision: &Decision, reset: bool) {
     let Decision { verb, id } = decision;
     tracing::info!(instance = %instance.id, ?verb, id, "the user's decision is carried out");
     instance.change_quietly(|state| {
-        state.unsure = true;
+        state.write_uncertain = true;
         state.written = state.filesystem().cloned().map(|known| FilesystemStatus {
             recovery: None,
             usage: known.usage.filter(|_| !reset),

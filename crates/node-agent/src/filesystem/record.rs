@@ -7,24 +7,25 @@ pub(crate) const FORMAT: u32 = 1;
 /// The features that records may require of an agent, see [`DataRecord::features`]. Nothing yet.
 const FEATURES: [&str; 0] = [];
 
-/// What is remembered next to the data.
+/// The record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DataRecord {
     /// Form of the record. An agent leaves data alone whose record is of a newer form.
     #[serde(default = "first_format")]
     pub(crate) format: u32,
-    /// Features that an agent has to know to handle the data. An agent that does not know one leaves the data alone.
+    /// Features that an agent has to know to handle the data. An agent that does not know one
+    /// leaves the data alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) features: Vec<String>,
-    /// Of the instance, for whoever finds the directory.
+    /// Namespace and name of the instance, for an administrator who finds the directory.
     pub(crate) namespace: String,
     pub(crate) name: String,
     /// Identity of the image that the data was made with.
     pub(crate) image_id: String,
     /// That image as it was named.
     pub(crate) image: String,
-    /// That image as it can be named for ever. Empty if nobody knows.
+    /// That image by its digest. Empty if the digest is unknown.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(crate) repo_digest: String,
     /// The failure that the user last decided on, by its identifier. An identifier is used once.
@@ -55,8 +56,8 @@ pub(crate) enum RecordDefect {
     Unreadable,
     /// It was written by a newer agent, and asks for more than this one knows.
     Newer,
-    /// It was copied without its extended attributes. An overlay keeps in them what was deleted: without them, files
-    /// that the user deleted or replaced would be back, those of the image.
+    /// It was copied without its extended attributes. An overlay keeps in them what was deleted:
+    /// without them, files that the user deleted or replaced would be back, those of the image.
     Copied,
 }
 

@@ -1,12 +1,11 @@
 /*!
-The user's way out of a failure: offered under an identifier, answered by an
-annotation that names it, carried out once.
+Recovery from a failure: offered in the status under an identifier, answered by an annotation with
+that identifier, carried out once.
 
-Nothing here may delete data because of an answer to something else. So the
-identifier is new for every failure; an answer counts only while the failure that
-it names is still the one that is found; and what was decided is recorded next to
-the data before anything else is written, so that neither an agent that dies nor a
-status that is not written makes it happen again.
+An answer to one failure must never delete data because of another failure. So the identifier is
+new for every failure. An answer counts only while the agent still finds the failure of that
+identifier. The agent writes the decision to the record next to the data before anything else, so
+that neither a crash of the agent nor a failed write of the status repeats it.
 */
 
 use std::hash::{BuildHasher, RandomState};
@@ -14,7 +13,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use rootfs::Store;
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, RecoveryAnswer, RecoveryOffer, RecoveryVerb,
     StoppableContainerInstance,
@@ -33,7 +31,8 @@ pub(crate) struct Decision {
     pub(crate) id: String,
 }
 
-/// What goes into the status of a failure: the offer that is there, if the failure is the same, else a new one.
+/// What goes into the status of a failure: the offer that is there, if the failure is the same,
+/// else a new one.
 pub(crate) fn offer(before: Option<&FilesystemStatus>, failure: &Failure) -> Option<RecoveryOffer> {
     if failure.verbs.is_empty() {
         return None;
@@ -69,7 +68,8 @@ pub(crate) fn decision(
     answered(object, before).filter(|_| about && !is_carried_out(Some(before), data))
 }
 
-/// Whether what the status offers was decided on and carried out: the record next to the data says so first.
+/// Whether the offer in the status was decided on and carried out. The record next to the data is
+/// written first.
 pub(crate) fn is_carried_out(before: Option<&FilesystemStatus>, data: &Data) -> bool {
     let offered = before.and_then(|before| before.recovery.as_ref());
     let Data::Recorded(record) = data else {
@@ -83,8 +83,8 @@ pub(crate) fn reset_wanted(object: &StoppableContainerInstance, filesystem: &Fil
     is_too_large(object, filesystem) && answered(object, filesystem).is_some()
 }
 
-/// Begins a reset, or goes on with one: the data is deleted, and the record says so. Refused while anybody uses it.
-/// An error is worth another try.
+/// Begins a reset, or continues one: records it and deletes the data. Refused while the data is in
+/// use; a later try may succeed.
 pub(crate) async fn clear(
     host: &Arc<Host>,
     object: &StoppableContainerInstance,
@@ -95,10 +95,7 @@ pub(crate) async fn clear(
     let prefix = PathBuf::from(&object.spec.host_path_prefix);
     let key = object.metadata.uid.clone().context("an object without UID")?;
     let work = move || {
-        let Some(store) = Store::open(&host.root, &prefix)? else {
-            return Ok(());
-        };
-        let Some(kept) = store.get(&key)? else {
+        let Some(kept) = data::open(&host.root, &prefix, &key)? else {
             return Ok(());
         };
         let _locked = data::lock_unused(&host, &kept)?;

@@ -1,5 +1,5 @@
 /*!
-Deletes the data of an instance that is being deleted, once nobody uses it.
+Deletes the data of an instance that is being deleted, once the data is not in use.
 */
 
 use std::path::{Path, PathBuf};
@@ -20,8 +20,8 @@ use crate::instance::{Instance, status};
 use crate::node::{Host, image_lease};
 use crate::volumes::left_over;
 
-/// Deletes the data if the instance is being deleted and no volume of it is published any more, and reports it.
-/// An error is worth another try.
+/// Deletes the data if the instance is being deleted and no volume of it is published any more, and
+/// reports it. An error is worth another try.
 pub(crate) async fn remove(filesystems: &Filesystems, instance: &Instance) -> Result<()> {
     let Some(object) = instance.state().object else {
         return Ok(());
@@ -52,9 +52,9 @@ pub(crate) async fn remove(filesystems: &Filesystems, instance: &Instance) -> Re
         let mut guard = instance.lock_data().await;
         let delete = move || delete(&host, &prefix, &key, store.as_deref());
         let kept = match guard.without_limit(delete).await?? {
-            Deleted::Gone => None,
-            Deleted::OtherDirectory => Some(Failure::other_directory(&directory, &node.name)),
-            Deleted::Newer => Some(Failure::outdated_agent(&directory, &node.name)),
+            DeleteOutcome::Gone => None,
+            DeleteOutcome::OtherDirectory => Some(Failure::other_directory(&directory, &node.name)),
+            DeleteOutcome::Newer => Some(Failure::outdated_agent(&directory, &node.name)),
         };
         if let Some(failure) = kept {
             report_kept(client, instance, &failure).await?;
@@ -67,8 +67,8 @@ pub(crate) async fn remove(filesystems: &Filesystems, instance: &Instance) -> Re
             state: FilesystemState::Failed,
             reason: Some(reason::HOST_PATH_PREFIX_REFUSED.to_owned()),
             message: Some(format!(
-                "the data in {} is not deleted, as node {} does not allow spec.hostPathPrefix {} any more. Allow it again, or \
-                 delete the directory by hand and take the finalizer {FINALIZER} off the instance",
+                "the data in {} is not deleted, as node {} does not allow spec.hostPathPrefix {} any more. Allow \
+                 it again, or delete the directory and remove the finalizer {FINALIZER} from the instance",
                 prefix.join(&instance.id.uid).display(),
                 node.name,
                 prefix.display(),
@@ -103,7 +103,7 @@ fn has_data(known: &FilesystemStatus) -> bool {
 }
 
 /// What became of the data.
-enum Deleted {
+enum DeleteOutcome {
     /// Nothing of it is left.
     Gone,
     /// The directory is not the one that holds it.
@@ -112,21 +112,21 @@ enum Deleted {
     Newer,
 }
 
-fn delete(host: &Host, prefix: &Path, key: &str, store: Option<&str>) -> Result<Deleted> {
+fn delete(host: &Host, prefix: &Path, key: &str, store: Option<&str>) -> Result<DeleteOutcome> {
     match data::look(&host.root, prefix, key, store)? {
-        Data::OtherDirectory => return Ok(Deleted::OtherDirectory),
-        Data::Defective(RecordDefect::Newer) => return Ok(Deleted::Newer),
+        Data::OtherDirectory => return Ok(DeleteOutcome::OtherDirectory),
+        Data::Defective(RecordDefect::Newer) => return Ok(DeleteOutcome::Newer),
         _ => {}
     }
     let Some(store) = Store::open(&host.root, prefix)? else {
-        return Ok(Deleted::Gone);
+        return Ok(DeleteOutcome::Gone);
     };
     let Some(kept) = store.get(key)? else {
-        return Ok(Deleted::Gone);
+        return Ok(DeleteOutcome::Gone);
     };
     let _locked = data::lock_unused(host, &kept)?;
     store.remove(key)?;
-    Ok(Deleted::Gone)
+    Ok(DeleteOutcome::Gone)
 }
 
 /// Says in the status why the data is still there.
@@ -137,7 +137,7 @@ async fn report_kept(client: &Client, instance: &Instance, failure: &Failure) ->
             state: FilesystemState::Failed,
             reason: Some(failure.reason.to_owned()),
             message: Some(format!(
-                "{}. If it is gone for good, take the finalizer {FINALIZER} off the instance",
+                "{}. If it is lost, remove the finalizer {FINALIZER} from the instance",
                 failure.message
             )),
             recovery: None,

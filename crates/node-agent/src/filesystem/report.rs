@@ -25,7 +25,8 @@ pub(super) struct Prepared {
     pub(super) identity: Identity,
     /// See [`FilesystemStatus::store_id`].
     pub(super) store: Option<String>,
-    /// Whether what the status has of before still holds: the usage, the offer to recover, and the failed write.
+    /// Whether what the status has of before still holds: the usage, the offer to recover, and the
+    /// failed write.
     pub(super) keeps_usage: bool,
     pub(super) keeps_offer: bool,
     pub(super) keeps_write_failed: bool,
@@ -94,7 +95,8 @@ impl<'a> Reporter<'a> {
                 image: Some(prepared.image.clone()),
                 identity: Some(prepared.identity.clone()),
                 usage: status.usage.filter(|_| prepared.keeps_usage),
-                // Of a filesystem that is too large; another task makes the offer and takes it back.
+                // Of a filesystem that is too large; another task makes the offer and takes it
+                // back.
                 recovery: known
                     .filter(|known| known.state == FilesystemState::Ready && prepared.keeps_offer)
                     .and_then(|known| known.recovery.clone()),
@@ -108,7 +110,8 @@ impl<'a> Reporter<'a> {
         .await
     }
 
-    /// A status in this state, with what is known already. What the data was made with stays on record whatever happens.
+    /// A status in this state, with what is known already. What the data was made with stays on
+    /// record whatever happens.
     fn status(&self, state: FilesystemState, known: Option<&FilesystemStatus>) -> FilesystemStatus {
         FilesystemStatus {
             state,

@@ -1,5 +1,5 @@
 /*!
-What kept filesystems take on the disk, in the status of their instances.
+The disk usage of kept filesystems, in the status of their instances.
 
 Those that run are measured every now and then (see `sync::measure`), a stopped one once, when it
 was stopped.
@@ -11,13 +11,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kube::Client;
-use rootfs::Store;
 use rootfs::usage::{Usage, measure};
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, FilesystemUsage, RecoveryVerb, StoppableContainerInstance,
 };
 
-use super::{Filesystems, recovery};
+use super::{Filesystems, data, recovery};
 use crate::instance::{Instance, status};
 use crate::node::Host;
 use crate::volumes::{Role, VolumeRecord, Volumes};
@@ -57,7 +56,8 @@ pub(crate) async fn measure_and_report(filesystems: &Filesystems, volume: &Volum
     }
 }
 
-/// Offers to empty a filesystem that is too large, and takes the offer back when it is not any more.
+/// Offers to empty a filesystem that is too large, and takes the offer back when it is not any
+/// more.
 pub(crate) async fn offer_reset(client: &Client, instance: &Instance) -> Result<()> {
     status::update(client, instance, |state| {
         let (object, before) = (state.object.as_ref()?, state.filesystem()?);
@@ -99,12 +99,13 @@ async fn try_measure_and_report(
     .await
 }
 
-/// Measures on a thread of its own, whose low priority ends with it. `None` if nothing is there. A disk that does not
-/// answer has one such thread for each filesystem, and nobody waits for it for long.
+/// Measures on a thread of its own, whose low priority ends with it. `None` if nothing is there. A
+/// disk that does not answer has one such thread for each filesystem, and no task waits long for
+/// it.
 async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &VolumeRecord) -> Result<Option<Usage>> {
     let measuring = Arc::clone(&instance.measuring)
         .try_lock_owned()
-        .context("the disk has not answered since it was asked before")?;
+        .context("the disk has not answered an earlier request")?;
     let (host, prefix, key) = (
         Arc::clone(host),
         volume.prefix.clone(),
@@ -114,10 +115,7 @@ async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &VolumeRecor
     let work = move || -> Result<Option<Usage>> {
         // Of this thread alone, and of its input and output too, which follow it.
         rustix::process::setpriority_process(None, 19).context("lower the priority")?;
-        let Some(store) = Store::open(&host.root, &prefix)? else {
-            return Ok(None);
-        };
-        let Some(kept) = store.get(&key)? else {
+        let Some(kept) = data::open(&host.root, &prefix, &key)? else {
             return Ok(None);
         };
         if !kept.has_upper()? {
@@ -130,7 +128,7 @@ async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &VolumeRecor
         .name("measure".to_owned())
         .spawn(move || {
             let _measuring = measuring;
-            // Nobody listens any more if it took too long, or the agent ends.
+            // The receiver is gone if it took too long, or if the agent is shutting down.
             drop(send.send(work()));
         })
         .context("start a thread")?;
@@ -140,7 +138,7 @@ async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &VolumeRecor
         .context("the thread ended")?
 }
 
-/// What is reported. What was not measured to its end is no less than before.
+/// The usage to report. An incomplete measurement never reports less than before.
 fn usage_of(measured: Usage, before: Option<FilesystemUsage>) -> FilesystemUsage {
     let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
     let usage = FilesystemUsage {

@@ -7,9 +7,8 @@ first entry in /etc/passwd with this uid, else 0; a name must be in /etc/passwd;
 additional groups are those in /etc/group that list the user's name. (containerd
 1.7 `oci.WithUser`, `WithAdditionalGIDs`, CRI `getUserFromImage`.)
 
-One difference, on purpose: where containerd would read garbage as 0 or take a
-number that is out of range for a name, this refuses. Nobody becomes root by a
-mistake in a file.
+One difference, on purpose: containerd reads garbage as 0 and takes a number out of range for a
+name; the agent refuses both. A mistake in a file does not make a process root.
 */
 
 use std::collections::HashSet;
@@ -27,7 +26,7 @@ pub enum UserError {
     /// Not in /etc/passwd.
     #[error("user {0:?} is not in the image's /etc/passwd")]
     Unknown(String),
-    /// A number that is no uid.
+    /// A number that is not a valid uid.
     #[error("user {0:?} is not between 0 and {MAX_ID}")]
     OutOfRange(String),
     /// More groups than a process can have.
@@ -214,7 +213,8 @@ mod tests {
         assert_eq!(more, Err(UserError::TooManyGroups("app".to_owned())));
     }
 
-    /// The largest file that is read, full of groups, of one group again and again, and of one line.
+    /// The largest file that is read, full of groups, of one group again and again, and of one
+    /// line.
     #[test]
     fn h12_a_group_file_of_sixteen_mebibytes_comes_to_an_end() {
         const SIZE: usize = 16 << 20;
@@ -231,7 +231,7 @@ mod tests {
         assert!(resolve("app", &empty, &empty).is_err());
     }
 
-    /// What is resolved in is a regular file or none: a device may answer for ever.
+    /// Only regular files are read: a device may never end.
     #[test]
     fn h12_a_device_is_no_file_of_users() {
         use rustix::fs::{CWD, Mode, OFlags, openat};

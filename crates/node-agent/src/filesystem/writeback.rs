@@ -1,11 +1,11 @@
 /*!
-Makes what a consumer wrote durable when it ends, and tells its user if the disk
-did not take all of it.
+Makes the data of a consumer durable when the consumer ends, and reports if the disk did not take
+all of it.
 
-The kernel tells every open file once of an error that came after it was opened
-(syncfs(2), since Linux 5.8), and one that nobody was told of to the next that is
-opened. So a descriptor is held from a consumer's start on: another container that
-ended on the same disk may have been told already.
+The kernel reports a write error once to each file that was open when the error happened
+(syncfs(2), since Linux 5.8), and an unreported one to the next file that is opened. So the agent
+holds a descriptor from the consumer's start on: the error may already be reported to another
+container that ended on the same disk.
 */
 
 use std::sync::Arc;
@@ -14,20 +14,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::FutureExt;
 use kube::Client;
-use rootfs::{Kept, Store};
+use rootfs::Kept;
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use stoppablecontainer_api::{ConsumerReport, FilesystemStatus};
 
-use super::Filesystems;
+use super::{Filesystems, data};
 use crate::instance::{Instance, Outcome, State, status};
 use crate::node::Host;
 use crate::volumes::{Role, Volume, VolumeRecord};
 
-/// How long an unpublish waits for the disk. The kubelet asks again, and gives up a call after two minutes.
+/// How long an unpublish waits for the disk. The kubelet asks again, and gives up a call after two
+/// minutes.
 const TIME_BUDGET: Duration = Duration::from_mins(1);
 
-/// Begins to listen for errors of the disk, for a consumer that was started by an earlier agent. A disk that does not
-/// answer holds nobody up.
+/// Begins to listen for errors of the disk, for a consumer that was started by an earlier agent. A
+/// disk that does not answer delays no other task.
 pub(crate) fn listen_for_errors(host: &Arc<Host>, volume: &Arc<Volume>) {
     if volume.record.role != Role::Consumer {
         return;
@@ -40,13 +41,14 @@ pub(crate) fn listen_for_errors(host: &Arc<Host>, volume: &Arc<Volume>) {
     });
 }
 
-/// Makes what a consumer wrote durable. A failure is reported when this returns.
+/// Makes the data of a consumer durable. A failure is reported when this returns.
 ///
-/// The work is done once for a volume, however often this is called and whether anybody waits for its end: the kernel
-/// tells its outcome once.
+/// The work is done once per volume, however often this is called and whether or not a caller waits
+/// for its end: the kernel reports the outcome once.
 ///
 /// # Errors
-/// When it is not finished, or a failure cannot be reported, yet. To be called again.
+/// When the sync is not finished yet, or a failure cannot be reported yet. The caller repeats the
+/// call.
 pub(crate) async fn sync_and_report(filesystems: &Arc<Filesystems>, volume: &Arc<Volume>) -> Result<()> {
     let synced = volume.writeback(|| {
         let sync = sync_volume(Arc::clone(filesystems), Arc::clone(volume));
@@ -59,10 +61,11 @@ pub(crate) async fn sync_and_report(filesystems: &Arc<Filesystems>, volume: &Arc
     let pod = &volume.record.pod;
     let outcome = tokio::time::timeout(TIME_BUDGET, synced)
         .await
-        .with_context(|| format!("what pod {pod} wrote is still on its way to the disk"))?;
+        .with_context(|| format!("data of pod {pod} is still being written to the disk"))?;
     let Some(instance) = filesystems.instances.find(&volume.record.instance.uid) else {
-        return forget(outcome, filesystems.instances.are_synced())
-            .with_context(|| format!("not all that pod {pod} wrote is durable, and nobody was told"));
+        return forget(outcome, filesystems.instances.are_synced()).with_context(|| {
+            format!("not all data of pod {pod} is durable, and the status does not show it yet")
+        });
     };
     if let Some(outcome) = outcome {
         instance.change(|state| state.record_outcome(outcome));
@@ -71,18 +74,18 @@ pub(crate) async fn sync_and_report(filesystems: &Arc<Filesystems>, volume: &Arc
         let state = instance.state();
         if state.outcome.is_some_and(|outcome| outcome.failure.is_some()) {
             return Err(error.context(format!(
-                "not all that pod {pod} wrote is durable, and nobody was told"
+                "not all data of pod {pod} is durable, and the status does not show it yet"
             )));
         }
-        tracing::warn!(instance = %instance.id, "cannot take back a failure of before yet: {error:#}");
+        tracing::warn!(instance = %instance.id, "cannot clear an earlier failure in the status yet: {error:#}");
         Ok(())
     })
 }
 
-/// What to do with an outcome that no instance is known for.
+/// Forgets an outcome whose instance is unknown.
 ///
 /// # Errors
-/// Where that may only be because the agent does not know its instances yet, and there is something to tell.
+/// For a failure, while the agent has not listed its instances: the instance may exist.
 fn forget(outcome: Option<Outcome>, is_synced: bool) -> Result<()> {
     let failed = outcome.is_some_and(|outcome| outcome.failure.is_some());
     ensure!(
@@ -94,7 +97,7 @@ fn forget(outcome: Option<Outcome>, is_synced: bool) -> Result<()> {
 
 async fn sync_volume(filesystems: Arc<Filesystems>, volume: Arc<Volume>) -> Option<Outcome> {
     let listening = volume.kept();
-    // Without a container that was moved there is nothing that went well.
+    // Without a moved container a successful sync is not a clean stop.
     let wrote = listening.is_some();
     let (host, record) = (Arc::clone(&filesystems.node.host), volume.record.clone());
     let sync = move || match listening {
@@ -112,10 +115,10 @@ async fn sync_volume(filesystems: Arc<Filesystems>, volume: Arc<Volume>) -> Opti
         return None;
     }
     let failure = synced.err().map(|error| {
-        tracing::error!(%pod, %instance, "not all that was written is durable: {error:#}");
+        tracing::error!(%pod, %instance, "not all data is durable: {error:#}");
         format!(
-            "the disk of {} on node {} failed to write something while pod {} ran ({error:#}): what the pod wrote last may be \
-             lost. Look after the disk and the files; this is said until a later stop goes well",
+            "the disk of {} on node {} failed to write something while pod {} ran ({error:#}): what the pod wrote \
+             last may be lost. Check the disk and the files; this clears at the next clean stop",
             prefix.display(),
             filesystems.node.name,
             pod.name,
@@ -127,7 +130,8 @@ async fn sync_volume(filesystems: Arc<Filesystems>, volume: Arc<Volume>) -> Opti
     })
 }
 
-/// Writes everything to the disk. Some file systems that ended all writing after an error have nothing more to sync.
+/// Writes everything to the disk. Some file systems that ended all writing after an error have
+/// nothing more to sync.
 fn sync(kept: &Kept) -> Result<()> {
     kept.sync()?;
     let flags = fstatvfs(kept).context("examine the file system")?.f_flag;
@@ -138,12 +142,12 @@ fn sync(kept: &Kept) -> Result<()> {
     Ok(())
 }
 
-/// Reports what is news of the last consumer that ended.
+/// Reports a new outcome of the last consumer that ended.
 pub(crate) async fn report(client: &Client, instance: &Instance) -> Result<()> {
     status::update(client, instance, news).await
 }
 
-/// The status with the outcome, if it is not told yet.
+/// The status with the outcome, unless it is there already.
 fn news(state: &State) -> Option<FilesystemStatus> {
     let (object, before) = (state.object.as_ref()?, state.filesystem()?);
     let outcome = state.outcome.as_ref()?;
@@ -161,18 +165,14 @@ fn news(state: &State) -> Option<FilesystemStatus> {
 }
 
 fn kept(host: &Host, record: &VolumeRecord) -> Result<Option<Kept>> {
-    let Some(store) = Store::open(&host.root, &record.prefix)? else {
-        return Ok(None);
-    };
-    let kept = store.get(&record.instance.uid)?;
-    Ok(kept)
+    data::open(&host.root, &record.prefix, &record.instance.uid)
 }
 
 // === impl State ===
 
 impl State {
-    /// Takes an outcome. That the disk took what was left of a pod at a second try says nothing of what it did not take
-    /// at the first.
+    /// Takes an outcome. That the disk took what was left of a pod at a second try says nothing of
+    /// what it did not take at the first.
     fn record_outcome(&mut self, outcome: Outcome) {
         let told = self
             .filesystem()
@@ -245,8 +245,8 @@ mod tests {
         }
     }
 
-    /// The kubelet repeats an unpublish that failed at a later step, and a restarted agent may be asked again; the
-    /// kernel tells an error once.
+    /// The kubelet repeats an unpublish that failed at a later step, and a restarted agent may be
+    /// asked again; the kernel tells an error once.
     #[test]
     fn i7_i9_a_repeated_unpublish_takes_nothing_back() {
         let mut same_agent = state(None);

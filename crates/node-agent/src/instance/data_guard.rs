@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-use super::left_behind::LeftBehind;
+use super::abandoned_threads::AbandonedThreads;
 
 /// How long work on a disk may take that is usually done in milliseconds.
 const DISK_TIME: Duration = Duration::from_secs(30);
@@ -17,31 +17,32 @@ const DISK_TIME: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct DataLock {
     lock: Arc<AsyncMutex<()>>,
-    left_behind: Arc<LeftBehind>,
+    abandoned: Arc<AbandonedThreads>,
 }
 
 /// The right to prepare, mount or remove a kept filesystem. One task at a time has it.
 #[derive(Debug)]
 pub(crate) struct DataGuard {
-    /// A thread that works has it meanwhile. Without it the agent does not wait for that thread any more.
+    /// A thread that works has it meanwhile. Without it the agent does not wait for that thread any
+    /// more.
     held: Option<OwnedMutexGuard<()>>,
     namespace: String,
-    left_behind: Arc<LeftBehind>,
+    abandoned: Arc<AbandonedThreads>,
 }
 
 // === impl DataLock ===
 
 impl DataLock {
-    pub(super) fn new(left_behind: Arc<LeftBehind>) -> Self {
+    pub(super) fn new(abandoned: Arc<AbandonedThreads>) -> Self {
         let lock = Arc::default();
-        Self { lock, left_behind }
+        Self { lock, abandoned }
     }
 
     pub(super) async fn lock(&self, namespace: &str) -> DataGuard {
         DataGuard {
             held: Some(Arc::clone(&self.lock).lock_owned().await),
             namespace: namespace.to_owned(),
-            left_behind: Arc::clone(&self.left_behind),
+            abandoned: Arc::clone(&self.abandoned),
         }
     }
 
@@ -54,26 +55,28 @@ impl DataLock {
 // === impl DataGuard ===
 
 impl DataGuard {
-    /// Works on a thread that may block. The thread takes the lock along and gives it back with the result. So a disk that
-    /// does not answer has one waiting thread for each filesystem, however often a task asks.
+    /// Works on a thread that may block. The thread takes the lock along and gives it back with the
+    /// result. So a disk that does not answer has one waiting thread for each filesystem, however
+    /// often a task asks.
     ///
     /// # Errors
-    /// When the work takes too long. The thread goes on then and keeps the lock until it ends; this guard is of no use any
-    /// more. And when too many threads of this namespace are left behind already ([`LeftBehind`]).
+    /// When the work takes too long. The thread goes on then and keeps the lock until it ends; this
+    /// guard is of no use any more. And when too many threads of this namespace are left behind
+    /// already ([`AbandonedThreads`]).
     pub(crate) async fn on_disk<T: Send + 'static>(
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
-        let place = self.left_behind.place(&self.namespace)?;
-        let leaver = place.leaver();
+        let slot = self.abandoned.slot(&self.namespace)?;
+        let handle = slot.abandon_handle();
         let working = self.without_limit(move || {
-            let _place = place;
+            let _slot = slot;
             work()
         });
         if let Ok(done) = tokio::time::timeout(DISK_TIME, working).await {
             return done;
         }
-        leaver.leave();
+        handle.abandon();
         bail!(
             "disk I/O did not finish within {} s: the disk, or a file system that the container has mounted, does not answer",
             DISK_TIME.as_secs()

@@ -1,7 +1,7 @@
 /*!
-The part of a pod that the agent reads: its owner, its node, and which container has our volume. A pod may be as large as
-etcd takes, and every user who may create pods can ask the kubelet for a volume of ours in one; so the agent reads
-nothing else of it (invariant I18).
+The part of a pod that the agent reads: its owner, its node, and the container that mounts our
+volume. A pod may be as large as etcd allows, and every user who may create pods can put our
+volume into one. So the agent reads nothing else of a pod (invariant I18).
 */
 
 use std::time::Duration;
@@ -20,7 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// Why a pod cannot have a volume.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PodError {
-    /// It may be another time.
+    /// A later try may succeed.
     #[error("cannot ask the API server for pod {pod}: {cause}")]
     Unavailable { pod: ObjectRef, cause: String },
     #[error("pod {0} does not exist")]
@@ -33,19 +33,24 @@ pub(crate) enum PodError {
         found: String,
         node: String,
     },
-    #[error("pod {0} is not controlled by a StoppableContainerInstance; the volume is for those alone")]
+    #[error(
+        "pod {0} is not controlled by a StoppableContainerInstance; only pods of a StoppableContainerInstance can \
+         have the volume"
+    )]
     OtherOwner(ObjectRef),
     #[error(
-        "the volume of driver {CSI_DRIVER} in pod {0} must be mounted by one of its containers, and by no other"
+        "the volume of driver {CSI_DRIVER} in pod {0} must be mounted by exactly one of its containers and by no \
+         init container"
     )]
     NotMountedByOne(ObjectRef),
 }
 
-/// See above.
+/// The fields that the agent reads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place;
 
-/// Most entries of a list that are read. The agent does not find entries behind them and refuses the pod.
+/// Most entries of a list that are read. The agent does not find entries behind them and refuses
+/// the pod.
 const ENTRIES: usize = 2_048;
 
 const CONTAINERS: Keep = Keep::First(
@@ -99,7 +104,8 @@ pub(crate) async fn get(client: &Client, pod: &ObjectRef) -> Result<Option<Pod>,
     found.map_err(|e| unavailable(&kube::Error::Service(Box::new(e))))
 }
 
-/// The pod, its controller, and its one container that mounts our volume. The pod has the UID of `pod` and is on `node`.
+/// The pod, its controller, and its one container that mounts our volume. The pod has the UID of
+/// `pod` and is on `node`.
 pub(crate) async fn owner_and_container(
     client: &Client,
     pod: &ObjectRef,
@@ -111,8 +117,8 @@ pub(crate) async fn owner_and_container(
     Ok((owner_of(&found, pod, node)?, container_of(&found, pod)?))
 }
 
-/// The one container that mounts a volume of ours. What a pod's containers mount never changes, unlike a template or an
-/// annotation. (Ephemeral containers come later; they are not among these.)
+/// The one container that mounts a volume of ours. What a pod's containers mount never changes,
+/// unlike a template or an annotation. (Ephemeral containers come later; they are not among these.)
 fn container_of(found: &Pod, pod: &ObjectRef) -> Result<String, PodError> {
     let spec = found.spec.as_ref();
     let ours = |name: &str| {
@@ -261,7 +267,8 @@ mod tests {
         );
     }
 
-    /// By what its containers mount: neither their order nor a name in the template, which its user may edit meanwhile.
+    /// By what its containers mount: neither their order nor a name in the template, which its user
+    /// may edit meanwhile.
     #[test]
     fn i3_i8_the_main_container_is_the_one_that_mounts_the_volume() {
         let found = |containers: Value, init: Value, driver: &str| {

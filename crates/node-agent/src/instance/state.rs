@@ -1,8 +1,8 @@
 /*!
 What the agent knows of the instances of its node, by UID.
 
-A snapshot for each, behind a watch channel: who waits for something (a
-provider, a status, a deletion) waits for a change of the snapshot.
+Each has a snapshot behind a watch channel: a task that waits for something (a provider, a status,
+a deletion) waits for a change of the snapshot.
 */
 
 use std::collections::{HashMap, HashSet};
@@ -15,11 +15,12 @@ use stoppablecontainer_api::{ConsumerReport, FilesystemStatus, StoppableContaine
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
 
+use super::abandoned_threads::AbandonedThreads;
 use super::data_guard::{DataGuard, DataLock};
-use super::left_behind::LeftBehind;
 use super::object_ref::ObjectRef;
 
-/// All instances of this agent: those whose objects it saw. A claim in a pod that there is an instance does not count.
+/// All instances of this agent: those whose objects it saw. A pod that only names an instance does
+/// not count.
 #[derive(Debug, Default)]
 pub(crate) struct Instances {
     known: Mutex<HashMap<String, Arc<Instance>>>,
@@ -27,7 +28,7 @@ pub(crate) struct Instances {
     added: watch::Sender<()>,
     /// Whether all were listed since the agent started.
     synced: watch::Sender<bool>,
-    left_behind: Arc<LeftBehind>,
+    abandoned: Arc<AbandonedThreads>,
 }
 
 /// One instance.
@@ -50,19 +51,20 @@ pub(crate) struct State {
     pub(crate) object: Option<Arc<StoppableContainerInstance>>,
     /// What this agent last wrote to its status; newer than the object's.
     pub(crate) written: Option<FilesystemStatus>,
-    /// A write was begun whose end is not known: the object's status may be another one than [`State::filesystem`] says.
-    pub(crate) unsure: bool,
-    /// Processes of providers that hold, the one that has for the longest time first.
+    /// The outcome of the last write is unknown: the object's status may differ from
+    /// [`State::filesystem`].
+    pub(crate) write_uncertain: bool,
+    /// Processes of providers that hold, the longest-held first.
     pub(crate) holding: Vec<Provider>,
     /// How many containers were moved since the agent started.
     pub(crate) attached: u64,
-    /// A start did not find the data, so it has to be looked at again.
-    pub(crate) suspect: bool,
+    /// A start did not find the data, so the data has to be checked again.
+    pub(crate) recheck_data: bool,
     /// The consumer that waits for the filesystem.
     pub(crate) blocked: Option<Blocked>,
     /// What became of the files of the last consumer that ended.
     pub(crate) outcome: Option<Outcome>,
-    /// How often the data was deleted since the agent started: what was measured before says nothing then.
+    /// How often the data was deleted since the agent started. An earlier measurement is void then.
     pub(crate) resets: u64,
 }
 
@@ -78,7 +80,7 @@ pub(crate) struct Provider {
 pub(crate) struct Blocked {
     pub(crate) consumer: ConsumerReport,
     pub(crate) since: Instant,
-    /// An earlier agent said so, and nobody has looked since.
+    /// An earlier agent reported it, and this one has not checked it yet.
     pub(crate) recorded: bool,
 }
 
@@ -86,7 +88,7 @@ pub(crate) struct Blocked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) pod_uid: String,
-    /// What the disk said, as sentences.
+    /// The write error, as sentences.
     pub(crate) failure: Option<String>,
 }
 
@@ -111,7 +113,8 @@ impl Instances {
         }
     }
 
-    /// Waits until the instance is known and its object as wanted, or the time is over; then the object as it is.
+    /// Waits until the instance is known and its object as wanted, or the time is over; then the
+    /// object as it is.
     pub(crate) async fn wait_for(
         &self,
         uid: &str,
@@ -146,8 +149,8 @@ impl Instances {
     }
 
     /// How many threads the agent does not wait for any more.
-    pub(crate) fn left_behind(&self) -> usize {
-        self.left_behind.count()
+    pub(crate) fn abandoned_threads(&self) -> usize {
+        self.abandoned.count()
     }
 
     /// All that are known.
@@ -162,11 +165,11 @@ impl Instances {
         let instance = {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let entry = known.entry(id.uid.clone());
-            Arc::clone(entry.or_insert_with(|| Arc::new(Instance::new(id, Arc::clone(&self.left_behind)))))
+            Arc::clone(entry.or_insert_with(|| Arc::new(Instance::new(id, Arc::clone(&self.abandoned)))))
         };
         instance.change(|state| {
             if state.object.is_none() && state.blocked.is_none() {
-                // An earlier agent said so, and nobody else knows better.
+                // An earlier agent reported it, and there is no newer information.
                 state.blocked = Blocked::recorded(&object);
             }
             state.object = Some(Arc::new(object));
@@ -209,8 +212,8 @@ impl State {
         self.written.as_ref().or_else(seen)
     }
 
-    /// The provider that the instance has now. Of several processes that hold for it, the first that lives: another
-    /// process of its container that starts and ends again changes nothing.
+    /// The provider that the instance has now. Of several processes that hold for it, the first
+    /// that lives: another process of its container that starts and ends again changes nothing.
     pub(crate) fn provider(&self) -> Option<&Provider> {
         let object = self.object.as_ref()?;
         let mut holding = self.holding.iter();
@@ -245,12 +248,12 @@ impl Blocked {
 // === impl Instance ===
 
 impl Instance {
-    fn new(id: ObjectRef, left_behind: Arc<LeftBehind>) -> Self {
+    fn new(id: ObjectRef, abandoned: Arc<AbandonedThreads>) -> Self {
         Self {
             id,
             state: watch::Sender::default(),
             has_task: AtomicBool::new(false),
-            data: DataLock::new(left_behind),
+            data: DataLock::new(abandoned),
             writing: AsyncMutex::default(),
             measuring: Arc::default(),
         }
@@ -271,12 +274,12 @@ impl Instance {
         self.state.borrow().clone()
     }
 
-    /// Changes what is known, and wakes who waits for that.
+    /// Changes what is known, and wakes the tasks that wait for changes.
     pub(crate) fn change(&self, change: impl FnOnce(&mut State)) {
         self.state.send_modify(change);
     }
 
-    /// Changes what is known and wakes nobody.
+    /// Changes what is known without waking any task.
     pub(crate) fn change_quietly(&self, change: impl FnOnce(&mut State)) {
         self.state.send_if_modified(|state| {
             change(state);

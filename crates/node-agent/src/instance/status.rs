@@ -14,17 +14,20 @@ use super::{Instance, State};
 /// How long the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Writes what `news` makes of what is known, unless it is there already. `news` is asked again when it is its turn:
-/// several tasks write, each its own part.
+/// Writes the status that `news` returns, unless it is there already. Several tasks write, each its
+/// own part, so `news` is called again when it is this task's turn.
 ///
 /// # Errors
-/// What became of the write is not known then. The next one is made whether it seems to be news or not, see [`repair`].
+/// The outcome of the write is unknown then. The next write is made even if nothing seems to have
+/// changed, see [`repair`].
 pub(crate) async fn update(
     client: &Client,
     instance: &Instance,
     news: impl Fn(&State) -> Option<FilesystemStatus>,
 ) -> Result<()> {
-    let due = |state: &State| news(state).filter(|status| state.unsure || state.filesystem() != Some(status));
+    let due = |state: &State| {
+        news(state).filter(|status| state.write_uncertain || state.filesystem() != Some(status))
+    };
     if due(&instance.state()).is_none() {
         return Ok(());
     }
@@ -32,17 +35,17 @@ pub(crate) async fn update(
     let Some(status) = due(&instance.state()) else {
         return Ok(());
     };
-    let unsure = Unsure::begin(instance);
+    let write_uncertain = UncertainWrite::begin(instance);
     write(client, instance, &status).await?;
     tracing::info!(instance = %instance.id, state = ?status.state, reason = status.reason, "filesystem");
-    unsure.end(status);
+    write_uncertain.end(status);
     Ok(())
 }
 
-/// Writes what should be there after a write whose outcome is not known.
+/// Repeats a write whose outcome is unknown.
 pub(crate) async fn repair(client: &Client, instance: &Instance) -> Result<()> {
     update(client, instance, |state| {
-        state.filesystem().filter(|_| state.unsure).cloned()
+        state.filesystem().filter(|_| state.write_uncertain).cloned()
     })
     .await
 }
@@ -53,7 +56,8 @@ async fn write(client: &Client, instance: &Instance, status: &FilesystemStatus) 
     let patch = json!({
         "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
         "kind": "StoppableContainerInstance",
-        // With the UID the API server refuses to write to an object that was made anew under the name.
+        // With the UID the API server refuses to write to an object that was made anew under the
+        // name.
         "metadata": { "name": id.name, "uid": id.uid },
         "status": { "filesystem": status },
     });
@@ -66,28 +70,29 @@ async fn write(client: &Client, instance: &Instance, status: &FilesystemStatus) 
     Ok(())
 }
 
-/// A write under way. However it ends but well, also when nobody waits for it any more, it may have happened.
-struct Unsure<'a>(&'a Instance);
+/// A write in progress. Unless it succeeds, and also if its future is dropped, its outcome is
+/// unknown.
+struct UncertainWrite<'a>(&'a Instance);
 
-// === impl Unsure ===
+// === impl UncertainWrite ===
 
-impl<'a> Unsure<'a> {
+impl<'a> UncertainWrite<'a> {
     fn begin(instance: &'a Instance) -> Self {
-        instance.change_quietly(|state| state.unsure = true);
+        instance.change_quietly(|state| state.write_uncertain = true);
         Self(instance)
     }
 
     fn end(self, written: FilesystemStatus) {
         self.0.change_quietly(|state| {
             state.written = Some(written);
-            state.unsure = false;
+            state.write_uncertain = false;
         });
     }
 }
 
-impl Drop for Unsure<'_> {
+impl Drop for UncertainWrite<'_> {
     fn drop(&mut self) {
-        // Wakes whoever repairs it, or waits for what was written.
+        // Wakes the tasks that repair it or wait for what was written.
         self.0.change(|_| {});
     }
 }
@@ -187,6 +192,6 @@ mod tests {
             _ = update(&client, &instance, |state| low(state, Some("low"))) => panic!("nobody answered"),
             _ = api.expect("PATCH", PATH) => {}
         }
-        assert!(instance.state().unsure);
+        assert!(instance.state().write_uncertain);
     }
 }

@@ -1,10 +1,10 @@
 /*!
-Who may read the metrics, which name tenants: a user whom the API server knows by the
-bearer token and lets `get` the path `/metrics` (a `nonResourceURL` in RBAC), as with
+Authorization of scrapers, because the metrics name tenants: the API server reviews the bearer
+token, and whether its user may `get` the path `/metrics` (a `nonResourceURL` in RBAC), as with
 Kubernetes' own components.
 
-The agent keeps answers for a minute, so that a scraper costs next to nothing. It limits
-the rate of its questions: a pod that makes up tokens cannot make it ask for each.
+The agent caches results for a minute. It limits the rate of its reviews, so that a pod with
+made-up tokens cannot cause one review for each.
 */
 
 use std::collections::HashMap;
@@ -54,12 +54,12 @@ pub(crate) enum Refusal {
     #[error("the API server does not know the bearer token")]
     NotAuthenticated,
     #[error(
-        "user {0} may not get the non-resource URL /metrics; bind the ClusterRole for it, see docs/storage.md"
+        "user {0} may not get the non-resource URL /metrics; bind a ClusterRole that allows it, see docs/storage.md"
     )]
     NotAllowed(String),
     #[error("too many unknown bearer tokens; try again in a second")]
     Busy,
-    #[error("the API server could not be asked: {0}")]
+    #[error("cannot ask the API server: {0}")]
     Unknown(String),
 }
 

@@ -1,5 +1,5 @@
 /*!
-Which container a process is in, by its cgroup.
+The container of a process, by its cgroup.
 
 The kubelet and the runtime put a container into a cgroup whose path names the
 pod's UID and, below, the container's id. How it is written differs by cgroup

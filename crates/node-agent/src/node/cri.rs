@@ -1,6 +1,5 @@
 /*!
-What the container runtime knows, by CRI: which container is which, and of what
-image.
+The container runtime, by CRI: containers, their first processes and their images.
 */
 
 use std::os::fd::AsRawFd;
@@ -29,7 +28,7 @@ const SOCKETS: [&str; 5] = [
     "/run/k0s/containerd.sock",
     "/run/cri-dockerd.sock",
 ];
-/// Largest answer of the runtime, in bytes. An image's author decides how large its config is.
+/// Largest response of the runtime, in bytes: images whose CRI config exceeds 4 MiB are rejected.
 const MAX_ANSWER: usize = 4 << 20;
 /// How long a call may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,18 +48,19 @@ pub(crate) struct Container {
     pub(crate) image: String,
     /// Its image as the runtime names it.
     pub(crate) image_ref: String,
-    /// The process that the runtime started as this container, on the node. `None` if the runtime does not say.
+    /// The process that the runtime started as this container, on the node. `None` if the runtime
+    /// does not say.
     pub(crate) first: Option<i32>,
 }
 
-/// Something that the runtime does not tell.
+/// Why the runtime gives no information.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CriError {
     /// The call failed.
     #[error("container runtime: {}", .0.message())]
     Call(#[from] tonic::Status),
-    /// The answer lacks what every answer has.
-    #[error("container runtime: the answer lacks {0}")]
+    /// The response lacks a field that every response has.
+    #[error("container runtime: the response has no {0}")]
     Missing(&'static str),
     /// The image's config cannot be used.
     #[error(transparent)]
@@ -92,19 +92,17 @@ impl Cri {
             Err(CriError::Config(_)) => self.status(id, false).await?,
             answer => answer?,
         };
-        let status = answer.status.ok_or(CriError::Missing("the container's status"))?;
+        let status = answer.status.ok_or(CriError::Missing("container status"))?;
         Ok(Container {
-            name: status
-                .metadata
-                .ok_or(CriError::Missing("the container's name"))?
-                .name,
+            name: status.metadata.ok_or(CriError::Missing("container name"))?.name,
             image: status.image.map(|image| image.image).unwrap_or_default(),
             image_ref: status.image_ref,
             first: answer.info.get("info").and_then(|info| process_of(info)),
         })
     }
 
-    /// The runtime's answer about a container beyond CRI, as JSON of its own. `None` if that is empty.
+    /// The runtime's answer about a container beyond CRI, as JSON of its own. `None` if that is
+    /// empty.
     pub(crate) async fn container_info(&self, id: &str) -> Result<Option<String>, CriError> {
         Ok(self.status(id, true).await?.info.remove("info"))
     }
@@ -126,7 +124,8 @@ impl Cri {
         Ok(answer.map_err(too_large_or)?.into_inner())
     }
 
-    /// What the config of a container's image says. The template names it `named`; the runtime gives any of its names.
+    /// What the config of a container's image says. The template names it `named`; the runtime
+    /// gives any of its names.
     pub(crate) async fn facts(&self, container: &Container, named: &str) -> Result<ImageFacts, CriError> {
         let image = ImageSpec {
             image: container.image_ref.clone(),
@@ -142,11 +141,8 @@ impl Cri {
             .await
             .map_err(too_large_or)?
             .into_inner();
-        let image = answer.image.ok_or(CriError::Missing("the container's image"))?;
-        let info = answer
-            .info
-            .get("info")
-            .ok_or(CriError::Missing("the image's config"))?;
+        let image = answer.image.ok_or(CriError::Missing("image of the container"))?;
+        let info = answer.info.get("info").ok_or(CriError::Missing("image config"))?;
         let facts = image_config::facts(&container.image, &image.id, info)?;
         Ok(ImageFacts {
             repo_digest: repo_digest([named, &container.image], &image.repo_digests),
@@ -155,7 +151,8 @@ impl Cri {
     }
 }
 
-/// The process that the `info` of CRI's verbose `ContainerStatus` names; containerd and CRI-O write it alike.
+/// The process that the `info` of CRI's verbose `ContainerStatus` names; containerd and CRI-O write
+/// it alike.
 fn process_of(info: &str) -> Option<i32> {
     #[derive(serde::Deserialize)]
     struct Info {
@@ -165,8 +162,9 @@ fn process_of(info: &str) -> Option<i32> {
     (info.pid > 0).then_some(info.pid)
 }
 
-/// By which digest an image can be named. It may have been pulled from several repositories: the one of the template or
-/// of the container, if possible. Runtimes write all of a name, pods may leave out the beginning.
+/// By which digest an image can be named. It may have been pulled from several repositories: the
+/// one of the template or of the container, if possible. Runtimes write all of a name, pods may
+/// leave out the beginning.
 fn repo_digest(names: [&str; 2], digests: &[String]) -> String {
     let [_, named] = names;
     let without_digest = named.split('@').next().unwrap_or_default();
@@ -188,7 +186,7 @@ fn repo_digest(names: [&str; 2], digests: &[String]) -> String {
     found.cloned().unwrap_or_default()
 }
 
-/// An answer that this client does not take, or that the runtime does not send, will not be smaller the next time.
+/// A response above the limit of client or runtime will not be smaller the next time.
 fn too_large_or(status: tonic::Status) -> CriError {
     let sender = "larger than max";
     match status.code() {
@@ -207,7 +205,7 @@ async fn connect(host: &Root, socket: Option<&Path>) -> std::io::Result<UnixStre
     };
     let mut failed = std::io::Error::new(
         std::io::ErrorKind::NotFound,
-        format!("no socket of a container runtime at {candidates:?} on the node; --cri-socket names it"),
+        format!("no socket of a container runtime at {candidates:?} on the node; set --cri-socket"),
     );
     for path in candidates {
         let Ok(socket) = host.open(path, OFlags::PATH) else {

@@ -1,7 +1,6 @@
 /*!
-The directories that kept filesystems may lie in, each with what may go on there at
-the same time. Bounds are those of a disk: one that does not answer holds up what is
-on it, and nothing else on the node.
+The directories that kept filesystems may lie in, each with its own concurrency limits. So a disk
+that does not answer delays only the filesystems on it.
 */
 
 use std::path::{Path, PathBuf};
@@ -14,11 +13,13 @@ use tokio::sync::{Mutex, Semaphore};
 use super::Host;
 use super::space::{self, Space};
 
-/// Starts that are carried out at the same time. Each takes milliseconds, so this bounds what a burst costs.
+/// Starts that are carried out at the same time. Each takes milliseconds, so this bounds what a
+/// burst costs.
 const STARTS: usize = 8;
 /// How long a start counts among those.
 const TURN: Duration = Duration::from_secs(1);
-/// Filesystems that are prepared at the same time. Each may need the memory for an image's user files and config.
+/// Filesystems that are prepared at the same time. Each may need the memory for an image's user
+/// files and config.
 const PREPARATIONS: usize = 4;
 /// How long a question for free space may take.
 const TIME: Duration = Duration::from_secs(5);
@@ -50,8 +51,8 @@ impl Disks {
         Self(allowed.iter().map(disk).collect())
     }
 
-    /// The disk of a prefix. `None` if no data may be kept there: a directory below an allowed one may be in somebody's
-    /// kept filesystem.
+    /// The disk of a prefix. `None` if no data may be kept there: a directory below an allowed one
+    /// may be in a kept filesystem.
     pub(crate) fn get(&self, prefix: &Path) -> Option<&Disk> {
         self.0.iter().find(|disk| disk.path == prefix)
     }
@@ -74,9 +75,14 @@ impl Disks {
 // === impl Disk ===
 
 impl Disk {
-    /// Carries out a start when it is its turn. One that takes long gives its turn to others, and goes on.
+    /// Carries out a start when it is its turn. One that takes long gives its turn to others, and
+    /// goes on.
     pub(crate) async fn start<T>(&self, start: impl Future<Output = T>) -> Result<T> {
-        let turn = self.starts.acquire().await.context("the agent ends")?;
+        let turn = self
+            .starts
+            .acquire()
+            .await
+            .context("the agent is shutting down")?;
         let mut start = std::pin::pin!(start);
         if let Ok(done) = tokio::time::timeout(TURN, &mut start).await {
             return Ok(done);
@@ -85,7 +91,8 @@ impl Disk {
         Ok(start.await)
     }
 
-    /// What the disk has. One thread asks at a time, so that a disk which does not answer has no more than that.
+    /// What the disk has. One thread asks at a time, so that a disk which does not answer has no
+    /// more than that.
     pub(crate) async fn space(&self, host: &Arc<Host>) -> Result<Space> {
         let ask = async {
             let asking = Arc::clone(&self.asked).lock_owned().await;

@@ -1,7 +1,6 @@
 /*!
-The node as the agent reaches it: through the node's init, whose root and mount
-namespace are the node's. So the agent's pod needs no hostPath volume, and mounts
-that the agent makes are made where the kubelet sees them.
+The node's root and mount namespace, reached through the node's init process. So the agent's pod
+needs no hostPath volume, and the agent mounts where the kubelet sees it.
 */
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -57,7 +56,8 @@ impl Host {
         Ok(rustix::fs::openat(&made, ".", flags, Mode::empty())?)
     }
 
-    /// Bind-mounts a directory at a target, read-only. The target's last component is made if it is missing.
+    /// Bind-mounts a directory at a target, read-only. The target's last component is made if it is
+    /// missing.
     pub(crate) fn mount_volume(&self, source: &OwnedFd, target: &Path) -> Result<()> {
         self.in_node(|| {
             let (parent, name) =
@@ -71,7 +71,7 @@ impl Host {
                 // By the number of a descriptor: the path of the source never matters.
                 mount_bind(format!("/proc/self/fd/{}", source.as_raw_fd()), &name).context("bind")?;
             }
-            // Also where it was mounted: whoever did that may have died before this.
+            // Also where it was mounted: the agent that mounted it may have died before this.
             let restricted = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
             if let Err(e) = mount_remount(&name, restricted, "") {
                 unmount(&name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
@@ -89,7 +89,8 @@ impl Host {
                 return Ok(());
             };
             rustix::process::fchdir(&parent).context("enter the directory above the target")?;
-            // Usually once. A bound, so that somebody who mounts as fast as this unmounts cannot keep it busy.
+            // Usually once. Bounded, so that a process that mounts as fast as this unmounts cannot
+            // keep the agent busy.
             for _ in 0..64 {
                 match look(&parent, &name)? {
                     Target::Missing => return Ok(()),
@@ -137,7 +138,8 @@ fn open_parent(target: &Path) -> Result<Option<(OwnedFd, PathBuf)>> {
 }
 
 fn look(parent: &OwnedFd, name: &Path) -> Result<Target> {
-    // The file system that is mounted there is not asked: the kernel knows type and mount by itself.
+    // The file system that is mounted there is not asked: the kernel knows type and mount by
+    // itself.
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
     let stat = match statx(parent, name, flags, StatxFlags::empty()) {
         Ok(stat) => stat,

@@ -1,29 +1,32 @@
 /*!
-What an image's config says (OCI image specification, "Image Configuration"), as
-far as a container's process is concerned. Volumes, labels and the like are left
-alone: nothing is done with them.
+The part of an image's config (OCI image specification, "Image Configuration") that a container's
+process depends on. It ignores volumes, labels
+and other fields.
 */
 
 use serde::Deserialize;
 use stoppablecontainer_api::ImageFacts;
 
-/// Largest sum of an image's facts, in bytes: they become part of an object of the API, which ends at 1.5 MiB.
+/// Largest sum of an image's facts, in bytes: they become part of an object of the API, which ends
+/// at 1.5 MiB.
 const MAX_FACTS: usize = 256 << 10;
 
 /// A config that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// There is none.
-    #[error("container runtime: the answer lacks the image's config")]
+    #[error("container runtime: the response has no image config")]
     Missing,
     /// It is not as the OCI image specification describes.
-    #[error("the image's config is not understood: {0}")]
+    #[error("the image's config is not valid: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// The runtime cannot tell it.
-    #[error("the image's config is too large: the container runtime needs more than {0} bytes to tell it")]
+    /// The CRI response would be too large.
+    #[error("the image's config is too large: its CRI response exceeds {0} bytes")]
     Unreadable(usize),
     /// It is too large.
-    #[error("the image's config has {0} bytes of environment and commands, more than {MAX_FACTS}")]
+    #[error(
+        "the image's config has {0} bytes of environment and commands; at most {MAX_FACTS} are supported"
+    )]
     TooLarge(usize),
 }
 
@@ -51,7 +54,8 @@ struct Config {
     stop_signal: Option<String>,
 }
 
-/// The facts of the image `reference` with this `id`, from the `info` of CRI's verbose `ImageStatus`.
+/// The facts of the image `reference` with this `id`, from the `info` of CRI's verbose
+/// `ImageStatus`.
 pub fn facts(reference: &str, id: &str, info: &str) -> Result<ImageFacts, ConfigError> {
     let info: Info = serde_json::from_str(info)?;
     let config = info

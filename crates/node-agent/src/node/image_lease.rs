@@ -43,8 +43,8 @@ struct Info {
     snapshot_key: String,
 }
 
-/// Keeps the layers of the image that a container was made of. Others that were kept for the instance are given up,
-/// unless a consumer may still be on them (`in_use`).
+/// Keeps the layers of the image that a container was made of. Others that were kept for the
+/// instance are given up, unless a consumer may still be on them (`in_use`).
 ///
 /// # Errors
 /// Those of the runtime. A runtime without leases is not an error.

@@ -1,6 +1,6 @@
 /*!
-Free space where kept filesystems lie: without enough of it no new one is made,
-and those that run are warned.
+Free space on the disks of kept filesystems. Below the minimum the agent makes no new filesystem,
+and warns running consumers.
 */
 
 use std::path::Path;
@@ -66,7 +66,8 @@ pub(crate) fn on(node: &str, prefix: &Path, shortage: &str) -> String {
 // === impl Minimum ===
 
 impl Minimum {
-    /// What there is too little of. Once short, a fifth more has to be free before it counts as enough.
+    /// What there is too little of. Once short, a fifth more has to be free before it counts as
+    /// enough.
     pub(crate) fn shortage(&self, space: Space, was_short: bool) -> Option<String> {
         let is_short = |free: u64, of: u64, amount: &Amount| {
             let least = amount.of(of);
@@ -111,7 +112,7 @@ impl FromStr for Amount {
             let percent = percent.parse().ok().filter(|percent| *percent <= 100);
             return percent
                 .map(Self::Percent)
-                .ok_or_else(|| format!("{text} is no percentage"));
+                .ok_or_else(|| format!("{text} is not a percentage from 0% to 100%"));
         }
         let number = whole_quantity(text).and_then(|number| u64::try_from(number).ok());
         number

@@ -1,7 +1,7 @@
 /*!
-What an instance needs when it changes: another user resolved, its size compared
-with its limit, its data deleted, or a word on who waits for it or what the disk did
-not take. One task for each instance, from when it is first seen until it is gone.
+One task for each instance, from when the agent first sees it until it is gone. After every change
+the task resolves the user, compares the size with the limit, deletes the data of a deleted
+instance, and reports blocked consumers and failed writes.
 */
 
 use std::sync::Arc;
@@ -56,7 +56,7 @@ async fn sync_instance(filesystems: Arc<Filesystems>, instance: Arc<Instance>) {
             }
             Err(error) => {
                 tracing::warn!(instance = %instance.id, "cannot sync the instance: {error:#}");
-                // What it changed itself is no reason to try again at once.
+                // Its own changes are not a reason to try again at once.
                 changes.mark_unchanged();
                 tokio::select! {
                     () = tokio::time::sleep(backoff.peek()) => { backoff.next(); }

@@ -1,5 +1,5 @@
 /*!
-Measures the kept filesystems that run, for ever.
+Measures the kept filesystems of running consumers.
 
 One at a time and at the lowest priority, each with pauses that grow with its own work: measuring
 one takes no more than a small share of one processor, and one that takes long keeps the others
@@ -17,12 +17,12 @@ use crate::filesystem::{Filesystems, disk_low};
 
 /// Shortest pause of a filesystem; the kubelet looks at the limits of other containers as often.
 const PAUSE: Duration = Duration::from_secs(10);
-/// A pause is at least so many times as long as what was done before it. All pause for one, up to [`PAUSE`]; that one
-/// pauses up to [`LONGEST`].
+/// A pause is at least this many times as long as the measurement before it: up to [`PAUSE`] before
+/// the next filesystem, and up to [`LONGEST`] before the same one again.
 const SHARE: u32 = 20;
 /// Longest pause of a filesystem.
 const LONGEST: Duration = Duration::from_mins(10);
-/// Measures what runs, for ever.
+/// Measures in rounds.
 pub(crate) async fn follow(filesystems: Arc<Filesystems>) {
     let mut due = HashMap::<String, Instant>::new();
     loop {

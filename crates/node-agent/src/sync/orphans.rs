@@ -23,7 +23,7 @@ use crate::filesystem::orphans::{self, Orphan};
 use crate::instance::Instances;
 use crate::node::image_lease;
 
-/// Time between two looks, and how much of it is left to chance: agents start together.
+/// Time between two searches, and the random part of it: all agents start together.
 const EVERY: Duration = Duration::from_hours(1);
 const SPREAD_SECONDS: u64 = 600;
 
@@ -31,7 +31,7 @@ const SPREAD_SECONDS: u64 = 600;
 #[derive(Debug, Default)]
 pub(crate) struct FoundOrphans(Mutex<Vec<Orphan>>);
 
-/// Looks every now and then, for ever.
+/// Searches every hour.
 pub(crate) async fn follow(filesystems: Arc<Filesystems>, orphans: Arc<FoundOrphans>) {
     let mut reported = HashSet::new();
     filesystems.instances.synced().await;

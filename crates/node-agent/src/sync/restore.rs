@@ -1,9 +1,9 @@
 /*!
-What an earlier agent published on this node: its volumes are served again, and
-those of pods that ended meanwhile, which no kubelet takes back any more (after a
-reboot, say), are removed.
+Volumes that an earlier agent published on this node. The agent serves them again. It removes
+those of pods that ended meanwhile, which the kubelet does not unpublish any more (for example
+after a reboot).
 
-What does not succeed is tried again until it does, and then nothing is done any more.
+The agent retries until everything succeeded once.
 */
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::wrapper;
 /// First and longest pause between tries.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
-/// Serves what an earlier agent published, and goes on with what is left of that by itself.
+/// Serves what an earlier agent published, and begins a task for what is left.
 pub(crate) fn restore(filesystems: &Arc<Filesystems>) -> Result<()> {
     let served = serve_again(filesystems)?;
     tokio::spawn(finish(Arc::clone(filesystems), served));
@@ -42,7 +42,8 @@ async fn finish(filesystems: Arc<Filesystems>, mut served: bool) {
     }
 }
 
-/// Whether all that was published before is served. The others must not suffer from one that is not.
+/// Whether all that was published before is served. The others must not suffer from one that is
+/// not.
 fn serve_again(filesystems: &Arc<Filesystems>) -> Result<bool> {
     let mut all = true;
     for (id, record) in filesystems.volumes.recorded()? {
@@ -69,10 +70,11 @@ fn serve_one(filesystems: &Arc<Filesystems>, id: &str, record: Option<VolumeReco
         bail!("it is being changed");
     };
     let Some(record) = record else {
-        return guard.remove().context("remove the rest of a volume");
+        return guard.remove().context("remove an incomplete volume");
     };
     tracing::info!(pod = %record.pod, role = ?record.role, "serving a volume that was published before");
-    // Known even if it cannot be served yet: its consumer has its filesystem and is to be measured and synced.
+    // Known even if it cannot be served yet: its consumer has its filesystem and is to be measured
+    // and synced.
     let volume = filesystems.volumes.get(id).unwrap_or_else(|| {
         let volume = guard.publish(record.clone());
         writeback::listen_for_errors(&filesystems.node.host, &volume);
@@ -94,7 +96,7 @@ async fn remove_left_over(filesystems: &Filesystems) -> bool {
             anyhow::Ok(())
         };
         if let Err(error) = collected.await {
-            tracing::warn!(pod = %volume.record.pod, "cannot find out whether a volume is left over: {error:#}");
+            tracing::warn!(pod = %volume.record.pod, "cannot check whether a volume is left over: {error:#}");
             all = false;
         }
     }

@@ -1,5 +1,5 @@
 /*!
-The instances of this node, watched.
+The watch of the instances of this node.
 */
 
 use std::collections::HashSet;
@@ -19,9 +19,10 @@ use crate::filesystem::Filesystems;
 
 type HeldInstance = Held<StoppableContainerInstance, Whole>;
 
-/// Follows the instances of this node for ever.
+/// Follows the instances of this node.
 pub(crate) async fn follow(filesystems: Arc<Filesystems>) -> Result<()> {
-    // `HeldInstance` accepts a single object that does not fit its type, which would else end the watch.
+    // `HeldInstance` accepts a single object that does not fit its type, which would else end the
+    // watch.
     let api: Api<HeldInstance> = Api::all(filesystems.client.clone());
     let config = watcher::Config::default()
         .page_size(held::PAGE)
@@ -57,7 +58,7 @@ fn apply(filesystems: &Arc<Filesystems>, object: HeldInstance) -> Option<String>
     let object = match object.into_object() {
         Ok(object) => object,
         Err(error) => {
-            tracing::warn!(name = error.metadata.name, namespace = error.metadata.namespace, error = %error.error, "instance is not understood");
+            tracing::warn!(name = error.metadata.name, namespace = error.metadata.namespace, error = %error.error, "cannot read an instance");
             return error.metadata.uid;
         }
     };

@@ -34,8 +34,8 @@ pub(crate) struct VolumeGuard<'a> {
 // === impl VolumeGuard ===
 
 impl VolumeGuard<'_> {
-    /// Makes the volume's directory with record, wrapper and a socket that listens. May be repeated: the record on
-    /// disk must then be the same.
+    /// Makes the volume's directory with record, wrapper and a socket that listens. May be
+    /// repeated: the record on disk must then be the same.
     pub(crate) fn create(&self, record: &VolumeRecord) -> Result<(OwnedFd, UnixListener)> {
         let volume = make_directory(&self.volumes.directory, &self.id, Mode::RWXU)
             .context("make the volume's directory")?;
@@ -44,9 +44,9 @@ impl VolumeGuard<'_> {
         let mount = make_directory(&volume, "mount", readable).context("make the volume's directory")?;
         rustix::fs::fchmod(&mount, readable).context("make the volume's directory readable")?;
         let source = files::open(&self.volumes.base, WRAPPER).context("open the wrapper")?;
-        let mut source = File::from(source.context("the wrapper is not there")?);
-        // One that is there may be half of one, after a power cut, or an older one. If it is not, a full disk is no reason
-        // not to serve the volume.
+        let mut source = File::from(source.context("the wrapper is missing")?);
+        // After a power cut the file may be incomplete, and after an update old. If it is neither,
+        // a full disk is not a reason not to serve the volume.
         if !has_program(&mut source, &mount).unwrap_or(false) {
             source.rewind().context("read the wrapper")?;
             copy_program(&mut source, &volume, Durable::No)?;
@@ -85,7 +85,7 @@ impl VolumeGuard<'_> {
             Err(e) => return Err(e).context("open the volume's directory"),
         };
         // With whatever the pod put there, if it could: that must not keep the volume from going.
-        rootfs::remove::tree(volume.as_fd(), "mount").context("remove what the pod sees")?;
+        rootfs::remove::tree(volume.as_fd(), "mount").context("remove the directory that the pod sees")?;
         for name in [WRAPPER_NEW, SOCKET_NEW] {
             remove_file(&volume, name)?;
         }
@@ -146,16 +146,16 @@ pub(super) fn copy_program(source: &mut File, directory: &OwnedFd, durable: Dura
     Ok(())
 }
 
-/// Listens on the socket of a volume. It gets its name when it listens and everybody may connect: whoever sees it
-/// can use it.
+/// Listens on the socket of a volume. It gets its name after it listens and its mode lets everyone
+/// connect: a process that sees it can use it.
 fn listen(volume: &OwnedFd, mount: &OwnedFd) -> Result<UnixListener> {
     remove_file(volume, SOCKET_NEW)?;
     // The path of the directory may be longer than a socket's address can be.
     let listener = UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET_NEW}", volume.as_raw_fd()))
         .context("bind the socket")?;
-    // No pod sees it yet, so nobody can have put a link to another file in its place.
+    // No pod sees it yet, so no process can have put a link to another file in its place.
     chmodat(volume, SOCKET_NEW, Mode::from_raw_mode(0o666), AtFlags::empty())
-        .context("open the socket to the pod")?;
+        .context("set the mode of the socket")?;
     renameat(volume, SOCKET_NEW, mount, SOCKET).context("name the socket")?;
     listener.set_nonblocking(true).context("set up the socket")?;
     Ok(listener)

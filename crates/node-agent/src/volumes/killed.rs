@@ -1,7 +1,7 @@
 /*!
 F17: the agent is killed at every system call that changes something, while it
 publishes and unpublishes; the next attempt brings everything to the state of a
-run that nobody disturbed.
+run that was not interrupted.
 
 strace(1) kills: a copy of this test program does the work under its eyes.
 */
@@ -80,7 +80,8 @@ fn f17_i9_killed_at_every_system_call_of_publish_and_unpublish() {
                     let killed = killed(directory, work, call, count);
                     kills += usize::from(killed);
                     let case = format!("killed at {call} {count} of {work:?}");
-                    // After an unpublish the kubelet does not publish again, but asks for the same once more.
+                    // After an unpublish the kubelet does not publish again, but asks for the same
+                    // once more.
                     if matches!(work, Work::Create | Work::Mount) {
                         publish(host, directory);
                         assert_eq!(state(host, directory), published, "{case}, then published");

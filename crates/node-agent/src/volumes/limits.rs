@@ -13,9 +13,11 @@ use crate::rate_limit::{LogLimit, TokenBucket};
 /// The limits of a volume.
 #[derive(Debug)]
 pub(crate) struct PeerLimits {
-    /// Connections. A container's probes and hooks connect until it is on its filesystem, at most some every second.
+    /// Connections. A container's probes and hooks connect until it is on its filesystem, at most
+    /// some every second.
     pub(crate) connections: TokenBucket,
-    /// `run` and `hold`: each takes the runtime's, a disk's and the API server's time. A container makes one at each start.
+    /// `run` and `hold`: each takes the runtime's, a disk's and the API server's time. A container
+    /// makes one at each start.
     pub(crate) work: TokenBucket,
     /// Lines in the agent's log about what its processes do.
     pub(crate) log_lines: LogLimit,

@@ -53,7 +53,8 @@ pub(crate) enum Role {
 // === impl VolumeRecord ===
 
 impl VolumeRecord {
-    /// Reads the record of a volume's directory. `None` if there is none, or none that is understood.
+    /// Reads the record of a volume's directory. `None` if there is none, or none that is
+    /// understood.
     pub(crate) fn read(directory: impl AsFd) -> Result<Option<Self>> {
         let content = files::read(&directory, NAME, MAX_BYTES).context("read the record of a volume")?;
         let Some(content) = content else {
@@ -62,7 +63,7 @@ impl VolumeRecord {
         match serde_json::from_slice(&content) {
             Ok(record) => Ok(Some(record)),
             Err(error) => {
-                tracing::warn!(%error, "record of a volume is not understood");
+                tracing::warn!(%error, "the record of a volume is not valid");
                 Ok(None)
             }
         }

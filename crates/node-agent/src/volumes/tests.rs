@@ -274,7 +274,8 @@ fn f22_a_wrapper_that_is_there_is_not_written_again_unless_it_is_another_one() {
     }
 }
 
-/// The kubelet gives up a call that takes too long, and makes it again; the kernel tells what became of the files once.
+/// The kubelet gives up a call that takes too long, and makes it again; the kernel tells what
+/// became of the files once.
 #[tokio::test]
 async fn i7_what_is_begun_for_a_volume_that_ends_is_done_once() {
     let plugin = Plugin::new();

@@ -1,6 +1,6 @@
 /*!
-`run` and `hook`: a consumer is moved onto its filesystem, and who runs in it
-waits for that.
+`run` and `hook` of a consumer: `run` moves the container onto its kept filesystem, `hook` waits
+until that is done.
 */
 
 use std::os::fd::AsFd;
@@ -22,14 +22,17 @@ use crate::filesystem::data::{self, Data};
 use crate::filesystem::{Filesystems, blocked};
 use crate::instance::{DataGuard, Provider};
 
-/// First and longest pause while the kernel takes an old overlay apart. Nothing announces its end.
+/// First and longest pause while the kernel removes an old overlay. The kernel does not announce
+/// the end of that.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
-/// How often the kernel is asked again while processes name the filesystem, if none of them ends: they may only name it.
-const LOOK: Duration = Duration::from_secs(5);
-/// The rest after a look at a process is this many times as long as the look, so that looks take a share of one processor.
+/// How often the kernel is asked again while processes name the filesystem, if none of them ends:
+/// they may only name it.
+const RECHECK: Duration = Duration::from_secs(5);
+/// The pause after an examination of a process is this many times as long as the examination, which
+/// limits the share of one processor that examinations take.
 const REST: u32 = 4;
-/// How long earlier work on the filesystem may usually take.
-const USUAL: Duration = Duration::from_secs(2);
+/// How long earlier work on the data usually takes at most.
+const USUAL_TIME: Duration = Duration::from_secs(2);
 
 /// Why a container is not moved, or not yet.
 enum MoveError {
@@ -60,7 +63,7 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
                     return refuse(peer, &error.to_string()).await;
                 }
                 Err(ContainerError::Unknown(error)) => {
-                    let what = format!("it is not known which container of the pod this is: {error:#}");
+                    let what = format!("cannot identify the container: {error:#}");
                     wait(peer, &what).await?;
                     tokio::select! {
                         () = tokio::time::sleep(PAUSES.1) => continue,
@@ -92,7 +95,7 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
             }
             Err(MoveError::Lost) => {
                 // The code that prepares reports it in the status, with the ways out.
-                peer.instance.change(|state| state.suspect = true);
+                peer.instance.change(|state| state.recheck_data = true);
                 return refuse(peer, "the data is gone").await;
             }
             Err(MoveError::Failed(error)) => {
@@ -118,11 +121,12 @@ async fn started(filesystems: &Filesystems, peer: &mut Peer, moved: Moved) -> Re
     }
     peer.instance.change(|state| state.attached += 1);
     blocked::forget(&peer.instance, &volume.pod.uid);
-    // Before the answer: should the agent end here, the wrapper asks the next one, which gets here again.
+    // Before the answer: should the agent end here, the wrapper asks the next one, which gets here
+    // again.
     if let Err(error) = blocked::report(&filesystems.client, &peer.instance).await
         && let Some(left_out) = peer.volume.limits.log_lines.next()
     {
-        tracing::warn!(pod = %volume.pod, left_out, "cannot report that it waits no more: {error:#}");
+        tracing::warn!(pod = %volume.pod, left_out, "cannot clear the blocked state in the status: {error:#}");
     }
     peer.send(&Answer::Done).await
 }
@@ -137,7 +141,7 @@ pub(super) async fn hook(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
             Arc::clone(&peer.process),
             peer.instance.id.uid.clone(),
         );
-        let looking = Arc::clone(&peer.volume.looking).lock_owned().await;
+        let examining = Arc::clone(&peer.volume.examining).lock_owned().await;
         let look = move || {
             let begun = std::time::Instant::now();
             let look = || {
@@ -145,19 +149,20 @@ pub(super) async fn hook(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
                 anyhow::Ok((there, attach::is_left_behind(&proc, &process, &key)?))
             };
             let seen = look();
-            rest(looking, begun.elapsed() * REST);
+            rest(examining, begun.elapsed() * REST);
             seen
         };
         match tokio::task::spawn_blocking(look).await?? {
             (true, _) => return peer.send(&Answer::Done).await,
             (false, true) => {
                 let problem =
-                    "this process came into the container while that was moved; try again".to_owned();
+                    "this process entered the container while the container was moved; try again".to_owned();
                 return peer.send(&Answer::Error(problem)).await;
             }
             (false, false) => {}
         }
-        peer.explain("the container is not on it yet").await?;
+        peer.explain("the container is waiting for its filesystem")
+            .await?;
         tokio::select! {
             changed = changes.changed() => changed?,
             () = peer.closed() => return Ok(()),
@@ -165,15 +170,15 @@ pub(super) async fn hook(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
     }
 }
 
-/// Delays the next look at a process of the volume if the last look was long: then the processes made their mount table
-/// very long.
-fn rest(looking: OwnedMutexGuard<()>, time: Duration) {
+/// Delays the next look at a process of the volume if the last look was long: then the processes
+/// made their mount table very long.
+fn rest(examining: OwnedMutexGuard<()>, time: Duration) {
     if time < PAUSES.0 {
         return;
     }
     tokio::spawn(async move {
         tokio::time::sleep(time).await;
-        drop(looking);
+        drop(examining);
     });
 }
 
@@ -185,7 +190,7 @@ async fn ready_provider(peer: &mut Peer) -> Result<Option<(Arc<StoppableContaine
         let provider = state.provider().cloned();
         let waiting = match (state.object, provider) {
             (Some(object), Some(provider)) => return Ok(Some((object, provider))),
-            (Some(_), _) => "provider not ready",
+            (Some(_), _) => "the provider is not ready",
             (None, _) => "the node agent does not know the instance yet",
         };
         wait(peer, waiting).await?;
@@ -200,10 +205,11 @@ async fn ready_provider(peer: &mut Peer) -> Result<Option<(Arc<StoppableContaine
 async fn lock_data(peer: &mut Peer) -> Result<Option<DataGuard>> {
     let instance = Arc::clone(&peer.instance);
     let mut guard = std::pin::pin!(instance.lock_data());
-    if let Ok(guard) = tokio::time::timeout(USUAL, &mut guard).await {
+    if let Ok(guard) = tokio::time::timeout(USUAL_TIME, &mut guard).await {
         return Ok(Some(guard));
     }
-    let what = "earlier work on it has not ended; its disk, or a file system that a container has mounted, may not answer";
+    let what = "earlier work on it has not finished; its disk, or a file system that a container has mounted, may \
+    not answer";
     wait(peer, what).await?;
     tokio::select! {
         guard = guard => Ok(Some(guard)),
@@ -244,7 +250,6 @@ async fn move_container(
             image: &image,
             container: &container,
             kept: &kept,
-            observer: None,
         };
         let attached = attach(request)?;
         Ok(Moved { attached, kept })
@@ -271,7 +276,7 @@ impl From<AttachError> for MoveError {
     }
 }
 
-/// Who has it mounted, as far as that is known.
+/// The message about processes that may use the filesystem.
 fn held_by(holders: &[Holder]) -> String {
     let ids = |in_host_userns: bool| {
         let these = holders
@@ -282,18 +287,18 @@ fn held_by(holders: &[Holder]) -> String {
     };
     match ids(true).as_str() {
         "" => format!(
-            "the kernel still has it mounted for an earlier start, maybe in a user namespace (on the node, by the names of \
-             their mounts: {})",
+            "the kernel still has it mounted for an earlier start, maybe in a user namespace (on the node, by the \
+             names of their mounts: {})",
             ids(false)
         ),
         ids => format!("processes of an earlier start still use it (on the node: {ids})"),
     }
 }
 
-/// Waits until one of the processes has ended, or it is time to ask the kernel again: a process may have nothing but a
-/// mount with the right name, and live for ever.
+/// Waits until one of the processes has ended, or it is time to ask the kernel again: a process may
+/// have nothing but a mount with the right name, and never end.
 async fn any_ends(holders: Vec<Holder>) -> Result<()> {
-    tokio::time::timeout(LOOK, one_ends(holders))
+    tokio::time::timeout(RECHECK, one_ends(holders))
         .await
         .unwrap_or(Ok(()))
 }
@@ -335,7 +340,8 @@ mod tests {
 
     use super::*;
 
-    /// A process that only has a mount of the right name does not hold the filesystem; the kernel is asked again.
+    /// A process that only has a mount of the right name does not hold the filesystem; the kernel
+    /// is asked again.
     #[tokio::test(start_paused = true)]
     async fn i2_h12_a_process_that_only_names_the_filesystem_is_not_waited_for() {
         let mut child = std::process::Command::new("sleep")
@@ -353,7 +359,7 @@ mod tests {
         assert!(held_by(&holders(false)).starts_with("the kernel still has it mounted"));
         let begun = tokio::time::Instant::now();
         any_ends(holders(false)).await.unwrap();
-        assert_eq!(begun.elapsed(), LOOK);
+        assert_eq!(begun.elapsed(), RECHECK);
         let holders = holders(true);
         child.kill().unwrap();
         child.wait().unwrap();

@@ -72,7 +72,7 @@ impl Connection {
             return Ok(None);
         };
         if !process.shares_user_namespace(&host.proc)? {
-            let message = "processes in a user namespace of their own are not served".to_owned();
+            let message = "processes with their own user namespace are not served".to_owned();
             send(&mut stream, &Answer::Error(message)).await?;
             return Ok(None);
         }
@@ -151,8 +151,9 @@ impl Peer {
         closed(&mut self.stream).await;
     }
 
-    /// The peer's container, as the runtime knows it, if it is the one that the volume is for. From here on the peer's
-    /// process is the one that the runtime started as that container, not the process that asks.
+    /// The peer's container, as the runtime knows it, if it is the one that the volume is for. From
+    /// here on the peer's process is the one that the runtime started as that container, not the
+    /// process that asks.
     pub(super) async fn main_container(
         &mut self,
         filesystems: &Filesystems,
@@ -184,7 +185,7 @@ impl Peer {
     }
 
     fn first_process(&self, host: &Host, pid: i32) -> Result<Process> {
-        let pid = Pid::from_raw(pid).context("the runtime names no process")?;
+        let pid = Pid::from_raw(pid).context("the container runtime reports no process")?;
         let first = Process::open(pid).context("the first process of the container")?;
         // Another process may have the number by now.
         let cgroup = first.cgroup(&host.proc)?;
@@ -202,7 +203,7 @@ async fn send(stream: &mut BufReader<UnixStream>, answer: &Answer) -> Result<()>
     let line = answer.to_line();
     tokio::time::timeout(ANSWER_TIME, stream.write_all(line.as_bytes()))
         .await
-        .context("the peer does not take its answer")?
+        .context("the peer does not read the answer")?
         .context("the peer is gone")
 }
 

@@ -1,6 +1,6 @@
 /*!
-`hold`: a provider reports, its filesystem is prepared, and as long as it stays
-its image's layers can be used.
+`hold` of a provider: prepares its filesystem, and keeps its process known, whose root is the image,
+as long as the connection lasts.
 */
 
 use std::os::fd::AsFd;
@@ -71,7 +71,8 @@ pub(super) async fn hold(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
         match prepare::prepare(filesystems, &request).await {
             Ok(()) => break,
             Err(PrepareError::Final(failure)) => {
-                // The object has to change or, which nothing announces, the node: the data is restored, say.
+                // The object has to change or, which nothing announces, the node: the data is
+                // restored, say.
                 peer.explain(&failure.message).await?;
                 let answer = |object: &StoppableContainerInstance| {
                     (object.metadata.generation, RecoveryAnswer::of(object))
@@ -151,10 +152,11 @@ fn wants_preparing(state: &State) -> bool {
         let (object, filesystem) = (state.object.as_ref()?, state.filesystem()?);
         Some(recovery::reset_wanted(object, filesystem))
     };
-    state.suspect || emptied().unwrap_or(false)
+    state.recheck_data || emptied().unwrap_or(false)
 }
 
-/// Removes the process of a conversation from those that hold when the conversation ends. Others stay.
+/// Removes the process of a conversation from those that hold when the conversation ends. Others
+/// stay.
 struct Holding<'a> {
     instance: &'a Instance,
     process: &'a Arc<Process>,

@@ -1,9 +1,9 @@
 /*!
-The socket of a volume: who connects is checked, then its request is carried out.
+The socket of a volume: accepts connections, checks them, and dispatches the three verbs.
 
-Everything here is bounded: connections of a volume, how fast they may come (see
-`pace`), the length of a line, the time for the request to arrive. What may last is
-only the waiting, and that ends when the peer, the volume or the agent does.
+Everything here is bounded: the connections of a volume and their rate (see `volumes::limits`), the
+length of a line, the time for the request to arrive. Only the wait for a filesystem may last; it
+ends with the peer, the volume or the agent.
 */
 
 use std::os::unix::net::UnixListener as StdListener;

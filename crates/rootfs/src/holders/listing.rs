@@ -1,12 +1,11 @@
 /*!
 Looks for one overlay in a mount namespace by asking for nothing but overlays.
 
-A line of a mount table is in the kernel's memory as a whole before any of it can be
-read, and it has the path of the mountpoint in it, which can be deeper than any limit
-on names: whoever may mount can make one of hundreds of megabytes, which counts as
-memory of whoever reads it. `statmount(2)` tells the options of a mount without where
-it is. For other namespaces it does since Linux 6.11; before, there are only the
-tables ([`super::search`]).
+The kernel holds a whole line of a mount table in memory before any of it can be read. The line has
+the path of the mount point, which can be deeper than any limit on names: a user who may mount can
+make a line of hundreds of megabytes, which are accounted to the reader. `statmount(2)` returns the
+options of a mount without its path, for other namespaces since Linux 6.11. Before, there are only
+the tables ([`super::search`]).
 */
 
 use std::os::fd::AsFd;
@@ -21,10 +20,11 @@ use crate::sys;
 const LIST: usize = 512;
 /// How often in any case. A container has some dozens of mounts.
 const ANY_CASE: usize = 16;
-/// How often at all, so that somebody who mounts meanwhile does not keep us. The kernel's limit is 100,000 mounts a namespace.
+/// At most this often, so that a process that mounts meanwhile cannot keep the agent busy. The
+/// kernel's limit is 100,000 mounts a namespace.
 const LISTS: usize = 2048;
-/// Largest answer about one mount, in bytes. An overlay has at most 500 layers, each with a path of 4 KiB, in which a byte
-/// may take four.
+/// Largest answer about one mount, in bytes. An overlay has at most 500 layers, each with a path of
+/// 4 KiB, in which a byte may take four.
 const MAX_ANSWER: usize = 16 << 20;
 
 // linux/mount.h, of `struct statmount`: bits of the mask, and where fields are.
@@ -81,7 +81,7 @@ struct Search {
     namespace: u64,
     /// The last mount that was looked at.
     last: u64,
-    /// Room for what the kernel says of one.
+    /// Buffer for the kernel's answer about one mount.
     answer: Vec<u64>,
     found: Vec<u64>,
 }

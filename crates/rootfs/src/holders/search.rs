@@ -1,13 +1,11 @@
 /*!
 Looks for one overlay in a mount table without keeping the table.
 
-Tables of the whole node are searched, and anybody who may mount makes his as
-large as he likes: very many mounts, and lines of megabytes. So a table is read as
-a stream, and what is remembered of it is a bounded part of one option. Every
-table is read up to a length that no ordinary one has. What is beyond that is
-read as long as there is budget for all of them; then the kernel's own answer has
-to do ([`super::probe`]). Where the kernel has better means than tables, they
-are used instead ([`super::listing`]).
+The tables of all processes are searched, and a user who may mount can make a table of any size:
+very many mounts, and lines of megabytes. So a table is read as a stream, and only a bounded part of
+one option is kept. Every table is read up to a length above any ordinary one. The rest is read
+until the time budget of all tables is used up; then only the kernel's own answer is left
+([`super::probe`]). Where the kernel has listmount(2), that is used instead ([`super::listing`]).
 */
 
 use std::io::{BufRead, BufReader, Read};
@@ -59,7 +57,8 @@ struct UpperDir {
     path: Vec<u8>,
 }
 
-/// Whether an open `mountinfo` has an overlay whose upper directory has a path that ends in these components.
+/// Whether an open `mountinfo` has an overlay whose upper directory has a path that ends in these
+/// components.
 pub(super) fn find(table: impl Read, upper: &str, budget: &mut TimeBudget) -> std::io::Result<Found> {
     let limited = Limited {
         table,
@@ -94,8 +93,8 @@ impl<R: Read> Read for Limited<'_, R> {
     }
 }
 
-/// See `proc_pid_mountinfo(5)` for the format. The kernel escapes blanks and line feeds in names, so whoever chooses names
-/// begins no field with them, and no line.
+/// See `proc_pid_mountinfo(5)` for the format. The kernel escapes blanks and line feeds in names,
+/// so whoever chooses names begins no field with them, and no line.
 fn is_in(table: &mut impl BufRead, upper: &str) -> std::io::Result<bool> {
     'lines: loop {
         // Ids, device, what part is mounted, where, and how: of any length, and of no interest.

@@ -7,7 +7,8 @@ fn not_known() -> OverlayError {
     OverlayError::System("lowerdir+", Errno::INVAL)
 }
 
-/// What becomes of `EINVAL` at creation, on a kernel that reads options when they are set or one that does not.
+/// What becomes of `EINVAL` at creation, on a kernel that reads options when they are set or one
+/// that does not.
 fn invalid(api: LowerdirApi, takes_any_option: bool) -> OverlayError {
     refusal(Errno::INVAL, api, || takes_any_option, format!("{api:?}"))
 }
@@ -33,7 +34,8 @@ fn the_oldest_words_are_found_that_a_kernel_understands() {
             LowerdirApi::Joined,
         ),
         (
-            // A descriptor is refused when it is set, for it is no string; an unknown string when all is read.
+            // A descriptor is refused when it is set, for it is no string; an unknown string when
+            // all is read.
             "5.10",
             |api| match api {
                 LowerdirApi::Descriptors => Err(not_known()),
@@ -53,8 +55,8 @@ fn the_oldest_words_are_found_that_a_kernel_understands() {
     }
 }
 
-/// An overlay that is refused in words that the kernel understood is not asked for in others: their error would say
-/// something else.
+/// An overlay that is refused in words that the kernel understood is not asked for in others: their
+/// error would say something else.
 #[test]
 fn the_error_is_the_first_that_is_about_the_overlay() {
     let log = |result: Result<((), LowerdirApi), OverlayError>| match result {

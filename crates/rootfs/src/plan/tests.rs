@@ -38,7 +38,8 @@ fn a_table_without_root_has_no_plan() {
     );
 }
 
-/// A file system that asks another process or machine is known wherever it is mounted, and /proc too.
+/// A file system that asks another process or machine is known wherever it is mounted, and /proc
+/// too.
 #[test]
 fn i18_file_systems_that_ask_somebody_else_are_known_by_their_devices() {
     let plan = plan(

@@ -95,7 +95,8 @@ fn a_kept_root_is_told_by_type_and_source() {
     assert!(!table.mounts()[1].is_kept_root());
 }
 
-/// As containerd mounts the root of a container on a node with SELinux; a path that looks like the option is none.
+/// As containerd mounts the root of a container on a node with SELinux; a path that looks like the
+/// option is none.
 fn file(content: &[u8]) -> OwnedFd {
     use std::io::{Seek, SeekFrom, Write};
     let mut file = tempfile::tempfile().unwrap();
@@ -118,7 +119,8 @@ fn one_by_one_they_are_the_mounts_of_the_table() {
     assert_eq!(cut_off, [b"one", b"two"]);
 }
 
-/// A container may have more mounts than anybody wants to remember; who looks for one needs no more than that.
+/// A container may have more mounts than anybody wants to remember; who looks for one needs no more
+/// than that.
 #[test]
 fn h9_a_table_of_any_size_is_read_one_by_one() {
     let long = [

@@ -33,7 +33,7 @@ const ANSWERS: [&str; 7] = [
     "error not a line of the wrapper protocol, version 1",
     "ok",
     "nothing",
-    "error processes in a user namespace of their own are not served",
+    "error processes with their own user namespace are not served",
 ];
 
 /// Opens more connections than the agent accepts from one pod, and sends half a line on each.

@@ -75,7 +75,8 @@ async fn h5_a_working_directory_that_leads_out_of_the_kept_filesystem_is_refused
                 .await?;
             set_running(&ns, "attacker", true).await?;
             let (code, said) = ended(&ns, "attacker").await?;
-            let line = "\"/work\" in the root filesystem: leads through a link of /proc, which is another one for every process";
+            let line = "\"/work\" in the root filesystem: leads through a link of /proc, which differs for every \
+            process";
             ensure!(
                 code == 125 && said.trim_end().ends_with(line) && said.lines().count() == 1,
                 "{code}: {said}"

@@ -1,6 +1,7 @@
 use super::*;
 
-/// `:method POST`, `:scheme http`, a Huffman-coded path, then the authority as gRPC for Go writes it, `te: trailers`.
+/// `:method POST`, `:scheme http`, a Huffman-coded path, then the authority as gRPC for Go writes
+/// it, `te: trailers`.
 fn block(authority: &[u8]) -> Vec<u8> {
     let mut block = b"\x83\x86\x44\x83abc\x41".to_vec();
     block.extend_from_slice(authority);

@@ -30,7 +30,8 @@ fn provider(process: &Arc<Process>, pod_uid: &str) -> Provider {
     }
 }
 
-/// A UID that a user names in a pod of his own does not prove the instance's name, or that there is one.
+/// A UID that a user names in a pod of his own does not prove the instance's name, or that there is
+/// one.
 #[tokio::test(start_paused = true)]
 async fn i16_what_somebody_only_claims_to_be_an_instance_is_not_remembered() {
     let instances = Instances::default();
@@ -95,15 +96,16 @@ async fn i9_work_that_nobody_waits_for_keeps_others_out_until_it_ends() {
     instance.lock_data().await.on_disk(|| ()).await.unwrap();
 }
 
-/// A tenant whose file systems do not answer has so many threads of the agent and no more. Others have theirs.
+/// A tenant whose file systems do not answer has so many threads of the agent and no more. Others
+/// have theirs.
 #[tokio::test(start_paused = true)]
 async fn i18_work_that_hangs_is_bounded_for_its_namespace_and_for_nobody_else() {
-    use crate::instance::left_behind::MOST;
+    use crate::instance::abandoned_threads::MAX_ABANDONED;
 
     let instances = Instances::default();
     let mut ends = Vec::new();
     let one = |uid: String| instances.apply(object(&uid, "p")).unwrap();
-    for number in 0..MOST {
+    for number in 0..MAX_ABANDONED {
         let (end, ended) = std::sync::mpsc::channel::<()>();
         ends.push(end);
         let mut working = one(number.to_string()).lock_data().await;
@@ -121,7 +123,7 @@ async fn i18_work_that_hangs_is_bounded_for_its_namespace_and_for_nobody_else() 
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("namespace ns") && error.contains(&MOST.to_string()),
+        error.contains("namespace ns") && error.contains(&MAX_ABANDONED.to_string()),
         "{error}"
     );
     let mut theirs = object("theirs", "p");
@@ -130,7 +132,7 @@ async fn i18_work_that_hangs_is_bounded_for_its_namespace_and_for_nobody_else() 
     theirs.lock_data().await.on_disk(|| ()).await.unwrap();
     // As soon as one comes back there is a place again.
     drop(ends.pop());
-    one((MOST - 1).to_string())
+    one((MAX_ABANDONED - 1).to_string())
         .lock_data()
         .await
         .on_disk(|| ())

@@ -58,7 +58,8 @@ fn a_line_that_is_none_hides_no_other() {
         "1 2 3 4 5 6 -\n",
         "1 2 3 4 5 6 - overlay\n",
     ] {
-        // Where the broken line swallows the beginning of the next one, the one after that is whole.
+        // Where the broken line swallows the beginning of the next one, the one after that is
+        // whole.
         assert_eq!(find(&format!("{line}{OTHER}{HELD}")), Found::Yes, "{line:?}");
     }
 }

@@ -1,5 +1,5 @@
 /*!
-From wrapper to command: working directory, PATH, execve.
+Executes the command: working directory, PATH, execve.
 
 Looks a command up as the runtime does (Go's os/exec LookPath, which runc uses),
 so that the same names work and the same fail.
@@ -18,9 +18,9 @@ use crate::signals::restore_sigpipe;
 
 /// A working directory by its path, to be entered again below another root.
 #[derive(Debug)]
-pub(crate) struct Place(PathBuf);
+pub(crate) struct WorkingDirectory(PathBuf);
 
-/// Why a name is no command.
+/// Why a name is not a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unusable {
     NotFound,
@@ -29,14 +29,14 @@ enum Unusable {
     Relative,
 }
 
-// === impl Place ===
+// === impl WorkingDirectory ===
 
-impl Place {
+impl WorkingDirectory {
     /// Where this process is.
     pub(crate) fn here() -> Result<Self, Failure> {
         let path = std::env::current_dir();
         path.map(Self)
-            .map_err(|error| Failure::wrapper(format_args!("cannot find out the working directory: {error}")))
+            .map_err(|error| Failure::wrapper(format_args!("cannot read the working directory: {error}")))
     }
 
     /// Enters the directory of the same path in the present root.
@@ -47,8 +47,8 @@ impl Place {
                 self.0.display()
             ))
         })?;
-        // A link to /proc/self/fd/N or /proc/self/cwd leads to what is below no root of ours: a descriptor that the
-        // runtime leaked, or the root of before. Such a place has no path.
+        // A link to /proc/self/fd/N or /proc/self/cwd leads to what is below no root of ours: a
+        // descriptor that the runtime leaked, or the root of before. Such a place has no path.
         std::env::current_dir().map(drop).map_err(|_| {
             Failure::wrapper(format_args!(
                 "the working directory {} leads out of the filesystem",
@@ -58,7 +58,8 @@ impl Place {
     }
 }
 
-/// Executes the command with this process's environment, HOME replaced if given. Returns only if that failed.
+/// Executes the command with this process's environment, HOME replaced if given. Returns only if
+/// that failed.
 pub(crate) fn execute(command: &[OsString], home: Option<&OsStr>) -> Failure {
     match try_execute(command, home) {
         Ok(never) => match never {},
@@ -79,7 +80,7 @@ fn try_execute(command: &[OsString], home: Option<&OsStr>) -> Result<Infallible,
             Unusable::NotFound => Failure::NotFound(format!("{name}: executable file not found in $PATH")),
             Unusable::NotExecutable(why) => Failure::NotExecutable(format!("{name}: {why}")),
             Unusable::Relative => Failure::NotExecutable(format!(
-                "{name}: found only by a relative entry of $PATH, which does not count"
+                "{name}: found only through a relative entry of $PATH, which is not used"
             )),
         }
     })?;

@@ -16,16 +16,17 @@ use rustix::io::Errno;
 
 /// Where the file is unless the pod says otherwise: the default of the API.
 pub(crate) const DEFAULT_PATH: &str = "/dev/termination-log";
-/// The part that the kubelet reads, in bytes (`MaxContainerTerminationMessageLength` in its `pkg/kubelet/container`).
+/// The part that the kubelet reads, in bytes (`MaxContainerTerminationMessageLength` in its
+/// `pkg/kubelet/container`).
 const MAX_BYTES: usize = 4096;
 
 /// The file for the last words, if there is one.
 #[derive(Debug)]
-pub(crate) struct LastWords(Option<OwnedFd>);
+pub(crate) struct TerminationMessage(Option<OwnedFd>);
 
-// === impl LastWords ===
+// === impl TerminationMessage ===
 
-impl LastWords {
+impl TerminationMessage {
     /// Opens the file. The wrapper goes on if the file does not exist or is not the kubelet's.
     pub(crate) fn at(path: &OsStr) -> Self {
         Self(open(path).ok())
@@ -49,7 +50,8 @@ fn open(path: &OsStr) -> Result<OwnedFd, Errno> {
     Ok(file)
 }
 
-/// The kubelet's file is a mount of its own. Any other is the pod's, and the wrapper must not write to it.
+/// The kubelet's file is a mount of its own. Any other is the pod's, and the wrapper must not write
+/// to it.
 fn require_mounted_file(what: &rustix::fs::Statx) -> Result<(), Errno> {
     let regular = FileType::from_raw_mode(what.stx_mode.into()) == FileType::RegularFile;
     if regular && what.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {

@@ -1,5 +1,5 @@
-//! I18: a volume whose file system stops answering is moved like any other, as the agent does not ask it; a start where the
-//! agent would have to is refused.
+//! I18: a volume whose file system stops answering is moved like any other, as the agent does not
+//! ask it; a start where the agent would have to is refused.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -19,7 +19,8 @@ use crate::node::Node;
 /// Long enough for anything that does not hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Does something beside volumes that may hang; if it does, these end, so that it comes back and the test fails.
+/// Does something beside volumes that may hang; if it does, these end, so that it comes back and
+/// the test fails.
 fn unless_it_hangs<T: Send>(volumes: Vec<Fuse>, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let (done, ended) = mpsc::channel();
@@ -39,7 +40,8 @@ fn unless_it_hangs<T: Send>(volumes: Vec<Fuse>, work: impl FnOnce() -> T + Send)
     })
 }
 
-/// As a volume, below it another one, as the working directory, and in the place of the files that name users.
+/// As a volume, below it another one, as the working directory, and in the place of the files that
+/// name users.
 #[test]
 fn i18_a_fuse_volume_that_does_not_answer_is_moved() {
     for all in [true, false] {
@@ -86,7 +88,8 @@ fn i18_a_fuse_volume_that_does_not_answer_is_moved() {
     }
 }
 
-/// A process of a container that made such a volume its root, in a namespace that has the kept filesystem.
+/// A process of a container that made such a volume its root, in a namespace that has the kept
+/// filesystem.
 #[test]
 fn i18_f21_a_holder_whose_root_does_not_answer_is_found() {
     Node::with(|node| {
@@ -109,8 +112,8 @@ fn i18_f21_a_holder_whose_root_does_not_answer_is_found() {
     });
 }
 
-/// The image leads a mount of the pod into such a volume: to make the mountpoint the agent would have to ask. A working
-/// directory there only affects the container itself.
+/// The image leads a mount of the pod into such a volume: to make the mountpoint the agent would
+/// have to ask. A working directory there only affects the container itself.
 #[test]
 fn i18_what_a_link_leads_into_a_fuse_volume_is_refused() {
     Node::with(|node| {
@@ -150,8 +153,8 @@ fn i18_what_a_link_leads_into_a_fuse_volume_is_refused() {
     });
 }
 
-/// A tenant who may mount puts such a file system over his container's root, itself or below another mount; before the
-/// container was moved, and after it.
+/// A tenant who may mount puts such a file system over his container's root, itself or below
+/// another mount; before the container was moved, and after it.
 #[test]
 fn i18_a_root_that_somebody_covered_is_left_alone() {
     for (below, moved) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -189,8 +192,8 @@ fn i18_a_root_that_somebody_covered_is_left_alone() {
     }
 }
 
-/// Where such a file system is below the container's own root, that start hangs. That of a neighbour does not, nor does
-/// anything else that is done all the time.
+/// Where such a file system is below the container's own root, that start hangs. That of a
+/// neighbour does not, nor does anything else that is done all the time.
 #[test]
 fn i18_a_start_that_hangs_holds_up_no_other() {
     Node::with(|node| {

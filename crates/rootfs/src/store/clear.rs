@@ -1,19 +1,20 @@
-//! Deletes the data of a kept filesystem and leaves its record, which then says that this was meant.
+//! Deletes the data of a kept filesystem and leaves its record, which shows then that the deletion
+//! was intended.
 
 use std::os::fd::AsFd;
 
 use rustix::fs::fsync;
 use rustix::io::Errno;
 
+use super::{Kept, StoreError};
 use crate::remove;
-use crate::store::{Kept, StoreError};
 
 /// Everything of a kept filesystem but its record.
 const DATA: [&str; 4] = ["upper", "work", "new", "probe"];
 
 impl Kept {
-    /// Deletes what is kept, the record excepted. May be repeated. Follows no link and crosses no mount. The caller
-    /// holds the lock and knows that nobody has it mounted.
+    /// Deletes what is kept, the record excepted. May be repeated. Follows no link and crosses no
+    /// mount. The caller holds the lock and knows that it is not mounted.
     pub fn clear(&self) -> Result<(), StoreError> {
         let fail = |source: Errno| StoreError::System {
             what: "cannot delete the data of the kept filesystem",
@@ -41,7 +42,8 @@ mod tests {
 
     use crate::{Root, Store};
 
-    /// The data goes, in whatever state it is, and nothing else: neither what it links to nor the record.
+    /// The data goes, in whatever state it is, and nothing else: neither what it links to nor the
+    /// record.
     #[test]
     fn i1_a_reset_deletes_the_data_and_keeps_the_record() {
         // Not in /tmp, which may be a tmpfs.

@@ -14,23 +14,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Result, bail};
 
 /// How many threads of one namespace may be left behind.
-pub(crate) const MOST: usize = 16;
+pub(crate) const MAX_ABANDONED: usize = 16;
 
 /// How many are left behind, by namespace.
 #[derive(Debug, Default)]
-pub(crate) struct LeftBehind(Mutex<HashMap<String, usize>>);
+pub(crate) struct AbandonedThreads(Mutex<HashMap<String, usize>>);
 
 /// Held by a thread that may be left behind, as long as it works.
 #[derive(Debug)]
-pub(crate) struct Place(Arc<Shared>);
+pub(crate) struct ThreadSlot(Arc<Shared>);
 
 /// Records that the agent does not wait for a thread any more.
 #[derive(Debug)]
-pub(crate) struct Leaver(Arc<Shared>);
+pub(crate) struct AbandonHandle(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    all: Arc<LeftBehind>,
+    all: Arc<AbandonedThreads>,
     namespace: String,
     stage: Mutex<Stage>,
 }
@@ -38,26 +38,27 @@ struct Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Working,
-    Left,
+    Abandoned,
     Ended,
 }
 
-// === impl LeftBehind ===
+// === impl AbandonedThreads ===
 
-impl LeftBehind {
+impl AbandonedThreads {
     /// A place for a thread of this namespace.
     ///
     /// # Errors
     /// When too many of the namespace are left behind already.
-    pub(crate) fn place(self: &Arc<Self>, namespace: &str) -> Result<Place> {
+    pub(crate) fn slot(self: &Arc<Self>, namespace: &str) -> Result<ThreadSlot> {
         let count = lock(&self.0).get(namespace).copied().unwrap_or_default();
-        if count >= MOST {
+        if count >= MAX_ABANDONED {
             bail!(
-                "{count} earlier pieces of work of namespace {namespace} on this node still wait for disks or mounted file \
-                 systems that do not answer, and no more are begun; look after those, or end the pods that serve them"
+                "{count} threads of namespace {namespace} on this node still wait for disks or mounted file \
+                 systems that do not answer, and the agent starts no more; repair those, or delete the pods that \
+                 serve them"
             );
         }
-        Ok(Place(Arc::new(Shared {
+        Ok(ThreadSlot(Arc::new(Shared {
             all: Arc::clone(self),
             namespace: namespace.to_owned(),
             stage: Mutex::new(Stage::Working),
@@ -70,18 +71,18 @@ impl LeftBehind {
     }
 }
 
-// === impl Place ===
+// === impl ThreadSlot ===
 
-impl Place {
-    pub(crate) fn leaver(&self) -> Leaver {
-        Leaver(Arc::clone(&self.0))
+impl ThreadSlot {
+    pub(crate) fn abandon_handle(&self) -> AbandonHandle {
+        AbandonHandle(Arc::clone(&self.0))
     }
 }
 
-impl Drop for Place {
+impl Drop for ThreadSlot {
     fn drop(&mut self) {
         let mut stage = lock(&self.0.stage);
-        if *stage == Stage::Left {
+        if *stage == Stage::Abandoned {
             let mut all = lock(&self.0.all.0);
             if let Some(count) = all.get_mut(&self.0.namespace) {
                 *count -= 1;
@@ -94,17 +95,17 @@ impl Drop for Place {
     }
 }
 
-// === impl Leaver ===
+// === impl AbandonHandle ===
 
-impl Leaver {
-    pub(crate) fn leave(self) {
+impl AbandonHandle {
+    pub(crate) fn abandon(self) {
         let mut stage = lock(&self.0.stage);
         if *stage == Stage::Working {
-            *stage = Stage::Left;
+            *stage = Stage::Abandoned;
             *lock(&self.0.all.0).entry(self.0.namespace.clone()).or_default() += 1;
             tracing::error!(
                 namespace = self.0.namespace,
-                "a thread is left behind: a disk or a mounted file system does not answer"
+                "the agent abandons a thread: a disk or a mounted file system does not answer"
             );
         }
     }

@@ -5,7 +5,7 @@ use std::io::Write;
 use exec_wrapper::protocol::LINE_PREFIX;
 
 /// Writes one line to stderr.
-pub(crate) fn say(line: impl std::fmt::Display) {
+pub(crate) fn print(line: impl std::fmt::Display) {
     write(&self::line(line));
 }
 
