@@ -5,7 +5,9 @@ What was typed.
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::kernels::Series;
 
 /// Developer commands of StoppableContainer.
 #[derive(Debug, Parser)]
@@ -28,6 +30,12 @@ pub(crate) enum Command {
     Install(RegistryArg),
     /// Runs all tests, the end-to-end tests on the cluster of KUBECONFIG or the local one.
     Test {
+        /// Runs only this class of tests.
+        #[arg(conflicts_with_all = ["registry", "skip_e2e", "all"])]
+        class: Option<Class>,
+        /// Runs them under this kernel of Debian, in QEMU, instead of the machine's own; several may be named.
+        #[arg(long = "kernel", value_name = "SERIES", requires = "class")]
+        kernels: Vec<Series>,
         #[command(flatten)]
         registry: RegistryArg,
         /// Leaves out the end-to-end tests.
@@ -75,6 +83,13 @@ pub(crate) enum Command {
     Image(RegistryArg),
     /// Builds the images that tests and samples name and puts them into the local cluster.
     TestImages,
+}
+
+/// Classes of tests that can be run alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Class {
+    /// The mount engine and the wrapper: what depends on the kernel.
+    Rootfs,
 }
 
 /// Where images go.

@@ -8,7 +8,7 @@ The output of the commands themselves goes to a file per step, which is named wh
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -161,13 +161,18 @@ impl Step<'_> {
     /// # Errors
     /// When it cannot be started or ends with another status than 0; the error quotes the end of the log and names it.
     pub(crate) fn run(&self, command: &mut Command) -> Result<()> {
+        self.require_success(command, |_| {})
+    }
+
+    /// As [`Step::run`], but returns whatever status the command ends with.
+    pub(crate) fn status(&self, command: &mut Command) -> Result<ExitStatus> {
         self.stream(command, |_| {})
     }
 
     /// As [`Step::run`], but every line of output counts as one of `total` pieces of work.
     pub(crate) fn run_counting(&self, command: &mut Command, total: usize) -> Result<()> {
         let mut count = 0;
-        self.stream(command, |line| {
+        self.require_success(command, |line| {
             count += 1;
             self.bar
                 .set_message(format!("{count} of {} {line}", total.max(count)));
@@ -201,7 +206,20 @@ impl Step<'_> {
         format!("    {tail}\n  the whole log is in {}", self.log.display())
     }
 
-    fn stream(&self, command: &mut Command, mut line_seen: impl FnMut(&str)) -> Result<()> {
+    fn require_success(&self, command: &mut Command, line_seen: impl FnMut(&str)) -> Result<()> {
+        let status = self.stream(command, line_seen)?;
+        if status.success() {
+            return Ok(());
+        }
+        bail!(
+            "{} ended with {status} ({})\n{}",
+            program(command),
+            self.title,
+            self.quote()
+        )
+    }
+
+    fn stream(&self, command: &mut Command, mut line_seen: impl FnMut(&str)) -> Result<ExitStatus> {
         self.append(&format!("$ {}", describe(command)));
         let (reader, writer) = std::io::pipe().context("making a pipe")?;
         let child = command
@@ -218,18 +236,9 @@ impl Step<'_> {
             self.bar.set_message(line.trim().to_owned());
             line_seen(line);
         })?;
-        let status = child
+        child
             .wait()
-            .with_context(|| format!("waiting for {}", program(command)))?;
-        if status.success() {
-            return Ok(());
-        }
-        bail!(
-            "{} ended with {status} ({})\n{}",
-            program(command),
-            self.title,
-            self.quote()
-        )
+            .with_context(|| format!("waiting for {}", program(command)))
     }
 
     fn append(&self, text: &str) {
