@@ -12,6 +12,7 @@ use rustix::mount::mount_bind;
 use rustix::process::Pid;
 
 use crate::container::Container;
+use crate::kernel;
 use crate::node::Node;
 
 /// Enters a mount namespace, and a root in it. If that is the namespace's, its first thread ends, and another lives on.
@@ -301,11 +302,9 @@ fn found(node: &Node, means: Means) -> Vec<u32> {
     holders.iter().map(|h| h.process.id().cast_unsigned()).collect()
 }
 
+/// Whether the kernel knows listmount(2) and statmount(2) for other namespaces.
 fn knows_calls() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
-    let mut next = || numbers.next().unwrap().unwrap();
-    (next(), next()) >= (6, 11)
+    kernel::is((6, 11))
 }
 
 /// Mounts as often, and in places with names as long, as it takes for a table of more than 64 MiB.

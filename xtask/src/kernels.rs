@@ -11,9 +11,9 @@ mod download;
 mod initramfs;
 mod machine;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fmt, fs};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
@@ -45,10 +45,20 @@ pub(crate) const PACKAGES: &[(&str, &[&str])] = &[
     ("rootfs", &["--lib"]),
     ("stoppablecontainer", &["--test", "rootfs"]),
     ("exec-wrapper", &["--lib", "--test", "wrapper"]),
+    ("node-agent", &["--bins"]),
 ];
 
-/// Tests that are left out, and why.
-pub(crate) const LEFT_OUT: &[(&str, &str)] = &[];
+/// How a line of a test's output begins that says what the kernel does.
+const FACT: &str = "this kernel: ";
+/// Variables by which tests find programs.
+const ENVIRONMENT: &[&str] = &[
+    "PATH",
+    "HOME",
+    "CARGO_HOME",
+    "RUSTUP_HOME",
+    "RUSTUP_TOOLCHAIN",
+    "CARGO_TARGET_DIR",
+];
 
 /// A program of tests, and the directory that `cargo test` starts it in.
 struct Program {
@@ -130,6 +140,11 @@ pub(crate) fn run(
             step.say(format!("      {}", kernel.release));
             let initramfs = initramfs::make(step, &kernel, &dir)?;
             let result = machine::run(step, &kernel.image, &initramfs, &script, &workspace.kernels());
+            for fact in fs::read_to_string(step.log()).unwrap_or_default().lines() {
+                if fact.starts_with(FACT) {
+                    step.say(format!("      {fact}"));
+                }
+            }
             test::report(step);
             result
         });
@@ -156,6 +171,13 @@ fn build(workspace: &Workspace, step: &Step<'_>) -> Result<Vec<Program>> {
             .args(*targets);
         programs.extend(step.output(&mut command)?.lines().filter_map(Program::parse));
     }
+    // What a test of the wrapper builds is there before the virtual machine asks for it.
+    let mut command = Command::new("cargo");
+    command
+        .current_dir(workspace.root())
+        .args(["test", "--package", "exec-wrapper", "--test", "wrapper", "--"])
+        .args(["--exact", "shipped::the_shipped_program_is_static_and_small"]);
+    step.run(&mut command)?;
     if programs.len() < PACKAGES.len() {
         bail!("cargo named {} test programs, too few", programs.len());
     }
@@ -185,12 +207,17 @@ fn script(programs: &[Program], names: &[String]) -> String {
         "failed=0\n\
          run() { cd \"$1\" && shift && echo \"     Running $1\" && \"$@\" || failed=1; }\n",
     );
+    for name in ENVIRONMENT {
+        if let Some(value) = std::env::var_os(name) {
+            let mut command = Command::new("export");
+            command.arg(format!("{name}={}", value.to_string_lossy()));
+            script += &crate::progress::describe(&command);
+            script.push('\n');
+        }
+    }
     for program in programs {
         let mut command = Command::new("run");
         command.arg(&program.directory).arg(&program.path).args(names);
-        for (test, _) in LEFT_OUT {
-            command.args(["--skip", test]);
-        }
         script += &crate::progress::describe(&command);
         script.push('\n');
     }

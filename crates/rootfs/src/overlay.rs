@@ -52,8 +52,9 @@ pub struct Upper<'a> {
     pub work: &'a str,
 }
 
-/// How directories are told to the kernel. One that knows only older ways refuses to have the option set; before 6.5 it
-/// reads options when the overlay is created, and refuses one that it does not know like anything else (`EINVAL`).
+/// How directories are told to the kernel. One that knows only older ways refuses to have the option set. Before 6.5 it
+/// refuses descriptors so; it reads strings when the overlay is created, and then refuses an option that it does not know
+/// like anything else (`EINVAL`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dialect {
     /// By descriptor: 6.13 and later.
@@ -212,10 +213,25 @@ fn understood<T>(
     let mut dialect = best;
     loop {
         match (attempt(dialect), dialect.older()) {
-            (Err(OverlayError::System(_, Errno::INVAL)), Some(older)) => dialect = older,
+            (Err(OverlayError::System("lowerdir+", errno)), Some(older)) if is_not_known(errno) => {
+                dialect = older;
+            }
             (result, _) => return result.map(|mount| (mount, dialect)),
         }
     }
+}
+
+/// Whether this error of `lowerdir+` means that the kernel does not know the option, or not such a value for it.
+fn is_not_known(errno: Errno) -> bool {
+    matches!(
+        errno,
+        // The option is not known, or it takes no descriptor.
+        Errno::INVAL
+            // 6.5 to 6.12: the descriptor was opened with O_PATH.
+            | Errno::BADF
+            // Before 6.5: no option of an overlay takes a descriptor.
+            | Errno::OPNOTSUPP
+    )
 }
 
 /// Why the kernel did not create an overlay. One that reads options only now may mean that it does not know one, and

@@ -7,10 +7,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rootfs::overlay::Dialect;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, getxattr, mknodat, setxattr};
 
 use crate::container;
+use crate::kernel::{self, DIALECTS};
 use crate::node::Node;
 use crate::overlays;
 
@@ -438,7 +438,7 @@ fn h15_a_hostile_upper_directory_shows_nothing_and_touches_nothing() {
 /// Also where the kernel is told paths, which it follows wherever they lead.
 #[test]
 fn h15_no_dialect_follows_a_link_in_place_of_a_directory() {
-    for dialect in [Dialect::Descriptors, Dialect::Paths, Dialect::Joined] {
+    for dialect in DIALECTS.into_iter().filter(|dialect| kernel::knows(*dialect)) {
         for name in ["upper", "work"] {
             with_outside(|node| {
                 let layer = overlays::open(&node.layer("base", IMAGE));

@@ -15,12 +15,18 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 /* The port of QEMU's isa-debug-exit, as machine.rs places it. */
 #define EXIT_PORT 0xf4
 /* What the machine ends with if the script was not run. */
 #define NOT_RUN 99
+
+/* Directories of which the host's content is not shown. */
+static const char *const HIDDEN[] = {
+	"/disk/upper/dev", "/disk/upper/proc", "/disk/upper/run", "/disk/upper/sys", "/disk/upper/tmp", NULL
+};
 
 static void finish(int code)
 {
@@ -75,6 +81,10 @@ static void make_root(void)
 	mkdir("/disk/work", 0755);
 	mkdir("/disk/tmp", 0755);
 	check(chmod("/disk/tmp", 01777), "/disk/tmp");
+	for (int at = 0; HIDDEN[at] != NULL; at++) {
+		mkdir(HIDDEN[at], 0755);
+		check(setxattr(HIDDEN[at], "trusted.overlay.opaque", "y", 1, 0), HIDDEN[at]);
+	}
 	mounted("overlay", "root", "/root", 0, "lowerdir=/host,upperdir=/disk/upper,workdir=/disk/work");
 	check(chdir("/root"), "/root");
 	mounted("proc", "proc", "proc", 0, NULL);

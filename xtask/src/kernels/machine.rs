@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::progress::Step;
 use crate::tools;
@@ -77,7 +77,8 @@ pub(super) fn run(step: &Step<'_>, kernel: &Path, initramfs: &Path, script: &str
     let status = step.status(&mut command);
     drop(daemon);
     fs::remove_file(&image).with_context(|| format!("removing {}", image.display()))?;
-    judge(status?).with_context(|| step.quote())
+    let (status, quote) = (status?, step.quote());
+    judge(status).map_err(|said| anyhow!("{said}\n{quote}"))
 }
 
 /// What the end of QEMU says about the script. The device doubles the code that it is told and adds one.

@@ -1,0 +1,68 @@
+/*!
+What the engine does on kernels that lack something. The tests run on one kernel at a time;
+`cargo xtask test rootfs --kernel` runs them on others.
+*/
+
+use std::fs;
+use std::io::Write;
+
+use rootfs::overlay::{Dialect, OverlayError};
+use rustix::io::Errno;
+
+use crate::node::Node;
+use crate::overlays;
+
+/// All ways of telling layers, the newest first.
+pub(crate) const DIALECTS: [Dialect; 3] = [Dialect::Descriptors, Dialect::Paths, Dialect::Joined];
+
+/// Whether the kernel has at least this version.
+pub(crate) fn is(version: (u32, u32)) -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(str::parse::<u32>);
+    let mut next = || numbers.next().unwrap().unwrap();
+    (next(), next()) >= version
+}
+
+/// Whether the kernel knows this way of telling layers.
+pub(crate) fn knows(dialect: Dialect) -> bool {
+    match dialect {
+        Dialect::Descriptors => is((6, 13)),
+        Dialect::Paths => is((6, 7)),
+        Dialect::Joined => true,
+    }
+}
+
+/// An engine that had been tried on the newest kernel alone started nothing on others: their error for a descriptor was not
+/// the one that it expected, so it did not try the older ways.
+#[test]
+fn i9_an_overlay_is_made_whatever_way_of_telling_layers_the_kernel_knows() {
+    Node::with(|node| {
+        let layers = ["top", "bottom"].map(|name| overlays::open(&node.layer(name, &[("file", Some(name))])));
+        for dialect in DIALECTS {
+            let read = overlays::read_in(node, &layers, Some(dialect), "file");
+            let said = match &read {
+                Ok(_) => "ok".to_owned(),
+                Err(error) => format!("{error}: {:?}", std::error::Error::source(error)),
+            };
+            tell(&format!("layers in the dialect {dialect:?}: {said}"));
+            if knows(dialect) {
+                assert_eq!(read.unwrap(), Some(b"top".to_vec()), "{dialect:?}");
+                continue;
+            }
+            let error = read.unwrap_err();
+            let expected = matches!(
+                error,
+                OverlayError::System("lowerdir+", Errno::INVAL | Errno::BADF | Errno::OPNOTSUPP)
+            );
+            assert!(expected, "{dialect:?}: {error:?}");
+        }
+        let read = overlays::read_in(node, &layers, None, "file");
+        assert_eq!(read.unwrap(), Some(b"top".to_vec()));
+    });
+}
+
+/// Prints a line that the harness does not keep for itself: `cargo xtask test rootfs --kernel` shows it.
+pub(crate) fn tell(what: &str) {
+    let line = format!("\nthis kernel: {what}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
