@@ -213,9 +213,10 @@ fn format_with(image: &Path, megabytes: u64, more: &[&OsStr]) {
     );
 }
 
-/// A write that fails ends all writing, be it data or the file system's own.
+/// A write that fails ends all writing, be it data or the file system's own. Older kernels do the former only where reads take
+/// a lock.
 fn mount(image: &Path, mountpoint: &Path) {
-    mount_with(image, mountpoint, "loop,data_err=abort");
+    mount_with(image, mountpoint, "loop,data_err=abort,dioread_lock");
 }
 
 fn mount_with(image: &Path, mountpoint: &Path, options: &str) {

@@ -32,6 +32,11 @@ pub(crate) fn knows(dialect: Dialect) -> bool {
     }
 }
 
+/// Whether an option of an overlay may have a comma in it where fsconfig(2) sets it.
+pub(crate) fn takes_commas() -> bool {
+    is((6, 5))
+}
+
 /// An engine that had been tried on the newest kernel alone started nothing on others: their error for a descriptor was not
 /// the one that it expected, so it did not try the older ways.
 #[test]

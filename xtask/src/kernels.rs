@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fmt, fs};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::progress::{Progress, Step};
@@ -181,7 +181,23 @@ fn build(workspace: &Workspace, step: &Step<'_>) -> Result<Vec<Program>> {
     if programs.len() < PACKAGES.len() {
         bail!("cargo named {} test programs, too few", programs.len());
     }
-    Ok(programs)
+    keep(programs, &workspace.kernels().join("programs"))
+}
+
+/// Links the programs to `dir`, so that a compile does not exchange them while they run.
+fn keep(programs: Vec<Program>, dir: &Path) -> Result<Vec<Program>> {
+    download::remove(dir)?;
+    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let kept = programs.into_iter().map(|program| {
+        let link = dir.join(program.path.file_name().unwrap_or_default());
+        fs::hard_link(&program.path, &link)
+            .with_context(|| format!("linking {} to {}", link.display(), program.path.display()))?;
+        Ok(Program {
+            path: link,
+            ..program
+        })
+    });
+    kept.collect()
 }
 
 // === impl Program ===

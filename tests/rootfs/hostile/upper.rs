@@ -404,6 +404,10 @@ fn h15_a_hostile_upper_directory_shows_nothing_and_touches_nothing() {
                         if ["proc", "dev"].iter().any(|name| path.ends_with(name)) {
                             continue;
                         }
+                        // On some kernels a directory with a redirect cannot be looked at.
+                        if fs::symlink_metadata(&path).is_err() {
+                            continue;
+                        }
                         walk(&path, &mut |path, metadata| {
                             let content = metadata.is_file().then(|| fs::read(path).unwrap_or_default());
                             assert!(

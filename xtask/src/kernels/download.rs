@@ -282,7 +282,8 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn remove(dir: &Path) -> Result<()> {
+/// Removes a directory, if it is there.
+pub(super) fn remove(dir: &Path) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display()))?;
     }
