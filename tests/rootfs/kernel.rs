@@ -47,7 +47,8 @@ fn i9_an_overlay_is_made_whatever_way_of_telling_layers_the_kernel_knows() {
             let read = overlays::read_in(node, &layers, Some(dialect), "file");
             let said = match &read {
                 Ok(_) => "ok".to_owned(),
-                Err(error) => format!("{error}: {:?}", std::error::Error::source(error)),
+                Err(OverlayError::System(step, errno)) => format!("{step}: {errno}"),
+                Err(error) => error.to_string(),
             };
             tell(&format!("layers in the dialect {dialect:?}: {said}"));
             if knows(dialect) {
