@@ -41,9 +41,8 @@ impl Impostor {
         let impostor = Self::try_start(USER_AND_MOUNTS, directory, mask, source, options);
         let may_mount = kernel::is((5, 11));
         assert_eq!(impostor.is_some(), may_mount, "what may mount an overlay");
-        if !may_mount {
-            kernel::tell("a user namespace may mount no overlay");
-        }
+        let may = if may_mount { "may" } else { "may not" };
+        kernel::tell(&format!("a user namespace {may} mount an overlay"));
         impostor
     }
 

@@ -96,6 +96,13 @@ static void make_root(void)
 	/* Nothing that is kept may lie on an overlay. */
 	mounted(NULL, "/disk/tmp", "tmp", MS_BIND, NULL);
 	mounted(NULL, "/disk/tmp", "var/tmp", MS_BIND, NULL);
+	/*
+	 * As on a node only one mount stays on the root of the initramfs: listmount(2) of 6.12 shows what is below the first
+	 * one alone. The overlay has mounts of its layers for itself.
+	 */
+	check(umount2("/host", MNT_DETACH), "/host");
+	check(umount2("/disk", MNT_DETACH), "/disk");
+	check(umount2("/dev", MNT_DETACH), "/dev");
 	/* The initramfs is no root that pivot_root(2) takes. */
 	check(mount(".", "/", NULL, MS_MOVE, NULL), "the root");
 	check(chroot("."), "the root");
