@@ -70,22 +70,7 @@ struct Program {
 
 impl Series {
     /// All, the oldest first.
-    const ALL: &'static [Self] = &[Self::V5_10, Self::V6_1, Self::V6_12, Self::V7_2];
-    /// The oldest and the newest.
-    const ENDS: &'static [Self] = &[Self::V5_10, Self::V7_2];
-
-    /// Those that `test` runs.
-    pub(crate) fn of_tests(all: bool) -> &'static [Self] {
-        if all { Self::ALL } else { Self::ENDS }
-    }
-
-    /// Those that only `test --all` runs.
-    pub(crate) fn left_out() -> impl Iterator<Item = Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .filter(|series| !Self::ENDS.contains(series))
-    }
+    pub(crate) const ALL: &'static [Self] = &[Self::V5_10, Self::V6_1, Self::V6_12, Self::V7_2];
 
     /// The first two numbers of its kernels' versions.
     fn number(self) -> &'static str {
