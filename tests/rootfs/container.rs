@@ -6,6 +6,7 @@ The process is this test program again, started by unshare(1): see [`inside`]. I
 does what it is told on its standard input.
 */
 
+use std::ffi::CString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -16,10 +17,12 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use rootfs::Process;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_bind_recursive, mount_change,
-    mount_remount, move_mount, unmount,
+    UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_bind_recursive,
+    mount_change, mount_remount, move_mount, unmount,
 };
 use rustix::process::Pid;
+
+use crate::kernel;
 
 /// Marks what the process inside says among what the test harness prints.
 const MARK: &str = "container says: ";
@@ -99,7 +102,7 @@ impl Spec {
         }
         // As runtimes do: in the node's namespace, of which the container then has a copy.
         let root = self.directory.join("root");
-        attach(self.overlay(), &root);
+        self.mount_overlay(&root);
         let mut child = Command::new("unshare")
             .args(["--mount", "--propagation", "unchanged"])
             .arg(std::env::current_exe().unwrap())
@@ -136,7 +139,7 @@ impl Spec {
     }
 
     /// As runtimes do: by option string, all in one.
-    fn overlay(&self) -> OwnedFd {
+    fn mount_overlay(&self, root: &Path) {
         let option = |name: &str| self.directory.join(name).display().to_string();
         let mut options = vec![("upperdir", option("upper")), ("workdir", option("work"))];
         let layers: Vec<_> = self
@@ -144,6 +147,23 @@ impl Spec {
             .iter()
             .map(|layer| layer.to_str().unwrap().to_owned())
             .collect();
+        if !kernel::takes_commas() {
+            let layers: Vec<_> = layers.iter().map(|layer| escape(layer)).collect();
+            let options = options
+                .iter()
+                .map(|(key, value)| format!("{key}={}", escape(value)));
+            let options = options.chain([format!("lowerdir={}", layers.join(":"))]);
+            let options = CString::new(options.collect::<Vec<_>>().join(",")).unwrap();
+            mount(
+                "overlay",
+                root,
+                "overlay",
+                MountFlags::empty(),
+                Some(options.as_c_str()),
+            )
+            .unwrap();
+            return;
+        }
         let joined = layers.join(":");
         if joined.len() < 256 {
             options.push(("lowerdir", joined));
@@ -151,8 +171,13 @@ impl Spec {
             // As runtimes do where they may.
             options.extend(layers.into_iter().map(|layer| ("lowerdir+", layer)));
         }
-        new_mount("overlay", &options)
+        attach(new_mount("overlay", &options), root);
     }
+}
+
+/// For the option string of an overlay.
+fn escape(path: &str) -> String {
+    path.replace('\\', r"\\").replace(':', r"\:").replace(',', r"\,")
 }
 
 // === impl Container ===

@@ -74,6 +74,18 @@ impl Disk {
         );
     }
 
+    /// Tells the file system of an error, after which it takes no writes.
+    pub(crate) fn end_writing(&self) {
+        let devices = Command::new("losetup")
+            .args(["--noheadings", "--output", "NAME", "--associated"])
+            .arg(&self.image)
+            .output()
+            .unwrap();
+        let device = String::from_utf8(devices.stdout).unwrap();
+        let name = device.trim().trim_start_matches("/dev/");
+        fs::write(format!("/sys/fs/ext4/{name}/trigger_fs_error"), "by a test").unwrap();
+    }
+
     /// Unmounts it, checks it as a node does while it starts, and mounts it again.
     pub(crate) fn repair(self, node: &Node) -> Self {
         let image = self.image.clone();
@@ -217,7 +229,7 @@ fn format_with(image: &Path, megabytes: u64, more: &[&OsStr]) {
 
 /// A write that fails ends all writing, be it data or the file system's own.
 fn mount(image: &Path, mountpoint: &Path) {
-    mount_with(image, mountpoint, "loop,data_err=abort");
+    mount_with(image, mountpoint, "loop,data_err=abort,errors=remount-ro");
 }
 
 fn mount_with(image: &Path, mountpoint: &Path, options: &str) {

@@ -228,7 +228,9 @@ fn h9_layers_and_mounts_with_odd_names() {
             .unwrap()
             .super_option("lowerdir+")
             .chain(table.root().unwrap().super_option("lowerdir"));
-        assert_eq!(layers.count(), 2);
+        // Before 6.7 all are in one option.
+        let count: usize = layers.map(|list| list.split(|byte| *byte == b':').count()).sum();
+        assert_eq!(count, 2);
         assert_eq!(consumer.read("/etc/motd").unwrap(), "hello");
     });
 }

@@ -15,6 +15,7 @@ mod full_disk;
 mod fuse;
 mod hostile;
 mod interrupted;
+mod kernel;
 mod layers;
 mod moved;
 mod node;

@@ -12,6 +12,7 @@ use rootfs::overlay::{Overlay, OverlayError, Upper};
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
 use crate::disk::{self, Disk, Hardware};
+use crate::kernel;
 use crate::node::Node;
 
 /// A writable overlay syncs the whole file system under its upper directory when it goes, a
@@ -48,6 +49,7 @@ fn i2_an_overlay_that_asks_is_read_only_and_refused_all_the_same() {
         let consumer = node.consumer("consumer").start();
         node.attach(&provider, &consumer).unwrap();
         assert!(matches!(ask(), Err(OverlayError::InUse)));
+        kernel::tell("an upper directory in use is refused as a layer with index=on");
     });
 }
 

@@ -14,6 +14,7 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::Pid;
 
 use crate::container::{self, new_mount};
+use crate::kernel;
 use crate::node::Node;
 
 /// A process whose root is an overlay that it made in its own namespaces; ends when it is dropped.
@@ -23,16 +24,30 @@ pub(crate) struct Impostor {
 }
 
 /// What an impostor has of its own.
-pub(crate) const USER_AND_MOUNTS: &[&str] = &["--user", "--map-root-user", "--mount"];
+const USER_AND_MOUNTS: &[&str] = &["--user", "--map-root-user", "--mount"];
 /// The same for one that may mount.
 pub(crate) const MOUNTS: &[&str] = &["--mount"];
 
 // === impl Impostor ===
 
 impl Impostor {
-    /// `directory` (on the node, with `mask` and `root` in it) is covered by the impostor with a
-    /// file system of its own in `mask`. There it makes the directories of `options` and mounts an
-    /// overlay of them.
+    /// Like [`Impostor::start`] in a user namespace. `None` on a kernel that mounts no overlay there.
+    fn start_in_user_namespace(
+        directory: &Path,
+        mask: &str,
+        source: &str,
+        options: &[(&str, &str)],
+    ) -> Option<Self> {
+        let impostor = Self::try_start(USER_AND_MOUNTS, directory, mask, source, options);
+        let may_mount = kernel::is((5, 11));
+        assert_eq!(impostor.is_some(), may_mount, "what may mount an overlay");
+        let may = if may_mount { "may" } else { "may not" };
+        kernel::tell(&format!("a user namespace {may} mount an overlay"));
+        impostor
+    }
+
+    /// `directory` (on the node, with `mask` and `root` in it) is covered by the impostor with a file system of its
+    /// own in `mask`. There it makes the directories of `options` and mounts an overlay of them.
     pub(crate) fn start(
         namespaces: &[&str],
         directory: &Path,
@@ -40,6 +55,16 @@ impl Impostor {
         source: &str,
         options: &[(&str, &str)],
     ) -> Self {
+        Self::try_start(namespaces, directory, mask, source, options).expect("the impostor ended")
+    }
+
+    fn try_start(
+        namespaces: &[&str],
+        directory: &Path,
+        mask: &str,
+        source: &str,
+        options: &[(&str, &str)],
+    ) -> Option<Self> {
         fs::create_dir_all(directory.join(mask)).unwrap();
         fs::create_dir_all(directory.join("root")).unwrap();
         let options: Vec<_> = options
@@ -64,8 +89,8 @@ impl Impostor {
         let ready = lines
             .map(Result::unwrap)
             .any(|line| line.contains("impostor is ready"));
-        assert!(ready, "the impostor ended");
-        Self { child, process }
+        let impostor = Self { child, process };
+        ready.then_some(impostor)
     }
 }
 
@@ -118,13 +143,10 @@ fn h12_layers_named_in_a_user_namespace_are_not_opened() {
         fs::write(secret.join("lower/shadow"), "of the node").unwrap();
         let lower = format!("{0}/lower:{0}/other", secret.display());
         fs::create_dir(secret.join("other")).unwrap();
-        let impostor = Impostor::start(
-            USER_AND_MOUNTS,
-            &directory,
-            "etc",
-            "overlay",
-            &[("lowerdir", &lower)],
-        );
+        let options = [("lowerdir", lower.as_str())];
+        let Some(impostor) = Impostor::start_in_user_namespace(&directory, "etc", "overlay", &options) else {
+            return;
+        };
         let kept = node.kept();
         let mut consumer = node.consumer("consumer").start();
         let request = rootfs::Request {
@@ -173,7 +195,8 @@ fn h12_h25_a_holder_by_name_alone_is_not_believed() {
             ("workdir", path(&format!("{}/work", node.key))),
         ];
         let options: Vec<_> = options.iter().map(|(key, path)| (*key, path.as_str())).collect();
-        let impostor = Impostor::start(USER_AND_MOUNTS, &directory, "mask", rootfs::SOURCE, &options);
+        let impostor = Impostor::start_in_user_namespace(&directory, "mask", rootfs::SOURCE, &options);
+        let Some(impostor) = impostor else { return };
 
         let found = holders::find(&node.proc, &node.key).unwrap();
         assert_eq!(

@@ -5,7 +5,9 @@ The command line.
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::kernels::Series;
 
 use crate::tools::Release;
 
@@ -30,6 +32,12 @@ pub(crate) enum Command {
     Install(RegistryArg),
     /// Runs all tests. The end-to-end tests use the cluster of KUBECONFIG, or the local cluster.
     Test {
+        /// Runs only this class of tests.
+        #[arg(conflicts_with_all = ["registry", "skip_e2e", "all"])]
+        class: Option<Class>,
+        /// Runs them under this kernel of Debian, in QEMU, instead of the machine's own; several may be named.
+        #[arg(long = "kernel", value_name = "SERIES", requires = "class")]
+        kernels: Vec<Series>,
         #[command(flatten)]
         registry: RegistryArg,
         /// Skips the end-to-end tests.
@@ -81,6 +89,13 @@ pub(crate) enum Command {
     Image(RegistryArg),
     /// Builds the images of tests and samples and pushes them to the local cluster.
     TestImages,
+}
+
+/// Classes of tests that can be run alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Class {
+    /// The mount engine and the wrapper: what depends on the kernel.
+    Rootfs,
 }
 
 /// Destination of the images.

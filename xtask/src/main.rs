@@ -12,6 +12,7 @@ mod durability;
 mod fuzz;
 mod images;
 mod install;
+mod kernels;
 mod lint;
 mod progress;
 mod shell;
@@ -51,6 +52,8 @@ fn run(args: &Args) -> Result<ExitCode> {
         Command::Demo(arg) => demo::run(&workspace, &progress, arg.registry.as_deref())?,
         Command::Install(arg) => install::command(&workspace, &progress, arg.registry.as_deref())?,
         Command::Test {
+            class,
+            kernels,
             registry,
             skip_e2e,
             all,
@@ -58,6 +61,8 @@ fn run(args: &Args) -> Result<ExitCode> {
             names,
         } => {
             let options = test::Options {
+                class: *class,
+                kernels,
                 registry: registry.registry.as_deref(),
                 skip_e2e: *skip_e2e,
                 all: *all,

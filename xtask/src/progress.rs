@@ -10,7 +10,7 @@ the log.
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -164,13 +164,18 @@ impl Step<'_> {
     /// If the command cannot be started or does not end with status 0. The error has the end of the
     /// log and its name.
     pub(crate) fn run(&self, command: &mut Command) -> Result<()> {
+        self.require_success(command, |_| {})
+    }
+
+    /// As [`Step::run`], but returns whatever status the command ends with.
+    pub(crate) fn status(&self, command: &mut Command) -> Result<ExitStatus> {
         self.stream(command, |_| {})
     }
 
     /// Like [`Step::run`], but every line of output counts as one of `total` units of work.
     pub(crate) fn run_counting(&self, command: &mut Command, total: usize) -> Result<()> {
         let mut count = 0;
-        self.stream(command, |line| {
+        self.require_success(command, |line| {
             count += 1;
             self.bar
                 .set_message(format!("{count} of {} {line}", total.max(count)));
@@ -204,7 +209,20 @@ impl Step<'_> {
         format!("    {tail}\n  the whole log is in {}", self.log.display())
     }
 
-    fn stream(&self, command: &mut Command, mut line_seen: impl FnMut(&str)) -> Result<()> {
+    fn require_success(&self, command: &mut Command, line_seen: impl FnMut(&str)) -> Result<()> {
+        let status = self.stream(command, line_seen)?;
+        if status.success() {
+            return Ok(());
+        }
+        bail!(
+            "{} ended with {status} ({})\n{}",
+            program(command),
+            self.title,
+            self.quote()
+        )
+    }
+
+    fn stream(&self, command: &mut Command, mut line_seen: impl FnMut(&str)) -> Result<ExitStatus> {
         self.append(&format!("$ {}", describe(command)));
         let (reader, writer) = std::io::pipe().context("making a pipe")?;
         let child = command
@@ -222,18 +240,9 @@ impl Step<'_> {
             self.bar.set_message(line.trim().to_owned());
             line_seen(line);
         })?;
-        let status = child
+        child
             .wait()
-            .with_context(|| format!("waiting for {}", program(command)))?;
-        if status.success() {
-            return Ok(());
-        }
-        bail!(
-            "{} ended with {status} ({})\n{}",
-            program(command),
-            self.title,
-            self.quote()
-        )
+            .with_context(|| format!("waiting for {}", program(command)))
     }
 
     fn append(&self, text: &str) {

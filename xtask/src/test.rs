@@ -7,7 +7,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::args::Class;
 use crate::images::{product, testing};
+use crate::kernels::{self, Series};
 use crate::progress::{Progress, Step};
 use crate::target::Target;
 use crate::tools::{Release, Tools};
@@ -34,6 +36,10 @@ const NODE_PATHS: &[(&str, &str)] = &[("E2E_DISK", cluster::DISK), ("E2E_FSTAB",
 /// Options of the command.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options<'a> {
+    /// Runs only this class.
+    pub class: Option<Class>,
+    /// Kernels to run it under; the machine's own if empty.
+    pub kernels: &'a [Series],
     /// See [`Target::choose`].
     pub registry: Option<&'a str>,
     /// Skips the end-to-end tests.
@@ -56,6 +62,9 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     if !rustix::process::geteuid().is_root() {
         bail!("the mount tests need root: run this command as root, for example with `sudo -E`");
     }
+    if let Some(Class::Rootfs) = options.class {
+        return run_rootfs(workspace, progress, options);
+    }
     let classes = test_targets(workspace)?;
     progress.expect(3 + classes.len());
     Tools::prepare_tests(progress)?;
@@ -73,6 +82,10 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     }
     if options.names.is_empty() {
         fuzz::test(workspace, progress, options.all)?;
+        if options.all {
+            progress.expect(kernels::steps(Series::ALL));
+            kernels::run(workspace, progress, Series::ALL, &[])?;
+        }
     }
     if options.skip_e2e {
         progress.say("SKIPPED: the end-to-end tests (--skip-e2e)");
@@ -90,8 +103,9 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     }
     if options.names.is_empty() && !options.all {
         progress.say(format!(
-            "LEFT OUT (run with --all): {}; {} of {} generated pods; {} of {} certificate rotations",
+            "LEFT OUT (run with --all): {}; kernels {}; {} of {} generated pods; {} of {} certificate rotations",
             durability::LEFT_OUT.join(", "),
+            Series::ALL.iter().map(Series::to_string).collect::<Vec<_>>().join(", "),
             fuzz::ALL_PODS - fuzz::SOME_INPUTS,
             fuzz::ALL_PODS,
             ROTATIONS.1.parse::<u32>()? - ROTATIONS.0.parse::<u32>()?,
@@ -101,6 +115,23 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     progress.step("End-to-end tests", |step| {
         cargo_test(workspace, step, &["--test", E2E], options, Some(&target))
     })
+}
+
+/// Runs the tests that depend on the kernel.
+fn run_rootfs(workspace: &Workspace, progress: &Progress, options: &Options<'_>) -> Result<()> {
+    if !options.kernels.is_empty() {
+        progress.expect(kernels::steps(options.kernels));
+        return kernels::run(workspace, progress, options.kernels, options.names);
+    }
+    progress.expect(1 + kernels::PACKAGES.len());
+    Tools::prepare_tests(progress)?;
+    for (package, targets) in kernels::PACKAGES {
+        progress.step(&format!("Tests: {package}"), |step| {
+            let args: Vec<_> = ["--package", package].iter().chain(*targets).copied().collect();
+            cargo_test(workspace, step, &args, options, None)
+        })?;
+    }
+    Ok(())
 }
 
 /// Runs `cargo test` and prints how many tests passed.
@@ -130,12 +161,17 @@ fn cargo_test(
         on_cluster(&mut command, target)?;
     }
     let result = step.run(&mut command);
+    report(step);
+    result
+}
+
+/// Says which tests of a step's log failed and why, and how many passed.
+pub(crate) fn report(step: &Step<'_>) {
     let log = std::fs::read_to_string(step.log()).unwrap_or_default();
     for line in failures(&log) {
         step.say(format!("      {line}"));
     }
     step.say(format!("      {}", summary(&log)));
-    result
 }
 
 /// Sets the variables of the end-to-end tests: the cluster, and the commands for operations outside

@@ -10,7 +10,7 @@ mod release;
 mod stamp;
 
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -42,6 +42,16 @@ const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("fsfreeze", "util-linux"),
     ("strace", "strace"),
 ];
+/// Programs and the packages that bring them for virtual machines: QEMU, a disk, and modules of the kernel.
+const VIRTUAL_MACHINE_PROGRAMS: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("depmod", "kmod"),
+    ("xz", "xz-utils"),
+];
+/// Where virtiofsd is: in a package of its own, or before Debian 13 with QEMU.
+const VIRTIOFSD: [&str; 2] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
+
 /// Version of cargo-fuzz.
 const CARGO_FUZZ: &str = "0.13.2";
 
@@ -140,6 +150,18 @@ impl Tools {
         })
     }
 
+    /// Makes sure that virtual machines can be run, with the programs of tests in them.
+    pub(crate) fn prepare_virtual_machines(progress: &Progress) -> Result<()> {
+        progress.step("Programs of virtual machines", |step| {
+            apt::install(step, TEST_PROGRAMS)?;
+            apt::install(step, VIRTUAL_MACHINE_PROGRAMS)?;
+            if virtiofsd().is_none() {
+                apt::install_files(step, &[(VIRTIOFSD[0], "virtiofsd")])?;
+            }
+            Ok(())
+        })
+    }
+
     /// Makes `helm`.
     pub(crate) fn prepare_helm(&self, progress: &Progress) -> Result<()> {
         progress.step("Build helm (about 2 minutes the first time)", |step| {
@@ -232,4 +254,9 @@ impl Tools {
         }
         fingerprint.finish()
     }
+}
+
+/// The daemon that serves files to virtual machines.
+pub(crate) fn virtiofsd() -> Option<&'static Path> {
+    VIRTIOFSD.iter().map(Path::new).find(|path| path.is_file())
 }

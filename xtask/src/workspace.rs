@@ -48,6 +48,11 @@ impl Workspace {
         self.target().join("tools")
     }
 
+    /// Kernels for virtual machines, and what their last run left.
+    pub(crate) fn kernels(&self) -> PathBuf {
+        self.target().join("kernels")
+    }
+
     /// Logs of the long steps, one file per step. The next run overwrites them.
     pub(crate) fn logs(&self) -> PathBuf {
         self.target().join("logs")

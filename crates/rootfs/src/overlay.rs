@@ -51,8 +51,8 @@ pub struct Upper<'a> {
 }
 
 /// How the kernel gets the layers' directories. A kernel that has only older APIs refuses to have
-/// the option set; before 6.5 it reads options when the overlay is created, and refuses an unknown
-/// one like anything else (`EINVAL`).
+/// the option set. Before 6.5 it refuses descriptors in this way; it reads strings when the overlay
+/// is created, and then refuses an unknown option like anything else (`EINVAL`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LowerdirApi {
     /// By descriptor: 6.13 and later.
@@ -217,15 +217,30 @@ fn first_supported<T>(
     let mut api = best;
     loop {
         match (attempt(api), api.older()) {
-            (Err(OverlayError::System(_, Errno::INVAL)), Some(older)) => api = older,
+            (Err(OverlayError::System("lowerdir+", errno)), Some(older)) if is_not_known(errno) => {
+                api = older;
+            }
             (result, _) => return result.map(|mount| (mount, api)),
         }
     }
 }
 
-/// Why the kernel did not create an overlay. One that reads options only now may mean that it does
-/// not know one, and then says no more about the overlay than a kernel that refuses to have the
-/// option set.
+/// Whether this error of `lowerdir+` means that the kernel does not know the option, or not such a value
+/// for it.
+fn is_not_known(errno: Errno) -> bool {
+    matches!(
+        errno,
+        // The option is not known, or it takes no descriptor.
+        Errno::INVAL
+            // 6.5 to 6.12: the descriptor was opened with O_PATH.
+            | Errno::BADF
+            // Before 6.5: no option of an overlay takes a descriptor.
+            | Errno::OPNOTSUPP
+    )
+}
+
+/// Why the kernel did not create an overlay. One that reads options only now may mean that it does not know one, and
+/// then says no more about the overlay than a kernel that refuses to have the option set.
 fn refusal(
     source: Errno,
     api: LowerdirApi,

@@ -178,8 +178,19 @@ fn last_error() -> Errno {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
 
-    use super::has_file_handles;
+    use super::{has_file_handles, peer_pidfd};
+
+    /// Prints which it is past the harness: `cargo xtask test rootfs --kernel` shows it.
+    #[test]
+    fn a_kernel_without_pidfds_of_peers_says_so() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let known = peer_pidfd(&ours).unwrap().is_some();
+        let said = format!("\nthis kernel: SO_PEERPIDFD is known: {known}\n");
+        std::io::stderr().write_all(said.as_bytes()).unwrap();
+    }
 
     #[test]
     fn i2_file_systems_that_know_handles_are_told_from_those_that_do_not() {

@@ -7,10 +7,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rootfs::overlay::LowerdirApi;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, getxattr, mknodat, setxattr};
 
 use crate::container;
+use crate::kernel::{self, LOWERDIR_APIS};
 use crate::node::Node;
 use crate::overlays;
 
@@ -404,6 +404,10 @@ fn h15_a_hostile_upper_directory_shows_nothing_and_touches_nothing() {
                         if ["proc", "dev"].iter().any(|name| path.ends_with(name)) {
                             continue;
                         }
+                        // On some kernels a directory with a redirect cannot be looked at.
+                        if fs::symlink_metadata(&path).is_err() {
+                            continue;
+                        }
                         walk(&path, &mut |path, metadata| {
                             let content = metadata.is_file().then(|| fs::read(path).unwrap_or_default());
                             assert!(
@@ -438,7 +442,7 @@ fn h15_a_hostile_upper_directory_shows_nothing_and_touches_nothing() {
 /// Also where the kernel is told paths, which it follows wherever they lead.
 #[test]
 fn h15_no_dialect_follows_a_link_in_place_of_a_directory() {
-    for api in [LowerdirApi::Descriptors, LowerdirApi::Paths, LowerdirApi::Joined] {
+    for api in LOWERDIR_APIS.into_iter().filter(|api| kernel::knows(*api)) {
         for name in ["upper", "work"] {
             with_outside(|node| {
                 let layer = overlays::open(&node.layer("base", IMAGE));
