@@ -21,22 +21,22 @@ use tokio::time::Instant;
 
 use crate::field_error::FieldError;
 
-/// The API server's answer on a template.
+/// The API server's answer to a dry run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DryRunResult {
     /// Mistakes that every cluster would refuse.
     pub(crate) problems: Vec<FieldError>,
-    /// Why it is not known whether it would take the pod.
+    /// Why it is not known whether the API server accepts the pod.
     pub(crate) obstacle: Option<Inconclusive>,
 }
 
-/// Why it is not known whether the API server would take a pod.
+/// Why it is not known whether the API server accepts a pod.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Inconclusive {
-    /// It would not now.
+    /// It does not accept the pod now.
     #[error("spec.template: a pod of this template would be refused now: {0}")]
     Refused(String),
-    /// It did not say.
+    /// It did not answer.
     #[error("spec.template: was not checked by the API server: {0}")]
     NoAnswer(String),
 }
@@ -67,7 +67,7 @@ pub(crate) fn pod(name: &str, template: &Value) -> Option<Json> {
     Json::of(&json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })).ok()
 }
 
-/// Asks for the opinion on a pod, for so long.
+/// Creates a pod in a dry run, within this time.
 pub(crate) async fn ask(client: &Client, namespace: &str, pod: &Json, within: Duration) -> DryRunResult {
     let until = Instant::now() + within;
     let mut opinion = answer(client, namespace, pod, Unknown::Refused, until).await;

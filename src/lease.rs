@@ -78,7 +78,7 @@ impl LeaseOptions {
         self.duration / 5
     }
 
-    /// How long a holder goes on without a renewal: the rest of the duration is for requests on their way.
+    /// How long a holder continues without a renewal: the rest of the duration is for requests on their way.
     fn give_up_after(&self) -> Duration {
         self.duration * 2 / 3
     }
@@ -162,7 +162,7 @@ impl Lease {
         if let Some(spec) = object.spec.as_mut() {
             spec.holder_identity = None;
             spec.renew_time = Some(MicroTime(Timestamp::now()));
-            // As client-go does: whoever judges by the duration need not wait either.
+            // As client-go does: a replica that judges by the duration does not wait either.
             spec.lease_duration_seconds = Some(1);
         }
         let replaced = timeout_at(
@@ -175,7 +175,7 @@ impl Lease {
         }
     }
 
-    /// Tries until it is renewed (`Some`) or somebody else's (`None`). The caller bounds the time.
+    /// Tries until the lease is renewed (`Some`) or another replica holds it (`None`). The caller bounds the time.
     async fn renew(&self) -> Option<Held> {
         let mut object = self.held.as_ref()?.object.clone();
         loop {

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 /// Upper bounds in seconds. A decision from the cache takes microseconds; one that waits for it up to a second.
 const BUCKETS: [f64; 9] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1, 0.5, 1.0, 3.0];
 
-/// The registry, shared by whoever registers and by the admin server.
+/// The registry, shared by the code that registers metrics and the admin server.
 #[derive(Clone, Default)]
 pub struct Metrics(Arc<Mutex<Registry>>);
 

@@ -1,5 +1,5 @@
 /*!
-Finds the parts of an author's template that no API server could decode: fields of another type, and invalid
+Finds the parts of an author's template that an API server cannot decode: fields of another type, and invalid
 quantities. The webhook reports each with its path, which the API server does not do for a quantity, and takes it out,
 so that it can check the rest in the same answer.
 */
@@ -15,7 +15,7 @@ use crate::field_error::FieldError;
 /// Most mistakes of one sort that are looked for; an author with more corrects these first.
 const MOST: usize = 10;
 
-/// A template taken apart.
+/// A template without the fields that cannot be decoded.
 #[derive(Clone, Debug)]
 pub(crate) struct PartialTemplate {
     /// What is left of it; null if nothing can be made of it.

@@ -44,7 +44,7 @@ pub mod instance;
 pub mod pods;
 mod watch;
 
-/// Objects that are worked on at the same time, per kind. Passes mostly wait for the API server.
+/// Objects of one kind that are reconciled at the same time. A reconciliation mostly waits for the API server.
 const CONCURRENCY: u16 = 64;
 
 /// What the controller needs to know.
@@ -59,7 +59,7 @@ pub struct Options {
 /// Why the controller ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The watches or the queues ended although nobody asked for it.
+    /// The watches or the queues ended without a shutdown.
     #[error("the controllers ended unexpectedly")]
     Ended,
 }
@@ -148,7 +148,7 @@ async fn lead(client: Client, opt_outs: OptOuts, liveness: Liveness) {
     }
 }
 
-/// A pass that counts as work under way while it lasts.
+/// A reconciliation that counts as work under way while it lasts.
 fn tracked<K, F>(
     liveness: &Liveness,
     pass: fn(Arc<K>, Arc<Context>) -> F,
@@ -189,7 +189,7 @@ where
     }
 }
 
-/// When to pass over an object again after a failure.
+/// When to reconcile an object again after a failure.
 fn retry<K: Resource>(object: &K, failure: &ReconcileError, context: &Context) -> Next {
     let meta = object.meta();
     let cause = Cause::new(reason::PASS_FAILED, failure.to_string());

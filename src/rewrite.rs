@@ -176,7 +176,7 @@ pub struct Prepared<'a> {
     pub identity: &'a Identity,
 }
 
-/// The main container, where it is and what the template says of it.
+/// The main container: its position, and its part of the template.
 struct Main<'a> {
     index: usize,
     template: Option<&'a Container>,
@@ -248,10 +248,10 @@ pub fn rewrite(pod: &Pod, facts: &Facts<'_>) -> Result<Rewritten, Denial> {
     Ok(Rewritten { pod, warnings })
 }
 
-/// What the instance says of its filesystem, if a consumer may start on it.
+/// The filesystem of the instance, if a consumer may start on it.
 ///
 /// # Errors
-/// [`Denial::NoNode`], [`Denial::FilesystemNotReady`] or [`Denial::IdentityOutdated`]: all pass with time.
+/// [`Denial::NoNode`], [`Denial::FilesystemNotReady`] or [`Denial::IdentityOutdated`]: all are transient.
 pub fn prepared(instance: &StoppableContainerInstance) -> Result<Prepared<'_>, Denial> {
     let name = || instance.metadata.name.clone().unwrap_or_default();
     let status = instance.status.as_ref().ok_or_else(|| Denial::NoNode(name()))?;

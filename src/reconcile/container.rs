@@ -27,7 +27,7 @@ mod plan;
 mod state;
 mod status;
 
-/// One pass: look, plan, act, report.
+/// Reconciles one StoppableContainer: observes, plans, applies, writes the status.
 pub async fn reconcile(
     container: Arc<StoppableContainer>,
     context: Arc<Context>,

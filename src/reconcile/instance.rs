@@ -29,10 +29,10 @@ mod state;
 mod status;
 mod template_check;
 
-/// One pass over an instance: look, plan, act, report.
+/// Reconciles one instance: observes, plans, applies, writes the status.
 ///
 /// # Errors
-/// See [`ReconcileError`]; the caller tries again later.
+/// See [`ReconcileError`]; the caller retries.
 pub async fn reconcile(
     instance: Arc<StoppableContainerInstance>,
     context: Arc<Context>,
@@ -52,7 +52,7 @@ pub async fn reconcile(
         }
     }
     // The status records facts (node, placement after an end) before a deletion removes the pod that shows them. The
-    // write also proves that the decision was made on the newest wish; without a write the API server is asked.
+    // write also proves that the decision was made on the newest spec; without a write the controller asks the API server.
     let deletes = |action: &Action| matches!(action, Action::Delete(..) | Action::Discard(..));
     if actions.iter().any(deletes) {
         let status = status::status(&observed, Timestamp::now());
@@ -80,7 +80,7 @@ pub async fn reconcile(
     Ok(next(&observed, again))
 }
 
-/// Forgets the refusals of steps that work now.
+/// Resets the back-off of steps that work now.
 fn reset_backoff(context: &Context, observed: &Observed) {
     let uid = observed.instance.uid().unwrap_or_default();
     context.attempts.succeeded(&uid, Task::Reconcile);

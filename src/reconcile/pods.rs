@@ -144,7 +144,7 @@ pub fn main_image(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.containers.first()?.image.as_deref()
 }
 
-/// What keeps a pod from working, in the words of whoever said so: the kubelet about the whole pod, then the
+/// What keeps a pod from working: the message of the kubelet about the whole pod, then of the
 /// scheduler, then a container. `None` while everything takes its normal way.
 pub fn blocking_cause(pod: &Pod) -> Option<Cause> {
     let status = status(pod)?;

@@ -25,7 +25,7 @@ use crate::reconcile::context::{
 };
 use crate::selections;
 
-/// Objects that need a pass.
+/// Objects to reconcile.
 pub(super) struct Queues {
     /// StoppableContainers.
     pub containers: UnboundedReceiver<ObjectRef<StoppableContainer>>,
@@ -97,7 +97,7 @@ pub(super) fn start(
 // === impl Wake ===
 
 // What a list holds gets into the cache when the list is complete, and what is missing from it goes then. So single
-// objects of a list wake nobody, and its end wakes everybody.
+// objects of a list queue nothing, and the end of the list queues all objects.
 impl Wake {
     fn on_container(&self, event: &Event<StoppableContainer>, caches: &Caches) -> impl FnOnce() + use<> {
         let (wake, caches) = (self.clone(), caches.clone());
@@ -150,7 +150,7 @@ impl Wake {
     }
 
     /// Only that nodes come and go, fall silent or are not ready is of interest. Of what makes one not ready the words
-    /// may change with every report ("last seen active 3m5s ago"); such a change starts no pass.
+    /// may change with every report ("last seen active 3m5s ago"); such a change does not start a reconciliation.
     fn on_node(&self, event: &Event<Node>, caches: &Caches) -> impl FnOnce() + use<> {
         let (wake, caches) = (self.clone(), caches.clone());
         let came_or_went = match event {
@@ -207,7 +207,7 @@ impl Wake {
         }
     }
 
-    // The receivers live as long as the controllers; when they are gone nobody needs a pass.
+    // The receivers live as long as the controllers; when they are gone, no object needs a reconciliation.
     fn container(&self, object: ObjectRef<StoppableContainer>) {
         let _ = self.containers.unbounded_send(object);
     }

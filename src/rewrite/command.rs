@@ -13,7 +13,7 @@ use super::{Denial, Main, Wrapper, expansion, image};
 
 /// Between the wrapper and what it is to become.
 const END_OF_OPTIONS: &str = "--";
-/// Makes the wrapper look HOME up in the kept filesystem, as a runtime does when nobody defines it.
+/// Makes the wrapper look HOME up in the kept filesystem, as a runtime does when no variable defines it.
 const DEFAULT_HOME: &str = "--default-home";
 /// Tells the wrapper where the container's termination message goes, if not to the API's default.
 const TERMINATION_LOG: &str = "--termination-log";
@@ -35,7 +35,7 @@ pub(super) fn wrap(
     let command = container.command.take().unwrap_or_default();
     let args = container.args.take().unwrap_or_default();
     let is_wrapped = main.rewritten && wrapper_length(&command) == Some(command.len());
-    // Without a command of ours somebody took it away, and args still hold the whole argv.
+    // Without a command of ours another webhook removed it, and args still hold the whole argv.
     let is_bare = main.rewritten && command.is_empty() && image::is_ours(container, wrapper);
     let workload = if is_wrapped || is_bare {
         args.iter().map(|a| names.keep_literal(a)).collect()

@@ -1,6 +1,6 @@
 /*!
 AdmissionReview `admission.k8s.io/v1`, in and out. Only what the decisions use
-is read; objects stay text until somebody knows their type.
+is read; an object stays text until its type is known.
 */
 
 use axum::response::{IntoResponse, Response};
@@ -231,7 +231,7 @@ impl AdmissionDecision {
         }
     }
 
-    /// The same decision, with warnings for whoever asked.
+    /// The same decision, with warnings for the client.
     #[must_use]
     pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
         self.warnings.extend(warnings);

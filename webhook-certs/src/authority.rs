@@ -28,7 +28,7 @@ pub struct Certificate {
     public_key: Vec<u8>,
 }
 
-/// Why something is no authority.
+/// Why something is not an authority.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// The certificate is not PEM.

@@ -96,7 +96,7 @@ struct Seen {
     validating: Option<ValidatingWebhookConfiguration>,
 }
 
-/// What a pass did.
+/// What a reconciliation did.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Done {
     /// Everything is in order, or must be waited for.
@@ -174,7 +174,7 @@ impl Keeper {
                 }
                 Event::Clock => {}
             }
-            // What a pass writes is the ground of the next, without waiting for the watch to bring it. A few do it: made,
+            // A reconciliation starts from what the last one wrote, without waiting for the watch. A few do it: made,
             // published, stepped.
             for _ in 0..PASSES {
                 match self.pass(&mut seen).await {
@@ -247,7 +247,7 @@ impl Keeper {
         Ok(Done::Nothing)
     }
 
-    /// Tells whoever waits how far things are; whether both configurations trust somebody.
+    /// Publishes the state to its receivers; whether both configurations have a caBundle.
     fn report(&self, seen: &Seen) -> bool {
         let published = seen.mutating.as_ref().is_some_and(publish::is_published)
             && seen.validating.as_ref().is_some_and(publish::is_published);
@@ -266,7 +266,7 @@ impl Keeper {
         published
     }
 
-    /// Writes the Secret as it was read with other authorities. Losing against another replica is no error.
+    /// Writes the Secret as it was read with other authorities. A conflict with another replica is not an error.
     async fn store(&self, seen: &mut Seen, material: &Material, reason: &str) -> Result<Done, PassError> {
         let Options {
             namespace,
@@ -389,7 +389,7 @@ impl Keeper {
 fn usable(stored: Option<&Secret>, now: SystemTime) -> Result<Material, String> {
     let stored = stored.ok_or("it does not exist")?;
     let material = secret::read(stored).map_err(|error| format!("its contents are damaged ({error})"))?;
-    // Not to wait for publication with this one: nobody can use an authority out of its time.
+    // Not to wait for publication with this one: no client accepts an authority that is not valid at present.
     if material.current.certificate().validity().contains(now) {
         Ok(material)
     } else {

@@ -137,7 +137,7 @@ impl Validity {
         self.not_before <= now && now < self.not_after
     }
 
-    /// When it was made, by whoever made it here.
+    /// When this program made it.
     pub fn made(&self) -> SystemTime {
         self.not_before + BACKDATE
     }

@@ -42,7 +42,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(100);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections at a time. API servers use one or two each; the rest is room for strangers to waste, and where there is
-/// none left whoever has waited longest goes.
+/// none left, the one that has waited longest is closed.
 const CONNECTIONS: usize = 512;
 /// Connections at a time in the clear: a kubelet, a scraper or two, and room.
 const PLAIN_CONNECTIONS: usize = 64;
@@ -53,7 +53,7 @@ const PLAIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAMS: u32 = 250;
 /// How long new connections are taken after shutdown began.
 const LINGER: Duration = Duration::from_secs(5);
-/// How long after shutdown began an HTTP/1 connection that nobody uses is kept. Such a connection cannot be told to end,
+/// How long after shutdown began an idle HTTP/1 connection is kept. Such a connection cannot be told to end,
 /// and a request that meets its closing fails: Go's client does not repeat a POST. API servers speak HTTP/1.1 to
 /// webhooks and take the connection they used last, so what was not used for this long is at the bottom of the pile.
 const IDLE: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! What no API server does: commands that whoever runs the tests hands over in variables of the environment.
+//! What an API server cannot do: commands from variables of the environment.
 
 use std::process::Stdio;
 
@@ -34,7 +34,7 @@ pub async fn cluster_command(variable: &str, what: &str, args: &[&str]) -> Resul
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Reads the variable for something that is no command.
+/// Reads a variable that is not a command.
 ///
 /// # Errors
 /// As [`cluster_command`].

@@ -98,7 +98,7 @@ impl Namespace {
         let stdout = child.stdout.take().context("port-forward without stdout")?;
         let mut lines = BufReader::new(stdout).lines();
         let line = lines.next_line().await?.context("port-forward ended at once")?;
-        // It says more with every connection, and ends if nobody listens.
+        // It says more with every connection, and ends if the receiver is gone.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         // "Forwarding from 127.0.0.1:40123 -> 80"
         let local = line

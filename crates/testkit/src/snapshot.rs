@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 
 use crate::node::NodeShell;
 
-/// Prints what must not change, line by line: of files the time of change (ctime) too, which nobody can set, so that one with
+/// Prints what must not change, line by line: of files the time of change (ctime) too, which cannot be set, so that one with
 /// the same has the same content. Only what does not change by itself on a node that lives: no directories of pods, no
 /// terminals, no loop devices (other tests have some). The arguments are directories whose content counts.
 const LIST: &str = r#"

@@ -88,7 +88,7 @@ pub async fn open(pods: &Api<Pod>, pod: &str, port: u16) -> Result<Tunnel> {
 // === impl Tunnel ===
 
 impl Tunnel {
-    /// Asks for a page by plain HTTP/1.1 and returns the whole answer, whatever its status; empty if nobody listens.
+    /// Asks for a page by plain HTTP/1.1 and returns the whole answer, whatever its status; empty if the port is closed.
     pub async fn get(mut self, path: &str) -> Result<String> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n");
         self.stream.write_all(request.as_bytes()).await?;

@@ -4,7 +4,7 @@ every shape, and what must hold for each of them.
 */
 
 #![forbid(unsafe_code)]
-// A test helper that cannot go on ends the test: there is nobody to hand an error to.
+// A test helper that cannot continue ends the test.
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used)]
 
 mod generated;

@@ -37,7 +37,7 @@ pub(super) async fn act(
                 .await?;
             observed.container = Arc::new(written);
         }
-        // The pass ends with it, see there.
+        // The reconciliation ends with it, see there.
         Action::RemoveFinalizer => {}
         Action::Create => create(context, observed, &instances).await?,
         Action::Adopt(instance) => {
@@ -98,7 +98,7 @@ async fn create(
             observed.backoff = None;
             observed.instance = Slot::Ours(Arc::new(instance));
         }
-        // An earlier reconciliation created it, and the cache does not show it yet; or somebody else did.
+        // An earlier reconciliation created it, and the cache does not show it yet; or another client did.
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
             match Slot::of(fresh_instance(context, &container).await?, &container) {
                 // It is gone again.

@@ -18,7 +18,7 @@ use stoppablecontainer_api::{
 
 use crate::reconcile::context::Backoff;
 
-/// Everything that a pass over a StoppableContainer looks at.
+/// Everything that the reconciliation of a StoppableContainer depends on.
 #[derive(Clone, Debug)]
 pub(super) struct Observed {
     /// The object as last seen.

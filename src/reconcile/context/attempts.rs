@@ -1,5 +1,5 @@
 /*!
-What went wrong last time, per object and thing to do: the only memory that the
+What failed last, by object and task: the only memory that the
 controller has outside of the API. It paces retries, so losing it with the
 process costs one early retry.
 */
@@ -29,11 +29,11 @@ pub enum Task {
     Pod(Role),
     /// Creating the instance of a StoppableContainer.
     Instance,
-    /// A whole pass over the object.
+    /// The whole reconciliation of the object.
     Reconcile,
 }
 
-/// Why a task waits, and for how long.
+/// Why a task waits, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// What happened.

@@ -30,18 +30,18 @@ mod status;
 
 pub(super) use status::{ensure_newest, write_status};
 
-/// What is known after a plan was carried out.
+/// The result of a plan.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The instance is still there; this is how things stand now.
+    /// The instance still exists; this is its state now.
     Present(Box<Observed>),
-    /// The last thing that held the instance was taken off.
+    /// The finalizer was removed.
     Released,
 }
 
 /// Carries out `actions` in order, and stops at the first that could not be decided on what was observed.
 ///
-/// A pod whose creation is refused is no error: the refusal is part of how things stand.
+/// A refused creation of a pod is not an error: the refusal becomes a condition.
 pub(super) async fn apply(
     context: &Context,
     mut observed: Observed,

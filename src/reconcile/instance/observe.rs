@@ -1,6 +1,6 @@
 /*!
-A look at everything that a pass over an instance depends on: the caches, and the
-few reads that they cannot answer.
+Reads everything that the reconciliation of an instance depends on: from the caches, and
+from the API server what they cannot answer.
 
 A cache lags behind the API server. Before a recorded pod counts as gone, the API
 server itself is asked; and before the finalizer is taken off, about everything.
@@ -27,7 +27,7 @@ use crate::selections::HeldPod;
 /// after two seconds why a wrapper does not get its filesystem.
 const CONFIRMATION: Duration = Duration::from_secs(5);
 
-/// Where a look goes.
+/// Where the reads go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
     /// To the caches, and to the API server for what they cannot answer.
@@ -36,7 +36,7 @@ enum Look {
     Fresh,
 }
 
-/// Looks at everything that the plan of `instance` depends on.
+/// Observes everything that the plan of `instance` depends on.
 ///
 /// # Errors
 /// When the API server cannot be asked what the caches do not tell.

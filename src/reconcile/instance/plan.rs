@@ -1,8 +1,8 @@
 /*!
-What to do next, from what is seen: no client, no clock, no memory.
+What to do next, from what was observed: no client, no clock, no memory.
 
-Each pass plans a few steps towards the wish and then looks again, so every step
-must be right on its own: a crash between two steps is the same as a slow pass.
+Each reconciliation plans a few steps towards the spec and then observes again, so every step
+must be right on its own: a crash between two steps is the same as a slow reconciliation.
 */
 
 use std::fmt::Debug;
@@ -181,7 +181,7 @@ fn waits(backoff: Option<&Backoff>) -> bool {
     backoff.is_some_and(|backoff| !backoff.remaining.is_zero())
 }
 
-/// Bound to another node than the one with the data, by a scheduler that does not know node affinity.
+/// Whether the pod is bound to another node than the one with the data. A scheduler that ignores node affinity does that.
 fn on_wrong_node(observed: &Observed, pod: &Pod) -> bool {
     let kept_on = observed
         .instance

@@ -23,25 +23,25 @@ use crate::reconcile::conditions::Cause;
 use crate::reconcile::context::Backoff;
 use crate::reconcile::pods::{Role, consumer_hash, health, is_ready, is_running, is_terminating, template};
 
-/// Everything that a pass over an instance looks at.
+/// Everything that the reconciliation of an instance depends on.
 #[derive(Clone, Debug)]
 pub(super) struct Observed {
     /// The instance as last seen.
     pub instance: Arc<StoppableContainerInstance>,
-    /// What has the provider's name.
+    /// The pod with the provider's name.
     pub provider: Slot,
-    /// What has the consumer's name.
+    /// The pod with the consumer's name.
     pub consumer: Slot,
     /// The instance has a node and that Node object does not exist.
     pub node_gone: bool,
-    /// What Kubernetes says about the node, which it has not heard of for a while.
+    /// The message of the node's Ready condition, if that is Unknown.
     pub node_unreachable: Option<String>,
-    /// What Kubernetes says about the node, whose kubelet says that it is not ready.
+    /// The message of the node's Ready condition, if that is False.
     pub node_not_ready: Option<String>,
     /// The consumer's container was started again after its program could not be executed, and for this long nothing
     /// shows that it will be this time.
     pub unconfirmed_restart: Option<Duration>,
-    /// The pods have a node whose kubelet does not know the node agent.
+    /// The node agent is not registered with the kubelet of the pods' node.
     pub agent_missing: bool,
     /// Claims of the template that only one pod may use (ReadWriteOncePod).
     pub exclusive_claims: BTreeSet<String>,
@@ -53,16 +53,16 @@ pub(super) struct Observed {
     pub consumer_backoff: Option<Backoff>,
 }
 
-/// What has a name that we need.
+/// Which object has the name of one of our pods.
 #[derive(Clone, Debug)]
 pub(super) enum Slot {
-    /// Nothing.
+    /// No object.
     Free,
     /// The pod that the controller created for the instance (invariant I16).
     Ours(Arc<Pod>),
-    /// It names the instance as its controller, but the controller knows nothing of having created it. It makes way.
+    /// A pod that names the instance as its controller, without a record that our controller created it. It is deleted.
     Unrecorded(Arc<Pod>),
-    /// Somebody else's; the text says whose.
+    /// A pod of another owner; the text names the owner.
     Taken(String),
 }
 
@@ -173,7 +173,7 @@ impl Observed {
     }
 
     /// The filesystem that a consumer may start on, with the identity that its main container is to have. `None`
-    /// while the agent has still to prepare it, or to resolve another user after the template changed.
+    /// while the agent has not prepared it, or has not resolved another user after the template changed.
     pub(super) fn usable_filesystem(&self) -> Option<(&FilesystemStatus, &Identity)> {
         let filesystem = self.instance.status.as_ref()?.ready_filesystem()?;
         if self.provider.pod()?.metadata.uid != filesystem.provider_pod_uid {
@@ -219,7 +219,7 @@ impl Observed {
     }
 
     /// Whether nothing of the instance is on any node: the agent removed it, or there never was anything, or the node
-    /// itself is no more.
+    /// itself does not exist any more.
     pub(super) fn data_is_gone(&self) -> bool {
         let status = self.status();
         match &status.filesystem {

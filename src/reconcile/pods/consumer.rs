@@ -63,7 +63,7 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Result<Value, Temp
     Ok(json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec }))
 }
 
-/// Adds what keeps the pod on a silent node.
+/// Adds what keeps the pod on an unreachable node.
 fn stay(spec: &mut Value) {
     let Some(spec) = spec.as_object_mut() else {
         return;

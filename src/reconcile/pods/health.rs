@@ -4,7 +4,7 @@ has run for long enough to reset the back-off.
 
 The controller reads all of it from the pod. The kubelet cannot know whether the
 wrapper in a container has executed the user's program yet. If the program can never be
-executed, the wrapper writes so to the container's termination message, its last words.
+executed, the wrapper writes that to the container's termination message.
 */
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
@@ -95,7 +95,7 @@ pub(crate) fn crash_loop(container: &ContainerStatus, reason: &str, words: &str)
     Some(Cause::new(reason, format!("{message}; {words}")))
 }
 
-/// The wrapper's last words, if it has not executed the program. A program that says the same deceives its own user.
+/// The wrapper's termination message, if it has not executed the program. A program can imitate it and deceives only its own user.
 fn not_executed(end: &ContainerStateTerminated) -> Option<&str> {
     let said = end.message.as_deref()?.strip_prefix(WRAPPER_LINE_PREFIX)?;
     NOT_EXECUTED

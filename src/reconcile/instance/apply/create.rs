@@ -1,5 +1,5 @@
 /*!
-Creation of a pod. A pod whose creation is refused is no error: the refusal is part of how things stand.
+Creation of a pod. A refused creation is not an error: the refusal becomes a condition.
 */
 
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(super) async fn create(
     match requests::create(&context.client, &creations, pod).await {
         Ok(pod) => accept(context, observed, role, Arc::new(selections::pod(pod)?)).await?,
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
-            // Made in an earlier pass that did not live to record it, or without our labels, or not ours.
+            // An earlier reconciliation created it and died before the record, or it has lost our labels, or it is not ours.
             let found = Arc::new(selections::pod(api.get(&name).await?)?);
             let created = context.created.pod(&instance.uid().unwrap_or_default(), role);
             let found = match Slot::of(found, &instance, role, created.as_deref()) {
