@@ -74,7 +74,8 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
         reconcile::run(client, config.reconcile, liveness.clone(), runtime.shutdown()),
     );
 
-    // Probes are answered to the end, so the admin server is not among the tasks that are waited for.
+    // Probes are answered to the end, so the admin server is not among the tasks that are waited
+    // for.
     let admin = admin::router(readiness, metrics, liveness, runtime.shutdown());
     let admin = Server::bind_plain(config.admin_address, admin)
         .await

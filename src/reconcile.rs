@@ -1,7 +1,9 @@
 /*!
-The work of the leader. StoppableContainer -> StoppableContainerInstance -> provider and consumer pods.
+The work of the leader. StoppableContainer -> StoppableContainerInstance -> provider and consumer
+pods.
 
-This file is the wiring: leadership, watches, queues, retries. The rooms, from low to high; none imports a higher one:
+This file is the wiring: leadership, watches, queues, retries. The rooms, from low to high; none
+imports a higher one:
 
 - [`conditions`]: how a condition is written, and why something does not go on;
 - [`pods`]: how the pods of an instance look, and what a pod shows;
@@ -10,8 +12,8 @@ This file is the wiring: leadership, watches, queues, retries. The rooms, from l
 - [`container`]: the reconciler of StoppableContainers;
 - [`watch`]: which event queues which object.
 
-A watch starts a reconciliation; a timer does so only to retry what failed. The controller changes only its own labels on a
-pod that exists. The webhook, not the controller, rewrites pods.
+A watch starts a reconciliation; a timer does so only to retry what failed. The controller changes
+only its own labels on a pod that exists. The webhook, not the controller, rewrites pods.
 */
 
 use std::convert::Infallible;
@@ -44,7 +46,8 @@ pub mod instance;
 pub mod pods;
 mod watch;
 
-/// Objects of one kind that are reconciled at the same time. A reconciliation mostly waits for the API server.
+/// Objects of one kind that are reconciled at the same time. A reconciliation mostly waits for the
+/// API server.
 const CONCURRENCY: u16 = 64;
 
 /// What the controller needs to know.
@@ -64,10 +67,12 @@ pub enum Error {
     Ended,
 }
 
-/// Waits for leadership, works while it lasts, waits again, until `shutdown`; gives the lease back then.
+/// Waits for leadership, works while it lasts, waits again, until `shutdown`; gives the lease back
+/// then.
 ///
 /// # Guarantees
-/// When the lease is lost the work is dropped at its next await point, before another request is made.
+/// When the lease is lost the work is dropped at its next await point, before another request is
+/// made.
 ///
 /// # Errors
 /// [`Error::Ended`] when the work ends by itself, which is a bug; the process should end.

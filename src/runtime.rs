@@ -30,7 +30,8 @@ pub struct Runtime {
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Mutex<BTreeSet<&'static str>>>);
 
-/// One thing that must happen before the process is ready. Dropped without [`Pending::ready`], it never is.
+/// One thing that must happen before the process is ready. Dropped without [`Pending::ready`], it
+/// never is.
 #[derive(Debug)]
 #[must_use = "the process is not ready before this is told"]
 pub struct Pending {

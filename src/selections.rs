@@ -1,8 +1,9 @@
 /*!
-The fields that caches hold of each object: only those that the operator uses, trimmed while it is read (invariant I18).
+The fields that caches hold of each object: only those that the operator uses, trimmed while it is
+read (invariant I18).
 
-The memory of the operator then depends on the size of our objects, and on the few fields of pods, nodes and claims that
-it uses, not on anything else that their authors put into them.
+The memory of the operator then depends on the size of our objects, and on the few fields of pods,
+nodes and claims that it uses, not on anything else that their authors put into them.
 */
 
 use k8s_openapi::api::core::v1::Pod;
@@ -50,7 +51,8 @@ const CONDITIONS: Keep = Keep::First(
     ]),
 );
 
-/// Most containers of a pod that are looked at. A template has 64 of each sort at most; injectors add a few.
+/// Most containers of a pod that are looked at. A template has 64 of each sort at most; injectors
+/// add a few.
 const CONTAINERS: usize = 128;
 
 /// Most volumes of a pod, and mounts of a container, that are looked at.
@@ -233,7 +235,8 @@ mod tests {
         held.into_object().unwrap()
     }
 
-    /// Story: a user puts our labels on a pod of his own, and the controllers' cache holds it with all that it has.
+    /// Story: a user puts our labels on a pod of his own, and the controllers' cache holds it with
+    /// all that it has.
     #[test]
     fn i18_of_a_pod_with_our_labels_little_is_held() {
         let many = |element: Value| Value::Array(vec![element; 31_000]);

@@ -46,8 +46,8 @@ pub use validate_object::is_clean_path;
 pub struct Settings {
     /// The wrapper image.
     pub wrapper: Wrapper,
-    /// Directories that `spec.hostPathPrefix` may name, compared exactly: a directory below an allowed one could lie in
-    /// another object's data.
+    /// Directories that `spec.hostPathPrefix` may name, compared exactly: a directory below an
+    /// allowed one could lie in another object's data.
     pub allowed_prefixes: Vec<String>,
     /// Namespaces whose pods the webhook configurations leave out.
     pub excluded_namespaces: Vec<String>,

@@ -86,8 +86,8 @@ impl ConditionState {
 
 // === Conditions ===
 
-/// Conditions from verdicts, as a whole: nothing of the old list stays but the time at which a status that is still
-/// the same began.
+/// Conditions from verdicts, as a whole: nothing of the old list stays but the time at which a
+/// status that is still the same began.
 pub(super) fn conditions<const N: usize>(
     old: &[Condition],
     states: [(&str, ConditionState); N],
@@ -118,8 +118,8 @@ pub(super) fn conditions<const N: usize>(
         .collect()
 }
 
-/// The API server takes `^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$` of at most 1,024 bytes; others' reasons may be
-/// anything.
+/// The API server takes `^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$` of at most 1,024 bytes; others'
+/// reasons may be anything.
 fn condition_reason(reason: &str) -> String {
     let kept: String = reason
         .chars()

@@ -42,7 +42,8 @@ pub struct Context {
 /// Why the reconciliation of one object ended early. It is retried.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// The API server refused or could not be asked. A conflict is the normal end of a decision made on an old cache.
+    /// The API server refused or could not be asked. A conflict is the normal end of a decision
+    /// made on an old cache.
     #[error(transparent)]
     Api(#[from] kube::Error),
     /// The decision was made on an old state. The next reconciliation decides again.

@@ -1,6 +1,7 @@
 /*!
-The reconciler of StoppableContainerInstances: a reconciliation observes ([`observe`]), plans ([`plan`], pure), carries
-out ([`apply`]) and writes the status ([`status`], pure). What it knows is in [`state`].
+The reconciler of StoppableContainerInstances: a reconciliation observes ([`observe`]), plans
+([`plan`], pure), carries out ([`apply`]) and writes the status ([`status`], pure). What it knows is
+in [`state`].
 
 Reads, decisions and writes about one instance belong here; how its pods look is in `pods`.
 */
@@ -51,8 +52,9 @@ pub async fn reconcile(
             }
         }
     }
-    // The status records facts (node, placement after an end) before a deletion removes the pod that shows them. The
-    // write also proves that the decision was made on the newest spec; without a write the controller asks the API server.
+    // The status records facts (node, placement after an end) before a deletion removes the pod
+    // that shows them. The write also proves that the decision was made on the newest spec; without
+    // a write the controller asks the API server.
     let deletes = |action: &Action| matches!(action, Action::Delete(..) | Action::Discard(..));
     if actions.iter().any(deletes) {
         let status = status::status(&observed, Timestamp::now());
@@ -92,8 +94,8 @@ fn reset_backoff(context: &Context, observed: &Observed) {
     }
 }
 
-/// Watches report everything but the time at which a failed step may be tried again, and that a container which was
-/// started again still runs.
+/// Watches report everything but the time at which a failed step may be tried again, and that a
+/// container which was started again still runs.
 fn next(observed: &Observed, again: Option<Duration>) -> Next {
     let parts = [
         (&observed.provider, &observed.provider_backoff),

@@ -1,8 +1,9 @@
 /*!
 The pods of an instance: how the controller creates them, and what a pod's status shows.
 
-Values in, values out. Messages about a pod use the words of the scheduler and the kubelet ([`blocking_cause`]), because users
-search for these. A decision that needs more than the instance and one pod belongs into `instance`.
+Values in, values out. Messages about a pod use the words of the scheduler and the kubelet
+([`blocking_cause`]), because users search for these. A decision that needs more than the instance
+and one pod belongs into `instance`.
 */
 
 use std::fmt::Debug;

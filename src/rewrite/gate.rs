@@ -23,9 +23,9 @@ pub(super) fn open(spec: &mut PodSpec) {
     }
 }
 
-/// Whether a consumer pod, as the API server stored it, went through [`super::rewrite`]: its gate is off, and its main
-/// container runs the wrapper and has the volume. The final validation checks other changes by other webhooks, because
-/// it knows the facts.
+/// Whether a consumer pod, as the API server stored it, went through [`super::rewrite`]: its gate
+/// is off, and its main container runs the wrapper and has the volume. The final validation checks
+/// other changes by other webhooks, because it knows the facts.
 pub fn is_rewritten(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let gated = spec

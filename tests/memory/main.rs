@@ -30,7 +30,8 @@ use stoppablecontainer_api::{
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Held in memory for each byte in etcd, at most: text is as long as it is there, and a cache's entry has a name.
+/// Held in memory for each byte in etcd, at most: text is as long as it is there, and a cache's
+/// entry has a name.
 const HELD: f64 = 1.5;
 
 /// Whose turn it is.
@@ -79,8 +80,8 @@ fn before_the_bounds() -> Value {
     instance(&json!({ "containers": [{ "name": "main", "image": "i" }], "volumes": volumes }))
 }
 
-/// What is largest in memory of what is admitted: as many volumes and containers as there may be, and for the rest the
-/// element that is largest for its text.
+/// What is largest in memory of what is admitted: as many volumes and containers as there may be,
+/// and for the rest the element that is largest for its text.
 fn largest_admitted() -> Value {
     let volumes: Vec<_> = (0..512).map(|at| json!({ "name": format!("v{at}") })).collect();
     let container = |at: usize| json!({ "name": format!("c{at}"), "image": "i" });

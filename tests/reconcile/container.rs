@@ -176,7 +176,8 @@ async fn usage_is_shown_and_taken_back() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// The user's decision is passed on while the instance asks for it, once; what a tool keeps in the annotation is not.
+/// The user's decision is passed on while the instance asks for it, once; what a tool keeps in the
+/// annotation is not.
 #[tokio::test]
 async fn i1_a_decision_is_passed_on_only_while_it_is_asked_for() {
     let mut container = container();
@@ -337,8 +338,9 @@ async fn refused_instance_is_told_and_tried_again() {
     );
 }
 
-/// Story: the leader died between the creation of an instance and the next event, and its successor's cache lags behind.
-/// The reconciliation of the successor counted as failed, and the next one waited.
+/// Story: the leader died between the creation of an instance and the next event, and its
+/// successor's cache lags behind. The reconciliation of the successor counted as failed, and the
+/// next one waited.
 #[tokio::test(start_paused = true)]
 async fn an_instance_that_exists_already_is_no_failure() {
     let mut container = container();

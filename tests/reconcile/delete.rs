@@ -126,7 +126,8 @@ async fn i11_a_lost_node_does_not_keep_an_object() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// The caches say that nothing is left; the API server has a provider that is still there, or data that is.
+/// The caches say that nothing is left; the API server has a provider that is still there, or data
+/// that is.
 #[tokio::test]
 async fn i17_i11_the_finalizer_is_not_taken_off_on_a_caches_word() {
     let mut world = World::new();

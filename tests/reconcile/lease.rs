@@ -61,7 +61,8 @@ async fn an_absent_lease_is_made() {
     holder().await;
 }
 
-/// The other machine's clock is years ahead: what counts is that nothing changed for the whole duration here.
+/// The other machine's clock is years ahead: what counts is that nothing changed for the whole
+/// duration here.
 #[tokio::test(start_paused = true)]
 async fn expiry_is_judged_by_the_local_clock() {
     let (mut lease, mut api) = candidate("me");

@@ -10,8 +10,8 @@ use crate::world::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS, World, preconditions
 const DOWN: &str =
     "Internal error occurred: failed calling webhook \"inject.example.com\": connection refused";
 
-/// A webhook of the cluster is down: the object says so in the API server's words and with an event, is not Failed,
-/// is tried again ever more slowly, and starts when the webhook is back.
+/// A webhook of the cluster is down: the object says so in the API server's words and with an
+/// event, is not Failed, is tried again ever more slowly, and starts when the webhook is back.
 #[tokio::test(start_paused = true)]
 async fn i10_i12_refused_creation_is_told_and_tried_again() {
     let mut world = World::prepared();
@@ -188,8 +188,9 @@ async fn a_pod_that_lost_its_labels_is_found_again() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// No webhook of ours saw the consumer (its namespace is left out, the configuration is gone, another webhook took the
-/// label away): it waits behind its gate, goes at once, is never recorded, and the object says where to look.
+/// No webhook of ours saw the consumer (its namespace is left out, the configuration is gone,
+/// another webhook took the label away): it waits behind its gate, goes at once, is never recorded,
+/// and the object says where to look.
 #[tokio::test(start_paused = true)]
 async fn i3_a_consumer_that_no_webhook_saw_is_deleted_and_told() {
     let mut world = World::prepared();

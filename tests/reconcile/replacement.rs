@@ -36,7 +36,8 @@ fn volumes(pod: &Value) -> Vec<&str> {
     volumes.map(|volume| volume["name"].as_str().unwrap()).collect()
 }
 
-/// Created stopped, with a claim and anti-affinity: `Stopped` is what it is when it holds and repels nothing.
+/// Created stopped, with a claim and anti-affinity: `Stopped` is what it is when it holds and
+/// repels nothing.
 #[tokio::test]
 async fn i1_i2_i12_the_lasting_provider_holds_nothing_but_node_and_image() {
     let mut world = World::new();

@@ -1,4 +1,5 @@
-//! One instance with its pods, seen by the API server (values) and by the caches (what was put there by `sync`).
+//! One instance with its pods, seen by the API server (values) and by the caches (what was put
+//! there by `sync`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,7 +156,8 @@ impl World {
         ))
     }
 
-    /// Expects a merge patch of the instance, at the path, carries it out as the API server would, and returns it.
+    /// Expects a merge patch of the instance, at the path, carries it out as the API server would,
+    /// and returns it.
     pub(crate) async fn patched(&mut self, path: &str) -> Value {
         let call = self.api.expect("PATCH", path).await;
         let sent = call.body.clone();
@@ -181,8 +183,8 @@ impl World {
         event
     }
 
-    /// Expects the fresh look that a pass takes before it lets the last hold on the instance go, and answers with the
-    /// instance as the API server has it and without pods.
+    /// Expects the fresh look that a pass takes before it lets the last hold on the instance go,
+    /// and answers with the instance as the API server has it and without pods.
     pub(crate) async fn observed_uncached(&mut self) {
         self.api.expect("GET", INSTANCE).await.answer(&self.instance);
         for pod in [PROVIDER, CONSUMER] {
@@ -190,7 +192,8 @@ impl World {
         }
     }
 
-    /// Asserts that a pass ends without another request because what it was decided on is not the newest state.
+    /// Asserts that a pass ends without another request because what it was decided on is not the
+    /// newest state.
     pub(crate) async fn starts_over(&mut self, reconciling: JoinHandle<Result<Action, ReconcileError>>) {
         self.api.quiet(Duration::from_millis(20)).await;
         assert!(reconciling.await.unwrap().unwrap_err().is_conflict());
@@ -232,7 +235,8 @@ pub(crate) fn terminating(pod: &Value) -> Value {
     pod
 }
 
-/// Reasons of the conditions in a status patch or object: Ready, ProviderReady, FilesystemReady, ConsumerReady.
+/// Reasons of the conditions in a status patch or object: Ready, ProviderReady, FilesystemReady,
+/// ConsumerReady.
 pub(crate) fn reasons(of: &Value) -> Vec<&str> {
     of["status"]["conditions"]
         .as_array()

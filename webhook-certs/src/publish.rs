@@ -39,8 +39,9 @@ impl Webhooks for ValidatingWebhookConfiguration {
 
 /// The patch that makes every webhook of the configuration trust `bundle`; `None` if all do.
 ///
-/// Lists can only be patched by index. Each change is preceded by a test of the name at that index, so that a
-/// configuration that has just been reordered fails the patch instead of being spoilt; the next reconciliation sees it.
+/// Lists can only be patched by index. Each change is preceded by a test of the name at that index,
+/// so that a configuration that has just been reordered fails the patch instead of being spoilt;
+/// the next reconciliation sees it.
 pub fn patch(configuration: &impl Webhooks, bundle: &str) -> Option<Patch> {
     let wanted = ByteString(bundle.as_bytes().to_vec());
     let mut operations = Vec::new();

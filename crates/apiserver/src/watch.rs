@@ -1,6 +1,6 @@
 /*!
-The one loop of every watch: small pages, back-off, a list now and then ([`crate::resynced`]), and an object that does not
-fit its type stops nothing.
+The one loop of every watch: small pages, back-off, a list now and then ([`crate::resynced`]), and
+an object that does not fit its type stops nothing.
 
 The schema and the webhook refuse such an object; this is for objects that are older than both.
 */
@@ -18,7 +18,8 @@ use stoppablecontainer_api::held::{Held, PAGE, Selection};
 
 use crate::resynced;
 
-/// Watches all objects of a kind that `config` selects. An object that does not fit its type is logged and skipped.
+/// Watches all objects of a kind that `config` selects. An object that does not fit its type is
+/// logged and skipped.
 pub fn watch<K, S>(
     client: &Client,
     config: watcher::Config,
@@ -73,8 +74,8 @@ pub async fn follow<K>(
     }
 }
 
-/// Keeps a cache up to date with a watch. Before the cache takes an event `prepare` sees it, and returns what is called
-/// after that.
+/// Keeps a cache up to date with a watch. Before the cache takes an event `prepare` sees it, and
+/// returns what is called after that.
 pub async fn mirror<K, N>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     mut cache: Writer<K>,

@@ -1,6 +1,6 @@
 /*!
-What the tests and the fuzz targets of the webhook share: its router in this process, one instance and its pod, pods of
-every shape, and what must hold for each of them.
+What the tests and the fuzz targets of the webhook share: its router in this process, one instance
+and its pod, pods of every shape, and what must hold for each of them.
 */
 
 #![forbid(unsafe_code)]

@@ -24,8 +24,8 @@ const STEPS: [&str; 6] = [
 /// Reasons of conditions that are True and still need attention.
 const WARNINGS: [&str; 2] = [reason::WRITE_FAILED, reason::DISK_LOW];
 
-/// Publishes an event for every part that is newly blocked, and one when the whole became ready. An event that cannot
-/// be published is only logged: the conditions say the same.
+/// Publishes an event for every part that is newly blocked, and one when the whole became ready. An
+/// event that cannot be published is only logged: the conditions say the same.
 pub(crate) async fn changes(
     context: &Context,
     object: ObjectReference,

@@ -39,7 +39,8 @@ pub(super) enum Outcome {
     Released,
 }
 
-/// Carries out `actions` in order, and stops at the first that could not be decided on what was observed.
+/// Carries out `actions` in order, and stops at the first that could not be decided on what was
+/// observed.
 ///
 /// A refused creation of a pod is not an error: the refusal becomes a condition.
 pub(super) async fn apply(

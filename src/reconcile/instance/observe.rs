@@ -23,8 +23,8 @@ use crate::reconcile::pods::{Role, health, node};
 use crate::selections;
 use crate::selections::HeldPod;
 
-/// A wrapper that has its filesystem needs much less to find out that it cannot execute a program, and the agent reports
-/// after two seconds why a wrapper does not get its filesystem.
+/// A wrapper that has its filesystem needs much less to find out that it cannot execute a program,
+/// and the agent reports after two seconds why a wrapper does not get its filesystem.
 const CONFIRMATION: Duration = Duration::from_secs(5);
 
 /// Where the reads go.
@@ -155,7 +155,8 @@ async fn slot(
             Some(_) if recorded => {}
             Some(slot) => return Ok(slot),
             None => {
-                // A pod without our label is outside of the cache. Its owner is asked about again when the wait is over.
+                // A pod without our label is outside of the cache. Its owner is asked about again
+                // when the wait is over.
                 if let Some(backoff) = backoff
                     .filter(|h| h.cause.reason == reason::NAME_CONFLICT && h.remaining > Duration::ZERO)
                 {
@@ -181,7 +182,8 @@ async fn node_is_there(context: &Context, name: &str) -> Result<bool, kube::Erro
     Ok(found.is_some())
 }
 
-/// The template's claims that only one pod may use: listing them in the provider would keep the consumer from them.
+/// The template's claims that only one pod may use: listing them in the provider would keep the
+/// consumer from them.
 async fn exclusive_claims(
     context: &Context,
     instance: &StoppableContainerInstance,

@@ -181,7 +181,8 @@ fn waits(backoff: Option<&Backoff>) -> bool {
     backoff.is_some_and(|backoff| !backoff.remaining.is_zero())
 }
 
-/// Whether the pod is bound to another node than the one with the data. A scheduler that ignores node affinity does that.
+/// Whether the pod is bound to another node than the one with the data. A scheduler that ignores
+/// node affinity does that.
 fn on_wrong_node(observed: &Observed, pod: &Pod) -> bool {
     let kept_on = observed
         .instance

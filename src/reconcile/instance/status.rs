@@ -78,7 +78,8 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerI
     }
 }
 
-/// As the consumer has it; a LimitRange may have set it. Without a consumer, as the last one had it.
+/// As the consumer has it; a LimitRange may have set it. Without a consumer, as the last one had
+/// it.
 fn consumer_limit(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<String> {
     let Some(pod) = observed.consumer.pod() else {
         return old.storage_limit.clone();

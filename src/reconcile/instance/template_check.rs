@@ -47,7 +47,8 @@ pub(super) fn known(observed: &Observed) -> Option<TemplateCheck> {
     }
 }
 
-/// Checks the template of a stopped object, unless that was done. Returns when to ask again if the API server did not answer.
+/// Checks the template of a stopped object, unless that was done. Returns when to ask again if the
+/// API server did not answer.
 pub(crate) async fn check(context: &Context, observed: &mut Observed) -> Option<Duration> {
     let instance = &observed.instance;
     let stopped = !instance.spec.running && !observed.deleting() && matches!(observed.consumer, Slot::Free);

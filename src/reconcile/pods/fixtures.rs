@@ -12,8 +12,8 @@ use stoppablecontainer_api::StoppableContainerInstance;
 
 use crate::reconcile::pods::{OptOuts, Role, consumer_pod, provider_pod};
 
-/// An instance `web` with a main container `main`, running, with finalizer and without a status. `change` is merged
-/// into it.
+/// An instance `web` with a main container `main`, running, with finalizer and without a status.
+/// `change` is merged into it.
 pub(crate) fn instance(change: Value) -> Arc<StoppableContainerInstance> {
     let mut object = json!({
         "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",

@@ -39,16 +39,16 @@ const GRACE_SECONDS: i64 = 5;
 
 /// The provider pod of `instance`.
 ///
-/// The first one is there to *place* it: it has all that decides on a node, and lists the template's
-/// PersistentVolumeClaims, but for `exclusive` ones (ReadWriteOncePod, which only the consumer may use), so that the
-/// scheduler finds a node where all of them can be, and claims that wait for their first consumer are bound. The kubelet
-/// mounts no volume that no container mounts.
+/// The first one is there to *place* it: it has all that decides on a node, and lists the
+/// template's PersistentVolumeClaims, but for `exclusive` ones (ReadWriteOncePod, which only the
+/// consumer may use), so that the scheduler finds a node where all of them can be, and claims that
+/// wait for their first consumer are bound. The kubelet mounts no volume that no container mounts.
 ///
-/// Once the instance has a node, a provider is made to *keep* it: pinned to the node, without claims and without a word
-/// on other pods. It is made of the image by digest and stays through what a node suffers from. Under disk and PID
-/// pressure that helps with the scheduler only: the kubelet admits none but critical pods then (`Admit` in its
-/// `pkg/kubelet/eviction`), so the provider fails as `Evicted`, and is tried again with back-off. Under memory pressure it
-/// runs.
+/// Once the instance has a node, a provider is made to *keep* it: pinned to the node, without
+/// claims and without a word on other pods. It is made of the image by digest and stays through
+/// what a node suffers from. Under disk and PID pressure that helps with the scheduler only: the
+/// kubelet admits none but critical pods then (`Admit` in its `pkg/kubelet/eviction`), so the
+/// provider fails as `Evicted`, and is tried again with back-off. Under memory pressure it runs.
 ///
 /// # Errors
 /// When the template or `spec.provider` cannot be worked on.

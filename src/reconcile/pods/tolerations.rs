@@ -33,8 +33,9 @@ pub(crate) fn missing_tolerations(given: &[Toleration]) -> Vec<Toleration> {
     uncovered(given, &UNREACHABLE, NO_EXECUTE)
 }
 
-/// `given`, and tolerations that let a pod come to a node under pressure: for a pod that cannot run on another node,
-/// and uses next to nothing. A pod that does not have a node yet must not end up there.
+/// `given`, and tolerations that let a pod come to a node under pressure: for a pod that cannot run
+/// on another node, and uses next to nothing. A pod that does not have a node yet must not end up
+/// there.
 pub(crate) fn tolerate_pressure(given: Vec<Toleration>) -> Vec<Toleration> {
     let added = uncovered(&given, &PRESSURE, NO_SCHEDULE);
     [given, added].concat()

@@ -57,9 +57,10 @@ fn has_placed(observed: &Observed) -> bool {
         && looked.is_some_and(|state| state != FilesystemState::Preparing)
 }
 
-/// Whether the consumer waits in vain for a node because its first provider keeps it away. The scheduler would try it again
-/// only after minutes, because the end of a pod with other labels does not wake it (queueing hints of its InterPodAffinity
-/// plugin). So the controller replaces the consumer together with the provider.
+/// Whether the consumer waits in vain for a node because its first provider keeps it away. The
+/// scheduler would try it again only after minutes, because the end of a pod with other labels does
+/// not wake it (queueing hints of its InterPodAffinity plugin). So the controller replaces the
+/// consumer together with the provider.
 pub(crate) fn keeps_out(observed: &Observed) -> bool {
     let repels = |pod: &Arc<Pod>| {
         matches!(
@@ -72,7 +73,8 @@ pub(crate) fn keeps_out(observed: &Observed) -> bool {
         && due(observed).is_some()
 }
 
-/// The next consumer goes through the scheduler, or waits there: the first provider may keep its own consumer away.
+/// The next consumer goes through the scheduler, or waits there: the first provider may keep its
+/// own consumer away.
 fn queues(observed: &Observed) -> bool {
     match observed.consumer.pod() {
         Some(pod) => waits_for_a_node(pod),

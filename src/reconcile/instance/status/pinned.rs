@@ -19,8 +19,9 @@ use crate::reconcile::pods::main_image;
 /// The kubelet's reasons for an image that it cannot get.
 const IMAGE_PULL_FAILURES: [&str; 3] = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"];
 
-/// The image of an observed pod. An image without a digest in the repository that template or pod name (loaded into the
-/// node, or pulled by another name) cannot be pulled by digest, and is used by its name.
+/// The image of an observed pod. An image without a digest in the repository that template or pod
+/// name (loaded into the node, or pulled by another name) cannot be pulled by digest, and is used
+/// by its name.
 pub(crate) fn pinned(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<PinnedImage> {
     let present = || {
         let provider = observed.provider.pod()?;

@@ -10,8 +10,9 @@ use crate::reconcile::conditions::ConditionState;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{health, is_running, is_terminating};
 
-/// The phases as docs/api.md has them. Running is that both run: a main container that ended and waits to
-/// be started again does not, and one that is about to find out that it cannot execute its program neither.
+/// The phases as docs/api.md has them. Running is that both run: a main container that ended and
+/// waits to be started again does not, and one that is about to find out that it cannot execute its
+/// program neither.
 pub(super) fn phase(observed: &Observed, provider: &ConditionState, filesystem: &ConditionState) -> Phase {
     let consumer = observed.consumer.pod();
     // What runs, runs, whatever happened to the provider since.
@@ -48,8 +49,8 @@ pub(super) fn phase(observed: &Observed, provider: &ConditionState, filesystem: 
     }
 }
 
-/// Ready is what was asked for: a ready consumer, or none and everything in place for the next start. Otherwise the
-/// first thing in the way says why.
+/// Ready is what was asked for: a ready consumer, or none and everything in place for the next
+/// start. Otherwise the first thing in the way says why.
 pub(super) fn ready_state(observed: &Observed, phase: Phase, parts: [&ConditionState; 3]) -> ConditionState {
     let [.., consumer] = parts;
     if observed.deleting() {

@@ -14,8 +14,9 @@ use stoppablecontainer_api::{StoppableContainerInstance, TemplateError};
 
 use crate::reconcile::pods::template_hash;
 
-/// The fields of an instance that its author can change and that go into every provider. The hash of a provider is made
-/// from them, so another version of this program does not replace a provider for its own additions.
+/// The fields of an instance that its author can change and that go into every provider. The hash
+/// of a provider is made from them, so another version of this program does not replace a provider
+/// for its own additions.
 #[derive(Serialize)]
 pub(super) struct KeepingFields {
     pub(super) image: Option<String>,
@@ -31,9 +32,9 @@ pub(super) struct KeepingFields {
     pub(super) service_account_name: Option<String>,
 }
 
-/// The additional fields that the scheduler needs for the first choice of a node. Some of them hold claims or repel pods
-/// for as long as a pod has them: a claim cannot go, and the scheduler keeps the pods away that required anti-affinity
-/// names, even where they would not avoid this one.
+/// The additional fields that the scheduler needs for the first choice of a node. Some of them hold
+/// claims or repel pods for as long as a pod has them: a claim cannot go, and the scheduler keeps
+/// the pods away that required anti-affinity names, even where they would not avoid this one.
 #[derive(Serialize)]
 pub(super) struct PlacingFields {
     pub(super) claims: Vec<Volume>,
@@ -112,7 +113,8 @@ pub(crate) enum ProviderVersion {
     Outdated,
 }
 
-/// What `pod` was made for. `None` for one that does not say, or of a template that cannot be worked on.
+/// What `pod` was made for. `None` for one that does not say, or of a template that cannot be
+/// worked on.
 pub(crate) fn provider_version(instance: &StoppableContainerInstance, pod: &Pod) -> Option<ProviderVersion> {
     let hash = pod.annotations().get(ANNOTATION_TEMPLATE_HASH)?;
     let fields = ProviderFields::of(instance).ok()?;

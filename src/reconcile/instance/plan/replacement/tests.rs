@@ -1,4 +1,5 @@
-//! When a provider is replaced: the first one and later ones, with and without an edit, one case per state.
+//! When a provider is replaced: the first one and later ones, with and without an edit, one case
+//! per state.
 
 // Tables read better without borrows.
 #![allow(clippy::needless_pass_by_value)]
@@ -77,7 +78,8 @@ fn words(observed: &Observed) -> Vec<String> {
     plan(observed, &OptOuts::default()).iter().map(word).collect()
 }
 
-/// A stopped object does not hold claims or repel pods; a running one is not touched, and the first start does not wait.
+/// A stopped object does not hold claims or repel pods; a running one is not touched, and the first
+/// start does not wait.
 #[test]
 fn i2_the_first_provider_goes_at_the_first_stop_if_it_holds_or_repels() {
     for spec in [claims(), anti_affinity()] {
@@ -117,7 +119,8 @@ fn the_first_provider_stays_until_it_has_placed_the_data() {
     );
 }
 
-/// The object is Stopped when it does not hold anything any more; until then it is not Ready for a moment either.
+/// The object is Stopped when it does not hold anything any more; until then it is not Ready for a
+/// moment either.
 #[test]
 fn i12_a_stop_is_done_when_the_lasting_provider_is_there() {
     let now = || "2026-01-02T03:04:05Z".parse().unwrap();
@@ -136,8 +139,8 @@ fn i12_a_stop_is_done_when_the_lasting_provider_is_there() {
     assert_eq!(after.phase.unwrap().as_str(), "Stopped");
 }
 
-/// The scheduler keeps pods away that an existing pod's anti-affinity names. That may be the object's own consumer, whenever
-/// it goes through the scheduler.
+/// The scheduler keeps pods away that an existing pod's anti-affinity names. That may be the
+/// object's own consumer, whenever it goes through the scheduler.
 #[test]
 fn h23_the_first_provider_does_not_keep_its_own_consumer_away() {
     let queues = json!({ "status": { "placement": "Scheduler" } });
