@@ -7,14 +7,14 @@ nodes and claims that it uses, not on anything else that their authors put into 
 */
 
 use k8s_openapi::api::core::v1::Pod;
-use stoppablecontainer_api::held::{Held, METADATA, Selection};
 use stoppablecontainer_api::json::Keep;
+use stoppablecontainer_api::trimmed::{METADATA, Selection, Trimmed};
 
 /// A pod as the controllers see it.
-pub type HeldPod = Held<Pod, Pods>;
+pub type TrimmedPod = Trimmed<Pod, Pods>;
 
 /// A pod as the API server answers to its creation.
-pub type CreatedPod = Held<Pod, CreatedPods>;
+pub type CreatedPod = Trimmed<Pod, CreatedPods>;
 
 /// Pods at their creation: what [`Pods`] has, and whether they were rewritten.
 #[derive(Clone, Copy, Debug)]
@@ -215,7 +215,7 @@ impl Selection for Claims {
 ///
 /// # Errors
 /// When it is not a pod.
-pub fn pod<S>(held: Held<Pod, S>) -> Result<Pod, kube::Error> {
+pub fn pod<S>(held: Trimmed<Pod, S>) -> Result<Pod, kube::Error> {
     held.into_object()
         .map_err(|unreadable| kube::Error::Service(Box::new(unreadable)))
 }
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     fn held<K: Resource<DynamicType = ()> + DeserializeOwned, S: Selection>(object: &Value) -> K {
-        let held: Held<K, S> = serde_json::from_str(&object.to_string()).unwrap();
+        let held: Trimmed<K, S> = serde_json::from_str(&object.to_string()).unwrap();
         held.into_object().unwrap()
     }
 

@@ -16,8 +16,8 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::runtime::watcher::Event;
 use kube::{Client, Resource, ResourceExt};
-use stoppablecontainer_api::held::Whole;
 use stoppablecontainer_api::names::{LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
+use stoppablecontainer_api::trimmed::Whole;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
 use crate::reconcile::context::{

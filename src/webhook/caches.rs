@@ -14,7 +14,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
-use stoppablecontainer_api::held::Whole;
+use stoppablecontainer_api::trimmed::Whole;
 use stoppablecontainer_api::{StoppableContainerInstance, controller_of};
 use tokio::sync::watch as channel;
 

@@ -9,7 +9,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::watcher::{Config, Event};
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainerInstance;
-use stoppablecontainer_api::held::Whole;
+use stoppablecontainer_api::trimmed::Whole;
 
 use crate::world::{CONSUMER, EVENTS, INSTANCE, INSTANCE_STATUS, PODS, World, reasons, terminating};
 

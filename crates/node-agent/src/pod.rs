@@ -6,8 +6,8 @@ nothing else of it (invariant I18).
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
-use stoppablecontainer_api::held::{Held, METADATA, Selection};
 use stoppablecontainer_api::json::Keep;
+use stoppablecontainer_api::trimmed::{METADATA, Selection, Trimmed};
 
 /// See above.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +56,8 @@ impl Selection for Place {
 
 /// The pod of this name, if there is one.
 pub(crate) async fn get(client: &Client, namespace: &str, name: &str) -> Result<Option<Pod>, kube::Error> {
-    let api: Api<Held<Pod, Place>> = Api::namespaced(client.clone(), namespace);
-    let found = api.get_opt(name).await?.map(Held::into_object).transpose();
+    let api: Api<Trimmed<Pod, Place>> = Api::namespaced(client.clone(), namespace);
+    let found = api.get_opt(name).await?.map(Trimmed::into_object).transpose();
     found.map_err(|unreadable| kube::Error::Service(Box::new(unreadable)))
 }
 
@@ -77,7 +77,7 @@ mod tests {
             },
             "spec": { "nodeName": "n1", "containers": [{ "name": "c" }], "volumes": volumes },
         });
-        let held: Held<Pod, Place> = serde_json::from_str(&pod.to_string()).unwrap();
+        let held: Trimmed<Pod, Place> = serde_json::from_str(&pod.to_string()).unwrap();
         let pod = held.into_object().unwrap();
         assert_eq!(pod.metadata.owner_references.unwrap().len(), 1);
         let spec = pod.spec.unwrap();

@@ -12,19 +12,19 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource};
 use stoppablecontainer_api::StoppableContainerInstance;
-use stoppablecontainer_api::held::{self, Held, Whole};
+use stoppablecontainer_api::trimmed::{self, Trimmed, Whole};
 
 use crate::agent::Agent;
 use crate::attend;
 
-type HeldInstance = Held<StoppableContainerInstance, Whole>;
+type TrimmedInstance = Trimmed<StoppableContainerInstance, Whole>;
 
 /// Follows the instances of this node for ever.
 pub(crate) async fn follow(agent: Arc<Agent>) -> Result<()> {
-    // `HeldInstance` accepts a single object that does not fit its type, which would else end the watch.
-    let api: Api<HeldInstance> = Api::all(agent.client.clone());
+    // `TrimmedInstance` accepts a single object that does not fit its type, which would else end the watch.
+    let api: Api<TrimmedInstance> = Api::all(agent.client.clone());
     let config = watcher::Config::default()
-        .page_size(held::PAGE)
+        .page_size(trimmed::PAGE)
         .fields(&format!("status.nodeName={}", agent.node_name));
     let events = resynced(|| watcher(api.clone(), config.clone()).default_backoff());
     pin_mut!(events);
@@ -53,7 +53,7 @@ pub(crate) async fn follow(agent: Arc<Agent>) -> Result<()> {
     bail!("the watch of instances ended")
 }
 
-fn apply(agent: &Arc<Agent>, object: HeldInstance) -> Option<String> {
+fn apply(agent: &Arc<Agent>, object: TrimmedInstance) -> Option<String> {
     let object = match object.into_object() {
         Ok(object) => object,
         Err(error) => {

@@ -22,7 +22,7 @@ use crate::reconcile::instance::plan::Action;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::Role;
 use crate::selections;
-use crate::selections::HeldPod;
+use crate::selections::TrimmedPod;
 
 mod create;
 mod delete;
@@ -135,7 +135,7 @@ fn slot(observed: &mut Observed, role: Role) -> &mut Slot {
     }
 }
 
-fn pods(context: &Context, instance: &StoppableContainerInstance) -> Api<HeldPod> {
+fn pods(context: &Context, instance: &StoppableContainerInstance) -> Api<TrimmedPod> {
     Api::namespaced(context.client.clone(), &instance.namespace().unwrap_or_default())
 }
 

@@ -15,13 +15,13 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
 use kube::{Api, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
-use stoppablecontainer_api::held::Held;
+use stoppablecontainer_api::trimmed::Trimmed;
 
 use crate::reconcile::context::{Backoff, Context, Task};
 use crate::reconcile::instance::state::{Observed, Slot, recorded};
 use crate::reconcile::pods::{Role, health, node};
 use crate::selections;
-use crate::selections::HeldPod;
+use crate::selections::TrimmedPod;
 
 /// A wrapper that has its filesystem needs much less to find out that it cannot execute a program,
 /// and the agent reports after two seconds why a wrapper does not get its filesystem.
@@ -168,7 +168,7 @@ async fn slot(
             }
         }
     }
-    let found = Api::<HeldPod>::namespaced(context.client.clone(), &namespace)
+    let found = Api::<TrimmedPod>::namespaced(context.client.clone(), &namespace)
         .get_opt(&name)
         .await?;
     let found = found.map(selections::pod).transpose()?;
@@ -189,7 +189,7 @@ async fn exclusive_claims(
     instance: &StoppableContainerInstance,
 ) -> Result<BTreeSet<String>, kube::Error> {
     let namespace = instance.namespace().unwrap_or_default();
-    let api = Api::<Held<PersistentVolumeClaim, selections::Claims>>::namespaced(
+    let api = Api::<Trimmed<PersistentVolumeClaim, selections::Claims>>::namespaced(
         context.client.clone(),
         &namespace,
     );
