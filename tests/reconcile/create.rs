@@ -5,9 +5,8 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
-use crate::world::{
-    CONSUMER, INSTANCE, INSTANCE_STATUS, PODS, PROVIDER, World, pod, preconditions, reasons, terminating,
-};
+use crate::objects::{CONSUMER, INSTANCE, INSTANCE_STATUS, PODS, PROVIDER, pod, terminating};
+use crate::world::{World, preconditions, reasons};
 
 #[tokio::test]
 async fn finalizer_then_provider_then_its_uid() {

@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{
-    CONSUMER, INSTANCE, INSTANCE_STATUS, PROVIDER, World, preconditions, reasons, terminating,
-};
+use crate::objects::{CONSUMER, INSTANCE, INSTANCE_STATUS, PROVIDER, terminating};
+use crate::world::{World, preconditions, reasons};
 
 #[tokio::test]
 async fn i11_everything_goes_in_order() {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
-use crate::world::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS, World, pod, reasons, terminating};
+use crate::objects::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS, pod, terminating};
+use crate::world::{World, reasons};
 
 const MISSING: &str = "stoppablecontainer: serve: executable file not found in $PATH";
 

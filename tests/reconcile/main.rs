@@ -13,6 +13,7 @@ mod delete;
 mod ends;
 mod lease;
 mod newest;
+mod objects;
 mod refusal;
 mod replacement;
 mod stop;

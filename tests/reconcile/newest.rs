@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::container::{
-    CONTAINER, CONTAINER_STATUS, INSTANCES, container, deleted, fresh, instance, patch, without_owner,
+use crate::container::{fresh, patch};
+use crate::objects::{
+    CONTAINER, CONTAINER_STATUS, EVENTS, INSTANCE, INSTANCES, container, deleted, instance, without_owner,
 };
-use crate::world::{EVENTS, INSTANCE, World, put, reasons};
+use crate::world::{World, put, reasons};
 
 const LABEL: &str = "stoppablecontainer.xtlsoft.top/managed-by";
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
-use crate::world::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS, World, preconditions, reasons};
+use crate::objects::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS};
+use crate::world::{World, preconditions, reasons};
 
 const DOWN: &str =
     "Internal error occurred: failed calling webhook \"inject.example.com\": connection refused";
@@ -258,7 +259,7 @@ async fn i3_a_consumer_that_no_webhook_saw_is_deleted_and_told() {
 #[tokio::test]
 async fn i3_i16_a_consumer_that_no_webhook_saw_is_not_adopted_later() {
     let mut world = World::prepared();
-    let mut unseen = crate::world::pod("web", "consumer", "unseen");
+    let mut unseen = crate::objects::pod("web", "consumer", "unseen");
     unseen["spec"]["schedulingGates"] = json!([{ "name": "stoppablecontainer.xtlsoft.top/rewrite" }]);
     world.sync(&[World::provider(), unseen]);
     let reconciling = world.reconcile();

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{INSTANCE_STATUS, PODS, PROVIDER, World, merge, preconditions, reasons, terminating};
+use crate::objects::{INSTANCE_STATUS, PODS, PROVIDER, terminating};
+use crate::world::{World, merge, preconditions, reasons};
 
 const CLAIM: &str = "/api/v1/namespaces/team/persistentvolumeclaims/data";
 const DIGEST: &str = "docker.io/library/nginx@sha256:1";

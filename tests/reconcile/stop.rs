@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{CONSUMER, INSTANCE_STATUS, PODS, World, preconditions, reasons, terminating};
+use crate::objects::{CONSUMER, INSTANCE_STATUS, PODS, terminating};
+use crate::world::{World, preconditions, reasons};
 
 fn stop(world: &mut World) {
     world.instance["spec"]["running"] = json!(false);

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::trimmed::Whole;
 
-use crate::world::{CONSUMER, EVENTS, INSTANCE, INSTANCE_STATUS, PODS, World, reasons, terminating};
+use crate::objects::{CONSUMER, EVENTS, INSTANCE, INSTANCE_STATUS, PODS, terminating};
+use crate::world::{World, reasons};
 
 /// The object of issue 10: 31,000 volumes `{"name":"a1"}`.
 fn oversized(world: &mut World) {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::objects::{CONSUMER, EVENTS, INSTANCE, PROVIDER, new_instance, pod};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
 use kube::core::ObjectMeta;
@@ -20,15 +21,6 @@ use stoppablecontainer::reconcile::{container, instance};
 use stoppablecontainer_api::StoppableContainerInstance;
 use testkit::scripted::{Call, Scripted};
 use tokio::task::JoinHandle;
-
-pub(crate) const INSTANCE: &str =
-    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainerinstances/web";
-pub(crate) const INSTANCE_STATUS: &str =
-    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainerinstances/web/status";
-pub(crate) const PODS: &str = "/api/v1/namespaces/team/pods";
-pub(crate) const PROVIDER: &str = "/api/v1/namespaces/team/pods/web-provider";
-pub(crate) const CONSUMER: &str = "/api/v1/namespaces/team/pods/web";
-pub(crate) const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/team/events";
 
 pub(crate) struct World {
     pub(crate) api: Scripted,
@@ -67,21 +59,7 @@ impl World {
             created: Created::default(),
             opt_outs: OptOuts::default(),
         });
-        let instance = json!({
-            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
-            "kind": "StoppableContainerInstance",
-            "metadata": {
-                "name": "web", "namespace": "team", "uid": "instance-uid", "generation": 1, "resourceVersion": "1",
-            },
-            "spec": {
-                "stoppableContainerName": "web",
-                "running": true,
-                "template": {
-                    "metadata": { "labels": { "app": "web" } },
-                    "spec": { "containers": [{ "name": "main", "image": "nginx:1.25" }] },
-                },
-            },
-        });
+        let instance = new_instance();
         Self {
             api,
             context,
@@ -205,34 +183,6 @@ impl World {
         self.api.quiet(Duration::from_millis(50)).await;
         assert_eq!(reconciling.await.unwrap().unwrap(), Action::await_change());
     }
-}
-
-/// A running, ready pod of the instance.
-pub(crate) fn pod(name: &str, role: &str, uid: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": name, "namespace": "team", "uid": uid, "resourceVersion": "50",
-            "labels": {
-                "stoppablecontainer.xtlsoft.top/managed-by": "stoppablecontainer",
-                "stoppablecontainer.xtlsoft.top/instance": "web",
-                "stoppablecontainer.xtlsoft.top/role": role,
-            },
-            "ownerReferences": [{
-                "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
-                "name": "web", "uid": "instance-uid", "controller": true,
-            }],
-        },
-        "spec": { "nodeName": "n1", "containers": [{ "name": role }] },
-        "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] },
-    })
-}
-
-/// `pod`, with deletion asked for.
-pub(crate) fn terminating(pod: &Value) -> Value {
-    let mut pod = pod.clone();
-    pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    pod
 }
 
 /// Reasons of the conditions in a status patch or object: Ready, ProviderReady, FilesystemReady,
