@@ -44,7 +44,7 @@ pub fn router(
         })
 }
 
-/// A process whose event loop stands still does not answer at all, which the kubelet takes for the
+/// A process with a blocked event loop does not answer at all, which the kubelet takes for the
 /// same.
 async fn live(State(admin): State<Admin>) -> Response {
     match admin.liveness.stuck() {

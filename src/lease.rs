@@ -139,11 +139,11 @@ impl Lease {
 
     /// Renews the lease as long as it is ours, and returns when it no longer is. Without
     /// [`Lease::acquire`] before it returns at once.
-    pub async fn hold(&mut self) {
+    pub async fn renew_until_lost(&mut self) {
         while let Some(held) = self.held.take() {
             let next = held.since + self.options.renew_every();
             let end = held.since + self.options.give_up_after();
-            // The lease is put back before every await, so that `vacate` finds it whenever this
+            // The lease is put back before every await, so that `release` finds it whenever this
             // future is dropped.
             self.held = Some(held);
             sleep_until(next).await;
@@ -158,7 +158,7 @@ impl Lease {
 
     /// Gives the lease back, if it is ours, so that the next holder need not wait. Bounded in time;
     /// a failure only makes others wait.
-    pub async fn vacate(&mut self) {
+    pub async fn release(&mut self) {
         let Some(held) = self.held.take() else { return };
         let end = Instant::now() + self.options.renew_every();
         let mut object = held.object;

@@ -91,12 +91,12 @@ pub async fn run(
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {
-                lease.vacate().await;
+                lease.release().await;
                 return Ok(());
             }
-            () = lease.hold() => tracing::warn!(identity = lease.identity(), "lost the lease; waiting to acquire it again"),
+            () = lease.renew_until_lost() => tracing::warn!(identity = lease.identity(), "lost the lease; waiting to acquire it again"),
             () = lead(client.clone(), options.opt_outs.clone(), liveness.clone()) => {
-                lease.vacate().await;
+                lease.release().await;
                 return Err(Error::Ended);
             }
         }

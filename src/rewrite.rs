@@ -6,7 +6,7 @@ It makes the main container run on the kept filesystem and otherwise behave as
 the same container with its original image would (invariant I5). What it does
 is a fixed point (I4): rewriting a rewritten pod changes nothing, so the API
 server may call us again after other webhooks, and what they undid is repaired.
-Nothing here talks to a cluster or knows of admission requests; `webhook` does.
+This room does not call a cluster and does not know admission requests; `webhook` does.
 */
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -194,7 +194,7 @@ struct Main<'a> {
 ///   added or replaced.
 ///
 /// # Errors
-/// The first thing that stands in the way; see [`Denial`].
+/// The first obstacle; see [`Denial`].
 pub fn rewrite(pod: &Pod, facts: &Facts<'_>) -> Result<Rewritten, Denial> {
     let prepared = prepared(facts.instance)?;
     let template = &facts.instance.spec.template;

@@ -2,7 +2,7 @@
 The life of the process: what runs, when it counts as ready, and how it ends.
 
 Every long-lived task is watched. The first to end ends the process, so that a
-replica never goes on without its watches, its certificates or its lease; the
+replica does not continue without its watches, its certificates or its lease; the
 kubelet starts a new one.
 */
 

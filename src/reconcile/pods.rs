@@ -37,7 +37,7 @@ pub(crate) use hash::template_hash;
 pub use opt_outs::OptOuts;
 pub(crate) use provider::{ProviderVersion, provider_pod, provider_version};
 
-/// What a pod of ours is for.
+/// The purpose of one of our pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Keeps node and image.

@@ -228,7 +228,7 @@ fn changed<K>(event: &Event<K>) -> Option<&K> {
 }
 
 /// The instance that a pod is of, to wake it: by owner, else by label, which may be wrong and then
-/// wakes in vain.
+/// queues an object without need.
 fn instance_of(pod: &Pod) -> Option<ObjectRef<StoppableContainerInstance>> {
     let kind = StoppableContainerInstance::kind(&());
     let owner = pod

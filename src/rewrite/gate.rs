@@ -4,7 +4,7 @@ marks by which it knows that the rewrite took it off.
 
 The API server does not bind a pod that has a gate, and refuses a pod with a gate
 and a `nodeName` (`ValidatePodSpec` in Kubernetes' `pkg/apis/core/validation`). So
-a pod that no webhook of ours saw waits, whatever else it has.
+a pod that our webhook did not see waits.
 */
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};

@@ -66,7 +66,7 @@ pub(super) fn set(
             Denial::RunsAsRootByTemplate(path.to_owned())
         });
     }
-    // Of a user whom another webhook has put in, the agent knows no group.
+    // The agent does not know the group of a user that another webhook set.
     let group = own.run_as_group.or(pod.run_as_group);
     let gid = (group.is_none() && uid == identity.uid && identity.gid != 0).then_some(identity.gid);
     // A group needs a user beside it, be it root.

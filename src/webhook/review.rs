@@ -239,7 +239,7 @@ impl AdmissionDecision {
         self
     }
 
-    /// Whether the request may go on.
+    /// Whether the request is allowed.
     pub fn is_allowed(&self) -> bool {
         self.decision.is_ok()
     }

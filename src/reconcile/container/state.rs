@@ -29,7 +29,7 @@ pub(super) struct Observed {
     pub backoff: Option<Backoff>,
 }
 
-/// The object that has the name of our instance.
+/// Which object has the name of the container's instance.
 #[derive(Clone, Debug)]
 pub(super) enum Slot {
     /// Nothing.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use crate::reconcile::conditions::Cause;
 use crate::reconcile::pods::Role;
 
-/// First wait: a webhook replica that has not heard of a change yet needs no longer.
+/// First wait: a webhook replica needs not longer to see a change.
 const FIRST: Duration = Duration::from_millis(100);
 /// Longest wait after a refusal: what an outage of a webhook or a full quota may cost after it is
 /// over.
@@ -150,7 +150,7 @@ impl Attempts {
         self.lock().remove(&(uid.to_owned(), task));
     }
 
-    /// For how long this container of an object has been asked for. A time of ours: the clock of a
+    /// How long ago the controller saw this container first. By its own clock: the clock of a
     /// node may be wrong.
     pub fn seen_for(&self, uid: &str, container: &str) -> Duration {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
 /*!
-Requests whose bodies are text already: fields that our types do not know reach
+Requests with bodies that are text already: fields that our types do not know reach
 the API server, and a large template is not decoded to be sent.
 */
 

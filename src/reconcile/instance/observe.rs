@@ -32,7 +32,7 @@ const CONFIRMATION: Duration = Duration::from_secs(5);
 enum Look {
     /// To the caches, and to the API server for what they cannot answer.
     Cached,
-    /// To the API server alone: before the last hold on data is let go.
+    /// To the API server alone: before the finalizer is removed.
     Fresh,
 }
 

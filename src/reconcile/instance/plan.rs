@@ -40,7 +40,8 @@ pub(super) enum Action {
     Create(Role, Json),
     /// Put our labels back on a pod of ours.
     Relabel(Role, Arc<Pod>),
-    /// Delete a pod of ours with its own grace period. With a trouble, its successor waits.
+    /// Delete a pod of ours with its own grace period. With a cause, its successor waits for the
+    /// back-off.
     Delete(Role, Arc<Pod>, Option<Cause>),
     /// Delete a stray pod.
     Discard(Role, Arc<Pod>),

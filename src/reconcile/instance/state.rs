@@ -1,5 +1,5 @@
 /*!
-What a reconciliation knows of an instance: the object, what has the names of its pods,
+What a reconciliation knows about an instance: the object, the pods with the names of its pods,
 and the facts of the node; and the answers that follow from them alone.
 
 Values without a client. Reads are in [`super::observe`], decisions in [`super::plan`].
@@ -214,7 +214,7 @@ impl Observed {
         StorageExcess::over(main, storage_limit(pod.spec.as_ref()?, main)?, usage)
     }
 
-    /// The data is gone, so whatever runs has no filesystem to go on with.
+    /// Whether the data is lost, so the consumer must stop.
     pub(super) fn filesystem_lost(&self) -> bool {
         let filesystem = self
             .instance

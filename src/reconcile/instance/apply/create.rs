@@ -78,8 +78,9 @@ pub(super) async fn create(
     Ok(())
 }
 
-/// Looks at what the API server created. A consumer that no webhook of ours rewrote goes at once,
-/// and is never recorded (invariant I3); its gate keeps it from running until then.
+/// Checks the pod that the API server created. A consumer that our webhook did not rewrite is
+/// deleted at once, and is never recorded (invariant I3); its gate keeps it from running until
+/// then.
 async fn accept(
     context: &Context,
     observed: &mut Observed,

@@ -57,7 +57,7 @@ fn has_placed(observed: &Observed) -> bool {
         && looked.is_some_and(|state| state != FilesystemState::Preparing)
 }
 
-/// Whether the consumer waits in vain for a node because its first provider keeps it away. The
+/// Whether the consumer cannot be scheduled because of the anti-affinity of its first provider. The
 /// scheduler would try it again only after minutes, because the end of a pod with other labels does
 /// not wake it (queueing hints of its InterPodAffinity plugin). So the controller replaces the
 /// consumer together with the provider.

@@ -15,7 +15,7 @@ use crate::reconcile::pods::{health, is_running, is_terminating};
 /// program neither.
 pub(super) fn phase(observed: &Observed, provider: &ConditionState, filesystem: &ConditionState) -> Phase {
     let consumer = observed.consumer.pod();
-    // What runs, runs, whatever happened to the provider since.
+    // A consumer that runs is Running, also without its provider.
     let main = observed.instance.spec.main_container();
     let runs = |pod: &Arc<Pod>| is_running(pod) && !is_terminating(pod) && !health::is_down(pod, main);
     if consumer.is_some_and(runs) && observed.blocked().is_none() && observed.unconfirmed_failure().is_none()
@@ -56,7 +56,7 @@ pub(super) fn ready_state(observed: &Observed, phase: Phase, parts: [&ConditionS
     if observed.deleting() {
         return ConditionState::false_with(reason::DELETING, "the object is being deleted");
     }
-    // What is asked for cannot be told without the node.
+    // Without the node it is unknown whether the object is as requested.
     let unknown = parts.into_iter().find(|part| part.status.is_none());
     if let Some(unknown) = unknown.filter(|_| phase != Phase::Failed) {
         return unknown.clone();
