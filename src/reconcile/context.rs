@@ -35,7 +35,7 @@ pub struct Context {
     pub created: Created,
     /// Publishes events.
     pub recorder: Recorder,
-    /// See [`Options::opt_outs`].
+    /// See [`super::Options::opt_outs`].
     pub opt_outs: OptOuts,
 }
 

@@ -18,7 +18,8 @@ pub(crate) const MAX_BYTES: usize = 16 << 10;
 const WHOLE: &str = "spec.template";
 const PROVIDER: &str = "spec.provider";
 
-/// The value of [`ANNOTATION_TEMPLATE_FIELDS`] on a consumer that is made of `instance` now.
+/// The value of the annotation `ANNOTATION_TEMPLATE_FIELDS` on a consumer that is made of
+/// `instance` now.
 pub(crate) fn annotation(instance: &StoppableContainerInstance) -> String {
     serde_json::to_string(&parts(instance)).unwrap_or_default()
 }
