@@ -44,7 +44,8 @@ pub fn router(
         })
 }
 
-/// A process whose event loop stands still does not answer at all, which the kubelet takes for the same.
+/// A process with a blocked event loop does not answer at all, which the kubelet takes for the
+/// same.
 async fn live(State(admin): State<Admin>) -> Response {
     match admin.liveness.stuck() {
         None => "ok\n".into_response(),

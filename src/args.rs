@@ -15,8 +15,9 @@ pub enum CertificateSource {
     /// The operator: the Secret holds its authority.
     #[default]
     SelfManaged,
-    /// Another program, such as cert-manager: the Secret (kubernetes.io/tls) holds the serving certificate. With `ca.crt` in
-    /// it the operator publishes that as caBundle; without it, the other program must publish it.
+    /// Another program, such as cert-manager: the Secret (kubernetes.io/tls) holds the serving
+    /// certificate. With `ca.crt` in it the operator publishes that as caBundle; without it, the
+    /// other program must publish it.
     Supplied,
 }
 
@@ -39,8 +40,8 @@ pub struct Args {
     /// Directory that spec.hostPathPrefix may name; more than one with commas or by repetition.
     #[arg(long = "allowed-prefix", env = "ALLOWED_PREFIXES", value_delimiter = ',', default_value = DEFAULT_HOST_PATH_PREFIX)]
     pub allowed_prefixes: Vec<String>,
-    /// Namespace whose pods the API server does not send to the webhook, so StoppableContainers do not work there; repeated,
-    /// or with commas.
+    /// Namespace whose pods the API server does not send to the webhook, so StoppableContainers do
+    /// not work there; repeated, or with commas.
     #[arg(
         long = "excluded-namespace",
         env = "EXCLUDED_NAMESPACES",
@@ -59,7 +60,8 @@ pub struct Args {
     /// Which program makes the webhook's certificates.
     #[arg(long, env = "CERTIFICATE_SOURCE", value_enum, default_value_t)]
     pub certificate_source: CertificateSource,
-    /// Name of the Secret with the webhook's certificate authority or, if supplied, its serving certificate.
+    /// Name of the Secret with the webhook's certificate authority or, if supplied, its serving
+    /// certificate.
     #[arg(
         long,
         env = "CERTIFICATE_SECRET",
@@ -72,7 +74,8 @@ pub struct Args {
     /// Lifetime of a serving certificate, such as 24h.
     #[arg(long, env = "CERTIFICATE_LIFETIME", default_value = "24h", value_parser = parse_duration)]
     pub certificate_lifetime: Duration,
-    /// How long the old and the new certificate authority are published together, before and after the change.
+    /// How long the old and the new certificate authority are published together, before and after
+    /// the change.
     #[arg(long, env = "CERTIFICATE_OVERLAP", default_value = "1h", value_parser = parse_duration)]
     pub certificate_overlap: Duration,
     /// When a certificate or authority is renewed, in percent of its lifetime.
@@ -105,7 +108,8 @@ pub struct Args {
     /// Label of provider pods, as KEY=VALUE, that keeps an injector away; repeated, or with commas.
     #[arg(long = "provider-label", env = "PROVIDER_LABELS", value_delimiter = ',', value_parser = key_value)]
     pub provider_labels: Vec<(String, String)>,
-    /// Annotation of provider pods, as KEY=VALUE, that keeps an injector away; repeated, or with commas.
+    /// Annotation of provider pods, as KEY=VALUE, that keeps an injector away; repeated, or with
+    /// commas.
     #[arg(long = "provider-annotation", env = "PROVIDER_ANNOTATIONS", value_delimiter = ',', value_parser = key_value)]
     pub provider_annotations: Vec<(String, String)>,
     /// Seconds from SIGTERM to the end of the last connection.

@@ -1,8 +1,9 @@
 /*!
-The API server decides whether a pod is valid: the pod of a template is created there in a dry run (`dryRun=All`), and
-strictly (`fieldValidation=Strict`). A field that makes the pod invalid, or cannot be decoded, is a mistake of the author
-(invariant I19: a misspelt field is refused, and not dropped); an obstacle of the moment (a policy, a quota, a missing
-service account) may be gone at the start.
+The API server decides whether a pod is valid: the pod of a template is created there in a dry run
+(`dryRun=All`), and strictly (`fieldValidation=Strict`). A field that makes the pod invalid, or
+cannot be decoded, is a mistake of the author (invariant I19: a misspelt field is refused, and not
+dropped); an obstacle of the moment (a policy, a quota, a missing service account) may be gone at
+the start.
 
 The pod carries none of our labels, so our own webhook for consumers is not asked.
 */
@@ -21,22 +22,22 @@ use tokio::time::Instant;
 
 use crate::field_error::FieldError;
 
-/// The API server's answer on a template.
+/// The API server's answer to a dry run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DryRunResult {
     /// Mistakes that every cluster would refuse.
     pub(crate) problems: Vec<FieldError>,
-    /// Why it is not known whether it would take the pod.
+    /// Why it is not known whether the API server accepts the pod.
     pub(crate) obstacle: Option<Inconclusive>,
 }
 
-/// Why it is not known whether the API server would take a pod.
+/// Why it is not known whether the API server accepts a pod.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Inconclusive {
-    /// It would not now.
+    /// It does not accept the pod now.
     #[error("spec.template: a pod of this template would be refused now: {0}")]
     Refused(String),
-    /// It did not say.
+    /// It did not answer.
     #[error("spec.template: was not checked by the API server: {0}")]
     NoAnswer(String),
 }
@@ -48,7 +49,8 @@ enum Unknown {
     Dropped,
 }
 
-/// The pod of a template as the controller will create it, but without our labels. `None` if the template has no spec.
+/// The pod of a template as the controller will create it, but without our labels. `None` if the
+/// template has no spec.
 pub(crate) fn pod(name: &str, template: &Value) -> Option<Json> {
     let given = &template["metadata"];
     let mut spec = template["spec"].as_object()?.clone();
@@ -67,11 +69,12 @@ pub(crate) fn pod(name: &str, template: &Value) -> Option<Json> {
     Json::of(&json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })).ok()
 }
 
-/// Asks for the opinion on a pod, for so long.
+/// Creates a pod in a dry run, within this time.
 pub(crate) async fn ask(client: &Client, namespace: &str, pod: &Json, within: Duration) -> DryRunResult {
     let until = Instant::now() + within;
     let mut opinion = answer(client, namespace, pod, Unknown::Refused, until).await;
-    // An author who misspelt a field may have made other mistakes, which the API server looks for later.
+    // An author who misspelt a field may have made other mistakes, which the API server looks for
+    // later.
     if opinion.problems.iter().any(FieldError::is_unknown_field) {
         let rest = answer(client, namespace, pod, Unknown::Dropped, until).await;
         opinion.problems.extend(rest.problems);
@@ -131,8 +134,9 @@ pub(crate) fn strict(mut request: http::Request<Vec<u8>>) -> http::Request<Vec<u
 
 /// The mistakes of the pod that a refusal names. `None` if it is about something else.
 pub(crate) fn mistakes(status: &Status) -> Option<Vec<FieldError>> {
-    // A webhook's refusal carries whatever code the webhook chose, and always this beginning. A ValidatingAdmissionPolicy's is
-    // 422 unless it says otherwise, in the words of a prohibition (`pods "x" is forbidden: ValidatingAdmissionPolicy ...`).
+    // A webhook's refusal carries whatever code the webhook chose, and always this beginning. A
+    // ValidatingAdmissionPolicy's is 422 unless it says otherwise, in the words of a prohibition
+    // (`pods "x" is forbidden: ValidatingAdmissionPolicy ...`).
     let is_policy =
         status.message.starts_with("admission webhook") || status.message.contains(" is forbidden: ");
     if is_policy {
@@ -176,8 +180,9 @@ fn invalid(status: &Status) -> Vec<FieldError> {
     problems
 }
 
-/// The API server words it like this (`runtime.NewStrictDecodingError` and `transformDecodeError` of `apiserver`):
-/// `Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.a", unknown field "spec.b"`.
+/// The API server words it like this (`runtime.NewStrictDecodingError` and `transformDecodeError`
+/// of `apiserver`): `Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown
+/// field "spec.a", unknown field "spec.b"`.
 fn undecodable(message: &str) -> Option<Vec<FieldError>> {
     const STRICT: &str = "strict decoding error: ";
     if let Some((_, list)) = message.split_once(STRICT) {

@@ -1,8 +1,8 @@
-//! A mistake in an object, as its author sees it.
+//! An error in one field of an object, as its author reads it.
 
 use stoppablecontainer_api::TemplateError;
 
-/// A mistake in an object.
+/// An error in one field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldError {
     /// Path of the field.

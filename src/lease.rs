@@ -32,8 +32,8 @@ pub struct LeaseOptions {
     pub namespace: String,
     /// Name of the Lease object.
     pub name: String,
-    /// Who we are. No two live processes may say the same; a pod's name will do, because a restarted container has
-    /// lost its predecessor.
+    /// Who we are. No two live processes may say the same; a pod's name will do, because a
+    /// restarted container has lost its predecessor.
     pub identity: String,
     /// How long a holder that does not renew keeps others out. Whole seconds, at least three.
     pub duration: Duration,
@@ -78,7 +78,8 @@ impl LeaseOptions {
         self.duration / 5
     }
 
-    /// How long a holder goes on without a renewal: the rest of the duration is for requests on their way.
+    /// How long a holder continues without a renewal: the rest of the duration is for requests on
+    /// their way.
     fn give_up_after(&self) -> Duration {
         self.duration * 2 / 3
     }
@@ -125,7 +126,8 @@ impl Lease {
                             return;
                         }
                         Err(error) => {
-                            // Somebody was faster, and the watch will show it, or the API server is in trouble.
+                            // Somebody was faster, and the watch will show it, or the API server is
+                            // in trouble.
                             tracing::debug!(%error, "lease not taken");
                             seen.free_at = Some(Instant::now() + self.options.renew_every());
                         }
@@ -135,13 +137,14 @@ impl Lease {
         }
     }
 
-    /// Renews the lease as long as it is ours, and returns when it no longer is. Without [`Lease::acquire`] before it
-    /// returns at once.
-    pub async fn hold(&mut self) {
+    /// Renews the lease as long as it is ours, and returns when it no longer is. Without
+    /// [`Lease::acquire`] before it returns at once.
+    pub async fn renew_until_lost(&mut self) {
         while let Some(held) = self.held.take() {
             let next = held.since + self.options.renew_every();
             let end = held.since + self.options.give_up_after();
-            // The lease is put back before every await, so that `vacate` finds it whenever this future is dropped.
+            // The lease is put back before every await, so that `release` finds it whenever this
+            // future is dropped.
             self.held = Some(held);
             sleep_until(next).await;
             let renewed = timeout_at(end, self.renew()).await.ok().flatten();
@@ -153,16 +156,16 @@ impl Lease {
         }
     }
 
-    /// Gives the lease back, if it is ours, so that the next holder need not wait. Bounded in time; a failure only
-    /// makes others wait.
-    pub async fn vacate(&mut self) {
+    /// Gives the lease back, if it is ours, so that the next holder need not wait. Bounded in time;
+    /// a failure only makes others wait.
+    pub async fn release(&mut self) {
         let Some(held) = self.held.take() else { return };
         let end = Instant::now() + self.options.renew_every();
         let mut object = held.object;
         if let Some(spec) = object.spec.as_mut() {
             spec.holder_identity = None;
             spec.renew_time = Some(MicroTime(Timestamp::now()));
-            // As client-go does: whoever judges by the duration need not wait either.
+            // As client-go does: a replica that judges by the duration does not wait either.
             spec.lease_duration_seconds = Some(1);
         }
         let replaced = timeout_at(
@@ -175,7 +178,8 @@ impl Lease {
         }
     }
 
-    /// Tries until it is renewed (`Some`) or somebody else's (`None`). The caller bounds the time.
+    /// Tries until the lease is renewed (`Some`) or another replica holds it (`None`). The caller
+    /// bounds the time.
     async fn renew(&self) -> Option<Held> {
         let mut object = self.held.as_ref()?.object.clone();
         loop {
@@ -205,7 +209,8 @@ impl Lease {
         }
     }
 
-    /// Takes note of what the watch shows. The time starts anew whenever the holder or its renewal changed.
+    /// Takes note of what the watch shows. The time starts anew whenever the holder or its renewal
+    /// changed.
     fn look(&self, seen: &mut Seen, object: Option<LeaseObject>) {
         let unheld = object
             .as_ref()
@@ -262,7 +267,8 @@ impl Lease {
             .await
     }
 
-    /// `object` as ours, renewed now. It keeps its resourceVersion, so replacing it fails if it changed.
+    /// `object` as ours, renewed now. It keeps its resourceVersion, so replacing it fails if it
+    /// changed.
     fn renewed(&self, object: &LeaseObject) -> LeaseObject {
         let mut object = object.clone();
         let spec = object.spec.get_or_insert_default();

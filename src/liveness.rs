@@ -1,5 +1,5 @@
 /*!
-Whether the work that was begun also ends: what `/livez` answers.
+What `/livez` answers: whether work that began also ends.
 
 Every call to the API server has a time limit, so a piece of work takes seconds. One
 that is under way for minutes hangs, and the kubelet has to restart the process.
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Longest that a piece of work may take. A pass makes about ten calls at most, of
+/// Longest that a piece of work may take. A reconciliation makes about ten calls at most, of
 /// [`apiserver::TIME_LIMIT`] each.
 const LONGEST: Duration = Duration::from_mins(5);
 

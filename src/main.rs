@@ -6,8 +6,8 @@ use anyhow::Context;
 use clap::Parser;
 use stoppablecontainer::{args::Args, config::Config, operator, telemetry};
 
-// Few threads: all passes of the controllers share one, the others are for the webhook. By default there would be one for
-// each processor of the node, each with a decoded template (invariant I18).
+// Few threads: all reconciliations share one, the others are for the webhook. By default there
+// would be one for each processor of the node, each with a decoded template (invariant I18).
 #[tokio::main(worker_threads = 4)]
 async fn main() -> ExitCode {
     match start(Args::parse()).await {

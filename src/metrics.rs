@@ -10,10 +10,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// Upper bounds in seconds. A decision from the cache takes microseconds; one that waits for it up to a second.
+/// Upper bounds in seconds. A decision from the cache takes microseconds; one that waits for it up
+/// to a second.
 const BUCKETS: [f64; 9] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1, 0.5, 1.0, 3.0];
 
-/// The registry, shared by whoever registers and by the admin server.
+/// The registry, shared by the code that registers metrics and the admin server.
 #[derive(Clone, Default)]
 pub struct Metrics(Arc<Mutex<Registry>>);
 
@@ -57,7 +58,8 @@ impl Metrics {
         metrics
     }
 
-    /// Lets a part of the operator register its metrics; their names get the prefix `stoppablecontainer_`.
+    /// Lets a part of the operator register its metrics; their names get the prefix
+    /// `stoppablecontainer_`.
     pub fn register(&self, register: impl FnOnce(&mut Registry)) {
         let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         register(registry.sub_registry_with_prefix("stoppablecontainer"));

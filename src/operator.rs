@@ -1,4 +1,4 @@
-//! The parts of the operator, put together: what runs, what waits for what.
+//! The wiring of the operator: which tasks run, and which wait for others.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use crate::{admin, reconcile};
 /// Why the operator could not start or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum OperatorError {
-    /// There is no way to the API server.
+    /// The API server cannot be reached.
     #[error("cannot reach the API server: outside of a cluster, KUBECONFIG must name a kubeconfig file")]
     Client(#[source] kube::Error),
     /// An address is taken.
@@ -74,7 +74,8 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
         reconcile::run(client, config.reconcile, liveness.clone(), runtime.shutdown()),
     );
 
-    // Probes are answered to the end, so the admin server is not among the tasks that are waited for.
+    // Probes are answered to the end, so the admin server is not among the tasks that are waited
+    // for.
     let admin = admin::router(readiness, metrics, liveness, runtime.shutdown());
     let admin = Server::bind_plain(config.admin_address, admin)
         .await

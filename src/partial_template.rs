@@ -1,7 +1,7 @@
 /*!
-Finds the parts of an author's template that no API server could decode: fields of another type, and invalid
-quantities. The webhook reports each with its path, which the API server does not do for a quantity, and takes it out,
-so that it can check the rest in the same answer.
+Finds the parts of an author's template that an API server cannot decode: fields of another type,
+and invalid quantities. The webhook reports each with its path, which the API server does not do for
+a quantity, and takes it out, so that it can check the rest in the same answer.
 */
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
@@ -15,7 +15,7 @@ use crate::field_error::FieldError;
 /// Most mistakes of one sort that are looked for; an author with more corrects these first.
 const MOST: usize = 10;
 
-/// A template taken apart.
+/// A template without the fields that cannot be decoded.
 #[derive(Clone, Debug)]
 pub(crate) struct PartialTemplate {
     /// What is left of it; null if nothing can be made of it.
@@ -85,7 +85,8 @@ fn take_misfits(template: &mut Value, problems: &mut Vec<FieldError>) -> bool {
     PodTemplateSpec::deserialize(&*template).is_ok()
 }
 
-/// Takes out a field. An element of a list stays, as the reported paths have the positions of the others.
+/// Takes out a field. An element of a list stays, as the reported paths have the positions of the
+/// others.
 fn remove(value: &mut Value, path: &Path) -> bool {
     let mut steps: Vec<_> = path.iter().collect();
     let Some(Segment::Map { key: last }) = steps.pop() else {

@@ -1,7 +1,9 @@
 /*!
-The work of the leader. StoppableContainer -> StoppableContainerInstance -> provider and consumer pods.
+The work of the leader. StoppableContainer -> StoppableContainerInstance -> provider and consumer
+pods.
 
-This file is the wiring: leadership, watches, queues, retries. The rooms, from low to high; none imports a higher one:
+This file is the wiring: leadership, watches, queues, retries. The rooms, from low to high; none
+imports a higher one:
 
 - [`conditions`]: how a condition is written, and why something does not go on;
 - [`pods`]: how the pods of an instance look, and what a pod shows;
@@ -10,8 +12,8 @@ This file is the wiring: leadership, watches, queues, retries. The rooms, from l
 - [`container`]: the reconciler of StoppableContainers;
 - [`watch`]: which event queues which object.
 
-A watch starts a reconciliation; a timer does so only to retry what failed. The controller changes only its own labels on a
-pod that exists. The webhook, not the controller, rewrites pods.
+A watch starts a reconciliation; a timer does so only to retry what failed. The controller changes
+only its own labels on a pod that exists. The webhook, not the controller, rewrites pods.
 */
 
 use std::convert::Infallible;
@@ -44,7 +46,8 @@ pub mod instance;
 pub mod pods;
 mod watch;
 
-/// Objects that are worked on at the same time, per kind. Passes mostly wait for the API server.
+/// Objects of one kind that are reconciled at the same time. A reconciliation mostly waits for the
+/// API server.
 const CONCURRENCY: u16 = 64;
 
 /// What the controller needs to know.
@@ -59,15 +62,17 @@ pub struct Options {
 /// Why the controller ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The watches or the queues ended although nobody asked for it.
+    /// The watches or the queues ended without a shutdown.
     #[error("the controllers ended unexpectedly")]
     Ended,
 }
 
-/// Waits for leadership, works while it lasts, waits again, until `shutdown`; gives the lease back then.
+/// Waits for leadership, works while it lasts, waits again, until `shutdown`; gives the lease back
+/// then.
 ///
 /// # Guarantees
-/// When the lease is lost the work is dropped at its next await point, before another request is made.
+/// When the lease is lost the work is dropped at its next await point, before another request is
+/// made.
 ///
 /// # Errors
 /// [`Error::Ended`] when the work ends by itself, which is a bug; the process should end.
@@ -86,12 +91,12 @@ pub async fn run(
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {
-                lease.vacate().await;
+                lease.release().await;
                 return Ok(());
             }
-            () = lease.hold() => tracing::warn!(identity = lease.identity(), "lost the lease; waiting to acquire it again"),
+            () = lease.renew_until_lost() => tracing::warn!(identity = lease.identity(), "lost the lease; waiting to acquire it again"),
             () = lead(client.clone(), options.opt_outs.clone(), liveness.clone()) => {
-                lease.vacate().await;
+                lease.release().await;
                 return Err(Error::Ended);
             }
         }
@@ -148,7 +153,7 @@ async fn lead(client: Client, opt_outs: OptOuts, liveness: Liveness) {
     }
 }
 
-/// A pass that counts as work under way while it lasts.
+/// A reconciliation that counts as work under way while it lasts.
 fn tracked<K, F>(
     liveness: &Liveness,
     pass: fn(Arc<K>, Arc<Context>) -> F,
@@ -189,7 +194,7 @@ where
     }
 }
 
-/// When to pass over an object again after a failure.
+/// When to reconcile an object again after a failure.
 fn retry<K: Resource>(object: &K, failure: &ReconcileError, context: &Context) -> Next {
     let meta = object.meta();
     let cause = Cause::new(reason::PASS_FAILED, failure.to_string());

@@ -6,7 +6,7 @@ It makes the main container run on the kept filesystem and otherwise behave as
 the same container with its original image would (invariant I5). What it does
 is a fixed point (I4): rewriting a rewritten pod changes nothing, so the API
 server may call us again after other webhooks, and what they undid is repaired.
-Nothing here talks to a cluster or knows of admission requests; `webhook` does.
+This room does not call a cluster and does not know admission requests; `webhook` does.
 */
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +39,8 @@ pub use volume::is_reserved_path;
 /// The image that the main container runs until it is moved onto its kept filesystem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wrapper {
-    /// Reference of the wrapper image. With a tag (not a digest) the variants for stop signals are found.
+    /// Reference of the wrapper image. With a tag (not a digest) the variants for stop signals are
+    /// found.
     pub image: String,
     /// Name of the Secret, in the consumer's namespace, that pulls it.
     pub pull_secret: Option<String>,
@@ -54,8 +55,8 @@ pub struct Facts<'a> {
     pub instance: &'a StoppableContainerInstance,
     /// The node that holds the filesystem; `None` if the API has no such node (any more).
     pub node: Option<&'a Node>,
-    /// Names of those of the pod's PersistentVolumeClaims that only the scheduler can serve: unknown, not bound, or
-    /// ReadWriteOncePod.
+    /// Names of those of the pod's PersistentVolumeClaims that only the scheduler can serve:
+    /// unknown, not bound, or ReadWriteOncePod.
     pub scheduler_claims: &'a BTreeSet<String>,
     /// Placement to use instead of deciding it; for the final validation, which takes either.
     pub placement: Option<Placement>,
@@ -70,8 +71,8 @@ pub struct Rewritten {
     pub warnings: Vec<String>,
 }
 
-/// Why a consumer pod cannot be admitted. The text starts with the path of the field to change, or names the object
-/// that is not ready.
+/// Why a consumer pod cannot be admitted. The text starts with the path of the field to change, or
+/// names the object that is not ready.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
     /// The pod has no spec.
@@ -176,7 +177,7 @@ pub struct Prepared<'a> {
     pub identity: &'a Identity,
 }
 
-/// The main container, where it is and what the template says of it.
+/// The main container: its position, and its part of the template.
 struct Main<'a> {
     index: usize,
     template: Option<&'a Container>,
@@ -187,12 +188,13 @@ struct Main<'a> {
 /// Rewrites a consumer pod.
 ///
 /// # Guarantees
-/// - Fixed point: for every pod that it accepts, `rewrite(rewrite(pod).pod) == rewrite(pod)` with the same facts, but
-///   for warnings.
-/// - Containers, volumes, mounts, environment and secrets keep their order; only what is ours is added or replaced.
+/// - Fixed point: for every pod that it accepts, `rewrite(rewrite(pod).pod) == rewrite(pod)` with
+///   the same facts, but for warnings.
+/// - Containers, volumes, mounts, environment and secrets keep their order; only what is ours is
+///   added or replaced.
 ///
 /// # Errors
-/// The first thing that stands in the way; see [`Denial`].
+/// The first obstacle; see [`Denial`].
 pub fn rewrite(pod: &Pod, facts: &Facts<'_>) -> Result<Rewritten, Denial> {
     let prepared = prepared(facts.instance)?;
     let template = &facts.instance.spec.template;
@@ -218,7 +220,8 @@ pub fn rewrite(pod: &Pod, facts: &Facts<'_>) -> Result<Rewritten, Denial> {
 
     let pod_security = spec.security_context.clone().unwrap_or_default();
     let container = &mut spec.containers[main.index];
-    // The environment comes first: it decides which references must stay literal, and whether HOME is known.
+    // The environment comes first: it decides which references must stay literal, and whether HOME
+    // is known.
     let names = environment::fill(container, main.template, prepared.image, &mut warnings)?;
     command::wrap(container, &main, prepared.image, facts.wrapper, &names, &path)?;
     command::wrap_hooks(container, &names);
@@ -248,10 +251,11 @@ pub fn rewrite(pod: &Pod, facts: &Facts<'_>) -> Result<Rewritten, Denial> {
     Ok(Rewritten { pod, warnings })
 }
 
-/// What the instance says of its filesystem, if a consumer may start on it.
+/// The filesystem of the instance, if a consumer may start on it.
 ///
 /// # Errors
-/// [`Denial::NoNode`], [`Denial::FilesystemNotReady`] or [`Denial::IdentityOutdated`]: all pass with time.
+/// [`Denial::NoNode`], [`Denial::FilesystemNotReady`] or [`Denial::IdentityOutdated`]: all are
+/// transient.
 pub fn prepared(instance: &StoppableContainerInstance) -> Result<Prepared<'_>, Denial> {
     let name = || instance.metadata.name.clone().unwrap_or_default();
     let status = instance.status.as_ref().ok_or_else(|| Denial::NoNode(name()))?;
@@ -287,8 +291,8 @@ pub fn prepared(instance: &StoppableContainerInstance) -> Result<Prepared<'_>, D
 // === impl Denial ===
 
 impl Denial {
-    /// Whether the reason may go away without anybody touching pod or template: the instance's status, or the copy of
-    /// the instance that was looked at, may be behind.
+    /// Whether the reason may go away without anybody touching pod or template: the instance's
+    /// status, or the copy of the instance that was looked at, may be behind.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::NoNode(_)
@@ -321,8 +325,8 @@ fn refuse_unsupported(spec: &PodSpec) -> Result<(), Denial> {
     Ok(())
 }
 
-/// Finds the main container by name: the one that an earlier rewrite noted, else the template's first. An annotation
-/// that the template itself carries is the user's and says nothing.
+/// Finds the main container by name: the one that an earlier rewrite noted, else the template's
+/// first. An annotation that the template itself carries is the user's and says nothing.
 fn find_main<'a>(
     pod: &Pod,
     spec: &PodSpec,
@@ -357,7 +361,8 @@ fn find_main<'a>(
     })
 }
 
-/// The system labels win over the user's; the annotation remembers the main container for the next call.
+/// The system labels win over the user's; the annotation remembers the main container for the next
+/// call.
 fn label(pod: &mut Pod, instance: &StoppableContainerInstance, main: String) {
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned());

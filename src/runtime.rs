@@ -2,7 +2,7 @@
 The life of the process: what runs, when it counts as ready, and how it ends.
 
 Every long-lived task is watched. The first to end ends the process, so that a
-replica never goes on without its watches, its certificates or its lease; the
+replica does not continue without its watches, its certificates or its lease; the
 kubelet starts a new one.
 */
 
@@ -30,7 +30,8 @@ pub struct Runtime {
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<Mutex<BTreeSet<&'static str>>>);
 
-/// One thing that must happen before the process is ready. Dropped without [`Pending::ready`], it never is.
+/// One thing that must happen before the process is ready. Dropped without [`Pending::ready`], it
+/// never is.
 #[derive(Debug)]
 #[must_use = "the process is not ready before this is told"]
 pub struct Pending {

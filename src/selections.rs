@@ -1,19 +1,20 @@
 /*!
-The fields that caches hold of each object: only those that the operator uses, trimmed while it is read (invariant I18).
+The fields that caches hold of each object: only those that the operator uses, trimmed while it is
+read (invariant I18).
 
-The memory of the operator then depends on the size of our objects, and on the few fields of pods, nodes and claims that
-it uses, not on anything else that their authors put into them.
+The memory of the operator then depends on the size of our objects, and on the few fields of pods,
+nodes and claims that it uses, not on anything else that their authors put into them.
 */
 
 use k8s_openapi::api::core::v1::Pod;
-use stoppablecontainer_api::held::{Held, METADATA, Selection};
 use stoppablecontainer_api::json::Keep;
+use stoppablecontainer_api::trimmed::{METADATA, Selection, Trimmed};
 
 /// A pod as the controllers see it.
-pub type HeldPod = Held<Pod, Pods>;
+pub type TrimmedPod = Trimmed<Pod, Pods>;
 
 /// A pod as the API server answers to its creation.
-pub type CreatedPod = Held<Pod, CreatedPods>;
+pub type CreatedPod = Trimmed<Pod, CreatedPods>;
 
 /// Pods at their creation: what [`Pods`] has, and whether they were rewritten.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +51,8 @@ const CONDITIONS: Keep = Keep::First(
     ]),
 );
 
-/// Most containers of a pod that are looked at. A template has 64 of each sort at most; injectors add a few.
+/// Most containers of a pod that are looked at. A template has 64 of each sort at most; injectors
+/// add a few.
 const CONTAINERS: usize = 128;
 
 /// Most volumes of a pod, and mounts of a container, that are looked at.
@@ -213,7 +215,7 @@ impl Selection for Claims {
 ///
 /// # Errors
 /// When it is not a pod.
-pub fn pod<S>(held: Held<Pod, S>) -> Result<Pod, kube::Error> {
+pub fn pod<S>(held: Trimmed<Pod, S>) -> Result<Pod, kube::Error> {
     held.into_object()
         .map_err(|unreadable| kube::Error::Service(Box::new(unreadable)))
 }
@@ -229,11 +231,12 @@ mod tests {
     use super::*;
 
     fn held<K: Resource<DynamicType = ()> + DeserializeOwned, S: Selection>(object: &Value) -> K {
-        let held: Held<K, S> = serde_json::from_str(&object.to_string()).unwrap();
+        let held: Trimmed<K, S> = serde_json::from_str(&object.to_string()).unwrap();
         held.into_object().unwrap()
     }
 
-    /// Story: a user puts our labels on a pod of his own, and the controllers' cache holds it with all that it has.
+    /// Story: a user puts our labels on a pod of his own, and the controllers' cache holds it with
+    /// all that it has.
     #[test]
     fn i18_of_a_pod_with_our_labels_little_is_held() {
         let many = |element: Value| Value::Array(vec![element; 31_000]);

@@ -16,7 +16,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Begins to log. `filter` is in the syntax of `tracing_subscriber::EnvFilter`, such as `info,kube=debug`.
+/// Begins to log. `filter` is in the syntax of `tracing_subscriber::EnvFilter`, such as
+/// `info,kube=debug`.
 ///
 /// # Errors
 /// When the filter cannot be read.

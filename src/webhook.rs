@@ -46,10 +46,10 @@ pub use validate_object::is_clean_path;
 pub struct Settings {
     /// The wrapper image.
     pub wrapper: Wrapper,
-    /// Directories that `spec.hostPathPrefix` may name, compared exactly: a directory below an allowed one could lie in
-    /// another object's data.
+    /// Directories that `spec.hostPathPrefix` may name, compared exactly: a directory below an
+    /// allowed one could lie in another object's data.
     pub allowed_prefixes: Vec<String>,
-    /// Namespaces whose pods the webhook configurations leave out.
+    /// Namespaces that the webhook configurations exclude.
     pub excluded_namespaces: Vec<String>,
     /// User name of the controller's service account, the only one that may create consumer pods.
     pub controller: String,
@@ -64,7 +64,7 @@ pub struct Webhook {
     bodies: Budget,
 }
 
-/// Why a request got no review in answer.
+/// Why a request was not answered with an AdmissionReview.
 #[derive(Debug, thiserror::Error)]
 enum HttpError {
     #[error("the body must be application/json")]
@@ -97,7 +97,8 @@ impl Webhook {
         }
     }
 
-    /// Asks the API server what it makes of the pod before an object of ours is stored.
+    /// Asks the API server, in a dry run, whether it accepts the pod before an object of ours is
+    /// stored.
     #[must_use]
     pub fn with_dry_run(self, client: Client) -> Self {
         Self {

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use stoppablecontainer_api::truncate_utf8;
 
-/// Why something does not go on: a CamelCase reason and a sentence.
+/// Why something is not as requested: a CamelCase reason and a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
     /// CamelCase, as conditions want it.
@@ -31,7 +31,7 @@ pub(super) struct ConditionState {
 // === impl Cause ===
 
 impl Cause {
-    /// A trouble from its two parts. An empty reason, which conditions refuse, becomes `Unknown`.
+    /// A cause from its two parts. An empty reason, which conditions refuse, becomes `Unknown`.
     pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
         let reason: String = reason.into();
         let reason = if reason.is_empty() {
@@ -49,7 +49,7 @@ impl Cause {
 // === impl ConditionState ===
 
 impl ConditionState {
-    /// It holds.
+    /// The condition is True.
     pub(super) fn true_with(reason: &str, message: impl Into<String>) -> Self {
         Self {
             status: Some(true),
@@ -57,7 +57,7 @@ impl ConditionState {
         }
     }
 
-    /// Nobody can say.
+    /// The condition is Unknown.
     pub(super) fn unknown_with(reason: &str, message: impl Into<String>) -> Self {
         Self {
             status: None,
@@ -65,12 +65,12 @@ impl ConditionState {
         }
     }
 
-    /// It does not.
+    /// The condition is False.
     pub(super) fn false_with(reason: &str, message: impl Into<String>) -> Self {
         Self::false_for(Cause::new(reason, message))
     }
 
-    /// It does not, and somebody else has already said why.
+    /// The condition is False for a known cause.
     pub(super) fn false_for(cause: Cause) -> Self {
         Self {
             status: Some(false),
@@ -86,8 +86,8 @@ impl ConditionState {
 
 // === Conditions ===
 
-/// Conditions from verdicts, as a whole: nothing of the old list stays but the time at which a status that is still
-/// the same began.
+/// Conditions from verdicts, as a whole: nothing of the old list stays but the time at which a
+/// status that is still the same began.
 pub(super) fn conditions<const N: usize>(
     old: &[Condition],
     states: [(&str, ConditionState); N],
@@ -118,8 +118,8 @@ pub(super) fn conditions<const N: usize>(
         .collect()
 }
 
-/// The API server takes `^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$` of at most 1,024 bytes; others' reasons may be
-/// anything.
+/// The API server takes `^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$` of at most 1,024 bytes; others'
+/// reasons may be anything.
 fn condition_reason(reason: &str) -> String {
     let kept: String = reason
         .chars()

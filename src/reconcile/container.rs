@@ -1,10 +1,11 @@
 /*!
-The reconciler of StoppableContainers. Each one has an instance of the same name with a full copy of its spec, and shows
-the status of that instance as its own.
+The reconciler of StoppableContainers. Each one has an instance of the same name with a full copy of
+its spec, and shows the status of that instance as its own.
 
-The controller writes to an instance what it reads from the container after it has read the instance, and names the
-resourceVersion of that instance. So a leader or a cache that is behind does not bring back an older spec (invariant I17).
-If a container is being deleted, the controller decides on reads past the caches alone.
+The controller writes to an instance what it reads from the container after it has read the
+instance, and names the resourceVersion of that instance. So a leader or a cache that is behind does
+not bring back an older spec (invariant I17). If a container is being deleted, the controller
+decides on reads past the caches alone.
 
 Pods do not belong here: they are the work of `instance`.
 */
@@ -27,7 +28,7 @@ mod plan;
 mod state;
 mod status;
 
-/// One pass: look, plan, act, report.
+/// Reconciles one StoppableContainer: observes, plans, applies, writes the status.
 pub async fn reconcile(
     container: Arc<StoppableContainer>,
     context: Arc<Context>,

@@ -23,7 +23,7 @@ pub(crate) use caches::has_our_driver;
 pub use caches::{CacheWriters, Caches, caches};
 pub(crate) use nodes::{keep_ready_condition, not_ready_message, unreachable_message};
 
-/// What every pass works with.
+/// What every reconciliation works with.
 pub struct Context {
     /// Client with the controller's rights.
     pub client: Client,
@@ -35,17 +35,18 @@ pub struct Context {
     pub created: Created,
     /// Publishes events.
     pub recorder: Recorder,
-    /// See [`Options::opt_outs`].
+    /// See [`super::Options::opt_outs`].
     pub opt_outs: OptOuts,
 }
 
-/// Why a pass over one object ended early. It is tried again.
+/// Why the reconciliation of one object ended early. It is retried.
 #[derive(Debug, thiserror::Error)]
 pub enum ReconcileError {
-    /// The API server refused or could not be asked. A conflict is the normal end of a decision made on an old cache.
+    /// The API server refused or could not be asked. A conflict is the normal end of a decision
+    /// made on an old cache.
     #[error(transparent)]
     Api(#[from] kube::Error),
-    /// What was decided on is not the newest state. The next pass decides again.
+    /// The decision was made on an old state. The next reconciliation decides again.
     #[error("the object changed since it was read")]
     Stale,
     /// A patch of our own could not be expressed.

@@ -1,6 +1,7 @@
 /*!
-The reconciler of StoppableContainerInstances: a reconciliation observes ([`observe`]), plans ([`plan`], pure), carries
-out ([`apply`]) and writes the status ([`status`], pure). What it knows is in [`state`].
+The reconciler of StoppableContainerInstances: a reconciliation observes ([`observe`]), plans
+([`plan`], pure), carries out ([`apply`]) and writes the status ([`status`], pure). What it knows is
+in [`state`].
 
 Reads, decisions and writes about one instance belong here; how its pods look is in `pods`.
 */
@@ -29,10 +30,10 @@ mod state;
 mod status;
 mod template_check;
 
-/// One pass over an instance: look, plan, act, report.
+/// Reconciles one instance: observes, plans, applies, writes the status.
 ///
 /// # Errors
-/// See [`ReconcileError`]; the caller tries again later.
+/// See [`ReconcileError`]; the caller retries.
 pub async fn reconcile(
     instance: Arc<StoppableContainerInstance>,
     context: Arc<Context>,
@@ -51,8 +52,9 @@ pub async fn reconcile(
             }
         }
     }
-    // The status records facts (node, placement after an end) before a deletion removes the pod that shows them. The
-    // write also proves that the decision was made on the newest wish; without a write the API server is asked.
+    // The status records facts (node, placement after an end) before a deletion removes the pod
+    // that shows them. The write also proves that the decision was made on the newest spec; without
+    // a write the controller asks the API server.
     let deletes = |action: &Action| {
         matches!(
             action,
@@ -85,7 +87,7 @@ pub async fn reconcile(
     Ok(next(&observed, again))
 }
 
-/// Forgets the refusals of steps that work now.
+/// Resets the back-off of steps that work now.
 fn reset_backoff(context: &Context, observed: &Observed) {
     let uid = observed.instance.uid().unwrap_or_default();
     context.attempts.succeeded(&uid, Task::Reconcile);
@@ -100,8 +102,8 @@ fn reset_backoff(context: &Context, observed: &Observed) {
     }
 }
 
-/// Watches report everything but the time at which a failed step may be tried again, and that a container which was
-/// started again still runs.
+/// Watches report everything but the time at which a failed step may be tried again, and that a
+/// container which was started again still runs.
 fn next(observed: &Observed, again: Option<Duration>) -> Next {
     let parts = [
         (&observed.provider, &observed.provider_backoff),

@@ -1,8 +1,9 @@
 /*!
 The pods of an instance: how the controller creates them, and what a pod's status shows.
 
-Values in, values out. Messages about a pod use the words of the scheduler and the kubelet ([`blocking_cause`]), because users
-search for these. A decision that needs more than the instance and one pod belongs into `instance`.
+Values in, values out. Messages about a pod use the words of the scheduler and the kubelet
+([`blocking_cause`]), because users search for these. A decision that needs more than the instance
+and one pod belongs into `instance`.
 */
 
 use std::fmt::Debug;
@@ -39,7 +40,7 @@ pub use opt_outs::OptOuts;
 pub(crate) use placeholder::{avoided, placeholder_hash, placeholder_pod};
 pub(crate) use provider::{is_current, provider_pod};
 
-/// What a pod of ours is for.
+/// The purpose of one of our pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Keeps node and image.
@@ -151,7 +152,7 @@ pub fn main_image(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.containers.first()?.image.as_deref()
 }
 
-/// What keeps a pod from working, in the words of whoever said so: the kubelet about the whole pod, then the
+/// What keeps a pod from working: the message of the kubelet about the whole pod, then of the
 /// scheduler, then a container. `None` while everything takes its normal way.
 pub fn blocking_cause(pod: &Pod) -> Option<Cause> {
     let status = status(pod)?;

@@ -1,8 +1,8 @@
 /*!
 Which event queues which object.
 
-One stream for each kind updates its cache first and then the queues, so that a reconciliation sees at least the event that
-started it.
+One stream for each kind updates its cache first and then the queues, so that a reconciliation sees
+at least the event that started it.
 */
 
 use std::future::Future;
@@ -16,8 +16,8 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::runtime::watcher::Event;
 use kube::{Client, Resource, ResourceExt};
-use stoppablecontainer_api::held::Whole;
 use stoppablecontainer_api::names::{LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
+use stoppablecontainer_api::trimmed::Whole;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
 use crate::reconcile::context::{
@@ -25,7 +25,7 @@ use crate::reconcile::context::{
 };
 use crate::selections;
 
-/// Objects that need a pass.
+/// Objects to reconcile.
 pub(super) struct Queues {
     /// StoppableContainers.
     pub containers: UnboundedReceiver<ObjectRef<StoppableContainer>>,
@@ -39,7 +39,8 @@ struct Wake {
     instances: UnboundedSender<ObjectRef<StoppableContainerInstance>>,
 }
 
-/// Starts nothing: returns the queues, and the future that watches, fills the caches and the queues and never ends.
+/// Starts nothing: returns the queues, and the future that watches, fills the caches and the queues
+/// and never ends.
 pub(super) fn start(
     client: &Client,
     caches: &Caches,
@@ -96,8 +97,8 @@ pub(super) fn start(
 
 // === impl Wake ===
 
-// What a list holds gets into the cache when the list is complete, and what is missing from it goes then. So single
-// objects of a list wake nobody, and its end wakes everybody.
+// What a list holds gets into the cache when the list is complete, and what is missing from it goes
+// then. So single objects of a list queue nothing, and the end of the list queues all objects.
 impl Wake {
     fn on_container(&self, event: &Event<StoppableContainer>, caches: &Caches) -> impl FnOnce() + use<> {
         let (wake, caches) = (self.clone(), caches.clone());
@@ -149,8 +150,9 @@ impl Wake {
         }
     }
 
-    /// Only that nodes come and go, fall silent or are not ready is of interest. Of what makes one not ready the words
-    /// may change with every report ("last seen active 3m5s ago"); such a change starts no pass.
+    /// Only that nodes come and go, fall silent or are not ready is of interest. Of what makes one
+    /// not ready the words may change with every report ("last seen active 3m5s ago"); such a
+    /// change does not start a reconciliation.
     fn on_node(&self, event: &Event<Node>, caches: &Caches) -> impl FnOnce() + use<> {
         let (wake, caches) = (self.clone(), caches.clone());
         let came_or_went = match event {
@@ -207,7 +209,8 @@ impl Wake {
         }
     }
 
-    // The receivers live as long as the controllers; when they are gone nobody needs a pass.
+    // The receivers live as long as the controllers; when they are gone, no object needs a
+    // reconciliation.
     fn container(&self, object: ObjectRef<StoppableContainer>) {
         let _ = self.containers.unbounded_send(object);
     }
@@ -224,7 +227,8 @@ fn changed<K>(event: &Event<K>) -> Option<&K> {
     }
 }
 
-/// The instance that a pod is of, to wake it: by owner, else by label, which may be wrong and then wakes in vain.
+/// The instance that a pod is of, to wake it: by owner, else by label, which may be wrong and then
+/// queues an object without need.
 fn instance_of(pod: &Pod) -> Option<ObjectRef<StoppableContainerInstance>> {
     let kind = StoppableContainerInstance::kind(&());
     let owner = pod

@@ -13,7 +13,8 @@ use super::{Denial, Main, Wrapper, expansion, image};
 
 /// Between the wrapper and what it is to become.
 const END_OF_OPTIONS: &str = "--";
-/// Makes the wrapper look HOME up in the kept filesystem, as a runtime does when nobody defines it.
+/// Makes the wrapper look HOME up in the kept filesystem, as a runtime does when no variable
+/// defines it.
 const DEFAULT_HOME: &str = "--default-home";
 /// Tells the wrapper where the container's termination message goes, if not to the API's default.
 const TERMINATION_LOG: &str = "--termination-log";
@@ -22,8 +23,8 @@ const DEFAULT_TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// Sets `command` to the wrapper and `args` to the argv of the workload.
 ///
-/// A pod that was rewritten before keeps its `args`. If another webhook has since put a program of its own in front,
-/// the wrapper goes in front of that.
+/// A pod that was rewritten before keeps its `args`. If another webhook has since put a program of
+/// its own in front, the wrapper goes in front of that.
 pub(super) fn wrap(
     container: &mut Container,
     main: &Main<'_>,
@@ -35,7 +36,7 @@ pub(super) fn wrap(
     let command = container.command.take().unwrap_or_default();
     let args = container.args.take().unwrap_or_default();
     let is_wrapped = main.rewritten && wrapper_length(&command) == Some(command.len());
-    // Without a command of ours somebody took it away, and args still hold the whole argv.
+    // Without a command of ours another webhook removed it, and args still hold the whole argv.
     let is_bare = main.rewritten && command.is_empty() && image::is_ours(container, wrapper);
     let workload = if is_wrapped || is_bare {
         args.iter().map(|a| names.keep_literal(a)).collect()
@@ -78,7 +79,8 @@ pub(super) fn is_wrapped(container: &Container) -> bool {
 
 /// Puts `hook` in front of the commands of exec hooks and probes.
 pub(super) fn wrap_hooks(container: &mut Container, names: &Names) {
-    // The kubelet expands references in the commands of probes (with the values as written in `env`), not in those of hooks.
+    // The kubelet expands references in the commands of probes (with the values as written in
+    // `env`), not in those of hooks.
     let probes = [
         &mut container.startup_probe,
         &mut container.liveness_probe,
@@ -107,11 +109,13 @@ fn wrap_exec(exec: Option<&mut ExecAction>, literal: impl Fn(&str) -> String) {
     };
 }
 
-/// The argv of a container by Kubernetes' rules: `command` replaces ENTRYPOINT and CMD, `args` replaces CMD.
+/// The argv of a container by Kubernetes' rules: `command` replaces ENTRYPOINT and CMD, `args`
+/// replaces CMD.
 fn argv(command: &[String], args: &[String], image: &ImageFacts, names: &Names) -> Vec<String> {
     let ours = |texts: &[String]| texts.iter().map(|t| names.keep_literal(t)).collect::<Vec<_>>();
     let theirs = |texts: &[String]| texts.iter().map(|t| expansion::escape(t)).collect::<Vec<_>>();
-    // containerd takes an ENTRYPOINT of one empty string for none (`WithProcessArgs` of its CRI plugin).
+    // containerd takes an ENTRYPOINT of one empty string for none (`WithProcessArgs` of its CRI
+    // plugin).
     let entrypoint = if image.entrypoint == [""] {
         &[][..]
     } else {
@@ -124,7 +128,8 @@ fn argv(command: &[String], args: &[String], image: &ImageFacts, names: &Names) 
     }
 }
 
-/// `argv` without our wrapper where a webhook that ran after us has pushed it into the arguments of its own program.
+/// `argv` without our wrapper where a webhook that ran after us has pushed it into the arguments of
+/// its own program.
 fn without_inner_wrapper(argv: Vec<String>) -> Vec<String> {
     let inner = (0..argv.len()).find_map(|at| wrapper_length(&argv[at..]).map(|length| (at, length)));
     match inner {

@@ -31,8 +31,8 @@ pub(super) struct Names {
     pub(super) home: bool,
 }
 
-/// Puts the image's variables behind the container's where the container does not define them, and escapes references
-/// to them in values that other webhooks have put behind them.
+/// Puts the image's variables behind the container's where the container does not define them, and
+/// escapes references to them in values that other webhooks have put behind them.
 pub(super) fn fill(
     container: &mut Container,
     template: Option<&Container>,
@@ -62,8 +62,9 @@ pub(super) fn fill(
         put_sources(name, env_from, &mut env);
     }
 
-    // A name of the image that is defined a second time resolves from there on, as it does in a plain pod. `envFrom` may
-    // define any name; which ones it does is not known here, so with it a reference stays.
+    // A name of the image that is defined a second time resolves from there on, as it does in a
+    // plain pod. `envFrom` may define any name; which ones it does is not known here, so with it a
+    // reference stays.
     let mut image_only = BTreeSet::new();
     let mut seen = BTreeSet::new();
     for variable in &mut env {
@@ -85,8 +86,8 @@ pub(super) fn fill(
     Ok(Names { image_only, home })
 }
 
-/// The image's ENV as entries of a container: the last of equal names, values escaped. What Kubernetes cannot carry is
-/// left out with a warning.
+/// The image's ENV as entries of a container: the last of equal names, values escaped. What
+/// Kubernetes cannot carry is left out with a warning.
 fn image_variables(image: &ImageFacts, warnings: &mut Vec<String>) -> Result<Vec<EnvVar>, Denial> {
     let mut variables: Vec<EnvVar> = Vec::new();
     for entry in &image.env {
@@ -179,8 +180,8 @@ fn is_key(key: &str) -> bool {
     (1..=253).contains(&key.len()) && key.bytes().all(is_allowed) && key != "." && !key.starts_with("..")
 }
 
-/// The rule of Kubernetes since 1.34: printable ASCII other than `=`. Clusters before that refuse some of these names
-/// with a message of their own.
+/// The rule of Kubernetes since 1.34: printable ASCII other than `=`. Clusters before that refuse
+/// some of these names with a message of their own.
 fn is_valid_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'=')
 }

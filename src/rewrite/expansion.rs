@@ -22,7 +22,8 @@ pub(super) fn escape(literal: &str) -> String {
     escaped
 }
 
-/// `text` with those references escaped for whose name `keep_literal` is true. Escaping twice changes nothing.
+/// `text` with those references escaped for whose name `keep_literal` is true. Escaping twice
+/// changes nothing.
 pub(super) fn escape_references(text: &str, keep_literal: impl Fn(&str) -> bool) -> String {
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
@@ -59,7 +60,8 @@ pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// What the kubelet does (see the module's header), for the properties below and in `rewrite::tests`.
+    /// What the kubelet does (see the module's header), for the properties below and in
+    /// `rewrite::tests`.
     pub(in crate::rewrite) fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
         let mut result = String::new();
         let mut rest = text;

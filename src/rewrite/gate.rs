@@ -4,7 +4,7 @@ marks by which it knows that the rewrite took it off.
 
 The API server does not bind a pod that has a gate, and refuses a pod with a gate
 and a `nodeName` (`ValidatePodSpec` in Kubernetes' `pkg/apis/core/validation`). So
-a pod that no webhook of ours saw waits, whatever else it has.
+a pod that our webhook did not see waits.
 */
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
@@ -23,9 +23,9 @@ pub(super) fn open(spec: &mut PodSpec) {
     }
 }
 
-/// Whether a consumer pod, as the API server stored it, went through [`super::rewrite`]: its gate is off, and its main
-/// container runs the wrapper and has the volume. The final validation checks other changes by other webhooks, because
-/// it knows the facts.
+/// Whether a consumer pod, as the API server stored it, went through [`super::rewrite`]: its gate
+/// is off, and its main container runs the wrapper and has the volume. The final validation checks
+/// other changes by other webhooks, because it knows the facts.
 pub fn is_rewritten(pod: &Pod) -> bool {
     let Some(spec) = &pod.spec else { return false };
     let gated = spec

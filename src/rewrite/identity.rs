@@ -17,8 +17,8 @@ const STRICT: &str = "Strict";
 /// Most groups that a process may have (NGROUPS_MAX): with more of them no runtime starts one.
 pub(super) const MAX_GROUPS: usize = 65536;
 
-/// Takes back what an earlier call wrote into a container for whose pod another webhook has named a user since: the user
-/// of the image gave way to it had it been named in time, as in a plain pod.
+/// Takes back what an earlier call wrote into a container for whose pod another webhook has named a
+/// user since: the user of the image gave way to it had it been named in time, as in a plain pod.
 pub(super) fn give_way(
     container: &mut Container,
     pod: &PodSecurityContext,
@@ -41,9 +41,10 @@ pub(super) fn give_way(
     }
 }
 
-/// Sets user and group where neither the container nor the pod does, and holds the result against `runAsNonRoot` as
-/// the kubelet would. Root is what the wrapper image gives anyway: it is not written out, so that a policy that looks
-/// for `runAsUser: 0` sees in the pod what it would see in the template.
+/// Sets user and group where neither the container nor the pod does, and holds the result against
+/// `runAsNonRoot` as the kubelet would. Root is what the wrapper image gives anyway: it is not
+/// written out, so that a policy that looks for `runAsUser: 0` sees in the pod what it would see in
+/// the template.
 pub(super) fn set(
     container: &mut Container,
     pod: &PodSecurityContext,
@@ -65,7 +66,7 @@ pub(super) fn set(
             Denial::RunsAsRootByTemplate(path.to_owned())
         });
     }
-    // Of a user whom another webhook has put in, the agent knows no group.
+    // The agent does not know the group of a user that another webhook set.
     let group = own.run_as_group.or(pod.run_as_group);
     let gid = (group.is_none() && uid == identity.uid && identity.gid != 0).then_some(identity.gid);
     // A group needs a user beside it, be it root.

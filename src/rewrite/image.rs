@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::{Container, LocalObjectReference, PodSpec};
 
 use super::Wrapper;
 
-/// Signals for which the wrapper image has a variant: name without SIG, number on Linux, suffix of the tag.
+/// Signals for which the wrapper image has a variant: name without SIG, number on Linux, suffix of
+/// the tag.
 const VARIANTS: [(&str, i32, &str); 9] = [
     ("TERM", 15, ""),
     ("QUIT", 3, "-sigquit"),
@@ -18,7 +19,8 @@ const VARIANTS: [(&str, i32, &str); 9] = [
     ("USR2", 12, "-sigusr2"),
     ("WINCH", 28, "-sigwinch"),
     ("KILL", 9, "-sigkill"),
-    // The glibc number (SIGRTMIN is 34), which is what the runtimes' tables of signal names have too.
+    // The glibc number (SIGRTMIN is 34), which is what the runtimes' tables of signal names have
+    // too.
     ("RTMIN+3", 37, "-sigrtmin-3"),
 ];
 
@@ -70,7 +72,8 @@ pub(super) fn add_pull_secret(spec: &mut PodSpec, wrapper: &Wrapper) {
     }
 }
 
-/// The tag suffix for a STOPSIGNAL as images write it: with or without SIG, in any case, or a number.
+/// The tag suffix for a STOPSIGNAL as images write it: with or without SIG, in any case, or a
+/// number.
 fn suffix(stop_signal: &str) -> Option<&'static str> {
     let upper = stop_signal.trim().to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);

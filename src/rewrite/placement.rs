@@ -13,7 +13,8 @@ use stoppablecontainer_api::names::{ANNOTATION_PLACEMENT, PLACEMENT_SCHEDULER};
 
 use super::Facts;
 
-/// The taint of a cordoned node. The API server's node controller sets it; `spec.unschedulable` comes first.
+/// The taint of a cordoned node. The API server's node controller sets it; `spec.unschedulable`
+/// comes first.
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// Places the pod with this spec on `node`.
@@ -27,7 +28,8 @@ pub(super) fn place(pod: &Pod, spec: &mut PodSpec, node: &str, facts: &Facts<'_>
     }
 }
 
-/// How `pod` is placed, as far as it is a placement on `node`: by its name, or else (if at all) by affinity.
+/// How `pod` is placed, as far as it is a placement on `node`: by its name, or else (if at all) by
+/// affinity.
 pub fn placement_of(pod: &Pod, node: &str) -> Option<Placement> {
     let name = pod.spec.as_ref().and_then(|s| s.node_name.as_deref());
     if name == Some(node) {
@@ -72,7 +74,8 @@ fn needs_binding(spec: &PodSpec, facts: &Facts<'_>) -> bool {
     })
 }
 
-/// Whether the scheduler would let a pod with these tolerations onto the node, as far as cordon and taints go.
+/// Whether the scheduler would let a pod with these tolerations onto the node, as far as cordon and
+/// taints go.
 fn admits(node: &Node, tolerations: &[Toleration]) -> bool {
     let Some(spec) = &node.spec else { return true };
     let cordon = Taint {
@@ -107,7 +110,8 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     }
 }
 
-/// Adds the node to every term of the required node affinity: terms are alternatives, so each one must say it.
+/// Adds the node to every term of the required node affinity: terms are alternatives, so each one
+/// must say it.
 fn require_node(spec: &mut PodSpec, node: &str) {
     let requirement = NodeSelectorRequirement {
         key: "metadata.name".to_owned(),

@@ -1,4 +1,5 @@
-//! Tables of the rewrite, by field; the properties are in `properties`, other webhooks in `injectors`.
+//! Tables of the rewrite, by field; the properties are in `properties`, other webhooks in
+//! `injectors`.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +17,8 @@ mod placement;
 mod properties;
 mod refusals;
 
-/// A consumer pod on its way, and all that is known of it. The pod starts as a copy of the template.
+/// A consumer pod on its way, and all that is known of it. The pod starts as a copy of the
+/// template.
 #[derive(Debug)]
 struct Case {
     wrapper: Wrapper,
@@ -139,7 +141,8 @@ impl Case {
     }
 }
 
-/// What the API server does between two webhooks: it writes the pod from its own types, which leave empty fields out.
+/// What the API server does between two webhooks: it writes the pod from its own types, which leave
+/// empty fields out.
 fn drop_empty(value: &mut Value) {
     match value {
         Value::Object(fields) => {

@@ -15,11 +15,13 @@ use http_body_util::BodyExt;
 use stoppablecontainer_api::MAX_POD_NODES;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Longest body that is read, in bytes: what the API server's own library allows (`controller-runtime`,
-/// `pkg/webhook/admission/http.go`). etcd's limit on objects is below it even with old and new object in one review.
+/// Longest body that is read, in bytes: what the API server's own library allows
+/// (`controller-runtime`, `pkg/webhook/admission/http.go`). etcd's limit on objects is below it
+/// even with old and new object in one review.
 pub const BODY_LIMIT: usize = 7 * 1024 * 1024;
 
-/// How long a body may take to arrive. The API server waits no longer than `timeoutSeconds` (3) for the answer.
+/// How long a body may take to arrive. The API server waits no longer than `timeoutSeconds` (3) for
+/// the answer.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Bytes of all bodies at a time. A review of an ordinary pod has about ten thousand.
@@ -76,7 +78,8 @@ impl Budget {
             .unwrap_or(Err(BodyError::Slow))
     }
 
-    /// Waits for the memory for a pod of so many values. One with more values than the bound of a pod is not decoded.
+    /// Waits for the memory for a pod of so many values. One with more values than the bound of a
+    /// pod is not decoded.
     pub(super) async fn values(&self, count: usize) -> Result<Values, BodyError> {
         let count = u32::try_from(count.min(VALUES)).unwrap_or(u32::MAX);
         let memory = self.values.clone().acquire_many_owned(count);
@@ -96,7 +99,8 @@ impl Budget {
             if bytes.len() + data.len() > BODY_LIMIT {
                 return Err(BodyError::Long);
             }
-            // Below the limit, so it fits; the semaphore is never closed, and an error would only mean that nothing counts.
+            // Below the limit, so it fits; the semaphore is never closed, and an error would only
+            // mean that nothing counts.
             let length = u32::try_from(data.len()).unwrap_or(u32::MAX);
             match (self.bytes.clone().acquire_many_owned(length).await, &mut memory) {
                 (Ok(more), Some(memory)) => memory.merge(more),

@@ -1,8 +1,7 @@
 /*!
-What the decisions on consumer pods are made from: instances, nodes and
-PersistentVolumeClaims, kept in memory by watches. Whoever needs something that
-has not arrived yet waits for the next change, for a bounded time; nobody asks
-the API server while a review waits.
+The instances, nodes and PersistentVolumeClaims that decisions on consumer pods need, kept
+in memory by watches. A decision that needs something that has not arrived yet waits for
+the next change, for a bounded time. It does not call the API server while a review waits.
 */
 
 use std::collections::BTreeSet;
@@ -15,14 +14,15 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Client, ResourceExt};
-use stoppablecontainer_api::held::Whole;
+use stoppablecontainer_api::trimmed::Whole;
 use stoppablecontainer_api::{StoppableContainerInstance, controller_of};
 use tokio::sync::watch as channel;
 
 use crate::selections::{self, NodeTaints};
 
-/// How long a decision waits for an instance to arrive in the cache: the controller creates the pod as soon as *it* has
-/// seen the instance ready, and the watch of this replica may be behind. Well below the webhook's `timeoutSeconds`.
+/// How long a decision waits for an instance to arrive in the cache: the controller creates the pod
+/// as soon as *it* has seen the instance ready, and the watch of this replica may be behind. Well
+/// below the webhook's `timeoutSeconds`.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// What [`crate::rewrite`] reads, as of now.
@@ -96,7 +96,8 @@ impl Caches {
         (caches, writers)
     }
 
-    /// Returns once every cache has been filled for the first time, or `false` if that will not happen any more.
+    /// Returns once every cache has been filled for the first time, or `false` if that will not
+    /// happen any more.
     pub async fn synced(&self) -> bool {
         let all = futures::join!(
             self.instances.wait_until_ready(),
@@ -106,8 +107,9 @@ impl Caches {
         matches!(all, (Ok(()), Ok(()), Ok(())))
     }
 
-    /// Makes a decision that may need facts which are still on their way: `decide` runs at once, and again after every
-    /// change of an instance, until it has an answer that `is_final` or [`WAIT`] is over. The last answer counts.
+    /// Makes a decision that may need facts which are still on their way: `decide` runs at once,
+    /// and again after every change of an instance, until it has an answer that `is_final` or
+    /// [`WAIT`] is over. The last answer counts.
     pub(super) async fn decide<T>(&self, mut decide: impl FnMut() -> T, is_final: impl Fn(&T) -> bool) -> T {
         let mut changed = self.changed.clone();
         let deadline = tokio::time::Instant::now() + WAIT;
@@ -124,8 +126,8 @@ impl Caches {
         }
     }
 
-    /// What the pod refers to. The owner reference decides, and it is the controller who writes it; labels do not count
-    /// (invariant I8).
+    /// What the pod refers to. The owner reference decides, and it is the controller who writes it;
+    /// labels do not count (invariant I8).
     pub(super) fn find(&self, pod: &Pod, namespace: &str) -> Result<Found, NotFound> {
         let owner = controller_of::<StoppableContainerInstance>(pod).ok_or(NotFound::NoOwner)?;
         let reference = ObjectRef::new(&owner.name).within(namespace);
@@ -159,8 +161,8 @@ impl Caches {
     }
 }
 
-/// A claim waits for its first consumer until the scheduler has chosen a node, and only the scheduler keeps a second pod
-/// from a ReadWriteOncePod claim.
+/// A claim waits for its first consumer until the scheduler has chosen a node, and only the
+/// scheduler keeps a second pod from a ReadWriteOncePod claim.
 fn needs_scheduler(claim: &PersistentVolumeClaim) -> bool {
     let bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
     let modes = claim
@@ -179,7 +181,8 @@ impl Watches {
         Self { client, writers }
     }
 
-    /// Keeps the caches up to date. Lost connections are made again with back-off; ends only with the process.
+    /// Keeps the caches up to date. Lost connections are made again with back-off; ends only with
+    /// the process.
     pub async fn run(self) {
         let Self {
             client,

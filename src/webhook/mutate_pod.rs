@@ -58,8 +58,8 @@ pub(super) async fn mutate(settings: &Settings, caches: &Caches, request: &Reque
     }
 }
 
-/// The pod of the request and what the rewrite makes of it. `placement` may fix how it gets to its node, given the pod
-/// and the node that holds the filesystem.
+/// The pod of the request and what the rewrite makes of it. `placement` may fix how it gets to its
+/// node, given the pod and the node that holds the filesystem.
 pub(super) async fn rewritten(
     settings: &Settings,
     caches: &Caches,
@@ -101,7 +101,8 @@ pub(super) async fn rewritten(
     Ok((pod, answer?))
 }
 
-/// Whether the user wants a consumer at all (invariant I14): the controller may have decided on an old copy.
+/// Whether the user wants a consumer at all (invariant I14): the controller may have decided on an
+/// old copy.
 fn may_run(instance: &StoppableContainerInstance) -> Result<(), Refusal> {
     if instance.metadata.deletion_timestamp.is_some() {
         Err(Refusal::Deleted(instance.name_any()))
@@ -124,7 +125,8 @@ fn read(object: &Json) -> Result<Pod, Refusal> {
 // === impl Refusal ===
 
 impl Refusal {
-    /// Whether the next change of an instance may turn it into a yes: the cache may be behind the controller's.
+    /// Whether the next change of an instance may turn it into a yes: the cache may be behind the
+    /// controller's.
     fn is_transient(&self) -> bool {
         match self {
             Self::NotFound(NotFound::NoInstance(_)) | Self::Stopped(_) => true,

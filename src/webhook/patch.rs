@@ -15,16 +15,18 @@ use serde_json::Value;
 /// The patch that makes `new` of `old`.
 ///
 /// # Guarantees
-/// Applied to `old` it gives `new`. Applied to a value that has more fields in its objects than `old`, it keeps them,
-/// but in a list that has lost elements and changed in others, which is replaced as a whole.
+/// Applied to `old` it gives `new`. Applied to a value that has more fields in its objects than
+/// `old`, it keeps them, but in a list that has lost elements and changed in others, which is
+/// replaced as a whole.
 pub fn between(old: &Value, new: &Value) -> Patch {
     let mut operations = Vec::new();
     compare(&PointerBuf::new(), old, new, &mut operations);
     Patch(operations)
 }
 
-/// `typed` as far as `raw` has it. A value that went through Kubernetes' types has every list that they require, also
-/// where the original has none or null; a patch that goes into such a list would not apply to the original.
+/// `typed` as far as `raw` has it. A value that went through Kubernetes' types has every list that
+/// they require, also where the original has none or null; a patch that goes into such a list would
+/// not apply to the original.
 pub fn held(mut typed: Value, raw: &Value) -> Value {
     match (&mut typed, raw) {
         (Value::Object(typed), Value::Object(raw)) => {
@@ -65,7 +67,8 @@ fn compare(path: &PointerBuf, old: &Value, new: &Value, operations: &mut Vec<Pat
         }
         (Value::Array(old), Value::Array(new)) => match matched(old, new) {
             Some(matches) => {
-                // In order: when an index is reached, everything before it is already as it must be.
+                // In order: when an index is reached, everything before it is already as it must
+                // be.
                 for (at, (value, old)) in new.iter().zip(matches).enumerate() {
                     let path = path.with_trailing_token(at);
                     match old {
@@ -109,8 +112,8 @@ fn taken_out(old: &[Value], new: &[Value]) -> Option<Vec<usize>> {
     rest.peek().is_none().then_some(gone)
 }
 
-/// For each element of `new` the element of `old` that it continues, all of `old` in order; `None` if there is no such
-/// assignment.
+/// For each element of `new` the element of `old` that it continues, all of `old` in order; `None`
+/// if there is no such assignment.
 fn matched<'a>(old: &'a [Value], new: &[Value]) -> Option<Vec<Option<&'a Value>>> {
     if !old.iter().chain(new).all(Value::is_object) || old.len() > new.len() {
         return None;
@@ -120,7 +123,8 @@ fn matched<'a>(old: &'a [Value], new: &[Value]) -> Option<Vec<Option<&'a Value>>
     }
     // An unchanged element continues itself, whether it has a name or not.
     let same = old.iter().zip(new).take_while(|(old, new)| old == new).count();
-    // The others from the back, because an element put in front is new, and an appended one has a name of its own.
+    // The others from the back, because an element put in front is new, and an appended one has a
+    // name of its own.
     let mut rest = old[same..].iter().rev().peekable();
     let continues = |old: &Value, new: &Value| old == new || name(old).is_some() && name(old) == name(new);
     let mut matches: Vec<_> = new[same..]
@@ -179,8 +183,9 @@ mod tests {
         assert_eq!(applied(&patch, &actual), expected);
     }
 
-    /// Story: the requirement that pins a consumer to its node was put behind one of the template's. Neither has a name, so
-    /// they were taken for each other, and a field that our types do not know went over to ours.
+    /// Story: the requirement that pins a consumer to its node was put behind one of the
+    /// template's. Neither has a name, so they were taken for each other, and a field that our
+    /// types do not know went over to ours.
     #[test]
     fn i19_elements_without_names_keep_what_is_theirs() {
         let old = json!([{ "key": "a" }, { "key": "b" }]);
@@ -193,8 +198,8 @@ mod tests {
         assert_eq!(patched[1], json!({ "key": "B", "unknown": 2 }));
     }
 
-    /// Story: a fuzzer left `nodeSelectorTerms` out of an affinity. Our types have the list all the same, so the patch put
-    /// a term into a list that was not there.
+    /// Story: a fuzzer left `nodeSelectorTerms` out of an affinity. Our types have the list all the
+    /// same, so the patch put a term into a list that was not there.
     #[test]
     fn h21_a_list_that_only_the_types_have_is_added_as_a_whole() {
         let typed = json!({ "required": { "terms": [] }, "list": [{ "a": [] }] });

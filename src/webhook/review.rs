@@ -1,6 +1,6 @@
 /*!
 AdmissionReview `admission.k8s.io/v1`, in and out. Only what the decisions use
-is read; objects stay text until somebody knows their type.
+is read; an object stays text until its type is known.
 */
 
 use axum::response::{IntoResponse, Response};
@@ -14,7 +14,8 @@ use stoppablecontainer_api::truncate_utf8;
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 
-/// The API server passes on about this much of a warning (`WarningHeader` limit of `admission/v1`: 256).
+/// The API server passes on about this much of a warning (`WarningHeader` limit of `admission/v1`:
+/// 256).
 const WARNING_LENGTH: usize = 256;
 
 /// Why a body is not a review that can be answered.
@@ -72,8 +73,8 @@ pub struct Request {
     /// Who does it.
     #[serde(default)]
     pub user_info: User,
-    /// The object as it is to be stored, null for DELETE. Text: a body of brackets would be a hundred times as large as
-    /// values (H24).
+    /// The object as it is to be stored, null for DELETE. Text: a body of brackets would be a
+    /// hundred times as large as values (H24).
     #[serde(default = "nothing", deserialize_with = "reviewed")]
     pub object: Json,
     /// The object as it is stored, null for CREATE.
@@ -231,14 +232,14 @@ impl AdmissionDecision {
         }
     }
 
-    /// The same decision, with warnings for whoever asked.
+    /// The same decision, with warnings for the client.
     #[must_use]
     pub fn with_warnings(mut self, warnings: Vec<String>) -> Self {
         self.warnings.extend(warnings);
         self
     }
 
-    /// Whether the request may go on.
+    /// Whether the request is allowed.
     pub fn is_allowed(&self) -> bool {
         self.decision.is_ok()
     }

@@ -27,7 +27,8 @@ use crate::partial_template::{PartialTemplate, provider_problems};
 use crate::rewrite::is_reserved_path;
 use crate::webhook::review::Operation;
 
-/// How long the API server's answer on the pod may take. The review as a whole has `timeoutSeconds` (3 at most).
+/// How long the API server's answer on the pod may take. The review as a whole has `timeoutSeconds`
+/// (3 at most).
 const TRIAL: Duration = Duration::from_millis(1500);
 
 /// What both kinds have in common. The spec is text until it is known that it matters.
@@ -120,7 +121,8 @@ pub(super) async fn validate(
 struct Look {
     problems: Vec<FieldError>,
     warnings: Vec<String>,
-    /// The pod that the API server is to be asked about, as text: it is kept until the answer comes.
+    /// The pod that the API server is to be asked about, as text: it is kept until the answer
+    /// comes.
     pod: Option<Json>,
 }
 
@@ -167,7 +169,8 @@ fn read(object: &Json) -> Result<Object, Misfit> {
     object.read()
 }
 
-/// Consumer pods of an excluded namespace never reach the webhook, so an object there could only fail later.
+/// Consumer pods of an excluded namespace never reach the webhook, so an object there could only
+/// fail later.
 fn check_namespace(namespace: &str, settings: &Settings) -> Option<FieldError> {
     let is_excluded = settings.excluded_namespaces.iter().any(|n| n == namespace);
     is_excluded.then(|| {
@@ -287,8 +290,8 @@ fn check_mounts(path: &str, container: &Value, problems: &mut Vec<FieldError>) {
     }
 }
 
-/// The prefix must be one of the administrator's, as written: a directory below an allowed one could lie in another
-/// object's data.
+/// The prefix must be one of the administrator's, as written: a directory below an allowed one
+/// could lie in another object's data.
 fn check_prefix(prefix: &str, allowed: &[String]) -> Option<FieldError> {
     let field = "spec.hostPathPrefix";
     if !is_clean_path(prefix) {

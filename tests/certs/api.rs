@@ -1,4 +1,5 @@
-//! An API server in memory: list, watch, create, replace and JSON patch of named objects, with resource versions.
+//! An API server in memory: list, watch, create, replace and JSON patch of named objects, with
+//! resource versions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,5 @@
-//! A wall clock that tests set. Each test has a thread of its own for everything it runs, and so a clock of its own.
+//! A wall clock that tests set. Each test has a thread of its own for everything it runs, and so a
+//! clock of its own.
 
 use std::cell::Cell;
 use std::time::{Duration, SystemTime};

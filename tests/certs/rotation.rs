@@ -28,7 +28,8 @@ async fn serve(resolver: Arc<Resolver>) -> SocketAddr {
     address
 }
 
-/// Makes keepers look at the clock: an event of somebody else, and the wait until what it brings about has come.
+/// Makes keepers look at the clock: an event of somebody else, and the wait until what it brings
+/// about has come.
 async fn wait_until(api: &FakeApi, done: impl Fn() -> bool) {
     let mut round = 0;
     while !done() {

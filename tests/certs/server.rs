@@ -103,8 +103,8 @@ async fn f10_clients_that_never_finish_a_handshake_do_not_starve_others_and_are_
     }
 }
 
-/// For each of these the server has patience: who is not done with the handshake, with the head of a request, with its
-/// body, and who does not ask again.
+/// For each of these the server has patience: who is not done with the handshake, with the head of
+/// a request, with its body, and who does not ask again.
 #[tokio::test]
 async fn f10_h24_more_slow_clients_than_there_is_room_for_do_not_keep_others_out() {
     let server = start_with(Duration::ZERO, |server| server.with_connections(16)).await;
@@ -186,8 +186,8 @@ async fn f3_requests_in_flight_are_answered_and_told_to_go_elsewhere() {
         .expect_err("nobody listens any more");
 }
 
-/// An API server keeps connections open and does not repeat a POST that met their closing: while idle ones were closed
-/// at once, five rolling updates lost 3 of 2,095 calls ("broken pipe").
+/// An API server keeps connections open and does not repeat a POST that met their closing: while
+/// idle ones were closed at once, five rolling updates lost 3 of 2,095 calls ("broken pipe").
 #[tokio::test]
 async fn f3_an_idle_connection_is_told_to_end_and_not_cut() {
     let server = start(Duration::ZERO).await;
@@ -241,7 +241,8 @@ async fn h24_who_speaks_no_tls_gets_nothing() {
     assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1.1 200"));
 }
 
-/// In the clear, for health and metrics: a client that keeps connections open kept kubelets and scrapers out.
+/// In the clear, for health and metrics: a client that keeps connections open kept kubelets and
+/// scrapers out.
 #[tokio::test]
 async fn i18_a_plain_server_makes_room_for_who_asks() {
     let router = Router::new().route("/", get(|| async { "ok" }));

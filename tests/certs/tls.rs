@@ -1,4 +1,5 @@
-//! A TLS client that trusts a PEM bundle at the test's own time, as an API server trusts `caBundle`.
+//! A TLS client that trusts a PEM bundle at the test's own time, as an API server trusts
+//! `caBundle`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -22,7 +22,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use stoppablecontainer::reconcile::context::caches;
 use stoppablecontainer::selections::{Claims, NodeHealth, NodeTaints, Pods};
 use stoppablecontainer::webhook::Caches;
-use stoppablecontainer_api::held::{Held, Selection, Whole};
+use stoppablecontainer_api::trimmed::{Selection, Trimmed, Whole};
 use stoppablecontainer_api::{
     MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES, PodTemplate, StoppableContainer, StoppableContainerInstance,
 };
@@ -30,7 +30,8 @@ use stoppablecontainer_api::{
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Held in memory for each byte in etcd, at most: text is as long as it is there, and a cache's entry has a name.
+/// Trimmed in memory for each byte in etcd, at most: text is as long as it is there, and a cache's
+/// entry has a name.
 const HELD: f64 = 1.5;
 
 /// Whose turn it is.
@@ -79,8 +80,8 @@ fn before_the_bounds() -> Value {
     instance(&json!({ "containers": [{ "name": "main", "image": "i" }], "volumes": volumes }))
 }
 
-/// What is largest in memory of what is admitted: as many volumes and containers as there may be, and for the rest the
-/// element that is largest for its text.
+/// What is largest in memory of what is admitted: as many volumes and containers as there may be,
+/// and for the rest the element that is largest for its text.
 fn largest_admitted() -> Value {
     let volumes: Vec<_> = (0..512).map(|at| json!({ "name": format!("v{at}") })).collect();
     let container = |at: usize| json!({ "name": format!("c{at}"), "image": "i" });
@@ -108,7 +109,7 @@ fn apply<K: DeserializeOwned + Resource<DynamicType = ()> + Clone + 'static, S: 
     to: &mut kube::runtime::reflector::store::Writer<K>,
     text: &str,
 ) {
-    let object: Held<K, S> = serde_json::from_str(text).unwrap();
+    let object: Trimmed<K, S> = serde_json::from_str(text).unwrap();
     to.apply_watcher_event(&Event::Apply(object.into_object().unwrap()));
 }
 
@@ -140,7 +141,7 @@ fn i18_memory_follows_the_bytes_in_etcd() {
         });
         drop(caches);
         let (agent, instance) = held(|| {
-            let object: Held<StoppableContainerInstance, Whole> = serde_json::from_str(&text).unwrap();
+            let object: Trimmed<StoppableContainerInstance, Whole> = serde_json::from_str(&text).unwrap();
             std::sync::Arc::new(object.into_object().unwrap())
         });
         drop(instance);
@@ -225,7 +226,7 @@ fn i18_of_what_is_not_ours_a_little_is_held() {
 fn cost<K: DeserializeOwned + Resource<DynamicType = ()>, S: Selection>(object: &Value) -> (usize, usize) {
     let text = object.to_string();
     let (held, object) = held(|| {
-        serde_json::from_str::<Held<K, S>>(&text)
+        serde_json::from_str::<Trimmed<K, S>>(&text)
             .unwrap()
             .into_object()
             .unwrap()

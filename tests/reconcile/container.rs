@@ -5,78 +5,16 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testkit::scripted::Call;
 
-use crate::world::{EVENTS, INSTANCE, World, merge, preconditions, put, reasons};
-
-pub(crate) const CONTAINER: &str =
-    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainers/web";
-pub(crate) const CONTAINER_STATUS: &str =
-    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainers/web/status";
-pub(crate) const INSTANCES: &str =
-    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainerinstances";
-pub(crate) fn container() -> Value {
-    json!({
-        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
-        "kind": "StoppableContainer",
-        "metadata": {
-            "name": "web", "namespace": "team", "uid": "container-uid", "generation": 4, "resourceVersion": "1",
-            "finalizers": ["stoppablecontainer.xtlsoft.top/cleanup"],
-        },
-        "spec": {
-            "running": true,
-            "template": {
-                "metadata": { "labels": { "app": "web" } },
-                "spec": { "containers": [{ "name": "main", "image": "nginx:1.25", "resources": { "limits": { "cpu": 0.5 } } }] },
-            },
-        },
-    })
-}
-
-/// The container's instance, with its status.
-pub(crate) fn instance(container: &Value) -> Value {
-    let mut spec = container["spec"].clone();
-    spec["stoppableContainerName"] = json!("web");
-    json!({
-        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
-        "kind": "StoppableContainerInstance",
-        "metadata": {
-            "name": "web", "namespace": "team", "uid": "instance-uid", "generation": 2, "resourceVersion": "5",
-            "ownerReferences": [{
-                "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
-                "name": "web", "uid": "container-uid", "controller": true,
-            }],
-        },
-        "spec": spec,
-        "status": {
-            "phase": "Running", "nodeName": "n1", "observedGeneration": 2,
-            "conditions": [{
-                "type": "Ready", "status": "True", "reason": "AsRequested", "message": "pod web is ready",
-                "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2,
-            }],
-        },
-    })
-}
+use crate::objects::{
+    CONTAINER, CONTAINER_STATUS, EVENTS, INSTANCE, INSTANCES, container, deleted, instance, without_owner,
+};
+use crate::world::{World, merge, preconditions, put, reasons};
 
 pub(crate) fn patch(call: Call, container: &mut Value) -> Value {
     let patch = call.body.clone();
     merge(container, &patch);
     call.answer(container);
     patch
-}
-
-/// `object`, with deletion asked for.
-pub(crate) fn deleted(mut object: Value) -> Value {
-    object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    object
-}
-
-/// The instance after an orphan deletion, or made by hand.
-pub(crate) fn without_owner(instance: &Value) -> Value {
-    let mut instance = instance.clone();
-    instance["metadata"]
-        .as_object_mut()
-        .unwrap()
-        .remove("ownerReferences");
-    instance
 }
 
 /// Expects the fresh reads of a pass over a container that is being deleted: itself first.
@@ -176,7 +114,8 @@ async fn usage_is_shown_and_taken_back() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// The user's decision is passed on while the instance asks for it, once; what a tool keeps in the annotation is not.
+/// The user's decision is passed on while the instance asks for it, once; what a tool keeps in the
+/// annotation is not.
 #[tokio::test]
 async fn i1_a_decision_is_passed_on_only_while_it_is_asked_for() {
     let mut container = container();
@@ -337,8 +276,9 @@ async fn refused_instance_is_told_and_tried_again() {
     );
 }
 
-/// Story: the leader died between the creation of an instance and the next event, and its successor's cache lags behind.
-/// The reconciliation of the successor counted as failed, and the next one waited.
+/// Story: the leader died between the creation of an instance and the next event, and its
+/// successor's cache lags behind. The reconciliation of the successor counted as failed, and the
+/// next one waited.
 #[tokio::test(start_paused = true)]
 async fn an_instance_that_exists_already_is_no_failure() {
     let mut container = container();

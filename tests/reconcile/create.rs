@@ -5,9 +5,8 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
-use crate::world::{
-    CONSUMER, INSTANCE, INSTANCE_STATUS, PODS, PROVIDER, World, pod, preconditions, reasons, terminating,
-};
+use crate::objects::{CONSUMER, INSTANCE, INSTANCE_STATUS, PODS, PROVIDER, pod, terminating};
+use crate::world::{World, preconditions, reasons};
 
 #[tokio::test]
 async fn finalizer_then_placeholder_then_its_uid() {
@@ -74,9 +73,9 @@ async fn consumer_then_its_uid_once_the_filesystem_is_ready() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// The controller died between the creation and the record: the next one finds the pod in its cache, or, when the cache
-/// is behind, learns of it from the API server's refusal. It cannot tell it from a forgery, and the agent served
-/// neither: the pod goes and another is made. Never two.
+/// The controller died between the creation and the record: the next one finds the pod in its
+/// cache, or, when the cache is behind, learns of it from the API server's refusal. It cannot tell
+/// it from a forgery, and the agent served neither: the pod goes and another is made. Never two.
 #[tokio::test(start_paused = true)]
 async fn i16_f13_crash_between_creation_and_record() {
     let consumer = pod("web", "consumer", "consumer-uid");
@@ -129,8 +128,8 @@ async fn i16_f13_crash_between_creation_and_record() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// A tenant put our labels and an owner reference to the instance on another pod: the controller never records it, so the
-/// agent never serves it, and it does not count as this object's.
+/// A tenant put our labels and an owner reference to the instance on another pod: the controller
+/// never records it, so the agent never serves it, and it does not count as this object's.
 #[tokio::test]
 async fn i16_a_pod_by_hand_is_never_provider() {
     let forged = pod("web-provider", "provider", "forged");
@@ -192,7 +191,8 @@ async fn i2_i16_a_cached_pod_that_is_not_the_recorded_one_is_looked_up() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// The record of a pod that was just created could not be written: this process knows it all the same.
+/// The record of a pod that was just created could not be written: this process knows it all the
+/// same.
 #[tokio::test]
 async fn i16_f13_a_record_that_failed_is_made_good() {
     let mut world = World::prepared();

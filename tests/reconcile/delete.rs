@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{
-    CONSUMER, INSTANCE, INSTANCE_STATUS, PROVIDER, World, preconditions, reasons, terminating,
-};
+use crate::objects::{CONSUMER, INSTANCE, INSTANCE_STATUS, PROVIDER, terminating};
+use crate::world::{World, preconditions, reasons};
 
 #[tokio::test]
 async fn i11_everything_goes_in_order() {
@@ -126,7 +125,8 @@ async fn i11_a_lost_node_does_not_keep_an_object() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// The caches say that nothing is left; the API server has a provider that is still there, or data that is.
+/// The caches say that nothing is left; the API server has a provider that is still there, or data
+/// that is.
 #[tokio::test]
 async fn i17_i11_the_finalizer_is_not_taken_off_on_a_caches_word() {
     let mut world = World::new();

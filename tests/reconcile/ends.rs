@@ -5,7 +5,8 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
-use crate::world::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS, World, pod, reasons, terminating};
+use crate::objects::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS, pod, terminating};
+use crate::world::{World, reasons};
 
 const MISSING: &str = "stoppablecontainer: serve: executable file not found in $PATH";
 
@@ -16,8 +17,8 @@ fn container(state: &Value, last: &Value) -> Value {
     }])
 }
 
-/// One life of a consumer with `activeDeadlineSeconds`: it is created, runs, and is ended. Returns when the next one is
-/// due.
+/// One life of a consumer with `activeDeadlineSeconds`: it is created, runs, and is ended. Returns
+/// when the next one is due.
 async fn life(world: &mut World, provider: &Value, uid: &str) -> Action {
     let reconciling = world.reconcile();
     world.api.expect("POST", PODS).await.create(uid);
@@ -84,8 +85,9 @@ async fn f12_i18_a_pod_that_is_ended_again_and_again_is_started_ever_more_rarely
     assert_eq!(waits, expected);
 }
 
-/// Deleted by force while the controller did not look (a preemption, a drain): the next pod itself says that it goes
-/// through the scheduler, as the webhook may hear of the instance later than of the pod.
+/// Deleted by force while the controller did not look (a preemption, a drain): the next pod itself
+/// says that it goes through the scheduler, as the webhook may hear of the instance later than of
+/// the pod.
 #[tokio::test]
 async fn h23_a_consumer_that_was_taken_away_comes_back_through_the_scheduler() {
     let (mut world, provider, _) = World::running();
@@ -106,8 +108,8 @@ async fn h23_a_consumer_that_was_taken_away_comes_back_through_the_scheduler() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// The kubelet calls a container ready as soon as the wrapper runs in it. At a restart after a program that could not be
-/// executed the controller does not repeat that before it lasts.
+/// The kubelet calls a container ready as soon as the wrapper runs in it. At a restart after a
+/// program that could not be executed the controller does not repeat that before it lasts.
 #[tokio::test(start_paused = true)]
 async fn i12_a_program_that_never_ran_is_not_ready_at_each_retry() {
     let (mut world, provider, mut consumer) = World::running();

@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::container::{self, CONTAINER, CONTAINER_STATUS, INSTANCES};
-use crate::world::{INSTANCE, INSTANCE_STATUS, PODS, World, merge, pod, preconditions, put, terminating};
+use crate::container::patch;
+use crate::objects::{
+    self, CONTAINER, CONTAINER_STATUS, INSTANCE, INSTANCE_STATUS, INSTANCES, PODS, pod, terminating,
+};
+use crate::world::{World, merge, preconditions, put};
 
 const PLACEHOLDER: &str = "/api/v1/namespaces/team/pods/web-placeholder";
 const CONSUMER: &str = "/api/v1/namespaces/team/pods/web";
@@ -146,22 +149,22 @@ async fn i1_a_consumer_that_changed_meanwhile_gives_nothing_up() {
 #[tokio::test]
 async fn an_instance_that_gave_its_node_up_is_replaced() {
     let mut world = World::new();
-    let mut container = container::container();
+    let mut container = objects::container();
     container["status"] = json!({ "instanceUid": "instance-uid", "phase": "Pending" });
-    let mut instance = container::instance(&container);
+    let mut instance = objects::instance(&container);
     instance["status"]["neverStarted"] = json!(true);
     instance["status"]["givenUp"] = json!({ "reason": "OutOfcpu", "message": "no room" });
     put(&mut world.writers.instances, std::slice::from_ref(&instance));
     let reconciling = world.reconcile_container(&container);
     world.api.expect("GET", CONTAINER).await.answer(&container);
-    let patch = container::patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    let written = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     let expected = json!({ "count": 1, "nodes": ["n1"], "instanceUid": "instance-uid" });
-    assert_eq!(patch["status"]["givenUpNodes"], expected);
+    assert_eq!(written["status"]["givenUpNodes"], expected);
     let delete = world.api.expect("DELETE", INSTANCE).await;
     assert_eq!(preconditions(&delete), ("instance-uid", "5"));
-    delete.answer(&container::deleted(instance.clone()));
-    let patch = container::patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
-    let ready = &patch["status"]["conditions"][0];
+    delete.answer(&objects::deleted(instance.clone()));
+    let written = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    let ready = &written["status"]["conditions"][0];
     assert_eq!(ready["reason"], "NodeGivenUp");
     assert!(
         ready["message"]
@@ -170,7 +173,7 @@ async fn an_instance_that_gave_its_node_up_is_replaced() {
             .contains("node n1 was given up"),
         "{ready}"
     );
-    assert_eq!(patch["status"]["givenUpNodes"], expected);
+    assert_eq!(written["status"]["givenUpNodes"], expected);
     assert_eq!(world.event().await.1, "NodeGivenUp");
     reconciling.await.unwrap().unwrap();
 
@@ -188,7 +191,7 @@ async fn an_instance_that_gave_its_node_up_is_replaced() {
     let annotations = &create.body["metadata"]["annotations"];
     assert_eq!(annotations["stoppablecontainer.xtlsoft.top/avoid-nodes"], "n1");
     create.create("second-uid");
-    container::patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     assert_eq!(container["status"]["instanceUid"], "second-uid");
     reconciling.await.unwrap().unwrap();
 }

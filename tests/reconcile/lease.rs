@@ -61,7 +61,8 @@ async fn an_absent_lease_is_made() {
     holder().await;
 }
 
-/// The other machine's clock is years ahead: what counts is that nothing changed for the whole duration here.
+/// The other machine's clock is years ahead: what counts is that nothing changed for the whole
+/// duration here.
 #[tokio::test(start_paused = true)]
 async fn expiry_is_judged_by_the_local_clock() {
     let (mut lease, mut api) = candidate("me");
@@ -146,7 +147,7 @@ async fn the_same_pod_restarted_does_not_wait_for_itself() {
 #[tokio::test(start_paused = true)]
 async fn it_is_renewed_well_before_it_expires() {
     let (mut lease, mut api, _) = holder().await;
-    let holding = tokio::spawn(async move { lease.hold().await });
+    let holding = tokio::spawn(async move { lease.renew_until_lost().await });
     for beat in 0..5_u32 {
         let began = Instant::now();
         let renewal = api.expect("PUT", LEASE).await;
@@ -163,7 +164,7 @@ async fn it_is_renewed_well_before_it_expires() {
 async fn it_is_given_up_before_another_can_take_it() {
     let (mut lease, mut api, _) = holder().await;
     let began = Instant::now();
-    let holding = tokio::spawn(async move { lease.hold().await });
+    let holding = tokio::spawn(async move { lease.renew_until_lost().await });
     let unanswered = api.expect("PUT", LEASE).await;
     holding.await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
@@ -173,7 +174,7 @@ async fn it_is_given_up_before_another_can_take_it() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_somebody_took_is_lost_at_once() {
     let (mut lease, mut api, _) = holder().await;
-    let holding = tokio::spawn(async move { lease.hold().await });
+    let holding = tokio::spawn(async move { lease.renew_until_lost().await });
     api.expect("PUT", LEASE)
         .await
         .refuse(409, "Conflict", "the object has been modified");
@@ -187,7 +188,7 @@ async fn a_lease_that_somebody_took_is_lost_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_write_of_a_third_party_is_no_loss() {
     let (mut lease, mut api, _) = holder().await;
-    let holding = tokio::spawn(async move { lease.hold().await });
+    let holding = tokio::spawn(async move { lease.renew_until_lost().await });
     api.expect("PUT", LEASE)
         .await
         .refuse(409, "Conflict", "the object has been modified");
@@ -204,7 +205,7 @@ async fn a_write_of_a_third_party_is_no_loss() {
 #[tokio::test(start_paused = true)]
 async fn it_is_given_back_on_exit() {
     let (mut lease, mut api, _) = holder().await;
-    let vacated = tokio::spawn(async move { lease.vacate().await });
+    let vacated = tokio::spawn(async move { lease.release().await });
     let last = api.expect("PUT", LEASE).await;
     assert!(last.body["spec"].get("holderIdentity").is_none());
     assert_eq!(last.body["metadata"]["resourceVersion"], json!("1"));
@@ -216,7 +217,7 @@ async fn it_is_given_back_on_exit() {
 #[tokio::test(start_paused = true)]
 async fn what_is_not_held_is_not_given_back() {
     let (mut lease, mut api) = candidate("me");
-    lease.vacate().await;
-    lease.hold().await;
+    lease.release().await;
+    lease.renew_until_lost().await;
     api.quiet(Duration::from_mins(1)).await;
 }

@@ -14,6 +14,7 @@ mod ends;
 mod first_node;
 mod lease;
 mod newest;
+mod objects;
 mod refusal;
 mod stop;
 mod template;

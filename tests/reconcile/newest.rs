@@ -1,18 +1,21 @@
-//! Parents and instances where a cache, a leader or the garbage collector is behind or ahead: the controller carries out
-//! only the newest wish, and does not delete or forget data for an older one.
+//! Parents and instances where a cache, a leader or the garbage collector is behind or ahead: the
+//! controller carries out only the newest wish, and does not delete or forget data for an older
+//! one.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::container::{
-    CONTAINER, CONTAINER_STATUS, INSTANCES, container, deleted, fresh, instance, patch, without_owner,
+use crate::container::{fresh, patch};
+use crate::objects::{
+    CONTAINER, CONTAINER_STATUS, EVENTS, INSTANCE, INSTANCES, container, deleted, instance, without_owner,
 };
-use crate::world::{EVENTS, INSTANCE, World, put, reasons};
+use crate::world::{World, put, reasons};
 
 const LABEL: &str = "stoppablecontainer.xtlsoft.top/managed-by";
 
-/// The user has stopped it since; the leader whose cache does not know writes the newest wish, not its own.
+/// The user has stopped it since; the leader whose cache does not know writes the newest wish, not
+/// its own.
 #[tokio::test]
 async fn i17_a_cache_that_is_behind_does_not_undo_the_user() {
     let seen = container();
@@ -32,7 +35,8 @@ async fn i17_a_cache_that_is_behind_does_not_undo_the_user() {
     world.starts_over(reconciling).await;
 }
 
-/// An object that was deleted, or deleted and made again, since it was seen gets no instance of the old one.
+/// An object that was deleted, or deleted and made again, since it was seen gets no instance of the
+/// old one.
 #[tokio::test]
 async fn i17_what_is_deleted_meanwhile_is_not_written_for() {
     let seen = container();
@@ -46,8 +50,8 @@ async fn i17_what_is_deleted_meanwhile_is_not_written_for() {
     }
 }
 
-/// `kubectl delete --cascade=orphan` keeps the instance and the data: the garbage collector cuts the instance loose and
-/// then takes its finalizer off. Events of both arrive in any order.
+/// `kubectl delete --cascade=orphan` keeps the instance and the data: the garbage collector cuts
+/// the instance loose and then takes its finalizer off. Events of both arrive in any order.
 #[tokio::test]
 async fn i17_orphaning_keeps_the_instance_whatever_the_caches_say() {
     let cleanup = "stoppablecontainer.xtlsoft.top/cleanup";
@@ -149,7 +153,8 @@ async fn i17_an_orphan_is_taken_over_with_its_data() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// The instance went although its object did not. No other one is made before the user gives the data up.
+/// The instance went although its object did not. No other one is made before the user gives the
+/// data up.
 #[tokio::test]
 async fn h19_i1_a_vanished_instance_is_a_loss_and_no_fresh_start() {
     let mut container = container();

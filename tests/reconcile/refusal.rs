@@ -5,13 +5,14 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
-use crate::world::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS, World, preconditions, reasons};
+use crate::objects::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS};
+use crate::world::{World, preconditions, reasons};
 
 const DOWN: &str =
     "Internal error occurred: failed calling webhook \"inject.example.com\": connection refused";
 
-/// A webhook of the cluster is down: the object says so in the API server's words and with an event, is not Failed,
-/// is tried again ever more slowly, and starts when the webhook is back.
+/// A webhook of the cluster is down: the object says so in the API server's words and with an
+/// event, is not Failed, is tried again ever more slowly, and starts when the webhook is back.
 #[tokio::test(start_paused = true)]
 async fn i10_i12_refused_creation_is_told_and_tried_again() {
     let mut world = World::prepared();
@@ -188,8 +189,9 @@ async fn a_pod_that_lost_its_labels_is_found_again() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// No webhook of ours saw the consumer (its namespace is left out, the configuration is gone, another webhook took the
-/// label away): it waits behind its gate, goes at once, is never recorded, and the object says where to look.
+/// No webhook of ours saw the consumer (its namespace is left out, the configuration is gone,
+/// another webhook took the label away): it waits behind its gate, goes at once, is never recorded,
+/// and the object says where to look.
 #[tokio::test(start_paused = true)]
 async fn i3_a_consumer_that_no_webhook_saw_is_deleted_and_told() {
     let mut world = World::prepared();
@@ -257,7 +259,7 @@ async fn i3_a_consumer_that_no_webhook_saw_is_deleted_and_told() {
 #[tokio::test]
 async fn i3_i16_a_consumer_that_no_webhook_saw_is_not_adopted_later() {
     let mut world = World::prepared();
-    let mut unseen = crate::world::pod("web", "consumer", "unseen");
+    let mut unseen = crate::objects::pod("web", "consumer", "unseen");
     unseen["spec"]["schedulingGates"] = json!([{ "name": "stoppablecontainer.xtlsoft.top/rewrite" }]);
     world.sync(&[World::provider(), unseen]);
     let reconciling = world.reconcile();

@@ -2,14 +2,16 @@
 
 use serde_json::{Value, json};
 
-use crate::world::{CONSUMER, INSTANCE_STATUS, PODS, World, preconditions, reasons, terminating};
+use crate::objects::{CONSUMER, INSTANCE_STATUS, PODS, terminating};
+use crate::world::{World, preconditions, reasons};
 
 fn stop(world: &mut World) {
     world.instance["spec"]["running"] = json!(false);
     world.instance["metadata"]["generation"] = json!(2);
 }
 
-/// Stop is the deletion of the consumer with its own grace period. It is Stopped when the pod is gone.
+/// Stop is the deletion of the consumer with its own grace period. It is Stopped when the pod is
+/// gone.
 #[tokio::test]
 async fn stop_and_start() {
     let (mut world, provider, consumer) = World::running();
@@ -91,8 +93,8 @@ async fn deletion_insists_on_what_was_seen() {
     assert!(reconciling.await.unwrap().unwrap_err().is_conflict());
 }
 
-/// No room on the node: the placement is written down before the evidence goes, the next try waits, and then queues
-/// through the scheduler.
+/// No room on the node: the placement is written down before the evidence goes, the next try waits,
+/// and then queues through the scheduler.
 #[tokio::test(start_paused = true)]
 async fn refused_by_the_kubelet_queues_through_the_scheduler() {
     let (mut world, provider, mut consumer) = World::running();
@@ -140,8 +142,8 @@ async fn refused_by_the_kubelet_queues_through_the_scheduler() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// More files than `ephemeral-storage` allows: stopped with the kubelet's reason, not started again by itself, and
-/// started at once when the limit is raised.
+/// More files than `ephemeral-storage` allows: stopped with the kubelet's reason, not started again
+/// by itself, and started at once when the limit is raised.
 #[tokio::test(start_paused = true)]
 async fn i12_a_container_over_its_storage_limit_is_stopped_once() {
     let (mut world, provider, mut consumer) = World::running();

@@ -1,4 +1,5 @@
-//! Templates that were stored before the bounds existed, that have fields of a newer Kubernetes, and that were not checked.
+//! Templates that were stored before the bounds existed, that have fields of a newer Kubernetes,
+//! and that were not checked.
 
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use kube::runtime::controller::Action;
 use kube::runtime::watcher::{Config, Event};
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainerInstance;
-use stoppablecontainer_api::held::Whole;
+use stoppablecontainer_api::trimmed::Whole;
 
-use crate::world::{CONSUMER, EVENTS, INSTANCE, INSTANCE_STATUS, PODS, World, reasons, terminating};
+use crate::objects::{CONSUMER, EVENTS, INSTANCE, INSTANCE_STATUS, PODS, terminating};
+use crate::world::{World, reasons};
 
 /// The object of issue 10: 31,000 volumes `{"name":"a1"}`.
 fn oversized(world: &mut World) {
@@ -22,8 +24,8 @@ fn oversized(world: &mut World) {
 
 const TOO_MANY: &str = "spec.template.spec.volumes: Too many: 31000 items, must have at most 512";
 
-/// Story: it took both replicas of the controller down, and `kubectl delete` hung, until an administrator took the
-/// finalizers off by hand.
+/// Story: it took both replicas of the controller down, and `kubectl delete` hung, until an
+/// administrator took the finalizers off by hand.
 #[tokio::test]
 async fn i18_an_object_that_is_too_large_is_marked_and_can_be_deleted() {
     let mut world = World::new();
@@ -258,7 +260,8 @@ async fn i12_a_pod_that_no_api_server_takes_is_the_templates_mistake() {
     }
 }
 
-/// Without an instance, the object itself says it, and the controller does not ask for an instance that it could not make.
+/// Without an instance, the object itself says it, and the controller does not ask for an instance
+/// that it could not make.
 #[tokio::test]
 async fn i18_a_container_that_is_too_large_is_marked() {
     let mut world = World::new();
@@ -283,7 +286,8 @@ async fn i18_a_container_that_is_too_large_is_marked() {
     assert_eq!(reconciling.await.unwrap().unwrap(), Action::await_change());
 }
 
-/// A list comes in small pages, and an object that is too large, or does not fit its type, does not hide the others.
+/// A list comes in small pages, and an object that is too large, or does not fit its type, does not
+/// hide the others.
 #[tokio::test]
 async fn i18_a_list_comes_in_small_pages_and_every_object_that_can_be_read_is_seen() {
     let mut world = World::new();

@@ -1,8 +1,10 @@
-//! One instance with its pods, seen by the API server (values) and by the caches (what was put there by `sync`).
+//! One instance with its pods, seen by the API server (values) and by the caches (what was put
+//! there by `sync`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::objects::{CONSUMER, EVENTS, INSTANCE, PROVIDER, new_instance, pod};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
 use kube::core::ObjectMeta;
@@ -19,15 +21,6 @@ use stoppablecontainer::reconcile::{container, instance};
 use stoppablecontainer_api::StoppableContainerInstance;
 use testkit::scripted::{Call, Scripted};
 use tokio::task::JoinHandle;
-
-pub(crate) const INSTANCE: &str =
-    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainerinstances/web";
-pub(crate) const INSTANCE_STATUS: &str =
-    "/apis/stoppablecontainer.xtlsoft.top/v1alpha1/namespaces/team/stoppablecontainerinstances/web/status";
-pub(crate) const PODS: &str = "/api/v1/namespaces/team/pods";
-pub(crate) const PROVIDER: &str = "/api/v1/namespaces/team/pods/web-provider";
-pub(crate) const CONSUMER: &str = "/api/v1/namespaces/team/pods/web";
-pub(crate) const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/team/events";
 
 pub(crate) struct World {
     pub(crate) api: Scripted,
@@ -66,21 +59,7 @@ impl World {
             created: Created::default(),
             opt_outs: OptOuts::default(),
         });
-        let instance = json!({
-            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
-            "kind": "StoppableContainerInstance",
-            "metadata": {
-                "name": "web", "namespace": "team", "uid": "instance-uid", "generation": 1, "resourceVersion": "1",
-            },
-            "spec": {
-                "stoppableContainerName": "web",
-                "running": true,
-                "template": {
-                    "metadata": { "labels": { "app": "web" } },
-                    "spec": { "containers": [{ "name": "main", "image": "nginx:1.25" }] },
-                },
-            },
-        });
+        let instance = new_instance();
         Self {
             api,
             context,
@@ -155,7 +134,8 @@ impl World {
         ))
     }
 
-    /// Expects a merge patch of the instance, at the path, carries it out as the API server would, and returns it.
+    /// Expects a merge patch of the instance, at the path, carries it out as the API server would,
+    /// and returns it.
     pub(crate) async fn patched(&mut self, path: &str) -> Value {
         let call = self.api.expect("PATCH", path).await;
         let sent = call.body.clone();
@@ -181,8 +161,8 @@ impl World {
         event
     }
 
-    /// Expects the fresh look that a pass takes before it lets the last hold on the instance go, and answers with the
-    /// instance as the API server has it and without pods.
+    /// Expects the fresh look that a pass takes before it lets the last hold on the instance go,
+    /// and answers with the instance as the API server has it and without pods.
     pub(crate) async fn observed_uncached(&mut self) {
         self.api.expect("GET", INSTANCE).await.answer(&self.instance);
         for pod in [PROVIDER, CONSUMER] {
@@ -190,7 +170,8 @@ impl World {
         }
     }
 
-    /// Asserts that a pass ends without another request because what it was decided on is not the newest state.
+    /// Asserts that a pass ends without another request because what it was decided on is not the
+    /// newest state.
     pub(crate) async fn starts_over(&mut self, reconciling: JoinHandle<Result<Action, ReconcileError>>) {
         self.api.quiet(Duration::from_millis(20)).await;
         assert!(reconciling.await.unwrap().unwrap_err().is_conflict());
@@ -204,35 +185,8 @@ impl World {
     }
 }
 
-/// A running, ready pod of the instance.
-pub(crate) fn pod(name: &str, role: &str, uid: &str) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": name, "namespace": "team", "uid": uid, "resourceVersion": "50",
-            "labels": {
-                "stoppablecontainer.xtlsoft.top/managed-by": "stoppablecontainer",
-                "stoppablecontainer.xtlsoft.top/instance": "web",
-                "stoppablecontainer.xtlsoft.top/role": role,
-            },
-            "ownerReferences": [{
-                "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
-                "name": "web", "uid": "instance-uid", "controller": true,
-            }],
-        },
-        "spec": { "nodeName": "n1", "containers": [{ "name": role }] },
-        "status": { "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] },
-    })
-}
-
-/// `pod`, with deletion asked for.
-pub(crate) fn terminating(pod: &Value) -> Value {
-    let mut pod = pod.clone();
-    pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-    pod
-}
-
-/// Reasons of the conditions in a status patch or object: Ready, ProviderReady, FilesystemReady, ConsumerReady.
+/// Reasons of the conditions in a status patch or object: Ready, ProviderReady, FilesystemReady,
+/// ConsumerReady.
 pub(crate) fn reasons(of: &Value) -> Vec<&str> {
     of["status"]["conditions"]
         .as_array()

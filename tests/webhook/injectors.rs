@@ -1,7 +1,9 @@
-//! Other webhooks before and after ours, as the API server chains them: in the order of their configurations' names, then
-//! ours again if one after it changed the pod, then the final validation.
+//! Other webhooks before and after ours, as the API server chains them: in the order of their
+//! configurations' names, then ours again if one after it changed the pod, then the final
+//! validation.
 //!
-//! What they do is the library `injectors`; end to end the same runs as servers (`tests/e2e/injectors`).
+//! What they do is the library `injectors`; end to end the same runs as servers
+//! (`tests/e2e/injectors`).
 
 use injectors::Injector;
 use serde_json::{Value, json};
@@ -138,7 +140,8 @@ async fn i4_any_webhook_before_and_after_ours(
 
 #[tokio::test]
 async fn i4_all_of_them_at_once_in_the_order_of_their_names() {
-    // istio, kueue, linkerd, ours, vault: the names of their configurations. Linkerd leaves meshed pods alone.
+    // istio, kueue, linkerd, ours, vault: the names of their configurations. Linkerd leaves meshed
+    // pods alone.
     let pod = admitted(
         &harness(),
         &[Injector::IstioFirst, Injector::Kueue, Injector::Linkerd],

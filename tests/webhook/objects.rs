@@ -91,7 +91,8 @@ async fn a_mistake_is_refused_with_its_path(#[case] spec: Value, #[case] expecte
     assert_eq!(answer.0["status"]["code"], 422);
 }
 
-/// Its consumers would never be sent to the webhook; the reason must not come from the node agent, much later.
+/// Its consumers would never be sent to the webhook; the reason must not come from the node agent,
+/// much later.
 #[tokio::test]
 async fn an_object_in_an_excluded_namespace_is_refused_and_an_old_one_there_can_be_changed() {
     let object = object(&json!({}));

@@ -1,5 +1,5 @@
-//! Properties of the whole way of a pod through the webhook. `cargo xtask fuzz pod_rewrite` has the same with as many
-//! cases as wanted, guided by coverage.
+//! Properties of the whole way of a pod through the webhook. `cargo xtask fuzz pod_rewrite` has the
+//! same with as many cases as wanted, guided by coverage.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

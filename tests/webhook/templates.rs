@@ -1,4 +1,5 @@
-//! Templates in `/validate`: how large they may be, and everything that is wrong with them in one answer.
+//! Templates in `/validate`: how large they may be, and everything that is wrong with them in one
+//! answer.
 
 use std::sync::{Arc, Mutex};
 
@@ -83,8 +84,8 @@ async fn tried(harness: &Harness, spec: &Value) -> Answer {
     harness.review("/validate", &created(&object(spec), "jane")).await
 }
 
-/// Story: `resources.requests.cpu: abc` was a warning ("a pod of this template would be refused now"), and the pod's
-/// mistakes came only after ours were corrected.
+/// Story: `resources.requests.cpu: abc` was a warning ("a pod of this template would be refused
+/// now"), and the pod's mistakes came only after ours were corrected.
 #[tokio::test]
 async fn i12_ours_and_the_pods_mistakes_come_in_one_answer() {
     let causes = json!([
@@ -171,7 +172,8 @@ async fn what_is_not_about_the_pod_is_a_warning() {
     );
 }
 
-/// Story: 31,000 volumes were admitted with the warning that the API server had not answered within 1500 ms.
+/// Story: 31,000 volumes were admitted with the warning that the API server had not answered within
+/// 1500 ms.
 #[tokio::test]
 async fn i18_a_template_that_is_too_large_is_refused_whether_the_api_server_answers_or_not() {
     let harness = Harness::with_api(Router::new().fallback(std::future::pending::<()>));

@@ -28,7 +28,7 @@ pub struct Certificate {
     public_key: Vec<u8>,
 }
 
-/// Why something is no authority.
+/// Why something is not an authority.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// The certificate is not PEM.
@@ -80,7 +80,8 @@ impl Authority {
     /// Reads an authority back.
     ///
     /// # Guarantees
-    /// The certificate is a CA's and the key is its own. Whether it is still valid is the caller's question.
+    /// The certificate is a CA's and the key is its own. Whether it is still valid is the caller's
+    /// question.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, AuthorityError> {
         let certificate = Certificate::from_pem(certificate)?;
         let key = KeyPair::from_pem(key).map_err(AuthorityError::Key)?;

@@ -32,7 +32,8 @@ use crate::resolver::Resolver;
 use crate::secret;
 use crate::supplied::{self, SuppliedError};
 
-/// How often the wall clock is looked at. A timer until the renewal would stand still while a machine sleeps.
+/// How often the wall clock is looked at. A timer until the renewal would stand still while a
+/// machine sleeps.
 const CLOCK_CHECK: Duration = Duration::from_secs(10);
 
 /// Passes for one event at most; the rest is left to the next.
@@ -96,7 +97,7 @@ struct Seen {
     validating: Option<ValidatingWebhookConfiguration>,
 }
 
-/// What a pass did.
+/// What a reconciliation did.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Done {
     /// Everything is in order, or must be waited for.
@@ -155,8 +156,8 @@ impl Keeper {
         self.status.subscribe()
     }
 
-    /// Keeps everything in order, for ever. What fails is logged and tried again: with the next event, or when the clock
-    /// is looked at next.
+    /// Keeps everything in order, for ever. What fails is logged and tried again: with the next
+    /// event, or when the clock is looked at next.
     pub async fn run(self) {
         let mut events = self.events();
         let mut seen = Seen::default();
@@ -174,8 +175,8 @@ impl Keeper {
                 }
                 Event::Clock => {}
             }
-            // What a pass writes is the ground of the next, without waiting for the watch to bring it. A few do it: made,
-            // published, stepped.
+            // A reconciliation starts from what the last one wrote, without waiting for the watch.
+            // A few do it: made, published, stepped.
             for _ in 0..PASSES {
                 match self.pass(&mut seen).await {
                     Ok(Done::Nothing) => break,
@@ -247,7 +248,7 @@ impl Keeper {
         Ok(Done::Nothing)
     }
 
-    /// Tells whoever waits how far things are; whether both configurations trust somebody.
+    /// Publishes the state to its receivers; whether both configurations have a caBundle.
     fn report(&self, seen: &Seen) -> bool {
         let published = seen.mutating.as_ref().is_some_and(publish::is_published)
             && seen.validating.as_ref().is_some_and(publish::is_published);
@@ -266,7 +267,8 @@ impl Keeper {
         published
     }
 
-    /// Writes the Secret as it was read with other authorities. Losing against another replica is no error.
+    /// Writes the Secret as it was read with other authorities. A conflict with another replica is
+    /// not an error.
     async fn store(&self, seen: &mut Seen, material: &Material, reason: &str) -> Result<Done, PassError> {
         let Options {
             namespace,
@@ -389,7 +391,8 @@ impl Keeper {
 fn usable(stored: Option<&Secret>, now: SystemTime) -> Result<Material, String> {
     let stored = stored.ok_or("it does not exist")?;
     let material = secret::read(stored).map_err(|error| format!("its contents are damaged ({error})"))?;
-    // Not to wait for publication with this one: nobody can use an authority out of its time.
+    // Not to wait for publication with this one: no client accepts an authority that is not valid
+    // at present.
     if material.current.certificate().validity().contains(now) {
         Ok(material)
     } else {

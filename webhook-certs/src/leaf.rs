@@ -33,7 +33,7 @@ pub enum LeafError {
     /// The authority cannot sign.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// The certificate could not be made; a name that is no DNS name, for one.
+    /// The certificate could not be made; for example because of an invalid DNS name.
     #[error("cannot make a serving certificate: {0}")]
     Generate(#[from] rcgen::Error),
     /// rustls does not take the key.

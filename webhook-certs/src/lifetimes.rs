@@ -8,8 +8,8 @@ const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
-/// How far before its making a certificate begins to be valid: clocks of API servers may be behind ours, and ours may be
-/// set back.
+/// How far before its making a certificate begins to be valid: clocks of API servers may be behind
+/// ours, and ours may be set back.
 pub(crate) const BACKDATE: Duration = HOUR;
 
 /// How long authorities and serving certificates live, and when they are renewed.
@@ -19,8 +19,8 @@ pub struct Lifetimes {
     pub authority: Duration,
     /// Life of a serving certificate.
     pub leaf: Duration,
-    /// How long a new authority is published before it signs anything, and how long the old one stays published
-    /// afterwards.
+    /// How long a new authority is published before it signs anything, and how long the old one
+    /// stays published afterwards.
     pub overlap: Duration,
     /// How much of the life of either is over when it is renewed, in percent.
     pub renew_after_percent: u32,
@@ -79,13 +79,14 @@ impl Lifetimes {
     /// Longest life that is accepted: X.509 dates and every clock are fine with it.
     pub const LONGEST: Duration = Duration::from_hours(20 * 365 * 24);
 
-    /// What is left of a serving certificate when it is renewed, at the least: enough for the next look at the clock, which
-    /// is ten seconds away at most, and for the signing on a busy machine; else it would run out before there is another.
+    /// What is left of a serving certificate when it is renewed, at the least: enough for the next
+    /// look at the clock, which is ten seconds away at most, and for the signing on a busy machine;
+    /// else it would run out before there is another.
     pub const SHORTEST_REST: Duration = Duration::from_secs(20);
 
-    /// Whether a rotation fits into the lives: a serving certificate must not outlive its authority nor run out before it
-    /// is replaced, and an authority must be able to wait out the overlap, before and after the change, between its renewal
-    /// and its end.
+    /// Whether a rotation fits into the lives: a serving certificate must not outlive its authority
+    /// nor run out before it is replaced, and an authority must be able to wait out the overlap,
+    /// before and after the change, between its renewal and its end.
     pub fn is_sound(&self) -> bool {
         (10..=80).contains(&self.renew_after_percent)
             && self.authority <= Self::LONGEST
@@ -100,8 +101,8 @@ impl Lifetimes {
         life * 100u32.saturating_sub(self.renew_after_percent) / 100
     }
 
-    /// Whether what is valid from when until when should be replaced: enough of its life is over, or the clock says that it
-    /// is not valid at all.
+    /// Whether what is valid from when until when should be replaced: enough of its life is over,
+    /// or the clock says that it is not valid at all.
     pub fn is_due(&self, validity: &Validity, now: SystemTime) -> bool {
         let life = validity
             .not_after
@@ -137,7 +138,7 @@ impl Validity {
         self.not_before <= now && now < self.not_after
     }
 
-    /// When it was made, by whoever made it here.
+    /// When this program made it.
     pub fn made(&self) -> SystemTime {
         self.not_before + BACKDATE
     }

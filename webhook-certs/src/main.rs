@@ -1,5 +1,5 @@
-//! The chart's certificate job: makes the authority and publishes it, so that nothing is created before the webhook can
-//! be trusted.
+//! The chart's certificate job: makes the authority and publishes it, so that nothing is created
+//! before the webhook can be trusted.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -20,7 +20,8 @@ struct Command {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Makes the authority's Secret unless there is a good one, waits for both webhook configurations, publishes caBundle.
+    /// Makes the authority's Secret unless there is a good one, waits for both webhook
+    /// configurations, publishes caBundle.
     Ensure(Ensure),
 }
 

@@ -52,8 +52,8 @@ impl Material {
         })
     }
 
-    /// The next state, if one is due. Only to be asked for when [`Material::bundle`] is published, or a replica could
-    /// serve with a certificate that no API server knows.
+    /// The next state, if one is due. Only to be asked for when [`Material::bundle`] is published,
+    /// or a replica could serve with a certificate that no API server knows.
     pub fn step(self, now: SystemTime, lifetimes: &Lifetimes) -> Result<Option<Step>, AuthorityError> {
         let validity = self.current.certificate().validity();
         let Self {

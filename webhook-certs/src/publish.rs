@@ -39,8 +39,9 @@ impl Webhooks for ValidatingWebhookConfiguration {
 
 /// The patch that makes every webhook of the configuration trust `bundle`; `None` if all do.
 ///
-/// Lists can only be patched by index. Each change is preceded by a test of the name at that index, so that a
-/// configuration that has just been reordered fails the patch instead of being spoilt; the next pass sees it.
+/// Lists can only be patched by index. Each change is preceded by a test of the name at that index,
+/// so that a configuration that has just been reordered fails the patch instead of being spoilt;
+/// the next reconciliation sees it.
 pub fn patch(configuration: &impl Webhooks, bundle: &str) -> Option<Patch> {
     let wanted = ByteString(bundle.as_bytes().to_vec());
     let mut operations = Vec::new();
@@ -61,7 +62,7 @@ pub fn patch(configuration: &impl Webhooks, bundle: &str) -> Option<Patch> {
     (!operations.is_empty()).then_some(Patch(operations))
 }
 
-/// Whether every webhook of the configuration trusts somebody.
+/// Whether every webhook of the configuration has a caBundle.
 pub fn is_published(configuration: &impl Webhooks) -> bool {
     let trusts = |client: &WebhookClientConfig| {
         client

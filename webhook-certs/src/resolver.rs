@@ -9,8 +9,8 @@ use rustls::sign::CertifiedKey;
 
 use crate::leaf::Leaf;
 
-/// Holds the serving certificate and lets it be replaced between two handshakes. Without one, or with one that is not
-/// valid by the clock, handshakes are refused.
+/// Holds the serving certificate and lets it be replaced between two handshakes. Without one, or
+/// with one that is not valid by the clock, handshakes are refused.
 #[derive(Debug)]
 pub struct Resolver {
     leaf: ArcSwapOption<Leaf>,

@@ -31,8 +31,8 @@ pub enum SecretError {
     Authority(&'static str, #[source] AuthorityError),
 }
 
-/// Reads the authorities. Parts that only a rotation needs are left out with a log line when they are damaged: the
-/// rotation begins again.
+/// Reads the authorities. Parts that only a rotation needs are left out with a log line when they
+/// are damaged: the rotation begins again.
 pub fn read(secret: &Secret) -> Result<Material, SecretError> {
     let current = authority(secret, CURRENT)?;
     let next = has(secret, NEXT[0])

@@ -21,7 +21,7 @@ use crate::lifetimes::Validity;
 pub struct Supplied {
     /// The certificate with its chain and key.
     pub leaf: Leaf,
-    /// What API servers must trust; `None` leaves `caBundle` to somebody else.
+    /// What API servers must trust; `None` leaves `caBundle` to another program.
     pub bundle: Option<String>,
 }
 

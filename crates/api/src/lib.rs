@@ -16,7 +16,6 @@ pub mod conditions;
 )]
 mod container;
 mod documented;
-pub mod held;
 #[expect(unreachable_pub, reason = "as above")]
 mod instance;
 pub mod json;
@@ -28,6 +27,7 @@ mod schema;
 mod status;
 mod template;
 mod text;
+pub mod trimmed;
 mod usage;
 
 pub use bounds::{Excess, MAX_POD_NODES, MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES, pod_excesses};

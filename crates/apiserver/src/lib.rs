@@ -19,10 +19,11 @@ use kube::{Client, Config};
 
 pub use resync::resynced;
 pub use time_limit::{TimeLimit, TimeLimitLayer, TimedOut};
-pub use watch::{follow, mirror, watch, watch_held};
+pub use watch::{follow, mirror, watch, watch_trimmed};
 
-/// How long a call may take, retries included. An API server ends requests itself after 60 s (`--request-timeout`);
-/// what takes longer than this is tried again later instead of being waited for.
+/// How long a call may take, retries included. An API server ends requests itself after 60 s
+/// (`--request-timeout`); what takes longer than this is tried again later instead of being waited
+/// for.
 pub const TIME_LIMIT: Duration = Duration::from_secs(15);
 /// How long a connection may take to be established.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

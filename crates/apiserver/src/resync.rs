@@ -3,7 +3,7 @@ A slow resync: every watch begins anew with a list now and then.
 
 A watch reports every change, unless a proxy, an API server or a cache between has a
 bug, and then the change stays unknown for ever. The list heals that. It costs one
-paged read per kind; the passes after it compare the objects and write only where
+paged read per kind; the reconciliations after it compare the objects and write only where
 something differs.
 */
 
@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
 
-/// Time between two lists, and how much longer it may be by chance: processes start together, and their lists must not
-/// come together.
+/// Time between two lists, and how much longer it may be by chance: processes start together, and
+/// their lists must not come together.
 const EVERY: Duration = Duration::from_mins(20);
 const SPREAD_SECONDS: u64 = 10 * 60;
 
-/// The items of one watch after another, each made by `watch`. The next one begins when it is time, or when the one before
-/// ended.
+/// The items of one watch after another, each made by `watch`. The next one begins when it is time,
+/// or when the one before ended.
 pub fn resynced<S, W>(watch: W) -> impl Stream<Item = S::Item>
 where
     S: Stream,

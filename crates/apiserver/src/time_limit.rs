@@ -26,9 +26,9 @@ pub struct TimeLimitLayer {
 
 /// Ends calls that take too long.
 ///
-/// The head of the answer has to be there within the limit, and no two parts of its body may be further apart than that.
-/// The body of a watch has no limit: it goes on for minutes, and kube's watcher notices itself when it falls silent
-/// (the watch's `timeoutSeconds` and a margin).
+/// The head of the answer has to be there within the limit, and no two parts of its body may be
+/// further apart than that. The body of a watch has no limit: it lasts for minutes, and kube's
+/// watcher notices itself when it falls silent (the watch's `timeoutSeconds` and a margin).
 #[derive(Clone, Debug)]
 pub struct TimeLimit<S> {
     inner: S,

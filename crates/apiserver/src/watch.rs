@@ -1,6 +1,6 @@
 /*!
-The one loop of every watch: small pages, back-off, a list now and then ([`crate::resynced`]), and an object that does not
-fit its type stops nothing.
+The one loop of every watch: small pages, back-off, a list now and then ([`crate::resynced`]), and
+an object that does not fit its type stops nothing.
 
 The schema and the webhook refuse such an object; this is for objects that are older than both.
 */
@@ -14,11 +14,12 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
-use stoppablecontainer_api::held::{Held, PAGE, Selection};
+use stoppablecontainer_api::trimmed::{PAGE, Selection, Trimmed};
 
 use crate::resynced;
 
-/// Watches all objects of a kind that `config` selects. An object that does not fit its type is logged and skipped.
+/// Watches all objects of a kind that `config` selects. An object that does not fit its type is
+/// logged and skipped.
 pub fn watch<K, S>(
     client: &Client,
     config: watcher::Config,
@@ -27,7 +28,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     S: Selection,
 {
-    watch_held::<K, S>(client, config).filter_map(|event| async {
+    watch_trimmed::<K, S>(client, config).filter_map(|event| async {
         Some(match event {
             Err(error) => Err(error),
             Ok(Event::Init) => Ok(Event::Init),
@@ -40,15 +41,15 @@ where
 }
 
 /// The same with the objects that do not fit their type.
-pub fn watch_held<K, S>(
+pub fn watch_trimmed<K, S>(
     client: &Client,
     config: watcher::Config,
-) -> impl Stream<Item = watcher::Result<Event<Held<K, S>>>> + Send + use<K, S>
+) -> impl Stream<Item = watcher::Result<Event<Trimmed<K, S>>>> + Send + use<K, S>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     S: Selection,
 {
-    let api = Api::<Held<K, S>>::all(client.clone());
+    let api = Api::<Trimmed<K, S>>::all(client.clone());
     let config = config.page_size(PAGE);
     resynced(move || watcher::watcher(api.clone(), config.clone()).default_backoff())
 }
@@ -73,8 +74,8 @@ pub async fn follow<K>(
     }
 }
 
-/// Keeps a cache up to date with a watch. Before the cache takes an event `prepare` sees it, and returns what is called
-/// after that.
+/// Keeps a cache up to date with a watch. Before the cache takes an event `prepare` sees it, and
+/// returns what is called after that.
 pub async fn mirror<K, N>(
     events: impl Stream<Item = watcher::Result<Event<K>>>,
     mut cache: Writer<K>,
@@ -91,7 +92,7 @@ pub async fn mirror<K, N>(
     .await;
 }
 
-fn readable<K: Resource<DynamicType = ()>, S>(object: Held<K, S>) -> Option<K> {
+fn readable<K: Resource<DynamicType = ()>, S>(object: Trimmed<K, S>) -> Option<K> {
     match object.into_object() {
         Ok(object) => Some(object),
         Err(unreadable) => {
@@ -111,7 +112,7 @@ fn readable<K: Resource<DynamicType = ()>, S>(object: Held<K, S>) -> Option<K> {
 mod tests {
     use serde_json::json;
     use stoppablecontainer_api::StoppableContainer;
-    use stoppablecontainer_api::held::Whole;
+    use stoppablecontainer_api::trimmed::Whole;
 
     use super::*;
 
@@ -121,7 +122,7 @@ mod tests {
             "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
             "metadata": { "name": "broken" }, "spec": { "running": "yes" },
         });
-        let object: Held<StoppableContainer, Whole> = serde_json::from_value(broken).unwrap();
+        let object: Trimmed<StoppableContainer, Whole> = serde_json::from_value(broken).unwrap();
         assert!(readable(object).is_none());
     }
 }

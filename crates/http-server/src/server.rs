@@ -34,28 +34,29 @@ use crate::connections::{Connections, Place};
 
 /// A handshake is two round trips; an API server gives the whole call three seconds.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the head of a request may take, and how long an HTTP/1 connection may be idle. Longer than the 90 s after
-/// which an API server gives an idle connection up (`IdleConnTimeout` of Go's transport): who closes first risks that
-/// the other one is just sending a request.
+/// How long the head of a request may take, and how long an HTTP/1 connection may be idle. Longer
+/// than the 90 s after which an API server gives an idle connection up (`IdleConnTimeout` of Go's
+/// transport): who closes first risks that the other one is just sending a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(100);
 /// How often, and how patiently, an HTTP/2 peer is asked whether it is still there.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections at a time. API servers use one or two each; the rest is room for strangers to waste, and where there is
-/// none left whoever has waited longest goes.
+/// Connections at a time. API servers use one or two each; the rest is room for strangers to waste,
+/// and where there is none left, the one that has waited longest is closed.
 const CONNECTIONS: usize = 512;
 /// Connections at a time in the clear: a kubelet, a scraper or two, and room.
 const PLAIN_CONNECTIONS: usize = 64;
-/// How long the head of a request may take in the clear, and how long a connection may be idle. Kubelets and scrapers send
-/// theirs at once.
+/// How long the head of a request may take in the clear, and how long a connection may be idle.
+/// Kubelets and scrapers send theirs at once.
 const PLAIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests at a time on one HTTP/2 connection.
 const STREAMS: u32 = 250;
 /// How long new connections are taken after shutdown began.
 const LINGER: Duration = Duration::from_secs(5);
-/// How long after shutdown began an HTTP/1 connection that nobody uses is kept. Such a connection cannot be told to end,
-/// and a request that meets its closing fails: Go's client does not repeat a POST. API servers speak HTTP/1.1 to
-/// webhooks and take the connection they used last, so what was not used for this long is at the bottom of the pile.
+/// How long after shutdown began an idle HTTP/1 connection is kept. Such a connection cannot be
+/// told to end, and a request that meets its closing fails: Go's client does not repeat a POST. API
+/// servers speak HTTP/1.1 to webhooks and take the connection they used last, so what was not used
+/// for this long is at the bottom of the pile.
 const IDLE: Duration = Duration::from_secs(10);
 /// Pause after accept failed, for want of descriptors for example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -80,8 +81,8 @@ enum Security {
 // === impl Server ===
 
 impl Server {
-    /// Listens on `address` with TLS; connections wait until [`Server::run`]. `drain` is the time from shutdown to the end
-    /// of the last connection.
+    /// Listens on `address` with TLS; connections wait until [`Server::run`]. `drain` is the time
+    /// from shutdown to the end of the last connection.
     ///
     /// # Errors
     /// When the address cannot be listened on.
@@ -107,7 +108,8 @@ impl Server {
         })
     }
 
-    /// Listens on `address` in the clear, for health and for public pages. It ends with the process: nothing is drained.
+    /// Listens on `address` in the clear, for health and for public pages. It ends with the
+    /// process: nothing is drained.
     ///
     /// # Errors
     /// When the address cannot be listened on.
@@ -142,7 +144,8 @@ impl Server {
         Self { limit, ..self }
     }
 
-    /// Serves until `shutdown` and then until every connection has ended, but no longer than the drain time.
+    /// Serves until `shutdown` and then until every connection has ended, but no longer than the
+    /// drain time.
     ///
     /// # Errors
     /// None; the type is that of a watched task.
@@ -234,7 +237,8 @@ async fn serve(
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .max_concurrent_streams(STREAMS);
-    // The handshake has said which it is; guessing from the first bytes could not be ended gracefully.
+    // The handshake has said which it is; guessing from the first bytes could not be ended
+    // gracefully.
     let builder = if is_http2 {
         builder.http2_only()
     } else {
@@ -261,8 +265,8 @@ async fn serve(
         }
     });
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // A connection that was opened while we are leaving gets its first request answered. HTTP/2 can say that it ends
-    // (GOAWAY); HTTP/1 says so with the answer to its next request.
+    // A connection that was opened while we are leaving gets its first request answered. HTTP/2 can
+    // say that it ends (GOAWAY); HTTP/1 says so with the answer to its next request.
     let leaving = async {
         shutdown.cancelled().await;
         used.cancelled().await;

@@ -1,4 +1,4 @@
-//! What no API server does: commands that whoever runs the tests hands over in variables of the environment.
+//! What an API server cannot do: commands from variables of the environment.
 
 use std::process::Stdio;
 
@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
-/// A command that does something, says so, and undoes it when its standard input ends: also when the test fails.
+/// A command that does something, says so, and undoes it when its standard input ends: also when
+/// the test fails.
 pub struct Undone {
     line: String,
     child: Child,
@@ -34,7 +35,7 @@ pub async fn cluster_command(variable: &str, what: &str, args: &[&str]) -> Resul
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Reads the variable for something that is no command.
+/// Reads a variable that is not a command.
 ///
 /// # Errors
 /// As [`cluster_command`].
@@ -51,7 +52,8 @@ fn command_line(variable: &str, what: &str, args: &[&str]) -> Result<String> {
 // === impl Undone ===
 
 impl Undone {
-    /// Runs the command in `variable`, as [`cluster_command`] does, and waits until it has done its work.
+    /// Runs the command in `variable`, as [`cluster_command`] does, and waits until it has done its
+    /// work.
     pub async fn run(variable: &str, what: &str, args: &[&str]) -> Result<Self> {
         let line = command_line(variable, what, args)?;
         let mut child = Command::new("/bin/sh")

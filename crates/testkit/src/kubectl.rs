@@ -17,7 +17,8 @@ pub struct Output {
     pub stderr: String,
 }
 
-/// Runs `kubectl ARGS` (the program that `KUBECTL` names, else the one on `PATH`) with `input` as standard input.
+/// Runs `kubectl ARGS` (the program that `KUBECTL` names, else the one on `PATH`) with `input` as
+/// standard input.
 pub async fn kubectl(args: &[&str], input: &str) -> Result<Output> {
     let mut child = command(args)
         .stdin(Stdio::piped())

@@ -7,7 +7,7 @@ The cluster is the one that `KUBECONFIG` names. Nothing here creates one.
 */
 
 #![forbid(unsafe_code)]
-// A test helper that cannot go on ends the test: there is nobody to hand an error to.
+// A test helper that cannot continue ends the test.
 #![allow(clippy::panic, clippy::missing_panics_doc)]
 
 mod command;

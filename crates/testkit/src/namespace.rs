@@ -22,11 +22,12 @@ use tokio::sync::RwLock;
 
 use crate::kubectl::{Output, kubectl};
 
-/// How long a test waits for something that should take seconds. Generous: a loaded two-core machine is slow, and a
-/// wait that is met costs nothing.
+/// How long a test waits for something that should take seconds. Generous: a loaded two-core
+/// machine is slow, and a wait that is met costs nothing.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
-/// Tests that disturb the whole cluster (reboot, agent gone, webhook down) hold this alone; all others share it.
+/// Tests that disturb the whole cluster (reboot, agent gone, webhook down) hold this alone; all
+/// others share it.
 static CLUSTER: RwLock<()> = RwLock::const_new(());
 
 /// One test's namespace.
@@ -64,7 +65,8 @@ pub async fn client_with_token(token: &str) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
-/// A client of the same cluster that acts for another user. Policies that let that user through let it through as well.
+/// A client of the same cluster that acts for another user. Policies that let that user through let
+/// it through as well.
 pub async fn client_as(user: &str) -> Result<Client> {
     let mut config = Config::infer()
         .await

@@ -61,8 +61,8 @@ impl<'a> NodeShell<'a> {
         self.namespace.exec(&self.pod, "shell", command).await
     }
 
-    /// PIDs, on the node, of the processes of one container of a pod, the oldest first. `container_id` as the API
-    /// reports it (`containerd://...`).
+    /// PIDs, on the node, of the processes of one container of a pod, the oldest first.
+    /// `container_id` as the API reports it (`containerd://...`).
     async fn processes(&self, container_id: &str) -> Result<Vec<u32>> {
         let id = container_id.rsplit('/').next().unwrap_or(container_id);
         let script = format!("grep -l '{id}' /proc/[0-9]*/cgroup 2>/dev/null | cut -d/ -f3 | sort -n");
@@ -84,8 +84,8 @@ impl<'a> NodeShell<'a> {
         self.sh(&format!("kill -{signal} {first}")).await.map(drop)
     }
 
-    /// Starts a process that keeps the mounts of a container, whatever becomes of the container, as one does that hangs
-    /// in the kernel. Returns its number on the node; it ends with the shell.
+    /// Starts a process that keeps the mounts of a container, whatever becomes of the container, as
+    /// one does that hangs in the kernel. Returns its number on the node; it ends with the shell.
     pub async fn hold_mounts_of(&self, container_id: &str) -> Result<u32> {
         let first = self.first(container_id).await?;
         let hold = format!(
@@ -112,7 +112,8 @@ impl<'a> NodeShell<'a> {
             .with_context(|| format!("no process of {container_id} on the node"))
     }
 
-    /// Every line of every process's mount table that mentions `text`; what is left behind after a deletion.
+    /// Every line of every process's mount table that mentions `text`; what is left behind after a
+    /// deletion.
     pub async fn mounts_with(&self, text: &str) -> Result<String> {
         self.sh(&format!(
             "cat /proc/[0-9]*/mountinfo 2>/dev/null | grep -F '{text}' || true"

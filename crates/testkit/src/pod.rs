@@ -30,7 +30,8 @@ impl Namespace {
         self.wait(name, "the container was restarted", restarted).await
     }
 
-    /// Runs a command in a container and returns what it printed; `container` may be empty for the default one.
+    /// Runs a command in a container and returns what it printed; `container` may be empty for the
+    /// default one.
     pub async fn exec(&self, pod: &str, container: &str, command: &[&str]) -> Result<Output> {
         let mut params = AttachParams::default().stderr(true);
         if !container.is_empty() {
@@ -71,8 +72,8 @@ impl Namespace {
         })
     }
 
-    /// Runs a shell script in a container that has to succeed, and returns its standard output without the last
-    /// line feed.
+    /// Runs a shell script in a container that has to succeed, and returns its standard output
+    /// without the last line feed.
     pub async fn sh(&self, pod: &str, container: &str, script: &str) -> Result<String> {
         let output = self.exec(pod, container, &["/bin/sh", "-ec", script]).await?;
         ensure!(output.code == 0, "`{script}` in {pod}: {output:?}");
@@ -88,7 +89,8 @@ impl Namespace {
             .await?)
     }
 
-    /// Starts `kubectl port-forward` and returns the local port and the process; it ends when dropped.
+    /// Starts `kubectl port-forward` and returns the local port and the process; it ends when
+    /// dropped.
     pub async fn port_forward(&self, pod: &str, port: u16) -> Result<(u16, tokio::process::Child)> {
         use tokio::io::{AsyncBufReadExt, BufReader};
         let args = ["-n", &self.name, "port-forward", pod, &format!(":{port}")];
@@ -98,7 +100,7 @@ impl Namespace {
         let stdout = child.stdout.take().context("port-forward without stdout")?;
         let mut lines = BufReader::new(stdout).lines();
         let line = lines.next_line().await?.context("port-forward ended at once")?;
-        // It says more with every connection, and ends if nobody listens.
+        // It says more with every connection, and ends if the receiver is gone.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         // "Forwarding from 127.0.0.1:40123 -> 80"
         let local = line

@@ -95,7 +95,8 @@ impl Scripted {
         self.watches.len()
     }
 
-    /// Sends `events` on the watch that was opened last, and ends it, so that the client opens another.
+    /// Sends `events` on the watch that was opened last, and ends it, so that the client opens
+    /// another.
     pub fn tell(&mut self, events: &[Value]) {
         let mut lines = events.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
         lines.push('\n');
@@ -139,8 +140,8 @@ impl Call {
         self.send(StatusCode::OK, object);
     }
 
-    /// Answers with what was sent, as the API server stores it: with a UID and a resourceVersion, and a consumer pod with
-    /// the marks of the webhook's rewrite.
+    /// Answers with what was sent, as the API server stores it: with a UID and a resourceVersion,
+    /// and a consumer pod with the marks of the webhook's rewrite.
     pub fn create(self, uid: &str) -> Value {
         let mut object = self.body.clone();
         if object["metadata"]["labels"][LABEL_ROLE] == ROLE_CONSUMER {

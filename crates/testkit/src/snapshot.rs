@@ -8,9 +8,10 @@ use anyhow::{Result, ensure};
 
 use crate::node::NodeShell;
 
-/// Prints what must not change, line by line: of files the time of change (ctime) too, which nobody can set, so that one with
-/// the same has the same content. Only what does not change by itself on a node that lives: no directories of pods, no
-/// terminals, no loop devices (other tests have some). The arguments are directories whose content counts.
+/// Prints what must not change, line by line: of files the time of change (ctime) too, which cannot
+/// be set, so that one with the same has the same content. Only what does not change by itself on a
+/// node that lives: no directories of pods, no terminals, no loop devices (other tests have some).
+/// The arguments are directories whose content counts.
 const LIST: &str = r#"
 root=/proc/1/root
 about='%p %y %#m %U:%G %s %T@ %C@ %l\n'
@@ -41,7 +42,8 @@ pub struct Snapshot {
 // === impl NodeShell ===
 
 impl NodeShell<'_> {
-    /// Takes down what must not change, with the content of these directories of the node. One at a time.
+    /// Takes down what must not change, with the content of these directories of the node. One at a
+    /// time.
     pub async fn snapshot(&self, directories: &[String]) -> Result<Snapshot> {
         self.list("/before", directories).await?;
         Ok(Snapshot {

@@ -1,7 +1,7 @@
 /*!
-Connections to ports of pods, through the API server's port-forward, so that they work on every cluster: plain HTTP, and
-TLS. What a TLS server shows is looked at before it is judged: a test can tell a refusal from a certificate that is not to
-be trusted.
+Connections to ports of pods, through the API server's port-forward, so that they work on every
+cluster: plain HTTP, and TLS. What a TLS server shows is looked at before it is judged: a test can
+tell a refusal from a certificate that is not to be trusted.
 */
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,7 +88,8 @@ pub async fn open(pods: &Api<Pod>, pod: &str, port: u16) -> Result<Tunnel> {
 // === impl Tunnel ===
 
 impl Tunnel {
-    /// Asks for a page by plain HTTP/1.1 and returns the whole answer, whatever its status; empty if nobody listens.
+    /// Asks for a page by plain HTTP/1.1 and returns the whole answer, whatever its status; empty
+    /// if the port is closed.
     pub async fn get(mut self, path: &str) -> Result<String> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n");
         self.stream.write_all(request.as_bytes()).await?;
@@ -164,7 +165,8 @@ impl Connection {
         self.ask(path, &request).await
     }
 
-    /// Gets a page by HTTP/1.1, with a bearer token if there is one. Anything but 200 is an error with the whole answer.
+    /// Gets a page by HTTP/1.1, with a bearer token if there is one. Anything but 200 is an error
+    /// with the whole answer.
     pub async fn get(self, path: &str, token: Option<&str>) -> Result<String> {
         let token = token.map_or_else(String::new, |token| format!("Authorization: Bearer {token}\r\n"));
         let request = format!("GET {path} HTTP/1.1\r\nHost: pod\r\n{token}Connection: close\r\n\r\n");

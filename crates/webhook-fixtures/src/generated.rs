@@ -1,4 +1,5 @@
-//! Pod specs that the API server takes, of every field that the rewrite reads or has to leave alone.
+//! Pod specs that the API server takes, of every field that the rewrite reads or has to leave
+//! alone.
 
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};

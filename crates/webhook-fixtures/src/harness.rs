@@ -106,6 +106,12 @@ impl Harness {
     }
 }
 
+impl Default for Harness {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl std::ops::Deref for Harness {
     type Target = Reviewer;
 

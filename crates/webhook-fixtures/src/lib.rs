@@ -1,10 +1,10 @@
 /*!
-What the tests and the fuzz targets of the webhook share: its router in this process, one instance and its pod, pods of
-every shape, and what must hold for each of them.
+What the tests and the fuzz targets of the webhook share: its router in this process, one instance
+and its pod, pods of every shape, and what must hold for each of them.
 */
 
 #![forbid(unsafe_code)]
-// A test helper that cannot go on ends the test: there is nobody to hand an error to.
+// A test helper that cannot continue ends the test.
 #![allow(clippy::missing_panics_doc, clippy::unwrap_used)]
 
 mod generated;

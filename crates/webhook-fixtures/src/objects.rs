@@ -1,4 +1,5 @@
-//! The instance `dev` in namespace `team`, ready on `node-1`, its consumer pod, and the request that creates it.
+//! The instance `dev` in namespace `team`, ready on `node-1`, its consumer pod, and the request
+//! that creates it.
 
 use serde_json::{Value, json};
 

@@ -43,7 +43,7 @@ pub async fn check_rewrite(harness: &mut Harness, spec: &Value) -> Value {
             }
         }
     }
-    // An unmutated pod never passes.
+    // A pod that was not mutated is refused.
     assert!(!harness.final_state(&created).await.is_allowed(), "I3");
     rewritten
 }

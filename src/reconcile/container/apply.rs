@@ -40,7 +40,7 @@ pub(super) async fn act(
                 .await?;
             observed.container = Arc::new(written);
         }
-        // The pass ends with it, see there.
+        // The reconciliation ends with it, see there.
         Action::RemoveFinalizer => {}
         Action::Create => create(context, observed, &instances).await?,
         Action::Adopt(instance) => {
@@ -166,7 +166,8 @@ async fn create(
             observed.backoff = None;
             observed.instance = Slot::Ours(Arc::new(instance));
         }
-        // An earlier reconciliation created it, and the cache does not show it yet; or somebody else did.
+        // An earlier reconciliation created it, and the cache does not show it yet; or another
+        // client did.
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
             match Slot::of(fresh_instance(context, &container).await?, &container) {
                 // It is gone again.
@@ -224,9 +225,9 @@ async fn on_newest(
     }
 }
 
-/// Gives the instance the spec that `container`, read after it, wants. The spec is replaced as a whole, so that what was
-/// taken out of the template goes from the copy too; and only in the state that was read, since a later write to the
-/// instance may be made from a newer container.
+/// Gives the instance the spec that `container`, read after it, wants. The spec is replaced as a
+/// whole, so that what was taken out of the template goes from the copy too; and only in the state
+/// that was read, since a later write to the instance may be made from a newer container.
 ///
 /// With `owners` the instance gets these owner references too.
 async fn replace_spec(

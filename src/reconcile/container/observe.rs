@@ -1,4 +1,5 @@
-//! A look at a StoppableContainer and its instance: the caches, and reads past them (invariant I17).
+//! A look at a StoppableContainer and its instance: the caches, and reads past them (invariant
+//! I17).
 
 use std::sync::Arc;
 
@@ -17,7 +18,8 @@ pub(super) async fn observe(
 ) -> Result<Option<Observed>, ReconcileError> {
     let deleting = container.metadata.deletion_timestamp.is_some();
     let (container, instance) = if deleting {
-        // In this order: an orphan deletion cuts the instance loose before it takes its finalizer off the container.
+        // In this order: an orphan deletion cuts the instance loose before it takes its finalizer
+        // off the container.
         match newest(context, &container).await {
             Ok(container) => {
                 let found = fresh_instance(context, &container).await?;
@@ -42,7 +44,8 @@ pub(super) async fn observe(
     }))
 }
 
-/// The cache is enough if it shows that the instance is ours, or if it has no instance and none was ever recorded.
+/// The cache is enough if it shows that the instance is ours, or if it has no instance and none was
+/// ever recorded.
 pub(super) async fn cached_slot(
     context: &Context,
     container: &StoppableContainer,

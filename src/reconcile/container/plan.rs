@@ -11,8 +11,8 @@ use stoppablecontainer_api::{GivenUp, RecoveryAnswer, StoppableContainerInstance
 use crate::reconcile::container::desired::{desired_spec, template_error};
 use crate::reconcile::container::state::{Observed, Slot};
 
-/// Finalizer of `kubectl delete --cascade=orphan`: the garbage collector cuts the instance loose before it takes it
-/// off.
+/// Finalizer of `kubectl delete --cascade=orphan`: the garbage collector cuts the instance loose
+/// before it takes it off.
 const ORPHAN: &str = "orphan";
 
 /// One step.
@@ -88,8 +88,8 @@ pub(super) fn given_up(instance: &StoppableContainerInstance) -> Option<&GivenUp
     instance.status.as_ref()?.given_up.as_ref()
 }
 
-/// Whether an answer is to what the instance asks now, and has not been passed on. What an old annotation says stays
-/// where it is.
+/// Whether an answer is to what the instance asks now, and has not been passed on. What an old
+/// annotation says stays where it is.
 fn awaited(instance: &StoppableContainerInstance, answer: &RecoveryAnswer) -> bool {
     let filesystem = instance
         .status

@@ -18,7 +18,7 @@ use stoppablecontainer_api::{
 
 use crate::reconcile::context::Backoff;
 
-/// Everything that a pass over a StoppableContainer looks at.
+/// Everything that the reconciliation of a StoppableContainer depends on.
 #[derive(Clone, Debug)]
 pub(super) struct Observed {
     /// The object as last seen.
@@ -29,14 +29,15 @@ pub(super) struct Observed {
     pub backoff: Option<Backoff>,
 }
 
-/// The object that has the name of our instance.
+/// Which object has the name of the container's instance.
 #[derive(Clone, Debug)]
 pub(super) enum Slot {
     /// Nothing.
     Free,
     /// The container's instance.
     Ours(Arc<StoppableContainerInstance>),
-    /// An instance without an owner, made for an object of this name: an orphan deletion left it. It can be taken over.
+    /// An instance without an owner, made for an object of this name: an orphan deletion left it.
+    /// It can be taken over.
     Orphan(Arc<StoppableContainerInstance>),
     /// The instance that the container's status records is gone; the text says what to do.
     Lost(String),
@@ -47,7 +48,8 @@ pub(super) enum Slot {
 // === impl Slot ===
 
 impl Slot {
-    /// How `found` relates to `container`; `found` was read from the API server where it is not plainly ours.
+    /// How `found` relates to `container`; `found` was read from the API server where it is not
+    /// plainly ours.
     pub(super) fn of(found: Option<Arc<StoppableContainerInstance>>, container: &StoppableContainer) -> Self {
         let uid = found.as_ref().and_then(|found| found.uid());
         let is_lost = may_be_lost(container) && recorded(container) != uid.as_deref();
@@ -75,8 +77,8 @@ pub(crate) fn recorded(container: &StoppableContainer) -> Option<&str> {
     container.status.as_ref()?.instance_uid.as_deref()
 }
 
-/// A recorded instance counts as lost when another one, or none, has its name, and the user has not given it up. An object
-/// that is being deleted does not need its data.
+/// A recorded instance counts as lost when another one, or none, has its name, and the user has not
+/// given it up. An object that is being deleted does not need its data.
 fn may_be_lost(container: &StoppableContainer) -> bool {
     let Some(recorded) = recorded(container) else {
         return false;
@@ -90,7 +92,8 @@ fn may_be_lost(container: &StoppableContainer) -> bool {
     !given_up && !replaced && container.metadata.deletion_timestamp.is_none()
 }
 
-/// The answer with which the user gives up the data of an instance. A UID is never used again, and neither is this.
+/// The answer with which the user gives up the data of an instance. A UID is never used again, and
+/// neither is this.
 fn giving_up(instance: &str) -> RecoveryAnswer {
     RecoveryAnswer {
         verb: RecoveryVerb::Reset,
@@ -113,7 +116,8 @@ fn lost(container: &StoppableContainer) -> String {
     )
 }
 
-/// Why `container` cannot take over an instance that it does not own. Following the advice never deletes data.
+/// Why `container` cannot take over an instance that it does not own. Following the advice never
+/// deletes data.
 fn obstacle(instance: &StoppableContainerInstance, container: &StoppableContainer) -> Option<String> {
     let name = container.name_any();
     let other_name = "delete this object, which has no data, and choose another name";

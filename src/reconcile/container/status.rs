@@ -17,8 +17,8 @@ use crate::reconcile::container::state::{Observed, Slot};
 use crate::reconcile::context::requests::{patch_params, status_patch};
 use crate::reconcile::context::{Context, ReconcileError, events};
 
-/// The status that `observed` deserves. It speaks of the container's present generation only once the instance has
-/// the present spec and its own status speaks of that.
+/// The status of `observed`. Its observedGeneration is the container's present generation only if
+/// the instance has the present spec and its own status describes that.
 pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerStatus {
     let container = &observed.container;
     let old = container.status.clone().unwrap_or_default();

@@ -1,5 +1,5 @@
 /*!
-What went wrong last time, per object and thing to do: the only memory that the
+What failed last, by object and task: the only memory that the
 controller has outside of the API. It paces retries, so losing it with the
 process costs one early retry.
 */
@@ -14,12 +14,14 @@ use tokio::time::Instant;
 use crate::reconcile::conditions::Cause;
 use crate::reconcile::pods::Role;
 
-/// First wait: a webhook replica that has not heard of a change yet needs no longer.
+/// First wait: a webhook replica needs not longer to see a change.
 const FIRST: Duration = Duration::from_millis(100);
-/// Longest wait after a refusal: what an outage of a webhook or a full quota may cost after it is over.
+/// Longest wait after a refusal: what an outage of a webhook or a full quota may cost after it is
+/// over.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Second and longest wait for pods that end: those of the kubelet for containers that do (`initialBackOff` and
-/// `MaxContainerBackOff`). The first one is replaced at once, as a container is.
+/// Second and longest wait for pods that end: those of the kubelet for containers that do
+/// (`initialBackOff` and `MaxContainerBackOff`). The first one is replaced at once, as a container
+/// is.
 const ENDED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(5));
 
 /// What is being retried.
@@ -29,11 +31,11 @@ pub enum Task {
     Pod(Role),
     /// Creating the instance of a StoppableContainer.
     Instance,
-    /// A whole pass over the object.
+    /// The whole reconciliation of the object.
     Reconcile,
 }
 
-/// Why a task waits, and for how long.
+/// Why a task waits, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// What happened.
@@ -46,7 +48,8 @@ pub struct Backoff {
 #[derive(Debug, Default)]
 pub struct Attempts {
     failures: Mutex<HashMap<(String, Task), Record>>,
-    /// By object UID: the container that was last asked for with [`Attempts::seen_for`], and since when.
+    /// By object UID: the container that was last asked for with [`Attempts::seen_for`], and since
+    /// when.
     seen: Mutex<HashMap<String, (String, Instant)>>,
 }
 
@@ -54,7 +57,8 @@ pub struct Attempts {
 struct Record {
     /// Refusals since the task last went well.
     refusals: u32,
-    /// Pods that ended since the last one that was well for long enough. A start alone does not reset this.
+    /// Pods that ended since the last one that was well for long enough. A start alone does not
+    /// reset this.
     ends: u32,
     /// Generation of the object that failed: an edit is a reason to try at once.
     generation: Option<i64>,
@@ -68,8 +72,8 @@ struct Record {
 // === impl Attempts ===
 
 impl Attempts {
-    /// Counts a failure and returns the time until the next try. With `pod` it is the end of that pod, which is counted
-    /// once; without, a refusal.
+    /// Counts a failure and returns the time until the next try. With `pod` it is the end of that
+    /// pod, which is counted once; without, a refusal.
     pub fn failed(
         &self,
         uid: &str,
@@ -127,7 +131,8 @@ impl Attempts {
         })
     }
 
-    /// The task went well: refusals are forgotten. Ends of pods are not, as another one that starts may end as soon.
+    /// The task went well: refusals are forgotten. Ends of pods are not, as another one that starts
+    /// may end as soon.
     pub fn succeeded(&self, uid: &str, task: Task) {
         let mut failures = self.lock();
         let key = (uid.to_owned(), task);
@@ -145,7 +150,8 @@ impl Attempts {
         self.lock().remove(&(uid.to_owned(), task));
     }
 
-    /// For how long this container of an object has been asked for. A time of ours: the clock of a node may be wrong.
+    /// How long ago the controller saw this container first. By its own clock: the clock of a
+    /// node may be wrong.
     pub fn seen_for(&self, uid: &str, container: &str) -> Duration {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();

@@ -25,7 +25,7 @@ pub struct Caches {
     pub instances: Store<StoppableContainerInstance>,
     /// All pods with our label.
     pub pods: Store<Pod>,
-    /// All nodes; only that they exist and whether they are heard of.
+    /// All nodes: only their names and Ready conditions.
     pub nodes: Store<Node>,
     /// What CSI drivers the kubelets have, by node.
     pub drivers: Store<CSINode>,
@@ -107,12 +107,12 @@ impl Caches {
         self.nodes.state().iter().any(|node| wanted(&node.name_any()))
     }
 
-    /// Why the kubelet reports its node as not ready.
+    /// The message of the Ready condition of a node that is not ready.
     pub fn node_not_ready(&self, name: &str) -> Option<String> {
         not_ready_message(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
     }
 
-    /// What Kubernetes says about a node that it has not heard of for a while.
+    /// The message of the Ready condition of an unreachable node.
     pub fn node_unreachable(&self, name: &str) -> Option<String> {
         unreachable_message(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
     }

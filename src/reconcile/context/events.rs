@@ -1,4 +1,4 @@
-//! Events: what stands in the way, and that it is out of the way, where `kubectl describe` shows it.
+//! Events: what blocks an object, and that it is ready, for `kubectl describe`.
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -11,7 +11,7 @@ use crate::reconcile::context::Context;
 /// Longest note of an event, in bytes: the API server takes 1 kB.
 const MAX_NOTE: usize = 1024;
 
-/// Reasons for not being ready that are steps of the normal way.
+/// Reasons for not being ready that are steps of a normal start or stop.
 const STEPS: [&str; 6] = [
     reason::AS_REQUESTED,
     reason::STOPPED,
@@ -21,11 +21,11 @@ const STEPS: [&str; 6] = [
     reason::DELETING,
 ];
 
-/// Reasons of what works for now and still needs somebody's attention.
+/// Reasons of conditions that are True and still need attention.
 const WARNINGS: [&str; 2] = [reason::WRITE_FAILED, reason::DISK_LOW];
 
-/// Publishes an event for every part that is newly blocked, and one when the whole became ready. An event that cannot
-/// be published is only logged: the conditions say the same.
+/// Publishes an event for every part that is newly blocked, and one when the whole became ready. An
+/// event that cannot be published is only logged: the conditions say the same.
 pub(crate) async fn changes(
     context: &Context,
     object: ObjectReference,

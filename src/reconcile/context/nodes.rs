@@ -1,13 +1,13 @@
 /*!
-The facts that are read from a Node: whether Kubernetes still hears of it, and whether
-its kubelet says that it is ready.
+What the controller reads from a Node: whether its kubelet still reports, and whether it
+reports that the node is ready.
 
-A node that is not heard of may run everything that it ran: unknown is not gone.
+An unreachable node may still run everything that it ran.
 */
 
 use k8s_openapi::api::core::v1::{Node, NodeStatus};
 
-/// Of what the watch holds of a node, its readiness alone is looked at.
+/// Keeps the `Ready` condition alone.
 pub(crate) fn keep_ready_condition(node: &mut Node) {
     let conditions = node.status.take().and_then(|status| status.conditions);
     let ready = conditions.map(|all| all.into_iter().filter(|c| c.type_ == "Ready").collect());
@@ -17,12 +17,12 @@ pub(crate) fn keep_ready_condition(node: &mut Node) {
     });
 }
 
-/// The words of a `Ready` condition that is `Unknown`.
+/// The message of a `Ready` condition that is `Unknown`.
 pub(crate) fn unreachable_message(node: &Node) -> Option<String> {
     ready_is(node, "Unknown")
 }
 
-/// The words of a `Ready` condition that is `False`: the kubelet's own, of what is wrong with the node.
+/// The message of a `Ready` condition that is `False`, from the kubelet.
 pub(crate) fn not_ready_message(node: &Node) -> Option<String> {
     ready_is(node, "False")
 }

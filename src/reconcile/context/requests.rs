@@ -1,5 +1,5 @@
 /*!
-Requests whose bodies are text already: fields that our types do not know reach
+Requests with bodies that are text already: fields that our types do not know reach
 the API server, and a large template is not decoded to be sent.
 */
 
@@ -16,7 +16,8 @@ use stoppablecontainer_api::names::{FIELD_MANAGER_CONTROLLER, FINALIZER};
 
 use crate::dry_run::strict;
 
-/// Creates an object. Fields that the API server does not know are refused, and not dropped (invariant I19).
+/// Creates an object. Fields that the API server does not know are refused, and not dropped
+/// (invariant I19).
 ///
 /// # Errors
 /// When the API server refuses or cannot be asked.
@@ -78,7 +79,8 @@ pub(crate) fn post_params() -> PostParams {
     }
 }
 
-/// Merge patch that puts our finalizer on an object or takes it off, if the object is still the one that was seen.
+/// Merge patch that puts our finalizer on an object or takes it off, if the object is still the one
+/// that was seen.
 pub(crate) fn finalizer_patch(object: &impl ResourceExt, present: bool) -> Value {
     let mut finalizers: Vec<_> = object
         .finalizers()
@@ -92,8 +94,9 @@ pub(crate) fn finalizer_patch(object: &impl ResourceExt, present: bool) -> Value
     json!({ "metadata": { "resourceVersion": object.resource_version(), "finalizers": finalizers } })
 }
 
-/// Merge patch that makes a status `new` if the object is still the one whose status was `old`. A merge patch leaves what it
-/// does not name, so what `old` has and `new` has not is named with null.
+/// Merge patch that makes a status `new` if the object is still the one whose status was `old`. A
+/// merge patch leaves what it does not name, so what `old` has and `new` has not is named with
+/// null.
 pub(crate) fn status_patch<S: Serialize>(
     object: &impl ResourceExt,
     old: Option<&S>,

@@ -22,7 +22,7 @@ use crate::reconcile::instance::plan::Action;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::Role;
 use crate::selections;
-use crate::selections::HeldPod;
+use crate::selections::TrimmedPod;
 
 mod create;
 mod delete;
@@ -30,18 +30,19 @@ mod status;
 
 pub(super) use status::{ensure_newest, write_status};
 
-/// What is known after a plan was carried out.
+/// The result of a plan.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    /// The instance is still there; this is how things stand now.
+    /// The instance still exists; this is its state now.
     Present(Box<Observed>),
-    /// The last thing that held the instance was taken off.
+    /// The finalizer was removed.
     Released,
 }
 
-/// Carries out `actions` in order, and stops at the first that could not be decided on what was observed.
+/// Carries out `actions` in order, and stops at the first that could not be decided on what was
+/// observed.
 ///
-/// A pod whose creation is refused is no error: the refusal is part of how things stand.
+/// A refused creation of a pod is not an error: the refusal becomes a condition.
 pub(super) async fn apply(
     context: &Context,
     mut observed: Observed,
@@ -146,7 +147,7 @@ fn slot(observed: &mut Observed, role: Role) -> &mut Slot {
     }
 }
 
-fn pods(context: &Context, instance: &StoppableContainerInstance) -> Api<HeldPod> {
+fn pods(context: &Context, instance: &StoppableContainerInstance) -> Api<TrimmedPod> {
     Api::namespaced(context.client.clone(), &instance.namespace().unwrap_or_default())
 }
 

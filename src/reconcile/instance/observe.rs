@@ -1,6 +1,6 @@
 /*!
-A look at everything that a pass over an instance depends on: the caches, and the
-few reads that they cannot answer.
+Reads everything that the reconciliation of an instance depends on: from the caches, and
+from the API server what they cannot answer.
 
 A cache lags behind the API server. Before a recorded pod counts as gone, the API
 server itself is asked; and before the finalizer is taken off, about everything.
@@ -20,25 +20,25 @@ use crate::reconcile::instance::plan::first_node;
 use crate::reconcile::instance::state::{Observed, Slot, recorded};
 use crate::reconcile::pods::{Role, avoided, health, node};
 use crate::selections;
-use crate::selections::HeldPod;
+use crate::selections::TrimmedPod;
 
-/// A wrapper that has its filesystem needs much less to find out that it cannot execute a program, and the agent reports
-/// after two seconds why a wrapper does not get its filesystem.
+/// A wrapper that has its filesystem needs much less to find out that it cannot execute a program,
+/// and the agent reports after two seconds why a wrapper does not get its filesystem.
 const CONFIRMATION: Duration = Duration::from_secs(5);
 
 /// What is seen while the first node does, so that a wait for it begins anew. No container has this as its id.
 const FITS: &str = "fits";
 
-/// Where a look goes.
+/// Where the reads go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
     /// To the caches, and to the API server for what they cannot answer.
     Cached,
-    /// To the API server alone: before the last hold on data is let go.
+    /// To the API server alone: before the finalizer is removed.
     Fresh,
 }
 
-/// Looks at everything that the plan of `instance` depends on.
+/// Observes everything that the plan of `instance` depends on.
 ///
 /// # Errors
 /// When the API server cannot be asked what the caches do not tell.
@@ -178,7 +178,8 @@ async fn slot(
             Some(_) if recorded => {}
             Some(slot) => return Ok(slot),
             None => {
-                // A pod without our label is outside of the cache. Its owner is asked about again when the wait is over.
+                // A pod without our label is outside of the cache. Its owner is asked about again
+                // when the wait is over.
                 if let Some(backoff) = backoff
                     .filter(|h| h.cause.reason == reason::NAME_CONFLICT && h.remaining > Duration::ZERO)
                 {
@@ -190,7 +191,7 @@ async fn slot(
             }
         }
     }
-    let found = Api::<HeldPod>::namespaced(context.client.clone(), &namespace)
+    let found = Api::<TrimmedPod>::namespaced(context.client.clone(), &namespace)
         .get_opt(&name)
         .await?;
     let found = found.map(selections::pod).transpose()?;

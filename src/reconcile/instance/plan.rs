@@ -1,8 +1,8 @@
 /*!
-What to do next, from what is seen: no client, no clock, no memory.
+What to do next, from what was observed: no client, no clock, no memory.
 
-Each pass plans a few steps towards the wish and then looks again, so every step
-must be right on its own: a crash between two steps is the same as a slow pass.
+Each reconciliation plans a few steps towards the spec and then observes again, so every step
+must be right on its own: a crash between two steps is the same as a slow reconciliation.
 */
 
 use std::fmt::Debug;
@@ -41,7 +41,8 @@ pub(super) enum Action {
     Create(Role, Json),
     /// Put our labels back on a pod of ours.
     Relabel(Role, Arc<Pod>),
-    /// Delete a pod of ours with its own grace period. With a trouble, its successor waits.
+    /// Delete a pod of ours with its own grace period. With a cause, its successor waits for the
+    /// back-off.
     Delete(Role, Arc<Pod>, Option<Cause>),
     /// Delete a stray pod.
     Discard(Role, Arc<Pod>),
@@ -222,7 +223,8 @@ fn waits(backoff: Option<&Backoff>) -> bool {
     backoff.is_some_and(|backoff| !backoff.remaining.is_zero())
 }
 
-/// Bound to another node than the one with the data, by a scheduler that does not know node affinity.
+/// Whether the pod is bound to another node than the one with the data. A scheduler that ignores
+/// node affinity does that.
 fn on_wrong_node(observed: &Observed, pod: &Pod) -> bool {
     let kept_on = observed
         .instance

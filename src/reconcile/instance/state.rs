@@ -1,5 +1,5 @@
 /*!
-What a reconciliation knows of an instance: the object, what has the names of its pods,
+What a reconciliation knows about an instance: the object, the pods with the names of its pods,
 and the facts of the node; and the answers that follow from them alone.
 
 Values without a client. Reads are in [`super::observe`], decisions in [`super::plan`].
@@ -24,27 +24,27 @@ use crate::reconcile::pods::{
     Role, consumer_hash, health, is_finished, is_ready, is_running, is_terminating, node, template,
 };
 
-/// Everything that a pass over an instance looks at.
+/// Everything that the reconciliation of an instance depends on.
 #[derive(Clone, Debug)]
 pub(super) struct Observed {
     /// The instance as last seen.
     pub instance: Arc<StoppableContainerInstance>,
-    /// What has the provider's name.
+    /// The pod with the provider's name.
     pub provider: Slot,
-    /// What has the consumer's name.
+    /// The pod with the consumer's name.
     pub consumer: Slot,
     /// What has the placeholder's name.
     pub placeholder: Slot,
     /// The instance has a node and that Node object does not exist.
     pub node_gone: bool,
-    /// What Kubernetes says about the node, which it has not heard of for a while.
+    /// The message of the node's Ready condition, if that is Unknown.
     pub node_unreachable: Option<String>,
-    /// What Kubernetes says about the node, whose kubelet says that it is not ready.
+    /// The message of the node's Ready condition, if that is False.
     pub node_not_ready: Option<String>,
-    /// The consumer's container was started again after its program could not be executed, and for this long nothing
-    /// shows that it will be this time.
+    /// The consumer's container was started again after its program could not be executed, and for
+    /// this long nothing shows that it will be this time.
     pub unconfirmed_restart: Option<Duration>,
-    /// The pods have a node whose kubelet does not know the node agent.
+    /// The node agent is not registered with the kubelet of the pods' node.
     pub agent_missing: bool,
     /// There are nodes that this object has not given up.
     pub other_nodes: bool,
@@ -62,28 +62,31 @@ pub(super) struct Observed {
     pub placeholder_backoff: Option<Backoff>,
 }
 
-/// What has a name that we need.
+/// Which object has the name of one of our pods.
 #[derive(Clone, Debug)]
 pub(super) enum Slot {
-    /// Nothing.
+    /// No object.
     Free,
     /// The pod that the controller created for the instance (invariant I16).
     Ours(Arc<Pod>),
-    /// It names the instance as its controller, but the controller knows nothing of having created it. It makes way.
+    /// A pod that names the instance as its controller, without a record that our controller
+    /// created it. It is deleted.
     Unrecorded(Arc<Pod>),
-    /// Somebody else's; the text says whose.
+    /// A pod of another owner; the text names the owner.
     Taken(String),
 }
 
 // === impl Slot ===
 
 impl Slot {
-    /// How `pod` relates to `instance`. `created` is the UID of the pod that this process created for the role.
+    /// How `pod` relates to `instance`. `created` is the UID of the pod that this process created
+    /// for the role.
     ///
-    /// The UID decides, which only the API server gives: the UID of the record, or of the answer to our own creation. An
-    /// owner reference proves nothing, since every user who may change a pod can put one in. A pod with the reference
-    /// and without a record was left by a controller that died between the creation and the record, or it is a forgery.
-    /// The node agent served neither, so nothing is lost with it.
+    /// The UID decides, which only the API server gives: the UID of the record, or of the answer to
+    /// our own creation. An owner reference proves nothing, since every user who may change a pod
+    /// can put one in. A pod with the reference and without a record was left by a controller that
+    /// died between the creation and the record, or it is a forgery. The node agent served neither,
+    /// so nothing is lost with it.
     pub(super) fn of(
         pod: Arc<Pod>,
         instance: &StoppableContainerInstance,
@@ -164,8 +167,9 @@ impl Observed {
             .filter(|pod| is_running(pod) && is_ready(pod) && !is_terminating(pod))
     }
 
-    /// Whether the template names another image than the one that the provider was made of, and nothing runs on that
-    /// one. Its replacement shows whether they are the same after all; if not, the user is asked (invariant I1).
+    /// Whether the template names another image than the one that the provider was made of, and
+    /// nothing runs on that one. Its replacement shows whether they are the same after all; if not,
+    /// the user is asked (invariant I1).
     pub(super) fn wants_other_image(&self) -> bool {
         let made_of = self
             .provider
@@ -177,7 +181,8 @@ impl Observed {
             && template::blocking_cause(&self.instance).is_none()
     }
 
-    /// What keeps a consumer whose containers run from its filesystem, and so from executing its command.
+    /// What keeps a consumer whose containers run from its filesystem, and so from executing its
+    /// command.
     pub(super) fn blocked(&self) -> Option<&str> {
         let pod = self
             .consumer
@@ -189,15 +194,17 @@ impl Observed {
             .blocked(pod.metadata.uid.as_deref())
     }
 
-    /// How the consumer's container ended, if it was started again only a moment ago and probably ends in the same way.
+    /// How the consumer's container ended, if it was started again only a moment ago and probably
+    /// ends in the same way.
     pub(super) fn unconfirmed_failure(&self) -> Option<Cause> {
         self.unconfirmed_restart.filter(|rest| !rest.is_zero())?;
         let pod = self.consumer.pod().filter(|pod| !is_terminating(pod))?;
         health::unconfirmed(pod, self.instance.spec.main_container()).map(|(_, last)| last)
     }
 
-    /// The filesystem that a consumer may start on, with the identity that its main container is to have. `None`
-    /// while the agent has still to prepare it, or to resolve another user after the template changed.
+    /// The filesystem that a consumer may start on, with the identity that its main container is to
+    /// have. `None` while the agent has not prepared it, or has not resolved another user after the
+    /// template changed.
     pub(super) fn usable_filesystem(&self) -> Option<(&FilesystemStatus, &Identity)> {
         let filesystem = self.instance.status.as_ref()?.ready_filesystem()?;
         if self.provider.pod()?.metadata.uid != filesystem.provider_pod_uid {
@@ -216,20 +223,22 @@ impl Observed {
         template::blocking_cause(&self.instance).or_else(|| found(self))
     }
 
-    /// What keeps a consumer from being started: the filesystem takes more than the template's limit.
+    /// What keeps a consumer from being started: the filesystem takes more than the template's
+    /// limit.
     pub(super) fn start_excess(&self) -> Option<StorageExcess> {
         let filesystem = self.instance.status.as_ref()?.filesystem.as_ref();
         self.instance.storage_excess(filesystem)
     }
 
-    /// Whether the filesystem takes more than the limit of the consumer that runs, which is its pod's own.
+    /// Whether the filesystem takes more than the limit of the consumer that runs, which is its
+    /// pod's own.
     pub(super) fn running_excess(&self, pod: &Pod) -> Option<StorageExcess> {
         let usage = self.instance.status.as_ref()?.filesystem.as_ref()?.usage;
         let main = self.instance.spec.main_container();
         StorageExcess::over(main, storage_limit(pod.spec.as_ref()?, main)?, usage)
     }
 
-    /// The data is gone, so whatever runs has no filesystem to go on with.
+    /// Whether the data is lost, so the consumer must stop.
     pub(super) fn filesystem_lost(&self) -> bool {
         let filesystem = self
             .instance
@@ -242,8 +251,8 @@ impl Observed {
         })
     }
 
-    /// Whether nothing of the instance is on any node: the agent removed it, or there never was anything, or the node
-    /// itself is no more.
+    /// Whether nothing of the instance is on any node: the agent removed it, or there never was
+    /// anything, or the node itself does not exist any more.
     pub(super) fn data_is_gone(&self) -> bool {
         let status = self.status();
         match &status.filesystem {

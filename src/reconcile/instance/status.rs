@@ -1,5 +1,5 @@
 /*!
-The status of an instance, from what is seen: phase and conditions as a whole,
+The status of an instance, from what was observed: phase and conditions as a whole,
 and the UIDs and the node that the agent relies on. Pure, like the plan.
 
 `status.filesystem` is the agent's. It is read here and never written.
@@ -27,7 +27,7 @@ mod ready;
 mod recovery;
 mod restart_required;
 
-/// The status that `observed` deserves, next to the one it has. Equal to the present one when nothing changed.
+/// The status of `observed`. Equal to the present one when nothing changed.
 pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstanceStatus {
     let old = observed.status();
     let provider = provider::provider_state(observed);
@@ -74,7 +74,8 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerI
     }
 }
 
-/// As the consumer has it; a LimitRange may have set it. Without a consumer, as the last one had it.
+/// As the consumer has it; a LimitRange may have set it. Without a consumer, as the last one had
+/// it.
 fn consumer_limit(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<String> {
     let Some(pod) = observed.consumer.pod() else {
         return old.storage_limit.clone();

@@ -23,13 +23,13 @@ use crate::reconcile::context::Context;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{consumer_hash, template};
 
-/// How long the API server may take to try a pod.
+/// How long the API server may take to check a pod.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Longest text about a template, in bytes.
 const LONGEST: usize = 4_096;
 
-/// Time until the API server is asked again after it gave no answer.
+/// Time until the controller asks again if the API server did not answer.
 const AGAIN: Duration = Duration::from_mins(1);
 
 /// The check of the template for the status. A consumer that exists was created from it strictly.
@@ -47,7 +47,8 @@ pub(super) fn known(observed: &Observed) -> Option<TemplateCheck> {
     }
 }
 
-/// Tries the template of a stopped object, unless that was done. Returns when to ask again if the API server did not say.
+/// Checks the template of a stopped object, unless that was done. Returns when to ask again if the
+/// API server did not answer.
 pub(crate) async fn check(context: &Context, observed: &mut Observed) -> Option<Duration> {
     let instance = &observed.instance;
     let stopped = !instance.spec.running && !observed.deleting() && matches!(observed.consumer, Slot::Free);

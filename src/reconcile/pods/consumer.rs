@@ -1,8 +1,8 @@
 /*!
-The consumer pod as the controller asks for it: the user's template, our labels,
-the owner, that it stays on its node, and a scheduling gate. What makes it run on the kept filesystem is the
-webhook's work, at admission, with every other webhook in the chain; nothing is decided here. The rewrite takes the
-gate off, so a pod that was not rewritten is bound to no node (invariant I3).
+The consumer pod as the controller asks for it: the user's template, our labels, the owner, that it
+stays on its node, and a scheduling gate. What makes it run on the kept filesystem is the webhook's
+work, at admission, with every other webhook in the chain; nothing is decided here. The rewrite
+takes the gate off, so a pod that was not rewritten is bound to no node (invariant I3).
 
 It is made from the template as it is stored: fields that our types do not know
 reach the API server (invariant I19).
@@ -19,8 +19,8 @@ use stoppablecontainer_api::{Placement, StoppableContainerInstance, TemplateErro
 use crate::reconcile::pods::tolerations::missing_tolerations;
 use crate::reconcile::pods::{Role, owner_reference, template_fields, template_hash};
 
-/// The consumer pod of `instance`. Of the template's metadata it takes what Kubernetes' own controllers take: labels,
-/// annotations and finalizers.
+/// The consumer pod of `instance`. Of the template's metadata it takes what Kubernetes' own
+/// controllers take: labels, annotations and finalizers.
 ///
 /// # Errors
 /// When the template cannot be worked on.
@@ -63,7 +63,7 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Result<Value, Temp
     Ok(json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec }))
 }
 
-/// Adds what keeps the pod on a silent node.
+/// Adds what keeps the pod on an unreachable node.
 fn stay(spec: &mut Value) {
     let Some(spec) = spec.as_object_mut() else {
         return;
@@ -76,8 +76,8 @@ fn stay(spec: &mut Value) {
     *tolerations = Value::Array(all);
 }
 
-/// Adds our gate to the template's own. The rewrite sets the node: the API server takes no pod that has both a node and
-/// a gate.
+/// Adds our gate to the template's own. The rewrite sets the node: the API server takes no pod that
+/// has both a node and a gate.
 fn gate(spec: &mut Value) {
     let Some(spec) = spec.as_object_mut() else {
         return;

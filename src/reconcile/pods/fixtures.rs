@@ -1,4 +1,4 @@
-//! Instances and their pods for tests, each one step away from the ordinary case.
+//! StoppableContainers, instances and their pods for tests, each one step away from the ordinary case.
 
 // Tables read better without borrows and wrappers.
 #![allow(clippy::needless_pass_by_value)]
@@ -7,12 +7,23 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
-use stoppablecontainer_api::StoppableContainerInstance;
+use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
 use crate::reconcile::pods::{OptOuts, Role, consumer_pod, placeholder_pod, provider_pod};
 
-/// An instance `web` with a main container `main`, running, with finalizer and without a status. `change` is merged
-/// into it.
+/// A StoppableContainer `web`. `change` is merged into it.
+pub(crate) fn container(change: &Value) -> StoppableContainer {
+    let mut object = json!({
+        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
+        "metadata": { "name": "web", "namespace": "team", "uid": "container-uid" },
+        "spec": { "template": { "spec": { "containers": [{ "name": "main", "image": "i" }] } } },
+    });
+    json_patch::merge(&mut object, change);
+    serde_json::from_value(object).unwrap()
+}
+
+/// An instance `web` with a main container `main`, running, with finalizer and without a status.
+/// `change` is merged into it.
 pub(crate) fn instance(change: Value) -> Arc<StoppableContainerInstance> {
     let mut object = json!({
         "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-/// FNV-1a, 64 bits, of the value's JSON form: the same for every version of this program and of Rust. It protects
-/// against nothing; a collision delays a replacement until the next edit.
+/// FNV-1a, 64 bits, of the value's JSON form: the same for every version of this program and of
+/// Rust. It protects against nothing; a collision delays a replacement until the next edit.
 pub(crate) fn template_hash(value: &impl Serialize) -> String {
     let bytes = serde_json::to_vec(value).unwrap_or_default();
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

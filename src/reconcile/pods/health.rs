@@ -4,7 +4,7 @@ has run for long enough to reset the back-off.
 
 The controller reads all of it from the pod. The kubelet cannot know whether the
 wrapper in a container has executed the user's program yet. If the program can never be
-executed, the wrapper writes so to the container's termination message, its last words.
+executed, the wrapper writes that to the container's termination message.
 */
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
@@ -15,15 +15,17 @@ use stoppablecontainer_api::truncate_utf8;
 
 use crate::reconcile::conditions::Cause;
 
-/// After a run of this length the failures before it do not count any more: the kubelet's rule for restarts of a
-/// container ("Container restart policy" in the Kubernetes documentation: the back-off is reset after 10 minutes).
+/// After a run of this length the failures before it do not count any more: the kubelet's rule for
+/// restarts of a container ("Container restart policy" in the Kubernetes documentation: the
+/// back-off is reset after 10 minutes).
 const HEALTHY: SignedDuration = SignedDuration::from_mins(10);
 /// Exit codes with which the wrapper ends when it has not executed the program.
 const NOT_EXECUTED: std::ops::RangeInclusive<i32> = 125..=127;
 /// Longest part of a termination message that is repeated in a condition, in bytes.
 const MAX_MESSAGE: usize = 1024;
 
-/// Whether the container `main` is there and does not run: it ended and is about to be started again, or waits for that.
+/// Whether the container `main` is there and does not run: it ended and is about to be started
+/// again, or waits for that.
 pub(crate) fn is_down(pod: &Pod, main: &str) -> bool {
     let state = container(pod, main).and_then(|container| container.state.as_ref());
     state.is_some_and(|state| {
@@ -31,8 +33,8 @@ pub(crate) fn is_down(pod: &Pod, main: &str) -> bool {
     })
 }
 
-/// Whether the last or present run of the container `main` was long enough to forget what failed before it. Both ends
-/// are the node's, so its clock does not matter.
+/// Whether the last or present run of the container `main` was long enough to forget what failed
+/// before it. Both ends are the node's, so its clock does not matter.
 pub(crate) fn was_healthy(pod: &Pod, main: &str) -> bool {
     let Some(container) = container(pod, main) else {
         return false;
@@ -48,8 +50,8 @@ pub(crate) fn was_healthy(pod: &Pod, main: &str) -> bool {
     })
 }
 
-/// A container that was started again after its program could not be executed, and of which only the kubelet's report
-/// on the wrapper shows that it runs: its id, and its last end.
+/// A container that was started again after its program could not be executed, and of which only
+/// the kubelet's report on the wrapper shows that it runs: its id, and its last end.
 pub(crate) fn unconfirmed<'a>(pod: &'a Pod, main: &str) -> Option<(&'a str, Cause)> {
     let container = container(pod, main)?;
     container.state.as_ref()?.running.as_ref()?;
@@ -83,7 +85,8 @@ pub(crate) fn termination_cause(container: &str, end: &ContainerStateTerminated)
     )
 }
 
-/// Why a container that is started again and again waits: how it ended last, and the kubelet's message.
+/// Why a container that is started again and again waits: how it ended last, and the kubelet's
+/// message.
 pub(crate) fn crash_loop(container: &ContainerStatus, reason: &str, words: &str) -> Option<Cause> {
     let last = container.last_state.as_ref()?.terminated.as_ref()?;
     let Cause { reason: how, message } = termination_cause(&container.name, last);
@@ -95,7 +98,8 @@ pub(crate) fn crash_loop(container: &ContainerStatus, reason: &str, words: &str)
     Some(Cause::new(reason, format!("{message}; {words}")))
 }
 
-/// The wrapper's last words, if it has not executed the program. A program that says the same deceives its own user.
+/// The wrapper's termination message, if it has not executed the program. A program can imitate it
+/// and deceives only its own user.
 fn not_executed(end: &ContainerStateTerminated) -> Option<&str> {
     let said = end.message.as_deref()?.strip_prefix(WRAPPER_LINE_PREFIX)?;
     NOT_EXECUTED

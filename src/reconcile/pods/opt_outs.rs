@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-/// Labels and annotations that keep injectors away from provider pods. The defaults are those of Istio (the label
-/// counts since 1.10, the annotation before), Linkerd and the Vault agent; administrators add their own.
+/// Labels and annotations that keep injectors away from provider pods. The defaults are those of
+/// Istio (the label counts since 1.10, the annotation before), Linkerd and the Vault agent;
+/// administrators add their own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptOuts {
     /// Labels of provider pods besides our own, which win.

@@ -1,6 +1,6 @@
 /*!
-The provider pod: the user's image, held by the wrapper as nobody, so that the
-kubelet pulls with the user's secrets and the image's layers stay.
+The provider pod runs the wrapper in the user's image, as user nobody. So the kubelet
+pulls the image with the user's secrets, and the image's layers stay.
 
 It passes Pod Security "restricted" whatever the template needs. It carries none
 of the user's labels, because a Service must never select it, and the opt-outs
@@ -125,7 +125,7 @@ fn container(instance: &StoppableContainerInstance, keeping: KeepingFields) -> C
             read_only: Some(true),
             ..VolumeMount::default()
         }]),
-        // The wrapper's last words say what was wrong; they end up in the pod's status.
+        // The kubelet copies the wrapper's last log lines to the pod's status.
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(SecurityContext {
             run_as_user: Some(NOBODY),

@@ -1,6 +1,6 @@
 /*!
-Short hashes of the parts of a template. A consumer carries them, so that the controller can name the fields that were
-edited since. It does not show their values: they may be secrets.
+Short hashes of the parts of a template. A consumer carries them, so that the controller can name
+the fields that were edited since. It does not show their values: they may be secrets.
 */
 
 use std::collections::BTreeMap;
@@ -10,15 +10,16 @@ use stoppablecontainer_api::StoppableContainerInstance;
 
 use crate::reconcile::pods::template_hash;
 
-/// Most parts that are distinguished, and the bytes that they may take: a template has some dozens. With more, each list
-/// of containers is one part, and then everything is one.
+/// Most parts that are distinguished, and the bytes that they may take: a template has some dozens.
+/// With more, each list of containers is one part, and then everything is one.
 const MAX_PARTS: usize = 256;
 pub(crate) const MAX_BYTES: usize = 16 << 10;
 /// The path of everything, if that is one part, and of the provider's.
 const WHOLE: &str = "spec.template";
 const PROVIDER: &str = "spec.provider";
 
-/// The value of [`ANNOTATION_TEMPLATE_FIELDS`] on a consumer that is made of `instance` now.
+/// The value of the annotation `ANNOTATION_TEMPLATE_FIELDS` on a consumer that is made of
+/// `instance` now.
 pub(crate) fn annotation(instance: &StoppableContainerInstance) -> String {
     serde_json::to_string(&parts(instance)).unwrap_or_default()
 }
@@ -65,8 +66,8 @@ fn parts(instance: &StoppableContainerInstance) -> BTreeMap<String, String> {
     split.into_iter().find(bearable).unwrap_or_else(whole)
 }
 
-/// Fields of the objects that are looked into become parts of their own, and so does every element of the lists that
-/// are.
+/// Fields of the objects that are looked into become parts of their own, and so does every element
+/// of the lists that are.
 fn split_into(parts: &mut BTreeMap<String, String>, path: &str, value: &Value, containers: bool) {
     let lists = [
         "spec.template.spec.containers",

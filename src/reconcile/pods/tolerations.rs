@@ -1,19 +1,19 @@
 /*!
-Pods whose data is on one node are not deleted because the node is unreachable, and
-their providers are not kept from it because it is short of something.
+Tolerations of our pods: their data is on one node, so they are not deleted when it is
+unreachable, and their providers may go there when it is under pressure.
 
-Kubernetes deletes the pods of a node that is silent for five minutes (taint-based
-eviction) so that others can take their place elsewhere. There is no elsewhere
-for ours: what runs there would be stopped when the node is heard of again, for
-nothing. A template that says how long its pods are to stay has its way.
+Kubernetes deletes the pods of a node that is unreachable for five minutes (taint-based
+eviction) so that others can take their place on another node. Ours cannot run on another
+node: they would be stopped in vain when the node is back. A template with tolerations of
+its own for these taints keeps them.
 */
 
 use k8s_openapi::api::core::v1::Toleration;
 
-/// Taints of a node that is not heard of, or says that it is not well (Kubernetes documentation, "Taint based
+/// Taints of a node that is unreachable or not ready (Kubernetes documentation, "Taint based
 /// Evictions").
 const UNREACHABLE: [&str; 2] = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
-/// Taints of a node that is short of something (Kubernetes documentation, "Taint Nodes by Condition").
+/// Taints of a node under pressure (Kubernetes documentation, "Taint Nodes by Condition").
 const PRESSURE: [&str; 3] = [
     "node.kubernetes.io/disk-pressure",
     "node.kubernetes.io/memory-pressure",
@@ -22,25 +22,26 @@ const PRESSURE: [&str; 3] = [
 const NO_EXECUTE: &str = "NoExecute";
 const NO_SCHEDULE: &str = "NoSchedule";
 
-/// `given`, and what keeps a pod on a silent node where `given` leaves that open.
+/// `given`, and what keeps a pod on an unreachable node where `given` does not cover that.
 pub(crate) fn tolerate_unreachable(given: Vec<Toleration>) -> Vec<Toleration> {
     let added = missing_tolerations(&given);
     [given, added].concat()
 }
 
-/// Tolerations that keep a pod on a silent node where `given` leaves that open.
+/// Tolerations that keep a pod on an unreachable node where `given` does not cover that.
 pub(crate) fn missing_tolerations(given: &[Toleration]) -> Vec<Toleration> {
     uncovered(given, &UNREACHABLE, NO_EXECUTE)
 }
 
-/// `given`, and tolerations that let a pod come to a node that is short of something: for a pod that can be nowhere else,
-/// and uses next to nothing. A pod that does not have a node yet must not end up there.
+/// `given`, and tolerations that let a pod come to a node under pressure: for a pod that cannot run
+/// on another node, and uses next to nothing. A pod that does not have a node yet must not end up
+/// there.
 pub(crate) fn tolerate_pressure(given: Vec<Toleration>) -> Vec<Toleration> {
     let added = uncovered(&given, &PRESSURE, NO_SCHEDULE);
     [given, added].concat()
 }
 
-/// Tolerations of the taints `keys` that `given` leaves open.
+/// Tolerations of the taints `keys` that `given` does not cover.
 fn uncovered(given: &[Toleration], keys: &[&str], effect: &str) -> Vec<Toleration> {
     let open = |key: &&&str| {
         !given

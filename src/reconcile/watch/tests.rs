@@ -170,7 +170,8 @@ async fn a_node_wakes_its_instances_when_it_comes_or_goes() {
     assert!(caches.node_exists("n1"));
 }
 
-/// A node reports every few seconds; only a change of its readiness, or of whether it reports at all, starts a pass.
+/// A node reports every few seconds; only a change of its readiness, or of whether it reports at
+/// all, starts a pass.
 #[tokio::test]
 async fn f28_a_node_that_falls_silent_or_is_not_ready_wakes_its_instances_once() {
     let Watched {

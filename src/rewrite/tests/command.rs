@@ -27,8 +27,8 @@ fn i5_argv(#[case] main: Value, #[case] entrypoint: Value, #[case] cmd: Value, #
     );
 }
 
-/// Why a command cannot be executed goes where the template says. The kubelet expands references in commands, not in
-/// this path.
+/// Why a command cannot be executed goes where the template says. The kubelet expands references in
+/// commands, not in this path.
 #[rstest::rstest]
 #[case(json!({}), &[])]
 #[case(json!({ "terminationMessagePath": "" }), &[])]

@@ -48,8 +48,8 @@ fn h23_by_the_scheduler_where_only_it_can(#[case] fields: Value) {
     assert!(by_scheduler(&case.pod_spec()));
 }
 
-/// The controller knows that the last consumer ended; the webhook's copy of the instance may not say so yet, or any more
-/// when it is called again.
+/// The controller knows that the last consumer ended; the webhook's copy of the instance may not
+/// say so yet, or any more when it is called again.
 #[test]
 fn h23_i4_by_the_scheduler_where_the_controller_asks_for_it() {
     let mut case = Case::of_spec(&spec_with(&json!({})));

@@ -1,5 +1,5 @@
-//! Properties over generated templates: the fixed point, the patch, and that the container's process gets what a plain
-//! container's would.
+//! Properties over generated templates: the fixed point, the patch, and that the container's
+//! process gets what a plain container's would.
 
 use std::collections::BTreeMap;
 
@@ -86,7 +86,8 @@ prop_compose! {
     }
 }
 
-/// What the kubelet makes of a container's `env` (`makeEnvironmentVariables`), on top of what the image brings.
+/// What the kubelet makes of a container's `env` (`makeEnvironmentVariables`), on top of what the
+/// image brings.
 fn process_environment(
     container: &Container,
     image: &[String],
@@ -114,7 +115,8 @@ fn expanded(words: Option<&Vec<String>>, variables: &BTreeMap<String, String>) -
         .collect()
 }
 
-/// What the kubelet runs for a probe (`ExpandContainerCommandOnlyStatic`): values as written, not expanded.
+/// What the kubelet runs for a probe (`ExpandContainerCommandOnlyStatic`): values as written, not
+/// expanded.
 fn probe(container: &Container) -> Vec<String> {
     let raw: BTreeMap<_, _> = container
         .env
@@ -156,7 +158,8 @@ proptest! {
         json_patch::patch(&mut applied, &patch).unwrap();
         prop_assert_eq!(&applied, &new);
 
-        // On what the API server really has, with fields that we do not know: all of them are still there.
+        // On what the API server really has, with fields that we do not know: all of them are still
+        // there.
         let mut raw = case.pod.clone();
         for container in raw["spec"]["containers"].as_array_mut().unwrap() {
             container["unknown"] = container["name"].clone();

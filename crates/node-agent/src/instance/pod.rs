@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::{Api, Client};
-use stoppablecontainer_api::held::{Held, METADATA, Selection};
 use stoppablecontainer_api::json::Keep;
 use stoppablecontainer_api::names::{CSI_DRIVER, GROUP};
+use stoppablecontainer_api::trimmed::{METADATA, Selection, Trimmed};
 
 use super::ObjectRef;
 
@@ -97,10 +97,10 @@ pub(crate) async fn get(client: &Client, pod: &ObjectRef) -> Result<Option<Pod>,
         pod: pod.clone(),
         cause: error.to_string(),
     };
-    let api: Api<Held<Pod, Place>> = Api::namespaced(client.clone(), &pod.namespace);
+    let api: Api<Trimmed<Pod, Place>> = Api::namespaced(client.clone(), &pod.namespace);
     let asked = tokio::time::timeout(TIMEOUT, api.get_opt(&pod.name)).await;
     let found = asked.map_err(|e| unavailable(&e))?.map_err(|e| unavailable(&e))?;
-    let found = found.map(Held::into_object).transpose();
+    let found = found.map(Trimmed::into_object).transpose();
     found.map_err(|e| unavailable(&kube::Error::Service(Box::new(e))))
 }
 
@@ -195,7 +195,7 @@ mod tests {
             },
             "spec": { "nodeName": "n1", "containers": [{ "name": "c" }], "volumes": volumes },
         });
-        let held: Held<Pod, Place> = serde_json::from_str(&pod.to_string()).unwrap();
+        let held: Trimmed<Pod, Place> = serde_json::from_str(&pod.to_string()).unwrap();
         let pod = held.into_object().unwrap();
         assert_eq!(pod.metadata.owner_references.unwrap().len(), 1);
         let spec = pod.spec.unwrap();

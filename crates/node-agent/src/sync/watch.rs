@@ -1,64 +1,54 @@
 /*!
-The watch of the instances of this node.
+The instances of this node, watched.
 */
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use apiserver::resynced;
-use futures::{StreamExt, pin_mut};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Resource};
+use apiserver::watch_trimmed;
+use kube::Resource;
+use kube::runtime::watcher::{self, Event};
 use stoppablecontainer_api::StoppableContainerInstance;
-use stoppablecontainer_api::held::{self, Held, Whole};
+use stoppablecontainer_api::trimmed::{Trimmed, Whole};
 
-use super::instance;
 use crate::filesystem::Filesystems;
+use crate::sync::instance;
 
-type HeldInstance = Held<StoppableContainerInstance, Whole>;
+type TrimmedInstance = Trimmed<StoppableContainerInstance, Whole>;
 
-/// Follows the instances of this node.
+/// Follows the instances of this node for ever.
 pub(crate) async fn follow(filesystems: Arc<Filesystems>) -> Result<()> {
-    // `HeldInstance` accepts a single object that does not fit its type, which would else end the
-    // watch.
-    let api: Api<HeldInstance> = Api::all(filesystems.client.clone());
-    let config = watcher::Config::default()
-        .page_size(held::PAGE)
-        .fields(&format!("status.nodeName={}", filesystems.node.name));
-    let events = resynced(|| watcher(api.clone(), config.clone()).default_backoff());
-    pin_mut!(events);
+    // An object that does not fit its type stays as the agent last understood it.
+    let config = watcher::Config::default().fields(&format!("status.nodeName={}", filesystems.node.name));
+    let events = watch_trimmed::<StoppableContainerInstance, Whole>(&filesystems.client, config);
     let mut listed = HashSet::new();
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Init) => listed.clear(),
-            Ok(Event::InitApply(object)) => {
-                if let Some(uid) = apply(&filesystems, object) {
-                    listed.insert(uid);
-                }
+    apiserver::follow(events, |event| match event {
+        Event::Init => listed.clear(),
+        Event::InitApply(object) => {
+            if let Some(uid) = apply(&filesystems, object) {
+                listed.insert(uid);
             }
-            Ok(Event::InitDone) => {
-                filesystems.instances.retain(&listed);
-                filesystems.instances.set_synced();
-            }
-            Ok(Event::Apply(object)) => _ = apply(&filesystems, object),
-            Ok(Event::Delete(object)) => {
-                filesystems
-                    .instances
-                    .delete(object.meta().uid.as_deref().unwrap_or_default());
-            }
-            Err(error) => tracing::warn!(%error, "watch of instances"),
         }
-    }
+        Event::InitDone => {
+            filesystems.instances.retain(&listed);
+            filesystems.instances.set_synced();
+        }
+        Event::Apply(object) => _ = apply(&filesystems, object),
+        Event::Delete(object) => {
+            let uid = object.meta().uid.as_deref().unwrap_or_default();
+            filesystems.instances.delete(uid);
+        }
+    })
+    .await;
     bail!("the watch of instances ended")
 }
 
-fn apply(filesystems: &Arc<Filesystems>, object: HeldInstance) -> Option<String> {
+fn apply(filesystems: &Arc<Filesystems>, object: TrimmedInstance) -> Option<String> {
     let object = match object.into_object() {
         Ok(object) => object,
         Err(error) => {
-            tracing::warn!(name = error.metadata.name, namespace = error.metadata.namespace, error = %error.error, "cannot read an instance");
+            tracing::warn!(name = error.metadata.name, namespace = error.metadata.namespace, error = %error.error, "instance is not understood");
             return error.metadata.uid;
         }
     };

@@ -2,32 +2,15 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-
-fn container(change: &Value) -> StoppableContainer {
-    let mut object = json!({
-        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
-        "metadata": { "name": "web", "namespace": "team", "uid": "container-uid" },
-        "spec": { "template": { "spec": { "containers": [{ "name": "main", "image": "i" }] } } },
-    });
-    json_patch::merge(&mut object, change);
-    serde_json::from_value(object).unwrap()
-}
+use crate::reconcile::pods::fixtures::{self, container};
 
 /// An instance that an orphan deletion left.
 fn instance(change: &Value) -> Arc<StoppableContainerInstance> {
-    let mut object = json!({
-        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
-        "metadata": {
-            "name": "web", "namespace": "team", "uid": "0123-4567-89ab",
-            "labels": { "stoppablecontainer.xtlsoft.top/managed-by": "stoppablecontainer" },
-        },
-        "spec": {
-            "stoppableContainerName": "web",
-            "template": { "spec": { "containers": [{ "name": "main", "image": "i" }] } },
-        },
-    });
-    json_patch::merge(&mut object, change);
-    Arc::new(serde_json::from_value(object).unwrap())
+    let mut orphan = json!({ "metadata": {
+        "uid": "0123-4567-89ab", "labels": { "stoppablecontainer.xtlsoft.top/managed-by": "stoppablecontainer" },
+    } });
+    json_patch::merge(&mut orphan, change);
+    fixtures::instance(orphan)
 }
 
 fn owned_by(uid: &str) -> Value {

@@ -1,5 +1,5 @@
 /*!
-Creation of a pod. A pod whose creation is refused is no error: the refusal is part of how things stand.
+Creation of a pod. A refused creation is not an error: the refusal becomes a condition.
 */
 
 use std::sync::Arc;
@@ -34,7 +34,8 @@ pub(super) async fn create(
     match requests::create(&context.client, &creations, pod).await {
         Ok(pod) => accept(context, observed, role, Arc::new(selections::pod(pod)?)).await?,
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
-            // Made in an earlier pass that did not live to record it, or without our labels, or not ours.
+            // An earlier reconciliation created it and died before the record, or it has lost our
+            // labels, or it is not ours.
             let found = Arc::new(selections::pod(api.get(&name).await?)?);
             let created = context.created.pod(&instance.uid().unwrap_or_default(), role);
             let found = match Slot::of(found, &instance, role, created.as_deref()) {
@@ -43,7 +44,8 @@ pub(super) async fn create(
                 }
                 Slot::Unrecorded(pod) => {
                     super::ensure_newest(context, &instance).await?;
-                    // Without our labels it is outside of our watch, so no event may come when it is gone.
+                    // Without our labels it is outside of our watch, so no event may come when it
+                    // is gone.
                     let words = format!(
                         "pod {} is deleted: it was not recorded when it was created",
                         pod.name_any()
@@ -76,8 +78,9 @@ pub(super) async fn create(
     Ok(())
 }
 
-/// Looks at what the API server created. A consumer that no webhook of ours rewrote goes at once, and is never recorded
-/// (invariant I3); its gate keeps it from running until then.
+/// Checks the pod that the API server created. A consumer that our webhook did not rewrite is
+/// deleted at once, and is never recorded (invariant I3); its gate keeps it from running until
+/// then.
 async fn accept(
     context: &Context,
     observed: &mut Observed,
@@ -112,7 +115,8 @@ fn not_rewritten(pod: &Pod) -> String {
     )
 }
 
-/// Why a pod was not created: its own mistakes, which are the template's, or what stands in its way.
+/// Why a pod was not created: its own mistakes, which are the template's, or what stands in its
+/// way.
 fn refusal(role: Role, status: &Status) -> Cause {
     let mistakes = dry_run::mistakes(status).filter(|_| role != Role::Provider);
     mistakes.map_or_else(

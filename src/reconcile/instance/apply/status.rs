@@ -1,4 +1,5 @@
-//! The write of the status, and the read that takes its place as proof if there is nothing to write.
+//! The write of the status, and the read that takes its place as proof if there is nothing to
+//! write.
 
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use stoppablecontainer_api::{StoppableContainerInstance, StoppableContainerInsta
 use crate::reconcile::context::requests::{patch_params, status_patch};
 use crate::reconcile::context::{Context, ReconcileError};
 
-/// Writes the status if it differs from the one that the instance has, and returns the instance as it is then.
+/// Writes the status if it differs from the one that the instance has, and returns the instance as
+/// it is then.
 ///
 /// The patch names the controller's fields and no others: `filesystem` is the agent's.
 pub(crate) async fn write_status(
@@ -34,8 +36,8 @@ pub(crate) async fn write_status(
     Ok(Arc::new(written))
 }
 
-/// Asks the API server whether `instance` is the newest state of the object: a decision on an older one could undo what
-/// the user has wished since (invariant I17).
+/// Asks the API server whether `instance` is the newest state of the object: a decision on an older
+/// one could undo what the user has wished since (invariant I17).
 ///
 /// # Errors
 /// [`ReconcileError::Stale`] if it is not.

@@ -7,9 +7,10 @@ use stoppablecontainer_api::{Placement, StoppableContainerInstanceStatus};
 use crate::reconcile::instance::state::Observed;
 use crate::reconcile::pods::{is_finished, is_running, is_terminating};
 
-/// Through the scheduler after every end that was not the user's stop, until a consumer ran or the user stopped it:
-/// the cause of the last end (a preemption, a drain, pressure on the node, no room for it) may still be there, and only
-/// the scheduler lets a pod wait for that. The controller does not know who deleted a pod, so deletions count as well.
+/// Through the scheduler after every end that was not the user's stop, until a consumer ran or the
+/// user stopped it: the cause of the last end (a preemption, a drain, pressure on the node, no room
+/// for it) may still be there, and only the scheduler lets a pod wait for that. The controller does
+/// not know who deleted a pod, so deletions count as well.
 pub(crate) fn next(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<Placement> {
     match observed.consumer.pod() {
         _ if !observed.instance.spec.running => None,

@@ -1,4 +1,5 @@
-//! The storage limit of the main container: what is in its filesystem counts, as the kubelet counts a plain container's.
+//! The storage limit of the main container: what is in its filesystem counts, as the kubelet counts
+//! a plain container's.
 
 use stoppablecontainer_api::StorageExcess;
 use stoppablecontainer_api::conditions::reason;

@@ -156,8 +156,8 @@ fn i14_stopped_stays_stopped() {
     }
 }
 
-/// While anything with the consumer's name exists, dead or dying, there is no second one; and a dying one is not
-/// deleted again, which could shorten its grace period.
+/// While anything with the consumer's name exists, dead or dying, there is no second one; and a
+/// dying one is not deleted again, which could shorten its grace period.
 #[test]
 fn i2_no_second_consumer_while_the_first_exists() {
     let base = with_both(json!({}), up());
@@ -280,7 +280,8 @@ fn i1_lost_data_is_a_stop_and_another_image_is_none_for_what_runs() {
     assert_eq!(words(&with_both(failed("ImageChanged"), up())), [""; 0]);
 }
 
-/// Without its template no other provider could be made, so the one that keeps node and image stays.
+/// Without its template no other provider could be made, so the one that keeps node and image
+/// stays.
 #[test]
 fn i18_a_provider_stays_while_its_template_is_too_large() {
     let mut observed = with_provider(json!({ "spec": { "running": false } }));

@@ -21,7 +21,7 @@ pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
         Slot::Ours(_) if !wanted => {
             ConditionState::false_with(reason::STOPPING, format!("pod {name} will be deleted"))
         }
-        // The kubelet knows no more than that the container runs, or ends again and again.
+        // The kubelet knows only that the container runs, or restarts again and again.
         Slot::Ours(_) if let Some(what) = observed.blocked() => ConditionState::false_with(
             reason::WAITING_FOR_FILESYSTEM,
             format!("pod {name} is waiting for its filesystem: {what}"),

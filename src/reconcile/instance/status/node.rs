@@ -1,4 +1,5 @@
-//! Conditions of objects on a node that does not answer, or whose kubelet reports that it is not ready.
+//! Conditions of objects on a node that does not answer, or whose kubelet reports that it is not
+//! ready.
 
 use stoppablecontainer_api::FilesystemState;
 use stoppablecontainer_api::conditions::reason;
@@ -7,8 +8,9 @@ use crate::reconcile::conditions::ConditionState;
 use crate::reconcile::instance::state::Observed;
 use crate::reconcile::pods::node;
 
-/// A kubelet that calls its node not ready starts no pods there, or cannot report that it did; a condition that waits
-/// for it says that first. Conditions that were true before stay as they are: those pods may well go on.
+/// A kubelet that calls its node not ready starts no pods there, or cannot report that it did; a
+/// condition that waits for it says that first. Conditions that were true before stay as they are:
+/// those pods may continue to run.
 pub(super) fn unless_not_ready(observed: &Observed, part: ConditionState) -> ConditionState {
     let Some(words) = observed.node_not_ready.as_ref().filter(|_| !observed.deleting()) else {
         return part;
@@ -30,7 +32,7 @@ pub(super) fn unless_not_ready(observed: &Observed, part: ConditionState) -> Con
     )
 }
 
-/// What is on a node that is not heard of is not known: pods and data may be as they were or not.
+/// The state of pods and data on an unreachable node is unknown.
 pub(super) fn unless_unreachable(observed: &Observed, parts: [ConditionState; 3]) -> [ConditionState; 3] {
     let Some(words) = observed
         .node_unreachable

@@ -19,8 +19,9 @@ use crate::reconcile::pods::main_image;
 /// The kubelet's reasons for an image that it cannot get.
 const IMAGE_PULL_FAILURES: [&str; 3] = ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"];
 
-/// The image of an observed pod. An image without a digest in the repository that template or pod name (loaded into the
-/// node, or pulled by another name) cannot be pulled by digest, and is used by its name.
+/// The image of an observed pod. An image without a digest in the repository that template or pod
+/// name (loaded into the node, or pulled by another name) cannot be pulled by digest, and is used
+/// by its name.
 pub(crate) fn pinned(observed: &Observed, old: &StoppableContainerInstanceStatus) -> Option<PinnedImage> {
     let present = || {
         let provider = observed.provider.pod()?;
@@ -59,9 +60,9 @@ pub(crate) fn with_recovery_hint(observed: &Observed, why: Cause) -> Cause {
     }
     let name = observed.instance.spec.main_image();
     let message = format!(
-        "{}. The files were made with {name} when that was {digest}, and go on with no other image by themselves: bring this \
-         one back to its registry or to the node. If it is gone for good, name another image in the template; \
-         FilesystemReady then says how to take the files over, or to begin without them",
+        "{}. The files were made with {name} at {digest}, and the controller does not use another image with them: make this \
+         image available again in its registry or on the node. If it no longer exists, name another image in the template; \
+         the condition FilesystemReady then says how to keep the files, or how to start without them",
         why.message.trim_end_matches('.')
     );
     Cause { message, ..why }

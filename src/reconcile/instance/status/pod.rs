@@ -15,7 +15,8 @@ pub(super) fn unrecorded(name: &str) -> String {
     )
 }
 
-/// The kubelet says only in events that it cannot mount a volume whose driver it does not know.
+/// The kubelet reports only in events that it cannot mount a volume of a driver that is not
+/// registered.
 pub(super) fn agent_missing_cause(observed: &Observed, pod: &Pod) -> Option<Cause> {
     let at = node(pod).filter(|_| observed.agent_missing && !is_running(pod))?;
     Some(Cause::new(

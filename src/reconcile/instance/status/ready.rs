@@ -10,11 +10,12 @@ use crate::reconcile::conditions::ConditionState;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{health, is_running, is_terminating};
 
-/// The phases as docs/api.md has them. Running is that both run: a main container that ended and waits to
-/// be started again does not, and one that is about to find out that it cannot execute its program neither.
+/// The phases as docs/api.md has them. Running is that both run: a main container that ended and
+/// waits to be started again does not, and one that is about to find out that it cannot execute its
+/// program neither.
 pub(super) fn phase(observed: &Observed, provider: &ConditionState, filesystem: &ConditionState) -> Phase {
     let consumer = observed.consumer.pod();
-    // What runs, runs, whatever happened to the provider since.
+    // A consumer that runs is Running, also without its provider.
     let main = observed.instance.spec.main_container();
     let runs = |pod: &Arc<Pod>| is_running(pod) && !is_terminating(pod) && !health::is_down(pod, main);
     if consumer.is_some_and(runs) && observed.blocked().is_none() && observed.unconfirmed_failure().is_none()
@@ -48,14 +49,14 @@ pub(super) fn phase(observed: &Observed, provider: &ConditionState, filesystem: 
     }
 }
 
-/// Ready is what was asked for: a ready consumer, or none and everything in place for the next start. Otherwise the
-/// first thing in the way says why.
+/// Ready is what was asked for: a ready consumer, or none and everything in place for the next
+/// start. Otherwise the first thing in the way says why.
 pub(super) fn ready_state(observed: &Observed, phase: Phase, parts: [&ConditionState; 3]) -> ConditionState {
     let [.., consumer] = parts;
     if observed.deleting() {
         return ConditionState::false_with(reason::DELETING, "the object is being deleted");
     }
-    // What is asked for cannot be told without the node.
+    // Without the node it is unknown whether the object is as requested.
     let unknown = parts.into_iter().find(|part| part.status.is_none());
     if let Some(unknown) = unknown.filter(|_| phase != Phase::Failed) {
         return unknown.clone();

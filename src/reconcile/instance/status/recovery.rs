@@ -31,7 +31,8 @@ pub(super) fn refusal(instance: &StoppableContainerInstance, excess: &StorageExc
     Cause::new(reason, message)
 }
 
-/// What the user may decide, as commands; empty if there is nothing. To be put behind a sentence without its full stop.
+/// What the user may decide, as commands; empty if there is nothing. To be put behind a sentence
+/// without its full stop.
 pub(super) fn recovery_commands(
     instance: &StoppableContainerInstance,
     filesystem: &FilesystemStatus,

@@ -19,15 +19,17 @@ use crate::reconcile::pods::{consumer_hash, has_started, is_terminating, templat
 
 /// Most fields that are named.
 const MAX_NAMED: usize = 10;
-/// Longest path that is named, in bytes. Only a field that Kubernetes does not know has a longer one.
+/// Longest path that is named, in bytes. Only a field that Kubernetes does not know has a longer
+/// one.
 const MAX_PATH: usize = 128;
 
-/// Why the consumer that runs is to be stopped and started, if the object was edited since it was made.
+/// Why the consumer that runs is to be stopped and started, if the object was edited since it was
+/// made.
 pub(crate) fn why(observed: &Observed) -> Option<Cause> {
     let instance = &observed.instance;
     let pod = observed.consumer.pod().filter(|pod| !is_terminating(pod))?;
-    // One that never ran is replaced, and one that is to stop is stopped. A template that no pod can be made of has a
-    // condition of its own.
+    // One that never ran is replaced, and one that is to stop is stopped. A template that no pod
+    // can be made of has a condition of its own.
     if !instance.spec.running
         || observed.deleting()
         || !has_started(pod, instance.spec.main_container())

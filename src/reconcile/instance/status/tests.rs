@@ -46,7 +46,8 @@ fn blocked(pod_uid: &str) -> Value {
     json!({ "status": { "filesystem": { "blocked": { "podUid": pod_uid, "message": "process 7 uses it" } } } })
 }
 
-/// Kubernetes has not heard of the node of `observed` for a while, and has called its pods not Ready.
+/// Kubernetes has not heard of the node of `observed` for a while, and has called its pods not
+/// Ready.
 fn silent(observed: Observed) -> Observed {
     let unready = |slot: &Slot| {
         slot.pod().map(|pod| {

@@ -10,8 +10,9 @@ use stoppablecontainer_api::{StoppableContainerInstance, TemplateError};
 
 use crate::reconcile::pods::template_hash;
 
-/// The fields of an instance that its author can change and that go into every provider. The hash of a provider is made
-/// from them, so another version of this program does not replace a provider for its own additions.
+/// The fields of an instance that its author can change and that go into every provider. The hash
+/// of a provider is made from them, so another version of this program does not replace a provider
+/// for its own additions.
 #[derive(Serialize)]
 pub(super) struct KeepingFields {
     pub(super) image: Option<String>,

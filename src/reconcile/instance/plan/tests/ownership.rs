@@ -55,7 +55,8 @@ fn i16_i8_a_pod_is_ours_by_the_uid_that_the_controller_wrote_down() {
     );
 }
 
-/// What the controller created stays its own, whatever becomes of the reference: it is stopped with the rest.
+/// What the controller created stays its own, whatever becomes of the reference: it is stopped with
+/// the rest.
 #[test]
 fn i16_i2_a_recorded_pod_whose_owner_reference_was_cut_is_still_ours() {
     let recorded = instance(json!({ "status": { "consumerPodUid": "consumer-uid" } }));

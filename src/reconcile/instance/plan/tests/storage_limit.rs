@@ -11,8 +11,8 @@ fn too_large(limit: &str) -> serde_json::Value {
     })
 }
 
-/// The kubelet does not see what is written below the kept root, so the limit is held here: stopped once, and not
-/// started again before something was done about it.
+/// The kubelet does not see what is written below the kept root, so the limit is held here: stopped
+/// once, and not started again before something was done about it.
 #[test]
 fn ephemeral_storage_over_the_limit_stops_the_consumer_and_keeps_it_from_starting() {
     assert_eq!(

@@ -29,7 +29,7 @@ pub trait Selection: Send + Sync + 'static {
 }
 
 /// An object that was read with a selection of its fields.
-pub struct Held<K, S> {
+pub struct Trimmed<K, S> {
     object: Result<K, Unreadable>,
     selection: PhantomData<fn() -> S>,
 }
@@ -76,9 +76,9 @@ impl Selection for Whole {
     ]);
 }
 
-// === impl Held ===
+// === impl Trimmed ===
 
-impl<K, S> Held<K, S> {
+impl<K, S> Trimmed<K, S> {
     /// The object.
     ///
     /// # Errors
@@ -88,7 +88,7 @@ impl<K, S> Held<K, S> {
     }
 }
 
-impl<'de, K, S> Deserialize<'de> for Held<K, S>
+impl<'de, K, S> Deserialize<'de> for Trimmed<K, S>
 where
     K: DeserializeOwned + Resource,
     S: Selection,
@@ -113,7 +113,7 @@ where
     }
 }
 
-impl<K: Clone, S> Clone for Held<K, S> {
+impl<K: Clone, S> Clone for Trimmed<K, S> {
     fn clone(&self) -> Self {
         Self {
             object: self.object.clone(),
@@ -122,13 +122,13 @@ impl<K: Clone, S> Clone for Held<K, S> {
     }
 }
 
-impl<K: fmt::Debug, S> fmt::Debug for Held<K, S> {
+impl<K: fmt::Debug, S> fmt::Debug for Trimmed<K, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.object.fmt(f)
     }
 }
 
-impl<K: Resource, S> Resource for Held<K, S> {
+impl<K: Resource, S> Resource for Trimmed<K, S> {
     type DynamicType = K::DynamicType;
     type Scope = K::Scope;
 
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn i18_foreign_metadata_is_not_held() {
-        let object: Held<StoppableContainer, Whole> = serde_json::from_value(json!({
+        let object: Trimmed<StoppableContainer, Whole> = serde_json::from_value(json!({
             "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
             "metadata": {
                 "name": "n", "resourceVersion": "1", "managedFields": [{ "manager": "m", "fieldsV1": { "f:spec": {} } }],
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn an_object_that_does_not_fit_its_type_says_who_it_is() {
-        let object: Held<StoppableContainer, Whole> =
+        let object: Trimmed<StoppableContainer, Whole> =
             serde_json::from_value(json!({ "metadata": { "name": "n" }, "spec": { "running": "x" } }))
                 .unwrap();
         assert_eq!(object.meta().name.as_deref(), Some("n"));
