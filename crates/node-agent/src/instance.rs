@@ -14,4 +14,4 @@ pub(crate) mod status;
 
 pub(crate) use self::data_guard::DataGuard;
 pub(crate) use self::object_ref::ObjectRef;
-pub(crate) use self::state::{Blocked, Instance, Instances, Outcome, Provider, State};
+pub(crate) use self::state::{Blocked, Instance, Instances, Provider, State, WritebackOutcome};

@@ -1,10 +1,25 @@
 /*!
 The node agent: inline CSI plugin and mounter, one on every node.
 
-It gives provider and consumer pods the volume with the wrapper and a socket,
-keeps the kept filesystems' data, and moves consumers onto them. What it knows of
-pods and instances it asks the API server; what it knows of processes it asks the
-kernel. It may die at any time: running consumers do not notice.
+The agent publishes the volume with the wrapper and a socket to provider and consumer pods, keeps
+the data of kept filesystems, and moves consumers onto them. It reads pods and instances from the
+API server, and facts about processes from the kernel. It may be killed at any time: running
+consumers are not affected.
+
+The modules are rooms with an order. A room uses those below it and never one above
+(`cargo xtask lint` checks it):
+
+| room | what |
+|---|---|
+| `args`, `run`, `probe`, `orphans`, `agent`, `metrics` | the commands, and what they put together |
+| `csi` | the kubelet's calls, and which pods may have a volume |
+| `sync` | tasks that no call begins |
+| `wrapper` | conversations with exec-wrappers |
+| `filesystem` | the data of an instance, and its status |
+| `volumes` | published volumes |
+| `node` | mount namespace, container runtime and disks of the node |
+| `instance` | instances and pods of the API server, and the lock of an instance's data |
+| `backoff`, `rate_limit` | pauses and token buckets |
 */
 
 #![forbid(unsafe_code)]
@@ -36,10 +51,10 @@ pub mod image_input {
     pub use crate::node::image_config::{ConfigError, facts as image_facts};
 }
 
-/// Does what the command line says.
+/// Runs the command of the command line.
 ///
 /// # Errors
-/// When that fails; for `run`, when one of its parts ends.
+/// When the command fails. `run` also fails when one of its services or tasks fails.
 pub fn execute(args: &Args) -> Result<()> {
     match &args.command {
         Command::Run(run) => run::run(run),

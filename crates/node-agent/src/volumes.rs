@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::guard::{Durable, WRAPPER_NEW, copy_program};
 use self::limits::PeerLimits;
-use crate::instance::Outcome;
+use crate::instance::WritebackOutcome;
 
 pub(crate) use self::guard::VolumeGuard;
 pub(crate) use self::record::{Role, VolumeRecord};
@@ -75,7 +75,7 @@ pub(crate) struct Volume {
 }
 
 /// Work that goes on also when no caller waits for it, and its result.
-pub(crate) type Writeback = Shared<BoxFuture<'static, Option<Outcome>>>;
+pub(crate) type Writeback = Shared<BoxFuture<'static, Option<WritebackOutcome>>>;
 
 // === impl Volumes ===
 

@@ -12,7 +12,7 @@ use rootfs::{AttachError, Kept, Root, Store, holders};
 use super::record::{DataRecord, RecordDefect, is_newer};
 use crate::node::Host;
 
-/// What was found.
+/// The data that was found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Data {
     /// Nothing.

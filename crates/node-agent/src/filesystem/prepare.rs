@@ -103,7 +103,7 @@ async fn carry_out(
         matched?;
     }
 
-    // Whoever deletes the instance from here on must wait for the agent.
+    // From here on a deletion of the instance waits for the agent.
     report.preparing().await?;
 
     let record = record_to_be(instance, &image, &data, decision.as_ref());

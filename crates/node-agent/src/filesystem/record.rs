@@ -49,7 +49,7 @@ fn first_format() -> u32 {
     1
 }
 
-/// What is the matter with a record.
+/// Why a record cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordDefect {
     /// It is not understood.

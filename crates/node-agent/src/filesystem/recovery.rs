@@ -24,7 +24,7 @@ use super::record::DataRecord;
 use crate::instance::DataGuard;
 use crate::node::Host;
 
-/// What the user decided, and about what.
+/// A decision of the user, and the identifier of the failure that it answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
     pub(crate) verb: RecoveryVerb,
@@ -43,7 +43,7 @@ pub(crate) fn offer(before: Option<&FilesystemStatus>, failure: &Failure) -> Opt
         .or_else(|| Some(new_offer(failure.verbs.clone())))
 }
 
-/// An offer that was never made before.
+/// An offer with a new identifier.
 pub(crate) fn new_offer(verbs: Vec<RecoveryVerb>) -> RecoveryOffer {
     // The standard library's seed is the kernel's randomness; each one is different.
     let random = RandomState::new().hash_one(0_u8);
@@ -53,7 +53,7 @@ pub(crate) fn new_offer(verbs: Vec<RecoveryVerb>) -> RecoveryOffer {
     }
 }
 
-/// What the user decided about the failure that was just found.
+/// The user's decision about the failure that was just found.
 pub(crate) fn decision(
     object: &StoppableContainerInstance,
     before: Option<&FilesystemStatus>,

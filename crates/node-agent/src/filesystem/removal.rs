@@ -58,11 +58,11 @@ pub(crate) async fn remove(filesystems: &Filesystems, instance: &Instance) -> Re
         };
         if let Some(failure) = kept {
             report_kept(client, instance, &failure).await?;
-            // Nothing announces that a disk was mounted or an agent updated.
+            // No event announces that a disk was mounted or an agent updated, so try again.
             bail!("the data cannot be deleted: {}", failure.message);
         }
     } else if let Some(known) = instance.filesystem().filter(has_data) {
-        // Whoever could write there by now must not choose what is deleted.
+        // A process that can write there by now must not choose what is deleted.
         let refused = FilesystemStatus {
             state: FilesystemState::Failed,
             reason: Some(reason::HOST_PATH_PREFIX_REFUSED.to_owned()),
@@ -97,12 +97,12 @@ pub(crate) async fn remove(filesystems: &Filesystems, instance: &Instance) -> Re
     status::update(client, instance, |_| Some(removed.clone())).await
 }
 
-/// Whether there can be data: it was made, or was about to be.
+/// Whether there can be data: it was made, or making it was reported.
 fn has_data(known: &FilesystemStatus) -> bool {
     known.image.is_some() || known.state == FilesystemState::Preparing
 }
 
-/// What became of the data.
+/// The result of a removal.
 enum DeleteOutcome {
     /// Nothing of it is left.
     Gone,

@@ -19,7 +19,7 @@ use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use stoppablecontainer_api::{ConsumerReport, FilesystemStatus};
 
 use super::{Filesystems, data};
-use crate::instance::{Instance, Outcome, State, status};
+use crate::instance::{Instance, State, WritebackOutcome, status};
 use crate::node::Host;
 use crate::volumes::{Role, Volume, VolumeRecord};
 
@@ -86,7 +86,7 @@ pub(crate) async fn sync_and_report(filesystems: &Arc<Filesystems>, volume: &Arc
 ///
 /// # Errors
 /// For a failure, while the agent has not listed its instances: the instance may exist.
-fn forget(outcome: Option<Outcome>, is_synced: bool) -> Result<()> {
+fn forget(outcome: Option<WritebackOutcome>, is_synced: bool) -> Result<()> {
     let failed = outcome.is_some_and(|outcome| outcome.failure.is_some());
     ensure!(
         is_synced || !failed,
@@ -95,7 +95,7 @@ fn forget(outcome: Option<Outcome>, is_synced: bool) -> Result<()> {
     Ok(())
 }
 
-async fn sync_volume(filesystems: Arc<Filesystems>, volume: Arc<Volume>) -> Option<Outcome> {
+async fn sync_volume(filesystems: Arc<Filesystems>, volume: Arc<Volume>) -> Option<WritebackOutcome> {
     let listening = volume.kept();
     // Without a moved container a successful sync is not a clean stop.
     let wrote = listening.is_some();
@@ -124,7 +124,7 @@ async fn sync_volume(filesystems: Arc<Filesystems>, volume: Arc<Volume>) -> Opti
             pod.name,
         )
     });
-    Some(Outcome {
+    Some(WritebackOutcome {
         pod_uid: pod.uid.clone(),
         failure,
     })
@@ -173,7 +173,7 @@ fn kept(host: &Host, record: &VolumeRecord) -> Result<Option<Kept>> {
 impl State {
     /// Takes an outcome. That the disk took what was left of a pod at a second try says nothing of
     /// what it did not take at the first.
-    fn record_outcome(&mut self, outcome: Outcome) {
+    fn record_outcome(&mut self, outcome: WritebackOutcome) {
         let told = self
             .filesystem()
             .and_then(|filesystem| filesystem.write_failed.as_ref());
@@ -208,8 +208,8 @@ mod tests {
         }
     }
 
-    fn outcome(pod: &str, failure: Option<&str>) -> Outcome {
-        Outcome {
+    fn outcome(pod: &str, failure: Option<&str>) -> WritebackOutcome {
+        WritebackOutcome {
             pod_uid: pod.to_owned(),
             failure: failure.map(str::to_owned),
         }

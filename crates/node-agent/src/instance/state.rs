@@ -62,8 +62,8 @@ pub(crate) struct State {
     pub(crate) recheck_data: bool,
     /// The consumer that waits for the filesystem.
     pub(crate) blocked: Option<Blocked>,
-    /// What became of the files of the last consumer that ended.
-    pub(crate) outcome: Option<Outcome>,
+    /// The result of the sync after the last consumer ended.
+    pub(crate) outcome: Option<WritebackOutcome>,
     /// How often the data was deleted since the agent started. An earlier measurement is void then.
     pub(crate) resets: u64,
 }
@@ -75,7 +75,7 @@ pub(crate) struct Provider {
     pub(crate) pod_uid: String,
 }
 
-/// Who waits, and for what.
+/// A consumer that waits for its filesystem, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Blocked {
     pub(crate) consumer: ConsumerReport,
@@ -84,9 +84,9 @@ pub(crate) struct Blocked {
     pub(crate) recorded: bool,
 }
 
-/// What became of the files of a consumer that has ended.
+/// The result of the sync after a consumer has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
+pub(crate) struct WritebackOutcome {
     pub(crate) pod_uid: String,
     /// The write error, as sentences.
     pub(crate) failure: Option<String>,
@@ -102,7 +102,7 @@ impl Instances {
     }
 
     /// The instance, as soon as it is known.
-    pub(crate) async fn known(&self, uid: &str) -> Arc<Instance> {
+    pub(crate) async fn wait_until_known(&self, uid: &str) -> Arc<Instance> {
         let mut added = self.added.subscribe();
         loop {
             if let Some(instance) = self.find(uid) {
@@ -122,7 +122,7 @@ impl Instances {
         wanted: impl Fn(&StoppableContainerInstance) -> bool,
     ) -> Result<Arc<StoppableContainerInstance>, Option<Arc<StoppableContainerInstance>>> {
         let found = async {
-            let instance = self.known(uid).await;
+            let instance = self.wait_until_known(uid).await;
             let mut changes = instance.subscribe();
             let found = changes.wait_for(|state| state.object.as_deref().is_some_and(&wanted));
             found.await.ok()?.object.clone()

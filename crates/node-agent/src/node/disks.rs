@@ -24,7 +24,7 @@ const PREPARATIONS: usize = 4;
 /// How long a question for free space may take.
 const TIME: Duration = Duration::from_secs(5);
 
-/// All that the administrator allows.
+/// The directories that the administrator allows.
 #[derive(Debug)]
 pub(crate) struct Disks(Vec<Disk>);
 

@@ -21,7 +21,7 @@ pub(crate) struct Host {
     pub(crate) root: Root,
 }
 
-/// What is at the target of a volume.
+/// The state of a volume's target path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Missing,
@@ -104,7 +104,7 @@ impl Host {
         })
     }
 
-    /// What is at a target.
+    /// The state of a target path.
     pub(crate) fn target(&self, target: &Path) -> Result<Target> {
         self.in_node(|| match open_parent(target)? {
             Some((parent, name)) => look(&parent, &name),

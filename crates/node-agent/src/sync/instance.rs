@@ -27,7 +27,7 @@ async fn sync_instance(filesystems: Arc<Filesystems>, instance: Arc<Instance>) {
     let (client, host) = (&filesystems.client, &filesystems.node.host);
     while changes.borrow_and_update().object.is_some() {
         let work = async {
-            // What fails keeps nothing behind it from being done.
+            // A step that fails does not prevent those after it.
             let results = [
                 status::repair(client, &instance).await,
                 identity::refresh(&filesystems, &instance).await,

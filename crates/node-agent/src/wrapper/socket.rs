@@ -111,7 +111,7 @@ async fn known_instance(
         format!("waiting for the filesystem of {id}: the node agent does not know the instance yet");
     connection.send(&Answer::Wait(waiting)).await?;
     tokio::select! {
-        instance = filesystems.instances.known(&id.uid) => Ok(Some(instance)),
+        instance = filesystems.instances.wait_until_known(&id.uid) => Ok(Some(instance)),
         () = connection.closed() => Ok(None),
     }
 }
