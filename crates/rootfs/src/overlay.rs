@@ -52,9 +52,9 @@ pub struct Upper<'a> {
     pub work: &'a str,
 }
 
-/// How directories are told to the kernel. One that knows only older ways refuses to have the option set. Before 6.5 it
-/// refuses descriptors so; it reads strings when the overlay is created, and then refuses an option that it does not know
-/// like anything else (`EINVAL`).
+/// How directories are told to the kernel. One that knows only older ways refuses to have the
+/// option set. Before 6.5 it refuses descriptors so; it reads strings when the overlay is created,
+/// and then refuses an option that it does not know like anything else (`EINVAL`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Dialect {
     /// By descriptor: 6.13 and later.
@@ -221,7 +221,8 @@ fn understood<T>(
     }
 }
 
-/// Whether this error of `lowerdir+` means that the kernel does not know the option, or not such a value for it.
+/// Whether this error of `lowerdir+` means that the kernel does not know the option, or not such a
+/// value for it.
 fn is_not_known(errno: Errno) -> bool {
     matches!(
         errno,

@@ -3,8 +3,8 @@ use super::*;
 /// What a kernel makes of a dialect.
 type Kernel = fn(Dialect) -> Result<Dialect, OverlayError>;
 
-/// What a kernel says when `lowerdir+` is set. The errors are those that the kernels gave: a test that had made them up kept
-/// an engine that started nothing on any kernel before 6.13.
+/// What a kernel says when `lowerdir+` is set. The errors are those that the kernels gave: a test
+/// that had made them up kept an engine that started nothing on any kernel before 6.13.
 fn not_known(errno: Errno) -> OverlayError {
     OverlayError::System("lowerdir+", errno)
 }
@@ -27,6 +27,7 @@ fn the_oldest_words_are_found_that_a_kernel_understands() {
             Dialect::Paths,
         ),
         (
+            // Read, not run: Debian has none between 6.1 and 6.12.
             "6.5",
             |dialect| match dialect {
                 Dialect::Descriptors => Err(not_known(Errno::BADF)),
