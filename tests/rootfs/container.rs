@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use rootfs::Process;
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
     UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_bind_recursive,
@@ -374,12 +375,17 @@ fn bind(source: &Path, path: &Path, how: &str) {
 
 /// A detached mount.
 pub(crate) fn new_mount(kind: &str, options: &[(&str, String)]) -> OwnedFd {
-    let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).unwrap();
+    try_new_mount(kind, options).unwrap()
+}
+
+/// A detached mount, if the kernel makes it.
+pub(crate) fn try_new_mount(kind: &str, options: &[(&str, String)]) -> Result<OwnedFd, Errno> {
+    let fs = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
-        fsconfig_set_string(&fs, *key, value).unwrap();
+        fsconfig_set_string(&fs, *key, value)?;
     }
-    fsconfig_create(&fs).unwrap();
-    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).unwrap()
+    fsconfig_create(&fs)?;
+    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
 }
 
 /// Attaches a detached mount.

@@ -38,8 +38,8 @@ pub(crate) fn takes_commas() -> bool {
     is((6, 5))
 }
 
-/// An engine that had been tried on the newest kernel alone started nothing on others: their error for a descriptor was not
-/// the one that it expected, so it did not try the older ways.
+/// An engine that had been tried on the newest kernel alone started nothing on others: their error
+/// for a descriptor was not the one that it expected, so it did not try the older ways.
 #[test]
 fn i9_an_overlay_is_made_whatever_way_of_telling_layers_the_kernel_knows() {
     Node::with(|node| {
@@ -68,7 +68,8 @@ fn i9_an_overlay_is_made_whatever_way_of_telling_layers_the_kernel_knows() {
     });
 }
 
-/// Prints a line that the harness does not keep for itself: `cargo xtask test rootfs --kernel` shows it.
+/// Prints a line that the harness does not keep for itself: `cargo xtask test rootfs --kernel`
+/// shows it.
 pub(crate) fn tell(what: &str) {
     let line = format!("\nthis kernel: {what}\n");
     std::io::stderr().write_all(line.as_bytes()).unwrap();

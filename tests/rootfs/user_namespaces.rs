@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use rootfs::layers::LayersError;
 use rootfs::{AttachError, Attached, Process, attach, holders};
+use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::Pid;
 
@@ -31,7 +32,8 @@ pub(crate) const MOUNTS: &[&str] = &["--mount"];
 // === impl Impostor ===
 
 impl Impostor {
-    /// Like [`Impostor::start`] in a user namespace. `None` on a kernel that mounts no overlay there.
+    /// Like [`Impostor::start`] in a user namespace. `None` on a kernel that mounts no overlay
+    /// there.
     fn start_in_user_namespace(
         directory: &Path,
         mask: &str,
@@ -121,7 +123,11 @@ fn inside() {
         }
         all.push((key, value.to_owned()));
     }
-    container::attach(new_mount("overlay", &all), &directory.join("root"));
+    let overlay = match container::try_new_mount("overlay", &all) {
+        Err(Errno::PERM) => return,
+        overlay => overlay.unwrap(),
+    };
+    container::attach(overlay, &directory.join("root"));
     std::env::set_current_dir(directory.join("root")).unwrap();
     rustix::process::pivot_root(".", ".").unwrap();
     unmount(".", UnmountFlags::DETACH).unwrap();

@@ -35,7 +35,8 @@ pub(crate) enum Command {
         /// Runs only this class of tests.
         #[arg(conflicts_with_all = ["registry", "skip_e2e", "all"])]
         class: Option<Class>,
-        /// Runs them under this kernel of Debian, in QEMU, instead of the machine's own; several may be named.
+        /// Runs them under this kernel of Debian, in QEMU, instead of the machine's own; several
+        /// may be named.
         #[arg(long = "kernel", value_name = "SERIES", requires = "class")]
         kernels: Vec<Series>,
         #[command(flatten)]

@@ -1,10 +1,12 @@
 /*!
-`test rootfs --kernel`: the tests of the mount engine under other kernels than this machine's, in QEMU.
+`test rootfs --kernel`: the tests of the mount engine under other kernels than this machine's, in
+QEMU.
 
-A virtual machine has one of Debian's kernels and this machine's files: its root is an overlay with this machine's root
-as its lower layer (virtiofs, read-only) and an upper layer on a disk of its own. So the test programs, and the programs
-that they start, are those of this machine, and only the kernel differs. QEMU emulates the processor, so that neither KVM nor a
-virtual machine that nests is needed.
+A virtual machine has one of Debian's kernels and this machine's files: its root is an overlay with
+this machine's root as its lower layer (virtiofs, read-only) and an upper layer on a disk of its
+own. So the test programs, and the programs that they start, are those of this machine, and only the
+kernel differs. QEMU emulates the processor, so that neither KVM nor a virtual machine that nests is
+needed.
 */
 
 mod download;
@@ -104,8 +106,8 @@ pub(crate) fn steps(kernels: &[Series]) -> usize {
     2 + 2 * kernels.len()
 }
 
-/// Runs the tests under each of these kernels: those whose names contain one of `names`, all if it is empty. All kernels are
-/// tried before the failure of one is the command's.
+/// Runs the tests under each of these kernels: those whose names contain one of `names`, all if it
+/// is empty. All kernels are tried before the failure of one is the command's.
 pub(crate) fn run(
     workspace: &Workspace,
     progress: &Progress,

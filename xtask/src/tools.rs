@@ -42,7 +42,8 @@ const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("fsfreeze", "util-linux"),
     ("strace", "strace"),
 ];
-/// Programs and the packages that bring them for virtual machines: QEMU, a disk, and modules of the kernel.
+/// Programs and the packages that bring them for virtual machines: QEMU, a disk, and modules of the
+/// kernel.
 const VIRTUAL_MACHINE_PROGRAMS: &[(&str, &str)] = &[
     ("qemu-system-x86_64", "qemu-system-x86"),
     ("mkfs.ext4", "e2fsprogs"),

@@ -225,8 +225,8 @@ fn first_supported<T>(
     }
 }
 
-/// Whether this error of `lowerdir+` means that the kernel does not know the option, or not such a value
-/// for it.
+/// Whether this error of `lowerdir+` means that the kernel does not know the option, or not such a
+/// value for it.
 fn is_not_known(errno: Errno) -> bool {
     matches!(
         errno,

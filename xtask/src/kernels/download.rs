@@ -1,7 +1,7 @@
 /*!
-Kernels from Debian's packages, by this machine's apt, which verifies them by Debian's keyring. Each comes from the suite that
-has its series, with package lists of its own: those of the machine are not touched. Of the packages only the kernel and the
-modules that tests need are kept.
+Kernels from Debian's packages, by this machine's apt, which verifies them by Debian's keyring. Each
+comes from the suite that has its series, with package lists of its own: those of the machine are
+not touched. Of the packages only the kernel and the modules that tests need are kept.
 */
 
 use std::fs;
@@ -159,9 +159,11 @@ fn archive() -> Result<String> {
     )
 }
 
-/// The packages of the newest kernel of a series, for virtual machines: it is a third of the one for all hardware.
+/// The packages of the newest kernel of a series, for virtual machines: it is a third of the one
+/// for all hardware.
 fn choose(names: &[String], series: Series) -> Result<Vec<String>> {
-    // Since Debian 14 the package of the image has nothing in it, and these three have what it had before.
+    // Since Debian 14 the package of the image has nothing in it, and these three have what it had
+    // before.
     for parts in [
         &["linux-binary", "linux-modules", "linux-base"][..],
         &["linux-image"],
@@ -249,8 +251,8 @@ impl ModuleTree {
     }
 }
 
-/// The files of these modules and what they depend on, by a `modules.dep`, in the order in which they have to be loaded. A
-/// module without a line there is built into the kernel.
+/// The files of these modules and what they depend on, by a `modules.dep`, in the order in which
+/// they have to be loaded. A module without a line there is built into the kernel.
 fn in_order<'a>(list: &'a str, names: &[&str]) -> Vec<&'a str> {
     let mut files = Vec::new();
     for name in names {

@@ -1,7 +1,8 @@
 /*
- * The first process of the virtual machine in which `cargo xtask test rootfs --kernel` runs tests. It loads the modules of
- * the initramfs, makes a root of the host's files (virtiofs, read-only) with a disk of its own above them, runs a script
- * there and ends the machine with the script's exit code.
+ * The first process of the virtual machine in which `cargo xtask test rootfs --kernel` runs tests.
+ * It loads the modules of the initramfs, makes a root of the host's files (virtiofs, read-only)
+ * with a disk of its own above them, runs a script there and ends the machine with the script's
+ * exit code.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -97,8 +98,8 @@ static void make_root(void)
 	mounted(NULL, "/disk/tmp", "tmp", MS_BIND, NULL);
 	mounted(NULL, "/disk/tmp", "var/tmp", MS_BIND, NULL);
 	/*
-	 * As on a node only one mount stays on the root of the initramfs: listmount(2) of 6.12 shows what is below the first
-	 * one alone. The overlay has mounts of its layers for itself.
+	 * As on a node only one mount stays on the root of the initramfs: listmount(2) of 6.12 shows what
+	 * is below the first one alone. The overlay has mounts of its layers for itself.
 	 */
 	check(umount2("/host", MNT_DETACH), "/host");
 	check(umount2("/disk", MNT_DETACH), "/disk");

@@ -1,5 +1,6 @@
 /*!
-The initramfs of a virtual machine: modules, and a static program that loads them and makes the root.
+The initramfs of a virtual machine: modules, and a static program that loads them and makes the
+root.
 */
 
 use std::fs::{self, File};
@@ -80,7 +81,8 @@ impl Archive {
     }
 }
 
-/// One entry: a header of numbers in hexadecimal, the name, the content, each filled up to a multiple of four bytes.
+/// One entry: a header of numbers in hexadecimal, the name, the content, each filled up to a
+/// multiple of four bytes.
 fn entry(number: u32, name: &str, mode: u32, content: &[u8]) -> Vec<u8> {
     let (owner, group, links, time, device, checksum) = (0, 0, 1, 0, 0, 0);
     let numbers = [

@@ -81,7 +81,8 @@ pub(super) fn run(step: &Step<'_>, kernel: &Path, initramfs: &Path, script: &str
     judge(status).map_err(|said| anyhow!("{said}\n{quote}"))
 }
 
-/// What the end of QEMU says about the script. The device doubles the code that it is told and adds one.
+/// What the end of QEMU says about the script. The device doubles the code that it is told and adds
+/// one.
 fn judge(status: ExitStatus) -> Result<()> {
     let code = status.code().unwrap_or_default();
     match (code, code >> 1) {
