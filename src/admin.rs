@@ -1,9 +1,8 @@
 /*!
 `/livez`, `/readyz` and `/metrics`, over plain HTTP on an address of their own.
 
-The metrics do not name objects, namespaces or users: every client that can reach the
-port may read them. Metrics that name tenants belong behind authentication, as in the
-node agent.
+The metrics do not name objects, namespaces or users: every client that can reach the port may read
+them. Metrics that name tenants belong behind authentication, as in the node agent.
 */
 
 use axum::Router;

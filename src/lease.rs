@@ -1,15 +1,14 @@
 /*!
 Leadership by a Lease: at most one process does the leader's work.
 
-Three rules make it safe. Every write carries the resourceVersion that it was
-decided on, so of two candidates one wins. A candidate takes a lease only after it
-saw, on its own clock, no renewal for the whole duration: clocks of two machines
-are never compared. And the holder counts from *before* the request of its last
-successful renewal, and gives up well before any candidate can take over.
+Three rules make it safe. Every write carries the resourceVersion that it was decided on, so of two
+candidates one wins. A candidate takes a lease only after it saw, on its own clock, no renewal for
+the whole duration: clocks of two machines are never compared. And the holder counts from *before*
+the request of its last successful renewal, and gives up well before any candidate can take over.
 
-A stopped process is the one thing that no lease can rule out: a leader that was
-frozen for a minute may send one request before it notices. The API server's own
-checks (UID and resourceVersion on every write) are there for that.
+A stopped process is the one thing that no lease can rule out: a leader that was frozen for a minute
+may send one request before it notices. The API server's own checks (UID and resourceVersion on
+every write) are there for that.
 */
 
 use std::time::Duration;

@@ -1,6 +1,6 @@
 /*!
-The StoppableContainer operator: the admission webhook, which every replica
-serves, and the reconcilers, which the leader runs. See `docs/ARCHITECTURE.md`.
+The StoppableContainer operator: the admission webhook, which every replica serves, and the
+reconcilers, which the leader runs. See `docs/ARCHITECTURE.md`.
 */
 
 #![forbid(unsafe_code)]

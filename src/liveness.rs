@@ -1,8 +1,8 @@
 /*!
 What `/livez` answers: whether work that began also ends.
 
-Every call to the API server has a time limit, so a piece of work takes seconds. One
-that is under way for minutes hangs, and the kubelet has to restart the process.
+Every call to the API server has a time limit, so a piece of work takes seconds. One that is under
+way for minutes hangs, and the kubelet has to restart the process.
 */
 
 use std::collections::BTreeMap;

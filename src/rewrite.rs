@@ -1,12 +1,12 @@
 /*!
-The rewrite of a consumer pod: a pure function from the pod as it arrives and
-the [`Facts`] of its instance to the pod as it must be stored.
+The rewrite of a consumer pod: a pure function from the pod as it arrives and the [`Facts`] of its
+instance to the pod as it must be stored.
 
-It makes the main container run on the kept filesystem and otherwise behave as
-the same container with its original image would (invariant I5). What it does
-is a fixed point (I4): rewriting a rewritten pod changes nothing, so the API
-server may call us again after other webhooks, and what they undid is repaired.
-This room does not call a cluster and does not know admission requests; `webhook` does.
+It makes the main container run on the kept filesystem and otherwise behave as the same container
+with its original image would (invariant I5). What it does is a fixed point (I4): rewriting a
+rewritten pod changes nothing, so the API server may call us again after other webhooks, and what
+they undid is repaired. This room does not call a cluster and does not know admission requests;
+`webhook` does.
 */
 
 use std::collections::{BTreeMap, BTreeSet};

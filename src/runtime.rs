@@ -1,9 +1,8 @@
 /*!
 The life of the process: what runs, when it counts as ready, and how it ends.
 
-Every long-lived task is watched. The first to end ends the process, so that a
-replica does not continue without its watches, its certificates or its lease; the
-kubelet starts a new one.
+Every long-lived task is watched. The first to end ends the process, so that a replica does not
+continue without its watches, its certificates or its lease; the kubelet starts a new one.
 */
 
 use std::collections::BTreeSet;

@@ -1,13 +1,12 @@
 /*!
-The admission webhook over HTTP: three paths, each a pure decision wrapped in
-an AdmissionReview.
+The admission webhook over HTTP: three paths, each a pure decision wrapped in an AdmissionReview.
 
 - `/mutate`: consumer pods, rewritten;
 - `/validate-pod`: consumer pods as they will be stored (invariant I3);
 - `/validate`: StoppableContainers and StoppableContainerInstances.
 
-No answer has a side effect (I13). What a decision on a pod needs comes from
-watches that fill [`Caches`], never from a call to the API server.
+No answer has a side effect (I13). What a decision on a pod needs comes from watches that fill
+[`Caches`], never from a call to the API server.
 */
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 /*!
-What every reconciliation works with: client, caches, the memory of failures, events, and
-the forms of requests that both reconcilers make.
+What every reconciliation works with: client, caches, the memory of failures, events, and the forms
+of requests that both reconcilers make.
 
 Code that knows what an object needs does not belong here.
 */

@@ -1,7 +1,7 @@
 /*!
-What the main container runs: the argv that Kubernetes' rules give from template
-and image, behind the wrapper; and its exec hooks and probes, behind the
-wrapper's `hook`, which waits until the container is on its kept filesystem.
+What the main container runs: the argv that Kubernetes' rules give from template and image, behind
+the wrapper; and its exec hooks and probes, behind the wrapper's `hook`, which waits until the
+container is on its kept filesystem.
 */
 
 use k8s_openapi::api::core::v1::{Container, ExecAction, LifecycleHandler, Probe};

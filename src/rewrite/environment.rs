@@ -1,17 +1,15 @@
 /*!
 The image's ENV in the main container's `env`.
 
-A plain container gets the image's variables from the runtime; the wrapper image
-has none, so they go behind the template's own. Two things must not change by
-that:
+A plain container gets the image's variables from the runtime; the wrapper image has none, so they
+go behind the template's own. Two things must not change by that:
 
-- `$(PATH)` in a template stays literal in a plain pod when only the image defines
-  PATH. Values in `env` see only what stands before them; in command, args and the
-  commands of probes such references are escaped.
-- `envFrom` wins over the image, but `env` wins over `envFrom`. So behind each variable
-  of the image stands one optional reference per source of `envFrom` to the key of
-  that name: where the key exists it replaces the image's value, where it does not
-  the kubelet passes over it.
+- `$(PATH)` in a template stays literal in a plain pod when only the image defines PATH. Values in
+  `env` see only what stands before them; in command, args and the commands of probes such
+  references are escaped.
+- `envFrom` wins over the image, but `env` wins over `envFrom`. So behind each variable of the image
+  stands one optional reference per source of `envFrom` to the key of that name: where the key
+  exists it replaces the image's value, where it does not the kubelet passes over it.
 */
 
 use std::collections::BTreeSet;

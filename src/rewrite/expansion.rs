@@ -1,11 +1,9 @@
 /*!
-The kubelet's `$(VAR)` syntax, from the other side: how to write a text so that
-the kubelet gives it back unchanged, and how to keep single references from
-being resolved.
+The kubelet's `$(VAR)` syntax, from the other side: how to write a text so that the kubelet gives it
+back unchanged, and how to keep single references from being resolved.
 
-The grammar is that of `third_party/forked/golang/expansion` in Kubernetes:
-`$$` is a literal `$`, `$(NAME)` a reference, an unresolved reference and
-everything else stays as written.
+The grammar is that of `third_party/forked/golang/expansion` in Kubernetes: `$$` is a literal `$`,
+`$(NAME)` a reference, an unresolved reference and everything else stays as written.
 */
 
 /// The text that the kubelet expands to exactly `literal`, whatever variables exist.

@@ -1,10 +1,10 @@
 /*!
-The scheduling gate with which the controller creates consumer pods, and the
-marks by which it knows that the rewrite took it off.
+The scheduling gate with which the controller creates consumer pods, and the marks by which it knows
+that the rewrite took it off.
 
-The API server does not bind a pod that has a gate, and refuses a pod with a gate
-and a `nodeName` (`ValidatePodSpec` in Kubernetes' `pkg/apis/core/validation`). So
-a pod that our webhook did not see waits.
+The API server does not bind a pod that has a gate, and refuses a pod with a gate and a `nodeName`
+(`ValidatePodSpec` in Kubernetes' `pkg/apis/core/validation`). So a pod that our webhook did not see
+waits.
 */
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};

@@ -1,7 +1,7 @@
 /*!
-Who the main container runs as. A runtime takes user and groups from the
-image's config and its `/etc/passwd`; the wrapper image has neither, so what the
-node agent resolved in the kept filesystem is written out as numbers.
+Who the main container runs as. A runtime takes user and groups from the image's config and its
+`/etc/passwd`; the wrapper image has neither, so what the node agent resolved in the kept filesystem
+is written out as numbers.
 */
 
 use std::collections::HashSet;

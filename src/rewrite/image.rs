@@ -1,7 +1,6 @@
 /*!
-The wrapper image in place of the user's, in the variant whose config carries
-the user image's STOPSIGNAL: the runtime reads the stop signal from the config of
-the image that it started.
+The wrapper image in place of the user's, in the variant whose config carries the user image's
+STOPSIGNAL: the runtime reads the stop signal from the config of the image that it started.
 */
 
 use k8s_openapi::api::core::v1::{Container, LocalObjectReference, PodSpec};

@@ -1,8 +1,8 @@
 /*!
-How the consumer gets to the node that holds its filesystem: by `nodeName`, past
-the scheduler, which is fastest; or, where that cannot work or would jump a
-queue, by a required node affinity, so that the pod waits with a reason as any
-other. Decided anew at every call: a webhook after us may have added a gate.
+How the consumer gets to the node that holds its filesystem: by `nodeName`, past the scheduler,
+which is fastest; or, where that cannot work or would jump a queue, by a required node affinity, so
+that the pod waits with a reason as any other. Decided anew at every call: a webhook after us may
+have added a gate.
 */
 
 use k8s_openapi::api::core::v1::{

@@ -1,6 +1,6 @@
 /*!
-The inline CSI volume that brings the node agent into the pod, and the names
-that are reserved for it.
+The inline CSI volume that brings the node agent into the pod, and the names that are reserved for
+it.
 */
 
 use k8s_openapi::api::core::v1::{CSIVolumeSource, Container, PodSpec, Volume, VolumeMount};

@@ -1,10 +1,10 @@
 /*!
-Reading bodies with a bound on their memory: each one's length, all of them
-together, and the time that one may take. The same for the values that pods are
-decoded into, which are many times as large as their text.
+Reading bodies with a bound on their memory: each one's length, all of them together, and the time
+that one may take. The same for the values that pods are decoded into, which are many times as large
+as their text.
 
-What counts is what has arrived, not what a header announces, so a client that
-announces much and sends little takes nothing away from others.
+What counts is what has arrived, not what a header announces, so a client that announces much and
+sends little takes nothing away from others.
 */
 
 use std::sync::Arc;

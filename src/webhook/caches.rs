@@ -1,7 +1,7 @@
 /*!
-The instances, nodes and PersistentVolumeClaims that decisions on consumer pods need, kept
-in memory by watches. A decision that needs something that has not arrived yet waits for
-the next change, for a bounded time. It does not call the API server while a review waits.
+The instances, nodes and PersistentVolumeClaims that decisions on consumer pods need, kept in memory
+by watches. A decision that needs something that has not arrived yet waits for the next change, for
+a bounded time. It does not call the API server while a review waits.
 */
 
 use std::collections::BTreeSet;

@@ -1,6 +1,5 @@
 /*!
-The mutating half for consumer pods: facts for the rewrite, and its result as a
-patch.
+The mutating half for consumer pods: facts for the rewrite, and its result as a patch.
 */
 
 use k8s_openapi::api::core::v1::Pod;

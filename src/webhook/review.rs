@@ -1,6 +1,6 @@
 /*!
-AdmissionReview `admission.k8s.io/v1`, in and out. Only what the decisions use
-is read; an object stays text until its type is known.
+AdmissionReview `admission.k8s.io/v1`, in and out. Only what the decisions use is read; an object
+stays text until its type is known.
 */
 
 use axum::response::{IntoResponse, Response};

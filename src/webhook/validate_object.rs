@@ -1,10 +1,9 @@
 /*!
-StoppableContainers and StoppableContainerInstances: what the schema and CEL
-cannot say, all mistakes in one answer, each with the path of its field.
+StoppableContainers and StoppableContainerInstances: what the schema and CEL cannot say, all
+mistakes in one answer, each with the path of its field.
 
-What already stands in an object is not held against a change of something
-else, so that an object can always be stopped, labelled and deleted, whatever
-rules have come since it was made.
+What already stands in an object is not held against a change of something else, so that an object
+can always be stopped, labelled and deleted, whatever rules have come since it was made.
 */
 
 use std::collections::BTreeSet;

@@ -1,8 +1,7 @@
 /*!
-Invariant I3 at the API server: the consumer pod as it will be stored is one
-that the rewrite leaves alone. Validating webhooks run after all mutating ones,
-so whatever another webhook undid after us, and was not repaired by our
-reinvocation, ends here, and never as a pod on a throw-away filesystem.
+Invariant I3 at the API server: the consumer pod as it will be stored is one that the rewrite leaves
+alone. Validating webhooks run after all mutating ones, so whatever another webhook undid after us,
+and was not repaired by our reinvocation, ends here, and never as a pod on a throw-away filesystem.
 */
 
 use json_patch::Patch;

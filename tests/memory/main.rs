@@ -1,10 +1,10 @@
 /*!
-What objects cost in memory, counted allocation by allocation (invariant I18): for
-each byte that etcd holds of an object, how many the operator and the agent hold,
-and how many are taken for a moment while it is read, decoded or reviewed.
+What objects cost in memory, counted allocation by allocation (invariant I18): for each byte that
+etcd holds of an object, how many the operator and the agent hold, and how many are taken for a
+moment while it is read, decoded or reviewed.
 
-A binary of its own, because it counts what the whole process allocates. One test
-after the other: they take turns.
+A binary of its own, because it counts what the whole process allocates. One test after the other:
+they take turns.
 */
 
 #![forbid(unsafe_code)]

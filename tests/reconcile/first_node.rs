@@ -95,7 +95,8 @@ async fn the_first_node_is_that_of_the_placeholder() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// The consumer is deleted in the state that was seen before anything else is written: it has not started.
+/// The consumer is deleted in the state that was seen before anything else is written: it has not
+/// started.
 #[tokio::test]
 async fn i1_a_consumer_that_the_kubelet_refused_gives_the_node_up() {
     let (mut world, provider) = unstarted();
@@ -145,7 +146,8 @@ async fn i1_a_consumer_that_changed_meanwhile_gives_nothing_up() {
     world.api.quiet(std::time::Duration::from_millis(20)).await;
 }
 
-/// The owner records it, deletes the instance, and makes one that avoids the node. Nothing counts as lost.
+/// The owner records it, deletes the instance, and makes one that avoids the node. Nothing counts
+/// as lost.
 #[tokio::test]
 async fn an_instance_that_gave_its_node_up_is_replaced() {
     let mut world = World::new();

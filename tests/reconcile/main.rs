@@ -1,6 +1,6 @@
 /*!
-The controllers against a scripted API server: every request of a pass, in order,
-with what it must carry; and what a crash or a refusal between two of them leads to.
+The controllers against a scripted API server: every request of a pass, in order, with what it must
+carry; and what a crash or a refusal between two of them leads to.
 */
 
 #![forbid(unsafe_code)]

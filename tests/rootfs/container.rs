@@ -1,9 +1,9 @@
 /*!
-Containers as a runtime makes them: a process in a mount namespace of its own,
-whose root is an overlay, with mounts on it.
+Containers as a runtime makes them: a process in a mount namespace of its own, whose root is an
+overlay, with mounts on it.
 
-The process is this test program again, started by unshare(1): see [`inside`]. It
-does what it is told on its standard input.
+The process is this test program again, started by unshare(1): see [`inside`]. It does what it is
+told on its standard input.
 */
 
 use std::ffi::CString;

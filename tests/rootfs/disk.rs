@@ -1,6 +1,6 @@
 /*!
-A disk for kept filesystems: an ext4 image on a loop device, mounted where a
-[`Node`] has its store, so that a test can fill it, break it and cut its power.
+A disk for kept filesystems: an ext4 image on a loop device, mounted where a [`Node`] has its store,
+so that a test can fill it, break it and cut its power.
 */
 
 use std::ffi::OsStr;

@@ -1,9 +1,8 @@
 /*!
-F20: a prefix that was made is there after a power cut, and with it what was
-synced in it.
+F20: a prefix that was made is there after a power cut, and with it what was synced in it.
 
-Most file systems write the whole way to a file that is synced, but none has to.
-So strace(1) looks at what is asked of them.
+Most file systems write the whole way to a file that is synced, but none has to. So strace(1) looks
+at what is asked of them.
 */
 
 use std::fs;

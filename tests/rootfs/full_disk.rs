@@ -148,7 +148,8 @@ fn f22_a_disk_that_fails() {
         let filler = hardware.join("filler");
         disk::fill(&filler);
         let large = "x".repeat(100_000);
-        // Its data cannot be written, and sooner or later the file system's journal neither, which ends all writing.
+        // Its data cannot be written, and sooner or later the file system's journal neither, which
+        // ends all writing.
         let mut failed = false;
         let mut ends = || {
             (0..200).any(|number| {

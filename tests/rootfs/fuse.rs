@@ -1,9 +1,9 @@
 /*!
-A FUSE file system that stops answering: its daemon is a thread of the test, which
-speaks as much of the protocol (linux/fuse.h) as it takes to be mounted.
+A FUSE file system that stops answering: its daemon is a thread of the test, which speaks as much of
+the protocol (linux/fuse.h) as it takes to be mounted.
 
-Nothing hangs for longer than the file system lives: when it is dropped its device
-is closed, and the kernel then fails whatever waits.
+Nothing hangs for longer than the file system lives: when it is dropped its device is closed, and
+the kernel then fails whatever waits.
 */
 
 use std::fs::File;

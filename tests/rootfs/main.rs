@@ -1,9 +1,9 @@
 /*!
 The mount engine with real mounts.
 
-Every test runs in a private copy of the machine's mount namespace (its "node"),
-and containers are processes with namespaces of their own, made the way runtimes
-make them: overlay root, mounts, pivot_root. Needs root.
+Every test runs in a private copy of the machine's mount namespace (its "node"), and containers are
+processes with namespaces of their own, made the way runtimes make them: overlay root, mounts,
+pivot_root. Needs root.
 */
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]

@@ -1,7 +1,7 @@
 /*!
-The node of a test: a private copy of the machine's mount namespace with a file
-system of its own for layers, containers and kept filesystems: ext4, as no kept
-filesystem may lie on a tmpfs, on a disk that is an image in memory.
+The node of a test: a private copy of the machine's mount namespace with a file system of its own
+for layers, containers and kept filesystems: ext4, as no kept filesystem may lie on a tmpfs, on a
+disk that is an image in memory.
 */
 
 use std::fs;

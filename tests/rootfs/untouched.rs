@@ -1,9 +1,9 @@
 /*!
-What no test of the mount engine may change: the machine's own files and devices,
-and the kept files of somebody else.
+What no test of the mount engine may change: the machine's own files and devices, and the kept files
+of somebody else.
 
-Times of change (ctime) cannot be set by anybody, so a file whose time is the same
-has the same content, owner, mode and attributes.
+Times of change (ctime) cannot be set by anybody, so a file whose time is the same has the same
+content, owner, mode and attributes.
 */
 
 use std::collections::BTreeMap;

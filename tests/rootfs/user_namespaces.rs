@@ -1,6 +1,6 @@
 /*!
-Processes in a user namespace of their own, which anybody can make who may run
-`unshare -Urm`: there they mount what they like and name it as they like.
+Processes in a user namespace of their own, which anybody can make who may run `unshare -Urm`: there
+they mount what they like and name it as they like.
 */
 
 use std::fs;
@@ -48,8 +48,9 @@ impl Impostor {
         impostor
     }
 
-    /// `directory` (on the node, with `mask` and `root` in it) is covered by the impostor with a file system of its
-    /// own in `mask`. There it makes the directories of `options` and mounts an overlay of them.
+    /// `directory` (on the node, with `mask` and `root` in it) is covered by the impostor with a
+    /// file system of its own in `mask`. There it makes the directories of `options` and mounts an
+    /// overlay of them.
     pub(crate) fn start(
         namespaces: &[&str],
         directory: &Path,

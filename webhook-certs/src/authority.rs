@@ -1,7 +1,6 @@
 /*!
-A certificate authority: a self-signed ECDSA P-256 certificate and its key. It is
-read back from PEM with suspicion, because what is in a Secret may have been
-truncated, mixed up or replaced by hand.
+A certificate authority: a self-signed ECDSA P-256 certificate and its key. It is read back from PEM
+with suspicion, because what is in a Secret may have been truncated, mixed up or replaced by hand.
 */
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,10 +1,10 @@
 /*!
-Watches the Secret and the two webhook configurations, and puts right whatever
-is not as it must be: the only part of this crate that talks to the API server.
+Watches the Secret and the two webhook configurations, and puts right whatever is not as it must be:
+the only part of this crate that talks to the API server.
 
-Any number of replicas may do this at once, and the chart's job with them. Every
-write of the Secret carries the resource version that was read, so of two only
-one succeeds and the other sees its result.
+Any number of replicas may do this at once, and the chart's job with them. Every write of the Secret
+carries the resource version that was read, so of two only one succeeds and the other sees its
+result.
 */
 
 use std::sync::Arc;

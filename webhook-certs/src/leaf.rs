@@ -1,6 +1,6 @@
 /*!
-A serving certificate: made and signed in the memory of the replica that serves
-with it, never stored.
+A serving certificate: made and signed in the memory of the replica that serves with it, never
+stored.
 */
 
 use std::sync::Arc;

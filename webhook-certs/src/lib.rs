@@ -1,10 +1,10 @@
 /*!
-Certificates of the admission webhook: one authority in a Secret that all
-replicas share, a serving certificate per replica that never leaves its memory,
-and the authority's certificate published as `caBundle`.
+Certificates of the admission webhook: one authority in a Secret that all replicas share, a serving
+certificate per replica that never leaves its memory, and the authority's certificate published as
+`caBundle`.
 
-`README.md` beside this crate says who trusts whom and when what happens. The
-decisions are pure ([`material`]); [`Keeper`] watches, decides and writes.
+`README.md` beside this crate says who trusts whom and when what happens. The decisions are pure
+([`material`]); [`Keeper`] watches, decides and writes.
 */
 
 #![forbid(unsafe_code)]

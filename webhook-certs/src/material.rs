@@ -1,6 +1,6 @@
 /*!
-The authorities that are in use, and how one follows another: a pure state
-machine over what is stored, driven by the wall clock.
+The authorities that are in use, and how one follows another: a pure state machine over what is
+stored, driven by the wall clock.
 
 ```text
 current                   signs; published
@@ -9,9 +9,9 @@ current, previous         `overlap` later: next became current; previous stays p
 current                   another `overlap` later: previous is gone
 ```
 
-Every replica sees the same states in the same order, because they are in the
-Secret and every step is one write with a resource version. At any time each
-serving certificate in use is signed by an authority in the published bundle.
+Every replica sees the same states in the same order, because they are in the Secret and every step
+is one write with a resource version. At any time each serving certificate in use is signed by an
+authority in the published bundle.
 */
 
 use std::time::SystemTime;

@@ -1,6 +1,6 @@
 /*!
-`caBundle` of the webhook configurations: compared on every pass, patched where
-it differs, and nothing else of the configurations touched.
+`caBundle` of the webhook configurations: compared on every pass, patched where it differs, and
+nothing else of the configurations touched.
 */
 
 use json_patch::jsonptr::PointerBuf;

@@ -1,8 +1,9 @@
 /*!
-The local cluster: a real Kubernetes of one or more nodes on this machine, for the demo, the tests and for playing.
+The local cluster: a real Kubernetes of one or more nodes on this machine, for the demo, the tests
+and for playing.
 
-Everything it is lives below one directory ([`dir::ClusterDir`]); what must be outside (bridges, control groups, nft
-tables, kernel settings, mount points) is made and removed here.
+Everything it is lives below one directory ([`dir::ClusterDir`]); what must be outside (bridges,
+control groups, nft tables, kernel settings, mount points) is made and removed here.
 
 A file imports only files before it in this list:
 
@@ -48,8 +49,8 @@ pub(crate) use node_config::PAUSE_IMAGE;
 // === impl Cluster ===
 
 impl Cluster<'_> {
-    /// Brings it up with at least this many nodes: from nothing, from what a crash or a reboot left, or not at all when
-    /// it is up.
+    /// Brings it up with at least this many nodes: from nothing, from what a crash or a reboot
+    /// left, or not at all when it is up.
     pub(crate) fn up(&self, nodes: u8) -> Result<()> {
         up::run(self, nodes)
     }
@@ -104,7 +105,8 @@ impl Cluster<'_> {
         up::start_existing(self)
     }
 
-    /// Cuts a node and the pods with these addresses off from the API server until standard input ends.
+    /// Cuts a node and the pods with these addresses off from the API server until standard input
+    /// ends.
     pub(crate) fn partition(&self, name: &str, pods: &[Ipv4Addr]) -> Result<()> {
         preflight::require_root()?;
         self.existing_kubeconfig()?;

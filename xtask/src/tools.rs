@@ -1,7 +1,8 @@
 /*!
-The programs that the commands need, and where they come from: Go modules pinned in `xtask/cluster-tools`, Debian
-packages that are only unpacked (they would start services on the developer's machine), and Debian packages that
-are installed because they bring nothing but programs. Each is made once and again only when its source changes.
+The programs that the commands need, and where they come from: Go modules pinned in
+`xtask/cluster-tools`, Debian packages that are only unpacked (they would start services on the
+developer's machine), and Debian packages that are installed because they bring nothing but
+programs. Each is made once and again only when its source changes.
 */
 
 mod apt;
@@ -34,7 +35,8 @@ const IMAGE_PROGRAMS: &[(&str, &str)] = &[
     ("debootstrap", "debootstrap"),
 ];
 
-/// Programs and the packages that bring them for the tests: disks of their own, and a look at every system call.
+/// Programs and the packages that bring them for the tests: disks of their own, and a look at every
+/// system call.
 const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
@@ -234,7 +236,8 @@ impl Tools {
         self.dir.join("deb/root").join(path)
     }
 
-    /// What containerd and the kubelet find programs by: the unpacked packages before the machine's own.
+    /// What containerd and the kubelet find programs by: the unpacked packages before the machine's
+    /// own.
     pub(crate) fn path(&self) -> String {
         let root = self.dir.join("deb/root");
         let root = root.display();

@@ -79,8 +79,8 @@ pub struct StoppableContainerInstanceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer_pod_uid: Option<String>,
 
-    /// UID of the placeholder pod, which the scheduler chooses the first node for. It never starts, and goes when the
-    /// consumer is created.
+    /// UID of the placeholder pod, which the scheduler chooses the first node for. It never starts,
+    /// and goes when the consumer is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placeholder_pod_uid: Option<String>,
 
@@ -88,8 +88,8 @@ pub struct StoppableContainerInstanceStatus {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub never_started: bool,
 
-    /// Why the node was given up before the first start. The controller then replaces this object by one that goes to
-    /// another node.
+    /// Why the node was given up before the first start. The controller then replaces this object
+    /// by one that goes to another node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_up: Option<GivenUp>,
 

@@ -53,8 +53,8 @@ documented! {
     /// On a provider pod: the image in the template when the pod was created. Other webhooks may
     /// have changed the pod's image.
     ANNOTATION_IMAGE = "stoppablecontainer.xtlsoft.top/image";
-    /// On an instance: names of nodes, separated by commas, that were given up before the first start. The scheduler
-    /// prefers others.
+    /// On an instance: names of nodes, separated by commas, that were given up before the first
+    /// start. The scheduler prefers others.
     ANNOTATION_AVOID_NODES = "stoppablecontainer.xtlsoft.top/avoid-nodes";
 }
 

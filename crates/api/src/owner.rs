@@ -1,9 +1,9 @@
 /*!
 Owner references that make one object the controller of another.
 
-Kind, group (of the apiVersion) and UID decide together: another group may have a kind of the same name, and an earlier object may have
-had the same name. A reference alone does not authorise anything (invariant I8): everybody who may change an object can
-put one in.
+Kind, group (of the apiVersion) and UID decide together: another group may have a kind of the same
+name, and an earlier object may have had the same name. A reference alone does not authorise
+anything (invariant I8): everybody who may change an object can put one in.
 */
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;

@@ -1,6 +1,7 @@
 //! Bounds on texts that others wrote.
 
-/// The longest part of `text`, from its beginning, that has at most `max_bytes` bytes and ends between two characters.
+/// The longest part of `text`, from its beginning, that has at most `max_bytes` bytes and ends
+/// between two characters.
 pub fn truncate_utf8(text: &str, max_bytes: usize) -> &str {
     &text[..text.floor_char_boundary(max_bytes)]
 }

@@ -1,9 +1,9 @@
 /*!
 Access to the API server.
 
-Every program of this project makes its client here, so that every call has a
-time limit of ours (see [`TimeLimit`]): a connection that a firewall or a dead
-load balancer drops silently costs one object one time-out, and nothing else.
+Every program of this project makes its client here, so that every call has a time limit of ours
+(see [`TimeLimit`]): a connection that a firewall or a dead load balancer drops silently costs one
+object one time-out, and nothing else.
 */
 
 #![forbid(unsafe_code)]

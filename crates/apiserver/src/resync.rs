@@ -1,10 +1,9 @@
 /*!
 A slow resync: every watch begins anew with a list now and then.
 
-A watch reports every change, unless a proxy, an API server or a cache between has a
-bug, and then the change stays unknown for ever. The list heals that. It costs one
-paged read per kind; the reconciliations after it compare the objects and write only where
-something differs.
+A watch reports every change, unless a proxy, an API server or a cache between has a bug, and then
+the change stays unknown for ever. The list heals that. It costs one paged read per kind; the
+reconciliations after it compare the objects and write only where something differs.
 */
 
 use std::hash::{BuildHasher, RandomState};

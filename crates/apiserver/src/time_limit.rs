@@ -1,8 +1,8 @@
 /*!
 A time limit on every call.
 
-kube limits only how long a connection takes to be established: an API server
-that took a request and never answers would hold its caller for ever.
+kube limits only how long a connection takes to be established: an API server that took a request
+and never answers would hold its caller for ever.
 */
 
 use std::future::Future;

@@ -1,9 +1,9 @@
 /*!
 What tests speak CSI to the node agent with.
 
-`csi-test shim AGENT_SOCKET LISTEN_SOCKET VOLUME_CONTEXT` stands between it and
-csi-sanity, `csi-test call AGENT_SOCKET CALLS` makes calls that no kubelet would
-make. It is a test program: nothing of it is part of the product.
+`csi-test shim AGENT_SOCKET LISTEN_SOCKET VOLUME_CONTEXT` stands between it and csi-sanity,
+`csi-test call AGENT_SOCKET CALLS` makes calls that no kubelet would make. It is a test program:
+nothing of it is part of the product.
 */
 
 #![forbid(unsafe_code)]

@@ -1,10 +1,10 @@
 /*!
 A CSI endpoint for csi-sanity.
 
-csi-sanity leaves its best node tests out for a plugin without a controller, and
-every volume of ours begins with a pod instead. So this says that it has one: its
-CreateVolume makes nothing but an id and returns a volume context, what the
-kubelet sends about a pod. Identity and Node calls go to the agent as they are.
+csi-sanity leaves its best node tests out for a plugin without a controller, and every volume of
+ours begins with a pod instead. So this says that it has one: its CreateVolume makes nothing but an
+id and returns a volume context, what the kubelet sends about a pod. Identity and Node calls go to
+the agent as they are.
 */
 
 use std::collections::HashMap;

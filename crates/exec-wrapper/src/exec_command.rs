@@ -1,8 +1,8 @@
 /*!
 Executes the command: working directory, PATH, execve.
 
-Looks a command up as the runtime does (Go's os/exec LookPath, which runc uses),
-so that the same names work and the same fail.
+Looks a command up as the runtime does (Go's os/exec LookPath, which runc uses), so that the same
+names work and the same fail.
 */
 
 use std::convert::Infallible;

@@ -1,9 +1,9 @@
 /*!
 HOME, where neither template nor image sets it.
 
-The runtime then takes it from the /etc/passwd of the root that it starts the
-container in. For a consumer that is the wrapper image, which has none, so HOME is
-`/`; this looks it up where the runtime would have.
+The runtime then takes it from the /etc/passwd of the root that it starts the container in. For a
+consumer that is the wrapper image, which has none, so HOME is `/`; this looks it up where the
+runtime would have.
 */
 
 use std::ffi::OsString;

@@ -1,9 +1,8 @@
 /*!
 Whether this process runs on the kept filesystem.
 
-Asked of the kernel (the mount table), so it holds without the node agent and
-whatever the image contains: also where that, or a mount of the pod, has a tree of
-its own at /proc.
+Asked of the kernel (the mount table), so it holds without the node agent and whatever the image
+contains: also where that, or a mount of the pod, has a tree of its own at /proc.
 */
 
 use std::fs::File;

@@ -1,12 +1,12 @@
 /*!
 The entrypoint of provider and consumer containers.
 
-`hold` keeps a provider alive and tells the node agent of it; `run` waits until
-the agent has moved this container onto its kept filesystem and then becomes the
-image's command; `hook` does the same for exec hooks and probes.
+`hold` keeps a provider alive and tells the node agent of it; `run` waits until the agent has moved
+this container onto its kept filesystem and then becomes the image's command; `hook` does the same
+for exec hooks and probes.
 
-One thread, no async, and nothing of an image is read or run before the final
-execve but the PATH look-up and, on request, one line of /etc/passwd.
+One thread, no async, and nothing of an image is read or run before the final execve but the PATH
+look-up and, on request, one line of /etc/passwd.
 */
 
 #![forbid(unsafe_code)]

@@ -1,10 +1,10 @@
 /*!
-The protocol between the wrapper and the node agent: lines of UTF-8 over the
-stream socket [`SOCKET`] in the pod's volume, one request per connection.
+The protocol between the wrapper and the node agent: lines of UTF-8 over the stream socket
+[`SOCKET`] in the pod's volume, one request per connection.
 
 ```text
 wrapper:  <verb> SP <version> LF          verb: hold | run | hook; version: 1
-agent:    wait SP <message> LF            any number of times; the message is for the container's log
+agent:    wait SP <message> LF            any number of times; the message is for the container log
 agent:    ok LF                           or
 agent:    error SP <message> LF           final: trying again will not help
 ```

@@ -1,10 +1,9 @@
 /*!
 Signals that ask to stop, while the wrapper waits.
 
-As process 1 of a container the wrapper gets only the signals that it handles,
-and which of them means "stop" is the image's choice (STOPSIGNAL). So it handles
-every one that can mean that. Handlers end with the execve: the command starts
-with the default for each.
+As process 1 of a container the wrapper gets only the signals that it handles, and which of them
+means "stop" is the image's choice (STOPSIGNAL). So it handles every one that can mean that.
+Handlers end with the execve: the command starts with the default for each.
 */
 
 use std::io;

@@ -1,9 +1,9 @@
 /*!
 Standard input after the root changed.
 
-Without an input of its own a container has /dev/null, which the runtime opened in
-the root of before; it would stay the only thing that the command has of that root,
-and has no path in the new one.
+Without an input of its own a container has /dev/null, which the runtime opened in the root of
+before; it would stay the only thing that the command has of that root, and has no path in the new
+one.
 */
 
 use rustix::fs::{CWD, Dev, FileType, Mode, OFlags, fstat, openat};

@@ -1,11 +1,11 @@
 /*!
-The container's termination message, which the pod's status shows of a container
-that ended (`terminationMessagePath`).
+The container's termination message, which the pod's status shows of a container that ended
+(`terminationMessagePath`).
 
-The kubelet mounts an empty file of the node there. The wrapper opens it before the
-agent changes the root: until then the path leads to the runtime's files, afterwards
-into the kept filesystem, where the tenant decides what is at the path. The command
-does not inherit the descriptor: it closes.
+The kubelet mounts an empty file of the node there. The wrapper opens it before the agent changes
+the root: until then the path leads to the runtime's files, afterwards into the kept filesystem,
+where the tenant decides what is at the path. The command does not inherit the descriptor: it
+closes.
 */
 
 use std::ffi::OsStr;

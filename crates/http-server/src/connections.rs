@@ -1,7 +1,7 @@
 /*!
-A bounded number of connections. Where there is no room, the one that has waited
-longest for its peer gives way to a new one: nobody can keep others out by being
-slow, and the peer that matters, an API server, is done in milliseconds.
+A bounded number of connections. Where there is no room, the one that has waited longest for its
+peer gives way to a new one: nobody can keep others out by being slow, and the peer that matters, an
+API server, is done in milliseconds.
 */
 
 use std::collections::HashMap;

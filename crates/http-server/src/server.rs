@@ -1,10 +1,10 @@
 /*!
-A router behind TLS (HTTP/1.1 and HTTP/2) or in the clear (HTTP/1.1), with a bound
-on everything that a client can drag out, and an end that no request notices.
+A router behind TLS (HTTP/1.1 and HTTP/2) or in the clear (HTTP/1.1), with a bound on everything
+that a client can drag out, and an end that no request notices.
 
-At shutdown connections are told to end (`Connection: close`, GOAWAY) while new
-ones are still taken for a while, because the cluster goes on sending them until
-every node has heard that this replica is leaving.
+At shutdown connections are told to end (`Connection: close`, GOAWAY) while new ones are still taken
+for a while, because the cluster goes on sending them until every node has heard that this replica
+is leaving.
 */
 
 use std::convert::Infallible;

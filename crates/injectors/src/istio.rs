@@ -1,7 +1,7 @@
-//! Istio's sidecar injector, after istio/istio: `pkg/kube/inject/webhook.go` (`injectPod`, `reorderPod`), `inject.go`
-//! (`injectRequired`), `app_probe.go`, and the template
-//! `manifests/charts/istio-control/istio-discovery/files/injection-template.yaml`. The template is laid over the pod, so
-//! what is new stands in front, and the difference of the whole pod is sent.
+//! Istio's sidecar injector, after istio/istio: `pkg/kube/inject/webhook.go` (`injectPod`,
+//! `reorderPod`), `inject.go` (`injectRequired`), `app_probe.go`, and the template
+//! `manifests/charts/istio-control/istio-discovery/files/injection-template.yaml`. The template is
+//! laid over the pod, so what is new stands in front, and the difference of the whole pod is sent.
 
 mod proxy;
 
@@ -19,8 +19,8 @@ pub(crate) enum Proxy {
     Native,
     /// The first container (`holdApplicationUntilProxyStarts`).
     First,
-    /// The last container. Releases for Kubernetes before 1.19 also set the pod's `fsGroup`; this one does, because
-    /// current ones (`releasenotes/notes/fsgroup.yaml`) do not.
+    /// The last container. Releases for Kubernetes before 1.19 also set the pod's `fsGroup`; this
+    /// one does, because current ones (`releasenotes/notes/fsgroup.yaml`) do not.
     Last,
 }
 
@@ -80,8 +80,8 @@ pub(crate) fn patch(pod: &Value, position: Proxy) -> Patch {
     })
 }
 
-/// The label decides, else the annotation of the same name, else the policy, which is yes. Whether the webhook is called
-/// at all is a matter of its selectors, which know labels only.
+/// The label decides, else the annotation of the same name, else the policy, which is yes. Whether
+/// the webhook is called at all is a matter of its selectors, which know labels only.
 fn required(pod: &Value) -> bool {
     let name = "sidecar.istio.io/inject";
     let said = match label(pod, name) {
@@ -174,7 +174,8 @@ fn volumes() -> [Value; 9] {
     })
 }
 
-/// Sends the probes and hooks that go over the network to the agent, and returns where they went before.
+/// Sends the probes and hooks that go over the network to the agent, and returns where they went
+/// before.
 fn rewrite_probes(pod: &mut Value) -> BTreeMap<String, Value> {
     let mut probers = BTreeMap::new();
     for key in ["initContainers", "containers"] {

@@ -1,5 +1,6 @@
-//! Kueue's pod integration at creation, after kubernetes-sigs/kueue: `pkg/controller/jobs/pod/pod_webhook.go` (`Default`),
-//! `pkg/util/pod/pod.go` (`GenerateRoleHash`). What it does at admission is a controller's work, not a webhook's.
+//! Kueue's pod integration at creation, after kubernetes-sigs/kueue:
+//! `pkg/controller/jobs/pod/pod_webhook.go` (`Default`), `pkg/util/pod/pod.go`
+//! (`GenerateRoleHash`). What it does at admission is a controller's work, not a webhook's.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -41,7 +42,8 @@ pub(crate) fn patch(pod: &Value, default_queue: bool) -> Patch {
     })
 }
 
-/// Eight hexadecimal digits of what makes a pod take other resources or nodes. Another digest than the original's.
+/// Eight hexadecimal digits of what makes a pod take other resources or nodes. Another digest than
+/// the original's.
 fn role_hash(spec: &Value) -> String {
     let shape = |key| -> Vec<Value> {
         let containers = list(spec, key).iter();

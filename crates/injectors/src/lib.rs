@@ -1,11 +1,10 @@
 /*!
-What other admission webhooks do to a pod, as pure functions from a pod to a
-JSON patch, in the shape in which the originals do it at their current releases;
-each module names the upstream files that it follows. Stand-ins for tests: they
-claim nothing about the originals beyond that shape.
+What other admission webhooks do to a pod, as pure functions from a pod to a JSON patch, in the
+shape in which the originals do it at their current releases; each module names the upstream files
+that it follows. Stand-ins for tests: they claim nothing about the originals beyond that shape.
 
-The images are the exception: every injected container runs [`IMAGE`], whose one
-program knows by its arguments what it stands in for.
+The images are the exception: every injected container runs [`IMAGE`], whose one program knows by
+its arguments what it stands in for.
 */
 
 #![forbid(unsafe_code)]
@@ -34,9 +33,11 @@ pub const IMAGE: &str = "docker.io/test/injectors:1";
 pub enum Injector {
     /// Istio with the proxy as native sidecar, its default.
     Istio,
-    /// Istio with `holdApplicationUntilProxyStarts` and without native sidecars: the proxy is the first container.
+    /// Istio with `holdApplicationUntilProxyStarts` and without native sidecars: the proxy is the
+    /// first container.
     IstioFirst,
-    /// Istio without native sidecars, and with the pod `fsGroup` of older releases: the proxy is the last container.
+    /// Istio without native sidecars, and with the pod `fsGroup` of older releases: the proxy is
+    /// the last container.
     IstioLast,
     /// Linkerd with the proxy as native sidecar, its default.
     Linkerd,
@@ -58,10 +59,11 @@ pub enum Injector {
     Env,
     /// Bank-Vaults: a program in front of the command that puts secrets into its environment.
     VaultEnv,
-    /// Removes what StoppableContainer's webhook set. No known product does; it is the worst that one could.
+    /// Removes what StoppableContainer's webhook set. No known product does; it is the worst that
+    /// one could.
     Remover,
-    /// Takes the label away by which StoppableContainer's webhooks find their pods, as a policy that allows only known
-    /// labels may.
+    /// Takes the label away by which StoppableContainer's webhooks find their pods, as a policy
+    /// that allows only known labels may.
     Unlabeller,
     /// An annotation and nothing else: tells that a configuration is in use.
     Marker,

@@ -1,6 +1,7 @@
-//! Linkerd's proxy injector, after linkerd/linkerd2: `pkg/inject/inject.go` (`injectPodSpec`), `report.go`
-//! (`Injectable`), and the charts `patch/templates/patch.json`, `partials/templates/_proxy.tpl`, `_proxy-init.tpl`. The
-//! patch puts the two containers at fixed indices.
+//! Linkerd's proxy injector, after linkerd/linkerd2: `pkg/inject/inject.go` (`injectPodSpec`),
+//! `report.go` (`Injectable`), and the charts `patch/templates/patch.json`,
+//! `partials/templates/_proxy.tpl`, `_proxy-init.tpl`. The patch puts the two containers at fixed
+//! indices.
 
 use json_patch::Patch;
 use serde_json::{Value, json};
@@ -145,7 +146,8 @@ fn proxy(pod: &Value, native: bool) -> Value {
     ];
     let mut container = json!({
         "name": "linkerd-proxy", "image": IMAGE, "imagePullPolicy": "IfNotPresent",
-        // The longer half of the original's variables says how to reach a control plane, which nothing here has.
+        // The longer half of the original's variables says how to reach a control plane, which
+        // nothing here has.
         "env": [
             field("_pod_name", "metadata.name"),
             field("_pod_ns", "metadata.namespace"),

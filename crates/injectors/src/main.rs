@@ -1,8 +1,7 @@
 /*!
-One program for the webhook server and for everything that its injections run:
-it stands in for the programs of the originals as far as a kubelet can tell, and
-knows which by its name and arguments, because the pods are in the originals'
-shape and the image is its own.
+One program for the webhook server and for everything that its injections run: it stands in for the
+programs of the originals as far as a kubelet can tell, and knows which by its name and arguments,
+because the pods are in the originals' shape and the image is its own.
 */
 
 #![forbid(unsafe_code)]

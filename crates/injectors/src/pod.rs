@@ -51,7 +51,8 @@ pub(crate) fn label<'a>(pod: &'a Value, name: &str) -> &'a str {
     pod["metadata"]["labels"][name].as_str().unwrap_or_default()
 }
 
-/// Where the token of the service account is mounted: the first mount that looks like it, as webhooks find it.
+/// Where the token of the service account is mounted: the first mount that looks like it, as
+/// webhooks find it.
 pub(crate) fn token_mount(container: &Value) -> Option<&Value> {
     let is_token = |mount: &&Value| {
         mount["mountPath"]
@@ -83,8 +84,8 @@ impl Operations {
         self.0.push(PatchOperation::Remove(RemoveOperation { path }));
     }
 
-    /// Appends `items` to a list with `length` entries: the first makes the list where there is none, as patches by
-    /// index have to.
+    /// Appends `items` to a list with `length` entries: the first makes the list where there is
+    /// none, as patches by index have to.
     pub(crate) fn append(&mut self, path: &[&str], length: usize, items: impl IntoIterator<Item = Value>) {
         for (at, item) in items.into_iter().enumerate() {
             if length + at == 0 {

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use crate::pod::{Operations, container_names, edit_containers, edit_list, edited, has, label, list};
 
-/// A registry rewriter, as IndeedEng/harbor-container-webhook (`internal/webhook/mutate.go`) puts a proxy project in front
-/// of the images of every container. This one puts another name of the same registry in front, so that the images exist.
+/// A registry rewriter, as IndeedEng/harbor-container-webhook (`internal/webhook/mutate.go`) puts a
+/// proxy project in front of the images of every container. This one puts another name of the same
+/// registry in front, so that the images exist.
 pub(crate) fn registry(pod: &Value) -> Patch {
     edited(pod, |pod| {
         for key in ["initContainers", "containers"] {
@@ -51,7 +52,8 @@ pub(crate) fn kyverno(pod: &Value) -> Patch {
 }
 
 /// The vertical pod autoscaler, after kubernetes/autoscaler
-/// `vertical-pod-autoscaler/pkg/admission-controller/resource/pod/patch`: operations by index, and annotations.
+/// `vertical-pod-autoscaler/pkg/admission-controller/resource/pod/patch`: operations by index, and
+/// annotations.
 pub(crate) fn vpa(pod: &Value) -> Patch {
     let mut operations = Operations::default();
     let mut updates = Vec::new();
@@ -82,8 +84,9 @@ pub(crate) fn vpa(pod: &Value) -> Patch {
     operations.into_patch()
 }
 
-/// Variables for every container, as telemetry operators append them (open-telemetry/opentelemetry-operator
-/// `internal/instrumentation/sdk.go`), and its first variable a second time.
+/// Variables for every container, as telemetry operators append them
+/// (open-telemetry/opentelemetry-operator `internal/instrumentation/sdk.go`), and its first
+/// variable a second time.
 pub(crate) fn env(pod: &Value) -> Patch {
     edited(pod, |pod| {
         edit_containers(pod, "containers", |container| {

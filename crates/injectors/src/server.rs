@@ -1,5 +1,5 @@
-//! The webhook server: HTTPS on 8443, with the certificate that is mounted at `/tls`. The path names the injector, and,
-//! for a slow one, the milliseconds that it takes: `/kyverno/2000`.
+//! The webhook server: HTTPS on 8443, with the certificate that is mounted at `/tls`. The path
+//! names the injector, and, for a slow one, the milliseconds that it takes: `/kyverno/2000`.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -78,7 +78,8 @@ async fn review_after(name: &str, delay: u64, Json(review): Json<Value>) -> Resu
     tokio::time::sleep(Duration::from_millis(delay)).await;
     let request = &review["request"];
     let mut pod = request["object"].clone();
-    // The name is the request's until the pod is stored; Istio writes the namespace into the pod, too.
+    // The name is the request's until the pod is stored; Istio writes the namespace into the pod,
+    // too.
     pod["metadata"]["namespace"] = request["namespace"].clone();
     let answer = match injector.patch(&pod) {
         Ok(patch) => json!({

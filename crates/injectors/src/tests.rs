@@ -1,4 +1,5 @@
-//! What the stand-ins promise each other; that they are like the originals is said in their modules.
+//! What the stand-ins promise each other; that they are like the originals is said in their
+//! modules.
 
 // Helpers of tests may fail like tests.
 #![allow(clippy::unwrap_used)]

@@ -1,5 +1,6 @@
-//! The Vault agent injector, after hashicorp/vault-k8s: `agent-inject/handler.go`, `agent-inject/agent/agent.go` (`New`,
-//! `Patch`), `patch.go`, `container_sidecar.go`, `container_init_sidecar.go`, `container_volume.go`, `config.go`.
+//! The Vault agent injector, after hashicorp/vault-k8s: `agent-inject/handler.go`,
+//! `agent-inject/agent/agent.go` (`New`, `Patch`), `patch.go`, `container_sidecar.go`,
+//! `container_init_sidecar.go`, `container_volume.go`, `config.go`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -119,7 +120,8 @@ fn container(pod: &Value, token: &Value, init: bool) -> Value {
     container
 }
 
-/// The agent's configuration: it logs in, and renders a template for each secret that an annotation names.
+/// The agent's configuration: it logs in, and renders a template for each secret that an annotation
+/// names.
 fn config(pod: &Value, init: bool) -> Value {
     let nothing = Map::new();
     let annotations = pod["metadata"]["annotations"].as_object().unwrap_or(&nothing);

@@ -1,6 +1,6 @@
-//! Bank-Vaults, after bank-vaults/vault-secrets-webhook: `pkg/webhook/pod.go` (`MutatePod`, `mutateContainers`): an init
-//! container copies a program into a memory volume, and the program becomes the command of every container that has a
-//! variable with a reference to a secret.
+//! Bank-Vaults, after bank-vaults/vault-secrets-webhook: `pkg/webhook/pod.go` (`MutatePod`,
+//! `mutateContainers`): an init container copies a program into a memory volume, and the program
+//! becomes the command of every container that has a variable with a reference to a secret.
 
 use json_patch::Patch;
 use serde_json::{Value, json};

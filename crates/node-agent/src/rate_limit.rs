@@ -1,6 +1,6 @@
 /*!
-The one rate limiter of the agent, a token bucket: for processes of pods, for lines in the log
-that they cause, and for bearer tokens that scrapers send.
+The one rate limiter of the agent, a token bucket: for processes of pods, for lines in the log that
+they cause, and for bearer tokens that scrapers send.
 */
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,6 +1,5 @@
 /*!
-`node-agent run`: starts the services and tasks, and runs them until a signal or the first one
-ends.
+`node-agent run`: starts the services and tasks, and runs them until a signal or the first one ends.
 */
 
 use std::os::fd::{AsRawFd, OwnedFd};

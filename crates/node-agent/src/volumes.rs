@@ -1,6 +1,6 @@
 /*!
-The volumes that are published on this node: their directories, sockets and
-records, all below `<kubelet-dir>/plugins/<driver>`.
+The volumes that are published on this node: their directories, sockets and records, all below
+`<kubelet-dir>/plugins/<driver>`.
 
 ```text
 csi.sock              the kubelet's way in
@@ -12,9 +12,9 @@ volumes/ID/
     agent.sock
 ```
 
-A pod that may mount can make its volume writable again, so nothing in `mount` is
-shared with another pod, nothing there is trusted, and files get their content and
-mode beside it before they are moved in.
+A pod that may mount can make its volume writable again, so nothing in `mount` is shared with
+another pod, nothing there is trusted, and files get their content and mode beside it before they
+are moved in.
 */
 
 mod guard;

@@ -1,9 +1,9 @@
 /*!
-Carries out a plan inside a container's mount namespace: puts the new root on a
-staging directory of the old one, moves the mounts, changes over.
+Carries out a plan inside a container's mount namespace: puts the new root on a staging directory of
+the old one, moves the mounts, changes over.
 
-Until the change-over no process of the container sees any of it, and a failure undoes everything.
-A caller that is killed in between leaves a mount on the staging directory, which the next attempt
+Until the change-over no process of the container sees any of it, and a failure undoes everything. A
+caller that is killed in between leaves a mount on the staging directory, which the next attempt
 finds ([`clean`]).
 
 Mounts are cloned, not moved, so that an attempt that fails half-way loses nothing. A clone stays in

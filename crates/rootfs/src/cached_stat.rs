@@ -1,13 +1,12 @@
 /*!
 Facts about a file that the kernel knows without a request to the file system.
 
-A pod's volume may be a file system whose server is a tenant's process (FUSE) and does
-not answer: a caller that asks it hangs until it does, and cannot be killed. So about a
-container's mounts the agent asks only what the kernel knows by itself: with
-`AT_STATX_DONT_SYNC` and an empty mask of wanted fields the kernel sends no request
-(fs/fuse/dir.c, `fuse_getattr` and `fuse_update_get_attr`; with `STATX_TYPE` it sends
-one once the server has declared its attributes out of date). It returns device and
-type, which never change, and the mount all the same.
+A pod's volume may be a file system whose server is a tenant's process (FUSE) and does not answer: a
+caller that asks it hangs until it does, and cannot be killed. So about a container's mounts the
+agent asks only what the kernel knows by itself: with `AT_STATX_DONT_SYNC` and an empty mask of
+wanted fields the kernel sends no request (fs/fuse/dir.c, `fuse_getattr` and `fuse_update_get_attr`;
+with `STATX_TYPE` it sends one once the server has declared its attributes out of date). It returns
+device and type, which never change, and the mount all the same.
 */
 
 use std::os::fd::{AsFd, AsRawFd};

@@ -1,17 +1,15 @@
 /*!
 Builds a kept root filesystem and moves a running container onto it.
 
-A *store* ([`Store`]) is a directory of the node in which each kept filesystem has
-a directory of its own, named by a key, with the upper and work directories of an
-overlay. [`attach()`] makes the overlay, enters the mount namespace of a container
-that a container runtime started, moves every mount of that container below it, and
-makes it the container's root.
+A *store* ([`Store`]) is a directory of the node in which each kept filesystem has a directory of
+its own, named by a key, with the upper and work directories of an overlay. [`attach()`] makes the
+overlay, enters the mount namespace of a container that a container runtime started, moves every
+mount of that container below it, and makes it the container's root.
 
-What the library relies on: it runs as root in the node's PID namespace, and its
-callers name processes by descriptor ([`Process`]). What it promises: no path of
-an untrusted root is ever resolved outside that root, no overlay is made on an
-upper directory that another overlay uses, and a call that ended half-way (the
-caller was killed) is repaired by the next call.
+What the library relies on: it runs as root in the node's PID namespace, and its callers name
+processes by descriptor ([`Process`]). What it promises: no path of an untrusted root is ever
+resolved outside that root, no overlay is made on an upper directory that another overlay uses, and
+a call that ended half-way (the caller was killed) is repaired by the next call.
 
 It knows nothing of Kubernetes and starts no async runtime; calls block.
 */

@@ -1,9 +1,9 @@
 /*!
 Work inside another mount namespace.
 
-A thread can be in only one, and cannot share its root directory with other
-threads while it changes over. So such work runs on a thread of its own that ends
-with it; nothing of the calling thread changes.
+A thread can be in only one, and cannot share its root directory with other threads while it changes
+over. So such work runs on a thread of its own that ends with it; nothing of the calling thread
+changes.
 */
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

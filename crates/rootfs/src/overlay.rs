@@ -239,8 +239,9 @@ fn is_not_known(errno: Errno) -> bool {
     )
 }
 
-/// Why the kernel did not create an overlay. One that reads options only now may mean that it does not know one, and
-/// then says no more about the overlay than a kernel that refuses to have the option set.
+/// Why the kernel did not create an overlay. One that reads options only now may mean that it does
+/// not know one, and then says no more about the overlay than a kernel that refuses to have the
+/// option set.
 fn refusal(
     source: Errno,
     api: LowerdirApi,

@@ -1,8 +1,8 @@
 /*!
 Deletes a directory tree of untrusted content.
 
-It follows no link and crosses no mount. It needs a bounded number of descriptors at any depth:
-deep directories are moved up first.
+It follows no link and crosses no mount. It needs a bounded number of descriptors at any depth: deep
+directories are moved up first.
 */
 
 use std::ffi::{CStr, CString};

@@ -1,6 +1,6 @@
 /*!
-The system calls that rustix does not offer as safe functions. The only unsafe
-code of the workspace.
+The system calls that rustix does not offer as safe functions. The only unsafe code of the
+workspace.
 */
 
 #![allow(unsafe_code)]

@@ -1,10 +1,10 @@
 /*!
-Other people's admission webhooks, for real: a server with the stand-ins of the
-crate `injectors` in the test's namespace, and configurations that the API server
-calls before or after ours. It calls them in the order of their names.
+Other people's admission webhooks, for real: a server with the stand-ins of the crate `injectors` in
+the test's namespace, and configurations that the API server calls before or after ours. It calls
+them in the order of their names.
 
-A configuration is for the test's namespace alone, is owned by it, and goes with
-it: one that a killed test leaves behind does no harm.
+A configuration is for the test's namespace alone, is owned by it, and goes with it: one that a
+killed test leaves behind does no harm.
 */
 
 use anyhow::{Context, Result, ensure};

@@ -1,7 +1,7 @@
 /*!
-What the tests share: a namespace of its own for every test on a real cluster,
-waits that watch, commands in pods, `kubectl` as a user runs it, a look at the
-node, and (for tests without a cluster) a scripted API server.
+What the tests share: a namespace of its own for every test on a real cluster, waits that watch,
+commands in pods, `kubectl` as a user runs it, a look at the node, and (for tests without a cluster)
+a scripted API server.
 
 The cluster is the one that `KUBECONFIG` names. Nothing here creates one.
 */

@@ -1,7 +1,6 @@
 /*!
-A namespace per test, made with a random name and deleted afterwards. When the
-test fails its objects, events and logs are printed first, and it stays if
-`E2E_KEEP` is set.
+A namespace per test, made with a random name and deleted afterwards. When the test fails its
+objects, events and logs are printed first, and it stays if `E2E_KEEP` is set.
 */
 
 use std::fmt::Debug;

@@ -1,6 +1,6 @@
 /*!
-A privileged pod with the node's PID namespace: what an administrator has on the
-node, to kill processes, look at mounts and data, stop containers.
+A privileged pod with the node's PID namespace: what an administrator has on the node, to kill
+processes, look at mounts and data, stop containers.
 */
 
 use anyhow::{Context, Result, ensure};

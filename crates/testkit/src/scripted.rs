@@ -1,9 +1,9 @@
 /*!
 An API server that answers what the test tells it to, one call after the other.
 
-A test says which call it expects next, looks at it, and answers it. A call that
-is not expected, or does not come, ends the test with what came instead. Watches
-are kept open and silent: what a watch would tell, tests put into caches.
+A test says which call it expects next, looks at it, and answers it. A call that is not expected, or
+does not come, ends the test with what came instead. Watches are kept open and silent: what a watch
+would tell, tests put into caches.
 */
 
 use std::time::Duration;

@@ -93,8 +93,8 @@ async fn delete(
     Ok(())
 }
 
-/// Deletes an instance that never started, so that the next one goes to another node. The status records it first: without
-/// that the end of the instance would count as a loss.
+/// Deletes an instance that never started, so that the next one goes to another node. The status
+/// records it first: without that the end of the instance would count as a loss.
 async fn replace(
     context: &Context,
     observed: &mut Observed,

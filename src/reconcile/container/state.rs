@@ -1,10 +1,10 @@
 /*!
-The object that has the name of a StoppableContainer's instance, and whether it may
-be that instance. Pure.
+The object that has the name of a StoppableContainer's instance, and whether it may be that
+instance. Pure.
 
-An instance's data goes with it. So the controller makes no other instance for an
-object whose instance vanished before its user says so (invariant I1), and it takes
-over one that an orphan deletion left, with its data.
+An instance's data goes with it. So the controller makes no other instance for an object whose
+instance vanished before its user says so (invariant I1), and it takes over one that an orphan
+deletion left, with its data.
 */
 
 use std::fmt::Debug;

@@ -1,7 +1,6 @@
 /*!
-What failed last, by object and task: the only memory that the
-controller has outside of the API. It paces retries, so losing it with the
-process costs one early retry.
+What failed last, by object and task: the only memory that the controller has outside of the API. It
+paces retries, so losing it with the process costs one early retry.
 */
 
 use std::collections::HashMap;
@@ -150,8 +149,8 @@ impl Attempts {
         self.lock().remove(&(uid.to_owned(), task));
     }
 
-    /// How long ago the controller saw this container first. By its own clock: the clock of a
-    /// node may be wrong.
+    /// How long ago the controller saw this container first. By its own clock: the clock of a node
+    /// may be wrong.
     pub fn seen_for(&self, uid: &str, container: &str) -> Duration {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();

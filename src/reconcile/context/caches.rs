@@ -1,6 +1,5 @@
 /*!
-The objects that the controller knows without a call, because watches keep them up to
-date.
+The objects that the controller knows without a call, because watches keep them up to date.
 */
 
 use std::sync::Arc;

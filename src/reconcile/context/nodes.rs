@@ -1,6 +1,6 @@
 /*!
-What the controller reads from a Node: whether its kubelet still reports, and whether it
-reports that the node is ready.
+What the controller reads from a Node: whether its kubelet still reports, and whether it reports
+that the node is ready.
 
 An unreachable node may still run everything that it ran.
 */

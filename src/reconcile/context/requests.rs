@@ -1,6 +1,6 @@
 /*!
-Requests with bodies that are text already: fields that our types do not know reach
-the API server, and a large template is not decoded to be sent.
+Requests with bodies that are text already: fields that our types do not know reach the API server,
+and a large template is not decoded to be sent.
 */
 
 use std::fmt::Debug;

@@ -1,8 +1,8 @@
 /*!
 Carries out a plan, and writes the status.
 
-Every write names what it was decided on (UID and resourceVersion), so a decision
-made on an old cache fails instead of doing harm, and is made again.
+Every write names what it was decided on (UID and resourceVersion), so a decision made on an old
+cache fails instead of doing harm, and is made again.
 */
 
 use std::fmt::Debug;

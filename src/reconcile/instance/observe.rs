@@ -1,9 +1,9 @@
 /*!
-Reads everything that the reconciliation of an instance depends on: from the caches, and
-from the API server what they cannot answer.
+Reads everything that the reconciliation of an instance depends on: from the caches, and from the
+API server what they cannot answer.
 
-A cache lags behind the API server. Before a recorded pod counts as gone, the API
-server itself is asked; and before the finalizer is taken off, about everything.
+A cache lags behind the API server. Before a recorded pod counts as gone, the API server itself is
+asked; and before the finalizer is taken off, about everything.
 */
 
 use std::fmt::Debug;
@@ -26,7 +26,8 @@ use crate::selections::TrimmedPod;
 /// and the agent reports after two seconds why a wrapper does not get its filesystem.
 const CONFIRMATION: Duration = Duration::from_secs(5);
 
-/// What is seen while the first node does, so that a wait for it begins anew. No container has this as its id.
+/// What is seen while the first node does, so that a wait for it begins anew. No container has this
+/// as its id.
 const FITS: &str = "fits";
 
 /// Where the reads go.

@@ -1,8 +1,8 @@
 /*!
 What to do next, from what was observed: no client, no clock, no memory.
 
-Each reconciliation plans a few steps towards the spec and then observes again, so every step
-must be right on its own: a crash between two steps is the same as a slow reconciliation.
+Each reconciliation plans a few steps towards the spec and then observes again, so every step must
+be right on its own: a crash between two steps is the same as a slow reconciliation.
 */
 
 use std::fmt::Debug;

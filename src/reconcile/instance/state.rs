@@ -1,6 +1,6 @@
 /*!
-What a reconciliation knows about an instance: the object, the pods with the names of its pods,
-and the facts of the node; and the answers that follow from them alone.
+What a reconciliation knows about an instance: the object, the pods with the names of its pods, and
+the facts of the node; and the answers that follow from them alone.
 
 Values without a client. Reads are in [`super::observe`], decisions in [`super::plan`].
 */
@@ -258,7 +258,8 @@ impl Observed {
         match &status.filesystem {
             Some(filesystem) if filesystem.state == FilesystemState::Removed => true,
             None if status.node_name.is_none() => true,
-            // The agent reports before it makes anything, and cannot report on an object that is gone.
+            // The agent reports before it makes anything, and cannot report on an object that is
+            // gone.
             None if status.never_started => true,
             _ => self.node_gone,
         }

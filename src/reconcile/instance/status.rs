@@ -1,6 +1,6 @@
 /*!
-The status of an instance, from what was observed: phase and conditions as a whole,
-and the UIDs and the node that the agent relies on. Pure, like the plan.
+The status of an instance, from what was observed: phase and conditions as a whole, and the UIDs and
+the node that the agent relies on. Pure, like the plan.
 
 `status.filesystem` is the agent's. It is read here and never written.
 */

@@ -1,12 +1,11 @@
 /*!
-Templates of which no pod can be made: too large, no pod template, or one that
-the API server does not take.
+Templates of which no pod can be made: too large, no pod template, or one that the API server does
+not take.
 
-Schema and webhook refuse them. They let objects through that are older than
-both, or for which the API server did not answer in time. The controller marks
-such an object: it can be stopped and deleted, and delays no other object. A
-template that runs was created strictly, so it is known to be good; the
-controller tries that of a stopped object once.
+Schema and webhook refuse them. They let objects through that are older than both, or for which the
+API server did not answer in time. The controller marks such an object: it can be stopped and
+deleted, and delays no other object. A template that runs was created strictly, so it is known to be
+good; the controller tries that of a stopped object once.
 */
 
 use std::time::Duration;

@@ -4,8 +4,8 @@ stays on its node, and a scheduling gate. What makes it run on the kept filesyst
 work, at admission, with every other webhook in the chain; nothing is decided here. The rewrite
 takes the gate off, so a pod that was not rewritten is bound to no node (invariant I3).
 
-It is made from the template as it is stored: fields that our types do not know
-reach the API server (invariant I19).
+It is made from the template as it is stored: fields that our types do not know reach the API server
+(invariant I19).
 */
 
 use k8s_openapi::api::core::v1::Toleration;

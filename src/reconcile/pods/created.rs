@@ -1,9 +1,9 @@
 /*!
-Which pods this process created, per instance and role, by the answers of the API
-server, until the status records them and the caches have seen that.
+Which pods this process created, per instance and role, by the answers of the API server, until the
+status records them and the caches have seen that.
 
-A process that ends loses only the knowledge of pods that it created and did not
-record yet. The next one replaces them; the node agent did not serve them.
+A process that ends loses only the knowledge of pods that it created and did not record yet. The
+next one replaces them; the node agent did not serve them.
 */
 
 use std::collections::HashMap;

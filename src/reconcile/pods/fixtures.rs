@@ -1,4 +1,5 @@
-//! StoppableContainers, instances and their pods for tests, each one step away from the ordinary case.
+//! StoppableContainers, instances and their pods for tests, each one step away from the ordinary
+//! case.
 
 // Tables read better without borrows and wrappers.
 #![allow(clippy::needless_pass_by_value)]

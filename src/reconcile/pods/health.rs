@@ -1,10 +1,10 @@
 /*!
-The state of a pod's main container: whether it runs, how it ended, and whether it
-has run for long enough to reset the back-off.
+The state of a pod's main container: whether it runs, how it ended, and whether it has run for long
+enough to reset the back-off.
 
-The controller reads all of it from the pod. The kubelet cannot know whether the
-wrapper in a container has executed the user's program yet. If the program can never be
-executed, the wrapper writes that to the container's termination message.
+The controller reads all of it from the pod. The kubelet cannot know whether the wrapper in a
+container has executed the user's program yet. If the program can never be executed, the wrapper
+writes that to the container's termination message.
 */
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};

@@ -1,16 +1,16 @@
 /*!
-The placeholder pod: what the consumer needs, without what it runs. The scheduler chooses the
-first node for it, as it would for a plain pod of the template, and it holds the room there until
-the consumer is created.
+The placeholder pod: what the consumer needs, without what it runs. The scheduler chooses the first
+node for it, as it would for a plain pod of the template, and it holds the room there until the
+consumer is created.
 
 The provider cannot do this: it asks for a few millicores, and a provider that asked for the
 consumer's devices would hold them. The consumer cannot do it either: its command and environment
 need the image's config, which is read on the node.
 
 It never starts. The kubelet mounts the volumes of a pod before it pulls an image or makes a
-sandbox, and the node agent does not publish the volume of a placeholder. So it may carry the
-user's labels, which affinity and topology spread of other pods select on: without an address it
-is in no Service.
+sandbox, and the node agent does not publish the volume of a placeholder. So it may carry the user's
+labels, which affinity and topology spread of other pods select on: without an address it is in no
+Service.
 */
 
 use kube::ResourceExt;
@@ -50,8 +50,8 @@ const CONTAINER_FIELDS: &[&str] = &[
     "restartPolicy",
     "securityContext",
 ];
-/// Resources that a stopped object needs no room for: a node whose containers run may still keep its files. Devices are
-/// not among them: a node either has a kind of device or has not.
+/// Resources that a stopped object needs no room for: a node whose containers run may still keep
+/// its files. Devices are not among them: a node either has a kind of device or has not.
 const SHARED_RESOURCES: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 
 /// The placeholder pod of `instance`.
@@ -121,7 +121,8 @@ pub(crate) fn placeholder_pod(
     }))
 }
 
-/// Identifies what a placeholder was made from: one that has no node yet is replaced when this changes.
+/// Identifies what a placeholder was made from: one that has no node yet is replaced when this
+/// changes.
 pub(crate) fn placeholder_hash(instance: &StoppableContainerInstance) -> String {
     let spec = &instance.spec;
     template_hash(&(&spec.template, &spec.provider, spec.running))

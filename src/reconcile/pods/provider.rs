@@ -1,10 +1,10 @@
 /*!
-The provider pod runs the wrapper in the user's image, as user nobody. So the kubelet
-pulls the image with the user's secrets, and the image's layers stay.
+The provider pod runs the wrapper in the user's image, as user nobody. So the kubelet pulls the
+image with the user's secrets, and the image's layers stay.
 
-It passes Pod Security "restricted" whatever the template needs. It carries none
-of the user's labels, because a Service must never select it, and the opt-outs
-of the known injectors, because it must stay one plain container.
+It passes Pod Security "restricted" whatever the template needs. It carries none of the user's
+labels, because a Service must never select it, and the opt-outs of the known injectors, because it
+must stay one plain container.
 */
 
 use k8s_openapi::api::core::v1::{
@@ -36,14 +36,16 @@ const GRACE_SECONDS: i64 = 5;
 
 /// The provider pod of `instance`, on `node`.
 ///
-/// It is pinned to the node, without claims and without affinity to other pods: a stopped object must neither hold a
-/// claim nor keep pods away. The first one is bound by `nodeName`, because the scheduler has just chosen the node for the
-/// placeholder, and the placeholder's own anti-affinity could keep the provider away. Later ones go through the
-/// scheduler, where they wait with a reason.
+/// It is pinned to the node, without claims and without affinity to other pods: a stopped object
+/// must neither hold a claim nor keep pods away. The first one is bound by `nodeName`, because the
+/// scheduler has just chosen the node for the placeholder, and the placeholder's own anti-affinity
+/// could keep the provider away. Later ones go through the scheduler, where they wait with a
+/// reason.
 ///
-/// It is made of the image by digest and stays through what a node suffers from. Under disk and PID pressure that helps
-/// with the scheduler only: the kubelet admits none but critical pods then (`Admit` in its `pkg/kubelet/eviction`), so the
-/// provider fails as `Evicted`, and is tried again with back-off. Under memory pressure it runs.
+/// It is made of the image by digest and stays through what a node suffers from. Under disk and PID
+/// pressure that helps with the scheduler only: the kubelet admits none but critical pods then
+/// (`Admit` in its `pkg/kubelet/eviction`), so the provider fails as `Evicted`, and is tried again
+/// with back-off. Under memory pressure it runs.
 ///
 /// # Errors
 /// When the template or `spec.provider` cannot be worked on.

@@ -1,11 +1,11 @@
 /*!
-Tolerations of our pods: their data is on one node, so they are not deleted when it is
-unreachable, and their providers may go there when it is under pressure.
+Tolerations of our pods: their data is on one node, so they are not deleted when it is unreachable,
+and their providers may go there when it is under pressure.
 
-Kubernetes deletes the pods of a node that is unreachable for five minutes (taint-based
-eviction) so that others can take their place on another node. Ours cannot run on another
-node: they would be stopped in vain when the node is back. A template with tolerations of
-its own for these taints keeps them.
+Kubernetes deletes the pods of a node that is unreachable for five minutes (taint-based eviction) so
+that others can take their place on another node. Ours cannot run on another node: they would be
+stopped in vain when the node is back. A template with tolerations of its own for these taints keeps
+them.
 */
 
 use k8s_openapi::api::core::v1::Toleration;

@@ -17,7 +17,8 @@ fn on(node: &str) -> serde_json::Value {
     template
 }
 
-/// `kubectl drain` ends without force, the object says what it waits for, and starts by itself when the node is back.
+/// `kubectl drain` ends without force, the object says what it waits for, and starts by itself when
+/// the node is back.
 #[tokio::test]
 async fn every_node_is_drained_in_turn_and_all_files_are_kept() {
     alone_in_namespace("drained", async |ns, _alone| {
@@ -55,7 +56,8 @@ async fn drained(ns: &Namespace, node: &str) -> Result<()> {
     Ok(())
 }
 
-/// The data went with its node, and the object says so. Objects without data go elsewhere, and none hangs in deletion.
+/// The data went with its node, and the object says so. Objects without data go elsewhere, and none
+/// hangs in deletion.
 #[tokio::test]
 async fn f24_a_node_is_taken_away_for_good() {
     alone_in_namespace("removed", async |ns, _alone| {

@@ -214,7 +214,8 @@ async fn i12_an_object_that_fits_nowhere_waits_with_the_schedulers_words() {
     .await;
 }
 
-/// A stopped object was prepared where there is no room for it any more. Nothing is lost by going elsewhere.
+/// A stopped object was prepared where there is no room for it any more. Nothing is lost by going
+/// elsewhere.
 #[tokio::test]
 async fn a_node_without_room_is_given_up_at_the_first_start() {
     alone_in_namespace("elsewhere", async |ns, _alone| {

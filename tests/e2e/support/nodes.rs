@@ -19,8 +19,8 @@ use crate::support::cleaned_up;
 pub(crate) const GPU: &str = "example.com/gpu";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
-/// Waits until at least `count` nodes can run containers of ours, adding what is missing, and returns the names of all,
-/// sorted.
+/// Waits until at least `count` nodes can run containers of ours, adding what is missing, and
+/// returns the names of all, sorted.
 pub(crate) async fn at_least(ns: &Namespace, count: usize) -> Result<Vec<String>> {
     let there = names(ns).await?;
     if there.len() < count {

@@ -1,5 +1,6 @@
-//! The only file of the scratch test image: a web server, and a few commands for `kubectl exec`, in one static program.
-//! As `pause` it holds the namespaces of a pod. No crate but std, so that rustc alone builds it.
+//! The only file of the scratch test image: a web server, and a few commands for `kubectl exec`, in
+//! one static program. As `pause` it holds the namespaces of a pod. No crate but std, so that rustc
+//! alone builds it.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -109,7 +110,8 @@ fn id() -> Result<(), String> {
 
 fn pause() -> Result<(), String> {
     end_on_signals();
-    // SAFETY: neither call has a precondition; children of a shared PID namespace are reaped by the kernel.
+    // SAFETY: neither call has a precondition; children of a shared PID namespace are reaped by the
+    // kernel.
     unsafe {
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
         loop {
@@ -118,7 +120,8 @@ fn pause() -> Result<(), String> {
     }
 }
 
-/// The first process of a PID namespace has no default handlers: without this it could only be killed.
+/// The first process of a PID namespace has no default handlers: without this it could only be
+/// killed.
 fn end_on_signals() {
     extern "C" fn end(_: i32) {
         // SAFETY: _exit may be called from a signal handler.

@@ -1,7 +1,7 @@
 /*!
-The cluster's control groups: its processes leave those of the shell that started them, whose limits and whose end are
-not theirs. Each node has a root of its own, below which its kubelet makes `kubepods`: two kubelets
-with one root would each remove the other's pods.
+The cluster's control groups: its processes leave those of the shell that started them, whose limits
+and whose end are not theirs. Each node has a root of its own, below which its kubelet makes
+`kubepods`: two kubelets with one root would each remove the other's pods.
 
 The machine's hierarchy is taken as it is, v1 or v2, and never remounted.
 */
@@ -34,8 +34,8 @@ pub(super) fn root_of(node: &Node) -> String {
     format!("/{PARENT}/{}", node.name)
 }
 
-/// The group of a node's own processes in the unified hierarchy, as packet filters know it: a path below where the
-/// machine mounts control groups, and its depth in the hierarchy.
+/// The group of a node's own processes in the unified hierarchy, as packet filters know it: a path
+/// below where the machine mounts control groups, and its depth in the hierarchy.
 pub(super) fn unified_of(node: &Node) -> Result<(String, usize)> {
     let hierarchy = hierarchies()?
         .into_iter()
@@ -46,7 +46,8 @@ pub(super) fn unified_of(node: &Node) -> Result<(String, usize)> {
     Ok((below.display().to_string(), group.components().count()))
 }
 
-/// Makes a group in every hierarchy, by its path below the cluster's, and returns the files that take a process into it.
+/// Makes a group in every hierarchy, by its path below the cluster's, and returns the files that
+/// take a process into it.
 pub(super) fn prepare(group: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for hierarchy in hierarchies()? {
@@ -68,8 +69,8 @@ pub(super) fn prepare(group: &str) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Removes a node's groups: after a power cut it has none. The kubelet's start would stumble over those of dead pods,
-/// three seconds each. No process may be left in them.
+/// Removes a node's groups: after a power cut it has none. The kubelet's start would stumble over
+/// those of dead pods, three seconds each. No process may be left in them.
 pub(super) fn clean_node(node: &Node) -> Result<()> {
     for hierarchy in hierarchies()? {
         retry(|| remove_tree(&hierarchy.join(PARENT).join(&node.name)))?;

@@ -1,5 +1,6 @@
 /*!
-What every command on the local cluster works with: the clone, its programs, and the cluster's directory.
+What every command on the local cluster works with: the clone, its programs, and the cluster's
+directory.
 */
 
 use std::path::PathBuf;
@@ -43,7 +44,8 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// The same of another release, if one is given. [`Cluster::up`] replaces a cluster that is of another.
+    /// The same of another release, if one is given. [`Cluster::up`] replaces a cluster that is of
+    /// another.
     pub(crate) fn with_release(self, release: Option<Release>) -> Self {
         let release = release.unwrap_or(self.tools.release());
         Self {

@@ -1,6 +1,6 @@
 /*!
-The control plane: etcd, API server, controller manager, scheduler, and kube-proxy, which serves all nodes because
-they share the machine's network namespace.
+The control plane: etcd, API server, controller manager, scheduler, and kube-proxy, which serves all
+nodes because they share the machine's network namespace.
 */
 
 use std::process::Command;

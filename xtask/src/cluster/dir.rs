@@ -1,6 +1,7 @@
 /*!
-The one directory that the local cluster lives in. Its place is the same for every clone on the machine, because
-ports, bridges and cgroups are the machine's as well: there is one cluster, and the directory says whose.
+The one directory that the local cluster lives in. Its place is the same for every clone on the
+machine, because ports, bridges and cgroups are the machine's as well: there is one cluster, and the
+directory says whose.
 */
 
 use std::fs::{self, File};
@@ -145,7 +146,8 @@ impl ClusterDir {
             let file = file.with_context(|| format!("making {}", path.display()))?;
             file.lock()
                 .with_context(|| format!("locking {}", path.display()))?;
-            // `down` removes the file while it holds the lock: a lock on a file that is gone protects nothing.
+            // `down` removes the file while it holds the lock: a lock on a file that is gone
+            // protects nothing.
             let ours = file
                 .metadata()
                 .with_context(|| format!("looking at {}", path.display()))?

@@ -1,5 +1,6 @@
 /*!
-`cluster down`: stops exactly the recorded processes and removes what the cluster made on the machine.
+`cluster down`: stops exactly the recorded processes and removes what the cluster made on the
+machine.
 */
 
 use std::fs;
@@ -43,10 +44,12 @@ pub(super) fn stop(cluster: &Cluster<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Stops and removes everything, the directory last, so that a failure on the way can be continued by another `down`.
+/// Stops and removes everything, the directory last, so that a failure on the way can be continued
+/// by another `down`.
 pub(super) fn stop_and_clean(cluster: &Cluster<'_>, owner: &Owner) -> Result<()> {
     let dir = &cluster.dir;
-    // Killed and not asked: what they would still write is removed below, and the API server takes ten seconds to end.
+    // Killed and not asked: what they would still write is removed below, and the API server takes
+    // ten seconds to end.
     stop(cluster)?;
     for node in &Node::all(dir)? {
         node.clean()?;

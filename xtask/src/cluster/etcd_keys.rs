@@ -25,7 +25,8 @@ pub(super) fn read(dir: &ClusterDir, tools: &Tools) -> Result<String> {
     Ok(lines(&shell::output(&mut command)?))
 }
 
-/// Reads etcdctl's fields: for each key a line `"Key" : "/registry/..."` and, later, one `"ModRevision" : 42`.
+/// Reads etcdctl's fields: for each key a line `"Key" : "/registry/..."` and, later, one
+/// `"ModRevision" : 42`.
 fn lines(fields: &str) -> String {
     let mut text = String::new();
     let mut key = "";

@@ -1,7 +1,9 @@
 /*!
-The cluster's place in the machine's network: one bridge for the control plane's address, one per node for its pods.
+The cluster's place in the machine's network: one bridge for the control plane's address, one per
+node for its pods.
 
-All of it is in the machine's own network namespace, as nodes share it; nothing is masqueraded to the outside.
+All of it is in the machine's own network namespace, as nodes share it; nothing is masqueraded to
+the outside.
 */
 
 use std::fs;
@@ -39,8 +41,9 @@ pub(super) const PORTS: &[(u16, &str)] = &[
     (10249, "kube-proxy"),
     (REGISTRY_PORT, "the image registry"),
 ];
-/// Kernel settings that pods' traffic needs: below `/proc/sys`. A bridge's frames must pass the packet filter, or the
-/// answer of a pod to a pod of the same node does not come from the Service's address.
+/// Kernel settings that pods' traffic needs: below `/proc/sys`. A bridge's frames must pass the
+/// packet filter, or the answer of a pod to a pod of the same node does not come from the Service's
+/// address.
 const SYSCTLS: &[(&str, &str)] = &[
     ("net/ipv4/ip_forward", "1"),
     ("net/bridge/bridge-nf-call-iptables", "1"),
@@ -130,7 +133,8 @@ pub(super) fn clean_node(node: &Node) -> Result<()> {
     remove_bridge(&node.bridge())
 }
 
-/// Removes the nft tables of a kube-proxy that is gone: one beside a new kube-proxy's leaves Service addresses refusing.
+/// Removes the nft tables of a kube-proxy that is gone: one beside a new kube-proxy's leaves
+/// Service addresses refusing.
 pub(super) fn remove_service_rules() {
     for family in ["ip", "ip6"] {
         let _ = shell::capture("nft", ["delete", "table", family, "kube-proxy"]);
@@ -151,7 +155,8 @@ pub(super) fn interfaces(dir: &ClusterDir) -> Result<Vec<String>> {
 
 fn make_bridge(name: &str, address: Ipv4Addr, prefix: u8) -> Result<()> {
     if !interface_exists(name) {
-        // A bridge without an address of its own takes that of a port, which changes as pods come and go.
+        // A bridge without an address of its own takes that of a port, which changes as pods come
+        // and go.
         let [_, second, third, fourth] = address.octets();
         let mac = format!("02:5c:00:{second:02x}:{third:02x}:{fourth:02x}");
         shell::capture("ip", ["link", "add", name, "address", &mac, "type", "bridge"])
@@ -178,7 +183,8 @@ fn interface_exists(name: &str) -> bool {
     Path::new("/sys/class/net").join(name).exists()
 }
 
-/// A machine with Docker drops what it forwards by default, and frames between pods count as forwarded.
+/// A machine with Docker drops what it forwards by default, and frames between pods count as
+/// forwarded.
 fn allow_forwarding() -> Result<()> {
     let policy = shell::capture("iptables", ["-w", "-S", "FORWARD"]).unwrap_or_default();
     if !policy.contains("-P FORWARD DROP") || !forwarding_rules().is_empty() {

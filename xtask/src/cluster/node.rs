@@ -1,6 +1,6 @@
 /*!
-What a node is called: its name is in every path, address, interface and control group, so that a second one is only
-another name. How a node is made and started is in `node_life`.
+What a node is called: its name is in every path, address, interface and control group, so that a
+second one is only another name. How a node is made and started is in `node_life`.
 */
 
 use std::fs;
@@ -25,7 +25,8 @@ pub(super) const KEPT: &[(&str, &str)] = &[
     ("log-containers", "/var/log/containers"),
 ];
 
-/// What a node mounts when it starts, in the format of fstab(5), as the node sees it: the machine has its own.
+/// What a node mounts when it starts, in the format of fstab(5), as the node sees it: the machine
+/// has its own.
 pub(crate) const FSTAB: &str = "/mnt/disks/fstab";
 /// Where a disk for kept filesystems may be mounted on a node.
 pub(crate) const DISK: &str = "/mnt/disks/stoppablecontainer";

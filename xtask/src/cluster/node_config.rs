@@ -1,5 +1,6 @@
 /*!
-Configuration files of a node: containerd, its registry mirror, the CNI network, the kubelet, name resolution.
+Configuration files of a node: containerd, its registry mirror, the CNI network, the kubelet, name
+resolution.
 */
 
 use anyhow::Result;
@@ -12,12 +13,14 @@ use super::node::Node;
 use super::pki::{CLUSTER, Pki};
 use crate::tools::Release;
 
-/// Image of the container that holds a pod's namespaces; built here and served by the local registry.
+/// Image of the container that holds a pod's namespaces; built here and served by the local
+/// registry.
 pub(crate) const PAUSE_IMAGE: &str = "docker.io/xtlsoft/pause:1";
 /// Where containerd listens, inside the node.
 pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
-/// Writes all of them. They follow from the node and the release alone, so writing them again changes nothing.
+/// Writes all of them. They follow from the node and the release alone, so writing them again
+/// changes nothing.
 pub(super) fn write(node: &Node, dir: &ClusterDir, release: Release) -> Result<()> {
     let own = std::path::Path::new("nodes").join(&node.name);
     let pretty = |value: &serde_json::Value| serde_json::to_vec_pretty(value);
@@ -41,7 +44,8 @@ pub(super) fn write(node: &Node, dir: &ClusterDir, release: Release) -> Result<(
     Ok(())
 }
 
-/// restrict_oom_score_adj: without CAP_SYS_RESOURCE runc cannot lower a sandbox's score and no pod would start.
+/// restrict_oom_score_adj: without CAP_SYS_RESOURCE runc cannot lower a sandbox's score and no pod
+/// would start.
 fn containerd(node: &Node, dir: &ClusterDir, release: Release) -> String {
     let own = node.dir(dir);
     let own = own.display();
@@ -160,7 +164,8 @@ fn kubelet(node: &Node, dir: &ClusterDir, release: Release) -> serde_json::Value
         "failCgroupV1": false,
         "cgroupRoot": cgroups::root_of(node),
         "clusterDomain": "cluster.local",
-        // No name server runs: a refused connection fails a look-up at once, where a missing one would time out.
+        // No name server runs: a refused connection fails a look-up at once, where a missing one
+        // would time out.
         "clusterDNS": ["127.0.0.1"],
         "resolvConf": node.dir(dir).join("resolv.conf"),
         "failSwapOn": false,
@@ -177,8 +182,8 @@ fn kubelet(node: &Node, dir: &ClusterDir, release: Release) -> serde_json::Value
         "imageGCLowThresholdPercent": 99,
     });
     if release != Release::V1_34 {
-        // Tests give images on a node other names, and from 1.35 on the kubelet pulls an image that it did not pull
-        // under the same name.
+        // Tests give images on a node other names, and from 1.35 on the kubelet pulls an image that
+        // it did not pull under the same name.
         config["imagePullCredentialsVerificationPolicy"] = json!("NeverVerify");
     }
     config

@@ -1,6 +1,7 @@
 /*!
-The first process of a node: makes the node's view of the file system, starts containerd and the kubelet, starts
-them again when they end, and reaps. When it dies the kernel kills everything else in the node: a power cut.
+The first process of a node: makes the node's view of the file system, starts containerd and the
+kubelet, starts them again when they end, and reaps. When it dies the kernel kills everything else
+in the node: a power cut.
 */
 
 use std::os::unix::net::UnixStream;
@@ -20,7 +21,8 @@ use crate::tools::Tools;
 
 /// How long containerd may take until it listens.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Between the end of containerd or the kubelet and its next start, as a service manager would wait.
+/// Between the end of containerd or the kubelet and its next start, as a service manager would
+/// wait.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 
 /// Is the node. Returns only with an error: a node ends by being killed.
@@ -53,7 +55,8 @@ pub(super) fn run(name: &str, dir: &ClusterDir, tools: &Tools) -> Result<()> {
 }
 
 fn mount_file_systems(node: &Node, dir: &ClusterDir) -> Result<()> {
-    // Shared among the node's own mount namespaces, as under systemd; the machine's stays a master that sees nothing.
+    // Shared among the node's own mount namespaces, as under systemd; the machine's stays a master
+    // that sees nothing.
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     mount_change("/", shared).context("sharing the node's mounts")?;
     for (own, place) in KEPT {
@@ -66,8 +69,8 @@ fn mount_file_systems(node: &Node, dir: &ClusterDir) -> Result<()> {
     Ok(())
 }
 
-/// Mounts what the node's own table says, before anything uses it. A disk that is broken does not keep a node from
-/// starting.
+/// Mounts what the node's own table says, before anything uses it. A disk that is broken does not
+/// keep a node from starting.
 fn mount_disks() {
     if !Path::new(FSTAB).exists() {
         return;

@@ -1,6 +1,6 @@
 /*!
-The life of a node: one process with PID and mount namespaces of its own, with containerd and a kubelet in it. It is
-prepared, started, cut from its power and removed here.
+The life of a node: one process with PID and mount namespaces of its own, with containerd and a
+kubelet in it. It is prepared, started, cut from its power and removed here.
 */
 
 use std::fs;
@@ -24,8 +24,9 @@ impl Node {
         Daemon::new(dir, &self.name)
     }
 
-    /// Makes its directories, configuration and bridge, and the mount points that the machine lacks;
-    /// those are added to the owner's record, which the caller must have stored before anything else is done.
+    /// Makes its directories, configuration and bridge, and the mount points that the machine
+    /// lacks; those are added to the owner's record, which the caller must have stored before
+    /// anything else is done.
     pub(super) fn prepare(&self, dir: &ClusterDir, owner: &mut Owner) -> Result<()> {
         for (own, place) in KEPT {
             dir.make(Path::new("nodes").join(&self.name).join(own), 0o755)?;
@@ -80,7 +81,8 @@ impl Node {
     }
 }
 
-/// Makes a directory and its missing parents outside the cluster's own, each recorded before it is made.
+/// Makes a directory and its missing parents outside the cluster's own, each recorded before it is
+/// made.
 fn make_mount_point(dir: &ClusterDir, owner: &mut Owner, place: &Path) -> Result<()> {
     let missing: Vec<_> = place
         .ancestors()

@@ -1,6 +1,6 @@
 /*!
-The clone that owns the cluster: a clone uses and removes its own cluster, and one of another clone only when nothing of
-that is left.
+The clone that owns the cluster: a clone uses and removes its own cluster, and one of another clone
+only when nothing of that is left.
 */
 
 use anyhow::{Result, bail};
@@ -12,8 +12,9 @@ use crate::workspace::Workspace;
 // === impl ClusterDir ===
 
 impl ClusterDir {
-    /// Refuses a cluster of another clone that still exists, unless nothing of the cluster runs: an interrupted command or
-    /// a reboot left such a one, and its clone does not need it. Only under the lock is the answer more than a first look.
+    /// Refuses a cluster of another clone that still exists, unless nothing of the cluster runs: an
+    /// interrupted command or a reboot left such a one, and its clone does not need it. Only under
+    /// the lock is the answer more than a first look.
     pub(super) fn require_own_or_dead(&self, workspace: &Workspace) -> Result<()> {
         let alive = Daemon::all(self)?.iter().any(|daemon| daemon.pid().is_some());
         if alive {
@@ -47,8 +48,9 @@ mod tests {
     use super::super::process::start_time;
     use super::*;
 
-    /// A machine was handed on while another clone's test run was in the middle: its cluster's processes were gone,
-    /// its directory was not, and no clone but that one could bring a cluster up or down any more.
+    /// A machine was handed on while another clone's test run was in the middle: its cluster's
+    /// processes were gone, its directory was not, and no clone but that one could bring a cluster
+    /// up or down any more.
     #[test]
     fn a_cluster_of_another_clone_is_respected_only_while_something_of_it_runs() {
         let place = std::env::temp_dir().join(format!("cluster-of-others-{}", std::process::id()));

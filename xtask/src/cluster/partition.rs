@@ -1,9 +1,10 @@
 /*!
-`cluster partition`: the API server and a node do not reach each other for a while, as after a cable was pulled; the pods'
-own traffic goes on, or else the one-node cluster would lose its controllers too.
+`cluster partition`: the API server and a node do not reach each other for a while, as after a cable
+was pulled; the pods' own traffic goes on, or else the one-node cluster would lose its controllers
+too.
 
-The rules are a table of their own. They match a set of ports whose elements the kernel forgets by itself, so not even a
-command that is killed leaves a node cut off.
+The rules are a table of their own. They match a set of ports whose elements the kernel forgets by
+itself, so not even a command that is killed leaves a node cut off.
 */
 
 use std::fmt::Write as _;
@@ -25,8 +26,8 @@ const LONGEST: &str = "10m";
 /// The rules, while they are there.
 struct Rules;
 
-/// Cuts the node, and the pods with these addresses, off from the API server until standard input ends. Prints a line
-/// when it is done.
+/// Cuts the node, and the pods with these addresses, off from the API server until standard input
+/// ends. Prints a line when it is done.
 pub(super) fn run(node: &Node, pods: &[Ipv4Addr]) -> Result<()> {
     let rules = Rules::make(node, pods)?;
     println!("{} is cut off", node.name);

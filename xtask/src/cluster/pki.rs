@@ -1,8 +1,10 @@
 /*!
-Keys and certificates of the cluster, and the kubeconfigs that carry them. Made once; a second node adds its own.
+Keys and certificates of the cluster, and the kubeconfigs that carry them. Made once; a second node
+adds its own.
 
-Three authorities, because they mean different things: the cluster's (names in it are Kubernetes users), etcd's (whoever
-holds a certificate of it reads everything), and the aggregation layer's (whoever holds one may name any user).
+Three authorities, because they mean different things: the cluster's (names in it are Kubernetes
+users), etcd's (whoever holds a certificate of it reads everything), and the aggregation layer's
+(whoever holds one may name any user).
 */
 
 use std::fs;
@@ -263,7 +265,8 @@ fn params(subject: &Subject<'_>) -> Result<CertificateParams> {
     }
     name.push(DnType::CommonName, subject.common_name);
     params.distinguished_name = name;
-    // The cluster is a developer's toy that is thrown away: nothing in it may expire while it is used.
+    // The cluster is a developer's toy that is thrown away: nothing in it may expire while it is
+    // used.
     params.not_before = date_time_ymd(2020, 1, 1);
     params.not_after = date_time_ymd(2049, 12, 31);
     params.use_authority_key_identifier_extension = true;

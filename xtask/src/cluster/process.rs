@@ -1,8 +1,10 @@
 /*!
-The cluster's processes: started so that they outlive the command, remembered so that no other is ever killed.
+The cluster's processes: started so that they outlive the command, remembered so that no other is
+ever killed.
 
-A process id alone says little: it is used again. The record keeps the process's start time and the boot's id too, and
-signals go through a descriptor of the process that was checked after it was opened.
+A process id alone says little: it is used again. The record keeps the process's start time and the
+boot's id too, and signals go through a descriptor of the process that was checked after it was
+opened.
 */
 
 use std::fs::{self, File};
@@ -19,7 +21,8 @@ use serde::{Deserialize, Serialize};
 use super::cgroups;
 use super::dir::ClusterDir;
 
-/// Enters the control groups whose `cgroup.procs` files come before `--`, then becomes the program after it.
+/// Enters the control groups whose `cgroup.procs` files come before `--`, then becomes the program
+/// after it.
 const ENTER_GROUP: &str =
     r#"while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@""#;
 
@@ -78,10 +81,12 @@ impl Daemon {
         self.open().map(|(pid, _)| pid)
     }
 
-    /// Starts it in a session and a control group of its own unless it runs. Only `PATH` and `HOME` are handed on.
+    /// Starts it in a session and a control group of its own unless it runs. Only `PATH` and `HOME`
+    /// are handed on.
     ///
     /// # Errors
-    /// When it cannot be started or recorded. That it fails later is for the caller to see, by [`Daemon::require_alive`].
+    /// When it cannot be started or recorded. That it fails later is for the caller to see, by
+    /// [`Daemon::require_alive`].
     pub(super) fn start(&self, program: &Command, group: &str, path: &str) -> Result<()> {
         if self.pid().is_some() {
             return Ok(());
@@ -94,7 +99,8 @@ impl Daemon {
         }
         let log = File::options().append(true).create(true).open(&self.log);
         let log = log.with_context(|| format!("opening {}", self.log.display()))?;
-        // setsid(1) and the shell execute in place, so the id of the child is the id of the program.
+        // setsid(1) and the shell execute in place, so the id of the child is the id of the
+        // program.
         let mut command = Command::new("setsid");
         command.args(["sh", "-c", ENTER_GROUP, "sh"]);
         command
@@ -196,7 +202,8 @@ pub(super) fn kill_first_child(parent: i32) -> Result<()> {
     kill(&process).context("killing the process")
 }
 
-/// Kills a process and waits until it is gone. A process is readable once it has ended, reaped or not.
+/// Kills a process and waits until it is gone. A process is readable once it has ended, reaped or
+/// not.
 fn kill(process: &OwnedFd) -> Result<()> {
     match pidfd_send_signal(process, Signal::KILL) {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
@@ -218,7 +225,8 @@ fn kill(process: &OwnedFd) -> Result<()> {
 /// When a process that has not ended was started.
 pub(super) fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name in brackets and may hold anything, brackets and spaces too.
+    // The second field is the program's name in brackets and may hold anything, brackets and spaces
+    // too.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     (state != "Z" && state != "X")

@@ -68,7 +68,8 @@ pub(crate) fn load(archive: &Path, step: &Step<'_>) -> Result<Vec<String>> {
         );
     }
     for (index, name) in names.iter().enumerate() {
-        // Docker archives hold several images, told apart by name; OCI archives are told apart by their annotation.
+        // Docker archives hold several images, told apart by name; OCI archives are told apart by
+        // their annotation.
         let source = match transport {
             "docker-archive" => format!("{transport}:{}:@{index}", archive.display()),
             _ if names.len() == 1 => format!("{transport}:{}", archive.display()),
@@ -99,8 +100,8 @@ pub(crate) fn has(name: &str) -> bool {
     )
 }
 
-/// The name below the registry's host: what containerd asks a mirror for. `nginx:1.25` is `library/nginx:1.25`, and
-/// the host of a full name is left out.
+/// The name below the registry's host: what containerd asks a mirror for. `nginx:1.25` is
+/// `library/nginx:1.25`, and the host of a full name is left out.
 pub(crate) fn repository(name: &str) -> String {
     match name.split_once('/') {
         None => format!("library/{name}"),

@@ -1,6 +1,6 @@
 /*!
-`cluster up`: every part is started if it does not run, so the command means the same on an empty machine, after a
-reboot and on a cluster that is up.
+`cluster up`: every part is started if it does not run, so the command means the same on an empty
+machine, after a reboot and on a cluster that is up.
 */
 
 use std::fs;
@@ -46,7 +46,8 @@ pub(super) fn run(cluster: &Cluster<'_>, nodes: u8) -> Result<()> {
     let mut owner = claim(cluster)?;
     match start(cluster, &mut owner, nodes) {
         Err(error) if !owner.tools.is_empty() => {
-            // State of an earlier life that its own programs cannot use any more, as a disk that was full leaves it.
+            // State of an earlier life that its own programs cannot use any more, as a disk that
+            // was full leaves it.
             cluster.progress.say(format!(
                 "the cluster's old state cannot be used, starting afresh: {error:#}"
             ));
@@ -72,7 +73,8 @@ pub(super) fn run(cluster: &Cluster<'_>, nodes: u8) -> Result<()> {
     }
 }
 
-/// Starts a cluster that was up once and whose processes were stopped. If it does not start it is left as it is.
+/// Starts a cluster that was up once and whose processes were stopped. If it does not start it is
+/// left as it is.
 pub(super) fn start_existing(cluster: &Cluster<'_>) -> Result<()> {
     let mut owner = cluster
         .dir
@@ -81,8 +83,8 @@ pub(super) fn start_existing(cluster: &Cluster<'_>) -> Result<()> {
     start(cluster, &mut owner, 1)
 }
 
-/// Starts nodes at the same time and waits until Kubernetes calls each Ready on the word of this start, not of an earlier
-/// one.
+/// Starts nodes at the same time and waits until Kubernetes calls each Ready on the word of this
+/// start, not of an earlier one.
 pub(super) fn start_nodes(cluster: &Cluster<'_>, nodes: &[Node], step: &Step<'_>) -> Result<()> {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -124,8 +126,8 @@ fn wait_for_node(cluster: &Cluster<'_>, node: &Node, since: Option<f64>, deadlin
 // === impl NodeWord ===
 
 impl NodeWord {
-    /// Whether all of it is of a kubelet that was started at `start`. The heartbeat's whole second alone may be of the
-    /// one before.
+    /// Whether all of it is of a kubelet that was started at `start`. The heartbeat's whole second
+    /// alone may be of the one before.
     fn is_since(&self, start: f64) -> bool {
         self.heartbeat >= start.floor() && self.lease > start
     }
@@ -142,7 +144,8 @@ fn keep_logs(cluster: &Cluster<'_>, place: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Takes the directory for this clone; what another clone or other programs left in it is thrown away.
+/// Takes the directory for this clone; what another clone or other programs left in it is thrown
+/// away.
 fn claim(cluster: &Cluster<'_>) -> Result<Owner> {
     let dir = &cluster.dir;
     // Another clone may have come first while this one waited for the lock.

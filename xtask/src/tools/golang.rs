@@ -21,7 +21,8 @@ const CONTAINERD_PACKAGES: usize = 900;
 /// As above, for helm.
 const HELM_PACKAGES: usize = 1150;
 
-/// Builds the Kubernetes programs of a release into `tools` unless their sources are those of the last build.
+/// Builds the Kubernetes programs of a release into `tools` unless their sources are those of the
+/// last build.
 pub(super) fn build_kube(step: &Step<'_>, release: Release, sources: &Path, tools: &Path) -> Result<()> {
     let flags = link_flags(release);
     let modules = sources.join(release.modules());

@@ -1,6 +1,6 @@
 /*!
-Whether something made earlier is still what its inputs would give: a fingerprint of the inputs, kept in a file next
-to the product.
+Whether something made earlier is still what its inputs would give: a fingerprint of the inputs,
+kept in a file next to the product.
 */
 
 use std::fs;
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// FNV-1a over everything fed to it, 64 bits wide twice: a cache key, not a proof against an adversary.
+/// FNV-1a over everything fed to it, 64 bits wide twice: a cache key, not a proof against an
+/// adversary.
 #[derive(Clone, Debug)]
 pub(crate) struct Fingerprint {
     low: u64,
@@ -53,7 +54,8 @@ impl Fingerprint {
         self.bytes(text.as_bytes())
     }
 
-    /// Adds a file's content, or every file's below a directory in the order of their names, with the names.
+    /// Adds a file's content, or every file's below a directory in the order of their names, with
+    /// the names.
     pub(crate) fn path(&mut self, path: &Path) -> Result<&mut Self> {
         if path.is_dir() {
             let entries = fs::read_dir(path).with_context(|| format!("reading {}", path.display()))?;

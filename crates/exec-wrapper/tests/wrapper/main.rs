@@ -1,8 +1,8 @@
 /*!
 The wrapper as a program, against an agent that the test plays.
 
-It runs in a root of its own: an overlay over the machine's files, whose source is
-the kept filesystem's or another. Needs root.
+It runs in a root of its own: an overlay over the machine's files, whose source is the kept
+filesystem's or another. Needs root.
 */
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]

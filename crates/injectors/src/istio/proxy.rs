@@ -113,7 +113,8 @@ fn environment(pod: &Value, probers: &BTreeMap<String, Value>) -> Vec<Value> {
         field("ISTIO_META_NODE_NAME", "spec.nodeName"),
         value("ISTIO_META_INTERCEPTION_MODE", "REDIRECT"),
         value("ISTIO_META_WORKLOAD_NAME", name),
-        // A pod without generateName counts as its own workload (`pkg/kube/util.go`, `GetDeployMetaFromPod`).
+        // A pod without generateName counts as its own workload (`pkg/kube/util.go`,
+        // `GetDeployMetaFromPod`).
         value(
             "ISTIO_META_OWNER",
             &format!("kubernetes://apis/v1/namespaces/{namespace}/pods/{name}"),

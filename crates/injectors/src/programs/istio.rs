@@ -1,5 +1,6 @@
-//! `pilot-agent`, as istio/istio `pilot/cmd/pilot-agent/status/server.go` serves the kubelet: readiness on 15021, and the
-//! application's probes on 15020, which it passes on as `ISTIO_KUBE_APP_PROBERS` says.
+//! `pilot-agent`, as istio/istio `pilot/cmd/pilot-agent/status/server.go` serves the kubelet:
+//! readiness on 15021, and the application's probes on 15020, which it passes on as
+//! `ISTIO_KUBE_APP_PROBERS` says.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! `vault agent`, started by a shell script, which renders templates to files; and `vault-env`, which is copied by one and
-//! puts secrets into the environment of the program that it becomes. Every secret is [`SECRET`].
+//! `vault agent`, started by a shell script, which renders templates to files; and `vault-env`,
+//! which is copied by one and puts secrets into the environment of the program that it becomes.
+//! Every secret is [`SECRET`].
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;

@@ -1,9 +1,9 @@
 /*!
 Which pods may have a volume.
 
-The agent compares the pod of the request (name, namespace, UID) with the API server's pod, and
-that pod's UID with the provider or consumer in the instance's status. Labels, annotations and
-other volume attributes decide nothing.
+The agent compares the pod of the request (name, namespace, UID) with the API server's pod, and that
+pod's UID with the provider or consumer in the instance's status. Labels, annotations and other
+volume attributes decide nothing.
 */
 
 use std::path::PathBuf;
@@ -19,8 +19,9 @@ use crate::volumes::Role;
 /// How long the instance's status may lag behind its pods. The kubelet tries again after a refusal,
 /// so this only has to be long enough for the usual case.
 const LAG: Duration = Duration::from_secs(10);
-/// How long a placeholder's call is left open. Shorter than the kubelet's own time limit for CSI calls (2 minutes,
-/// `csiTimeout` in its `pkg/volume/csi`), which it would report as a failure of the agent.
+/// How long a placeholder's call is left open. Shorter than the kubelet's own time limit for CSI
+/// calls (2 minutes, `csiTimeout` in its `pkg/volume/csi`), which it would report as a failure of
+/// the agent.
 const PLACEHOLDER: Duration = Duration::from_secs(100);
 
 /// A pod that may have a volume.
@@ -55,7 +56,8 @@ pub(super) async fn authorize(filesystems: &Filesystems, pod: &ObjectRef) -> Res
         },
     })?;
     if is_placeholder(&object, pod) {
-        // A refusal would be an event of the pod, and be repeated; the placeholder usually goes within seconds.
+        // A refusal would be an event of the pod, and be repeated; the placeholder usually goes
+        // within seconds.
         let gone = filesystems
             .instances
             .wait_for(&owner.uid, PLACEHOLDER, |object| !is_placeholder(object, pod));

@@ -1,8 +1,8 @@
 /*!
 CSI Node: publish and unpublish, to the letter of the specification.
 
-The agent logs every error with its pod, because otherwise only the kubelet would see the error.
-It never logs volume context or secrets.
+The agent logs every error with its pod, because otherwise only the kubelet would see the error. It
+never logs volume context or secrets.
 */
 
 use std::collections::HashMap;

@@ -1,6 +1,6 @@
 /*!
-Registration with the kubelet, which finds the socket of this service in its
-`plugins_registry` and asks it for the plugin's own.
+Registration with the kubelet, which finds the socket of this service in its `plugins_registry` and
+asks it for the plugin's own.
 */
 
 use std::path::PathBuf;

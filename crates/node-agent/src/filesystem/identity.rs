@@ -64,8 +64,8 @@ pub(crate) async fn refresh(filesystems: &Filesystems, instance: &Instance) -> R
     };
     status::update(&filesystems.client, instance, |state| {
         let known = state.filesystem()?;
-        // The template may have changed, or the data may be gone.
-        // for another one, or have found the data gone.
+        // The template may have changed, or the data may be gone. for another one, or have found
+        // the data gone.
         if unresolved(state.object.as_ref()?, Some(known)).as_ref() != Some(&user) {
             return None;
         }

@@ -2,10 +2,10 @@
 Recovery from a failure: offered in the status under an identifier, answered by an annotation with
 that identifier, carried out once.
 
-An answer to one failure must never delete data because of another failure. So the identifier is
-new for every failure. An answer counts only while the agent still finds the failure of that
-identifier. The agent writes the decision to the record next to the data before anything else, so
-that neither a crash of the agent nor a failed write of the status repeats it.
+An answer to one failure must never delete data because of another failure. So the identifier is new
+for every failure. An answer counts only while the agent still finds the failure of that identifier.
+The agent writes the decision to the record next to the data before anything else, so that neither a
+crash of the agent nor a failed write of the status repeats it.
 */
 
 use std::hash::{BuildHasher, RandomState};

@@ -1,11 +1,10 @@
 /*!
 Resolves a user the way containerd does for a pod of the same image.
 
-That is: of an image's USER only the part before the colon counts (the group is
-never used in Kubernetes); a number is a uid, and its primary group is that of the
-first entry in /etc/passwd with this uid, else 0; a name must be in /etc/passwd;
-additional groups are those in /etc/group that list the user's name. (containerd
-1.7 `oci.WithUser`, `WithAdditionalGIDs`, CRI `getUserFromImage`.)
+That is: of an image's USER only the part before the colon counts (the group is never used in
+Kubernetes); a number is a uid, and its primary group is that of the first entry in /etc/passwd with
+this uid, else 0; a name must be in /etc/passwd; additional groups are those in /etc/group that list
+the user's name. (containerd 1.7 `oci.WithUser`, `WithAdditionalGIDs`, CRI `getUserFromImage`.)
 
 One difference, on purpose: containerd reads garbage as 0 and takes a number out of range for a
 name; the agent refuses both. A mistake in a file does not make a process root.

@@ -2,10 +2,10 @@
 Makes the data of a consumer durable when the consumer ends, and reports if the disk did not take
 all of it.
 
-The kernel reports a write error once to each file that was open when the error happened
-(syncfs(2), since Linux 5.8), and an unreported one to the next file that is opened. So the agent
-holds a descriptor from the consumer's start on: the error may already be reported to another
-container that ended on the same disk.
+The kernel reports a write error once to each file that was open when the error happened (syncfs(2),
+since Linux 5.8), and an unreported one to the next file that is opened. So the agent holds a
+descriptor from the consumer's start on: the error may already be reported to another container that
+ended on the same disk.
 */
 
 use std::sync::Arc;

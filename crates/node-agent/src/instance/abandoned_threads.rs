@@ -1,11 +1,10 @@
 /*!
 Threads that the agent does not wait for any more.
 
-The agent cannot end a thread that waits for a disk or for a tenant's file system: it
-leaves the thread behind, and the thread ends when it gets its answer. A tenant can
-cause one for each of his filesystems on the node, over and over. So each namespace may
-have a few; the agent refuses more work of it until one ends. Other namespaces are not
-affected.
+The agent cannot end a thread that waits for a disk or for a tenant's file system: it leaves the
+thread behind, and the thread ends when it gets its answer. A tenant can cause one for each of his
+filesystems on the node, over and over. So each namespace may have a few; the agent refuses more
+work of it until one ends. Other namespaces are not affected.
 */
 
 use std::collections::HashMap;

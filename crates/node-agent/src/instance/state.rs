@@ -1,8 +1,8 @@
 /*!
 What the agent knows of the instances of its node, by UID.
 
-Each has a snapshot behind a watch channel: a task that waits for something (a provider, a status,
-a deletion) waits for a change of the snapshot.
+Each has a snapshot behind a watch channel: a task that waits for something (a provider, a status, a
+deletion) waits for a change of the snapshot.
 */
 
 use std::collections::{HashMap, HashSet};

@@ -3,8 +3,8 @@ Authorization of scrapers, because the metrics name tenants: the API server revi
 token, and whether its user may `get` the path `/metrics` (a `nonResourceURL` in RBAC), as with
 Kubernetes' own components.
 
-The agent caches results for a minute. It limits the rate of its reviews, so that a pod with
-made-up tokens cannot cause one review for each.
+The agent caches results for a minute. It limits the rate of its reviews, so that a pod with made-up
+tokens cannot cause one review for each.
 */
 
 use std::collections::HashMap;

@@ -1,10 +1,9 @@
 /*!
 The container of a process, by its cgroup.
 
-The kubelet and the runtime put a container into a cgroup whose path names the
-pod's UID and, below, the container's id. How it is written differs by cgroup
-driver and runtime (`pod1a2b-..`, `pod1a2b_...slice`, `cri-containerd-ID.scope`),
-and anything may stand before.
+The kubelet and the runtime put a container into a cgroup whose path names the pod's UID and, below,
+the container's id. How it is written differs by cgroup driver and runtime (`pod1a2b-..`,
+`pod1a2b_...slice`, `cri-containerd-ID.scope`), and anything may stand before.
 */
 
 /// Length of a container id, in hexadecimal digits.

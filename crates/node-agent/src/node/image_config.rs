@@ -1,7 +1,6 @@
 /*!
 The part of an image's config (OCI image specification, "Image Configuration") that a container's
-process depends on. It ignores volumes, labels
-and other fields.
+process depends on. It ignores volumes, labels and other fields.
 */
 
 use serde::Deserialize;

@@ -1,16 +1,14 @@
 /*!
-Keeps the layers of an image on the node as long as a kept filesystem lies on them
-(invariant I20).
+Keeps the layers of an image on the node as long as a kept filesystem lies on them (invariant I20).
 
-The provider's container keeps the kubelet from removing the image. On a full disk
-the kubelet evicts the provider, then removes the image, and the runtime deletes the
-layers under the overlay of a consumer that still runs. A lease of containerd keeps
-the snapshots that it names, and all below them, whatever becomes of the image
-(containerd, docs/garbage-collection.md). CRI does not have leases: with another
-runtime the provider alone keeps the image, and this module does nothing.
+The provider's container keeps the kubelet from removing the image. On a full disk the kubelet
+evicts the provider, then removes the image, and the runtime deletes the layers under the overlay of
+a consumer that still runs. A lease of containerd keeps the snapshots that it names, and all below
+them, whatever becomes of the image (containerd, docs/garbage-collection.md). CRI does not have
+leases: with another runtime the provider alone keeps the image, and this module does nothing.
 
-There is one lease for each instance, from when its filesystem is prepared until its
-data is removed.
+There is one lease for each instance, from when its filesystem is prepared until its data is
+removed.
 */
 
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 /*!
-Volumes that an earlier agent published on this node. The agent serves them again. It removes
-those of pods that ended meanwhile, which the kubelet does not unpublish any more (for example
-after a reboot).
+Volumes that an earlier agent published on this node. The agent serves them again. It removes those
+of pods that ended meanwhile, which the kubelet does not unpublish any more (for example after a
+reboot).
 
 The agent retries until everything succeeded once.
 */

@@ -1,7 +1,6 @@
 /*!
-F17: the agent is killed at every system call that changes something, while it
-publishes and unpublishes; the next attempt brings everything to the state of a
-run that was not interrupted.
+F17: the agent is killed at every system call that changes something, while it publishes and
+unpublishes; the next attempt brings everything to the state of a run that was not interrupted.
 
 strace(1) kills: a copy of this test program does the work under its eyes.
 */

@@ -1,6 +1,6 @@
 /*!
-How fast processes of a pod may make the agent work, and how much of that it logs: one set of
-token buckets for each volume.
+How fast processes of a pod may make the agent work, and how much of that it logs: one set of token
+buckets for each volume.
 
 A process that asks faster than the bucket fills waits for a token. Ordinary pods (some probes and
 hooks every second, restarts) stay far below the limits.

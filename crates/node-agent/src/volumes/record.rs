@@ -1,9 +1,8 @@
 /*!
-What is published, on disk: unpublishing gets nothing from the kubelet but the
-volume's id, and a restarted agent must serve the pods that it finds.
+What is published, on disk: unpublishing gets nothing from the kubelet but the volume's id, and a
+restarted agent must serve the pods that it finds.
 
-One file for each volume, replaced atomically and synced before anything is
-mounted.
+One file for each volume, replaced atomically and synced before anything is mounted.
 */
 
 use std::os::fd::{AsFd, OwnedFd};

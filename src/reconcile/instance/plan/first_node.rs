@@ -17,8 +17,8 @@ use crate::reconcile::conditions::Cause;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{avoided, blocking_cause, has_started, is_finished, is_terminating, node};
 
-/// How long an image is tried on a node. The kubelet's first back-off has passed by then, so a registry that did not
-/// answer once is no reason.
+/// How long an image is tried on a node. The kubelet's first back-off has passed by then, so a
+/// registry that did not answer once is no reason.
 const PULLING: (&str, Duration) = ("image", Duration::from_mins(1));
 /// How long a node agent may take to register: an agent of a new node starts with the node.
 const REGISTERING: (&str, Duration) = ("agent", Duration::from_secs(20));
@@ -38,8 +38,8 @@ pub(in crate::reconcile::instance) struct Unfit {
     pub patience: (&'static str, Duration),
 }
 
-/// Why the first node does not do. `None` while it does, when another one would not help, and as soon as a consumer may
-/// have run.
+/// Why the first node does not do. `None` while it does, when another one would not help, and as
+/// soon as a consumer may have run.
 pub(in crate::reconcile::instance) fn unfit(observed: &Observed) -> Option<Unfit> {
     let status = observed.status();
     let movable = status.never_started
@@ -158,7 +158,8 @@ fn now(why: Cause) -> Unfit {
     }
 }
 
-/// Whether the placeholder holds room that a consumer is to take, or keeps a stopped object from its provider.
+/// Whether the placeholder holds room that a consumer is to take, or keeps a stopped object from
+/// its provider.
 pub(super) fn is_done(observed: &Observed, may_start: bool) -> bool {
     let placed = observed.status().node_name.is_some();
     let prepared = matches!(observed.provider, Slot::Ours(_));

@@ -1,6 +1,6 @@
 /*!
-When the controller replaces a provider that was made from an earlier spec of the
-instance: only when nothing runs on it, so never under a consumer.
+When the controller replaces a provider that was made from an earlier spec of the instance: only
+when nothing runs on it, so never under a consumer.
 */
 
 use stoppablecontainer_api::names::PROVIDER_CONTAINER;

@@ -1,10 +1,9 @@
 /*!
 The image that the data was made with, by digest.
 
-A tag may be moved. The status records the digest that the template's name meant when
-the agent put data on it, and the controller makes every later provider from that
-digest as long as the template has the same name: only an edit changes the image under
-the data.
+A tag may be moved. The status records the digest that the template's name meant when the agent put
+data on it, and the controller makes every later provider from that digest as long as the template
+has the same name: only an edit changes the image under the data.
 */
 
 use kube::ResourceExt;

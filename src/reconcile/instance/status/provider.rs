@@ -96,8 +96,8 @@ fn unplaced(observed: &Observed) -> ConditionState {
     }
 }
 
-/// The provider pod on an unreachable node. Kubernetes calls all pods there not Ready
-/// because of the node; what ran is taken to run.
+/// The provider pod on an unreachable node. Kubernetes calls all pods there not Ready because of
+/// the node; what ran is taken to run.
 fn provider_on_unreachable_node(observed: &Observed) -> Option<&Arc<Pod>> {
     observed.node_unreachable.as_ref()?;
     observed

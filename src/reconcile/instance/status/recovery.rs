@@ -1,6 +1,5 @@
 /*!
-Filesystems that cannot be used or take too much: what to tell the user, and what
-to type.
+Filesystems that cannot be used or take too much: what to tell the user, and what to type.
 */
 
 use kube::ResourceExt;

@@ -1,9 +1,9 @@
 /*!
-Whether the consumer that runs was made from the object's present spec, and if not,
-which fields were edited.
+Whether the consumer that runs was made from the object's present spec, and if not, which fields
+were edited.
 
-A consumer carries a short hash for each part of its template, so that the controller
-can name the parts that differ. It does not show their values: they may be secrets.
+A consumer carries a short hash for each part of its template, so that the controller can name the
+parts that differ. It does not show their values: they may be secrets.
 */
 
 use std::collections::BTreeMap;

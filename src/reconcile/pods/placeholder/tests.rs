@@ -71,7 +71,8 @@ fn the_scheduler_sees_what_the_consumer_needs_and_nothing_that_runs() {
     assert_eq!(volumes, ["stoppablecontainer", "data"]);
 }
 
-/// A container that mounts our volume cannot start before the agent publishes it, which it never does for this pod.
+/// A container that mounts our volume cannot start before the agent publishes it, which it never
+/// does for this pod.
 #[test]
 fn it_mounts_the_volume_that_is_never_published() {
     let pod = made(json!({ "spec": { "template": needing() } }));

@@ -60,8 +60,8 @@ impl KeepingFields {
     }
 }
 
-/// Whether `pod` was made from the instance's present spec. `None` for one that does not say, or of a template that
-/// cannot be worked on.
+/// Whether `pod` was made from the instance's present spec. `None` for one that does not say, or of
+/// a template that cannot be worked on.
 pub(crate) fn is_current(instance: &StoppableContainerInstance, pod: &Pod) -> Option<bool> {
     let hash = pod.annotations().get(ANNOTATION_TEMPLATE_HASH)?;
     Some(*hash == KeepingFields::of(instance).ok()?.hash())

@@ -191,7 +191,8 @@ fn whether_a_provider_is_current_is_known_from_its_hash() {
     assert_eq!(is_current(&instance(json!({})), &Pod::default()), None);
 }
 
-/// The scheduler has just chosen the node for the placeholder, whose own anti-affinity may keep every other pod away.
+/// The scheduler has just chosen the node for the placeholder, whose own anti-affinity may keep
+/// every other pod away.
 #[test]
 fn the_first_provider_is_bound_to_the_chosen_node() {
     let first = build(json!({ "status": { "neverStarted": true, "nodeName": "n1" } }));

@@ -1,4 +1,5 @@
-//! The first node: chosen for the consumer, given up while there is nothing to lose, and never afterwards.
+//! The first node: chosen for the consumer, given up while there is nothing to lose, and never
+//! afterwards.
 
 // Tables read better without borrows.
 #![allow(clippy::needless_pass_by_value)]
