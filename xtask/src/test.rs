@@ -18,6 +18,8 @@ use crate::{cluster, durability, fuzz, install, shell};
 
 /// The test target that needs a cluster.
 const E2E: &str = "e2e";
+/// Its tests that need more than one node.
+const MANY_NODES: &str = "many_nodes::";
 
 /// Variables with commands for operations that end-to-end tests cannot do through the API server,
 /// and the subcommands of `cluster` that implement them on the local cluster.
@@ -69,15 +71,13 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     progress.expect(3 + classes.len());
     Tools::prepare_tests(progress)?;
     let unit = ["--workspace", "--lib", "--bins"];
-    progress.step("Unit tests", |step| {
-        cargo_test(workspace, step, &unit, options, None)
-    })?;
+    progress.step("Unit tests", |step| cargo_test(workspace, step, &unit, options))?;
     progress.step("Tests in documentation", |step| {
-        cargo_test(workspace, step, &["--workspace", "--doc"], options, None)
+        cargo_test(workspace, step, &["--workspace", "--doc"], options)
     })?;
     for class in classes.iter().filter(|class| *class != E2E) {
         progress.step(&format!("Tests: {class}"), |step| {
-            cargo_test(workspace, step, &["--workspace", "--test", class], options, None)
+            cargo_test(workspace, step, &["--workspace", "--test", class], options)
         })?;
     }
     if options.names.is_empty() {
@@ -112,8 +112,20 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
             ROTATIONS.1,
         ));
     }
-    progress.step("End-to-end tests", |step| {
-        cargo_test(workspace, step, &["--test", E2E], options, Some(&target))
+    if !options.names.is_empty() {
+        return progress.step("End-to-end tests", |step| {
+            let names: Vec<_> = options.names.iter().map(String::as_str).collect();
+            e2e(workspace, step, &names, options, &target)
+        });
+    }
+    // Two runs: nodes that the second one adds do not change what the others measure.
+    progress.expect(1);
+    progress.step("End-to-end tests on one node", |step| {
+        let others = ["--skip", MANY_NODES];
+        e2e(workspace, step, &others, options, &target)
+    })?;
+    progress.step("End-to-end tests on several nodes", |step| {
+        e2e(workspace, step, &[MANY_NODES], options, &target)
     })
 }
 
@@ -128,26 +140,23 @@ fn run_rootfs(workspace: &Workspace, progress: &Progress, options: &Options<'_>)
     for (package, targets) in kernels::PACKAGES {
         progress.step(&format!("Tests: {package}"), |step| {
             let args: Vec<_> = ["--package", package].iter().chain(*targets).copied().collect();
-            cargo_test(workspace, step, &args, options, None)
+            cargo_test(workspace, step, &args, options)
         })?;
     }
     Ok(())
 }
 
-/// Runs `cargo test` and prints how many tests passed.
-fn cargo_test(
+/// Runs the end-to-end tests that `filters` selects, as arguments of the test program.
+fn e2e(
     workspace: &Workspace,
     step: &Step<'_>,
-    args: &[&str],
+    filters: &[&str],
     options: &Options<'_>,
-    target: Option<&Target<'_>>,
+    target: &Target<'_>,
 ) -> Result<()> {
-    let mut command = Command::new("cargo");
-    command.current_dir(workspace.root()).arg("test").args(args);
-    if !options.names.is_empty() {
-        command.arg("--").args(options.names);
-    } else if target.is_some() && !options.all {
-        command.arg("--");
+    let mut command = cargo(workspace, &["--test", E2E]);
+    command.arg("--").args(filters);
+    if options.names.is_empty() && !options.all {
         for test in durability::LEFT_OUT {
             command.args(["--skip", test]);
         }
@@ -156,11 +165,30 @@ fn cargo_test(
         let (some, all) = ROTATIONS;
         command.env(ROTATIONS_VARIABLE, if options.all { all } else { some });
     }
-    command.env_remove("KUBECONFIG");
-    if let Some(target) = target {
-        on_cluster(&mut command, target)?;
+    on_cluster(&mut command, target)?;
+    run_tests(step, &mut command)
+}
+
+/// Runs tests that do not need a cluster.
+fn cargo_test(workspace: &Workspace, step: &Step<'_>, args: &[&str], options: &Options<'_>) -> Result<()> {
+    let mut command = cargo(workspace, args);
+    if !options.names.is_empty() {
+        command.arg("--").args(options.names);
     }
-    let result = step.run(&mut command);
+    run_tests(step, &mut command)
+}
+
+/// `cargo test` with these arguments.
+fn cargo(workspace: &Workspace, args: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace.root()).arg("test").args(args);
+    command.env_remove("KUBECONFIG");
+    command
+}
+
+/// Runs `cargo test` and prints how many tests passed.
+fn run_tests(step: &Step<'_>, command: &mut Command) -> Result<()> {
+    let result = step.run(command);
     report(step);
     result
 }
