@@ -197,3 +197,33 @@ async fn an_instance_that_gave_its_node_up_is_replaced() {
     assert_eq!(container["status"]["instanceUid"], "second-uid");
     reconciling.await.unwrap().unwrap();
 }
+
+/// The node of the data is gone. Only the answer to exactly this makes the controller delete the
+/// instance, and then its end does not count as a loss.
+#[tokio::test]
+async fn f24_an_instance_whose_node_is_gone_is_given_up_by_its_user_alone() {
+    for (answer, deletes) in [("reset-instanceuid", true), ("reset-otherinstance", false)] {
+        let mut world = World::new();
+        let mut container = objects::container();
+        container["metadata"]["annotations"]["stoppablecontainer.xtlsoft.top/recovery"] = json!(answer);
+        container["status"] = json!({ "instanceUid": "instance-uid", "phase": "Failed" });
+        let mut instance = objects::instance(&container);
+        instance["status"]["conditions"] = json!([{
+            "type": "ProviderReady", "status": "False", "reason": "NodeGone", "message": "gone",
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2,
+        }]);
+        put(&mut world.writers.instances, std::slice::from_ref(&instance));
+        let reconciling = world.reconcile_container(&container);
+        if deletes {
+            world.api.expect("GET", CONTAINER).await.answer(&container);
+            let delete = world.api.expect("DELETE", INSTANCE).await;
+            assert_eq!(preconditions(&delete), ("instance-uid", "5"));
+            delete.answer(&objects::deleted(instance.clone()));
+        }
+        let status = world.api.expect("PATCH", CONTAINER_STATUS).await;
+        patch(status, &mut container);
+        let _ = world.event().await;
+        reconciling.await.unwrap().unwrap();
+        world.api.quiet(std::time::Duration::from_millis(20)).await;
+    }
+}

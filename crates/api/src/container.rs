@@ -118,7 +118,7 @@ pub struct StoppableContainerStatus {
 #[serde(rename_all = "camelCase")]
 pub struct GivenUpNodes {
     /// How often a node was given up.
-    pub count: u32,
+    pub count: i64,
 
     /// Names of the last five, the newest last. The scheduler prefers other nodes.
     pub nodes: Vec<String>,

@@ -65,6 +65,19 @@ impl RecoveryOffer {
 // === impl RecoveryAnswer ===
 
 impl RecoveryAnswer {
+    /// The answer with which the user gives up the data of an instance that is gone, or whose node
+    /// is. A UID is never used again, and neither is this.
+    pub fn abandoning(instance_uid: &str) -> Self {
+        Self {
+            verb: RecoveryVerb::Reset,
+            id: instance_uid
+                .chars()
+                .filter(char::is_ascii_alphanumeric)
+                .take(64)
+                .collect(),
+        }
+    }
+
     /// Parses a value of the annotation. `None` if it is not an answer.
     pub fn parse(value: &str) -> Option<Self> {
         let (verb, id) = value.split_once('-')?;

@@ -16,7 +16,7 @@ use crate::reconcile::conditions::Cause;
 use crate::reconcile::container::containers;
 use crate::reconcile::container::desired::{desired_instance, desired_spec, owner_reference};
 use crate::reconcile::container::observe::{fresh_instance, newest};
-use crate::reconcile::container::plan::{Action, given_up};
+use crate::reconcile::container::plan::{Action, given_up, is_abandoned};
 use crate::reconcile::container::state::{Observed, Slot};
 use crate::reconcile::context::requests::{finalizer_patch, patch_params, post_params};
 use crate::reconcile::context::{Backoff, Context, ReconcileError, Task, requests};
@@ -63,6 +63,14 @@ pub(super) async fn act(
                 .patch(&name, &patch_params(), &Patch::Merge(patch))
                 .await?;
             observed.instance = Slot::Ours(Arc::new(written));
+        }
+        Action::Abandon(instance) => {
+            let container = on_newest(context, observed, Some(&instance)).await?;
+            if !is_abandoned(&container, &instance) {
+                return Err(ReconcileError::Stale);
+            }
+            observed.container = container;
+            delete(observed, &instances, &instance).await?;
         }
         Action::Replace(instance) => replace(context, observed, &instances, &instance).await?,
         Action::Delete(instance) => delete(observed, &instances, &instance).await?,

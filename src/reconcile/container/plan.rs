@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
+use stoppablecontainer_api::conditions::{PROVIDER_READY, reason};
 use stoppablecontainer_api::names::FINALIZER;
-use stoppablecontainer_api::{GivenUp, RecoveryAnswer, StoppableContainerInstance};
+use stoppablecontainer_api::{GivenUp, RecoveryAnswer, StoppableContainer, StoppableContainerInstance};
 
 use crate::reconcile::container::desired::{desired_spec, template_error};
 use crate::reconcile::container::state::{Observed, Slot};
@@ -32,6 +33,8 @@ pub(super) enum Action {
     Decide(Arc<StoppableContainerInstance>, RecoveryAnswer),
     /// Delete the instance, and with it the data.
     Delete(Arc<StoppableContainerInstance>),
+    /// Delete an instance whose node is gone, as the user decided.
+    Abandon(Arc<StoppableContainerInstance>),
     /// Delete an instance that gave its node up before the first start.
     Replace(Arc<StoppableContainerInstance>),
 }
@@ -68,6 +71,12 @@ pub(super) fn plan(observed: &Observed) -> Vec<Action> {
         {
             actions.push(Action::Replace(Arc::clone(instance)));
         }
+        Slot::Ours(instance)
+            if instance.metadata.deletion_timestamp.is_none()
+                && is_abandoned(&observed.container, instance) =>
+        {
+            actions.push(Action::Abandon(Arc::clone(instance)));
+        }
         Slot::Ours(instance) if instance.metadata.deletion_timestamp.is_none() => {
             if instance.spec != desired_spec(&observed.container) {
                 actions.push(Action::Update(Arc::clone(instance)));
@@ -81,6 +90,16 @@ pub(super) fn plan(observed: &Observed) -> Vec<Action> {
         Slot::Free | Slot::Ours(_) | Slot::Lost(_) | Slot::Taken(_) => {}
     }
     actions
+}
+
+/// Whether the user gave up the data of this instance because its node is gone.
+pub(super) fn is_abandoned(container: &StoppableContainer, instance: &StoppableContainerInstance) -> bool {
+    let conditions = instance.status.iter().flat_map(|status| &status.conditions);
+    let mut conditions = conditions.filter(|condition| condition.type_ == PROVIDER_READY);
+    let answer = instance.uid().map(|uid| RecoveryAnswer::abandoning(&uid));
+    conditions.any(|condition| condition.reason == reason::NODE_GONE)
+        && answer.is_some()
+        && RecoveryAnswer::of(container) == answer
 }
 
 /// Why the instance gave its node up before the first start.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use stoppablecontainer_api::names::{ANNOTATION_RECOVERY, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::{
-    RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance, is_controlled_by,
+    RecoveryAnswer, StoppableContainer, StoppableContainerInstance, is_controlled_by,
 };
 
 use crate::reconcile::context::Backoff;
@@ -83,26 +83,14 @@ fn may_be_lost(container: &StoppableContainer) -> bool {
     let Some(recorded) = recorded(container) else {
         return false;
     };
-    let given_up = RecoveryAnswer::of(container).is_some_and(|answer| answer == giving_up(recorded));
+    let given_up =
+        RecoveryAnswer::of(container).is_some_and(|answer| answer == RecoveryAnswer::abandoning(recorded));
     let nodes = container
         .status
         .as_ref()
         .and_then(|status| status.given_up_nodes.as_ref());
     let replaced = nodes.is_some_and(|nodes| nodes.instance_uid == recorded);
     !given_up && !replaced && container.metadata.deletion_timestamp.is_none()
-}
-
-/// The answer with which the user gives up the data of an instance. A UID is never used again, and
-/// neither is this.
-fn giving_up(instance: &str) -> RecoveryAnswer {
-    RecoveryAnswer {
-        verb: RecoveryVerb::Reset,
-        id: instance
-            .chars()
-            .filter(char::is_ascii_alphanumeric)
-            .take(64)
-            .collect(),
-    }
 }
 
 fn lost(container: &StoppableContainer) -> String {
@@ -112,7 +100,7 @@ fn lost(container: &StoppableContainer) -> String {
         "StoppableContainerInstance {name} (UID {recorded}) was deleted although this object was not, and the files were \
          deleted with it. To begin with an empty filesystem: kubectl annotate --overwrite -n {namespace} \
          stoppablecontainer {name} {ANNOTATION_RECOVERY}={}",
-        giving_up(recorded)
+        RecoveryAnswer::abandoning(recorded)
     )
 }
 

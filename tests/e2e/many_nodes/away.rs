@@ -17,6 +17,17 @@ fn on(node: &str) -> serde_json::Value {
     template
 }
 
+/// A shell that could be anywhere and is on this node if there is room.
+fn preferring(node: &str) -> serde_json::Value {
+    let mut template = shell_template();
+    let nodes = &mut template["spec"]["affinity"]["nodeAffinity"];
+    nodes["preferredDuringSchedulingIgnoredDuringExecution"] = json!([{
+        "weight": 100,
+        "preference": { "matchFields": [{ "key": "metadata.name", "operator": "In", "values": [node] }] },
+    }]);
+    template
+}
+
 /// `kubectl drain` ends without force, the object says what it waits for, and starts by itself when
 /// the node is back.
 #[tokio::test]
@@ -56,36 +67,46 @@ async fn drained(ns: &Namespace, node: &str) -> Result<()> {
     Ok(())
 }
 
-/// The data went with its node, and the object says so. Objects without data go elsewhere, and none
-/// hangs in deletion.
+/// The data went with its node. The object says so, with the command that begins anew elsewhere.
+/// Objects without data go elsewhere by themselves, and no deletion hangs.
 #[tokio::test]
 async fn f24_a_node_is_taken_away_for_good() {
     alone_in_namespace("removed", async |ns, _alone| {
         let all = nodes::at_least(&ns, 3).await?;
         let last = all.last().context("no node")?;
-        run(&ns, "ran", on(last)).await?;
-        // It could be anywhere and happens to be prepared on this node.
-        let mut prefers = shell_template();
-        prefers["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] = json!([{
-            "weight": 100,
-            "preference": { "matchFields": [{ "key": "metadata.name", "operator": "In", "values": [last] }] },
-        }]);
-        create(&ns, "prepared", false, prefers).await?;
+        run(&ns, "pinned", on(last)).await?;
+        run(&ns, "ran", preferring(last)).await?;
+        ns.sh("ran", "main", "echo lost > /root/file").await?;
+        create(&ns, "prepared", false, preferring(last)).await?;
         let object = phase(&ns, "prepared", Phase::Stopped).await?;
         let at = object.status.and_then(|status| status.node_name);
         ensure!(at.as_ref() == Some(last), "it was prepared on {at:?}");
 
         nodes::remove(last).await?;
-        blocked_saying(&ns, "ran", PROVIDER_READY, reason::NODE_GONE, last).await?;
+        blocked_saying(&ns, "pinned", PROVIDER_READY, reason::NODE_GONE, last).await?;
+        let message = blocked_saying(&ns, "ran", PROVIDER_READY, reason::NODE_GONE, last).await?;
+        let command = message.split_once("kubectl ").context("no command")?.1;
+        let command: Vec<_> = command.split_whitespace().collect();
+        ns.kubectl(&command).await?.success()?;
+        let pod = running(&ns, "ran").await?;
+        ensure!(node_of(&pod)? != *last, "it runs on a node that is gone");
+        let file = ns.sh("ran", "main", "cat /root/file || true").await?;
+        ensure!(file.is_empty(), "the file is there");
         told(&ns, "prepared", reason::NODE_GIVEN_UP).await?;
         let object = ns
-            .wait("prepared", "it is prepared elsewhere", |object: &StoppableContainer| {
-                let status = object.status.as_ref();
-                status.is_some_and(|s| s.phase == Some(Phase::Stopped) && s.node_name.as_ref() != Some(last))
-            })
+            .wait(
+                "prepared",
+                "it is prepared elsewhere",
+                |object: &StoppableContainer| {
+                    let status = object.status.as_ref();
+                    status.is_some_and(|s| {
+                        s.phase == Some(Phase::Stopped) && s.node_name.as_ref() != Some(last)
+                    })
+                },
+            )
             .await?;
         ensure!(object.status.is_some_and(|status| status.node_name.is_some()));
-        for name in ["ran", "prepared"] {
+        for name in ["pinned", "ran", "prepared"] {
             ns.delete::<StoppableContainer>(name).await?;
         }
         nodes::at_least(&ns, all.len()).await.map(drop)

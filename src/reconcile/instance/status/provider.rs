@@ -39,8 +39,9 @@ pub(super) fn provider_state(observed: &Observed) -> ConditionState {
         return ConditionState::false_with(
             reason::NODE_GONE,
             format!(
-                "node {at} holds the filesystem and does not exist (any more); the object continues if the node comes back, \
-                 else delete the object"
+                "node {at} holds the filesystem and does not exist any more. The object continues if the node comes back \
+                 with its disk{}",
+                super::recovery::abandon_command(&observed.instance)
             ),
         );
     }

@@ -30,6 +30,31 @@ pub(super) fn refusal(instance: &StoppableContainerInstance, excess: &StorageExc
     Cause::new(reason, message)
 }
 
+/// How the user gives up the files of an instance whose node is gone. To be put behind a sentence
+/// without its full stop.
+pub(super) fn abandon_command(instance: &StoppableContainerInstance) -> String {
+    let owner = controller_of::<StoppableContainer>(instance);
+    let (Some(owner), Some(uid)) = (owner, instance.uid()) else {
+        return "; else delete the object".to_owned();
+    };
+    let filesystem = instance
+        .status
+        .as_ref()
+        .and_then(|status| status.filesystem.as_ref());
+    let usage = filesystem.and_then(|filesystem| filesystem.usage);
+    let files = usage.map_or_else(
+        || "the files".to_owned(),
+        |usage| format!("the files ({} bytes when last measured)", usage.bytes),
+    );
+    format!(
+        ". To DELETE {files} and begin on another node: kubectl annotate --overwrite -n {} stoppablecontainer {} \
+         {ANNOTATION_RECOVERY}={}",
+        instance.namespace().unwrap_or_default(),
+        owner.name,
+        RecoveryAnswer::abandoning(&uid)
+    )
+}
+
 /// What the user may decide, as commands; empty if there is nothing. To be put behind a sentence
 /// without its full stop.
 pub(super) fn recovery_commands(
