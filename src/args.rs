@@ -112,6 +112,10 @@ pub struct Args {
     /// commas.
     #[arg(long = "provider-annotation", env = "PROVIDER_ANNOTATIONS", value_delimiter = ',', value_parser = key_value)]
     pub provider_annotations: Vec<(String, String)>,
+    /// Annotation of provider pods on nodes that hold files, as KEY=VALUE, that keeps an autoscaler
+    /// from removing the node; repeated, or with commas.
+    #[arg(long = "keep-node-annotation", env = "KEEP_NODE_ANNOTATIONS", value_delimiter = ',', value_parser = key_value)]
+    pub keep_node_annotations: Vec<(String, String)>,
     /// Seconds from SIGTERM to the end of the last connection.
     #[arg(long, env = "DRAIN_SECONDS", default_value_t = 25)]
     pub drain_seconds: u64,

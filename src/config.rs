@@ -75,6 +75,7 @@ impl TryFrom<Args> for Config {
         let mut opt_outs = OptOuts::default();
         opt_outs.labels.extend(args.provider_labels);
         opt_outs.annotations.extend(args.provider_annotations);
+        opt_outs.keep_node.extend(args.keep_node_annotations);
         Ok(Self {
             webhook_address: args.webhook_address,
             admin_address: args.admin_address,

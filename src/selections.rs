@@ -167,6 +167,7 @@ const IDENTITY: Keep = Keep::Fields(&[
 impl Selection for NodeHealth {
     const KEEP: Keep = Keep::Fields(&[
         ("metadata", IDENTITY),
+        ("spec", Keep::Fields(&[("unschedulable", Keep::All)])),
         ("status", Keep::Fields(&[("conditions", CONDITIONS)])),
     ]);
 }
@@ -294,7 +295,8 @@ mod tests {
             "status": { "images": [{ "names": ["i"] }], "conditions": [{ "type": "Ready", "status": "True" }] },
         });
         let healthy = held::<Node, NodeHealth>(&node);
-        assert_eq!(healthy.spec, None);
+        let spec = healthy.spec.unwrap();
+        assert_eq!((spec.unschedulable, spec.taints), (Some(true), None));
         assert_eq!(healthy.metadata.labels, None);
         let status = healthy.status.unwrap();
         assert_eq!((status.images, status.conditions.unwrap().len()), (None, 1));

@@ -21,7 +21,7 @@ pub(crate) mod requests;
 pub use attempts::{Attempts, Backoff, Task};
 pub(crate) use caches::has_our_driver;
 pub use caches::{CacheWriters, Caches, caches};
-pub(crate) use nodes::{keep_ready_condition, not_ready_message, unreachable_message};
+pub(crate) use nodes::{is_cordoned, keep_ready_condition, not_ready_message, unreachable_message};
 
 /// What every reconciliation works with.
 pub struct Context {

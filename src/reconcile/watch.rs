@@ -21,7 +21,8 @@ use stoppablecontainer_api::trimmed::Whole;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
 use crate::reconcile::context::{
-    CacheWriters, Caches, has_our_driver, keep_ready_condition, not_ready_message, unreachable_message,
+    CacheWriters, Caches, has_our_driver, is_cordoned, keep_ready_condition, not_ready_message,
+    unreachable_message,
 };
 use crate::selections;
 
@@ -150,7 +151,7 @@ impl Wake {
         }
     }
 
-    /// Only that nodes come and go, fall silent or are not ready is of interest. Of what makes one
+    /// Only that nodes come and go, are cordoned, fall silent or are not ready is of interest. Of what makes one
     /// not ready the words may change with every report ("last seen active 3m5s ago"); such a
     /// change does not start a reconciliation.
     fn on_node(&self, event: &Event<Node>, caches: &Caches) -> impl FnOnce() + use<> {
@@ -159,6 +160,7 @@ impl Wake {
             Event::Delete(node) => Some(node.name_any()),
             Event::Apply(node) => Some(node.name_any()).filter(|name| {
                 !caches.node_exists(name)
+                    || caches.node_cordoned(name) != is_cordoned(node)
                     || caches.node_unreachable(name) != unreachable_message(node)
                     || caches.node_not_ready(name).is_some() != not_ready_message(node).is_some()
             }),

@@ -13,7 +13,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use stoppablecontainer_api::names::CSI_DRIVER;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
-use crate::reconcile::context::{not_ready_message, unreachable_message};
+use crate::reconcile::context::{is_cordoned, not_ready_message, unreachable_message};
 
 /// Read halves of the caches.
 #[derive(Clone)]
@@ -99,6 +99,12 @@ impl Caches {
     /// Whether a Node object of this name exists.
     pub fn node_exists(&self, name: &str) -> bool {
         self.nodes.get(&ObjectRef::new(name)).is_some()
+    }
+
+    /// Whether the node is cordoned: no new pods are scheduled there.
+    pub fn node_cordoned(&self, name: &str) -> bool {
+        let node = self.nodes.get(&ObjectRef::new(name));
+        node.is_some_and(|node| is_cordoned(&node))
     }
 
     /// Whether the name of any node is as `wanted`.

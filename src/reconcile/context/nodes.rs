@@ -1,6 +1,6 @@
 /*!
-What the controller reads from a Node: whether its kubelet still reports, and whether it reports
-that the node is ready.
+What the controller reads from a Node: whether its kubelet still reports, whether it reports that
+the node is ready, and whether the node is cordoned.
 
 An unreachable node may still run everything that it ran.
 */
@@ -15,6 +15,12 @@ pub(crate) fn keep_ready_condition(node: &mut Node) {
         conditions: ready,
         ..NodeStatus::default()
     });
+}
+
+/// Whether `kubectl cordon` or `kubectl drain` closed the node to new pods.
+pub(crate) fn is_cordoned(node: &Node) -> bool {
+    let spec = node.spec.as_ref();
+    spec.and_then(|spec| spec.unschedulable) == Some(true)
 }
 
 /// The message of a `Ready` condition that is `Unknown`.

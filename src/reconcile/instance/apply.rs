@@ -77,6 +77,11 @@ pub(super) async fn apply(
                 let pod = relabel(context, &observed.instance, role, &pod).await?;
                 *slot(&mut observed, role) = Slot::Ours(pod);
             }
+            Action::KeepNode(pod) => {
+                let annotations = json!({ "annotations": context.opt_outs.keeping_node() });
+                let pod = annotate(context, &observed.instance, &pod, annotations).await?;
+                observed.provider = Slot::Ours(pod);
+            }
             Action::Delete(role, pod, cause) => {
                 delete::delete(context, &mut observed, role, &pod, cause).await?;
             }
@@ -118,11 +123,23 @@ async fn relabel(
         .into_iter()
         .map(|(key, value)| (key, json!(value)))
         .collect();
-    let patch = json!({ "metadata": { "uid": pod.uid(), "labels": labels } });
-    let labelled = pods(context, instance)
+    annotate(context, instance, pod, json!({ "labels": labels })).await
+}
+
+/// Merges `change` into the metadata of this very pod.
+async fn annotate(
+    context: &Context,
+    instance: &StoppableContainerInstance,
+    pod: &Pod,
+    change: Value,
+) -> Result<Arc<Pod>, ReconcileError> {
+    let mut metadata = change;
+    metadata["uid"] = json!(pod.uid());
+    let patch = json!({ "metadata": metadata });
+    let written = pods(context, instance)
         .patch(&pod.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
-    Ok(Arc::new(selections::pod(labelled)?))
+    Ok(Arc::new(selections::pod(written)?))
 }
 
 fn failed(context: &Context, observed: &mut Observed, role: Role, pod: Option<&str>, cause: Cause) {

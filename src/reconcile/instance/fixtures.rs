@@ -39,6 +39,7 @@ pub(super) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
         placeholder: Slot::Free,
         node_gone: false,
         node_unreachable: None,
+        node_cordoned: false,
         node_not_ready: None,
         unconfirmed_restart: None,
         agent_missing: false,

@@ -16,8 +16,7 @@ use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 
 use crate::reconcile::context::{Backoff, Context, Task};
-use crate::reconcile::instance::plan::first_node;
-use crate::reconcile::instance::state::{Observed, Slot, recorded};
+use crate::reconcile::instance::state::{Observed, Slot, first_node, recorded};
 use crate::reconcile::pods::{Role, avoided, health, node};
 use crate::selections;
 use crate::selections::TrimmedPod;
@@ -130,6 +129,7 @@ async fn look(
     };
     let mut observed = Observed {
         agent_missing,
+        node_cordoned: home.is_some_and(|name| context.caches.node_cordoned(name)),
         node_not_ready: home.and_then(|name| context.caches.node_not_ready(name)),
         node_unreachable,
         unconfirmed_restart,

@@ -14,7 +14,7 @@ use serde::Serialize;
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::json::Json;
-use stoppablecontainer_api::names::{ANNOTATION_TEMPLATE_HASH, FINALIZER};
+use stoppablecontainer_api::names::{ANNOTATION_KEEPS_NODE, ANNOTATION_TEMPLATE_HASH, FINALIZER};
 
 use crate::reconcile::conditions::Cause;
 use crate::reconcile::context::Backoff;
@@ -25,7 +25,6 @@ use crate::reconcile::pods::{
     is_terminating, node, placeholder_hash, placeholder_pod, provider_pod,
 };
 
-pub(super) mod first_node;
 pub(super) mod placement;
 pub(super) mod replacement;
 pub(super) mod storage_limit;
@@ -41,6 +40,8 @@ pub(super) enum Action {
     Create(Role, Json),
     /// Put our labels back on a pod of ours.
     Relabel(Role, Arc<Pod>),
+    /// Put the annotations on the provider that keep autoscalers from removing its node.
+    KeepNode(Arc<Pod>),
     /// Delete a pod of ours with its own grace period. With a cause, its successor waits for the
     /// back-off.
     Delete(Role, Arc<Pod>, Option<Cause>),
@@ -131,11 +132,20 @@ fn plan_placeholder(observed: &Observed, opt_outs: &OptOuts, may_start: bool) ->
         Slot::Ours(pod) if node(pod).is_none() && outdated(pod, &placeholder_hash(&observed.instance)) => {
             delete_once(Role::Placeholder, pod, None)
         }
-        Slot::Ours(pod) if first_node::is_done(observed, may_start) => {
+        Slot::Ours(pod) if placeholder_is_done(observed, may_start) => {
             delete_once(Role::Placeholder, pod, None)
         }
         Slot::Ours(pod) => relabel(Role::Placeholder, pod, observed),
     }
+}
+
+/// Whether the placeholder holds room that a consumer is to take, or keeps a stopped object from
+/// its provider.
+fn placeholder_is_done(observed: &Observed, may_start: bool) -> bool {
+    let placed = observed.status().node_name.is_some();
+    let prepared = matches!(observed.provider, Slot::Ours(_));
+    let started = !matches!(observed.consumer, Slot::Free);
+    placed && (may_start || started || (prepared && !observed.instance.spec.running))
 }
 
 fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
@@ -156,6 +166,7 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
         Slot::Ours(pod) if replacement::due(observed) || observed.wants_other_image() => {
             delete_once(Role::Provider, pod, None)
         }
+        Slot::Ours(pod) if loses_node(pod, observed, opt_outs) => vec![Action::KeepNode(Arc::clone(pod))],
         Slot::Ours(pod) => relabel(Role::Provider, pod, observed),
     }
 }
@@ -210,6 +221,14 @@ fn discard_once(role: Role, pod: &Arc<Pod>) -> Vec<Action> {
     } else {
         vec![Action::Discard(role, Arc::clone(pod))]
     }
+}
+
+/// Whether the node holds files and an autoscaler may remove it.
+fn loses_node(pod: &Pod, observed: &Observed, opt_outs: &OptOuts) -> bool {
+    let holds_files = observed.status().filesystem.is_some() && !observed.status().never_started;
+    let wanted = opt_outs.keep_node_hash();
+    let is_kept = pod.annotations().get(ANNOTATION_KEEPS_NODE) == wanted.as_ref();
+    holds_files && !is_terminating(pod) && wanted.is_some() && !is_kept
 }
 
 fn relabel(role: Role, pod: &Arc<Pod>, observed: &Observed) -> Vec<Action> {

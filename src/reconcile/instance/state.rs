@@ -24,6 +24,8 @@ use crate::reconcile::pods::{
     Role, consumer_hash, health, is_finished, is_ready, is_running, is_terminating, node, template,
 };
 
+pub(super) mod first_node;
+
 /// Everything that the reconciliation of an instance depends on.
 #[derive(Clone, Debug)]
 pub(super) struct Observed {
@@ -41,6 +43,8 @@ pub(super) struct Observed {
     pub node_unreachable: Option<String>,
     /// The message of the node's Ready condition, if that is False.
     pub node_not_ready: Option<String>,
+    /// The node is cordoned: no new pods are scheduled there.
+    pub node_cordoned: bool,
     /// The consumer's container was started again after its program could not be executed, and for
     /// this long nothing shows that it will be this time.
     pub unconfirmed_restart: Option<Duration>,

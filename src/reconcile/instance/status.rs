@@ -13,8 +13,8 @@ use stoppablecontainer_api::conditions::{
 use stoppablecontainer_api::{StoppableContainerInstanceStatus, storage_limit};
 
 use crate::reconcile::conditions::{ConditionState, conditions};
-use crate::reconcile::instance::plan::{first_node, placement};
-use crate::reconcile::instance::state::Observed;
+use crate::reconcile::instance::plan::placement;
+use crate::reconcile::instance::state::{Observed, first_node};
 use crate::reconcile::instance::template_check;
 
 mod consumer;
@@ -34,7 +34,9 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerI
     let filesystem = filesystem::filesystem_state(observed);
     let consumer = consumer::consumer_state(observed);
     let phase = ready::phase(observed, &provider, &filesystem);
-    let [provider, consumer] = [provider, consumer].map(|part| node::unless_not_ready(observed, part));
+    let [provider, consumer] = [provider, consumer]
+        .map(|part| node::unless_cordoned(observed, part))
+        .map(|part| node::unless_not_ready(observed, part));
     let [provider, filesystem, consumer] =
         node::unless_unreachable(observed, [provider, filesystem, consumer]);
     let mut ready = ready::ready_state(observed, phase, [&provider, &filesystem, &consumer]);

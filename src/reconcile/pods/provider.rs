@@ -63,6 +63,9 @@ pub(crate) fn provider_pod(
     let mut labels = opt_outs.labels.clone();
     labels.extend(Role::Provider.labels(&name));
     let mut annotations = opt_outs.annotations.clone();
+    if !instance.status.as_ref().is_none_or(|status| status.never_started) {
+        annotations.extend(opt_outs.keeping_node());
+    }
     annotations.insert(ANNOTATION_IMAGE.to_owned(), instance.spec.main_image().to_owned());
     annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), keeping.hash());
     Ok(Pod {

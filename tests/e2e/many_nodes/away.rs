@@ -63,7 +63,8 @@ async fn drained(ns: &Namespace, node: &str) -> Result<()> {
         !there.values().any(|at| at == node),
         "pods are left on {node}: {there:?}"
     );
-    blocked_saying(ns, node, READY, reason::UNSCHEDULABLE, "unschedulable").await?;
+    let uncordon = format!("kubectl uncordon {node}");
+    blocked_saying(ns, node, READY, reason::NODE_CORDONED, &uncordon).await?;
     Ok(())
 }
 

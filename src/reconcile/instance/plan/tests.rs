@@ -24,6 +24,7 @@ fn words(observed: &Observed) -> Vec<String> {
             Action::Create(role, _) => format!("create {role}"),
             Action::Relabel(role, _) => format!("relabel {role}"),
             Action::Discard(role, _) => format!("discard {role}"),
+            Action::KeepNode(_) => "keep node".to_owned(),
             Action::GiveUp(why, _) => format!("give up: {}", why.reason),
             Action::Delete(role, _, cause) => {
                 format!(

@@ -32,6 +32,24 @@ pub(super) fn unless_not_ready(observed: &Observed, part: ConditionState) -> Con
     )
 }
 
+/// A pod that waits for a cordoned node waits for its administrator. The scheduler's words count the
+/// other nodes, which do not have the files.
+pub(super) fn unless_cordoned(observed: &Observed, part: ConditionState) -> ConditionState {
+    let waits = part.cause.reason == reason::UNSCHEDULABLE && part.status == Some(false);
+    let home = observed.status().node_name;
+    let Some(at) = home.filter(|_| observed.node_cordoned && waits && !observed.deleting()) else {
+        return part;
+    };
+    ConditionState::false_with(
+        reason::NODE_CORDONED,
+        format!(
+            "node {at}, which holds the filesystem, is cordoned. The object continues by itself when the node accepts \
+             pods again (kubectl uncordon {at}); nothing is lost until the node is removed. {}",
+            part.cause.message
+        ),
+    )
+}
+
 /// The state of pods and data on an unreachable node is unknown.
 pub(super) fn unless_unreachable(observed: &Observed, parts: [ConditionState; 3]) -> [ConditionState; 3] {
     let Some(words) = observed

@@ -158,15 +158,6 @@ fn now(why: Cause) -> Unfit {
     }
 }
 
-/// Whether the placeholder holds room that a consumer is to take, or keeps a stopped object from
-/// its provider.
-pub(super) fn is_done(observed: &Observed, may_start: bool) -> bool {
-    let placed = observed.status().node_name.is_some();
-    let prepared = matches!(observed.provider, Slot::Ours(_));
-    let started = !matches!(observed.consumer, Slot::Free);
-    placed && (may_start || started || (prepared && !observed.instance.spec.running))
-}
-
 fn has_been_up(pod: &Arc<Pod>) -> bool {
     has_started(pod, stoppablecontainer_api::names::PROVIDER_CONTAINER)
 }

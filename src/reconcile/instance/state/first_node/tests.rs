@@ -227,6 +227,37 @@ fn what_another_node_would_not_change_is_no_reason() {
     assert_eq!(patience(&no_agent), Some(REGISTERING));
 }
 
+/// Autoscalers may remove a node as long as nothing is lost with it.
+#[test]
+fn i1_autoscalers_are_kept_away_from_nodes_that_hold_files() {
+    let opt_outs = OptOuts {
+        keep_node: [("autoscaler/keep".to_owned(), "true".to_owned())].into(),
+        ..OptOuts::default()
+    };
+    let kept = |observed: &Observed| {
+        plan(observed, &opt_outs)
+            .iter()
+            .any(|a| matches!(a, Action::KeepNode(_)))
+    };
+    assert!(!kept(&unstarted(json!({ "spec": { "running": false } }))));
+    let started = unstarted(json!({ "spec": { "running": false }, "status": { "neverStarted": null } }));
+    assert!(kept(&started));
+    let annotated = changed(started.provider.pod().unwrap(), |pod| {
+        pod.metadata
+            .annotations
+            .get_or_insert_default()
+            .extend(opt_outs.keeping_node());
+    });
+    assert!(
+        !kept(&Observed {
+            provider: annotated,
+            ..started.clone()
+        }),
+        "once"
+    );
+    assert_eq!(words(&started), [""; 0], "the administrator wants none");
+}
+
 /// Nothing was made on the node, so nobody there has to remove anything.
 #[test]
 fn i11_deletion_does_not_wait_for_a_node_on_which_nothing_was_made() {
