@@ -14,7 +14,7 @@ use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::{FilesystemState, StoppableContainer, StoppableContainerInstanceStatus};
 
 use crate::reconcile::conditions::Cause;
-use crate::reconcile::instance::state::{Observed, Slot};
+use crate::reconcile::instance::state::Observed;
 use crate::reconcile::pods::{avoided, blocking_cause, has_started, is_finished, is_terminating, node};
 
 /// How long an image is tried on a node. The kubelet's first back-off has passed by then, so a
