@@ -42,7 +42,8 @@ pub(crate) enum Command {
         /// Leaves out the end-to-end tests.
         #[arg(long)]
         skip_e2e: bool,
-        /// Leaves out nothing: more generated pods, more rotations of certificates, and the longest test of durability.
+        /// Leaves out nothing: more generated pods, more rotations of certificates, the longest test of
+        /// durability, and other kernels.
         #[arg(long)]
         all: bool,
         /// Runs only the tests whose names contain one of these.
