@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::container::Container;
 use crate::disk::{self, Disk};
+use crate::kernel;
 use crate::node::Node;
 
 const NO_SPACE: &str = "No space left on device (os error 28)";
@@ -161,7 +162,7 @@ fn f22_a_disk_that_fails() {
         if !ends() {
             // Older kernels only report the error of data.
             disk.end_writing();
-            assert!(ends(), "the disk takes writes");
+            assert!(first.write("/new", "").is_err(), "the disk takes writes");
         }
         assert!(failed, "the disk does not fail");
         first.end();
@@ -185,7 +186,11 @@ fn f22_a_disk_that_fails() {
             }
         };
         drop(kept);
-        assert!(matches!(attached, Err(AttachError::ReadOnly)), "{attached:?}");
+        let error = attached.unwrap_err();
+        kernel::tell(&format!("a start on a disk that failed: {error}"));
+        // In between, ext4 fails such writes with EIO, and its mount is not read-only.
+        let says_so = !kernel::is((6, 12)) || kernel::is((6, 15));
+        assert!(!says_so || matches!(error, AttachError::ReadOnly), "{error:?}");
         assert_eq!(
             second.read("/exec-wrapper").unwrap(),
             "wrapper",

@@ -44,8 +44,8 @@ pub(crate) enum Command {
         /// Skips the end-to-end tests.
         #[arg(long)]
         skip_e2e: bool,
-        /// Runs everything: more generated pods, more certificate rotations, and the longest
-        /// durability test.
+        /// Runs everything: more generated pods, more certificate rotations, the longest durability
+        /// test, and other kernels.
         #[arg(long)]
         all: bool,
         /// Release of Kubernetes of the local cluster. [default: that of the cluster, or 1.34]

@@ -127,10 +127,12 @@ pub(crate) fn run(
             step.say(format!("      {}", kernel.release));
             let initramfs = initramfs::make(step, &kernel, &dir)?;
             let result = machine::run(step, &kernel.image, &initramfs, &script, &workspace.kernels());
-            for fact in fs::read_to_string(step.log()).unwrap_or_default().lines() {
-                if fact.starts_with(FACT) {
-                    step.say(format!("      {fact}"));
-                }
+            let log = fs::read_to_string(step.log()).unwrap_or_default();
+            let mut facts: Vec<_> = log.lines().filter(|line| line.starts_with(FACT)).collect();
+            facts.sort_unstable();
+            facts.dedup();
+            for fact in facts {
+                step.say(format!("      {fact}"));
             }
             test::report(step);
             result

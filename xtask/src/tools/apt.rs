@@ -76,8 +76,9 @@ fn install_packages(step: &Step<'_>, packages: &[&str]) -> Result<()> {
 fn require_apt() -> Result<()> {
     if shell::which("apt-get").is_none() || shell::which("dpkg").is_none() {
         bail!(
-            "apt-get is missing: the local cluster takes containerd, runc, etcd and the CNI plugins from Debian's packages. \
-               Use a Debian machine, or set KUBECONFIG to a cluster of your own"
+            "apt-get is missing: the local cluster takes containerd, runc, etcd and the CNI plugins from Debian's packages, \
+             virtual machines QEMU and their kernels. \
+             Use a Debian machine, or set KUBECONFIG to a cluster of your own"
         );
     }
     Ok(())

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::reconcile::instance::fixtures::{backoff, changed, observed};
 use crate::reconcile::instance::plan::{Action, plan};
+use crate::reconcile::instance::state::Slot;
 use crate::reconcile::instance::status::status;
 use crate::reconcile::pods::fixtures::{instance, out_of_cpu, pod, prepared, up};
 use crate::reconcile::pods::{OptOuts, Role};
