@@ -89,6 +89,12 @@ impl Cluster<'_> {
         membership::remove(self, name)
     }
 
+    /// Removes all nodes but the first, which earlier tests may have added.
+    pub(crate) fn keep_first_node(&self) -> Result<()> {
+        let _lock = self.lock_existing()?;
+        membership::keep_first(self)
+    }
+
     /// Cordons a node and evicts its pods, for at most `timeout` seconds.
     pub(crate) fn drain(&self, name: &str, timeout: u32) -> Result<()> {
         preflight::require_root()?;

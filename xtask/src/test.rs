@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::args::Class;
-use crate::images::{product, testing};
+use crate::cluster::Cluster;
+use crate::images::{pause, product, testing};
 use crate::kernels::{self, Series};
 use crate::progress::{Progress, Step};
 use crate::target::Target;
@@ -20,6 +21,15 @@ use crate::{cluster, durability, fuzz, install, shell};
 const E2E: &str = "e2e";
 /// Its tests that need more than one node.
 const MANY_NODES: &str = "many_nodes::";
+/// Those that run on each release of Kubernetes: what depends on the kubelet and the runtime.
+const ON_EVERY_RELEASE: &[&str] = &[
+    "lifecycle::samples::",
+    "lifecycle::stopped::",
+    "images::",
+    "node::csi::",
+    "storage::volumes::",
+    "parity::",
+];
 
 /// Variables with commands for operations that end-to-end tests cannot do through the API server,
 /// and the subcommands of `cluster` that implement them on the local cluster.
@@ -94,38 +104,77 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     if !classes.iter().any(|class| class == E2E) {
         bail!("the workspace does not have a test target {E2E}");
     }
-    let target = Target::choose(workspace, progress, options.registry, options.kubernetes)?;
-    progress.expect(product::STEPS + install::STEPS + testing::STEPS);
-    let tag = product::provide(workspace, progress, Some(&target.destination))?;
-    install::run(workspace, progress, &target, &tag)?;
-    if target.destination.takes_test_images() {
-        testing::provide(workspace, progress, &target.destination)?;
-    }
-    if options.names.is_empty() && !options.all {
-        progress.say(format!(
-            "LEFT OUT (run with --all): {}; kernels {}; {} of {} generated pods; {} of {} certificate rotations",
-            durability::LEFT_OUT.join(", "),
-            Series::ALL.iter().map(Series::to_string).collect::<Vec<_>>().join(", "),
-            fuzz::ALL_PODS - fuzz::SOME_INPUTS,
-            fuzz::ALL_PODS,
-            ROTATIONS.1.parse::<u32>()? - ROTATIONS.0.parse::<u32>()?,
-            ROTATIONS.1,
-        ));
-    }
+    let release = options.kubernetes.unwrap_or_default();
+    let target = deploy(workspace, progress, options, release)?;
     if !options.names.is_empty() {
         return progress.step("End-to-end tests", |step| {
             let names: Vec<_> = options.names.iter().map(String::as_str).collect();
             e2e(workspace, step, &names, options, &target)
         });
     }
-    // Two runs: nodes that the second one adds do not change what the others measure.
+    if !options.all {
+        progress.say(format!(
+            "LEFT OUT (run with --all): {}; kernels {}; on Kubernetes {} all but {}; {} of {} generated pods; {} of {} \
+             certificate rotations",
+            durability::LEFT_OUT.join(", "),
+            Series::ALL.iter().map(Series::to_string).collect::<Vec<_>>().join(", "),
+            Release::V1_36.name(),
+            ON_EVERY_RELEASE.join(" "),
+            fuzz::ALL_PODS - fuzz::SOME_INPUTS,
+            fuzz::ALL_PODS,
+            ROTATIONS.1.parse::<u32>()? - ROTATIONS.0.parse::<u32>()?,
+            ROTATIONS.1,
+        ));
+    }
+    all_e2e(workspace, progress, options, &target)?;
+    if options.kubernetes.is_some() || !target.local {
+        return Ok(());
+    }
+    let target = deploy(workspace, progress, options, Release::V1_36)?;
+    if options.all {
+        return all_e2e(workspace, progress, options, &target);
+    }
     progress.expect(1);
+    let step = format!("Some end-to-end tests on Kubernetes {}", Release::V1_36.name());
+    progress.step(&step, |step| {
+        e2e(workspace, step, ON_EVERY_RELEASE, options, &target)
+    })
+}
+
+/// Brings up the cluster and installs the product and the test images.
+fn deploy<'a>(
+    workspace: &'a Workspace,
+    progress: &Progress,
+    options: &Options<'_>,
+    release: Release,
+) -> Result<Target<'a>> {
+    let target = Target::choose(workspace, progress, options.registry, Some(release))?;
+    if target.local && options.names.is_empty() {
+        Cluster::new(workspace, progress, pause::provide).keep_first_node()?;
+    }
+    progress.expect(product::STEPS + install::STEPS + testing::STEPS);
+    let tag = product::provide(workspace, progress, Some(&target.destination))?;
+    install::run(workspace, progress, &target, &tag)?;
+    if target.destination.takes_test_images() {
+        testing::provide(workspace, progress, &target.destination)?;
+    }
+    Ok(target)
+}
+
+/// All end-to-end tests, in two runs: nodes that the second one adds do not change what the others
+/// measure.
+fn all_e2e(
+    workspace: &Workspace,
+    progress: &Progress,
+    options: &Options<'_>,
+    target: &Target<'_>,
+) -> Result<()> {
+    progress.expect(2);
     progress.step("End-to-end tests on one node", |step| {
-        let others = ["--skip", MANY_NODES];
-        e2e(workspace, step, &others, options, &target)
+        e2e(workspace, step, &["--skip", MANY_NODES], options, target)
     })?;
     progress.step("End-to-end tests on several nodes", |step| {
-        e2e(workspace, step, &[MANY_NODES], options, &target)
+        e2e(workspace, step, &[MANY_NODES], options, target)
     })
 }
 

@@ -45,6 +45,15 @@ pub(super) fn remove(cluster: &Cluster<'_>, name: &str) -> Result<()> {
     })
 }
 
+/// Removes all nodes but the first.
+pub(super) fn keep_first(cluster: &Cluster<'_>) -> Result<()> {
+    let nodes = Node::all(&cluster.dir)?;
+    for node in nodes.iter().filter(|node| node.name != FIRST) {
+        remove(cluster, &node.name)?;
+    }
+    Ok(())
+}
+
 /// Evicts what an administrator would, without force.
 pub(super) fn drain(cluster: &Cluster<'_>, name: &str, timeout: u32) -> Result<()> {
     cluster.existing_node(name)?;
