@@ -20,6 +20,8 @@ use std::{fmt, fs};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
+use download::Kernel;
+
 use crate::progress::{Progress, Step};
 use crate::test;
 use crate::tools::Tools;
@@ -47,7 +49,7 @@ pub(crate) const PACKAGES: &[(&str, &[&str])] = &[
     ("rootfs", &["--lib"]),
     ("stoppablecontainer", &["--test", "rootfs"]),
     ("exec-wrapper", &["--lib", "--test", "wrapper"]),
-    ("node-agent", &["--bins"]),
+    ("node-agent", &["--lib"]),
 ];
 
 /// How a line of a test's output begins that says what the kernel does.
@@ -101,51 +103,89 @@ impl fmt::Display for Series {
     }
 }
 
+/// Virtual machines that only have to be started.
+pub(crate) struct Prepared<'a> {
+    workspace: &'a Workspace,
+    kernels: Vec<(Series, Kernel)>,
+    script: String,
+}
+
 /// Steps that [`run`] takes.
 pub(crate) fn steps(kernels: &[Series]) -> usize {
     2 + 2 * kernels.len()
 }
 
-/// Runs the tests under each of these kernels: those whose names contain one of `names`, all if it
-/// is empty. All kernels are tried before the failure of one is the command's.
+/// Runs the tests under each of these kernels, see [`prepare`] and [`Prepared::run`].
 pub(crate) fn run(
     workspace: &Workspace,
     progress: &Progress,
     kernels: &[Series],
     names: &[String],
 ) -> Result<()> {
+    prepare(workspace, progress, kernels, names)?.run(progress)
+}
+
+/// Builds and downloads what the virtual machines need: programs, kernels, and the tests whose names
+/// contain one of `names`, all if it is empty.
+pub(crate) fn prepare<'a>(
+    workspace: &'a Workspace,
+    progress: &Progress,
+    kernels: &[Series],
+    names: &[String],
+) -> Result<Prepared<'a>> {
     Tools::prepare_virtual_machines(progress)?;
     let programs = progress.step("Build the tests for other kernels", |step| build(workspace, step))?;
-    let script = script(&programs, names);
-    let mut failed = Vec::new();
-    for series in kernels {
+    let provide = |series: &Series| {
         let dir = workspace.kernels().join(series.number());
         let kernel = progress.step(&format!("Kernel {series}: download"), |step| {
             download::provide(step, *series, &dir)
         })?;
-        let result = progress.step(&format!("Kernel {series}: tests"), |step| {
-            step.say(format!("      {}", kernel.release));
-            let initramfs = initramfs::make(step, &kernel, &dir)?;
-            let result = machine::run(step, &kernel.image, &initramfs, &script, &workspace.kernels());
-            let log = fs::read_to_string(step.log()).unwrap_or_default();
-            let mut facts: Vec<_> = log.lines().filter(|line| line.starts_with(FACT)).collect();
-            facts.sort_unstable();
-            facts.dedup();
-            for fact in facts {
-                step.say(format!("      {fact}"));
+        Ok((*series, kernel))
+    };
+    Ok(Prepared {
+        workspace,
+        kernels: kernels.iter().map(provide).collect::<Result<_>>()?,
+        script: script(&programs, names),
+    })
+}
+
+// === impl Prepared ===
+
+impl Prepared<'_> {
+    /// Runs the tests under each kernel. All kernels are tried before the failure of one is the
+    /// command's.
+    pub(crate) fn run(&self, progress: &Progress) -> Result<()> {
+        let mut failed = Vec::new();
+        for (series, kernel) in &self.kernels {
+            let result = progress.step(&format!("Kernel {series}: tests"), |step| {
+                self.run_one(step, *series, kernel)
+            });
+            if let Err(error) = result {
+                progress.say(format!("{error:#}"));
+                failed.push(series.to_string());
             }
-            test::report(step);
-            result
-        });
-        if let Err(error) = result {
-            progress.say(format!("{error:#}"));
-            failed.push(series.to_string());
         }
+        if failed.is_empty() {
+            return Ok(());
+        }
+        bail!("tests failed under kernel {}", failed.join(" and "))
     }
-    if failed.is_empty() {
-        return Ok(());
+
+    fn run_one(&self, step: &Step<'_>, series: Series, kernel: &Kernel) -> Result<()> {
+        step.say(format!("      {}", kernel.release));
+        let kernels = self.workspace.kernels();
+        let initramfs = initramfs::make(step, kernel, &kernels.join(series.number()))?;
+        let result = machine::run(step, &kernel.image, &initramfs, &self.script, &kernels);
+        let log = fs::read_to_string(step.log()).unwrap_or_default();
+        let mut facts: Vec<_> = log.lines().filter(|line| line.starts_with(FACT)).collect();
+        facts.sort_unstable();
+        facts.dedup();
+        for fact in facts {
+            step.say(format!("      {fact}"));
+        }
+        test::report(step);
+        result
     }
-    bail!("tests failed under kernel {}", failed.join(" and "))
 }
 
 /// Compiles the tests, and says where their programs are.

@@ -21,6 +21,8 @@ use crate::{cluster, durability, fuzz, install, shell};
 const E2E: &str = "e2e";
 /// Its tests that need more than one node.
 const MANY_NODES: &str = "many_nodes::";
+/// The kernel whose tests run in a virtual machine beside the end-to-end tests, which have another.
+const OLD_KERNEL: Series = Series::V5_10;
 /// Those that run on each release of Kubernetes: what depends on the kubelet and the runtime.
 const ON_EVERY_RELEASE: &[&str] = &[
     "lifecycle::samples::",
@@ -117,7 +119,12 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
             "LEFT OUT (run with --all): {}; kernels {}; on Kubernetes {} all but {}; {} of {} generated pods; {} of {} \
              certificate rotations",
             durability::LEFT_OUT.join(", "),
-            Series::ALL.iter().map(Series::to_string).collect::<Vec<_>>().join(", "),
+            Series::ALL
+                .iter()
+                .filter(|series| **series != OLD_KERNEL)
+                .map(Series::to_string)
+                .collect::<Vec<_>>()
+                .join(", "),
             Release::V1_36.name(),
             ON_EVERY_RELEASE.join(" "),
             fuzz::ALL_PODS - fuzz::SOME_INPUTS,
@@ -126,7 +133,16 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
             ROTATIONS.1,
         ));
     }
-    all_e2e(workspace, progress, options, &target)?;
+    if options.all {
+        all_e2e(workspace, progress, options, &target)?;
+    } else {
+        progress.expect(kernels::steps(&[OLD_KERNEL]));
+        let machine = kernels::prepare(workspace, progress, &[OLD_KERNEL], &[])?;
+        beside(
+            || machine.run(progress),
+            || all_e2e(workspace, progress, options, &target),
+        )?;
+    }
     if options.kubernetes.is_some() || !target.local {
         return Ok(());
     }
@@ -159,6 +175,16 @@ fn deploy<'a>(
         testing::provide(workspace, progress, &target.destination)?;
     }
     Ok(target)
+}
+
+/// Does two things at the same time. The error of the second one comes first.
+fn beside(one: impl FnOnce() -> Result<()> + Send, other: impl FnOnce() -> Result<()>) -> Result<()> {
+    std::thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        let one = one.join().unwrap_or_else(|_| bail!("a thread panicked"));
+        other.and(one)
+    })
 }
 
 /// All end-to-end tests, in two runs: nodes that the second one adds do not change what the others

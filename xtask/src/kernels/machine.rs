@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::progress::Step;
 use crate::tools;
@@ -35,8 +35,38 @@ const NOT_RUN: i32 = 99;
 /// The daemon; ends when this is dropped.
 struct Daemon(Child);
 
-/// Runs a script under a kernel. Its output goes to the log of the step.
+/// Why a script did not end well.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The virtual machine did not get to its end, which says nothing about the script.
+    Machine(String),
+    /// The script's own exit code.
+    Script(String),
+}
+
+/// Runs a script under a kernel, once more if the virtual machine ends before the script: the
+/// emulation of two processors made kernels panic now and then. Its output goes to the log of the
+/// step.
 pub(super) fn run(step: &Step<'_>, kernel: &Path, initramfs: &Path, script: &str, dir: &Path) -> Result<()> {
+    for again in [true, false] {
+        let (status, quote) = boot(step, kernel, initramfs, script, dir)?;
+        match judge(status) {
+            Ok(()) => return Ok(()),
+            Err(End::Machine(said)) if again => step.say(format!("      {said}; trying once more")),
+            Err(End::Machine(said) | End::Script(said)) => bail!("{said}\n{quote}"),
+        }
+    }
+    Ok(())
+}
+
+/// Boots the virtual machine and waits for its end. Returns how QEMU ended, and the last lines.
+fn boot(
+    step: &Step<'_>,
+    kernel: &Path,
+    initramfs: &Path,
+    script: &str,
+    dir: &Path,
+) -> Result<(ExitStatus, String)> {
     let dir = dir.join("run");
     fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
     let script_file = dir.join(SCRIPT);
@@ -77,22 +107,25 @@ pub(super) fn run(step: &Step<'_>, kernel: &Path, initramfs: &Path, script: &str
     let status = step.status(&mut command);
     drop(daemon);
     fs::remove_file(&image).with_context(|| format!("removing {}", image.display()))?;
-    let (status, quote) = (status?, step.quote());
-    judge(status).map_err(|said| anyhow!("{said}\n{quote}"))
+    Ok((status?, step.quote()))
 }
 
 /// What the end of QEMU says about the script. The device doubles the code that it is told and adds
 /// one.
-fn judge(status: ExitStatus) -> Result<()> {
+fn judge(status: ExitStatus) -> Result<(), End> {
     let code = status.code().unwrap_or_default();
     match (code, code >> 1) {
-        (TIMED_OUT, _) => bail!("the virtual machine did not end within {SECONDS} seconds"),
-        (code, _) if code & 1 == 0 || status.signal().is_some() => {
-            bail!("the virtual machine ended with {status}: its kernel panicked, or QEMU did not start it")
-        }
+        (TIMED_OUT, _) => Err(End::Machine(format!(
+            "the virtual machine did not end within {SECONDS} seconds"
+        ))),
+        (code, _) if code & 1 == 0 || status.signal().is_some() => Err(End::Machine(format!(
+            "the virtual machine ended with {status}: its kernel panicked, or QEMU did not start it"
+        ))),
         (_, 0) => Ok(()),
-        (_, NOT_RUN) => bail!("the virtual machine did not come to run the tests"),
-        (_, code) => bail!("the tests ended with {code}"),
+        (_, NOT_RUN) => Err(End::Machine(
+            "the virtual machine did not come to run the tests".to_owned(),
+        )),
+        (_, code) => Err(End::Script(format!("the tests ended with {code}"))),
     }
 }
 
@@ -143,7 +176,7 @@ mod tests {
     use std::os::unix::process::ExitStatusExt;
     use std::process::ExitStatus;
 
-    use super::judge;
+    use super::{End, judge};
 
     #[test]
     fn only_a_machine_that_says_so_passed() {
@@ -155,9 +188,13 @@ mod tests {
             (124, "within"),
             (199, "did not come"),
         ] {
-            let error = exited(code).unwrap_err().to_string();
+            let (End::Machine(error) | End::Script(error)) = exited(code).unwrap_err();
             assert!(error.contains(said), "{error}");
         }
         assert!(judge(ExitStatus::from_raw(9)).is_err());
+        assert!(
+            matches!(exited(3), Err(End::Script(_))),
+            "a test that failed is not tried again"
+        );
     }
 }

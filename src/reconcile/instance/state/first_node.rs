@@ -51,14 +51,16 @@ pub(in crate::reconcile::instance) fn unfit(observed: &Observed) -> Option<Unfit
     if !movable {
         return None;
     }
+    if observed.consumer.pod().is_some() {
+        // Whether it has started is certain only if it is what failed.
+        return of_consumer(observed);
+    }
     if observed.node_gone {
         let name = status.node_name.unwrap_or_default();
         let why = Cause::new(reason::NODE_GONE, format!("node {name} does not exist any more"));
         return Some(now(why));
     }
-    of_consumer(observed)
-        .or_else(|| of_provider(observed))
-        .or_else(|| of_filesystem(observed, &status))
+    of_provider(observed).or_else(|| of_filesystem(observed, &status))
 }
 
 /// Whether no consumer has run so far, as far as this pass can prove it.
