@@ -125,8 +125,8 @@ impl Lease {
                             return;
                         }
                         Err(error) => {
-                            // Somebody was faster, and the watch will show it, or the API server is
-                            // in trouble.
+                            // Another replica was faster, which the watch will show, or the API
+                            // server has a problem.
                             tracing::debug!(%error, "lease not taken");
                             seen.free_at = Some(Instant::now() + self.options.renew_every());
                         }
@@ -191,7 +191,7 @@ impl Lease {
             {
                 Ok(object) => return Some(Held { object, since }),
                 Err(kube::Error::Api(status)) if status.code == 404 => return None,
-                // Somebody wrote to it: a new holder, or an annotation of a tool.
+                // Another client wrote to it: a new holder, or a tool that sets an annotation.
                 Err(kube::Error::Api(status)) if status.code == 409 => {
                     match self.api.get(&self.options.name).await {
                         Ok(found) if holder(&found) == Some(self.identity()) => {

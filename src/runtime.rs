@@ -32,7 +32,7 @@ pub struct Readiness(Arc<Mutex<BTreeSet<&'static str>>>);
 /// One thing that must happen before the process is ready. Dropped without [`Pending::ready`], it
 /// never is.
 #[derive(Debug)]
-#[must_use = "the process is not ready before this is told"]
+#[must_use = "the process is ready only after `Pending::ready`"]
 pub struct Pending {
     name: &'static str,
     readiness: Readiness,

@@ -1,5 +1,5 @@
-//! What the container runtime says of an image, whose author may have written anything into its
-//! config: facts of bounded size or an error (H10).
+//! What the container runtime reports about an image. The image's author may have written anything
+//! into its config. The agent must get facts of bounded size or an error (H10).
 
 #![no_main]
 

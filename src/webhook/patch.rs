@@ -1,9 +1,10 @@
 /*!
 The difference of two JSON values as a JSON patch that adds and replaces as little as it can.
 
-A plain positional diff of two lists turns one element put in front into a change of every element;
-fields that our types do not know would then end up in other elements. Here elements are matched by
-what names them, so an insertion is one `add`, and fields that nobody mentions are left alone.
+A plain positional diff of two lists turns one element put in front into a change of every element.
+Fields that our types do not know would then end up in other elements. Here elements are matched by
+the field that names them, so an insertion is one `add`. The patch does not touch fields that are
+the same in both values.
 */
 
 use json_patch::jsonptr::PointerBuf;

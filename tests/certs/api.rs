@@ -53,7 +53,7 @@ impl FakeApi {
             .cloned()
     }
 
-    /// Stores an object as if somebody else had.
+    /// Stores an object as another client would.
     pub(crate) fn put(&self, collection: &str, object: Value) -> Value {
         let name = object["metadata"]["name"].as_str().unwrap().to_owned();
         let mut state = self.0.state.lock().unwrap();

@@ -226,7 +226,7 @@ async fn nothing_is_written_while_nothing_changes() {
     replica.ready().await;
     let before = api.writes();
     assert_eq!(before.len(), 3, "{before:?}");
-    // An event of somebody else makes a pass; a second one shows that the first is over.
+    // A write of another client starts a pass. A second write shows that the first pass is over.
     for round in 0..2 {
         api.change(MUTATING, "ours", |c| {
             c["metadata"]["annotations"] = json!({ "round": round.to_string() });
@@ -253,7 +253,8 @@ fn supplied() -> Value {
 async fn f9_a_supplied_certificate_is_served_published_and_followed() {
     let api = api();
     let mut replica = Replica::start_with(&api, Source::Supplied);
-    // Nobody makes one while it is awaited, or repairs one that is damaged: it is somebody else's.
+    // The keeper does not create a missing certificate or repair a damaged one: the administrator
+    // supplies it.
     let first = supplied();
     let mut damaged = first.clone();
     damaged["data"]["tls.key"] = supplied()["data"]["tls.key"].clone();

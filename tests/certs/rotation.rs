@@ -28,8 +28,8 @@ async fn serve(resolver: Arc<Resolver>) -> SocketAddr {
     address
 }
 
-/// Makes keepers look at the clock: an event of somebody else, and the wait until what it brings
-/// about has come.
+/// Makes keepers compare the time with their schedule, by writes of another client, until `done` is
+/// true.
 async fn wait_until(api: &FakeApi, done: impl Fn() -> bool) {
     let mut round = 0;
     while !done() {

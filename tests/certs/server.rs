@@ -183,7 +183,7 @@ async fn f3_requests_in_flight_are_answered_and_told_to_go_elsewhere() {
     server.task.await.unwrap().unwrap();
     TcpStream::connect(server.address)
         .await
-        .expect_err("nobody listens any more");
+        .expect_err("the server must not listen any more");
 }
 
 /// An API server keeps connections open and does not repeat a POST that met their closing: while
@@ -194,7 +194,7 @@ async fn f3_an_idle_connection_is_told_to_end_and_not_cut() {
     let mut idle = tls::http1(server.address, &server.bundle).await.unwrap();
     tls::ask(&mut idle, "/").await.unwrap();
     server.shutdown.cancel();
-    // That nobody listens any more shows that the server knows.
+    // When the port does not accept connections any more, the server has begun its shutdown.
     while TcpStream::connect(server.address).await.is_ok() {
         tokio::task::yield_now().await;
     }

@@ -208,7 +208,7 @@ fn i18_of_what_is_not_ours_a_little_is_held() {
         "status": { "images": many(json!({ "names": [] }), 31_000), "conditions": many(json!({ "type": "x" }), 31_000) } });
     let claim = json!({ "metadata": metadata, "spec": { "accessModes": many(json!("x"), 31_000) },
         "status": { "conditions": many(json!({ "type": "x" }), 31_000) } });
-    println!("{:<34} {:>9} {:>9}", "object of somebody else", "in etcd", "held");
+    println!("{:<34} {:>9} {:>9}", "object of another user", "in etcd", "held");
     let costs = [
         ("pod with 31,000 volumes", cost::<Pod, Pods>(&volumes)),
         ("pod with 31,000 containers", cost::<Pod, Pods>(&containers)),

@@ -104,7 +104,7 @@ async fn i11_a_lost_node_does_not_keep_an_object() {
     crate::world::put(&mut world.writers.nodes, &[]);
     world.sync(&[]);
     let node = "/api/v1/nodes/n1";
-    // It is only this cache that has not got the node.
+    // Only this cache does not have the node.
     let reconciling = world.reconcile();
     world.observed_uncached().await;
     world

@@ -159,7 +159,7 @@ async fn it_is_renewed_well_before_it_expires() {
     assert!(!holding.is_finished());
 }
 
-/// The API server answers nobody: the holder stops before anybody else can start.
+/// The API server does not answer any replica: the holder stops before another one can start.
 #[tokio::test(start_paused = true)]
 async fn it_is_given_up_before_another_can_take_it() {
     let (mut lease, mut api, _) = holder().await;
@@ -184,7 +184,7 @@ async fn a_lease_that_somebody_took_is_lost_at_once() {
     holding.await.unwrap();
 }
 
-/// Somebody put an annotation on it. It is still ours.
+/// Another client set an annotation on it. It is still ours.
 #[tokio::test(start_paused = true)]
 async fn a_write_of_a_third_party_is_no_loss() {
     let (mut lease, mut api, _) = holder().await;

@@ -61,7 +61,7 @@ async fn i17_orphaning_keeps_the_instance_whatever_the_caches_say() {
     let owned = instance(&done);
     let loose = without_owner(&owned);
 
-    // The collector has not got to it.
+    // The garbage collector is not yet done with it.
     let mut world = World::new();
     for cached in [&owned, &loose] {
         put(&mut world.writers.instances, std::slice::from_ref(cached));

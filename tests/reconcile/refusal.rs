@@ -145,7 +145,7 @@ async fn name_conflict_touches_nothing() {
         Action::requeue(Duration::from_millis(100))
     );
 
-    // Until the wait is over nobody asks again, and nothing is written.
+    // Until the wait is over the controller does not repeat the request or write anything.
     world.sync(std::slice::from_ref(&provider));
     let reconciling = world.reconcile();
     world.api.quiet(Duration::from_millis(10)).await;
@@ -167,7 +167,7 @@ async fn name_conflict_touches_nothing() {
     reconciling.await.unwrap().unwrap();
 }
 
-/// A pod of ours whose labels somebody removed is found by its name and owner, and gets them back.
+/// A pod of ours that lost its labels is found by its name and owner, and gets them back.
 #[tokio::test]
 async fn a_pod_that_lost_its_labels_is_found_again() {
     let (mut world, provider, mut consumer) = World::running();

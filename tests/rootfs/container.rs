@@ -2,8 +2,8 @@
 Containers as a runtime makes them: a process in a mount namespace of its own, whose root is an
 overlay, with mounts on it.
 
-The process is this test program again, started by unshare(1): see [`inside`]. It does what it is
-told on its standard input.
+The process is this test program again, started by unshare(1): see [`inside`]. It executes the
+commands that it reads from its standard input.
 */
 
 use std::ffi::CString;

@@ -99,7 +99,7 @@ impl Disk {
                 .unwrap();
             devices.stdout.is_empty()
         });
-        assert!(gone, "somebody still uses the disk");
+        assert!(gone, "the disk is still in use");
         // 1 says that it found something and repaired it.
         let status = Command::new("e2fsck")
             .arg("-p")

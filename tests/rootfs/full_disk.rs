@@ -14,8 +14,9 @@ use crate::node::Node;
 
 const NO_SPACE: &str = "No space left on device (os error 28)";
 
-/// A full disk is the consumer's affair: it starts, reads, is told by its own writes, and can
-/// delete files of its own to go on. A container that has no data yet is refused with the reason.
+/// A consumer starts and reads on a full disk. Its own writes fail with the reason, and it can go
+/// on after it deletes some of its files. A container that has no data yet is refused with the
+/// reason.
 #[test]
 fn f22_a_full_disk() {
     Node::with(|node| {
@@ -28,7 +29,7 @@ fn f22_a_full_disk() {
         first.write_durable("/large", &large).unwrap();
         let filler = node.path("store/filler");
         disk::fill(&filler);
-        // Who runs already is told as well, and keeps what it had.
+        // The writes of a consumer that runs already fail too, and it keeps the files it had.
         assert_eq!(first.write("/more", &large), Err(NO_SPACE.to_owned()));
         first.end();
         assert_eq!(create_another(node).unwrap_err(), Errno::NOSPC);
@@ -76,8 +77,8 @@ fn f22_a_quota() {
     });
 }
 
-/// Without a free inode nobody is moved, and the container is as it was; it works again when there
-/// are some.
+/// Without a free inode the container is not moved and stays as it was. It can be moved when there
+/// are free inodes again.
 #[test]
 fn f22_a_disk_without_inodes() {
     Node::with(|node| {
@@ -133,7 +134,7 @@ fn f22_a_read_only_disk() {
     });
 }
 
-/// A disk that fails to write, after which its file system takes no more writes: nobody is moved
+/// A disk fails to write, and its file system then refuses all writes. A container is not moved
 /// there, and after a repair everything that was durable is there.
 #[test]
 fn f22_a_disk_that_fails() {
@@ -205,11 +206,10 @@ fn f22_a_disk_that_fails() {
     });
 }
 
-/// A disk that did not take what was written, with nobody there to hear it: whoever ends next on
-/// that disk is told, and so is everybody who had something open there at the time, however often
-/// it was told before.
+/// A disk loses data that a process wrote and did not sync. Every descriptor that was open on the
+/// disk at that time reports the failure once, also after another descriptor has reported it.
 #[test]
-fn i7_a_failed_write_is_told_to_everybody_who_was_there() {
+fn i7_every_open_descriptor_reports_a_failed_write() {
     Node::with(|node| {
         let provider = provider(node);
         let hardware = node.path("hardware");

@@ -117,7 +117,7 @@ fn h1_tmp_and_run_as_links_lead_inside_the_root() {
         ("run", "nowhere/run", None),
         ("run", ".", None),
         ("run", "run", Some("TooManyLinks")),
-        // Nobody makes directories there, so there is no place for the mount.
+        // Directories cannot be made there, so there is no place for the mount.
         ("run", "/sys", Some("/run/secrets")),
     ] {
         Node::with(|node| {
@@ -195,7 +195,7 @@ fn h1_a_loop_of_links_is_refused() {
     });
 }
 
-/// What they lead to depends on who looks: the agent, or the container. So nobody follows them.
+/// Their targets differ for the agent and for the container, so the agent does not follow them.
 #[test]
 fn h5_links_of_proc_are_not_followed() {
     for target in ["self/cwd", "1/cwd/etc", "self/fd/9", "thread-self/root"] {
@@ -300,7 +300,7 @@ fn h2_a_directory_swapped_for_a_link_while_it_is_resolved() {
                     .unwrap();
                 }
             });
-            // How often somebody loses who resolves the path as anybody would.
+            // How often a program loses the race if it resolves the path in the usual way.
             let naive = (0..ATTEMPTS).filter(|attempt| {
                 let made = format!("naive-{attempt}");
                 let _ = fs::create_dir(tree.join("target/below").join(&made));

@@ -16,8 +16,8 @@ use crate::one_writer::Stayer;
 /// Ends the work as a kill would: nothing is taken back, descriptors close.
 struct Killed;
 
-/// Moves a container while somebody kills the work after `step` steps; the names of those that were
-/// done.
+/// Moves a container and kills the work after `step` steps. Returns the names of the steps that
+/// were done.
 fn killed_after(node: &Node, provider: &Container, consumer: &Container, step: usize) -> Vec<&'static str> {
     let steps = Mutex::new(Vec::new());
     let observer = |name| {
@@ -123,9 +123,9 @@ fn i9_a_failed_attempt_leaves_nothing_behind() {
     });
 }
 
-/// An exec hook comes whenever the kubelet likes. One that comes while the old root still lies on
-/// the new one, which is for long if the work is interrupted there, stays on the old one: it is
-/// told from one that only has to wait.
+/// The kubelet can start an exec hook at any time. A hook that starts while the old root still lies
+/// on the new one stays on the old root. This state can last long if the work is interrupted there.
+/// The agent distinguishes such a hook from one that only has to wait.
 #[test]
 fn i9_f17_who_comes_during_the_change_over_is_known() {
     Node::with(|node| {

@@ -14,9 +14,9 @@ const CUTS: usize = 20;
 const OLD: usize = 200;
 const DISK_MEGABYTES: u64 = 24;
 
-/// A consumer writes and syncs file after file. Whenever the power fails, what it was told to be
-/// durable is there on the next start, in new files and in changed ones of the image, and so is the
-/// agent's record, whole.
+/// A consumer writes and syncs file after file. After a power cut at any moment, the next start has
+/// all data whose sync succeeded, in new files and in changed files of the image. It also has the
+/// complete record of the agent.
 #[test]
 fn f20_i1_what_was_synced_survives_a_power_cut_at_any_moment() {
     Node::with(|node| {

@@ -90,7 +90,7 @@ fn i2_f22_a_question_that_the_kernel_weakened_is_not_answered_free() {
     });
 }
 
-/// What a neighbour has not synced is not written because somebody asked.
+/// The test for other users of the data does not write back what a neighbour has not synced.
 #[test]
 fn i2_the_question_does_not_write_back_what_others_have_not_synced() {
     const MEGABYTES: u64 = 24;

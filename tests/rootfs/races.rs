@@ -55,8 +55,8 @@ fn h12_a_file_exchanged_for_another_thing_while_it_is_read() {
                     renameat_with(CWD, &file, CWD, &fifo, RenameFlags::EXCHANGE).unwrap();
                 }
             });
-            // How long it takes until somebody has lost often enough who looks at the path and then
-            // opens it.
+            // How long it takes until a program that checks the path and then opens it has lost the
+            // race often enough.
             let (mut attempts, mut naive) = (0, 0);
             while naive < LOST && attempts < 10_000_000 {
                 attempts += 1;

@@ -12,7 +12,7 @@ use crate::container;
 use crate::disk::{self, Disk};
 use crate::node::Node;
 
-/// New data is not begun there, and data that somebody moved there is not used.
+/// New data is not begun there, and data that an administrator moved there is not used.
 fn is_refused(node: &Node, words: &str) {
     let prefix = node.path("store");
     let root = node.root();

@@ -1,8 +1,8 @@
 /*!
 What no test of the mount engine may change: the machine's own files and devices, and the kept files
-of somebody else.
+of another object.
 
-Times of change (ctime) cannot be set by anybody, so a file whose time is the same has the same
+Programs cannot set the time of change (ctime), so a file whose ctime is the same has the same
 content, owner, mode and attributes.
 */
 

@@ -139,8 +139,8 @@ fn inside() {
     std::process::exit(0);
 }
 
-/// What its overlay's layers are called are names of its own mounts, and on the node of somebody
-/// else's directories.
+/// The names of its overlay's layers refer to its own mounts. On the node, the same names refer to
+/// directories of other users.
 #[test]
 fn h12_layers_named_in_a_user_namespace_are_not_opened() {
     Node::with(|node| {
@@ -184,9 +184,9 @@ fn h12_layers_named_in_a_user_namespace_are_not_opened() {
     });
 }
 
-/// By the names of its mounts it is a container on the kept filesystem. Nothing is read from it, it
-/// is not told that it was moved, and nobody waits for it: whether the data is in use the kernel
-/// says.
+/// By the names of its mounts it is a container on the kept filesystem. The agent does not read
+/// anything from it, does not answer that it was moved, and does not wait for it. The kernel
+/// decides whether the data is in use.
 #[test]
 fn h12_h25_a_holder_by_name_alone_is_not_believed() {
     Node::with(|node| {

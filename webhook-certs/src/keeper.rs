@@ -64,9 +64,10 @@ pub struct Options {
 /// Who makes the certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// We do, with these lives; the Secret holds the authority.
+    /// The operator, with these lifetimes; the Secret holds the authority.
     SelfManaged(Lifetimes),
-    /// Somebody else; the Secret holds the serving certificate (see [`crate::supplied`]).
+    /// cert-manager or an administrator; the Secret holds the serving certificate (see
+    /// [`crate::supplied`]).
     Supplied,
 }
 

@@ -1,7 +1,7 @@
 /*!
-The authorities as the data of a Secret. Keys `ca.crt` and `ca.key` hold the current one,
-`next.crt`, `next.key` and `previous.crt` what a rotation needs besides. Everything else in the
-Secret is somebody else's and is kept.
+The authorities as the data of a Secret. The keys `ca.crt` and `ca.key` hold the current authority.
+A rotation also needs `next.crt`, `next.key` and `previous.crt`. All other keys of the Secret belong
+to other programs and are kept.
 */
 
 use std::collections::BTreeMap;

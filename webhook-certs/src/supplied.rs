@@ -1,7 +1,7 @@
 /*!
-A serving certificate that somebody else makes and renews (cert-manager, an administrator): a Secret
-of type `kubernetes.io/tls`, with the authority's certificates in `ca.crt` if they are to be
-published from here.
+A serving certificate that cert-manager or an administrator makes and renews. It is in a Secret of
+type `kubernetes.io/tls`. If the Secret has the authority's certificates in `ca.crt`, the operator
+publishes them.
 */
 
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Generates the code of `src/gen` from the protos in `proto/`, without `protoc`, into the
-//! directory named by the only argument. `cargo xtask codegen` runs it; an example, so that nobody
-//! else compiles what it needs.
+//! directory named by the only argument. `cargo xtask codegen` runs it. It is an example, so that
+//! other builds do not compile its dependencies.
 
 #![forbid(unsafe_code)]
 

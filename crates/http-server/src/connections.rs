@@ -1,7 +1,7 @@
 /*!
-A bounded number of connections. Where there is no room, the one that has waited longest for its
-peer gives way to a new one: nobody can keep others out by being slow, and the peer that matters, an
-API server, is done in milliseconds.
+A bounded number of connections. At the bound, a new connection replaces the one that has waited
+longest for its peer. A slow client therefore cannot keep other clients out. API servers finish
+their requests in milliseconds and are not affected.
 */
 
 use std::collections::HashMap;

@@ -2,9 +2,9 @@
 A router behind TLS (HTTP/1.1 and HTTP/2) or in the clear (HTTP/1.1), with a bound on everything
 that a client can drag out, and an end that no request notices.
 
-At shutdown connections are told to end (`Connection: close`, GOAWAY) while new ones are still taken
-for a while, because the cluster goes on sending them until every node has heard that this replica
-is leaving.
+At shutdown the server asks its clients to end their connections (`Connection: close`, GOAWAY). It
+still accepts new connections for a while, because the nodes of the cluster learn with a delay that
+this replica is leaving.
 */
 
 use std::convert::Infallible;
@@ -53,10 +53,11 @@ const PLAIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const STREAMS: u32 = 250;
 /// How long new connections are taken after shutdown began.
 const LINGER: Duration = Duration::from_secs(5);
-/// How long after shutdown began an idle HTTP/1 connection is kept. Such a connection cannot be
-/// told to end, and a request that meets its closing fails: Go's client does not repeat a POST. API
-/// servers speak HTTP/1.1 to webhooks and take the connection they used last, so what was not used
-/// for this long is at the bottom of the pile.
+/// How long the server keeps an idle HTTP/1 connection after shutdown began. HTTP/1 has no message
+/// that asks a client to end an idle connection. A request that is sent while the server closes the
+/// connection fails, because Go's client does not repeat a POST. API servers speak HTTP/1.1 to
+/// webhooks and reuse the connection that they used last, so they will hardly use a connection that
+/// was idle for this long.
 const IDLE: Duration = Duration::from_secs(10);
 /// Pause after accept failed, for want of descriptors for example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

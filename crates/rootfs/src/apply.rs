@@ -65,7 +65,7 @@ pub enum ApplyError {
 
 /// Makes `new_root` (a detached mount) the root of the container whose mount namespace the thread
 /// is in, with everything that the container has mounted. `working_directory` is made in it if it
-/// is missing. `done` is told of every step.
+/// is missing. Calls `done` with the name of every step.
 pub(crate) fn apply(
     thread: &NamespaceThread,
     proc: &Proc,

@@ -300,7 +300,7 @@ impl Request<'_> {
                 });
             }
         }
-        done("prove that nobody uses the data");
+        done("prove that the data is not in use");
         let (upper, work) = (format!("{}/upper", kept.key()), format!("{}/work", kept.key()));
         // The container's processes may use what has the label of the root that the runtime gave
         // them.

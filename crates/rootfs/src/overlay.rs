@@ -72,7 +72,7 @@ pub enum OverlayError {
     /// Another overlay has one of the directories as upper or work directory.
     #[error("a directory is in use by another overlay")]
     InUse,
-    /// More layers than the kernel can be told.
+    /// More layers than the kernel accepts.
     #[error("the image has {0} layers, more than this kernel supports")]
     TooManyLayers(usize),
     /// The kernel refused the overlay; what it logged about that.

@@ -80,7 +80,7 @@ pub enum Problem {
     /// More than 4096 components.
     #[error("has more than {MAX_COMPONENTS} components, those of the symbolic links on its way included")]
     TooManyComponents,
-    /// Somebody kept on changing the tree.
+    /// Another process changed the tree at every attempt.
     #[error("changes faster than it can be used")]
     Unstable,
     /// Something that is read must be a file.

@@ -1,6 +1,6 @@
 /*!
-What an attack must leave alone on a node, before and after it: the files and devices of the node,
-its own mounts, the driver's program, and the kept files of somebody else.
+What an attack must not change on a node, as it is before and after the attack: the files and
+devices of the node, its own mounts, the driver's program, and the kept files of another object.
 */
 
 use anyhow::{Result, ensure};

@@ -54,7 +54,7 @@ pub struct Attempts {
 
 #[derive(Debug)]
 struct Record {
-    /// Refusals since the task last went well.
+    /// Refusals since the task last succeeded.
     refusals: u32,
     /// Pods that ended since the last one that was well for long enough. A start alone does not
     /// reset this.
@@ -64,7 +64,7 @@ struct Record {
     /// The pod that ended, so that it is counted once.
     pod: Option<String>,
     retry_at: Instant,
-    /// `None` once it went well.
+    /// `None` once the task succeeded.
     cause: Option<Cause>,
 }
 
@@ -130,8 +130,8 @@ impl Attempts {
         })
     }
 
-    /// The task went well: refusals are forgotten. Ends of pods are not, as another one that starts
-    /// may end as soon.
+    /// The task succeeded: its refusals are forgotten. Ends of pods are not forgotten, because the
+    /// next pod that starts may end as soon.
     pub fn succeeded(&self, uid: &str, task: Task) {
         let mut failures = self.lock();
         let key = (uid.to_owned(), task);

@@ -1,5 +1,5 @@
 /*!
-The provider pod runs the wrapper in the user's image, as user nobody. So the kubelet pulls the
+The provider pod runs the wrapper in the user's image, as user `nobody`. So the kubelet pulls the
 image with the user's secrets, and the image's layers stay.
 
 It passes Pod Security "restricted" whatever the template needs. It carries none of the user's

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The pod as the API server has it after our first call, changed by somebody, and called again.
+/// Changes the pod as another webhook would after our first call, and calls our webhook again.
 fn again(case: &mut Case, change: impl FnOnce(&mut Value)) -> PodSpec {
     case.pod = serde_json::to_value(case.run().unwrap().pod).unwrap();
     change(&mut case.pod);

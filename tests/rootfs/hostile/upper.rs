@@ -1,5 +1,6 @@
-//! H15: whatever somebody on the node, or a restored copy, put into a kept filesystem, it shows
-//! nothing beyond its own layers, touches nothing outside, and what cannot be started says why.
+//! H15: an administrator of the node, or a restored copy, may have put anything into a kept
+//! filesystem. It shows only its own layers and changes nothing outside. A filesystem that cannot
+//! be started is refused with the reason.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -15,9 +16,9 @@ use crate::node::Node;
 use crate::overlays;
 
 /// What is in every file that a container must not see.
-const SECRET: &str = "of somebody else";
+const SECRET: &str = "of another tenant";
 
-/// What somebody plants, and what comes of it.
+/// A change of the kept filesystem, and its outcome.
 struct Case {
     name: &'static str,
     plant: fn(&Planter<'_>),
@@ -250,7 +251,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Changes a kept filesystem as somebody does who may do everything on the node.
+/// Changes a kept filesystem as root on the node.
 struct Planter<'a> {
     node: &'a Node,
 }
@@ -364,7 +365,7 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-/// A node with a kept filesystem, and a directory beside it that is nobody's business.
+/// A node with a kept filesystem, and a directory beside it that a container must not see.
 fn with_outside(test: impl FnOnce(&Node) + Send) {
     Node::with(|node| {
         fs::create_dir_all(node.path("outside/work")).unwrap();
@@ -439,7 +440,7 @@ fn h15_a_hostile_upper_directory_shows_nothing_and_touches_nothing() {
     }
 }
 
-/// Also where the kernel is told paths, which it follows wherever they lead.
+/// This includes the dialects that pass paths to the kernel, which follows links in them.
 #[test]
 fn h15_no_dialect_follows_a_link_in_place_of_a_directory() {
     for api in LOWERDIR_APIS.into_iter().filter(|api| kernel::knows(*api)) {

@@ -29,7 +29,7 @@ pub(super) fn system_of(node: &Node) -> String {
     format!("{}/system", node.name)
 }
 
-/// A node's group as the kubelet is told, a path below the hierarchy's root.
+/// A node's group for the kubelet's configuration: a path below the hierarchy's root.
 pub(super) fn root_of(node: &Node) -> String {
     format!("/{PARENT}/{}", node.name)
 }

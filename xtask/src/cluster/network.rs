@@ -60,7 +60,7 @@ const KUBELET_SYSCTLS: &[&str] = &[
 /// The comment that marks our rules in a forwarding chain that drops by default.
 const RULE_COMMENT: &str = "stoppablecontainer-cluster";
 
-/// Refuses ports that somebody else listens on.
+/// Refuses ports that another process listens on.
 pub(super) fn require_free_ports<'a>(ports: impl IntoIterator<Item = &'a (u16, &'a str)>) -> Result<()> {
     for (port, part) in ports {
         if TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_err() {

@@ -68,8 +68,7 @@ pub(crate) fn load(archive: &Path, step: &Step<'_>) -> Result<Vec<String>> {
         );
     }
     for (index, name) in names.iter().enumerate() {
-        // Docker archives hold several images, told apart by name; OCI archives are told apart by
-        // their annotation.
+        // A Docker archive identifies its images by name, an OCI archive by annotation.
         let source = match transport {
             "docker-archive" => format!("{transport}:{}:@{index}", archive.display()),
             _ if names.len() == 1 => format!("{transport}:{}", archive.display()),

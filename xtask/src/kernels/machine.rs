@@ -110,8 +110,8 @@ fn boot(
     Ok((status?, step.quote()))
 }
 
-/// What the end of QEMU says about the script. The device doubles the code that it is told and adds
-/// one.
+/// Derives the script's result from QEMU's exit status. The device doubles the code that the script
+/// wrote to it and adds one.
 fn judge(status: ExitStatus) -> Result<(), End> {
     let code = status.code().unwrap_or_default();
     match (code, code >> 1) {

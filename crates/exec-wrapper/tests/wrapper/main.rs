@@ -107,7 +107,7 @@ fn i9_a_provider_reports_again_to_every_new_agent() {
         let listener = world.listen();
         let mut stream = accept(&listener, "hold 1");
         stream.write_all(b"ok\n").unwrap();
-        // The agent dies; its socket stays, and nobody listens.
+        // The agent dies. Its socket stays, but no process listens on it.
     }
     wrapper.signal(15);
     assert_eq!(wrapper.wait().code(), Some(0));

@@ -219,7 +219,11 @@ pub(crate) fn accept(listener: &UnixListener, request: &str) -> UnixStream {
         tv_sec: 20,
         tv_nsec: 0,
     };
-    assert_eq!(poll(&mut fds, Some(&patience)), Ok(1), "nobody connected");
+    assert_eq!(
+        poll(&mut fds, Some(&patience)),
+        Ok(1),
+        "the wrapper did not connect"
+    );
     let (stream, _) = listener.accept().unwrap();
     let mut line = String::new();
     BufReader::new(&stream).read_line(&mut line).unwrap();

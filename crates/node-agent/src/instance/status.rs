@@ -148,7 +148,7 @@ mod tests {
             }
         );
         done.unwrap();
-        // Nobody answers a call: there is none.
+        // The API server does not answer here, so a call would hang: the agent must not make one.
         update(&client, &instance, |state| low(state, Some("low")))
             .await
             .unwrap();
@@ -158,7 +158,7 @@ mod tests {
 
     /// The API server may have carried out what it did not confirm.
     #[tokio::test]
-    async fn i12_a_write_that_failed_is_made_good() {
+    async fn i12_a_write_that_failed_is_repeated() {
         let (client, mut api) = Scripted::new();
         let instance = instance();
         let (done, ()) = tokio::join!(
@@ -185,11 +185,11 @@ mod tests {
 
     /// As a conversation with a wrapper ends while the status is written.
     #[tokio::test]
-    async fn i12_a_write_that_nobody_waits_for_any_more_is_made_good() {
+    async fn i12_a_write_whose_caller_has_gone_is_repeated() {
         let (client, mut api) = Scripted::new();
         let instance = instance();
         tokio::select! {
-            _ = update(&client, &instance, |state| low(state, Some("low"))) => panic!("nobody answered"),
+            _ = update(&client, &instance, |state| low(state, Some("low"))) => panic!("the API server has not answered"),
             _ = api.expect("PATCH", PATH) => {}
         }
         assert!(instance.state().write_uncertain);

@@ -34,7 +34,7 @@ pub(super) struct Connection {
 #[derive(Debug)]
 pub(super) struct Peer {
     stream: BufReader<UnixStream>,
-    /// What it was told last that it waits for.
+    /// The reason for waiting that the agent sent last.
     explained: Option<String>,
     pub(super) process: Arc<Process>,
     pub(super) container_id: String,

@@ -75,7 +75,7 @@ fn i20_a_second_hold_unregisters_nobody() {
     assert_eq!(
         holding(),
         None,
-        "it has ended, though somebody keeps its connection open"
+        "the process has ended, though its connection is still open"
     );
 }
 
@@ -91,7 +91,10 @@ async fn i9_work_that_nobody_waits_for_keeps_others_out_until_it_ends() {
         _ = work => panic!("it ended"),
         () = tokio::task::yield_now() => {}
     }
-    assert!(instance.data.is_locked(), "somebody else may work on it");
+    assert!(
+        instance.data.is_locked(),
+        "the work has not ended, so the data must stay locked"
+    );
     drop(end);
     instance.lock_data().await.on_disk(|| ()).await.unwrap();
 }

@@ -14,7 +14,7 @@ fn find(table: &str) -> Found {
     super::find(table.as_bytes(), UPPER, &mut none()).unwrap()
 }
 
-/// So many mounts that are nobody's.
+/// A mount table with `count` mounts of other filesystems.
 fn others(count: usize) -> impl Read {
     std::io::Cursor::new(OTHER.repeat(count))
 }

@@ -166,7 +166,7 @@ fn i1_a_node_that_may_hold_data_is_never_given_up() {
     };
     assert_eq!(unfit(&earlier), None);
     assert!(!written(&earlier).never_started);
-    // Nobody would make another one.
+    // An instance without an owner would not be replaced.
     let mut alone = unstarted(json!({}));
     let mut instance = (*alone.instance).clone();
     instance.metadata.owner_references = None;
@@ -259,7 +259,7 @@ fn i1_autoscalers_are_kept_away_from_nodes_that_hold_files() {
     assert_eq!(words(&started), [""; 0], "the administrator wants none");
 }
 
-/// Nothing was made on the node, so nobody there has to remove anything.
+/// Nothing was made on the node, so its agent does not have to remove anything.
 #[test]
 fn i11_deletion_does_not_wait_for_a_node_on_which_nothing_was_made() {
     let deleted = json!({
