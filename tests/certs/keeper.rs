@@ -162,7 +162,9 @@ async fn f6_a_crash_between_secret_and_bundle_heals() {
 #[case::replaced(|c: &mut Value| c["webhooks"][1]["clientConfig"]["caBundle"] = json!("Zm9yZWlnbg=="))]
 #[case::applied_anew(|c: &mut Value| c["webhooks"] = configuration("x")["webhooks"].clone())]
 #[tokio::test]
-async fn f8_a_bundle_that_somebody_changed_is_put_back_and_nothing_else(#[case] change: fn(&mut Value)) {
+async fn f8_a_bundle_that_another_client_changed_is_put_back_and_nothing_else(
+    #[case] change: fn(&mut Value),
+) {
     let api = api();
     let mut replica = Replica::start(&api);
     replica.ready().await;

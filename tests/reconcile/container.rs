@@ -197,7 +197,7 @@ async fn i12_a_new_wish_is_not_reported_as_fulfilled_before_it_is() {
 }
 
 #[tokio::test]
-async fn name_conflict_with_somebody_elses_instance() {
+async fn name_conflict_with_the_instance_of_another_owner() {
     let mut container = container();
     let foreign = without_owner(&instance(&container));
     let mut world = World::new();
@@ -252,7 +252,7 @@ async fn i11_deletion_takes_the_instance_along_and_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refused_instance_is_told_and_tried_again() {
+async fn refused_instance_is_reported_and_tried_again() {
     let mut container = container();
     let mut world = World::new();
     let reconciling = world.reconcile_container(&container);

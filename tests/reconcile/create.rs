@@ -194,7 +194,7 @@ async fn i2_i16_a_cached_pod_that_is_not_the_recorded_one_is_looked_up() {
 /// The record of a pod that was just created could not be written: this process knows it all the
 /// same.
 #[tokio::test]
-async fn i16_f13_a_record_that_failed_is_made_good() {
+async fn i16_f13_a_record_that_failed_is_repeated() {
     let mut world = World::prepared();
     let provider = World::provider();
     world.sync(std::slice::from_ref(&provider));

@@ -172,7 +172,7 @@ async fn it_is_given_up_before_another_can_take_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_somebody_took_is_lost_at_once() {
+async fn a_lease_that_another_replica_took_is_lost_at_once() {
     let (mut lease, mut api, _) = holder().await;
     let holding = tokio::spawn(async move { lease.renew_until_lost().await });
     api.expect("PUT", LEASE)

@@ -14,7 +14,7 @@ const DOWN: &str =
 /// A webhook of the cluster is down: the object says so in the API server's words and with an
 /// event, is not Failed, is tried again ever more slowly, and starts when the webhook is back.
 #[tokio::test(start_paused = true)]
-async fn i10_i12_refused_creation_is_told_and_tried_again() {
+async fn i10_i12_refused_creation_is_reported_and_tried_again() {
     let mut world = World::prepared();
     let provider = World::provider();
     world.sync(std::slice::from_ref(&provider));

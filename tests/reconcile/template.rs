@@ -154,7 +154,7 @@ async fn i12_i18_a_template_that_was_not_checked_is_tried_once() {
 }
 
 #[tokio::test]
-async fn i12_i19_what_the_api_server_finds_later_is_told_of_a_stopped_object() {
+async fn i12_i19_what_the_api_server_finds_later_is_reported_for_a_stopped_object() {
     let (mut world, provider) = unchecked();
     let reconciling = world.reconcile();
     let message = "Pod in version \"v1\" cannot be handled as a Pod: strict decoding error: unknown field \

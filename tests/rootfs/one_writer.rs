@@ -153,7 +153,7 @@ fn the_node_itself_is_never_moved() {
 /// What anybody does to his own mount table may cost time, nothing else: neither his neighbours'
 /// starts, nor that he is found himself.
 #[test]
-fn i2_a_mount_table_without_measure_makes_nobody_fail_and_hides_nobody() {
+fn i2_a_mount_table_without_measure_makes_no_start_fail_and_hides_no_user() {
     Node::with(|node| {
         // Layers that fill some pages of options, where a runtime can name so many.
         let count = if kernel::knows(LowerdirApi::Paths) {

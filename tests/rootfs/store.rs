@@ -11,7 +11,7 @@ use rootfs::{Attached, Store};
 use crate::node::Node;
 
 #[test]
-fn h14_nobody_but_root_reaches_the_data() {
+fn h14_only_root_reaches_the_data() {
     Node::with(|node| {
         drop(node.kept());
         let mode = |path: &str| fs::metadata(node.path(path)).unwrap().permissions().mode() & 0o7777;

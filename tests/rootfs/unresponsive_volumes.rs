@@ -164,7 +164,7 @@ fn i18_what_a_link_leads_into_a_fuse_volume_is_refused() {
 /// A tenant who may mount puts such a file system over his container's root, itself or below
 /// another mount; before the container was moved, and after it.
 #[test]
-fn i18_a_root_that_somebody_covered_is_left_alone() {
+fn i18_a_root_with_a_mount_over_it_is_left_alone() {
     for (below, moved) in [(false, false), (true, false), (false, true), (true, true)] {
         Node::with(|node| {
             let provider = node.provider(&[&node.layer("base", &[("etc/motd", Some("hello"))])]);

@@ -92,7 +92,7 @@ mod tests {
     use super::needs_server;
 
     #[test]
-    fn i18_file_systems_that_ask_somebody_else() {
+    fn i18_file_systems_that_ask_a_server() {
         for asking in ["fuse", "fuseblk", "fuse.sshfs", "nfs", "nfs4", "ceph"] {
             assert!(needs_server(asking.as_bytes()), "{asking}");
         }

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn i12_every_blocked_state_is_told_once() {
+    fn i12_every_blocked_state_is_reported_once() {
         let blocked = [
             condition("Ready", "False", "Unschedulable"),
             condition("ConsumerReady", "False", "Unschedulable"),

@@ -84,7 +84,7 @@ async fn an_instance_wakes_itself_and_its_parent() {
 
 /// A deletion that fell into a gap of the watch is seen by what the new list lacks.
 #[tokio::test]
-async fn the_end_of_a_list_wakes_everybody() {
+async fn the_end_of_a_list_queues_every_object() {
     let Watched {
         caches,
         wake,

@@ -66,7 +66,7 @@ fn an_image_and_a_template_without_a_command_are_refused() {
 #[rstest::rstest]
 #[case(json!([{ "name": "HOME", "value": "/h" }]), json!([]))]
 #[case(json!([]), json!(["HOME=/h"]))]
-fn i5_home_that_somebody_defines_stays(#[case] env: Value, #[case] image: Value) {
+fn i5_home_that_is_set_stays(#[case] env: Value, #[case] image: Value) {
     let main = Case::new(&json!({ "env": env }))
         .image(&json!({ "env": image }))
         .main();

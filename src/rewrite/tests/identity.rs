@@ -56,7 +56,7 @@ fn i5_a_user_of_the_template_gets_the_group_that_the_image_gives_it(
 }
 
 #[test]
-fn i5_a_user_put_in_by_another_webhook_gets_no_group_of_somebody_else() {
+fn i5_a_user_put_in_by_another_webhook_gets_no_group_of_another_user() {
     let case = Case::new(&json!({})).image(&user("web")).identity(&web());
     let case = case.pod(|pod| pod["spec"]["securityContext"] = json!({ "runAsUser": 1000 }));
     assert_eq!(case.main().security_context, None);

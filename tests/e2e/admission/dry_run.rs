@@ -143,7 +143,7 @@ async fn all_mistakes_are_reported_at_once() {
 
 /// H19: a pod that only claims to belong to the product never runs.
 #[tokio::test]
-async fn h19_a_pod_with_our_labels_by_somebody_else_is_refused() {
+async fn h19_a_pod_with_our_labels_by_another_user_is_refused() {
     in_namespace("forged", async |ns| {
         let mut pod = shell_template();
         pod["apiVersion"] = json!("v1");

@@ -96,7 +96,7 @@ async fn i12_i19_all_mistakes_of_a_template_come_in_one_answer() {
 /// cluster's Kubernetes does not have such a field in a pod, and the object's condition reports
 /// that.
 #[tokio::test]
-async fn i19_a_field_that_no_type_knows_is_stored_and_one_that_the_cluster_does_not_know_is_told() {
+async fn i19_a_field_that_no_type_knows_is_stored_and_one_that_the_cluster_does_not_know_is_reported() {
     in_namespace("newer-fields", async |ns| {
         let release = Release::find(&ns.client).await?;
         let as_controller = format!("--as={}", release.controller_user()?);

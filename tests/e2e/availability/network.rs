@@ -78,7 +78,7 @@ const TROUBLES: [(&str, &[&str]); 3] = [
 ];
 
 #[tokio::test]
-async fn f10_a_bad_network_to_the_webhook_is_told_and_disturbs_nobody_else() {
+async fn f10_a_bad_network_to_the_webhook_is_reported_and_disturbs_no_other_pod() {
     alone_in_namespace("bad-network", async |ns, _alone| {
         run(&ns, "kept", shell_template()).await?;
         ns.sh("kept", "main", "echo kept > /root/file").await?;

@@ -72,7 +72,7 @@ async fn i12_a_webhook_that_is_away_is_named_and_waited_for() {
 }
 
 #[tokio::test]
-async fn i12_a_refusal_of_another_webhook_is_told_and_an_edit_helps() {
+async fn i12_a_refusal_of_another_webhook_is_reported_and_an_edit_helps() {
     in_namespace("injector-refuses", async |ns| {
         let server = Injectors::start(&ns).await?;
         let pods = format!("object.metadata.name.startsWith('{NAME}')");

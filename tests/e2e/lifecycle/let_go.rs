@@ -17,9 +17,10 @@ use crate::support::{
 
 const CLAIMS: [&str; 2] = ["goes", "stays"];
 
-/// Claims that wait for their first consumer: only the first provider lists them, for the choice of
-/// the node. If they are deleted while the container is stopped, they disappear immediately, as
-/// with a Deployment scaled to zero. The next start has the same message as a plain pod.
+/// Claims that wait for their first consumer: the placeholder lists them while the scheduler
+/// chooses the node, and the provider never does. If they are deleted while the container is
+/// stopped, they disappear immediately, as with a Deployment scaled to zero. The next start has the
+/// same message as a plain pod.
 #[tokio::test]
 async fn i2_a_stopped_container_holds_no_claims() {
     in_namespace("claims", async |ns| {
@@ -141,7 +142,7 @@ async fn claims_of_provider(ns: &Namespace) -> Result<Vec<String>> {
 /// The pod's required anti-affinity keeps a peer away while the pod runs. The peer comes to the
 /// node after the stop.
 #[tokio::test]
-async fn i2_a_stopped_container_keeps_nobody_away() {
+async fn i2_a_stopped_container_keeps_no_pod_away() {
     in_namespace("peers", async |ns| {
         let labels = json!({"app": "peers"});
         let mut template = shell_template();
@@ -175,8 +176,8 @@ async fn i2_a_stopped_container_keeps_nobody_away() {
         start(&ns, "kept").await?;
         ensure!(ns.sh("kept", "main", "cat /root/file").await? == "kept");
 
-        // The first provider would keep its own consumer away if that went through the scheduler,
-        // so it is replaced immediately.
+        // A provider with the template's anti-affinity would keep its own consumer away when that
+        // goes through the scheduler.
         let mut gated = shell_template();
         gated["metadata"] = json!({"labels": {"app": "own"}});
         gated["spec"]["affinity"] =
@@ -192,7 +193,7 @@ async fn i2_a_stopped_container_keeps_nobody_away() {
             affinity.is_some_and(|affinity| affinity.pod_anti_affinity.is_none())
         };
         let provider = provider_pod_name("gated");
-        ns.wait(&provider, "the first provider made room while it is gated", lasts)
+        ns.wait(&provider, "the provider does not have anti-affinity while it is gated", lasts)
             .await?;
         ns.patch::<Pod>("gated", json!({"spec": {"schedulingGates": null}})).await?;
         running(&ns, "gated").await.map(drop)

@@ -50,7 +50,7 @@ async fn f22_a_full_disk_is_the_affair_of_those_on_it() {
 /// A disk fails to store data that was not synced. After the stop, the object of the container
 /// reports it and can be started. The report clears at the next clean stop.
 #[tokio::test]
-async fn i7_what_the_disk_did_not_take_is_told_when_it_stops() {
+async fn i7_what_the_disk_did_not_take_is_reported_when_it_stops() {
     alone_in_namespace("failing-disk", async |ns, alone| {
         let somebody = run(&ns, "somebody", shell_template()).await?;
         let node = NodeShell::on(&ns, &node_of(&somebody)?).await?;

@@ -184,7 +184,7 @@ fn i5_no_signal_is_blocked_and_a_closed_pipe_is_deadly() {
 }
 
 #[test]
-fn i5_home_is_that_of_the_user_where_nobody_sets_it() {
+fn i5_home_is_that_of_the_user_where_it_is_not_set() {
     let home =
         |world: World, arguments: &[&str]| world.run(&[arguments, &["--", "printenv", "HOME"]].concat()).1;
     assert_eq!(

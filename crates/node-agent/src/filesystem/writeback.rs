@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn i7_a_failed_write_is_told_once_and_taken_back_by_a_later_stop_that_went_well() {
+    fn i7_a_failed_write_is_reported_once_and_taken_back_by_a_later_stop_that_succeeds() {
         let mut fresh = state(None);
         assert_eq!(told(&fresh), []);
         fresh.record_outcome(outcome("p1", None));

@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn i18_who_asks_in_a_loop_waits_and_nobody_does_at_an_honest_pace() {
+    async fn i18_a_pod_that_asks_in_a_loop_waits_and_one_at_an_honest_pace_does_not() {
         let limits = PeerLimits::default();
         let bucket = &limits.work;
         let (every, burst) = bucket.limits();

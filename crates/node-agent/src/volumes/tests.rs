@@ -55,7 +55,7 @@ fn record(pod: &str) -> VolumeRecord {
 }
 
 #[test]
-fn a_volume_holds_the_wrapper_and_a_socket_for_everybody() {
+fn a_volume_holds_the_wrapper_and_a_socket_for_every_user() {
     let plugin = Plugin::new();
     let guard = plugin.volumes.try_lock(ID).unwrap();
     let (_, listener) = guard.create(&record("pod")).unwrap();

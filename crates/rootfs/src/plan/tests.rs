@@ -41,7 +41,7 @@ fn a_table_without_root_has_no_plan() {
 /// A file system that asks another process or machine is known wherever it is mounted, and /proc
 /// too.
 #[test]
-fn i18_file_systems_that_ask_somebody_else_are_known_by_their_devices() {
+fn i18_file_systems_that_ask_a_server_are_known_by_their_devices() {
     let plan = plan(
         "10 4 0:1 / / rw - overlay o rw\n11 10 0:2 / /proc rw - proc proc rw\n12 10 0:3 / /data rw - fuse.sshfs x rw\n\
          13 12 0:4 / /data/deep rw - nfs4 x rw\n14 10 8:1 / /disk rw - ext4 /dev/a rw\n",

@@ -45,7 +45,7 @@ fn i12_a_crash_loop_names_the_last_exit_code_and_reason() {
 }
 
 #[test]
-fn i12_an_end_is_told_before_the_kubelet_waits() {
+fn i12_an_end_is_reported_before_the_kubelet_waits() {
     let (reason, message) = told(&json!({ "state": terminated(3, "") }));
     assert_eq!(
         (reason.as_str(), message.as_str()),

@@ -112,7 +112,7 @@ async fn i18_a_consumer_that_asks_in_a_loop_fills_no_log() {
 
 /// The first process keeps holding, and the container starts with it.
 #[tokio::test]
-async fn i20_a_second_hold_in_the_provider_unregisters_nobody() {
+async fn i20_a_second_hold_in_the_provider_does_not_unregister_the_first() {
     in_namespace("second-hold", async |ns| {
         run(&ns, "kept", shell_template()).await?;
         stop(&ns, "kept").await?;
@@ -131,7 +131,7 @@ async fn i20_a_second_hold_in_the_provider_unregisters_nobody() {
 
 /// Other containers on the node start, stop and run their hooks as usual during the flood.
 #[tokio::test]
-async fn h25_a_flood_of_connections_to_the_agent_delays_nobody_else() {
+async fn h25_a_flood_of_connections_to_the_agent_delays_no_other_pod() {
     in_namespace("flood", async |ns| {
         harmless(&ns, async |_| {
             let template = beside_neighbour(&ns, &json!({})).await?;

@@ -53,7 +53,7 @@ while (1) {
 /// another consumer into it. The first runs, the second reports why it does not run, and all other
 /// containers start and stop.
 #[tokio::test]
-async fn i18_a_fuse_volume_that_stops_answering_stops_nobody_else() {
+async fn i18_a_fuse_volume_that_stops_answering_stops_no_other_container() {
     in_namespace("silent", async |ns| {
         harmless(&ns, async |node| {
             let path = format!("/var/lib/{}.fuse", ns.name);

@@ -33,7 +33,7 @@ fn provider(process: &Arc<Process>, pod_uid: &str) -> Provider {
 /// A UID that a user names in a pod of his own does not prove the instance's name, or that there is
 /// one.
 #[tokio::test(start_paused = true)]
-async fn i16_what_somebody_only_claims_to_be_an_instance_is_not_remembered() {
+async fn i16_what_is_only_claimed_to_be_an_instance_is_not_remembered() {
     let instances = Instances::default();
     let second = Duration::from_secs(1);
     assert!(instances.wait_for("u1", second, |_| true).await.is_err());
@@ -50,7 +50,7 @@ async fn i16_what_somebody_only_claims_to_be_an_instance_is_not_remembered() {
 
 /// `kubectl exec` starts another `hold` in the provider's container.
 #[test]
-fn i20_a_second_hold_unregisters_nobody() {
+fn i20_a_second_hold_does_not_unregister_the_first() {
     let instances = Instances::default();
     let instance = instances.apply(object("u1", "p1")).unwrap();
     let holding = || instance.state().provider().map(|provider| provider.process.id());
@@ -81,7 +81,7 @@ fn i20_a_second_hold_unregisters_nobody() {
 
 /// However often a pod tries, a disk that does not answer has one thread for a filesystem.
 #[tokio::test]
-async fn i9_work_that_nobody_waits_for_keeps_others_out_until_it_ends() {
+async fn i9_work_whose_caller_has_gone_keeps_others_out_until_it_ends() {
     let instance = Instances::default().apply(object("u1", "p1")).unwrap();
     let (end, ended) = std::sync::mpsc::channel::<()>();
     let mut working = instance.lock_data().await;
@@ -102,7 +102,7 @@ async fn i9_work_that_nobody_waits_for_keeps_others_out_until_it_ends() {
 /// A tenant whose file systems do not answer has so many threads of the agent and no more. Others
 /// have theirs.
 #[tokio::test(start_paused = true)]
-async fn i18_work_that_hangs_is_bounded_for_its_namespace_and_for_nobody_else() {
+async fn i18_work_that_hangs_is_bounded_for_its_namespace_only() {
     use crate::instance::abandoned_threads::MAX_ABANDONED;
 
     let instances = Instances::default();

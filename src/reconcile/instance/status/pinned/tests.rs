@@ -81,7 +81,7 @@ fn f25_i1_providers_are_made_of_the_digest_while_the_template_names_the_same_ima
 }
 
 #[test]
-fn f25_i12_a_digest_that_cannot_be_had_any_more_is_told_with_the_way_out() {
+fn f25_i12_a_digest_that_cannot_be_pulled_any_more_is_reported_with_the_way_out() {
     let pinned = json!({ "name": "nginx:1.25", "digest": DIGEST });
     let observed = with_digest(DIGEST, &pinned);
     let why = |reason: &str| Cause::new(reason, "container provider: not found");

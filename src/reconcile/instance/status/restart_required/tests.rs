@@ -122,7 +122,7 @@ fn only_what_runs_and_is_to_go_on_requires_a_restart() {
 
 /// A consumer of an earlier version of the controller.
 #[test]
-fn i12_without_hashes_of_the_fields_the_edit_is_told_all_the_same() {
+fn i12_without_hashes_of_the_fields_the_edit_is_reported_all_the_same() {
     let change = json!({ "template": { "metadata": { "labels": { "app": "x" } } } });
     for fields in [None, Some("no json")] {
         let observed = edit(&two(), &change);

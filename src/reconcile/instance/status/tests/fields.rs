@@ -35,7 +35,7 @@ fn i12_a_status_that_says_the_same_is_the_same() {
 }
 
 #[test]
-fn i12_conditions_of_nobody_go() {
+fn i12_unknown_conditions_are_removed() {
     let stale = json!({ "status": { "conditions": [{
         "type": "Ancient", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": NOW,
     }] } });

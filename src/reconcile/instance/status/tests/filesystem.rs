@@ -37,7 +37,7 @@ fn i12_a_failure_says_what_to_type_for_each_way_out() {
 }
 
 #[test]
-fn i12_a_filesystem_over_its_limit_is_told_in_the_kubelets_words_with_what_to_do() {
+fn i12_a_filesystem_over_its_limit_is_reported_in_the_kubelets_words_with_what_to_do() {
     let too_large = |running| {
         with_provider(json!({
             "spec": { "running": running, "template": { "spec": { "containers": [{
@@ -89,7 +89,7 @@ fn f22_a_disk_that_is_nearly_full_is_a_warning_and_no_more() {
 
 /// Whatever becomes of the disk's fill level, it is the lesser news.
 #[test]
-fn i7_what_the_disk_did_not_take_is_told_and_keeps_nobody_from_going_on() {
+fn i7_a_write_that_failed_is_reported_and_does_not_prevent_a_start() {
     let failed = json!({ "podUid": "old", "message": "the disk did not take all" });
     let change =
         json!({ "status": { "filesystem": { "diskLow": "less than 5% free", "writeFailed": failed } } });
@@ -104,7 +104,7 @@ fn i7_what_the_disk_did_not_take_is_told_and_keeps_nobody_from_going_on() {
 
 /// What keeps the node agent from its work stands in the condition, and not in its log alone.
 #[test]
-fn i12_what_the_node_agent_waits_for_is_told() {
+fn i12_what_the_node_agent_waits_for_is_reported() {
     let message = |change: Value| {
         let status = status(&with_both(change, up()), now());
         format!(
