@@ -151,9 +151,9 @@ impl Wake {
         }
     }
 
-    /// Only that nodes come and go, are cordoned, fall silent or are not ready is of interest. Of what makes one
-    /// not ready the words may change with every report ("last seen active 3m5s ago"); such a
-    /// change does not start a reconciliation.
+    /// Only that nodes come and go, are cordoned, fall silent or are not ready is of interest. Of
+    /// what makes one not ready the words may change with every report ("last seen active 3m5s
+    /// ago"); such a change does not start a reconciliation.
     fn on_node(&self, event: &Event<Node>, caches: &Caches) -> impl FnOnce() + use<> {
         let (wake, caches) = (self.clone(), caches.clone());
         let came_or_went = match event {

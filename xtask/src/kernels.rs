@@ -125,8 +125,8 @@ pub(crate) fn run(
     prepare(workspace, progress, kernels, names)?.run(progress)
 }
 
-/// Builds and downloads what the virtual machines need: programs, kernels, and the tests whose names
-/// contain one of `names`, all if it is empty.
+/// Builds and downloads what the virtual machines need: programs, kernels, and the tests whose
+/// names contain one of `names`, all if it is empty.
 pub(crate) fn prepare<'a>(
     workspace: &'a Workspace,
     progress: &Progress,

@@ -136,7 +136,8 @@ pub mod reason {
         NODE_NOT_READY = "NodeNotReady" in [PROVIDER_READY, CONSUMER_READY];
         /// The node that holds the data does not exist.
         NODE_GONE = "NodeGone" in [PROVIDER_READY];
-        /// The node that holds the filesystem is cordoned, as `kubectl drain` does, so the pod waits.
+        /// The node that holds the filesystem is cordoned, as `kubectl drain` does, so the pod
+        /// waits.
         NODE_CORDONED = "NodeCordoned" in [PROVIDER_READY, CONSUMER_READY];
         /// The node was given up before the first start, and another one is tried; the message says
         /// why.

@@ -53,8 +53,8 @@ documented! {
     /// On a provider pod: the image in the template when the pod was created. Other webhooks may
     /// have changed the pod's image.
     ANNOTATION_IMAGE = "stoppablecontainer.xtlsoft.top/image";
-    /// On a provider pod on a node that holds files: a hash of the annotations that keep autoscalers
-    /// from removing the node.
+    /// On a provider pod on a node that holds files: a hash of the annotations that keep
+    /// autoscalers from removing the node.
     ANNOTATION_KEEPS_NODE = "stoppablecontainer.xtlsoft.top/keeps-node";
     /// On an instance: names of nodes, separated by commas, that were given up before the first
     /// start. The scheduler prefers others.

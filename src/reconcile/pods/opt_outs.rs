@@ -18,8 +18,8 @@ pub struct OptOuts {
     pub labels: BTreeMap<String, String>,
     /// Annotations of provider pods.
     pub annotations: BTreeMap<String, String>,
-    /// Annotations while the node holds files: they keep autoscalers from removing it. The chart has
-    /// those of the Kubernetes cluster autoscaler and of Karpenter.
+    /// Annotations while the node holds files: they keep autoscalers from removing it. The chart
+    /// has those of the Kubernetes cluster autoscaler and of Karpenter.
     pub keep_node: BTreeMap<String, String>,
 }
 

@@ -400,7 +400,8 @@ fn h15_a_hostile_upper_directory_shows_nothing_and_touches_nothing() {
                         assert_eq!(seen.as_deref(), *content, "{}: {path}", case.name);
                     }
                     let root = PathBuf::from(format!("/proc/{}/root", consumer.process.id()));
-                    // On some kernels a directory cannot be listed, or looked at, for what was planted.
+                    // On some kernels a directory cannot be listed, or looked at, for what was
+                    // planted.
                     for entry in fs::read_dir(&root).into_iter().flatten().flatten() {
                         let path = entry.path();
                         if ["proc", "dev"].iter().any(|name| path.ends_with(name)) {

@@ -32,8 +32,8 @@ pub(super) fn unless_not_ready(observed: &Observed, part: ConditionState) -> Con
     )
 }
 
-/// A pod that waits for a cordoned node waits for its administrator. The scheduler's words count the
-/// other nodes, which do not have the files.
+/// A pod that waits for a cordoned node waits for its administrator. The scheduler's words count
+/// the other nodes, which do not have the files.
 pub(super) fn unless_cordoned(observed: &Observed, part: ConditionState) -> ConditionState {
     let waits = part.cause.reason == reason::UNSCHEDULABLE && part.status == Some(false);
     let home = observed.status().node_name;
