@@ -7,5 +7,6 @@ mod deletion;
 mod edits;
 mod ends;
 mod let_go;
+mod released;
 mod samples;
 mod stopped;

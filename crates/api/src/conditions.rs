@@ -54,6 +54,9 @@ pub mod reason {
     reasons! {
         /// The state matches the spec.
         AS_REQUESTED = "AsRequested" in [PROVIDER_READY, FILESYSTEM_READY, CONSUMER_READY];
+        /// The provider pod was deleted because the container is stopped and
+        /// `spec.provider.whileStopped` is `Release`.
+        RELEASED = "Released" in [PROVIDER_READY];
         /// `spec.running` is false.
         STOPPED = "Stopped" in [READY, CONSUMER_READY];
         /// The consumer is being deleted.

@@ -72,6 +72,21 @@ pub struct ProviderSpec {
     /// Tolerations of the provider pod, in addition to the template's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
+
+    /// What happens to the provider pod while the container is stopped: `Keep` or `Release`.
+    /// Defaults to `Keep`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub while_stopped: Option<WhileStopped>,
+}
+
+/// What happens to the provider pod while the container is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum WhileStopped {
+    /// The provider pod runs. The next start takes the time of a plain pod.
+    Keep,
+    /// The provider pod is deleted. A stopped container uses disk space only: no pod, no address and
+    /// no quota. The next start first creates a provider pod of the same image, by digest.
+    Release,
 }
 
 /// Observed state of a StoppableContainer.
@@ -144,6 +159,7 @@ impl Default for ProviderSpec {
             resources: default_provider_resources(),
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),
+            while_stopped: None,
         }
     }
 }

@@ -33,7 +33,7 @@ mod usage;
 pub use bounds::{Excess, MAX_POD_NODES, MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES, pod_excesses};
 pub use container::{
     DEFAULT_HOST_PATH_PREFIX, GivenUpNodes, KeptFilesystem, ProviderSpec, StoppableContainer,
-    StoppableContainerSpec, StoppableContainerStatus,
+    StoppableContainerSpec, StoppableContainerStatus, WhileStopped,
 };
 pub use instance::{
     ConsumerReport, FilesystemState, FilesystemStatus, GivenUp, Identity, ImageFacts, PinnedImage, Placement,

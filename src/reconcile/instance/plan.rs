@@ -152,7 +152,11 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
     match &observed.provider {
         Slot::Taken(_) => Vec::new(),
         Slot::Unrecorded(pod) => discard_once(Role::Provider, pod),
-        Slot::Free if observed.node_gone || waits(observed.provider_backoff.as_ref()) => Vec::new(),
+        Slot::Free
+            if observed.node_gone || observed.is_released() || waits(observed.provider_backoff.as_ref()) =>
+        {
+            Vec::new()
+        }
         Slot::Free => {
             let pod = observed
                 .home()
@@ -164,6 +168,9 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
             delete_once(Role::Provider, pod, Some(wrong_node_cause(pod)))
         }
         Slot::Ours(pod) if replacement::due(observed) || observed.wants_other_image() => {
+            delete_once(Role::Provider, pod, None)
+        }
+        Slot::Ours(pod) if observed.may_release() && observed.usable_filesystem().is_some() => {
             delete_once(Role::Provider, pod, None)
         }
         Slot::Ours(pod) if loses_node(pod, observed, opt_outs) => vec![Action::KeepNode(Arc::clone(pod))],

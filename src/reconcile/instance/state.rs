@@ -15,7 +15,8 @@ use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::ANNOTATION_IMAGE;
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, GivenUp, Identity, StoppableContainerInstance,
-    StoppableContainerInstanceStatus, StorageExcess, TemplateCheck, is_controlled_by, storage_limit,
+    StoppableContainerInstanceStatus, StorageExcess, TemplateCheck, WhileStopped, is_controlled_by,
+    storage_limit,
 };
 
 use crate::reconcile::conditions::Cause;
@@ -220,6 +221,28 @@ impl Observed {
             .as_ref()
             .filter(|identity| identity.user == wanted)?;
         Some((filesystem, identity))
+    }
+
+    /// Whether the filesystem is kept without a provider: the container is stopped, its user wants
+    /// that, and the agent has prepared and synced the filesystem before.
+    pub(super) fn may_release(&self) -> bool {
+        let spec = &self.instance.spec;
+        let filesystem = self
+            .instance
+            .status
+            .as_ref()
+            .and_then(|status| status.filesystem.as_ref());
+        let is_ready = filesystem.is_some_and(|filesystem| filesystem.state == FilesystemState::Ready);
+        let asked = || {
+            let provider = spec.provider.decode();
+            provider.is_ok_and(|provider| provider.while_stopped == Some(WhileStopped::Release))
+        };
+        !spec.running && is_ready && matches!(self.consumer, Slot::Free) && !self.deleting() && asked()
+    }
+
+    /// Whether the provider was deleted for this reason.
+    pub(super) fn is_released(&self) -> bool {
+        matches!(self.provider, Slot::Free) && self.may_release()
     }
 
     /// Why no pod can be made of the template, as far as is known.

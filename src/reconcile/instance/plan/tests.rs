@@ -313,3 +313,52 @@ fn h19_h23_only_the_controller_asks_for_the_scheduler() {
     let gone = json!({ "status": { "consumerPodUid": "gone" } });
     assert_eq!(asked(&with_provider(gone)).as_deref(), Some("Scheduler"));
 }
+
+fn released(change: &serde_json::Value) -> Observed {
+    let mut object = json!({ "spec": { "running": false, "provider": { "whileStopped": "Release" } } });
+    json_patch::merge(&mut object, change);
+    with_provider(object)
+}
+
+/// A stopped object costs no pod, and its filesystem is kept: not before the agent has prepared it,
+/// and the provider comes back for the next start.
+#[test]
+fn i1_a_released_object_has_no_provider_while_it_is_stopped() {
+    let stopped = released(&json!({}));
+    assert_eq!(words(&stopped), ["delete provider"]);
+    let gone = Observed {
+        provider: Slot::Free,
+        ..stopped.clone()
+    };
+    assert_eq!(words(&gone), [""; 0]);
+    let now = || "2026-01-02T03:04:05Z".parse().unwrap();
+    let phase = |observed: &Observed| {
+        let status = crate::reconcile::instance::status::status(observed, now());
+        let ready = status.conditions[0].clone();
+        (status.phase.unwrap().to_string(), ready.status, ready.reason)
+    };
+    let expected =
+        |phase: &str, status: &str, reason: &str| (phase.to_owned(), status.to_owned(), reason.to_owned());
+    assert_eq!(phase(&stopped), expected("ProviderReady", "False", "Released"));
+    assert_eq!(phase(&gone), expected("Stopped", "True", "Stopped"));
+    let preparing = released(&json!({ "status": { "filesystem": { "state": "Preparing" } } }));
+    assert_eq!(words(&preparing), [""; 0]);
+    let starting = released(&json!({ "spec": { "running": true } }));
+    let starting = Observed {
+        provider: Slot::Free,
+        ..starting
+    };
+    assert_eq!(words(&starting), ["create provider"]);
+    let kept = released(&json!({ "spec": { "provider": { "whileStopped": "Keep" } } }));
+    assert_eq!(words(&kept), [""; 0]);
+    let lost =
+        released(&json!({ "status": { "filesystem": { "state": "Failed", "reason": "FilesystemLost" } } }));
+    assert_eq!(
+        words(&Observed {
+            provider: Slot::Free,
+            ..lost
+        }),
+        ["create provider"],
+        "the agent has to look"
+    );
+}

@@ -42,7 +42,7 @@ pub(super) fn filesystem_state(observed: &Observed) -> ConditionState {
         let ways = recovery::recovery_commands(&observed.instance, filesystem);
         return ConditionState::false_with(reason, format!("{message}{ways}"));
     }
-    if observed.usable_filesystem().is_some() {
+    if observed.usable_filesystem().is_some() || observed.is_released() {
         return match (&filesystem.write_failed, &filesystem.disk_low) {
             (Some(report), _) => ConditionState::true_with(reason::WRITE_FAILED, report.message.clone()),
             (None, Some(warning)) => ConditionState::true_with(reason::DISK_LOW, warning.clone()),

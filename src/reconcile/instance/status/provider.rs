@@ -21,6 +21,13 @@ pub(super) fn provider_state(observed: &Observed) -> ConditionState {
     if observed.deleting() {
         return ConditionState::false_with(reason::DELETING, "the object is being deleted");
     }
+    if observed.may_release() && !observed.node_gone {
+        let is = if observed.is_released() { "was" } else { "is being" };
+        return ConditionState::false_with(
+            reason::RELEASED,
+            format!("pod {name} {is} deleted because the container is stopped and whileStopped is Release"),
+        );
+    }
     if replacement::due(observed) {
         return ConditionState::false_with(
             reason::STARTING,

@@ -42,6 +42,14 @@ pub(super) fn phase(observed: &Observed, provider: &ConditionState, filesystem: 
     if consumer.is_some_and(|pod| is_terminating(pod)) {
         return Phase::ProviderReady;
     }
+    if observed.may_release() {
+        // Stopped means that nothing of it runs.
+        return if observed.is_released() {
+            Phase::Stopped
+        } else {
+            Phase::ProviderReady
+        };
+    }
     match (provider.is_true() && filesystem.is_true(), consumer) {
         (true, None) if !observed.instance.spec.running => Phase::Stopped,
         (true, _) => Phase::ProviderReady,
