@@ -84,8 +84,8 @@ pub struct ProviderSpec {
 pub enum WhileStopped {
     /// The provider pod runs. The next start takes the time of a plain pod.
     Keep,
-    /// The provider pod is deleted. A stopped container uses disk space only: no pod, no address and
-    /// no quota. The next start first creates a provider pod of the same image, by digest.
+    /// The provider pod is deleted. A stopped container uses disk space only: no pod, no address
+    /// and no quota. The next start first creates a provider pod of the same image, by digest.
     Release,
 }
 

@@ -1,4 +1,5 @@
-//! `whileStopped: Release`: a stopped container costs no pod, no address and no quota, only disk space.
+//! `whileStopped: Release`: a stopped container costs no pod, no address and no quota, only disk
+//! space.
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
