@@ -9,8 +9,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use kube::{Api, Client};
 use stoppablecontainer_api::json::Keep;
-use stoppablecontainer_api::names::{CSI_DRIVER, GROUP};
+use stoppablecontainer_api::names::CSI_DRIVER;
 use stoppablecontainer_api::trimmed::{METADATA, Selection, Trimmed};
+use stoppablecontainer_api::{StoppableContainerInstance, controller_of};
 
 use super::ObjectRef;
 
@@ -160,15 +161,7 @@ fn owner_of(found: &Pod, pod: &ObjectRef, node: &str) -> Result<ObjectRef, PodEr
             node: node.to_owned(),
         });
     }
-    let owners = found.metadata.owner_references.iter().flatten();
-    let ours = |api_version: &str| {
-        api_version
-            .split_once('/')
-            .is_some_and(|(group, _)| group == GROUP)
-    };
-    let owner = owners
-        .filter(|owner| owner.controller == Some(true))
-        .find(|owner| owner.kind == "StoppableContainerInstance" && ours(&owner.api_version));
+    let owner = controller_of::<StoppableContainerInstance>(found);
     let Some(owner) = owner else {
         return Err(PodError::OtherOwner(pod.clone()));
     };
