@@ -20,6 +20,8 @@ pub(crate) use self::disks::{Disk, Disks};
 pub(crate) use self::host::tests::on_node;
 pub(crate) use self::host::{Host, Target};
 pub(crate) use self::runtimes::Runtime;
+#[cfg(test)]
+pub(crate) use self::runtimes::fake;
 pub(crate) use self::space::Minimum;
 
 /// The node, as the agent reaches it.

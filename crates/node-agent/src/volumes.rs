@@ -67,6 +67,7 @@ pub(crate) struct Volume {
     /// The sync after the consumer has ended.
     writeback: OnceLock<Writeback>,
     served: AtomicBool,
+    identified: AtomicBool,
     /// Held while one of its processes is examined, so that a huge mount table delays only its own
     /// pod.
     pub(crate) examining: Arc<AsyncMutex<()>>,
@@ -168,6 +169,7 @@ impl Volume {
             kept: OnceLock::new(),
             writeback: OnceLock::new(),
             served: AtomicBool::new(false),
+            identified: AtomicBool::new(false),
             examining: Arc::default(),
             limits: PeerLimits::default(),
         }
@@ -192,6 +194,16 @@ impl Volume {
     /// Records that a task listens on its socket.
     pub(crate) fn set_served(&self) {
         self.served.store(true, Ordering::Relaxed);
+    }
+
+    /// Records that a process of its container connected and could be identified.
+    pub(crate) fn set_identified(&self) {
+        self.identified.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a process of its container was identified.
+    pub(crate) fn is_identified(&self) -> bool {
+        self.identified.load(Ordering::Relaxed)
     }
 
     /// Whether a task listens on its socket.

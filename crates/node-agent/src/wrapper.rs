@@ -2,13 +2,14 @@
 Conversations with the exec-wrappers of pods, one socket for each published volume.
 
 Here are the checks of a peer and the three verbs: `hold` of a provider, `run` and `hook` of a
-consumer. What they do to a kept filesystem is in `filesystem`.
+consumer. Containers that cannot connect are found by `sandbox`. What the verbs do to a kept filesystem is in `filesystem`.
 */
 
 mod consumer;
 mod peer;
 mod process_end;
 mod provider;
+mod sandbox;
 mod socket;
 
 pub(crate) use self::socket::serve;

@@ -2,12 +2,16 @@
 The container runtime, by CRI: containers, their first processes and their images.
 */
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use csi_proto::cri::image_service_client::ImageServiceClient;
 use csi_proto::cri::runtime_service_client::RuntimeServiceClient;
-use csi_proto::cri::{ContainerStatusRequest, ContainerStatusResponse, ImageSpec, ImageStatusRequest};
+use csi_proto::cri::{
+    ContainerFilter, ContainerState, ContainerStateValue, ContainerStatusRequest, ContainerStatusResponse,
+    ImageSpec, ImageStatusRequest, ListContainersRequest, PodSandboxStatusRequest,
+};
 use stoppablecontainer_api::{ImageFacts, same_repository};
 use tonic::transport::Channel;
 
@@ -22,6 +26,18 @@ const MAX_ANSWER: usize = 4 << 20;
 #[derive(Clone, Debug)]
 pub(crate) struct Cri {
     runtimes: Runtimes,
+}
+
+/// Labels that the kubelet gives to a pod's containers.
+const POD_UID: &str = "io.kubernetes.pod.uid";
+const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+
+/// A container that runs, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    pub(crate) container_id: String,
+    /// The handler of the pod's RuntimeClass. Empty for the runtime's default.
+    pub(crate) handler: String,
 }
 
 /// A container as the runtime knows it.
@@ -96,6 +112,42 @@ impl Cri {
             first: answer.info.get("info").and_then(|info| process_of(info)),
             runtime,
         })
+    }
+
+    /// The running container of this name in the pod, if there is one.
+    pub(crate) async fn running(&self, pod_uid: &str, container: &str) -> Result<Option<Running>, CriError> {
+        let labels = [(POD_UID, pod_uid), (CONTAINER_NAME, container)];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let filter = ContainerFilter {
+            state: Some(ContainerStateValue {
+                state: ContainerState::ContainerRunning.into(),
+            }),
+            label_selector: HashMap::from(labels),
+            ..ContainerFilter::default()
+        };
+        let call = async |channel: Channel| {
+            let request = ListContainersRequest {
+                filter: Some(filter.clone()),
+            };
+            let mut client = RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+            let listed = client.list_containers(request).await?.into_inner();
+            let Some(found) = listed.containers.into_iter().next() else {
+                return Ok(None);
+            };
+            let request = PodSandboxStatusRequest {
+                pod_sandbox_id: found.pod_sandbox_id,
+                verbose: false,
+            };
+            let sandbox = client.pod_sandbox_status(request).await?.into_inner().status;
+            Ok(Some(Running {
+                container_id: found.id,
+                handler: sandbox.unwrap_or_default().runtime_handler,
+            }))
+        };
+        let found = self
+            .ask_all(&format!("the containers of pod {pod_uid}"), call)
+            .await?;
+        Ok(found.into_iter().flatten().next())
     }
 
     /// The answer about a container beyond CRI, as JSON of the runtime's own, and the runtime.

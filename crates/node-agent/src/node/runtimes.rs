@@ -292,6 +292,6 @@ async fn connect(host: &Host, socket: &Path) -> std::io::Result<UnixStream> {
 }
 
 #[cfg(test)]
-pub(super) mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,9 @@ use csi_proto::containerd::snapshots::snapshots_server::{Snapshots, SnapshotsSer
 use csi_proto::containerd::snapshots::{Info, StatSnapshotRequest, StatSnapshotResponse};
 use csi_proto::cri::runtime_service_server::{RuntimeService, RuntimeServiceServer};
 use csi_proto::cri::{
-    ContainerMetadata, ContainerStatus, ContainerStatusRequest, ContainerStatusResponse, ImageSpec,
+    Container, ContainerMetadata, ContainerStatus, ContainerStatusRequest, ContainerStatusResponse,
+    ImageSpec, ListContainersRequest, ListContainersResponse, PodSandboxStatus, PodSandboxStatusRequest,
+    PodSandboxStatusResponse,
 };
 use rootfs::{Namespace, Proc, Root};
 use rustix::fs::OFlags;
@@ -52,6 +54,8 @@ pub(crate) enum Kind {
 pub(crate) struct Known {
     /// Verbose infos of containers, by id.
     pub(crate) containers: HashMap<String, String>,
+    /// The running container and the runtime handler of pods, by UID.
+    pub(crate) pods: HashMap<String, (String, String)>,
     /// Resources of leases, by the lease.
     pub(crate) leases: HashMap<String, Vec<Resource>>,
     /// How often a container was asked for.
@@ -138,6 +142,39 @@ pub(crate) fn listen(root: &Path, socket: &str) -> std::os::unix::net::UnixListe
 
 #[tonic::async_trait]
 impl RuntimeService for Service {
+    async fn list_containers(
+        &self,
+        request: Request<ListContainersRequest>,
+    ) -> Result<Response<ListContainersResponse>, Status> {
+        let labels = request.into_inner().filter.unwrap_or_default().label_selector;
+        let known = self.0.lock().unwrap();
+        let uid = labels.get("io.kubernetes.pod.uid").cloned().unwrap_or_default();
+        let container = known.pods.get(&uid).map(|(id, _)| Container {
+            id: id.clone(),
+            pod_sandbox_id: uid,
+            ..Container::default()
+        });
+        Ok(Response::new(ListContainersResponse {
+            containers: container.into_iter().collect(),
+        }))
+    }
+
+    async fn pod_sandbox_status(
+        &self,
+        request: Request<PodSandboxStatusRequest>,
+    ) -> Result<Response<PodSandboxStatusResponse>, Status> {
+        let known = self.0.lock().unwrap();
+        let pod = known.pods.get(&request.into_inner().pod_sandbox_id);
+        let (_, handler) = pod.ok_or_else(|| Status::not_found("no sandbox"))?;
+        Ok(Response::new(PodSandboxStatusResponse {
+            status: Some(PodSandboxStatus {
+                runtime_handler: handler.clone(),
+                ..PodSandboxStatus::default()
+            }),
+            ..PodSandboxStatusResponse::default()
+        }))
+    }
+
     async fn container_status(
         &self,
         request: Request<ContainerStatusRequest>,
