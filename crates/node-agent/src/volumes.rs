@@ -10,6 +10,7 @@ volumes/ID/
   mount/              what the pod sees, mounted read-only
     exec-wrapper      a copy of the program
     agent.sock
+    notice            a line for the log of a container that cannot connect
 ```
 
 A pod that may mount can make its volume writable again, so nothing in `mount` is shared with

@@ -2,7 +2,8 @@
 Conversations with the exec-wrappers of pods, one socket for each published volume.
 
 Here are the checks of a peer and the three verbs: `hold` of a provider, `run` and `hook` of a
-consumer. Containers that cannot connect are found by `sandbox`. What the verbs do to a kept filesystem is in `filesystem`.
+consumer, and in `sandbox` the containers that cannot connect. What the verbs do to a kept
+filesystem is in `filesystem`.
 */
 
 mod consumer;

@@ -1,7 +1,8 @@
 /*!
 Containers in a sandbox that the agent cannot enter (gVisor, Kata Containers).
 
-There the wrapper runs on another kernel, so its connection never arrives, and the process that the
+There the wrapper runs on another kernel, so its connection never arrives (the agent leaves a line
+for the container's log in the volume), and the process that the
 runtime reports for the container is the sandbox's: its mounts are not the container's. The agent
 looks at that process of every container that runs and has not connected.
 */
@@ -123,6 +124,13 @@ async fn report(
     let class = object.as_deref().and_then(runtime_class);
     let message = message(class.as_deref(), container, found);
     tracing::warn!(pod = %record.pod, instance = %instance.id, "{message}");
+    let guard = filesystems.volumes.try_lock(&volume.id);
+    let noticed = guard
+        .context("the volume is busy")
+        .and_then(|guard| guard.write_notice(&message));
+    if let Err(error) = noticed {
+        tracing::warn!(pod = %record.pod, "cannot leave a line for the container's log: {error:#}");
+    }
     match record.role {
         Role::Provider => {
             let failure = Failure::new(reason::RUNTIME_CLASS_UNSUPPORTED, message);
@@ -270,6 +278,7 @@ mod tests {
             prefix: "/data".into(),
             container: Some("main".to_owned()),
         };
+        std::fs::create_dir_all(node.join("volumes/v1/mount")).unwrap();
         let volume = volumes.try_lock("v1").unwrap().publish(record);
         let node = Node {
             name: "n1".to_owned(),
@@ -326,6 +335,8 @@ mod tests {
                 message.starts_with("the runtime class gvisor (handler runsc) runs container main"),
                 "{message}"
             );
+            let notice = std::fs::read_to_string(node.path().join("volumes/v1/mount/notice")).unwrap();
+            assert_eq!(notice, format!("{message}\n"));
             let object = filesystems.instances.find("u1").unwrap().state().object;
             call.answer(&serde_json::to_value(object.as_deref()).unwrap());
         });
