@@ -113,6 +113,10 @@ pub mod reason {
         /// The node agent does not allow kept filesystems below `spec.hostPathPrefix`. The
         /// administrator configures the allowed prefixes.
         HOST_PATH_PREFIX_REFUSED = "HostPathPrefixRefused" in [FILESYSTEM_READY];
+        /// The runtime class runs containers in a sandbox that the node agent cannot enter (gVisor,
+        /// Kata Containers). The message names the runtime's handler. Use a RuntimeClass of runc,
+        /// crun or youki.
+        RUNTIME_CLASS_UNSUPPORTED = "RuntimeClassUnsupported" in [FILESYSTEM_READY];
         /// The filesystem can be used, but the node's disk failed to store some of the written data
         /// (syncfs(2) failed). Check the disk and the files; this clears at the next clean stop.
         WRITE_FAILED = "WriteFailed" in [FILESYSTEM_READY];

@@ -3,19 +3,21 @@ The connection to the node agent, with retries without a limit.
 
 The agent may not run yet, may restart, or may have reasons to wait. The wrapper logs each reason
 once. inotify reports when the socket appears. A user has few inotify watches on a node, and another
-pod with the same uid may have taken them all: then the wrapper polls for the socket, with growing
-pauses, until it gets a watch.
+pod with the same uid may have taken them all, and in a sandbox inotify does not report what the
+agent does. So the wrapper also polls for the socket, with growing pauses. In a sandbox that no
+connection leaves, the agent's reason is in a file of the volume.
 */
 
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use exec_wrapper::protocol::{Answer, MAX_LINE, SOCKET, VOLUME_MOUNT_PATH, Verb};
+use exec_wrapper::protocol::{Answer, MAX_LINE, NOTICE, SOCKET, VOLUME_MOUNT_PATH, Verb};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify;
+use rustix::fs::{Mode, OFlags, inotify};
 use rustix::io::Errno;
 
 use crate::Failure;
@@ -57,6 +59,18 @@ enum Woken {
     TimedOut,
 }
 
+/// What the agent left for a container that cannot connect.
+fn notice() -> Option<String> {
+    // A pod that may mount can put anything there: a FIFO must not stop the wrapper.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(format!("{VOLUME_MOUNT_PATH}/{NOTICE}"), flags, Mode::empty()).ok()?;
+    let mut line = Vec::new();
+    let mut reader = BufReader::new(File::from(file)).take(MAX_LINE as u64);
+    reader.read_until(b'\n', &mut line).ok()?;
+    let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+    (!line.is_empty()).then_some(line)
+}
+
 // === impl Agent ===
 
 impl<'a> Agent<'a> {
@@ -84,26 +98,26 @@ impl<'a> Agent<'a> {
                 Attempt::Granted(granted) => return Ok(granted),
                 Attempt::Refused(message) => return Err(Failure::Wrapper(message)),
                 Attempt::NotListening => {
-                    self.explain("waiting for the filesystem: the node agent is not running");
-                    let announced = self.directory.is_some();
-                    self.wait_for_socket(&mut pause, !announced)?;
+                    let reason = notice().unwrap_or_else(|| "the node agent is not running".to_owned());
+                    self.explain(&format!("waiting for the filesystem: {reason}"));
+                    self.wait_for_socket(&mut pause)?;
                 }
                 Attempt::HungUp => {
-                    self.wait_for_socket(&mut pause, true)?;
+                    self.wait_for_socket(&mut pause)?;
                     self.explain("waiting for the filesystem: the node agent restarted");
                 }
             }
         }
     }
 
-    /// Waits until something appears in the volume, and no longer than the pause if it is limited.
-    /// The next pause is twice as long, or the first one again.
-    fn wait_for_socket(&self, pause: &mut Duration, limited: bool) -> Result<(), Failure> {
+    /// Waits until something appears in the volume, and no longer than the pause. The next pause is
+    /// twice as long, or the first one again.
+    fn wait_for_socket(&self, pause: &mut Duration) -> Result<(), Failure> {
         let watched: &[&dyn AsFd] = match &self.directory {
             Some(directory) => &[directory],
             None => &[],
         };
-        *pause = match self.wait(watched, limited.then_some(*pause))? {
+        *pause = match self.wait(watched, Some(*pause))? {
             Woken::Ready => PAUSES.0,
             Woken::TimedOut => (*pause * 2).min(PAUSES.1),
         };

@@ -23,6 +23,9 @@ A connection that ends before `ok` or `error` means that the agent restarted: co
 pub const SOCKET: &str = "agent.sock";
 /// File name of the wrapper in the volume.
 pub const WRAPPER: &str = "exec-wrapper";
+/// File name of a line in the volume for the container's log. The agent writes it if the container
+/// cannot connect.
+pub const NOTICE: &str = "notice";
 /// Where the volume is mounted in provider and consumer.
 pub const VOLUME_MOUNT_PATH: &str = "/.stoppablecontainer";
 /// Version of the protocol.

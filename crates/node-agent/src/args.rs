@@ -56,7 +56,8 @@ pub(crate) struct Run {
     /// The kubelet's root directory on the node.
     #[arg(long, default_value = "/var/lib/kubelet")]
     pub(crate) kubelet_dir: PathBuf,
-    /// The container runtime's socket on the node. By default the agent tries the usual paths.
+    /// The container runtime's socket on the node. By default the agent asks the runtimes at the
+    /// usual paths and uses the one that knows the container.
     #[arg(long)]
     pub(crate) cri_socket: Option<PathBuf>,
     /// Directories of the node for kept filesystems, separated by commas or given several times.

@@ -29,6 +29,7 @@ use crate::instance::Instances;
 use crate::node::Node;
 use crate::volumes::Volumes;
 
+pub(crate) use self::failure::Failure;
 pub(crate) use self::report::Reporter;
 
 /// The kept filesystems of this node, with all that working on them takes.

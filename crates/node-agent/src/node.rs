@@ -9,6 +9,7 @@ mod disks;
 mod host;
 pub(crate) mod image_config;
 pub(crate) mod image_lease;
+mod runtimes;
 pub(crate) mod space;
 
 use std::sync::Arc;
@@ -18,6 +19,9 @@ pub(crate) use self::disks::{Disk, Disks};
 #[cfg(test)]
 pub(crate) use self::host::tests::on_node;
 pub(crate) use self::host::{Host, Target};
+pub(crate) use self::runtimes::Runtime;
+#[cfg(test)]
+pub(crate) use self::runtimes::fake;
 pub(crate) use self::space::Minimum;
 
 /// The node, as the agent reaches it.

@@ -10,6 +10,7 @@ volumes/ID/
   mount/              what the pod sees, mounted read-only
     exec-wrapper      a copy of the program
     agent.sock
+    notice            a line for the log of a container that cannot connect
 ```
 
 A pod that may mount can make its volume writable again, so nothing in `mount` is shared with
@@ -67,6 +68,7 @@ pub(crate) struct Volume {
     /// The sync after the consumer has ended.
     writeback: OnceLock<Writeback>,
     served: AtomicBool,
+    identified: AtomicBool,
     /// Held while one of its processes is examined, so that a huge mount table delays only its own
     /// pod.
     pub(crate) examining: Arc<AsyncMutex<()>>,
@@ -168,6 +170,7 @@ impl Volume {
             kept: OnceLock::new(),
             writeback: OnceLock::new(),
             served: AtomicBool::new(false),
+            identified: AtomicBool::new(false),
             examining: Arc::default(),
             limits: PeerLimits::default(),
         }
@@ -192,6 +195,16 @@ impl Volume {
     /// Records that a task listens on its socket.
     pub(crate) fn set_served(&self) {
         self.served.store(true, Ordering::Relaxed);
+    }
+
+    /// Records that a process of its container connected and could be identified.
+    pub(crate) fn set_identified(&self) {
+        self.identified.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a process of its container was identified.
+    pub(crate) fn is_identified(&self) -> bool {
+        self.identified.load(Ordering::Relaxed)
     }
 
     /// Whether a task listens on its socket.

@@ -2,13 +2,15 @@
 Conversations with the exec-wrappers of pods, one socket for each published volume.
 
 Here are the checks of a peer and the three verbs: `hold` of a provider, `run` and `hook` of a
-consumer. What they do to a kept filesystem is in `filesystem`.
+consumer, and in `sandbox` the containers that cannot connect. What the verbs do to a kept
+filesystem is in `filesystem`.
 */
 
 mod consumer;
 mod peer;
 mod process_end;
 mod provider;
+mod sandbox;
 mod socket;
 
 pub(crate) use self::socket::serve;

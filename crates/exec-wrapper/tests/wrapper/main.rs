@@ -133,6 +133,25 @@ fn i9_without_a_watch_to_have_the_agent_is_found_all_the_same() {
     assert_eq!((code, out.as_str()), (Some(0), "executed\n"), "{err}");
 }
 
+/// As in gVisor: the socket is there, and no connection reaches the agent.
+#[test]
+fn a_notice_of_the_agent_is_logged_without_a_connection() {
+    let world = World::new("overlay");
+    let mut wrapper = world.start(&["hold"]);
+    wrapper.line();
+    std::fs::write(
+        world.path("volume/notice"),
+        "the runtime class is not supported\n",
+    )
+    .unwrap();
+    assert_eq!(
+        wrapper.line(),
+        "stoppablecontainer: waiting for the filesystem: the runtime class is not supported"
+    );
+    wrapper.signal(15);
+    assert_eq!(wrapper.wait().code(), Some(0));
+}
+
 #[test]
 fn i9_hooks_on_the_kept_filesystem_need_no_agent() {
     let world = World::kept();

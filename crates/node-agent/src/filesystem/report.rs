@@ -72,7 +72,7 @@ impl<'a> Reporter<'a> {
     }
 
     /// Reports a failure, with what the user may decide about it.
-    pub(super) async fn failed(&self, failure: &Failure) -> Result<()> {
+    pub(crate) async fn failed(&self, failure: &Failure) -> Result<()> {
         status::update(self.client, self.instance, |state| {
             let known = state.filesystem();
             Some(FilesystemStatus {

@@ -2,41 +2,42 @@
 The container runtime, by CRI: containers, their first processes and their images.
 */
 
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use csi_proto::cri::image_service_client::ImageServiceClient;
 use csi_proto::cri::runtime_service_client::RuntimeServiceClient;
-use csi_proto::cri::{ContainerStatusRequest, ContainerStatusResponse, ImageSpec, ImageStatusRequest};
-use hyper_util::rt::TokioIo;
-use rootfs::Root;
-use rustix::fs::OFlags;
+use csi_proto::cri::{
+    ContainerFilter, ContainerState, ContainerStateValue, ContainerStatusRequest, ContainerStatusResponse,
+    ImageSpec, ImageStatusRequest, ListContainersRequest, PodSandboxStatusRequest,
+};
 use stoppablecontainer_api::{ImageFacts, same_repository};
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Channel;
 
 use super::Host;
 use super::image_config::{self, ConfigError};
+use super::runtimes::{Runtime, Runtimes};
 
-/// Where runtimes listen by default.
-const SOCKETS: [&str; 5] = [
-    "/run/containerd/containerd.sock",
-    "/run/crio/crio.sock",
-    "/run/k3s/containerd/containerd.sock",
-    "/run/k0s/containerd.sock",
-    "/run/cri-dockerd.sock",
-];
 /// Largest response of the runtime, in bytes: images whose CRI config exceeds 4 MiB are rejected.
 const MAX_ANSWER: usize = 4 << 20;
-/// How long a call may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The runtime of this node.
+/// The runtime of this node: of those that answer, the one that has the container at hand.
 #[derive(Clone, Debug)]
 pub(crate) struct Cri {
-    channel: Channel,
+    runtimes: Runtimes,
+}
+
+/// Labels that the kubelet gives to a pod's containers.
+const POD_UID: &str = "io.kubernetes.pod.uid";
+const CONTAINER_NAME: &str = "io.kubernetes.container.name";
+
+/// A container that runs, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    pub(crate) container_id: String,
+    /// The handler of the pod's RuntimeClass. Empty for the runtime's default.
+    pub(crate) handler: String,
 }
 
 /// A container as the runtime knows it.
@@ -51,6 +52,8 @@ pub(crate) struct Container {
     /// The process that the runtime started as this container, on the node. `None` if the runtime
     /// does not say.
     pub(crate) first: Option<i32>,
+    /// The runtime that has it.
+    runtime: Runtime,
 }
 
 /// Why the runtime gives no information.
@@ -59,6 +62,17 @@ pub(crate) enum CriError {
     /// The call failed.
     #[error("container runtime: {}", .0.message())]
     Call(#[from] tonic::Status),
+    /// No runtime knows the container, or none answers.
+    #[error(
+        "no container runtime of the node answers for {what} ({answers}); if the kubelet's runtime has another \
+         socket, set the agent's --cri-socket (agent.criSocket in the Helm chart)"
+    )]
+    Unknown {
+        /// What was asked for.
+        what: String,
+        /// The sockets that were tried, each with its answer.
+        answers: String,
+    },
     /// The response lacks a field that every response has.
     #[error("container runtime: the response has no {0}")]
     Missing(&'static str),
@@ -70,24 +84,22 @@ pub(crate) enum CriError {
 // === impl Cri ===
 
 impl Cri {
-    /// A client for the runtime's socket on the node; connects when it is used.
+    /// A client for the runtime at this socket of the node, or at one of the usual ones; connects
+    /// when it is used.
     pub(crate) fn new(host: &Arc<Host>, socket: Option<PathBuf>) -> Self {
-        let endpoint = Endpoint::from_static("http://runtime")
-            .timeout(TIMEOUT)
-            .connect_timeout(TIMEOUT);
-        let host = Arc::clone(host);
-        let connector = tower::service_fn(move |_: Uri| {
-            let (host, socket) = (Arc::clone(&host), socket.clone());
-            async move { connect(&host.root, socket.as_deref()).await.map(TokioIo::new) }
-        });
         Self {
-            channel: endpoint.connect_with_connector_lazy(connector),
+            runtimes: Runtimes::new(host, socket),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(runtimes: Runtimes) -> Self {
+        Self { runtimes }
     }
 
     /// The container of this id.
     pub(crate) async fn container(&self, id: &str) -> Result<Container, CriError> {
-        let answer = match self.status(id, true).await {
+        let (runtime, answer) = match self.status(id, true).await {
             // The runtime names the process only together with all else that it knows.
             Err(CriError::Config(_)) => self.status(id, false).await?,
             answer => answer?,
@@ -98,30 +110,87 @@ impl Cri {
             image: status.image.map(|image| image.image).unwrap_or_default(),
             image_ref: status.image_ref,
             first: answer.info.get("info").and_then(|info| process_of(info)),
+            runtime,
         })
     }
 
-    /// The runtime's answer about a container beyond CRI, as JSON of its own. `None` if that is
-    /// empty.
-    pub(crate) async fn container_info(&self, id: &str) -> Result<Option<String>, CriError> {
-        Ok(self.status(id, true).await?.info.remove("info"))
-    }
-
-    /// The connection, for services that the runtime has besides CRI.
-    pub(crate) fn channel(&self) -> Channel {
-        self.channel.clone()
-    }
-
-    async fn status(&self, id: &str, verbose: bool) -> Result<ContainerStatusResponse, CriError> {
-        let request = ContainerStatusRequest {
-            container_id: id.to_owned(),
-            verbose,
+    /// The running container of this name in the pod, if there is one.
+    pub(crate) async fn running(&self, pod_uid: &str, container: &str) -> Result<Option<Running>, CriError> {
+        let labels = [(POD_UID, pod_uid), (CONTAINER_NAME, container)];
+        let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let filter = ContainerFilter {
+            state: Some(ContainerStateValue {
+                state: ContainerState::ContainerRunning.into(),
+            }),
+            label_selector: HashMap::from(labels),
+            ..ContainerFilter::default()
         };
-        let answer = RuntimeServiceClient::new(self.channel.clone())
-            .max_decoding_message_size(MAX_ANSWER)
-            .container_status(request)
-            .await;
-        Ok(answer.map_err(too_large_or)?.into_inner())
+        let call = async |channel: Channel| {
+            let request = ListContainersRequest {
+                filter: Some(filter.clone()),
+            };
+            let mut client = RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+            let listed = client.list_containers(request).await?.into_inner();
+            let Some(found) = listed.containers.into_iter().next() else {
+                return Ok(None);
+            };
+            let request = PodSandboxStatusRequest {
+                pod_sandbox_id: found.pod_sandbox_id,
+                verbose: false,
+            };
+            let sandbox = client.pod_sandbox_status(request).await?.into_inner().status;
+            Ok(Some(Running {
+                container_id: found.id,
+                handler: sandbox.unwrap_or_default().runtime_handler,
+            }))
+        };
+        let found = self
+            .ask_all(&format!("the containers of pod {pod_uid}"), call)
+            .await?;
+        Ok(found.into_iter().flatten().next())
+    }
+
+    /// The answer about a container beyond CRI, as JSON of the runtime's own, and the runtime.
+    /// `None` if that is empty.
+    pub(crate) async fn container_info(&self, id: &str) -> Result<Option<(Runtime, String)>, CriError> {
+        let (runtime, mut answer) = self.status(id, true).await?;
+        Ok(answer.info.remove("info").map(|info| (runtime, info)))
+    }
+
+    /// Asks every runtime of the node that answers for something that no container names. `call`
+    /// gets the connection of one.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub(crate) async fn ask_all<T, F>(
+        &self,
+        what: &str,
+        call: impl Fn(Channel) -> F,
+    ) -> Result<Vec<T>, CriError>
+    where
+        F: Future<Output = Result<T, CriError>>,
+    {
+        self.runtimes
+            .ask_all(what, |channel| {
+                let asked = call(channel);
+                async { asked.await.map(Some) }
+            })
+            .await
+    }
+
+    async fn status(&self, id: &str, verbose: bool) -> Result<(Runtime, ContainerStatusResponse), CriError> {
+        let call = |channel| async move {
+            let request = ContainerStatusRequest {
+                container_id: id.to_owned(),
+                verbose,
+            };
+            let answer = RuntimeServiceClient::new(channel)
+                .max_decoding_message_size(MAX_ANSWER)
+                .container_status(request)
+                .await;
+            Ok(Some(answer.map_err(too_large_or)?.into_inner()))
+        };
+        self.runtimes.ask(&format!("container {id}"), call).await
     }
 
     /// What the config of a container's image says. The template names it `named`; the runtime
@@ -135,7 +204,7 @@ impl Cri {
             image: Some(image),
             verbose: true,
         };
-        let answer = ImageServiceClient::new(self.channel.clone())
+        let answer = ImageServiceClient::new(container.runtime.channel())
             .max_decoding_message_size(MAX_ANSWER)
             .image_status(request)
             .await
@@ -196,27 +265,6 @@ fn too_large_or(status: tonic::Status) -> CriError {
         }
         _ => status.into(),
     }
-}
-
-async fn connect(host: &Root, socket: Option<&Path>) -> std::io::Result<UnixStream> {
-    let candidates: Vec<&Path> = match socket {
-        Some(socket) => vec![socket],
-        None => SOCKETS.iter().map(Path::new).collect(),
-    };
-    let mut failed = std::io::Error::new(
-        std::io::ErrorKind::NotFound,
-        format!("no socket of a container runtime at {candidates:?} on the node; set --cri-socket"),
-    );
-    for path in candidates {
-        let Ok(socket) = host.open(path, OFlags::PATH) else {
-            continue;
-        };
-        match UnixStream::connect(format!("/proc/self/fd/{}", socket.as_raw_fd())).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failed = error,
-        }
-    }
-    Err(failed)
 }
 
 #[cfg(test)]

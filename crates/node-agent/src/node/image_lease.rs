@@ -24,7 +24,7 @@ use serde::Deserialize;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Request};
 
-use super::{Cri, CriError};
+use super::{Cri, CriError, Runtime};
 
 /// The namespace of containerd that the kubelet's containers are in, and the header that names it.
 const NAMESPACE: (&str, &str) = ("containerd-namespace", "k8s.io");
@@ -47,13 +47,13 @@ struct Info {
 /// # Errors
 /// Those of the runtime. A runtime without leases is not an error.
 pub(crate) async fn pin(cri: &Cri, uid: &str, container_id: &str, in_use: bool) -> Result<(), CriError> {
-    let kept = match snapshot(cri, container_id).await {
+    let (runtime, kept) = match snapshot(cri, container_id).await {
         Ok(Some(kept)) => kept,
         Ok(None) => return Ok(()),
         Err(error) if has_no_leases(&error) => return Ok(()),
         Err(error) => return Err(error),
     };
-    let mut leases = LeasesClient::new(cri.channel());
+    let mut leases = LeasesClient::new(runtime.channel());
     let create = CreateRequest {
         id: lease(uid),
         labels: HashMap::from([(LABEL.to_owned(), uid.to_owned())]),
@@ -88,12 +88,17 @@ pub(crate) async fn pin(cri: &Cri, uid: &str, container_id: &str, in_use: bool) 
 /// # Errors
 /// As for [`pin`].
 pub(crate) async fn unpin(cri: &Cri, uid: &str) -> Result<(), CriError> {
-    let delete = DeleteRequest { id: lease(uid) };
-    match LeasesClient::new(cri.channel()).delete(of_kubelet(delete)).await {
-        Ok(_) => Ok(()),
-        Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => Ok(()),
-        Err(status) => Err(status.into()),
-    }
+    // The container whose runtime had the lease is gone.
+    let delete = async |channel| {
+        let delete = DeleteRequest { id: lease(uid) };
+        match LeasesClient::new(channel).delete(of_kubelet(delete)).await {
+            Ok(_) => Ok(()),
+            Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => Ok(()),
+            Err(status) => Err(status.into()),
+        }
+    };
+    cri.ask_all(&lease(uid), delete).await?;
+    Ok(())
 }
 
 /// UIDs of the instances that something is kept for.
@@ -101,24 +106,26 @@ pub(crate) async fn unpin(cri: &Cri, uid: &str) -> Result<(), CriError> {
 /// # Errors
 /// As for [`pin`].
 pub(crate) async fn pinned(cri: &Cri) -> Result<Vec<String>, CriError> {
-    let list = ListRequest {
-        filters: vec![format!("labels.\"{LABEL}\"")],
-    };
-    match LeasesClient::new(cri.channel()).list(of_kubelet(list)).await {
-        Ok(listed) => {
-            let leases = listed.into_inner().leases.into_iter();
-            Ok(leases
-                .filter_map(|mut lease| lease.labels.remove(LABEL))
-                .collect())
+    let list = async |channel| {
+        let list = ListRequest {
+            filters: vec![format!("labels.\"{LABEL}\"")],
+        };
+        match LeasesClient::new(channel).list(of_kubelet(list)).await {
+            Ok(listed) => Ok(listed.into_inner().leases),
+            Err(status) if status.code() == Code::Unimplemented => Ok(Vec::new()),
+            Err(status) => Err(status.into()),
         }
-        Err(status) if status.code() == Code::Unimplemented => Ok(Vec::new()),
-        Err(status) => Err(status.into()),
-    }
+    };
+    let leases = cri.ask_all("the list of leases", list).await?;
+    let leases = leases.into_iter().flatten();
+    Ok(leases
+        .filter_map(|mut lease| lease.labels.remove(LABEL))
+        .collect())
 }
 
 /// The topmost layer of the image that a container was made of. `None` if the runtime does not say.
-async fn snapshot(cri: &Cri, container_id: &str) -> Result<Option<Resource>, CriError> {
-    let Some(info) = cri.container_info(container_id).await? else {
+async fn snapshot(cri: &Cri, container_id: &str) -> Result<Option<(Runtime, Resource)>, CriError> {
+    let Some((runtime, info)) = cri.container_info(container_id).await? else {
         return Ok(None);
     };
     let Some(info) = serde_json::from_str::<Info>(&info)
@@ -131,12 +138,15 @@ async fn snapshot(cri: &Cri, container_id: &str) -> Result<Option<Resource>, Cri
         snapshotter: info.snapshotter.clone(),
         key: info.snapshot_key,
     };
-    let stat = SnapshotsClient::new(cri.channel()).stat(of_kubelet(stat)).await?;
+    let stat = SnapshotsClient::new(runtime.channel())
+        .stat(of_kubelet(stat))
+        .await?;
     let parent = stat.into_inner().info.map(|info| info.parent).unwrap_or_default();
-    Ok((!parent.is_empty()).then(|| Resource {
+    let resource = Resource {
         id: parent,
         r#type: format!("snapshots/{}", info.snapshotter),
-    }))
+    };
+    Ok((!resource.id.is_empty()).then_some((runtime, resource)))
 }
 
 fn has_no_leases(error: &CriError) -> bool {

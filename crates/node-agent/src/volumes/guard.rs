@@ -4,14 +4,14 @@ socket and the record.
 */
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek};
+use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use exec_wrapper::protocol::{SOCKET, WRAPPER};
+use exec_wrapper::protocol::{NOTICE, SOCKET, WRAPPER};
 use rootfs::files;
 use rustix::fs::{AtFlags, Mode, OFlags, chmodat, openat, renameat, unlinkat};
 use rustix::io::Errno;
@@ -21,6 +21,7 @@ use super::{Volume, VolumeRecord, Volumes, lock, make_directory, open_directory}
 /// Names while they are made.
 pub(super) const WRAPPER_NEW: &str = "exec-wrapper.new";
 const SOCKET_NEW: &str = "agent.sock.new";
+const NOTICE_NEW: &str = "notice.new";
 /// Mode of the program.
 const PROGRAM_MODE: u32 = 0o555;
 
@@ -65,6 +66,20 @@ impl VolumeGuard<'_> {
         volume
     }
 
+    /// Leaves a line for the log of a container that cannot connect.
+    pub(crate) fn write_notice(&self, line: &str) -> Result<()> {
+        let volume =
+            open_directory(&self.volumes.directory, &self.id).context("open the volume's directory")?;
+        let mount = open_directory(&volume, "mount").context("open the volume's directory")?;
+        remove_file(&volume, NOTICE_NEW)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o444);
+        let mut file = File::from(openat(&volume, NOTICE_NEW, flags, mode).context("make the notice")?);
+        writeln!(file, "{line}").context("write the notice")?;
+        rustix::fs::fchmod(&file, mode).context("make the notice readable")?;
+        renameat(&volume, NOTICE_NEW, &mount, NOTICE).context("put the notice into the volume")
+    }
+
     /// The record on disk.
     pub(crate) fn recorded(&self) -> Result<Option<VolumeRecord>> {
         match open_directory(&self.volumes.directory, &self.id) {
@@ -86,7 +101,7 @@ impl VolumeGuard<'_> {
         };
         // With whatever the pod put there, if it could: that must not keep the volume from going.
         rootfs::remove::tree(volume.as_fd(), "mount").context("remove the directory that the pod sees")?;
-        for name in [WRAPPER_NEW, SOCKET_NEW] {
+        for name in [WRAPPER_NEW, SOCKET_NEW, NOTICE_NEW] {
             remove_file(&volume, name)?;
         }
         VolumeRecord::remove(&volume)?;

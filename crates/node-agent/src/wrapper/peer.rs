@@ -169,6 +169,7 @@ impl Peer {
         if let Some(pid) = container.first {
             self.process = Arc::new(self.first_process(&node.host, pid)?);
         }
+        self.volume.set_identified();
         Ok(container)
     }
 

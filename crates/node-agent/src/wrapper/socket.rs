@@ -16,7 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::peer::Connection;
-use super::{consumer, provider};
+use super::{consumer, provider, sandbox};
 use crate::filesystem::Filesystems;
 use crate::instance::Instance;
 use crate::volumes::{Role, Volume};
@@ -28,6 +28,13 @@ const CONNECTIONS: usize = 64;
 pub(crate) fn serve(filesystems: Arc<Filesystems>, volume: Arc<Volume>, listener: StdListener) -> Result<()> {
     let listener = UnixListener::from_std(listener).context("serve the socket")?;
     volume.set_served();
+    {
+        let (filesystems, volume) = (Arc::clone(&filesystems), Arc::clone(&volume));
+        tokio::spawn(async move {
+            let watched = sandbox::watch(&filesystems, &volume);
+            volume.unpublished.run_until_cancelled(watched).await;
+        });
+    }
     tokio::spawn(async move {
         let unpublished = volume.unpublished.clone();
         unpublished
