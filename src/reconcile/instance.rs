@@ -115,7 +115,12 @@ fn next(observed: &Observed, again: Option<Duration>) -> Next {
         .filter(|(slot, _)| !matches!(slot, Slot::Ours(_)))
         .filter_map(|(_, backoff)| backoff.as_ref().map(|backoff| backoff.remaining))
         .chain(observed.unconfirmed_restart)
-        .chain(observed.unfit.as_ref().map(|unfit| unfit.remaining))
+        .chain(
+            observed
+                .unsuitable
+                .as_ref()
+                .map(|unsuitable| unsuitable.remaining),
+        )
         .filter(|wait| *wait > Duration::ZERO)
         .chain(again)
         .min();

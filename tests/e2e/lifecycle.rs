@@ -7,6 +7,7 @@ mod deletion;
 mod edits;
 mod ends;
 mod let_go;
+mod preempted;
 mod released;
 mod samples;
 mod stopped;

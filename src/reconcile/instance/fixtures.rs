@@ -44,7 +44,7 @@ pub(super) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
         unconfirmed_restart: None,
         agent_missing: false,
         other_nodes: true,
-        unfit: None,
+        unsuitable: None,
         given_up: None,
         template_check: None,
         provider_backoff: None,

@@ -16,7 +16,8 @@ use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 
 use crate::reconcile::context::{Backoff, Context, Task};
-use crate::reconcile::instance::state::{Observed, Slot, first_node, recorded};
+use crate::reconcile::instance::state::first_node::{self, Grace};
+use crate::reconcile::instance::state::{Observed, Slot, recorded};
 use crate::reconcile::pods::{Role, avoided, health, node};
 use crate::selections;
 use crate::selections::TrimmedPod;
@@ -25,9 +26,9 @@ use crate::selections::TrimmedPod;
 /// and the agent reports after two seconds why a wrapper does not get its filesystem.
 const CONFIRMATION: Duration = Duration::from_secs(5);
 
-/// What is seen while the first node does, so that a wait for it begins anew. No container has this
-/// as its id.
-const FITS: &str = "fits";
+/// What is seen while the first node is suitable, so that a wait for it begins anew. A container
+/// never has this as its ID.
+const SUITABLE: Grace = Grace("suitable", Duration::ZERO);
 
 /// Where the reads go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,7 +139,7 @@ async fn look(
         placeholder,
         node_gone,
         other_nodes,
-        unfit: None,
+        unsuitable: None,
         given_up: None,
         template_check: status.template_check.clone(),
         provider_backoff,
@@ -146,15 +147,15 @@ async fn look(
         placeholder_backoff,
         instance,
     };
-    let unfit = first_node::unfit(&observed);
-    if unfit.is_some() || status.never_started {
-        let (what, patience) = unfit
+    let unsuitable = first_node::unsuitable(&observed);
+    if unsuitable.is_some() || status.never_started {
+        let Grace(what, longest) = unsuitable
             .as_ref()
-            .map_or((FITS, Duration::ZERO), |unfit| unfit.patience);
+            .map_or(SUITABLE, |unsuitable| unsuitable.grace);
         let seen = context.attempts.seen_for(&uid, what);
-        observed.unfit = unfit.map(|unfit| Backoff {
-            remaining: patience.saturating_sub(seen),
-            cause: unfit.why,
+        observed.unsuitable = unsuitable.map(|unsuitable| Backoff {
+            remaining: longest.saturating_sub(seen),
+            cause: unsuitable.cause,
         });
     }
     Ok(observed)

@@ -65,9 +65,13 @@ pub(super) fn plan(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
         // The owner makes another instance.
         return Vec::new();
     }
-    if let Some(unfit) = observed.unfit.as_ref().filter(|unfit| unfit.remaining.is_zero()) {
+    if let Some(unsuitable) = observed
+        .unsuitable
+        .as_ref()
+        .filter(|unsuitable| unsuitable.remaining.is_zero())
+    {
         let consumer = observed.consumer.pod().map(Arc::clone);
-        return vec![Action::GiveUp(unfit.cause.clone(), consumer)];
+        return vec![Action::GiveUp(unsuitable.cause.clone(), consumer)];
     }
     let may_start = may_start(observed);
     let mut actions = Vec::new();

@@ -53,8 +53,8 @@ pub(super) struct Observed {
     pub agent_missing: bool,
     /// There are nodes that this object has not given up.
     pub other_nodes: bool,
-    /// Why the first node does not do, and for how long it is still waited for.
-    pub unfit: Option<Backoff>,
+    /// Why the first node is not suitable, and for how long the controller still keeps it.
+    pub unsuitable: Option<Backoff>,
     /// The node was given up in this pass.
     pub given_up: Option<GivenUp>,
     /// What the API server made of the template when it was last asked; perhaps of an earlier one.

@@ -1,13 +1,15 @@
 //! Nodes that are drained or taken away.
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde_json::json;
 use stoppablecontainer_api::conditions::{PROVIDER_READY, READY, reason};
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, alone_in_namespace};
 
+use crate::support::node::reboot;
 use crate::support::{
-    blocked_saying, cleaned_up, create, node_of, nodes, phase, run, running, shell_template, told,
+    blocked_saying, cleaned_up, create, node_of, nodes, phase, run, running, shell_template, told, uid_of,
 };
 
 /// A shell on this node.
@@ -113,4 +115,63 @@ async fn f24_a_node_is_taken_away_for_good() {
         nodes::at_least(&ns, all.len()).await.map(drop)
     })
     .await;
+}
+
+/// The Node object is deleted by mistake, and the machine registers again with its disk.
+#[tokio::test]
+async fn f24_a_node_that_comes_back_with_its_disk_brings_the_files() {
+    alone_in_namespace("returns", async |ns, _alone| {
+        let all = nodes::at_least(&ns, 2).await?;
+        let last = all.last().context("no node")?;
+        run(&ns, "kept", on(last)).await?;
+        ns.sh("kept", "main", "echo kept > /root/file && sync").await?;
+        ns.kubectl(&["delete", "node", last]).await?.success()?;
+        blocked_saying(&ns, "kept", PROVIDER_READY, reason::NODE_GONE, last).await?;
+        // The kubelet registers when it starts.
+        reboot(last).await?;
+        nodes::at_least(&ns, all.len()).await?;
+        let pod = running(&ns, "kept").await?;
+        ensure!(node_of(&pod)? == *last, "it is elsewhere");
+        ensure!(
+            ns.sh("kept", "main", "cat /root/file").await? == "kept",
+            "the file is gone"
+        );
+        Ok(())
+    })
+    .await;
+}
+
+/// A budget of the user's own keeps the consumer where it is, and the drain says so.
+#[tokio::test]
+async fn a_disruption_budget_on_consumers_is_respected() {
+    alone_in_namespace("budget", async |ns, _alone| {
+        let all = nodes::at_least(&ns, 2).await?;
+        let last = all.last().context("no node")?;
+        let mut template = on(last);
+        template["metadata"]["labels"] = json!({ "app": "kept" });
+        let before = run(&ns, "kept", template).await?;
+        ns.create_json::<PodDisruptionBudget>(json!({
+            "metadata": { "name": "kept" },
+            "spec": { "minAvailable": 1, "selector": { "matchLabels": { "app": "kept" } } },
+        }))
+        .await?;
+        let drained = refused_drain(&ns, last).await;
+        cleaned_up(drained, nodes::uncordon(&ns, last).await)?;
+        let after = running(&ns, "kept").await?;
+        ensure!(uid_of(&after) == uid_of(&before), "the consumer was evicted");
+        Ok(())
+    })
+    .await;
+}
+
+async fn refused_drain(ns: &Namespace, node: &str) -> Result<()> {
+    let selector = "--pod-selector=app=kept";
+    let args = ["drain", node, "--ignore-daemonsets", "--timeout=10s", selector];
+    let output = ns.kubectl(&args).await?;
+    ensure!(
+        output.code != 0 && output.stderr.contains("disruption budget"),
+        "{}",
+        output.stderr
+    );
+    Ok(())
 }

@@ -1,6 +1,6 @@
 /*!
-The choice of the first node. Until a consumer may have run there is nothing to lose: a node that
-does not do is given up, and the owner of the instance makes another one.
+The choice of the first node. Until a consumer may have run there is nothing to lose: an unsuitable
+node is given up, and the owner of the instance creates another instance.
 
 Afterwards the data ties the object to its node, and nothing here applies.
 */
@@ -19,28 +19,32 @@ use crate::reconcile::pods::{avoided, blocking_cause, has_started, is_finished, 
 
 /// How long an image is tried on a node. The kubelet's first back-off has passed by then, so a
 /// registry that did not answer once is no reason.
-const PULLING: (&str, Duration) = ("image", Duration::from_mins(1));
+const PULLING: Grace = Grace("image", Duration::from_mins(1));
 /// How long a node agent may take to register: an agent of a new node starts with the node.
-const REGISTERING: (&str, Duration) = ("agent", Duration::from_secs(20));
+const REGISTERING: Grace = Grace("agent", Duration::from_secs(20));
 /// How long a consumer may be unschedulable: the scheduler makes room by preemption in this time.
-const QUEUEING: (&str, Duration) = ("scheduler", Duration::from_secs(10));
-/// Nothing is waited for.
-const NOTHING: (&str, Duration) = ("nothing", Duration::ZERO);
+const QUEUEING: Grace = Grace("scheduler", Duration::from_secs(10));
+/// The node is given up at once.
+const NOTHING: Grace = Grace("nothing", Duration::ZERO);
 /// On how many nodes an image is tried. A name that no registry knows fails on all of them.
 const IMAGE_NODES: usize = 3;
 
-/// Why the node does not do.
+/// What may still make the node suitable, and how long the controller waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::reconcile::instance) struct Grace(pub &'static str, pub Duration);
+
+/// Why the node is not suitable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::reconcile::instance) struct Unfit {
+pub(in crate::reconcile::instance) struct Unsuitable {
     /// The words of the component that reported it.
-    pub why: Cause,
-    /// What is waited for nevertheless, and for how long.
-    pub patience: (&'static str, Duration),
+    pub cause: Cause,
+    /// How long the controller keeps the node nevertheless.
+    pub grace: Grace,
 }
 
-/// Why the first node does not do. `None` while it does, when another one would not help, and as
+/// Why the first node is not suitable. `None` while it is, when another node would not help, and as
 /// soon as a consumer may have run.
-pub(in crate::reconcile::instance) fn unfit(observed: &Observed) -> Option<Unfit> {
+pub(in crate::reconcile::instance) fn unsuitable(observed: &Observed) -> Option<Unsuitable> {
     let status = observed.status();
     let movable = status.never_started
         && status.node_name.is_some()
@@ -57,8 +61,8 @@ pub(in crate::reconcile::instance) fn unfit(observed: &Observed) -> Option<Unfit
     }
     if observed.node_gone {
         let name = status.node_name.unwrap_or_default();
-        let why = Cause::new(reason::NODE_GONE, format!("node {name} does not exist any more"));
-        return Some(now(why));
+        let cause = Cause::new(reason::NODE_GONE, format!("node {name} does not exist any more"));
+        return Some(now(cause));
     }
     of_provider(observed).or_else(|| of_filesystem(observed, &status))
 }
@@ -94,69 +98,69 @@ fn is_owned(observed: &Observed) -> bool {
         .any(|owner| owner.controller == Some(true) && owner.kind == kind)
 }
 
-fn of_consumer(observed: &Observed) -> Option<Unfit> {
+fn of_consumer(observed: &Observed) -> Option<Unsuitable> {
     let pod = observed.consumer.pod().filter(|pod| !is_terminating(pod))?;
-    let why = blocking_cause(pod)?;
+    let cause = blocking_cause(pod)?;
     if is_finished(pod) {
-        return Some(now(why));
+        return Some(now(cause));
     }
-    let unschedulable = node(pod).is_none() && why.reason == reason::UNSCHEDULABLE;
-    unschedulable.then_some(Unfit {
-        why,
-        patience: QUEUEING,
+    let unschedulable = node(pod).is_none() && cause.reason == reason::UNSCHEDULABLE;
+    unschedulable.then_some(Unsuitable {
+        cause,
+        grace: QUEUEING,
     })
 }
 
-fn of_provider(observed: &Observed) -> Option<Unfit> {
+fn of_provider(observed: &Observed) -> Option<Unsuitable> {
     let pod = observed.provider.pod().filter(|pod| !is_terminating(pod))?;
     if is_finished(pod) && !has_been_up(pod) {
         return blocking_cause(pod).map(now);
     }
-    if let Some(why) = blocking_cause(pod) {
-        return match why.reason.as_str() {
-            reason::UNSCHEDULABLE => Some(now(why)),
+    if let Some(cause) = blocking_cause(pod) {
+        return match cause.reason.as_str() {
+            reason::UNSCHEDULABLE => Some(now(cause)),
             // The kubelet's words (`pkg/kubelet/images/types.go`).
             "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "RegistryUnavailable" => {
                 let tried = avoided(&observed.instance).count();
                 let elsewhere = observed.other_nodes && tried + 1 < IMAGE_NODES;
-                elsewhere.then_some(Unfit {
-                    why,
-                    patience: PULLING,
+                elsewhere.then_some(Unsuitable {
+                    cause,
+                    grace: PULLING,
                 })
             }
             _ => None,
         };
     }
     let missing = observed.agent_missing && observed.other_nodes;
-    missing.then(|| Unfit {
-        why: Cause::new(
+    missing.then(|| Unsuitable {
+        cause: Cause::new(
             reason::NODE_AGENT_MISSING,
             format!(
                 "no node agent is registered with the kubelet of node {}",
                 node(pod).unwrap_or_default()
             ),
         ),
-        patience: REGISTERING,
+        grace: REGISTERING,
     })
 }
 
-fn of_filesystem(observed: &Observed, status: &StoppableContainerInstanceStatus) -> Option<Unfit> {
+fn of_filesystem(observed: &Observed, status: &StoppableContainerInstanceStatus) -> Option<Unsuitable> {
     let filesystem = status.filesystem.as_ref()?;
-    let why = filesystem.reason.as_deref()?;
+    let of = filesystem.reason.as_deref()?;
     // What another node may have: room, or a disk that can keep changes.
-    let of_node = matches!(why, reason::INSUFFICIENT_DISK | reason::FILESYSTEM_UNUSABLE);
+    let of_node = matches!(of, reason::INSUFFICIENT_DISK | reason::FILESYSTEM_UNUSABLE);
     let failed = filesystem.state == FilesystemState::Failed && of_node && observed.other_nodes;
     let message = filesystem.message.clone().unwrap_or_default();
-    failed.then(|| Unfit {
-        why: Cause::new(why, message),
-        patience: NOTHING,
+    failed.then(|| Unsuitable {
+        cause: Cause::new(of, message),
+        grace: NOTHING,
     })
 }
 
-fn now(why: Cause) -> Unfit {
-    Unfit {
-        why,
-        patience: NOTHING,
+fn now(cause: Cause) -> Unsuitable {
+    Unsuitable {
+        cause,
+        grace: NOTHING,
     }
 }
 

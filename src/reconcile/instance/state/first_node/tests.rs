@@ -117,15 +117,18 @@ fn i12_what_the_scheduler_says_of_the_placeholder_is_why_nothing_runs() {
 #[test]
 fn a_node_that_does_not_do_is_given_up_while_nothing_ran() {
     let refused = with_consumer(unstarted(json!({})), out_of_cpu());
-    let unfit = unfit(&refused).unwrap();
-    assert_eq!((unfit.why.reason.as_str(), unfit.patience), ("OutOfcpu", NOTHING));
+    let unsuitable = unsuitable(&refused).unwrap();
+    assert_eq!(
+        (unsuitable.cause.reason.as_str(), unsuitable.grace),
+        ("OutOfcpu", NOTHING)
+    );
     let due = Observed {
-        unfit: backoff("OutOfcpu", "no room", Duration::ZERO),
+        unsuitable: backoff("OutOfcpu", "no room", Duration::ZERO),
         ..refused.clone()
     };
     assert_eq!(words(&due), ["give up: OutOfcpu"]);
     let waits = Observed {
-        unfit: backoff("OutOfcpu", "no room", Duration::from_secs(1)),
+        unsuitable: backoff("OutOfcpu", "no room", Duration::from_secs(1)),
         ..refused
     };
     assert_eq!(
@@ -156,7 +159,7 @@ fn i1_a_node_that_may_hold_data_is_never_given_up() {
             node_gone: true,
             ..observed
         };
-        assert_eq!(unfit(&gone), None);
+        assert_eq!(unsuitable(&gone), None);
         assert!(!written(&gone).never_started);
     }
     // An object of an earlier version, which may have run.
@@ -164,7 +167,7 @@ fn i1_a_node_that_may_hold_data_is_never_given_up() {
         node_gone: true,
         ..unstarted(json!({ "status": { "neverStarted": null } }))
     };
-    assert_eq!(unfit(&earlier), None);
+    assert_eq!(unsuitable(&earlier), None);
     assert!(!written(&earlier).never_started);
     // An instance without an owner would not be replaced.
     let mut alone = unstarted(json!({}));
@@ -172,7 +175,7 @@ fn i1_a_node_that_may_hold_data_is_never_given_up() {
     instance.metadata.owner_references = None;
     alone.instance = Arc::new(instance);
     assert_eq!(
-        unfit(&Observed {
+        unsuitable(&Observed {
             node_gone: true,
             ..alone
         }),
@@ -198,14 +201,14 @@ fn what_another_node_would_not_change_is_no_reason() {
             ..observed
         }
     };
-    let patience = |observed: &Observed| unfit(observed).map(|unfit| unfit.patience);
-    assert_eq!(patience(&pulls("ImagePullBackOff")), Some(PULLING));
-    assert_eq!(patience(&pulls("InvalidImageName")), None);
+    let grace = |observed: &Observed| unsuitable(observed).map(|unsuitable| unsuitable.grace);
+    assert_eq!(grace(&pulls("ImagePullBackOff")), Some(PULLING));
+    assert_eq!(grace(&pulls("InvalidImageName")), None);
     let alone = Observed {
         other_nodes: false,
         ..pulls("ImagePullBackOff")
     };
-    assert_eq!(patience(&alone), None);
+    assert_eq!(grace(&alone), None);
     let mut tried = pulls("ImagePullBackOff");
     let mut instance = (*tried.instance).clone();
     instance.annotations_mut().insert(
@@ -213,19 +216,19 @@ fn what_another_node_would_not_change_is_no_reason() {
         "n2,n3".to_owned(),
     );
     tried.instance = Arc::new(instance);
-    assert_eq!(patience(&tried), None, "on three nodes already");
+    assert_eq!(grace(&tried), None, "on three nodes already");
     let failed = |reason: &str| {
         unstarted(
             json!({ "status": { "filesystem": { "state": "Failed", "reason": reason, "message": "m" } } }),
         )
     };
-    assert_eq!(patience(&failed("InsufficientDisk")), Some(NOTHING));
-    assert_eq!(patience(&failed("UserUnknown")), None);
+    assert_eq!(grace(&failed("InsufficientDisk")), Some(NOTHING));
+    assert_eq!(grace(&failed("UserUnknown")), None);
     let no_agent = Observed {
         agent_missing: true,
         ..unstarted(json!({ "status": { "filesystem": null } }))
     };
-    assert_eq!(patience(&no_agent), Some(REGISTERING));
+    assert_eq!(grace(&no_agent), Some(REGISTERING));
 }
 
 /// Autoscalers may remove a node as long as nothing is lost with it.
