@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
+use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::{
     LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE, MANAGED_BY, ROLE_CONSUMER, ROLE_PLACEHOLDER, ROLE_PROVIDER,
     placeholder_pod_name, provider_pod_name,
@@ -136,6 +137,11 @@ pub fn has_started(pod: &Pod, name: &str) -> bool {
         || status(pod)
             .and_then(|s| s.container_statuses.as_ref())
             .is_some_and(|list| list.iter().any(|c| c.name == name && ran(c)))
+}
+
+/// Whether the scheduler found no node for the pod so far.
+pub fn is_unschedulable(pod: &Pod) -> bool {
+    node(pod).is_none() && blocking_cause(pod).is_some_and(|cause| cause.reason == reason::UNSCHEDULABLE)
 }
 
 /// Node that the pod is bound to.

@@ -62,7 +62,12 @@ async fn the_first_node_is_that_of_the_placeholder() {
     world.sync(std::slice::from_ref(&placeholder));
     let reconciling = world.reconcile();
     let provider = world.api.expect("POST", PODS).await.create("provider-uid");
-    assert_eq!(provider["spec"]["nodeName"], "n1");
+    let nodes =
+        &provider["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    assert_eq!(
+        nodes["nodeSelectorTerms"][0]["matchFields"][0]["values"],
+        json!(["n1"])
+    );
     assert_eq!(
         provider["spec"]["volumes"].as_array().unwrap().len(),
         1,

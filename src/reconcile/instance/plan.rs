@@ -22,7 +22,7 @@ use crate::reconcile::instance::plan::storage_limit::eviction;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{
     OptOuts, Role, blocking_cause, consumer_hash, consumer_pod, has_our_labels, has_started, is_finished,
-    is_terminating, node, placeholder_hash, placeholder_pod, provider_pod,
+    is_terminating, is_unschedulable, node, placeholder_hash, placeholder_pod, provider_pod,
 };
 
 pub(super) mod placement;
@@ -143,13 +143,15 @@ fn plan_placeholder(observed: &Observed, opt_outs: &OptOuts, may_start: bool) ->
     }
 }
 
-/// Whether the placeholder holds room that a consumer is to take, or keeps a stopped object from
-/// its provider.
+/// Whether the placeholder is to go: it holds the room that a consumer is to take, or is in the way of
+/// the provider, or a stopped object has its provider.
 fn placeholder_is_done(observed: &Observed, may_start: bool) -> bool {
     let placed = observed.status().node_name.is_some();
-    let prepared = matches!(observed.provider, Slot::Ours(_));
     let started = !matches!(observed.consumer, Slot::Free);
-    placed && (may_start || started || (prepared && !observed.instance.spec.running))
+    let prepared = observed.provider.pod().is_some();
+    // The room left is too small for both, or its anti-affinity keeps other pods away.
+    let in_the_way = observed.provider.pod().is_some_and(|pod| is_unschedulable(pod));
+    placed && (may_start || started || in_the_way || (prepared && !observed.instance.spec.running))
 }
 
 fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
@@ -168,6 +170,11 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
             creation(Role::Provider, pod.as_ref().and_then(|pod| pod.as_ref().ok()))
         }
         Slot::Ours(pod) if is_finished(pod) => delete_once(Role::Provider, pod, blocking_cause(pod)),
+        // The placeholder makes way. The scheduler would try this pod again only after minutes, because
+        // the end of a pod with other labels does not wake it (queueing hints of InterPodAffinity).
+        Slot::Ours(pod) if is_unschedulable(pod) && observed.placeholder.pod().is_some() => {
+            delete_once(Role::Provider, pod, None)
+        }
         Slot::Ours(pod) if on_wrong_node(observed, pod) => {
             delete_once(Role::Provider, pod, Some(wrong_node_cause(pod)))
         }

@@ -37,10 +37,9 @@ const GRACE_SECONDS: i64 = 5;
 /// The provider pod of `instance`, on `node`.
 ///
 /// It is pinned to the node, without claims and without affinity to other pods: a stopped object
-/// must neither hold a claim nor keep pods away. The first one is bound by `nodeName`, because the
-/// scheduler has just chosen the node for the placeholder, and the placeholder's own anti-affinity
-/// could keep the provider away. Later ones go through the scheduler, where they wait with a
-/// reason.
+/// must neither hold a claim nor keep pods away. It goes through the scheduler, where it waits with a
+/// reason, and not by `nodeName`: a queue that takes every pod adds a scheduling gate, and the API
+/// server takes no pod that has both.
 ///
 /// It is made of the image by digest and stays through what a node suffers from. Under disk and PID
 /// pressure that helps with the scheduler only: the kubelet admits none but critical pods then
@@ -56,10 +55,6 @@ pub(crate) fn provider_pod(
 ) -> Result<Pod, TemplateError> {
     let name = instance.name_any();
     let keeping = KeepingFields::of(instance)?;
-    let is_first = instance
-        .status
-        .as_ref()
-        .is_some_and(|status| status.never_started && status.filesystem.is_none());
     let mut labels = opt_outs.labels.clone();
     labels.extend(Role::Provider.labels(&name));
     let mut annotations = opt_outs.annotations.clone();
@@ -78,7 +73,6 @@ pub(crate) fn provider_pod(
             ..ObjectMeta::default()
         },
         spec: Some(PodSpec {
-            node_name: is_first.then(|| node.to_owned()),
             volumes: Some(vec![our_volume()]),
             affinity: Some(affinity::pinned_to(node, keeping.nodes.clone())),
             tolerations: Some(tolerate_pressure(tolerate_unreachable(

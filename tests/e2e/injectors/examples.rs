@@ -10,13 +10,13 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
-use stoppablecontainer_api::names::provider_pod_name;
+use stoppablecontainer_api::names::{placeholder_pod_name, provider_pod_name};
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Injectors, Namespace, Order, in_namespace};
 
 use super::kueue::{Queue, with_queue};
 use super::{hook, istio_root_certificate, names, spec_of};
-use crate::support::{create, phase, running, shell_template, start, stop};
+use crate::support::{create, phase, running, set_running, shell_template, start, stop};
 
 /// All pods except the test's own.
 const ALL: &str = "object.metadata.name != 'injectors' && !object.metadata.name.startsWith('node-shell')";
@@ -123,13 +123,17 @@ async fn train(ns: &Namespace, queue: &Queue) -> Result<()> {
         .register(Order::Before, &[hook(Injector::Kueue, ALL)])
         .await?;
     apply(ns, "kueue.yaml").await?;
-    let gated = ns.wait(name, "the pod is gated", is_gated).await?;
+    // Kueue chooses the kind of node, so it queues what the scheduler chooses a node for.
+    let placeholder = placeholder_pod_name(name);
+    let gated = ns
+        .wait(&placeholder, "the placeholder is gated", is_gated)
+        .await?;
     ensure!(gated.spec.as_ref().is_some_and(|s| s.node_name.is_none()));
-    phase(ns, name, Phase::ProviderReady).await?;
-    plain_provider(ns, name).await?;
+    phase(ns, name, Phase::Pending).await?;
 
     queue.open();
     let first = running(ns, name).await?;
+    plain_provider(ns, name).await?;
     ensure!(ns.sh(name, "trainer", "cat checkpoint").await? == "1");
     ensure!(queue.admitted() == [name], "{:?}", queue.admitted());
     stop(ns, name).await?;
@@ -138,7 +142,13 @@ async fn train(ns: &Namespace, queue: &Queue) -> Result<()> {
         "stopped, and {:?} use quota",
         queue.admitted()
     );
-    let second = start(ns, name).await?;
+    queue.close();
+    set_running(ns, name, true).await?;
+    let gated = ns.wait(name, "the pod is gated", is_gated).await?;
+    ensure!(gated.spec.as_ref().is_some_and(|s| s.node_name.is_none()));
+    phase(ns, name, Phase::ProviderReady).await?;
+    queue.open();
+    let second = running(ns, name).await?;
     ensure!(
         ns.sh(name, "trainer", "cat checkpoint").await? == "2",
         "the checkpoint is gone"
@@ -165,8 +175,12 @@ async fn a_default_queue_takes_the_provider_as_it_is() {
 
 async fn queue_both(ns: &Namespace, queue: &Queue) -> Result<()> {
     create(ns, "kept", true, shell_template()).await?;
-    ns.wait(&provider_pod_name("kept"), "the provider is gated", is_gated)
-        .await?;
+    ns.wait(
+        &placeholder_pod_name("kept"),
+        "the placeholder is gated",
+        is_gated,
+    )
+    .await?;
     phase(ns, "kept", Phase::Pending).await?;
     queue.open();
     running(ns, "kept").await?;

@@ -82,6 +82,11 @@ impl Queue {
         self.open.send_replace(true);
     }
 
+    /// The quota is used up from now on.
+    pub(super) fn close(&self) {
+        self.open.send_replace(false);
+    }
+
     /// Names of the admitted pods.
     pub(super) fn admitted(&self) -> Vec<String> {
         let usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);

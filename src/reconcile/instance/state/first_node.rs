@@ -15,7 +15,9 @@ use stoppablecontainer_api::{FilesystemState, StoppableContainer, StoppableConta
 
 use crate::reconcile::conditions::Cause;
 use crate::reconcile::instance::state::Observed;
-use crate::reconcile::pods::{avoided, blocking_cause, has_started, is_finished, is_terminating, node};
+use crate::reconcile::pods::{
+    avoided, blocking_cause, has_started, is_finished, is_terminating, is_unschedulable, node,
+};
 
 /// How long an image is tried on a node. The kubelet's first back-off has passed by then, so a
 /// registry that did not answer once is no reason.
@@ -104,8 +106,7 @@ fn of_consumer(observed: &Observed) -> Option<Unsuitable> {
     if is_finished(pod) {
         return Some(now(cause));
     }
-    let unschedulable = node(pod).is_none() && cause.reason == reason::UNSCHEDULABLE;
-    unschedulable.then_some(Unsuitable {
+    is_unschedulable(pod).then_some(Unsuitable {
         cause,
         grace: QUEUEING,
     })
@@ -118,7 +119,11 @@ fn of_provider(observed: &Observed) -> Option<Unsuitable> {
     }
     if let Some(cause) = blocking_cause(pod) {
         return match cause.reason.as_str() {
-            reason::UNSCHEDULABLE => Some(now(cause)),
+            // The placeholder makes way first.
+            reason::UNSCHEDULABLE => observed.placeholder.pod().is_none().then_some(Unsuitable {
+                cause,
+                grace: QUEUEING,
+            }),
             // The kubelet's words (`pkg/kubelet/images/types.go`).
             "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "RegistryUnavailable" => {
                 let tried = avoided(&observed.instance).count();

@@ -191,12 +191,15 @@ fn whether_a_provider_is_current_is_known_from_its_hash() {
     assert_eq!(is_current(&instance(json!({})), &Pod::default()), None);
 }
 
-/// The scheduler has just chosen the node for the placeholder, whose own anti-affinity may keep
-/// every other pod away.
+/// A queue that takes every pod adds a scheduling gate, and the API server takes no pod that has both a
+/// node and a gate.
 #[test]
-fn the_first_provider_is_bound_to_the_chosen_node() {
-    let first = build(json!({ "status": { "neverStarted": true, "nodeName": "n1" } }));
-    assert_eq!(first["spec"]["nodeName"], "n1");
-    let later = build(json!({ "status": prepared() }));
-    assert_eq!(later["spec"]["nodeName"], Value::Null);
+fn it_goes_through_the_scheduler() {
+    for status in [json!({ "neverStarted": true, "nodeName": "n1" }), prepared()] {
+        let spec = build(json!({ "status": status }))["spec"].clone();
+        assert_eq!(spec["nodeName"], Value::Null);
+        let terms = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+        let node = &terms["nodeSelectorTerms"][0]["matchFields"][0]["values"];
+        assert_eq!(*node, json!(["n1"]));
+    }
 }

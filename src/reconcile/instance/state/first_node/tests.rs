@@ -96,6 +96,32 @@ fn the_placeholder_makes_way_for_the_consumer() {
     assert_eq!(words(&stopped), ["delete placeholder"]);
 }
 
+/// A provider that does not fit beside its placeholder, or is kept away by its anti-affinity.
+#[test]
+fn h23_the_placeholder_makes_way_for_the_provider() {
+    let pending = |observed: &Observed| {
+        changed(observed.provider.pod().unwrap(), |pod| {
+            pod.spec.as_mut().unwrap().node_name = None;
+            pod.status = serde_json::from_value(json!({ "phase": "Pending", "conditions": [{
+                "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room",
+            }] }))
+            .unwrap();
+        })
+    };
+    let alone = unstarted(json!({ "status": { "filesystem": null } }));
+    let alone = Observed {
+        provider: pending(&alone),
+        ..alone
+    };
+    assert_eq!(
+        unsuitable(&alone).map(|unsuitable| unsuitable.grace),
+        Some(QUEUEING)
+    );
+    let both = with_placeholder(alone, Some("n1"));
+    assert_eq!(words(&both), ["delete placeholder", "delete provider"]);
+    assert_eq!(unsuitable(&both), None, "not before it was tried without");
+}
+
 #[test]
 fn i12_what_the_scheduler_says_of_the_placeholder_is_why_nothing_runs() {
     let waiting = with_placeholder(new(json!({})), None);
