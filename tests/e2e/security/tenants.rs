@@ -57,7 +57,7 @@ async fn h19_system_labels_cannot_be_changed_after_creation() {
             let answer = change(name, metadata.clone()).await;
             let error = answer.err().with_context(|| format!("{name} took {metadata}"))?;
             ensure!(
-                format!("{error:#}").contains("only its controller sets, changes or removes"),
+                format!("{error:#}").contains("controller sets, changes or removes"),
                 "{error:#}"
             );
         }
