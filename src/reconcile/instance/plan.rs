@@ -143,8 +143,8 @@ fn plan_placeholder(observed: &Observed, opt_outs: &OptOuts, may_start: bool) ->
     }
 }
 
-/// Whether the placeholder is to go: it holds the room that a consumer is to take, or is in the way of
-/// the provider, or a stopped object has its provider.
+/// Whether the placeholder is to go: it holds the room that a consumer is to take, or is in the way
+/// of the provider, or a stopped object has its provider.
 fn placeholder_is_done(observed: &Observed, may_start: bool) -> bool {
     let placed = observed.status().node_name.is_some();
     let started = !matches!(observed.consumer, Slot::Free);
@@ -170,8 +170,9 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
             creation(Role::Provider, pod.as_ref().and_then(|pod| pod.as_ref().ok()))
         }
         Slot::Ours(pod) if is_finished(pod) => delete_once(Role::Provider, pod, blocking_cause(pod)),
-        // The placeholder makes way. The scheduler would try this pod again only after minutes, because
-        // the end of a pod with other labels does not wake it (queueing hints of InterPodAffinity).
+        // The placeholder makes way. The scheduler would try this pod again only after minutes,
+        // because the end of a pod with other labels does not wake it (queueing hints of
+        // InterPodAffinity).
         Slot::Ours(pod) if is_unschedulable(pod) && observed.placeholder.pod().is_some() => {
             delete_once(Role::Provider, pod, None)
         }

@@ -37,9 +37,9 @@ const GRACE_SECONDS: i64 = 5;
 /// The provider pod of `instance`, on `node`.
 ///
 /// It is pinned to the node, without claims and without affinity to other pods: a stopped object
-/// must neither hold a claim nor keep pods away. It goes through the scheduler, where it waits with a
-/// reason, and not by `nodeName`: a queue that takes every pod adds a scheduling gate, and the API
-/// server takes no pod that has both.
+/// must neither hold a claim nor keep pods away. It goes through the scheduler, where it waits with
+/// a reason, and not by `nodeName`: a queue that takes every pod adds a scheduling gate, and the
+/// API server takes no pod that has both.
 ///
 /// It is made of the image by digest and stays through what a node suffers from. Under disk and PID
 /// pressure that helps with the scheduler only: the kubelet admits none but critical pods then

@@ -191,8 +191,8 @@ fn whether_a_provider_is_current_is_known_from_its_hash() {
     assert_eq!(is_current(&instance(json!({})), &Pod::default()), None);
 }
 
-/// A queue that takes every pod adds a scheduling gate, and the API server takes no pod that has both a
-/// node and a gate.
+/// A queue that takes every pod adds a scheduling gate, and the API server takes no pod that has
+/// both a node and a gate.
 #[test]
 fn it_goes_through_the_scheduler() {
     for status in [json!({ "neverStarted": true, "nodeName": "n1" }), prepared()] {
