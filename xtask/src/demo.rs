@@ -57,7 +57,10 @@ fn farewell(target: &Target<'_>) {
     println!("  export KUBECONFIG={}", target.kubeconfig.display());
     println!("  kubectl -n {} get stopc,pods", show::NAMESPACE);
     if target.local {
-        println!("(if kubectl is not installed: target/tools/bin/kubectl)");
+        println!(
+            "(if kubectl is not installed: {})",
+            target.kubectl_path().display()
+        );
         println!("To remove the cluster: cargo xtask cluster down");
     } else {
         println!(
