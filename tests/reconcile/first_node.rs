@@ -153,7 +153,7 @@ async fn i1_a_consumer_that_changed_meanwhile_gives_nothing_up() {
 
 /// The owner records it, deletes the instance, and makes one that avoids the node. Nothing counts
 /// as lost.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_instance_that_gave_its_node_up_is_replaced() {
     let mut world = World::new();
     let mut container = objects::container();
@@ -185,7 +185,7 @@ async fn an_instance_that_gave_its_node_up_is_replaced() {
     reconciling.await.unwrap().unwrap();
 
     put(&mut world.writers.instances, &[]);
-    tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    tokio::time::advance(std::time::Duration::from_millis(100)).await;
     let reconciling = world.reconcile_container(&container);
     let gone = || "stoppablecontainerinstances \"web\" not found";
     world

@@ -94,6 +94,16 @@ impl LogLimit {
     }
 }
 
+/// How long `number` tokens took.
+#[cfg(test)]
+pub(crate) async fn passed(bucket: &TokenBucket, number: u32) -> Duration {
+    let begun = Instant::now();
+    for _ in 0..number {
+        bucket.take().await;
+    }
+    begun.elapsed()
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::time::advance;
@@ -101,14 +111,6 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-
-    async fn passed(bucket: &TokenBucket, number: u32) -> Duration {
-        let begun = Instant::now();
-        for _ in 0..number {
-            bucket.take().await;
-        }
-        begun.elapsed()
-    }
 
     /// Else a process that connects and hangs up would make later ones wait.
     #[tokio::test(start_paused = true)]

@@ -149,8 +149,8 @@ impl Root {
         }
     }
 
-    /// Opens (`O_PATH`) something that is no directory, and makes an empty file with mode 0755 if
-    /// it is missing, as a runtime does for the mountpoint of a file. Directories on the way are
+    /// Opens (`O_PATH`) something that is not a directory, and makes an empty file with mode 0755
+    /// if it is missing, as a runtime does for the mountpoint of a file. Directories on the way are
     /// made with mode `mode`.
     pub fn create_file(&self, path: &Path, mode: Mode) -> Result<OwnedFd, RootError> {
         let found = self.walk(path, Last::File, mode, |_| Ok(()))?;
@@ -358,8 +358,8 @@ fn make_file(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
 }
 
 /// Opens for reading what an `O_PATH` descriptor stands for. `None`, and nothing is opened, if that
-/// is no regular file: opening a device may have effects. By the descriptor, because the tenant may
-/// put something else at the path between the look at it and its opening.
+/// is not a regular file: opening a device may have effects. By the descriptor, because the tenant
+/// may put something else at the path between the look at it and its opening.
 pub(crate) fn open_file(looked: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
     if file_type(looked)? != FileType::RegularFile {
         return Ok(None);

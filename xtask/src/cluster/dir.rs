@@ -55,7 +55,7 @@ impl ClusterDir {
         }
     }
 
-    /// One that is no cluster's.
+    /// A directory that belongs to no cluster.
     #[cfg(test)]
     pub(super) fn at(root: PathBuf) -> Self {
         Self { root }

@@ -104,7 +104,7 @@ static void make_root(void)
 	check(umount2("/host", MNT_DETACH), "/host");
 	check(umount2("/disk", MNT_DETACH), "/disk");
 	check(umount2("/dev", MNT_DETACH), "/dev");
-	/* The initramfs is no root that pivot_root(2) takes. */
+	/* pivot_root(2) refuses the initramfs as the old root. */
 	check(mount(".", "/", NULL, MS_MOVE, NULL), "the root");
 	check(chroot("."), "the root");
 	check(chdir("/"), "the root");

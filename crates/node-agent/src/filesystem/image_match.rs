@@ -246,7 +246,7 @@ mod tests {
         store.remove("u0").unwrap();
         store.create_key("u2", &like).unwrap();
         assert_eq!(store.identity().unwrap().as_ref(), Some(&here), "for ever");
-        assert_eq!(store.keys().unwrap(), ["u2"], "it is no key");
+        assert_eq!(store.keys().unwrap(), ["u2"], "the identity is not a key");
 
         let known = image("nginx:1.25", "sha256:1");
         let failure = failure(Some(&known), &Data::OtherDirectory).unwrap();

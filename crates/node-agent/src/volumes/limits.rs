@@ -37,19 +37,12 @@ impl Default for PeerLimits {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::{Instant, advance};
+    use tokio::time::advance;
 
     use super::*;
+    use crate::rate_limit::passed;
 
     const SECOND: Duration = Duration::from_secs(1);
-
-    async fn passed(bucket: &TokenBucket, number: u32) -> Duration {
-        let begun = Instant::now();
-        for _ in 0..number {
-            bucket.take().await;
-        }
-        begun.elapsed()
-    }
 
     #[tokio::test(start_paused = true)]
     async fn i18_a_pod_that_asks_in_a_loop_waits_and_one_at_an_honest_pace_does_not() {

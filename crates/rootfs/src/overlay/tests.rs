@@ -38,8 +38,8 @@ fn the_oldest_words_are_found_that_a_kernel_understands() {
             LowerdirApi::Joined,
         ),
         (
-            // A descriptor is refused when it is set, for it is no string; an unknown string when
-            // all is read.
+            // A descriptor is refused when it is set, for it is not a string; an unknown string
+            // when all is read.
             "5.10 and 6.1",
             |api| match api {
                 LowerdirApi::Descriptors => Err(not_known(Errno::OPNOTSUPP)),

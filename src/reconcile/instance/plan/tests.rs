@@ -191,25 +191,27 @@ fn a_consumer_that_the_kubelet_ended_is_replaced(#[case] status: serde_json::Val
     );
 }
 
+/// The same, with another image in the template.
+fn with_another_image(observed: Observed) -> Observed {
+    let mut instance = (*observed.instance).clone();
+    edit(&mut instance, |template| {
+        template["spec"]["containers"][0]["image"] = json!("nginx:1.26");
+    });
+    Observed {
+        instance: Arc::new(instance),
+        ..observed
+    }
+}
+
 #[test]
-fn a_pod_that_never_ran_is_replaced_when_its_template_was_corrected() {
+fn a_pod_that_never_ran_is_replaced_when_its_template_was_with_another_image() {
     let pending = json!({ "phase": "Pending", "containerStatuses": [{
         "name": "main", "ready": false, "restartCount": 0, "image": "", "imageID": "",
         "state": { "waiting": { "reason": "ImagePullBackOff" } },
     }] });
-    let corrected = |observed: Observed| {
-        let mut instance = (*observed.instance).clone();
-        edit(&mut instance, |template| {
-            template["spec"]["containers"][0]["image"] = json!("nginx:1.26");
-        });
-        Observed {
-            instance: Arc::new(instance),
-            ..observed
-        }
-    };
     let before = with_both(json!({}), pending.clone());
     assert!(words(&before).is_empty());
-    assert_eq!(words(&corrected(before)), ["delete consumer"]);
+    assert_eq!(words(&with_another_image(before)), ["delete consumer"]);
     // The provider was made of the image too.
     let i = instance(json!({ "spec": { "running": false } }));
     let stuck = Observed {
@@ -217,9 +219,9 @@ fn a_pod_that_never_ran_is_replaced_when_its_template_was_corrected() {
         ..observed(i)
     };
     assert!(words(&stuck).is_empty());
-    assert_eq!(words(&corrected(stuck)), ["delete provider"]);
+    assert_eq!(words(&with_another_image(stuck)), ["delete provider"]);
     assert!(
-        words(&corrected(with_both(json!({}), up()))).is_empty(),
+        words(&with_another_image(with_both(json!({}), up()))).is_empty(),
         "what runs takes the template at its next start"
     );
 }
@@ -228,19 +230,15 @@ fn a_pod_that_never_ran_is_replaced_when_its_template_was_corrected() {
 #[case::stopped(json!({ "spec": { "running": false } }))]
 #[case::about_to_start(json!({}))]
 fn f25_another_image_gets_another_provider_once_nothing_runs(#[case] change: serde_json::Value) {
-    let other = |observed: Observed| {
-        let mut instance = (*observed.instance).clone();
-        edit(&mut instance, |template| {
-            template["spec"]["containers"][0]["image"] = json!("nginx:1.26");
-        });
-        Observed {
-            instance: Arc::new(instance),
-            ..observed
-        }
-    };
-    assert_eq!(words(&other(with_provider(change))), ["delete provider"]);
+    assert_eq!(
+        words(&with_another_image(with_provider(change))),
+        ["delete provider"]
+    );
     let running = with_both(json!({}), up());
-    assert!(words(&other(running)).is_empty(), "the provider holds what runs");
+    assert!(
+        words(&with_another_image(running)).is_empty(),
+        "the provider holds what runs"
+    );
     // A registry's webhook changed the pod's image: it is still the one that was asked for.
     let rewritten = with_provider(json!({ "spec": { "running": false } }));
     let provider = changed(rewritten.provider.pod().unwrap(), |pod| {
@@ -256,7 +254,7 @@ fn f25_another_image_gets_another_provider_once_nothing_runs(#[case] change: ser
 }
 
 #[test]
-fn the_node_that_came_with_the_first_provider_is_no_correction() {
+fn the_node_that_came_with_the_first_provider_is_not_a_correction() {
     let fresh = instance(json!({ "spec": { "running": false } }));
     let provider = pod(&fresh, Role::Provider, json!({ "phase": "Pending" }));
     let scheduled = instance(json!({ "spec": { "running": false }, "status": { "nodeName": "n1" } }));

@@ -20,7 +20,7 @@ use crate::reconcile::pods::{
 };
 
 /// How long an image is tried on a node. The kubelet's first back-off has passed by then, so a
-/// registry that did not answer once is no reason.
+/// registry that failed to answer once does not cost the node.
 const PULLING: Grace = Grace("image", Duration::from_mins(1));
 /// How long a node agent may take to register: an agent of a new node starts with the node.
 const REGISTERING: Grace = Grace("agent", Duration::from_secs(20));
