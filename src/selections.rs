@@ -109,6 +109,7 @@ impl Selection for Pods {
                 ("containerStatuses", CONTAINER_STATUS),
                 ("initContainerStatuses", CONTAINER_STATUS),
                 ("message", Keep::All),
+                ("nominatedNodeName", Keep::All),
                 ("phase", Keep::All),
                 ("reason", Keep::All),
                 ("startTime", Keep::All),

@@ -34,6 +34,7 @@ pub(crate) mod template;
 pub(crate) mod template_fields;
 mod tolerations;
 
+pub(crate) use consumer::wait_for_placeholder;
 pub use consumer::{consumer_hash, consumer_pod};
 pub use created::Created;
 pub(crate) use hash::template_hash;

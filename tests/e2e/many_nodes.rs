@@ -4,4 +4,5 @@
 //! most of them change what a node has.
 
 mod away;
+mod claims;
 mod first_node;

@@ -1,6 +1,7 @@
 //! The first node: chosen with a placeholder, and given up while there is nothing to lose.
 
 use serde_json::{Value, json};
+use stoppablecontainer_api::names::GATE_PLACEHOLDER;
 
 use crate::container::patch;
 use crate::objects::{
@@ -10,6 +11,7 @@ use crate::world::{World, merge, preconditions, put};
 
 const PLACEHOLDER: &str = "/api/v1/namespaces/team/pods/web-placeholder";
 const CONSUMER: &str = "/api/v1/namespaces/team/pods/web";
+const CONSUMER_STATUS: &str = "/api/v1/namespaces/team/pods/web/status";
 
 /// What the API server has after a pod was created and bound to node `n1`.
 fn bound(created: &Value) -> Value {
@@ -86,17 +88,57 @@ async fn the_first_node_is_that_of_the_placeholder() {
     let provider = up(&provider);
     world.sync(&[provider.clone(), placeholder.clone()]);
     let reconciling = world.reconcile();
-    world.patched(INSTANCE_STATUS).await;
+    let create = world.api.expect("POST", PODS).await;
+    assert_eq!(create.body["metadata"]["name"], "web");
+    let mut consumer = create.create("consumer-uid");
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["consumerPodUid"], "consumer-uid");
+    reconciling.await.unwrap().unwrap();
+
+    merge(
+        &mut consumer,
+        &json!({ "metadata": { "namespace": "team", "resourceVersion": "60" } }),
+    );
+    consumer["spec"]["schedulingGates"] = json!([{ "name": GATE_PLACEHOLDER }]);
+    world.sync(&[provider.clone(), placeholder.clone(), consumer.clone()]);
+    let reconciling = world.reconcile();
+    let read = world.api.expect("GET", INSTANCE).await;
+    read.answer(&world.instance);
+    let nominate = world.api.expect("PATCH", CONSUMER_STATUS).await;
+    assert_eq!(nominate.body["status"], json!({ "nominatedNodeName": "n1" }));
+    assert_eq!(nominate.body["metadata"]["uid"], "consumer-uid");
+    nominate.answer(&consumer);
     let delete = world.api.expect("DELETE", PLACEHOLDER).await;
     assert_eq!(delete.body["gracePeriodSeconds"], json!(0), "nothing of it runs");
     assert_eq!(preconditions(&delete).0, "placeholder-uid");
     delete.answer(&json!({ "kind": "Status", "status": "Success" }));
-    let create = world.api.expect("POST", PODS).await;
-    assert_eq!(create.body["metadata"]["name"], "web");
-    create.create("consumer-uid");
+    let admit = world.api.expect("PATCH", CONSUMER).await;
+    let removed = json!([{ "$patch": "delete", "name": GATE_PLACEHOLDER }]);
+    assert_eq!(admit.body["spec"]["schedulingGates"], removed);
+    consumer["spec"]["schedulingGates"] = json!([]);
+    admit.answer(&consumer);
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["placeholderPodUid"], Value::Null);
+    reconciling.await.unwrap().unwrap();
+}
+
+/// A quota with room for only one of the two: the placeholder goes first.
+#[tokio::test]
+async fn a_quota_does_not_count_consumer_and_placeholder() {
+    let (mut world, provider) = unstarted();
+    world.instance["status"]["placeholderPodUid"] = json!("placeholder-uid");
+    let placeholder = bound(&pod("web-placeholder", "placeholder", "placeholder-uid"));
+    world.sync(&[provider, placeholder]);
+    let reconciling = world.reconcile();
+    let words = "pods \"web\" is forbidden: exceeded quota: small, requested: requests.cpu=1";
+    let create = world.api.expect("POST", PODS).await;
+    create.refuse(403, "Forbidden", words);
+    let delete = world.api.expect("DELETE", PLACEHOLDER).await;
+    delete.answer(&json!({ "kind": "Status", "status": "Success" }));
+    world.api.expect("POST", PODS).await.create("consumer-uid");
+    let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["consumerPodUid"], "consumer-uid");
+    assert_eq!(status["status"]["placeholderPodUid"], Value::Null);
     reconciling.await.unwrap().unwrap();
 }
 

@@ -69,11 +69,14 @@ documented! {
 }
 
 documented! {
-    /// The scheduling gate with its meaning.
+    /// The scheduling gates with their meaning.
     GATES:
     /// On a consumer pod that is not rewritten yet. Only the rewrite removes the gate, so a pod
     /// that the webhook did not receive is never bound to a node.
     GATE = "stoppablecontainer.xtlsoft.top/rewrite";
+    /// On a consumer pod whose placeholder still reserves the room on the node. The controller
+    /// removes the gate when the placeholder is gone.
+    GATE_PLACEHOLDER = "stoppablecontainer.xtlsoft.top/placeholder";
 }
 
 /// Name of the CSI driver that the node agent registers with the kubelet.

@@ -24,6 +24,7 @@ use crate::reconcile::pods::Role;
 use crate::selections;
 use crate::selections::TrimmedPod;
 
+mod change_over;
 mod create;
 mod delete;
 mod status;
@@ -62,8 +63,6 @@ pub(super) async fn apply(
                 forget(context, &observed.instance);
                 return Ok(Outcome::Released);
             }
-            // Its finalizers keep the placeholder in the consumer's place for now.
-            Action::Create(Role::Consumer, _) if observed.placeholder.pod().is_some() => {}
             Action::GiveUp(why, consumer) => {
                 if let Some(pod) = consumer {
                     // In the state that was seen: it has not started.
@@ -81,6 +80,16 @@ pub(super) async fn apply(
                 let annotations = json!({ "annotations": context.opt_outs.keeping_node() });
                 let pod = annotate(context, &observed.instance, &pod, annotations).await?;
                 observed.provider = Slot::Ours(pod);
+            }
+            Action::Nominate(pod, node) => {
+                let pod = change_over::nominate(context, &observed.instance, &pod, &node).await?;
+                observed.consumer = Slot::Ours(pod);
+            }
+            // Finalizers of others may keep the placeholder for now.
+            Action::Admit(_) if observed.placeholder.pod().is_some() => {}
+            Action::Admit(pod) => {
+                let pod = change_over::admit(context, &observed.instance, &pod).await?;
+                observed.consumer = Slot::Ours(pod);
             }
             Action::Delete(role, pod, cause) => {
                 delete::delete(context, &mut observed, role, &pod, cause).await?;

@@ -23,8 +23,10 @@ use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{
     OptOuts, Role, blocking_cause, consumer_hash, consumer_pod, has_our_labels, has_started, is_finished,
     is_terminating, is_unschedulable, node, placeholder_hash, placeholder_pod, provider_pod,
+    wait_for_placeholder,
 };
 
+mod change_over;
 pub(super) mod placement;
 pub(super) mod replacement;
 pub(super) mod storage_limit;
@@ -42,6 +44,10 @@ pub(super) enum Action {
     Relabel(Role, Arc<Pod>),
     /// Put the annotations on the provider that keep autoscalers from removing its node.
     KeepNode(Arc<Pod>),
+    /// Reserve the room on this node for the consumer.
+    Nominate(Arc<Pod>, String),
+    /// Remove the gate that makes the consumer wait for the end of its placeholder.
+    Admit(Arc<Pod>),
     /// Delete a pod of ours with its own grace period. With a cause, its successor waits for the
     /// back-off.
     Delete(Role, Arc<Pod>, Option<Cause>),
@@ -73,14 +79,13 @@ pub(super) fn plan(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
         let consumer = observed.consumer.pod().map(Arc::clone);
         return vec![Action::GiveUp(unsuitable.cause.clone(), consumer)];
     }
-    let may_start = may_start(observed);
     let mut actions = Vec::new();
     if !finalizer {
         actions.push(Action::AddFinalizer);
     }
-    actions.extend(plan_placeholder(observed, opt_outs, may_start));
+    actions.extend(plan_placeholder(observed, opt_outs));
     actions.extend(plan_provider(observed, opt_outs));
-    actions.extend(plan_consumer(observed, may_start));
+    actions.extend(plan_consumer(observed));
     actions
 }
 
@@ -104,7 +109,7 @@ fn plan_removal(observed: &Observed) -> Vec<Action> {
     }
 }
 
-/// Whether the consumer is to be created, once there is no placeholder in its place any more.
+/// Whether the consumer is to be created.
 fn may_start(observed: &Observed) -> bool {
     observed.instance.spec.running
         && matches!(observed.consumer, Slot::Free)
@@ -116,7 +121,7 @@ fn may_start(observed: &Observed) -> bool {
         && !waits(observed.consumer_backoff.as_ref())
 }
 
-fn plan_placeholder(observed: &Observed, opt_outs: &OptOuts, may_start: bool) -> Vec<Action> {
+fn plan_placeholder(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
     match &observed.placeholder {
         Slot::Taken(_) => Vec::new(),
         Slot::Unrecorded(pod) => discard_once(Role::Placeholder, pod),
@@ -136,22 +141,24 @@ fn plan_placeholder(observed: &Observed, opt_outs: &OptOuts, may_start: bool) ->
         Slot::Ours(pod) if node(pod).is_none() && outdated(pod, &placeholder_hash(&observed.instance)) => {
             delete_once(Role::Placeholder, pod, None)
         }
-        Slot::Ours(pod) if placeholder_is_done(observed, may_start) => {
-            delete_once(Role::Placeholder, pod, None)
+        Slot::Ours(pod) if placeholder_is_done(observed) => {
+            let mut actions = Vec::from_iter(change_over::nominate(observed));
+            actions.extend(delete_once(Role::Placeholder, pod, None));
+            actions
         }
         Slot::Ours(pod) => relabel(Role::Placeholder, pod, observed),
     }
 }
 
-/// Whether the placeholder is to go: it holds the room that a consumer is to take, or is in the way
-/// of the provider, or a stopped object has its provider.
-fn placeholder_is_done(observed: &Observed, may_start: bool) -> bool {
+/// Whether the placeholder is to go: it reserves the room that the consumer is to take, is in the
+/// way of the provider, or a stopped object has its provider.
+fn placeholder_is_done(observed: &Observed) -> bool {
     let placed = observed.status().node_name.is_some();
     let started = !matches!(observed.consumer, Slot::Free);
     let prepared = observed.provider.pod().is_some();
     // The room left is too small for both, or its anti-affinity keeps other pods away.
     let in_the_way = observed.provider.pod().is_some_and(|pod| is_unschedulable(pod));
-    placed && (may_start || started || in_the_way || (prepared && !observed.instance.spec.running))
+    placed && (started || in_the_way || (prepared && !observed.instance.spec.running))
 }
 
 fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
@@ -190,12 +197,20 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
     }
 }
 
-fn plan_consumer(observed: &Observed, may_start: bool) -> Vec<Action> {
+fn plan_consumer(observed: &Observed) -> Vec<Action> {
     let spec = &observed.instance.spec;
     let main = spec.main_container();
     match &observed.consumer {
         Slot::Unrecorded(pod) => discard_once(Role::Consumer, pod),
-        Slot::Free if may_start => creation(Role::Consumer, consumer_pod(&placed(observed)).as_ref().ok()),
+        Slot::Free if may_start(observed) => {
+            let mut pod = consumer_pod(&placed(observed));
+            if let Ok(pod) = &mut pod
+                && observed.placeholder.pod().is_some()
+            {
+                wait_for_placeholder(pod);
+            }
+            creation(Role::Consumer, pod.as_ref().ok())
+        }
         Slot::Free | Slot::Taken(_) => Vec::new(),
         Slot::Ours(pod) if !spec.running || observed.filesystem_lost() => {
             delete_once(Role::Consumer, pod, None)
@@ -204,10 +219,14 @@ fn plan_consumer(observed: &Observed, may_start: bool) -> Vec<Action> {
         Slot::Ours(pod) if !has_started(pod, main) && outdated(pod, &consumer_hash(&observed.instance)) => {
             delete_once(Role::Consumer, pod, None)
         }
-        Slot::Ours(pod) => match observed.running_excess(pod) {
-            Some(excess) => delete_once(Role::Consumer, pod, Some(eviction(&excess))),
-            None => relabel(Role::Consumer, pod, observed),
-        },
+        Slot::Ours(pod) => observed.running_excess(pod).map_or_else(
+            || {
+                let mut actions = relabel(Role::Consumer, pod, observed);
+                actions.extend(change_over::admit(observed));
+                actions
+            },
+            |excess| delete_once(Role::Consumer, pod, Some(eviction(&excess))),
+        ),
     }
 }
 

@@ -12,7 +12,8 @@ use k8s_openapi::api::core::v1::Toleration;
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 use stoppablecontainer_api::names::{
-    ANNOTATION_PLACEMENT, ANNOTATION_TEMPLATE_FIELDS, ANNOTATION_TEMPLATE_HASH, GATE, PLACEMENT_SCHEDULER,
+    ANNOTATION_PLACEMENT, ANNOTATION_TEMPLATE_FIELDS, ANNOTATION_TEMPLATE_HASH, GATE, GATE_PLACEHOLDER,
+    PLACEMENT_SCHEDULER,
 };
 use stoppablecontainer_api::{Placement, StoppableContainerInstance, TemplateError};
 
@@ -59,7 +60,10 @@ pub fn consumer_pod(instance: &StoppableContainerInstance) -> Result<Value, Temp
     }
     let mut spec = template["spec"].take();
     stay(&mut spec);
-    gate(&mut spec);
+    if let Some(spec) = spec.as_object_mut() {
+        spec.remove("nodeName");
+    }
+    add_gate(&mut spec, GATE);
     Ok(json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec }))
 }
 
@@ -76,17 +80,20 @@ fn stay(spec: &mut Value) {
     *tolerations = Value::Array(all);
 }
 
-/// Adds our gate to the template's own. The rewrite sets the node: the API server takes no pod that
-/// has both a node and a gate.
-fn gate(spec: &mut Value) {
+/// Makes `pod` wait until its placeholder is gone. The rewrite leaves such a pod to the scheduler.
+pub(crate) fn wait_for_placeholder(pod: &mut Value) {
+    add_gate(&mut pod["spec"], GATE_PLACEHOLDER);
+}
+
+/// Adds a gate to the template's own. The API server takes no pod that has both a node and a gate.
+fn add_gate(spec: &mut Value, name: &str) {
     let Some(spec) = spec.as_object_mut() else {
         return;
     };
-    spec.remove("nodeName");
     let gates = spec.entry("schedulingGates").or_insert(Value::Null);
     let mut all = gates.as_array().cloned().unwrap_or_default();
-    if !all.iter().any(|gate| gate["name"] == GATE) {
-        all.push(json!({ "name": GATE }));
+    if !all.iter().any(|gate| gate["name"] == name) {
+        all.push(json!({ "name": name }));
     }
     *gates = Value::Array(all);
 }

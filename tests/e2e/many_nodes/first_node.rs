@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::ResourceExt;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{PROVIDER_READY, reason};
 use stoppablecontainer_api::names::placeholder_pod_name;
@@ -14,7 +15,8 @@ use testkit::{Namespace, alone_in_namespace};
 
 use crate::support::nodes::{self, GPU};
 use crate::support::{
-    blocked_saying, create, data_directory, node_of, phase, run, running, set_running, shell_template, told,
+    blocked_saying, cleaned_up, create, data_directory, node_of, phase, run, running, set_running,
+    shell_template, told,
 };
 
 /// A kind of need, how many objects have it, and what they ask for besides a shell.
@@ -156,7 +158,8 @@ async fn thirty_objects_of_mixed_needs_land_as_plain_pods_would() {
                 }
             }
             let plain = landed(&ns, &needs).await?;
-            ns.kubectl(&["delete", "pods", "--all", "--grace-period=0", "--force"])
+            // Not by force: while a kubelet still ends them, it has no room for others.
+            ns.kubectl(&["delete", "pods", "--all", "--grace-period=1"])
                 .await?
                 .success()?;
 
@@ -171,7 +174,13 @@ async fn thirty_objects_of_mixed_needs_land_as_plain_pods_would() {
                 }
             }
             let ours = landed(&ns, &needs).await?;
-            ensure!(ours == plain, "plain pods: {plain:#?}\nours: {ours:#?}");
+            for (need, nodes) in &ours {
+                ensure!(
+                    nodes == &plain[need],
+                    "{need}: {nodes:?}, plain pods: {:?}",
+                    plain[need]
+                );
+            }
             let given_up = ns
                 .api::<StoppableContainer>()
                 .list(&ListParams::default())
@@ -188,6 +197,62 @@ async fn thirty_objects_of_mixed_needs_land_as_plain_pods_would() {
         .await
     })
     .await;
+}
+
+/// The scheduler tries the pods that wait for the device again in the moment in which the
+/// placeholder goes. They have a lower priority, so that the object's turn comes before theirs.
+#[tokio::test]
+async fn pods_that_wait_do_not_take_the_room_of_an_object_at_its_first_start() {
+    alone_in_namespace("contended", async |ns, _alone| {
+        let all = nodes::at_least(&ns, 1).await?;
+        let class = json!({ "metadata": { "name": ns.name }, "value": -1 });
+        let classes = ns.cluster_api::<PriorityClass>();
+        classes
+            .create(&PostParams::default(), &serde_json::from_value(class)?)
+            .await?;
+        let tested = nodes::with_devices(&ns, &all[0], 1, async || contended(&ns).await).await;
+        let removed = classes.delete(&ns.name, &DeleteParams::default()).await;
+        cleaned_up(tested, removed.map(drop).map_err(Into::into))
+    })
+    .await;
+}
+
+async fn contended(ns: &Namespace) -> Result<()> {
+    let needs_device = template("gpu", &requests(json!({ "limits": { GPU: 1 } })));
+    let plain = |name: &str| {
+        let mut pod = needs_device.clone();
+        pod["metadata"]["name"] = json!(name);
+        pod
+    };
+    ns.create_json::<Pod>(plain("first")).await?;
+    ns.pod_ready("first").await?;
+    let waiting = ["second", "third", "fourth"];
+    for name in waiting {
+        let mut pod = plain(name);
+        pod["spec"]["priorityClassName"] = json!(ns.name);
+        ns.create_json::<Pod>(pod).await?;
+        ns.wait(name, "it waits", is_unschedulable).await?;
+    }
+    create(ns, "ours", true, needs_device.clone()).await?;
+    blocked_saying(ns, "ours", PROVIDER_READY, reason::UNSCHEDULABLE, GPU).await?;
+    ns.delete::<Pod>("first").await?;
+    running(ns, "ours").await?;
+    let object = ns.api::<StoppableContainer>().get("ours").await?;
+    let given_up = object.status.and_then(|status| status.given_up_nodes);
+    ensure!(given_up.is_none(), "the room was taken: {given_up:?}");
+    for name in waiting {
+        let pod = ns.api::<Pod>().get(name).await?;
+        ensure!(node_of(&pod).is_err(), "{name} got the device");
+        ns.delete::<Pod>(name).await?;
+    }
+    ns.delete::<StoppableContainer>("ours").await
+}
+
+fn is_unschedulable(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let reason =
+        |reason: &str| conditions.is_some_and(|all| all.iter().any(|c| c.reason.as_deref() == Some(reason)));
+    reason("Unschedulable")
 }
 
 /// It waits with the scheduler's words, holds nothing meanwhile, and goes on when there is room.

@@ -3,11 +3,13 @@
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, reason};
-use stoppablecontainer_api::names::{FINALIZER, provider_pod_name};
+use stoppablecontainer_api::names::{
+    FINALIZER, GATE_PLACEHOLDER, LABEL_ROLE, ROLE_CONSUMER, provider_pod_name,
+};
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 use testkit::{Namespace, NodeShell, client_as, in_namespace};
 
@@ -237,6 +239,60 @@ async fn i17_what_an_orphan_deletion_left_is_taken_over_with_its_data() {
         let gone = node.sh(&format!("test ! -e {data} && echo gone")).await?;
         ensure!(gone == "gone", "{data} is still there");
         node.close().await
+    })
+    .await;
+}
+
+/// The controller may write the status of pods to nominate a node. A policy takes everything else
+/// back, also from whoever has the controller's token. The pod is in the namespace of the release,
+/// which the webhooks leave out.
+#[tokio::test]
+async fn i16_the_controller_writes_nothing_but_a_nomination_to_a_pods_status() {
+    in_namespace("nomination", async |ns| {
+        let release = Release::find(&ns.client).await?;
+        let gate = |name: &str| json!([{ "name": name }]);
+        let pod = |name: &str, role: &str, gate: &Value| {
+            json!({
+                "metadata": { "name": format!("{}-{name}", ns.name), "labels": { LABEL_ROLE: role } },
+                "spec": { "schedulingGates": gate, "containers": [{ "name": "main", "image": "none" }] },
+            })
+        };
+        let pods = Api::<Pod>::namespaced(ns.client.clone(), &release.namespace);
+        let as_controller = Api::<Pod>::namespaced(past_the_policies(&ns).await?, &release.namespace);
+        let nomination = json!({ "status": { "nominatedNodeName": "node" } });
+        let phase = json!({ "status": { "phase": "Succeeded" } });
+        let words = (
+            "only for consumer pods that wait for their placeholder",
+            "changes only status.nominatedNodeName",
+        );
+        let cases = [
+            ("gated", ROLE_CONSUMER, GATE_PLACEHOLDER, &nomination, None),
+            ("phase", ROLE_CONSUMER, GATE_PLACEHOLDER, &phase, Some(words.1)),
+            (
+                "open",
+                ROLE_CONSUMER,
+                "example.com/other",
+                &nomination,
+                Some(words.0),
+            ),
+            ("other", "other", GATE_PLACEHOLDER, &nomination, Some(words.0)),
+        ];
+        for (name, role, of, change, refusal) in cases {
+            let pod: Pod = serde_json::from_value(pod(name, role, &gate(of)))?;
+            let pod = pods.create(&PostParams::default(), &pod).await?;
+            let written = as_controller
+                .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(change))
+                .await;
+            pods.delete(&pod.name_any(), &DeleteParams::default()).await?;
+            match refusal {
+                None => drop(written?),
+                Some(words) => {
+                    let error = written.err().with_context(|| format!("{name} was written"))?;
+                    ensure!(error.to_string().contains(words), "{name}: {error}");
+                }
+            }
+        }
+        Ok(())
     })
     .await;
 }

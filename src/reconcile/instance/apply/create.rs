@@ -68,6 +68,15 @@ pub(super) async fn create(
             };
             *super::slot(observed, role) = found;
         }
+        Err(kube::Error::Api(status))
+            if status.code == 403 && role == Role::Consumer && observed.placeholder.pod().is_some() =>
+        {
+            // A quota that has no room for both is the usual reason, so the placeholder goes first.
+            make_way(context, observed).await?;
+            if observed.placeholder.pod().is_none() {
+                return Box::pin(create(context, observed, role, pod)).await;
+            }
+        }
         Err(kube::Error::Api(status)) => {
             let cause = refusal(role, &status);
             tracing::info!(role = %role, name, code = status.code, message = status.message, "creation refused");
@@ -76,6 +85,14 @@ pub(super) async fn create(
         Err(error) => return Err(error.into()),
     }
     Ok(())
+}
+
+/// Deletes the placeholder.
+async fn make_way(context: &Context, observed: &mut Observed) -> Result<(), ReconcileError> {
+    let Some(placeholder) = observed.placeholder.pod().map(Arc::clone) else {
+        return Ok(());
+    };
+    super::delete::delete(context, observed, Role::Placeholder, &placeholder, None).await
 }
 
 /// Checks the pod that the API server created. A consumer that our webhook did not rewrite is

@@ -11,6 +11,7 @@ use crate::reconcile::instance::fixtures::{
 };
 use crate::reconcile::pods::fixtures::{edit, instance, out_of_cpu, pod, prepared, up};
 
+mod change_over;
 mod deletion;
 mod ownership;
 mod storage_limit;
@@ -25,6 +26,8 @@ fn words(observed: &Observed) -> Vec<String> {
             Action::Relabel(role, _) => format!("relabel {role}"),
             Action::Discard(role, _) => format!("discard {role}"),
             Action::KeepNode(_) => "keep node".to_owned(),
+            Action::Nominate(_, node) => format!("nominate {node}"),
+            Action::Admit(_) => "admit consumer".to_owned(),
             Action::GiveUp(why, _) => format!("give up: {}", why.reason),
             Action::Delete(role, _, cause) => {
                 format!(

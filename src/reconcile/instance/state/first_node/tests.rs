@@ -85,13 +85,13 @@ fn the_scheduler_chooses_for_the_consumer_before_anything_else_is_made() {
     assert!(status.never_started);
 }
 
-/// It holds the room while the image is pulled, and is gone when the consumer is created.
+/// It holds the room while the image is pulled, until the consumer exists.
 #[test]
 fn the_placeholder_makes_way_for_the_consumer() {
     let pulling = with_placeholder(unstarted(json!({ "status": { "filesystem": null } })), Some("n1"));
     assert_eq!(words(&pulling), [""; 0]);
     let ready = with_placeholder(unstarted(json!({})), Some("n1"));
-    assert_eq!(words(&ready), ["delete placeholder", "create consumer"]);
+    assert_eq!(words(&ready), ["create consumer"]);
     let stopped = with_placeholder(unstarted(json!({ "spec": { "running": false } })), Some("n1"));
     assert_eq!(words(&stopped), ["delete placeholder"]);
 }

@@ -1,0 +1,83 @@
+//! The consumer takes the place of its placeholder.
+
+use stoppablecontainer_api::names::{GATE, GATE_PLACEHOLDER};
+
+use super::*;
+
+/// A consumer with these gates, and its placeholder.
+fn waiting(gates: &[&str]) -> Observed {
+    let mut observed = with_both(json!({}), json!({ "phase": "Pending" }));
+    let gates: Vec<_> = gates.iter().map(|name| json!({ "name": name })).collect();
+    observed.consumer = changed(observed.consumer.pod().unwrap(), |pod| {
+        pod.spec.as_mut().unwrap().scheduling_gates = serde_json::from_value(json!(gates)).unwrap();
+    });
+    let placeholder = pod(
+        &observed.instance,
+        Role::Placeholder,
+        json!({ "phase": "Pending" }),
+    );
+    Observed {
+        placeholder: Slot::Ours(placeholder),
+        ..observed
+    }
+}
+
+#[test]
+fn the_consumer_is_created_while_the_placeholder_reserves_the_room() {
+    let observed = Observed {
+        consumer: Slot::Free,
+        ..waiting(&[])
+    };
+    let actions = plan(&observed, &OptOuts::default());
+    let [Action::Create(Role::Consumer, pod)] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    let pod = serde_json::to_value(pod).unwrap();
+    assert_eq!(
+        pod["spec"]["schedulingGates"],
+        json!([{ "name": GATE }, { "name": GATE_PLACEHOLDER }])
+    );
+}
+
+#[test]
+fn the_node_is_nominated_before_the_placeholder_goes() {
+    assert_eq!(
+        words(&waiting(&[GATE_PLACEHOLDER])),
+        ["nominate n1", "delete placeholder", "admit consumer"]
+    );
+}
+
+/// A crash between two steps.
+#[test]
+fn i14_a_change_over_that_was_interrupted_goes_on() {
+    let mut nominated = waiting(&[GATE_PLACEHOLDER]);
+    nominated.consumer = changed(nominated.consumer.pod().unwrap(), |pod| {
+        pod.status.get_or_insert_default().nominated_node_name = Some("n1".to_owned());
+    });
+    assert_eq!(words(&nominated), ["delete placeholder", "admit consumer"]);
+    let gone = Observed {
+        placeholder: Slot::Free,
+        ..nominated
+    };
+    assert_eq!(words(&gone), ["admit consumer"]);
+}
+
+/// It may wait for hours, and would keep others away.
+#[test]
+fn a_consumer_that_waits_for_a_queue_reserves_nothing() {
+    assert_eq!(
+        words(&waiting(&["kueue.x-k8s.io/admission", GATE_PLACEHOLDER])),
+        ["delete placeholder", "admit consumer"]
+    );
+}
+
+#[test]
+fn i2_a_consumer_that_leaves_is_not_admitted() {
+    let waiting = waiting(&[GATE_PLACEHOLDER]);
+    let leaving = terminating(waiting.consumer.pod().unwrap());
+    let observed = Observed {
+        consumer: leaving,
+        ..waiting
+    };
+    assert_eq!(words(&observed), ["delete placeholder"]);
+}
