@@ -56,6 +56,12 @@ pub(crate) struct Options<'a> {
     pub names: &'a [String],
 }
 
+/// End-to-end tests that run at the same time, unless the variable of the test harness says
+/// otherwise. They mostly wait.
+const CONCURRENT: &str = "4";
+/// The variable for this number.
+const CONCURRENT_VARIABLE: &str = "RUST_TEST_THREADS";
+
 /// Number of serving certificates per replica in the rotation test: by default, and with `--all`.
 const ROTATIONS: (&str, &str) = ("3", "10");
 /// The variable for this number.
@@ -221,6 +227,9 @@ fn e2e(
     if std::env::var_os(ROTATIONS_VARIABLE).is_none() {
         let (some, all) = ROTATIONS;
         command.env(ROTATIONS_VARIABLE, if options.all { all } else { some });
+    }
+    if std::env::var_os(CONCURRENT_VARIABLE).is_none() {
+        command.env(CONCURRENT_VARIABLE, CONCURRENT);
     }
     on_cluster(&mut command, target)?;
     run_tests(step, &mut command)
