@@ -177,20 +177,29 @@ pub(crate) async fn start(ns: &Namespace, name: &str) -> Result<Pod> {
 
 /// Watches until there is an event with this reason about a pod, and returns its note.
 pub(crate) async fn told_about_pod(ns: &Namespace, about: &str, reason: &str) -> Result<String> {
+    told_about(ns.api(), ("Pod", about), reason, "").await
+}
+
+/// Watches until there is an event with this reason and with these words about an object, and
+/// returns its note.
+pub(crate) async fn told_about(
+    events: Api<Event>,
+    (kind, about): (&str, &str),
+    reason: &str,
+    words: &str,
+) -> Result<String> {
     use futures::StreamExt;
     use kube::runtime::{WatchStreamExt, watcher};
     let config = watcher::Config::default().fields(&format!(
-        "regarding.kind=Pod,regarding.name={about},reason={reason}"
+        "regarding.kind={kind},regarding.name={about},reason={reason}"
     ));
-    let watch = watcher(ns.api::<Event>(), config)
-        .default_backoff()
-        .applied_objects();
+    let watch = watcher(events, config).default_backoff().applied_objects();
     let mut watch = std::pin::pin!(watch);
     let first = async {
         loop {
             match watch.next().await {
-                Some(Ok(event)) => return event.note.unwrap_or_default(),
-                Some(Err(_)) => {}
+                Some(Ok(Event { note: Some(note), .. })) if note.contains(words) => return note,
+                Some(_) => {}
                 None => return String::new(),
             }
         }

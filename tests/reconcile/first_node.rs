@@ -274,3 +274,41 @@ async fn f24_an_instance_whose_node_is_gone_is_given_up_by_its_user_alone() {
         world.api.quiet(std::time::Duration::from_millis(20)).await;
     }
 }
+
+/// The user names the node that has the disk. The instance goes there only if its own node is still
+/// gone and the other one exists, as the API server has them.
+#[tokio::test]
+async fn f24_an_instance_goes_to_the_node_that_has_its_disk() {
+    let exists = |name: &str| json!({ "kind": "PartialObjectMetadata", "metadata": { "name": name } });
+    for (old_exists, new_exists) in [(false, true), (true, true), (false, false)] {
+        let mut world = World::new();
+        let mut container = objects::container();
+        container["metadata"]["annotations"]["stoppablecontainer.xtlsoft.top/moved-to"] = json!("n2");
+        container["status"] = json!({ "instanceUid": "instance-uid", "phase": "Failed" });
+        let mut instance = objects::instance(&container);
+        instance["status"]["conditions"] = json!([{
+            "type": "ProviderReady", "status": "False", "reason": "NodeGone", "message": "gone",
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2,
+        }]);
+        put(&mut world.writers.instances, std::slice::from_ref(&instance));
+        let reconciling = world.reconcile_container(&container);
+        world.api.expect("GET", CONTAINER).await.answer(&container);
+        for (name, is_there) in [("n1", old_exists), ("n2", new_exists)] {
+            let read = world.api.expect("GET", &format!("/api/v1/nodes/{name}")).await;
+            if is_there {
+                read.answer(&exists(name));
+            } else {
+                read.refuse(404, "NotFound", "nodes not found");
+            }
+        }
+        if !old_exists && new_exists {
+            let moved = world.api.expect("PATCH", INSTANCE_STATUS).await;
+            assert_eq!(moved.body["status"], json!({ "nodeName": "n2" }));
+            assert_eq!(moved.body["metadata"]["resourceVersion"], "5");
+            patch(moved, &mut instance);
+        }
+        patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+        world.event().await;
+        reconciling.await.unwrap().unwrap();
+    }
+}

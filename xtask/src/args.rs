@@ -146,6 +146,14 @@ pub(crate) enum ClusterCommand {
         /// The node; not `node1`, which the cluster always has.
         node: String,
     },
+    /// Takes a node away for good, as `remove` does, and adds a machine with its disk for kept
+    /// filesystems.
+    Replace {
+        /// The node; not `node1`.
+        node: String,
+        /// Name of the new one. The same name is possible.
+        by: String,
+    },
     /// Evicts the pods of a node as a cluster upgrade does. `kubectl uncordon` undoes it.
     Drain {
         /// The node.

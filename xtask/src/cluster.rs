@@ -89,6 +89,12 @@ impl Cluster<'_> {
         membership::remove(self, name)
     }
 
+    /// Removes a node, and adds `by`, which has the disk of its kept filesystems.
+    pub(crate) fn replace(&self, name: &str, by: &str) -> Result<()> {
+        let _lock = self.lock_existing()?;
+        membership::replace(self, name, by)
+    }
+
     /// Removes all nodes but the first, which earlier tests may have added.
     pub(crate) fn keep_first_node(&self) -> Result<()> {
         let _lock = self.lock_existing()?;

@@ -106,6 +106,7 @@ fn run_cluster(command: &ClusterCommand, cluster: Cluster<'_>) -> Result<ExitCod
         ClusterCommand::Reboot { node } => cluster.reboot(node)?,
         ClusterCommand::Add { node } => cluster.add(node)?,
         ClusterCommand::Remove { node } => cluster.remove(node)?,
+        ClusterCommand::Replace { node, by } => cluster.replace(node, by)?,
         ClusterCommand::Drain { node, timeout } => cluster.drain(node, *timeout)?,
         ClusterCommand::Restart => cluster.restart()?,
         ClusterCommand::Partition { node, pods } => cluster.partition(node, pods)?,

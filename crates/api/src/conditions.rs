@@ -151,6 +151,9 @@ pub mod reason {
         NODE_GIVEN_UP = "NodeGivenUp" in [READY];
         /// Event on a node: a data directory on the node does not belong to any object.
         ORPHANED_FILESYSTEM = "OrphanedFilesystem" in [];
+        /// Event on a node: a data directory on the node belongs to an object that was on another
+        /// node. The message has the command that continues the object here.
+        MOVED_FILESYSTEM = "MovedFilesystem" in [];
     }
 
     /// A reconciliation of an object failed. Only the back-off uses this reason; conditions do not.

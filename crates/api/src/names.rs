@@ -38,6 +38,10 @@ documented! {
     /// On both kinds, set by the user: how to recover a filesystem that cannot be used, `accept-ID`
     /// or `reset-ID`. The message of the condition `FilesystemReady` has the exact values.
     ANNOTATION_RECOVERY = "stoppablecontainer.xtlsoft.top/recovery";
+    /// On a StoppableContainer whose node was deleted: the name of the node that has its disk now,
+    /// because the machine was renamed or the disk was attached to another one. The controller
+    /// continues on that node. If the files are not there, `FilesystemReady` says so.
+    ANNOTATION_MOVED_TO = "stoppablecontainer.xtlsoft.top/moved-to";
     /// On a rewritten consumer pod: the name of its main container. Other webhooks may insert
     /// containers before it, so after the first rewrite it is identified by name.
     ANNOTATION_MAIN_CONTAINER = "stoppablecontainer.xtlsoft.top/main-container";

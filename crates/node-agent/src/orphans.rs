@@ -17,7 +17,7 @@ pub(crate) fn run(args: &args::Orphans) -> Result<()> {
         let client = apiserver::client()
             .await
             .context("configure access to the API server")?;
-        let found = orphans::find(&host, &disks, &client, |_| false).await?;
+        let found = orphans::find(&host, &disks, &client, |_| false).await?.orphans;
         if args.remove.is_empty() {
             print(&found);
             return Ok(());

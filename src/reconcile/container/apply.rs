@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, Preconditions};
 use kube::runtime::controller::Action as Next;
@@ -16,7 +17,7 @@ use crate::reconcile::conditions::Cause;
 use crate::reconcile::container::containers;
 use crate::reconcile::container::desired::{desired_instance, desired_spec, owner_reference};
 use crate::reconcile::container::observe::{fresh_instance, newest};
-use crate::reconcile::container::plan::{Action, given_up, is_abandoned};
+use crate::reconcile::container::plan::{Action, given_up, is_abandoned, moved_to};
 use crate::reconcile::container::state::{Observed, Slot};
 use crate::reconcile::context::requests::{finalizer_patch, patch_params, post_params};
 use crate::reconcile::context::{Backoff, Context, ReconcileError, Task, requests};
@@ -72,6 +73,14 @@ pub(super) async fn act(
             observed.container = container;
             delete(observed, &instances, &instance).await?;
         }
+        Action::Move(instance, node) => {
+            let container = on_newest(context, observed, Some(&instance)).await?;
+            if moved_to(&container, &instance).as_ref() != Some(&node) {
+                return Err(ReconcileError::Stale);
+            }
+            observed.container = container;
+            move_to(context, observed, &instances, &instance, &node).await?;
+        }
         Action::Replace(instance) => replace(context, observed, &instances, &instance).await?,
         Action::Delete(instance) => delete(observed, &instances, &instance).await?,
     }
@@ -98,6 +107,38 @@ async fn delete(
         Err(kube::Error::Api(status)) if status.code == 404 => observed.instance = Slot::Free,
         Err(error) => return Err(error.into()),
     }
+    Ok(())
+}
+
+/// Makes `node` the node of an instance whose own does not exist. Nothing is lost if the files are
+/// not there: the user can name another node as soon as this one is gone, or give the files up.
+async fn move_to(
+    context: &Context,
+    observed: &mut Observed,
+    instances: &Api<StoppableContainerInstance>,
+    instance: &Arc<StoppableContainerInstance>,
+    node: &str,
+) -> Result<(), ReconcileError> {
+    let old = instance
+        .status
+        .as_ref()
+        .and_then(|status| status.node_name.clone())
+        .unwrap_or_default();
+    let nodes = Api::<Node>::all(context.client.clone());
+    let is_back = nodes.get_metadata_opt(&old).await?.is_some();
+    let exists = nodes.get_metadata_opt(node).await?.is_some();
+    if is_back || !exists {
+        return Ok(());
+    }
+    tracing::info!(name = instance.name_any(), old, node, "continues on another node");
+    let patch = json!({
+        "metadata": { "uid": instance.uid(), "resourceVersion": instance.resource_version() },
+        "status": { "nodeName": node },
+    });
+    let written = instances
+        .patch_status(&instance.name_any(), &patch_params(), &Patch::Merge(patch))
+        .await?;
+    observed.instance = Slot::Ours(Arc::new(written));
     Ok(())
 }
 

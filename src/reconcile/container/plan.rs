@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kube::ResourceExt;
 use stoppablecontainer_api::conditions::{PROVIDER_READY, reason};
-use stoppablecontainer_api::names::FINALIZER;
+use stoppablecontainer_api::names::{ANNOTATION_MOVED_TO, FINALIZER};
 use stoppablecontainer_api::{GivenUp, RecoveryAnswer, StoppableContainer, StoppableContainerInstance};
 
 use crate::reconcile::container::desired::{desired_spec, template_error};
@@ -35,6 +35,8 @@ pub(super) enum Action {
     Delete(Arc<StoppableContainerInstance>),
     /// Delete an instance whose node is gone, as the user decided.
     Abandon(Arc<StoppableContainerInstance>),
+    /// Continue on the node that has the disk of a node that is gone.
+    Move(Arc<StoppableContainerInstance>, String),
     /// Delete an instance that gave its node up before the first start.
     Replace(Arc<StoppableContainerInstance>),
 }
@@ -81,6 +83,9 @@ pub(super) fn plan(observed: &Observed) -> Vec<Action> {
             if instance.spec != desired_spec(&observed.container) {
                 actions.push(Action::Update(Arc::clone(instance)));
             }
+            if let Some(node) = moved_to(&observed.container, instance) {
+                actions.push(Action::Move(Arc::clone(instance), node));
+            }
             let decided = RecoveryAnswer::of(&*observed.container);
             if let Some(answer) = decided.filter(|answer| awaited(instance, answer)) {
                 actions.push(Action::Decide(Arc::clone(instance), answer));
@@ -94,12 +99,24 @@ pub(super) fn plan(observed: &Observed) -> Vec<Action> {
 
 /// Whether the user gave up the data of this instance because its node is gone.
 pub(super) fn is_abandoned(container: &StoppableContainer, instance: &StoppableContainerInstance) -> bool {
+    let answer = instance.uid().map(|uid| RecoveryAnswer::abandoning(&uid));
+    is_node_gone(instance) && answer.is_some() && RecoveryAnswer::of(container) == answer
+}
+
+/// The node on which the instance is to continue, as the user says, because its own is gone.
+pub(super) fn moved_to(
+    container: &StoppableContainer,
+    instance: &StoppableContainerInstance,
+) -> Option<String> {
+    let node = container.annotations().get(ANNOTATION_MOVED_TO)?;
+    let at = instance.status.as_ref()?.node_name.as_ref()?;
+    (is_node_gone(instance) && !node.is_empty() && node != at).then(|| node.clone())
+}
+
+fn is_node_gone(instance: &StoppableContainerInstance) -> bool {
     let conditions = instance.status.iter().flat_map(|status| &status.conditions);
     let mut conditions = conditions.filter(|condition| condition.type_ == PROVIDER_READY);
-    let answer = instance.uid().map(|uid| RecoveryAnswer::abandoning(&uid));
     conditions.any(|condition| condition.reason == reason::NODE_GONE)
-        && answer.is_some()
-        && RecoveryAnswer::of(container) == answer
 }
 
 /// Why the instance gave its node up before the first start.

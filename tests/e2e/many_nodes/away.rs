@@ -1,15 +1,18 @@
 //! Nodes that are drained or taken away.
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::Api;
 use serde_json::json;
 use stoppablecontainer_api::conditions::{PROVIDER_READY, READY, reason};
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, alone_in_namespace};
 
-use crate::support::node::reboot;
+use crate::support::node::{Partition, reboot};
 use crate::support::{
-    blocked_saying, cleaned_up, create, node_of, nodes, phase, run, running, shell_template, told, uid_of,
+    blocked_saying, cleaned_up, create, data_directory, node_of, nodes, phase, run, running, shell_template,
+    told, told_about, uid_of,
 };
 
 /// A shell on this node.
@@ -88,9 +91,8 @@ async fn f24_a_node_is_taken_away_for_good() {
         nodes::remove(last).await?;
         blocked_saying(&ns, "pinned", PROVIDER_READY, reason::NODE_GONE, last).await?;
         let message = blocked_saying(&ns, "ran", PROVIDER_READY, reason::NODE_GONE, last).await?;
-        let command = message.split_once("kubectl ").context("no command")?.1;
-        let command: Vec<_> = command.split_whitespace().collect();
-        ns.kubectl(&command).await?.success()?;
+        let (_, delete) = message.split_once("To DELETE").context("no way out")?;
+        run_command(&ns, delete).await?;
         let pod = running(&ns, "ran").await?;
         ensure!(node_of(&pod)? != *last, "it runs on a node that is gone");
         let file = ns.sh("ran", "main", "cat /root/file || true").await?;
@@ -115,6 +117,98 @@ async fn f24_a_node_is_taken_away_for_good() {
         nodes::at_least(&ns, all.len()).await.map(drop)
     })
     .await;
+}
+
+/// Runs the command of a message, which ends with it.
+async fn run_command(ns: &Namespace, message: &str) -> Result<()> {
+    let (_, command) = message.split_once("kubectl ").context("no command")?;
+    let command: Vec<_> = command.split_whitespace().collect();
+    ns.kubectl(&command).await?.success().map(drop)
+}
+
+/// Only the disk of the kept filesystems is left of the machine: images, containers and the state
+/// of the kubelet are new.
+#[tokio::test]
+async fn f24_a_machine_that_is_replaced_keeps_the_files_of_its_disk() {
+    alone_in_namespace("replaced", async |ns, _alone| {
+        let all = nodes::at_least(&ns, 2).await?;
+        let last = all.last().context("no node")?;
+        run(&ns, "kept", on(last)).await?;
+        ns.sh("kept", "main", "echo kept > /root/file && sync").await?;
+        nodes::replace(&ns, last, last).await?;
+        continues(&ns, last).await
+    })
+    .await;
+}
+
+/// The disk of a node that is gone is in a node with another name. Its agent finds the files, and
+/// an event on the node has the command that continues the object there.
+#[tokio::test]
+async fn f24_a_disk_in_another_node_is_found_and_offered() {
+    alone_in_namespace("renamed", async |ns, _alone| {
+        let all = nodes::at_least(&ns, 2).await?;
+        let last = all.last().context("no node")?;
+        let other = format!("node{}", all.len() + 1);
+        run(&ns, "kept", preferring(last)).await?;
+        ns.sh("kept", "main", "echo kept > /root/file && sync").await?;
+        let directory = data_directory(&ns, "kept").await?;
+        nodes::replace(&ns, last, &other).await?;
+        let message = blocked_saying(&ns, "kept", PROVIDER_READY, reason::NODE_GONE, last).await?;
+        ensure!(message.contains("If another node has its disk now"), "{message}");
+        let offer = told_about(
+            Api::namespaced(ns.client.clone(), "default"),
+            ("Node", &other),
+            reason::MOVED_FILESYSTEM,
+            &directory,
+        )
+        .await?;
+        run_command(&ns, &offer).await?;
+        continues(&ns, &other).await?;
+        ns.delete::<StoppableContainer>("kept").await?;
+        nodes::remove(&other).await?;
+        nodes::at_least(&ns, all.len()).await.map(drop)
+    })
+    .await;
+}
+
+async fn continues(ns: &Namespace, node: &str) -> Result<()> {
+    let pod = running(ns, "kept").await?;
+    ensure!(node_of(&pod)? == node, "it is on {}", node_of(&pod)?);
+    let file = ns.sh("kept", "main", "cat /root/file").await?;
+    ensure!(file == "kept", "the file has {file:?}");
+    Ok(())
+}
+
+/// An administrator declares a node out of service. Its pods are deleted without it, and the object
+/// starts again when the node is back: there is no other place with the files.
+#[tokio::test]
+async fn f24_a_node_out_of_service_loses_its_pods_and_no_files() {
+    alone_in_namespace("out-of-service", async |ns, _alone| {
+        let all = nodes::at_least(&ns, 2).await?;
+        let last = all.last().context("no node")?;
+        run(&ns, "kept", on(last)).await?;
+        ns.sh("kept", "main", "echo kept > /root/file && sync").await?;
+        let taint = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
+        let partition = Partition::cut(&ns, last).await?;
+        let declared = async {
+            ns.wait("kept", "its node is unreachable", is_unreachable).await?;
+            ns.kubectl(&["taint", "node", last, taint]).await?.success()?;
+            ns.wait_gone::<Pod>("kept").await
+        };
+        let declared = declared.await;
+        let healed = partition.heal().await;
+        let untaint = ns.kubectl(&["taint", "node", last, &format!("{taint}-")]).await;
+        cleaned_up(declared, healed)?;
+        untaint?.success()?;
+        continues(&ns, last).await
+    })
+    .await;
+}
+
+fn is_unreachable(object: &StoppableContainer) -> bool {
+    let conditions = object.status.iter().flat_map(|status| &status.conditions);
+    let mut conditions = conditions.filter(|condition| condition.type_ == READY);
+    conditions.any(|condition| condition.reason == reason::NODE_UNREACHABLE)
 }
 
 /// The Node object is deleted by mistake, and the machine registers again with its disk.

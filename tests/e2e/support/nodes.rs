@@ -46,6 +46,14 @@ pub(crate) async fn remove(node: &str) -> Result<()> {
         .map(drop)
 }
 
+/// Takes a node away for good, and adds a machine with this name and its disk of kept filesystems.
+pub(crate) async fn replace(ns: &Namespace, node: &str, by: &str) -> Result<()> {
+    let what = "the command that replaces the node in its first argument by one with the name in its second, which has \
+                the disk of its kept filesystems";
+    cluster_command("E2E_REPLACE_NODE_COMMAND", what, &[node, by]).await?;
+    agent_registered(ns, by).await
+}
+
 /// Cordons a node and evicts its pods, as `kubectl drain` does without force.
 pub(crate) async fn drain(ns: &Namespace, node: &str) -> Result<()> {
     let args = [

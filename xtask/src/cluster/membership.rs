@@ -3,11 +3,12 @@ Nodes that come and go while the cluster runs: `cluster add`, `cluster remove` a
 */
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
 use super::context::Cluster;
-use super::node::{FIRST, Node};
+use super::node::{DATA, FIRST, Node};
 use super::{preflight, up};
 
 /// Prepares a node and starts it.
@@ -43,6 +44,30 @@ pub(super) fn remove(cluster: &Cluster<'_>, name: &str) -> Result<()> {
         let disk = node.dir(&cluster.dir);
         fs::remove_dir_all(&disk).with_context(|| format!("removing {}", disk.display()))
     })
+}
+
+/// Takes a node away and adds `by` with the disk of its kept filesystems. Both may have the same
+/// name.
+///
+/// # Errors
+/// As [`remove`], and if the cluster has a node with the new name already.
+pub(super) fn replace(cluster: &Cluster<'_>, name: &str, by: &str) -> Result<()> {
+    let (old, new) = (cluster.existing_node(name)?, Node::named(by)?);
+    if name != by && new.dir(&cluster.dir).exists() {
+        bail!("the cluster has a node {by}: give the new machine another name");
+    }
+    let disk = cluster.dir.join(format!("disk-of-{name}"));
+    old.cut_power(&cluster.dir)?;
+    relocate(&old.dir(&cluster.dir).join(DATA), &disk)?;
+    remove(cluster, name)?;
+    // The disk is there before the machine starts.
+    fs::create_dir_all(new.dir(&cluster.dir)).with_context(|| format!("making the directory of {by}"))?;
+    relocate(&disk, &new.dir(&cluster.dir).join(DATA))?;
+    add(cluster, by)
+}
+
+fn relocate(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).with_context(|| format!("moving {} to {}", from.display(), to.display()))
 }
 
 /// Removes all nodes but the first.

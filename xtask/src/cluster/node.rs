@@ -13,12 +13,14 @@ use super::dir::ClusterDir;
 
 /// The node that every cluster has.
 pub(super) const FIRST: &str = "node1";
+/// Directory of its kept filesystems.
+pub(super) const DATA: &str = "data";
 /// What a node keeps: directory below its own, and the standard place where the node sees it.
 pub(super) const KEPT: &[(&str, &str)] = &[
     ("containerd", "/var/lib/containerd"),
     ("kubelet", "/var/lib/kubelet"),
     ("cni-state", "/var/lib/cni"),
-    ("data", "/var/lib/stoppablecontainer"),
+    (DATA, "/var/lib/stoppablecontainer"),
     // Where local volumes are by convention: what pods leave there goes with the cluster.
     ("disks", "/mnt/disks"),
     ("log-pods", "/var/log/pods"),

@@ -1,6 +1,6 @@
 /*!
-Kept filesystems that belong to no instance: an administrator removed a finalizer by hand, or the
-cluster's etcd was restored from an older backup.
+Kept filesystems that belong to no instance of this node: an administrator removed a finalizer by
+hand, the cluster's etcd was restored from an older backup, or the disk comes from another node.
 */
 
 use std::collections::HashSet;
@@ -33,19 +33,28 @@ pub(crate) struct Orphan {
     pub(crate) of: Option<String>,
 }
 
-/// Kept filesystems without an instance now. The API server is not asked about those that
-/// `is_known` to have one.
+/// Kept filesystems that are not known.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Those without an instance.
+    pub(crate) orphans: Vec<Orphan>,
+    /// Those that have one.
+    pub(crate) owned: Vec<Orphan>,
+}
+
+/// Kept filesystems without an instance now, and the others. The API server is not asked about
+/// those that `is_known` to have one.
 ///
 /// # Guarantees
-/// A directory is made after its instance, and all instances are listed after the directories: a
-/// filesystem listed here had no instance at one moment, and an instance's UID comes back only with
-/// a restored backup.
+/// A directory is made after its instance, and all instances are listed after the directories: an
+/// orphan had no instance at one moment, and an instance's UID comes back only with a restored
+/// backup.
 pub(crate) async fn find(
     host: &Arc<Host>,
     disks: &Disks,
     client: &Client,
     is_known: impl Fn(&str) -> bool,
-) -> Result<Vec<Orphan>> {
+) -> Result<Found> {
     let mut found = Vec::new();
     for disk in disks.iter() {
         let (host, prefix) = (Arc::clone(host), disk.path.clone());
@@ -57,11 +66,33 @@ pub(crate) async fn find(
         found.extend(listed.context("list a disk")??);
     }
     found.retain(|orphan| !is_known(&orphan.key));
-    if !found.is_empty() {
-        let uids = instance_uids(client).await?;
-        found.retain(|orphan| !uids.contains(&orphan.key));
+    if found.is_empty() {
+        return Ok(Found::default());
     }
-    Ok(found)
+    let uids = instance_uids(client).await?;
+    let (owned, orphans) = found.into_iter().partition(|orphan| uids.contains(&orphan.key));
+    Ok(Found { orphans, owned })
+}
+
+/// The instance that a record names, if its node is not `node` and the directory is its own. An
+/// instance that has no node yet may get this one.
+pub(crate) async fn instance_elsewhere(
+    client: &Client,
+    orphan: &Orphan,
+    node: &str,
+) -> Result<Option<StoppableContainerInstance>> {
+    let Some((namespace, name)) = orphan.of.as_deref().and_then(|of| of.split_once('/')) else {
+        return Ok(None);
+    };
+    let api = Api::<StoppableContainerInstance>::namespaced(client.clone(), namespace);
+    let found = api.get_opt(name).await.context("read an instance")?;
+    Ok(found.filter(|found| {
+        let at = found
+            .status
+            .as_ref()
+            .and_then(|status| status.node_name.as_deref());
+        found.metadata.uid.as_deref() == Some(&orphan.key) && at.is_some_and(|at| at != node)
+    }))
 }
 
 fn list(host: &Host, prefix: &Path) -> Result<Vec<Orphan>> {

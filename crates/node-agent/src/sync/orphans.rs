@@ -1,9 +1,10 @@
 /*!
-Looks for kept filesystems that belong to no instance.
+Looks for kept filesystems that belong to no instance of this node.
 
 The agent reports them in a metric, its log and an event of the node. It does not delete them: an
 instance that comes back with another backup finds its data. An administrator removes them with
-`node-agent orphans --remove KEY` in the agent's pod.
+`node-agent orphans --remove KEY` in the agent's pod. If the instance is on another node, the event
+has the command that continues it here.
 */
 
 use std::collections::HashSet;
@@ -14,12 +15,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::ObjectReference;
+use kube::ResourceExt;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::reason;
-use stoppablecontainer_api::names::FIELD_MANAGER_AGENT;
+use stoppablecontainer_api::names::{ANNOTATION_MOVED_TO, FIELD_MANAGER_AGENT};
 
 use crate::filesystem::Filesystems;
-use crate::filesystem::orphans::{self, Orphan};
+use crate::filesystem::orphans::{self, Found, Orphan};
 use crate::instance::Instances;
 use crate::node::image_lease;
 
@@ -40,12 +43,13 @@ pub(crate) async fn follow(filesystems: Arc<Filesystems>, orphans: Arc<FoundOrph
         let is_known = |uid: &str| knows(&filesystems.instances, uid);
         match orphans::find(&node.host, &node.disks, &filesystems.client, is_known).await {
             Ok(found) => {
-                for orphan in &found {
-                    if reported.insert(orphan.clone()) {
-                        report(&filesystems, orphan).await;
+                for report in reports(&filesystems, &found).await {
+                    if reported.insert(report.note.clone()) {
+                        tracing::warn!("{}", report.note);
+                        publish(&filesystems, report).await;
                     }
                 }
-                orphans.set(found);
+                orphans.set(found.orphans);
             }
             Err(error) => tracing::warn!("cannot look for data without an instance: {error:#}"),
         }
@@ -62,14 +66,58 @@ fn knows(instances: &Instances, uid: &str) -> bool {
     instance.is_some_and(|instance| instance.state().object.is_some())
 }
 
-async fn report(filesystems: &Filesystems, orphan: &Orphan) {
+/// What the agent reports about its node.
+struct Report {
+    reason: &'static str,
+    note: String,
+}
+
+async fn reports(filesystems: &Filesystems, found: &Found) -> Vec<Report> {
+    let mut reports: Vec<_> = found.orphans.iter().map(orphaned).collect();
+    let node = &filesystems.node.name;
+    for orphan in &found.owned {
+        match orphans::instance_elsewhere(&filesystems.client, orphan, node).await {
+            Ok(instance) => reports.extend(instance.map(|instance| moved(orphan, &instance, node))),
+            Err(error) => {
+                tracing::warn!(directory = %orphan, "cannot find out whose data this is: {error:#}");
+            }
+        }
+    }
+    reports
+}
+
+fn orphaned(orphan: &Orphan) -> Report {
     let note = format!(
         "{orphan} holds data of an instance that does not exist any more. If it is not needed, remove it in the node \
          agent's pod of this node: kubectl exec POD -- /node-agent orphans --remove {}",
         orphan.key
     );
+    Report {
+        reason: reason::ORPHANED_FILESYSTEM,
+        note,
+    }
+}
+
+/// The disk of another node, or a copy of it. Only a person knows whether that node comes back.
+fn moved(orphan: &Orphan, instance: &StoppableContainerInstance, node: &str) -> Report {
+    let (namespace, name) = (instance.namespace().unwrap_or_default(), instance.name_any());
+    let status = instance.status.as_ref();
+    let at = status
+        .and_then(|status| status.node_name.as_deref())
+        .unwrap_or_default();
+    let note = format!(
+        "{orphan} holds the files of {namespace}/{name}, which is on node {at}. If that node is gone for good, delete its \
+         Node object and continue here: kubectl annotate --overwrite -n {namespace} stoppablecontainer {name} \
+         {ANNOTATION_MOVED_TO}={node}"
+    );
+    Report {
+        reason: reason::MOVED_FILESYSTEM,
+        note,
+    }
+}
+
+async fn publish(filesystems: &Filesystems, report: Report) {
     let node_name = &filesystems.node.name;
-    tracing::warn!(directory = %orphan, of = orphan.of, "data without instance");
     let reporter = Reporter {
         controller: FIELD_MANAGER_AGENT.to_owned(),
         instance: Some(node_name.clone()),
@@ -84,8 +132,8 @@ async fn report(filesystems: &Filesystems, orphan: &Orphan) {
     };
     let event = Event {
         type_: EventType::Warning,
-        reason: reason::ORPHANED_FILESYSTEM.to_owned(),
-        note: Some(note),
+        reason: report.reason.to_owned(),
+        note: Some(report.note),
         action: "Keep".to_owned(),
         secondary: None,
     };

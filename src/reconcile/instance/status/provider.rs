@@ -47,7 +47,8 @@ pub(super) fn provider_state(observed: &Observed) -> ConditionState {
             reason::NODE_GONE,
             format!(
                 "node {at} holds the filesystem and does not exist any more. The object continues if the node comes back \
-                 with its disk{}",
+                 with its disk{}{}",
+                super::recovery::move_command(&observed.instance),
                 super::recovery::abandon_command(&observed.instance)
             ),
         );

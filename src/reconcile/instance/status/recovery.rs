@@ -3,7 +3,7 @@ Filesystems that cannot be used or take too much: what to tell the user, and wha
 */
 
 use kube::ResourceExt;
-use stoppablecontainer_api::names::ANNOTATION_RECOVERY;
+use stoppablecontainer_api::names::{ANNOTATION_MOVED_TO, ANNOTATION_RECOVERY};
 use stoppablecontainer_api::{
     FilesystemStatus, RecoveryAnswer, RecoveryVerb, StoppableContainer, StoppableContainerInstance,
     StorageExcess, controller_of,
@@ -28,6 +28,20 @@ pub(super) fn refusal(instance: &StoppableContainerInstance, excess: &StorageExc
         excess.bytes
     );
     Cause::new(reason, message)
+}
+
+/// How the user names the node that has the disk of a node that is gone. To be put behind a
+/// sentence without its full stop.
+pub(super) fn move_command(instance: &StoppableContainerInstance) -> String {
+    let Some(owner) = controller_of::<StoppableContainer>(instance) else {
+        return String::new();
+    };
+    format!(
+        ". If another node has its disk now: kubectl annotate --overwrite -n {} stoppablecontainer {} \
+         {ANNOTATION_MOVED_TO}=NODE",
+        instance.namespace().unwrap_or_default(),
+        owner.name
+    )
 }
 
 /// How the user gives up the files of an instance whose node is gone. To be put behind a sentence
