@@ -16,7 +16,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::progress::Progress;
+use crate::progress::{Progress, Step};
 use crate::workspace::Workspace;
 
 pub(crate) use golang::go as go_version;
@@ -28,6 +28,8 @@ const UNPACKED: &[&str] = &["containerd", "runc", "etcd-server", "docker-registr
 /// Programs and the packages that bring them for the local cluster.
 const CLUSTER_PROGRAMS: &[(&str, &str)] =
     &[("nft", "nftables"), ("ip", "iproute2"), ("iptables", "iptables")];
+/// Programs and the packages that bring them for building runc.
+const RUNC_BUILD_PROGRAMS: &[(&str, &str)] = &[("cc", "gcc"), ("pkg-config", "pkg-config")];
 /// Programs and the packages that bring them for building images.
 const IMAGE_PROGRAMS: &[(&str, &str)] = &[
     ("buildah", "buildah"),
@@ -87,7 +89,7 @@ impl Tools {
     }
 
     /// Steps that [`Tools::prepare_cluster`] takes.
-    pub(crate) const CLUSTER_STEPS: usize = 4;
+    pub(crate) const CLUSTER_STEPS: usize = 5;
 
     /// Makes what the local cluster needs: `kube`, the unpacked packages and the installed ones.
     pub(crate) fn prepare_cluster(&self, workspace: &Workspace, progress: &Progress) -> Result<()> {
@@ -104,7 +106,20 @@ impl Tools {
             Some(version) => golang::install_containerd(step, version, &self.containerd_dir(version)),
             None => Ok(()),
         })?;
+        let runc = self.release.runc();
+        let version = runc.unwrap_or("Debian's");
+        progress.step(&format!("Build runc: {version}"), |step| match runc {
+            Some(version) => self.build_runc(step, version),
+            None => Ok(()),
+        })?;
         self.prepare_kube(workspace, progress)
+    }
+
+    fn build_runc(&self, step: &Step<'_>, version: &str) -> Result<()> {
+        apt::install(step, RUNC_BUILD_PROGRAMS)?;
+        let libraries = self.dir.join("libseccomp");
+        apt::unpack(step, &["libseccomp-dev"], &libraries)?;
+        golang::install_runc(step, version, &libraries.join("root"), &self.runc_dir(version))
     }
 
     /// Makes the Kubernetes programs.
@@ -226,6 +241,10 @@ impl Tools {
         self.dir.join(format!("containerd-{version}"))
     }
 
+    fn runc_dir(&self, version: &str) -> PathBuf {
+        self.dir.join(format!("runc-{version}"))
+    }
+
     /// Helm.
     pub(crate) fn helm(&self) -> Command {
         Command::new(self.dir.join("helm"))
@@ -241,18 +260,24 @@ impl Tools {
     pub(crate) fn path(&self) -> String {
         let root = self.dir.join("deb/root");
         let root = root.display();
-        let containerd = self.release.containerd();
-        let containerd = containerd.map(|version| format!("{}:", self.containerd_dir(version).display()));
-        let containerd = containerd.unwrap_or_default();
-        format!(
-            "{containerd}{root}/usr/bin:{root}/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        )
+        let built = [
+            self.release.runc().map(|version| self.runc_dir(version)),
+            self.release
+                .containerd()
+                .map(|version| self.containerd_dir(version)),
+        ];
+        let built = built.iter().flatten().map(|dir| dir.display().to_string());
+        let others = format!(
+            "{root}/usr/bin:{root}/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        );
+        built.chain([others]).collect::<Vec<_>>().join(":")
     }
 
     /// Changes whenever a program of the cluster does.
     pub(crate) fn fingerprint(&self) -> String {
         let mut fingerprint = Fingerprint::new();
         fingerprint.text(self.release.containerd().unwrap_or_default());
+        fingerprint.text(self.release.runc().unwrap_or_default());
         for stamp in [&format!("{}.stamp", self.release.program()), "deb.stamp"] {
             fingerprint.text(&std::fs::read_to_string(self.dir.join(stamp)).unwrap_or_default());
         }

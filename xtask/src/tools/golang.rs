@@ -96,6 +96,27 @@ pub(super) fn install_containerd(step: &Step<'_>, version: &str, dir: &Path) -> 
     stamp.set(version)
 }
 
+/// Installs runc of a version into a directory, linked with the libseccomp below `libraries`.
+pub(super) fn install_runc(step: &Step<'_>, version: &str, libraries: &Path, dir: &Path) -> Result<()> {
+    let stamp = Stamp::new(dir.join("runc.stamp"));
+    if dir.join("runc").is_file() && stamp.is(version) {
+        return Ok(());
+    }
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
+    let packages = libraries.join("usr/lib").join(triplet).join("pkgconfig");
+    let mut command = Command::new(go()?);
+    command.env("CGO_ENABLED", "1").env("GOBIN", dir);
+    command
+        .env("PKG_CONFIG_PATH", packages)
+        .env("PKG_CONFIG_SYSROOT_DIR", libraries);
+    command.args(["install", "-trimpath", "-tags", "seccomp netgo osusergo"]);
+    command.args(["-ldflags", "-s -w -linkmode external -extldflags -static"]);
+    command.arg(format!("github.com/opencontainers/runc@{version}"));
+    step.run(&mut command)?;
+    stamp.set(version)
+}
+
 /// Installs csi-sanity, the conformance test of CSI plugins, into a directory.
 pub(crate) fn install_csi_sanity(step: &Step<'_>, dir: &Path) -> Result<()> {
     let stamp = Stamp::new(dir.join("csi-sanity.stamp"));

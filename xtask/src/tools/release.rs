@@ -56,6 +56,15 @@ impl Release {
         }
     }
 
+    /// The version of runc that is built from its Go module: user namespaces need 1.2. Without one,
+    /// Debian's is used.
+    pub(crate) fn runc(self) -> Option<&'static str> {
+        match self {
+            Self::V1_34 => None,
+            Self::V1_36 => Some("v1.3.6"),
+        }
+    }
+
     /// The multi-call binary of its Kubernetes programs, in the directory of tools.
     pub(crate) fn program(self) -> &'static str {
         match self {
