@@ -6,15 +6,17 @@ The process is this test program again, started by unshare(1): see [`inside`]. I
 commands that it reads from its standard input.
 */
 
+mod commands;
+
 use std::ffi::CString;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use rootfs::Process;
+use rootfs::{Proc, Process, UserNamespace};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -24,6 +26,7 @@ use rustix::mount::{
 use rustix::process::Pid;
 
 use crate::kernel;
+use crate::pod_users::PodUsers;
 
 /// Marks what the process inside says among what the test harness prints.
 const MARK: &str = "container says: ";
@@ -36,6 +39,8 @@ pub(crate) struct Spec {
     read_only: bool,
     mounts: Vec<String>,
     working_directory: Option<String>,
+    /// Path of its user namespace, and the user and group of the node that are 0 in it.
+    users: Option<(PathBuf, u32)>,
 }
 
 /// A running container; ends when it is dropped.
@@ -44,6 +49,8 @@ pub(crate) struct Container {
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
     pub(crate) process: Process,
+    /// Its user namespace, if that is not the node's.
+    pub(crate) users: Option<UserNamespace>,
     /// Where its root is mounted on the node.
     root: PathBuf,
 }
@@ -96,15 +103,32 @@ impl Spec {
         self
     }
 
+    /// It is in this user namespace.
+    pub(crate) fn users(mut self, users: &PodUsers) -> Self {
+        self.users = Some((users.path(), users.first));
+        self
+    }
+
     /// Starts it.
     pub(crate) fn start(&self) -> Container {
         for name in ["upper", "work", "root"] {
             fs::create_dir_all(self.directory.join(name)).unwrap();
         }
+        let mut command = match &self.users {
+            None => Command::new("unshare"),
+            Some((users, first)) => {
+                // As containerd does: files that a container makes have the owners of the node.
+                chown(self.directory.join("upper"), Some(*first), Some(*first)).unwrap();
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--user={}", users.display()));
+                command.args(["--setuid=0", "--setgid=0", "unshare"]);
+                command
+            }
+        };
         // As runtimes do: in the node's namespace, of which the container then has a copy.
         let root = self.directory.join("root");
         self.mount_overlay(&root);
-        let mut child = Command::new("unshare")
+        let mut child = command
             .args(["--mount", "--propagation", "unchanged"])
             .arg(std::env::current_exe().unwrap())
             .args([
@@ -115,6 +139,7 @@ impl Spec {
                 "--test-threads=1",
             ])
             .env("CONTAINER_DIRECTORY", &self.directory)
+            .env("CONTAINER_HAS_USERS", self.users.is_some().to_string())
             .env("CONTAINER_READ_ONLY", self.read_only.to_string())
             .env("CONTAINER_MOUNTS", self.mounts.join("\n"))
             .env(
@@ -133,9 +158,14 @@ impl Spec {
             stdin,
             stdout,
             process: Process::open(pid).unwrap(),
+            users: None,
             root,
         };
         assert_eq!(container.hear(), "ready");
+        if self.users.is_some() {
+            let proc = Proc::open().unwrap();
+            container.users = Some(container.process.user_namespace(&proc).unwrap());
+        }
         container
     }
 
@@ -214,6 +244,21 @@ impl Container {
         self.ask(&format!("stat {path}"))
     }
 
+    /// Gives a file another owner and group.
+    pub(crate) fn chown(&mut self, path: &str, id: u32) -> Result<String, String> {
+        self.ask(&format!("chown {path} {id}"))
+    }
+
+    /// Gives a file the capability to bind ports, as setcap(8) does it.
+    pub(crate) fn set_capability(&mut self, path: &str) -> Result<String, String> {
+        self.ask(&format!("set-capability {path}"))
+    }
+
+    /// The file capabilities that its processes see, as bytes.
+    pub(crate) fn capability(&mut self, path: &str) -> Result<String, String> {
+        self.ask(&format!("capability {path}"))
+    }
+
     /// The mountpoints in its mount table, in order.
     pub(crate) fn mountpoints(&mut self) -> Vec<String> {
         let table = self.ask("mounts").unwrap();
@@ -289,18 +334,7 @@ fn inside() {
         let mut words = line.splitn(3, ' ');
         let verb = words.next().unwrap();
         let (path, rest) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let result = match verb {
-            "read" => fs::read_to_string(path),
-            "write" => fs::write(path, rest).map(|()| String::new()),
-            "write-durable" => write_durable(path, rest).map(|()| String::new()),
-            "remove" => fs::remove_file(path).map(|()| String::new()),
-            "list" => list(path),
-            "stat" => stat(path),
-            "mounts" => fs::read_to_string("/proc/self/mountinfo").map(|table| mountpoints(&table)),
-            "enter" => std::env::set_current_dir(path).map(|()| String::new()),
-            "where" => std::env::current_dir().map(|path| path.display().to_string()),
-            _ => panic!("{line:?}"),
-        };
+        let result = commands::carry_out(verb, path, rest);
         match result {
             Ok(value) => say(&format!(
                 "ok {}",
@@ -330,10 +364,17 @@ fn set_up(directory: &Path) {
         .unwrap();
     }
     let root = directory.join("root");
+    let has_users = std::env::var("CONTAINER_HAS_USERS").unwrap() == "true";
+    if has_users {
+        // The copy of the runtime's mount is locked.
+        mount_bind_recursive(&root, &root).unwrap();
+    }
     for mount in std::env::var("CONTAINER_MOUNTS").unwrap().lines() {
         let words: Vec<_> = mount.splitn(4, ' ').collect();
         let path = root.join(words[1].trim_start_matches('/'));
         match words[..] {
+            // A new one would need a PID namespace of the same user namespace.
+            ["proc", _] if has_users => bind(Path::new("/proc"), &path, "private"),
             [kind, _] => {
                 fs::create_dir_all(&path).unwrap();
                 attach(new_mount(kind, &[]), &path);
@@ -398,45 +439,4 @@ pub(crate) fn attach(mount: impl AsFd, path: &Path) {
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
     )
     .unwrap();
-}
-
-fn write_durable(path: &str, content: &str) -> std::io::Result<()> {
-    let mut file = fs::File::create(path)?;
-    file.write_all(content.as_bytes())?;
-    file.sync_all()
-}
-
-fn list(path: &str) -> std::io::Result<String> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(path)? {
-        names.push(entry?.file_name().into_string().unwrap());
-    }
-    names.sort();
-    Ok(names.join(" "))
-}
-
-fn stat(path: &str) -> std::io::Result<String> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = fs::symlink_metadata(path)?;
-    let kind = if metadata.is_dir() {
-        "directory"
-    } else if metadata.is_symlink() {
-        "link"
-    } else {
-        "file"
-    };
-    Ok(format!(
-        "{kind} {:o} {}:{}",
-        metadata.mode() & 0o7777,
-        metadata.uid(),
-        metadata.gid()
-    ))
-}
-
-fn mountpoints(table: &str) -> String {
-    let mut points = String::new();
-    for line in table.lines() {
-        let _ = writeln!(points, "{}", line.split(' ').nth(4).unwrap());
-    }
-    points
 }

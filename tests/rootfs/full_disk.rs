@@ -179,6 +179,7 @@ fn f22_a_disk_that_fails() {
                 node: &node.namespace,
                 image: &provider.process,
                 container: &second.process,
+                users: None,
                 kept: &kept,
             };
             match rootfs::attach(request) {

@@ -12,6 +12,7 @@ use rustix::mount::{MoveMountFlags, move_mount};
 use crate::container::Container;
 use crate::node::Node;
 use crate::one_writer::Stayer;
+use crate::pod_users::{PodUsers, has_pod_users};
 
 /// Ends the work as a kill would: nothing is taken back, descriptors close.
 struct Killed;
@@ -46,42 +47,57 @@ fn killed_after(node: &Node, provider: &Container, consumer: &Container, step: u
 
 #[test]
 fn i9_f17_killed_at_every_step_and_tried_again() {
-    Node::with(|node| {
-        let base = node.layer("base", &[("etc/motd", Some("hello"))]);
-        let provider = node.provider(&[&base]);
-        let consumer = |name: &str| {
-            let spec = node.consumer(name).tmpfs("/data").tmpfs("/data/deep").read_only();
-            spec.working_directory("/data").start()
-        };
-        let mut clean = consumer("clean");
-        let all = Mutex::new(Vec::new());
-        node.attach_observed(&provider, &clean, Some(&|name| all.lock().unwrap().push(name)))
-            .unwrap();
-        let (all, expected) = (all.into_inner().unwrap(), clean.mountpoints());
-        clean.end();
-        assert!(all.len() >= 13, "{all:?}");
-        // While the file system behind a read-only root is written.
-        assert!(all.contains(&"make a copy of the root writable"), "{all:?}");
+    Node::with(|node| kill_at_every_step(node, None));
+}
 
-        for step in 1..=all.len() {
-            let mut consumer = consumer(&format!("killed-after-{step}"));
-            let done = killed_after(node, &provider, &consumer, step);
-            assert_eq!(done, all[..step]);
-            let attached = node.attach_when_free(&provider, &consumer);
-            // From the change-over on the container is where it belongs.
-            let there = done.contains(&"change over");
-            assert_eq!(
-                attached,
-                if there { Attached::Already } else { Attached::Now },
-                "{done:?}"
-            );
-            assert_eq!(consumer.mountpoints(), expected, "{done:?}");
-            assert_eq!(consumer.read("/etc/motd").unwrap(), "hello");
-            assert!(consumer.write("/etc/motd", "x").is_err(), "read-only: {done:?}");
-            consumer.write("/data/deep/x", "x").unwrap();
-            consumer.end();
+#[test]
+fn i9_f17_h20_with_its_own_users_killed_at_every_step_and_tried_again() {
+    Node::with(|node| {
+        if has_pod_users(node) {
+            kill_at_every_step(node, Some(&PodUsers::start(100_000)));
         }
     });
+}
+
+fn kill_at_every_step(node: &Node, users: Option<&PodUsers>) {
+    let base = node.layer("base", &[("etc/motd", Some("hello"))]);
+    let provider = node.provider(&[&base]);
+    let consumer = |name: &str| {
+        let spec = node.consumer(name).tmpfs("/data").tmpfs("/data/deep").read_only();
+        let spec = spec.working_directory("/data");
+        match users {
+            Some(users) => spec.users(users).start(),
+            None => spec.start(),
+        }
+    };
+    let mut clean = consumer("clean");
+    let all = Mutex::new(Vec::new());
+    node.attach_observed(&provider, &clean, Some(&|name| all.lock().unwrap().push(name)))
+        .unwrap();
+    let (all, expected) = (all.into_inner().unwrap(), clean.mountpoints());
+    clean.end();
+    assert!(all.len() >= 13, "{all:?}");
+    // While the file system behind a read-only root is written.
+    assert!(all.contains(&"make a copy of the root writable"), "{all:?}");
+
+    for step in 1..=all.len() {
+        let mut consumer = consumer(&format!("killed-after-{step}"));
+        let done = killed_after(node, &provider, &consumer, step);
+        assert_eq!(done, all[..step]);
+        let attached = node.attach_when_free(&provider, &consumer);
+        // From the change-over on the container is where it belongs.
+        let there = done.contains(&"change over");
+        assert_eq!(
+            attached,
+            if there { Attached::Already } else { Attached::Now },
+            "{done:?}"
+        );
+        assert_eq!(consumer.mountpoints(), expected, "{done:?}");
+        assert_eq!(consumer.read("/etc/motd").unwrap(), "hello");
+        assert!(consumer.write("/etc/motd", "x").is_err(), "read-only: {done:?}");
+        consumer.write("/data/deep/x", "x").unwrap();
+        consumer.end();
+    }
 }
 
 #[test]
@@ -132,7 +148,8 @@ fn i9_f17_who_comes_during_the_change_over_is_known() {
         let base = node.layer("base", &[("etc/motd", Some("hello"))]);
         let provider = node.provider(&[&base]);
         let consumer = node.consumer("consumer").start();
-        let left_behind = |process: &Process| attach::is_left_behind(&node.proc, process, &node.key).unwrap();
+        let left_behind =
+            |process: &Process| attach::is_left_behind(&node.proc, process, None, &node.key).unwrap();
         assert!(!left_behind(&consumer.process), "it only has to wait");
         let late = std::thread::scope(|scope| {
             let ((come, called), (came, arrived)) = (mpsc::channel(), mpsc::channel());

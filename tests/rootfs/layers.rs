@@ -31,6 +31,7 @@ fn h12_i3_layers_that_no_mount_of_the_node_names_are_not_opened() {
             node: &node.namespace,
             image: &impostor.process,
             container: &consumer.process,
+            users: None,
             kept: &kept,
         };
         // On its own root, in which there is nothing.
@@ -64,6 +65,7 @@ fn i3_layers_are_those_of_the_containers_root_and_not_of_a_processs() {
             node: &node.namespace,
             image: &process.process(),
             container: &consumer.process,
+            users: None,
             kept: &kept,
         };
         assert_eq!(rootfs::attach(request).unwrap(), Attached::Now);

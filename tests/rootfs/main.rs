@@ -21,6 +21,7 @@ mod moved;
 mod node;
 mod one_writer;
 mod overlays;
+mod pod_users;
 mod power_cut;
 mod probe;
 mod races;

@@ -163,6 +163,7 @@ impl Node {
             node: &self.namespace,
             image: &image.process,
             container: &container.process,
+            users: container.users.as_ref(),
             kept,
         };
         match observer {

@@ -144,6 +144,7 @@ fn the_node_itself_is_never_moved() {
             node: &own,
             image: &provider.process,
             container: &provider.process,
+            users: None,
             kept: &kept,
         };
         assert!(matches!(rootfs::attach(request), Err(AttachError::NotAContainer)));

@@ -141,6 +141,7 @@ fn i9_the_containers_root_is_a_layer_where_the_kernel_takes_no_more() {
             node: &node.namespace,
             image: &provider.process,
             container: &consumer.process,
+            users: None,
             kept: &kept,
         };
         let attached = rootfs::test_hooks::attach_with_api(request, LowerdirApi::Joined);
@@ -224,6 +225,7 @@ fn a_container_on_a_kept_filesystem_is_no_image() {
             node: &node.namespace,
             image: &first.process,
             container: &second.process,
+            users: None,
             kept: &kept,
         };
         let error = format!("{:?}", rootfs::attach(request).unwrap_err());

@@ -11,11 +11,11 @@ use rustix::fs::{CWD, FileType, Mode, XattrFlags, getxattr, makedev, mknodat, se
 use crate::container::Container;
 use crate::node::Node;
 
-const CAPABILITY: &str = "security.capability";
+pub(crate) const CAPABILITY: &str = "security.capability";
 const ACL: &str = "system.posix_acl_access";
 /// CAP_NET_BIND_SERVICE, effective and permitted; of any namespace, and of that in which 1000 is
 /// root.
-const CAPABILITY_2: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+pub(crate) const CAPABILITY_2: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const CAPABILITY_3: [u8; 24] = [
     1, 0, 0, 3, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xe8, 3, 0, 0,
 ];

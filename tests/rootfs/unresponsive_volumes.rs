@@ -73,9 +73,9 @@ fn i18_a_fuse_volume_that_does_not_answer_is_moved() {
                     let found = holders::find_by(&node.proc, &node.key, method).unwrap();
                     assert_eq!(found.len(), 1, "{method:?}");
                 }
-                assert!(attach::is_attached(&node.proc, &consumer.process, &node.key).unwrap());
-                assert!(!attach::is_left_behind(&node.proc, &consumer.process, &node.key).unwrap());
-                let root = attach::root_of(&node.proc, &consumer.process, &node.key).unwrap();
+                assert!(attach::is_attached(&node.proc, &consumer.process, None, &node.key).unwrap());
+                assert!(!attach::is_left_behind(&node.proc, &consumer.process, None, &node.key).unwrap());
+                let root = attach::root_of(&node.proc, &consumer.process, None, &node.key).unwrap();
                 root.unwrap().read("etc/passwd".as_ref(), 100).unwrap()
             });
             assert_eq!(

@@ -161,6 +161,7 @@ fn h12_layers_named_in_a_user_namespace_are_not_opened() {
             node: &node.namespace,
             image: &impostor.process,
             container: &consumer.process,
+            users: None,
             kept: &kept,
         };
         let attached = rootfs::attach(request);
@@ -211,14 +212,14 @@ fn h12_h25_a_holder_by_name_alone_is_not_believed() {
             [impostor.process.id()]
         );
         assert!(!found[0].in_host_userns);
-        assert!(!attach::is_attached(&node.proc, &impostor.process, &node.key).unwrap());
+        assert!(!attach::is_attached(&node.proc, &impostor.process, None, &node.key).unwrap());
         assert!(
-            attach::root_of(&node.proc, &impostor.process, &node.key)
+            attach::root_of(&node.proc, &impostor.process, None, &node.key)
                 .unwrap()
                 .is_none()
         );
         assert!(
-            attach::root_of(&node.proc, &consumer.process, &node.key)
+            attach::root_of(&node.proc, &consumer.process, None, &node.key)
                 .unwrap()
                 .is_none()
         );
@@ -227,9 +228,9 @@ fn h12_h25_a_holder_by_name_alone_is_not_believed() {
             Attached::Now
         );
         drop(impostor);
-        assert!(attach::is_attached(&node.proc, &consumer.process, &node.key).unwrap());
-        assert!(!attach::is_attached(&node.proc, &consumer.process, "another").unwrap());
-        let root = attach::root_of(&node.proc, &consumer.process, &node.key)
+        assert!(attach::is_attached(&node.proc, &consumer.process, None, &node.key).unwrap());
+        assert!(!attach::is_attached(&node.proc, &consumer.process, None, "another").unwrap());
+        let root = attach::root_of(&node.proc, &consumer.process, None, &node.key)
             .unwrap()
             .unwrap();
         assert_eq!(

@@ -22,6 +22,7 @@ mod guard;
 pub(crate) mod left_over;
 mod limits;
 mod record;
+mod users;
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -34,9 +35,10 @@ use anyhow::{Context, Result};
 use exec_wrapper::protocol::WRAPPER;
 use futures::future::{BoxFuture, Shared};
 use rootfs::Kept;
+use rootfs::user_namespace::IdMaps;
 use rustix::fs::{Dir, Mode, OFlags, mkdirat, openat, renameat};
 use rustix::io::Errno;
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 use tokio_util::sync::CancellationToken;
 
 use self::guard::{Durable, WRAPPER_NEW, copy_program};
@@ -45,6 +47,7 @@ use crate::instance::WritebackOutcome;
 
 pub(crate) use self::guard::VolumeGuard;
 pub(crate) use self::record::{Role, VolumeRecord};
+pub(crate) use self::users::Users;
 
 /// All volumes of this node.
 #[derive(Debug)]
@@ -69,6 +72,9 @@ pub(crate) struct Volume {
     writeback: OnceLock<Writeback>,
     served: AtomicBool,
     identified: AtomicBool,
+    /// The ids of its pod, if they are not the node's; learned when a process is in another user
+    /// namespace.
+    id_maps: OnceCell<Option<IdMaps>>,
     /// Held while one of its processes is examined, so that a huge mount table delays only its own
     /// pod.
     pub(crate) examining: Arc<AsyncMutex<()>>,
@@ -171,6 +177,7 @@ impl Volume {
             writeback: OnceLock::new(),
             served: AtomicBool::new(false),
             identified: AtomicBool::new(false),
+            id_maps: OnceCell::new(),
             examining: Arc::default(),
             limits: PeerLimits::default(),
         }

@@ -28,6 +28,7 @@ use crate::namespace::NamespaceThread;
 use crate::plan::{Move, Plan};
 use crate::process::{Proc, ProcessError};
 use crate::root::{Problem, Root, RootError};
+use crate::sys;
 use crate::table::{Flags, Table};
 
 /// The staging directory in the old root. The old root goes away with the change-over.
@@ -154,7 +155,10 @@ fn staging(
 ) -> Result<OwnedFd, ApplyError> {
     let failed = step("make the staging directory");
     match make_staging(old_root) {
-        Err(Errno::ROFS) if flags.read_only => make_staging_behind(thread, proc, flags, done)?,
+        Err(Errno::ROFS) if flags.read_only => match make_staging_in_clone(old_root, done) {
+            Err(Errno::NOSYS) => make_staging_behind(thread, proc, flags, done)?,
+            result => result.map_err(&failed)?,
+        },
         result => result.map_err(&failed)?,
     }
     let open = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -170,8 +174,23 @@ fn make_staging(root: &Root) -> Result<(), Errno> {
 
 /// The read-only root of a container is a writable file system behind a read-only mount. The mount
 /// must stay as it is: an attempt that died while it was writable would leave it so, and the next
-/// one take that for what the container was given. So it is made writable in a copy of the
-/// namespace, which goes with this thread whatever happens.
+/// one take that for what the container was given. So a detached clone is made writable, which goes
+/// with its descriptor whatever happens.
+fn make_staging_in_clone(old_root: &Root, done: &dyn Fn(&'static str)) -> Result<(), Errno> {
+    // With what is mounted below, as the kernel clones no mount alone that has locked ones on it.
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let clone = open_tree(old_root, "", flags)?;
+    sys::make_writable(&clone)?;
+    done("make a copy of the root writable");
+    make_staging(&Root::new(clone))
+}
+
+/// The same before kernel 5.12, where only an attached mount can be changed: in a copy of the
+/// namespace, which goes with this thread. A copy of a namespace of another user namespace would
+/// have its mounts locked.
 fn make_staging_behind(
     thread: &NamespaceThread,
     proc: &Proc,

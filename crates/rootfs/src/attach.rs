@@ -18,7 +18,8 @@ use crate::overlay::{LowerdirApi, Overlay, OverlayError, Upper};
 use crate::process::{Proc, Process, ProcessError};
 use crate::store::{Kept, StoreError};
 use crate::table::{self, Mount, Table, ends_with};
-use crate::{Namespace, Root};
+use crate::user_namespace::{RootIds, attach_in_copy};
+use crate::{Namespace, Root, UserNamespace};
 
 /// A container to move, and its kept filesystem.
 #[derive(Clone, Copy)]
@@ -31,6 +32,8 @@ pub struct Request<'a> {
     pub image: &'a Process,
     /// A process of the container to move.
     pub container: &'a Process,
+    /// The user namespace of the container's pod. `None` if that is the caller's, as the node's is.
+    pub users: Option<&'a UserNamespace>,
     /// The kept filesystem.
     pub kept: &'a Kept,
 }
@@ -73,10 +76,22 @@ pub enum AttachError {
     /// The process is not in a container of its own.
     #[error("the process shares the node's mount namespace")]
     NotAContainer,
-    /// It is in a user namespace of its own, in which a mount of the node's would be locked or lose
-    /// its owners.
-    #[error("the container has its own user namespace (hostUsers: false), which is not supported")]
+    /// It is not in the user namespace of its pod. In one that a process of the pod made, the names
+    /// of mounts are those that the process chose.
+    #[error("the container is not in the user namespace of its pod")]
     UserNamespace,
+    /// Files of a layer or of the data cannot have other owners.
+    #[error(
+        "cannot give files the owners of a pod with hostUsers: false: {what} needs idmapped mounts, which the kernel \
+         has on ext4, xfs and btrfs from Linux 5.19 on"
+    )]
+    Unmappable {
+        /// What cannot be mounted.
+        what: &'static str,
+        /// What the kernel said.
+        #[source]
+        source: Errno,
+    },
     /// A mount covers the container's root: its processes would stay on the root below.
     #[error("something is mounted over the container's root (file system type {0:?})")]
     CoveredRoot(OsString),
@@ -133,9 +148,15 @@ pub(crate) fn attach_with_hooks(request: Request<'_>, hooks: Hooks<'_>) -> Resul
     NamespaceThread::run(|thread| request.run(thread, hooks)).map_err(at("start a thread"))?
 }
 
-/// Whether a process sees the kept filesystem as its root. A process in a user namespace of its own
-/// does not, whatever its mounts are called.
-pub fn is_attached(proc: &Proc, process: &Process, kept: &str) -> Result<bool, ProcessError> {
+/// Whether a process sees the kept filesystem as its root. A process in another user namespace than
+/// its pod does not, whatever its mounts are called. `users` is that of the pod, if it is not the
+/// caller's.
+pub fn is_attached(
+    proc: &Proc,
+    process: &Process,
+    users: Option<&UserNamespace>,
+    kept: &str,
+) -> Result<bool, ProcessError> {
     let look = || {
         for mount in table::mounts(process.open_mounts(proc)?) {
             let mount = mount?;
@@ -145,12 +166,17 @@ pub fn is_attached(proc: &Proc, process: &Process, kept: &str) -> Result<bool, P
         }
         Ok(false)
     };
-    Ok(process.read_if_host_userns(proc, look)?.unwrap_or(false))
+    Ok(process.read_if_in(proc, users, look)?.unwrap_or(false))
 }
 
 /// Whether a process came into its container while that changed over: its root is the one of
 /// before, and will never be another, and the container is on the kept filesystem.
-pub fn is_left_behind(proc: &Proc, process: &Process, kept: &str) -> Result<bool, AttachError> {
+pub fn is_left_behind(
+    proc: &Proc,
+    process: &Process,
+    users: Option<&UserNamespace>,
+    kept: &str,
+) -> Result<bool, AttachError> {
     let namespace = process.mount_namespace(proc)?;
     let look = |thread: &NamespaceThread| {
         thread
@@ -166,15 +192,22 @@ pub fn is_left_behind(proc: &Proc, process: &Process, kept: &str) -> Result<bool
     let moved: bool = NamespaceThread::run(look).map_err(at("start a thread"))??;
     // In this order: what was in the container before is on the kept filesystem by the time that
     // others come onto it.
-    Ok(moved && !is_attached(proc, process, kept)?)
+    Ok(moved && !is_attached(proc, process, users, kept)?)
 }
 
 /// The kept filesystem that a process has as its root, without the mounts on it: a pod's mounts are
 /// not the image's, and may not answer a read. `None` if the process is not on it: a holder
 /// ([`holders::find`]) only has a mount with the right name, which every user with a user namespace
-/// can choose, and the root of such a process is something else.
-pub fn root_of(proc: &Proc, process: &Process, kept: &str) -> Result<Option<Root>, AttachError> {
-    let Some(namespace) = process.read_if_host_userns(proc, || process.mount_namespace(proc))? else {
+/// can choose, and the root of such a process is something else. So it must be in `users`, the
+/// user namespace of the consumer's pod, or without one in the caller's. The owners of files are
+/// those that the caller sees.
+pub fn root_of(
+    proc: &Proc,
+    process: &Process,
+    users: Option<&UserNamespace>,
+    kept: &str,
+) -> Result<Option<Root>, AttachError> {
+    let Some(namespace) = process.read_if_in(proc, users, || process.mount_namespace(proc))? else {
         return Ok(None);
     };
     let look = |thread: &NamespaceThread| {
@@ -217,7 +250,7 @@ pub fn with_view<T: Send>(
             };
             Ok(overlay.mount(thread)?)
         };
-        let overlay = on_image(thread, proc, node, image, kept, of)?;
+        let overlay = on_image(thread, proc, node, image, kept, None, of)?;
         Ok(work(&Root::new(overlay)))
     };
     NamespaceThread::run(view).map_err(at("start a thread"))?
@@ -232,6 +265,7 @@ impl Request<'_> {
             node,
             image,
             container,
+            users,
             kept,
         } = *self;
         let done = |step| {
@@ -251,10 +285,20 @@ impl Request<'_> {
         {
             return Err(AttachError::NotAContainer);
         }
-        let learn = || Ok((container.working_directory(proc)?, container.mounts(proc)?));
-        let (working_directory, seen) = container
-            .read_if_host_userns(proc, learn)?
+        let learn = || {
+            let seen = (container.working_directory(proc)?, container.mounts(proc)?);
+            Ok((seen, container.id_maps(proc)?))
+        };
+        let ((working_directory, seen), ids) = container
+            .read_if_in(proc, users, learn)?
             .ok_or(AttachError::UserNamespace)?;
+        let mapping = match users {
+            Some(users) => {
+                let root = ids.root().ok_or(AttachError::UserNamespace)?;
+                Some(Mapping { users, root })
+            }
+            None => None,
+        };
         thread
             .enter(&namespace)
             .map_err(at("enter the container's mount namespace"))?;
@@ -305,7 +349,7 @@ impl Request<'_> {
         // The container's processes may use what has the label of the root that the runtime gave
         // them.
         let context = seen.root().and_then(Mount::context);
-        let overlay = on_image(thread, proc, node, image, kept, |layers, here| {
+        let overlay = on_image(thread, proc, node, image, kept, mapping, |layers, here| {
             let overlay = Overlay {
                 lower: layers.directories().collect(),
                 upper: Some(Upper {
@@ -345,14 +389,23 @@ fn on_image(
     node: &Namespace,
     image: &Process,
     kept: &Kept,
+    mapping: Option<Mapping<'_>>,
     overlay: impl Fn(&Layers, &Kept) -> Result<OwnedFd, AttachError>,
 ) -> Result<OwnedFd, AttachError> {
+    let overlay = |layers: Layers| {
+        let here = kept.in_current_namespace(layers.kind() == Kind::ContainerRoot)?;
+        match mapping {
+            Some(mapping) => {
+                let (layers, here) = mapping.apply(thread, &layers, &here)?;
+                overlay(&layers, &here)
+            }
+            None => overlay(&layers, &here),
+        }
+    };
     let layers = Layers::of(thread, proc, node, image)?;
-    let here = kept.in_current_namespace(layers.kind() == Kind::ContainerRoot)?;
-    match overlay(&layers, &here) {
-        Err(AttachError::Overlay(OverlayError::TooManyLayers(count)))
-            if layers.kind() == Kind::Directories =>
-        {
+    let kind = layers.kind();
+    match overlay(layers) {
+        Err(AttachError::Overlay(OverlayError::TooManyLayers(count))) if kind == Kind::Directories => {
             tracing::debug!(
                 count,
                 "too many layers for this kernel, using the container's root"
@@ -360,8 +413,42 @@ fn on_image(
         }
         result => return result,
     }
-    let layers = Layers::of_root(thread, proc, node, image)?;
-    overlay(&layers, &kept.in_current_namespace(true)?)
+    overlay(Layers::of_root(thread, proc, node, image)?)
+}
+
+/// The owners that files are to have: those that a user namespace sees.
+#[derive(Clone, Copy)]
+struct Mapping<'a> {
+    users: &'a UserNamespace,
+    root: RootIds,
+}
+
+// === impl Mapping ===
+
+impl Mapping<'_> {
+    /// Layers and data with these owners, where an overlay may have them. From here on, what the
+    /// thread makes belongs to the root of the user namespace: the overlay makes files with the
+    /// credentials of its maker.
+    fn apply(
+        self,
+        thread: &NamespaceThread,
+        layers: &Layers,
+        kept: &Kept,
+    ) -> Result<(Layers, Kept), AttachError> {
+        let failed = |what| move |source| AttachError::Unmappable { what, source };
+        let layers = layers
+            .mapped(self.users)
+            .map_err(failed("a layer of the image"))?;
+        let kept = kept
+            .mapped(self.users)
+            .map_err(failed("the directory of the data"))?;
+        let mounts = layers.directories().chain([kept.store()]);
+        attach_in_copy(thread, mounts).map_err(at("attach the layers"))?;
+        thread
+            .act_as(self.root)
+            .map_err(at("act as the root of the container's user namespace"))?;
+        Ok((layers, kept))
+    }
 }
 
 /// The kept root in a table, even where an old root still lies on it.

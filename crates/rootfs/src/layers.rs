@@ -27,6 +27,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use crate::namespace::NamespaceThread;
 use crate::process::{Proc, ProcessError};
 use crate::table::Mount;
+use crate::user_namespace::{UserNamespace, attach_in_copy};
 use crate::{Namespace, Process, Root};
 
 /// The layers of a container's image.
@@ -66,7 +67,8 @@ pub enum LayersError {
     /// the names of its layers, and here those names would be opened as names of the node's
     /// directories.
     #[error(
-        "the container that runs the image has its own user namespace (hostUsers: false), which is not supported"
+        "the container that runs the image has its own user namespace (hostUsers: false), in which its layers cannot be \
+         identified"
     )]
     UserNamespace,
     /// It is in the node's own mount namespace, where its root would be the node's.
@@ -133,6 +135,17 @@ impl Layers {
         self.directories.iter().map(AsFd::as_fd)
     }
 
+    /// The same with the owners that a user namespace sees, as detached mounts.
+    pub(crate) fn mapped(&self, users: &UserNamespace) -> Result<Self, Errno> {
+        Ok(Self {
+            directories: self
+                .directories()
+                .map(|directory| users.mapped(directory))
+                .collect::<Result<_, _>>()?,
+            kind: self.kind,
+        })
+    }
+
     /// Where they came from.
     pub fn kind(&self) -> Kind {
         self.kind
@@ -147,7 +160,7 @@ impl Layers {
         container: &Process,
     ) -> Result<(), LayersError> {
         let theirs = container
-            .read_if_host_userns(proc, || container.mount_namespace(proc))?
+            .read_if_in(proc, None, || container.mount_namespace(proc))?
             .ok_or(LayersError::UserNamespace)?;
         let identity = |namespace: &Namespace| {
             namespace
@@ -174,14 +187,7 @@ impl Layers {
         thread
             .enter(node)
             .map_err(at("enter the node's mount namespace"))?;
-        // Before kernel 6.15 a layer must be attached in the caller's namespace, and nothing may be
-        // attached in the node's: so it is done in a copy, on a directory that surely exists.
-        thread
-            .enter_private_copy()
-            .map_err(at("copy the node's mount namespace"))?;
-        let onto = rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(&root, "", rustix::fs::CWD, "/sys", onto)
-            .map_err(at("attach the container's root"))?;
+        attach_in_copy(thread, [root.as_fd()]).map_err(at("attach the container's root"))?;
         Ok(root)
     }
 }

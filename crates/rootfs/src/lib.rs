@@ -32,6 +32,7 @@ pub mod table;
 #[cfg(feature = "test-hooks")]
 pub mod test_hooks;
 pub mod usage;
+pub mod user_namespace;
 
 pub use apply::ApplyError;
 pub use attach::{AttachError, Attached, Request, attach};
@@ -39,6 +40,7 @@ pub use namespace::Namespace;
 pub use process::{Proc, Process};
 pub use root::Root;
 pub use store::{Kept, Store};
+pub use user_namespace::UserNamespace;
 
 /// Mount source of a kept root, the field after the file system type in mountinfo. Only a process
 /// that may mount can set it.

@@ -10,9 +10,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::fstat;
 use rustix::io::Errno;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use rustix::thread::{LinkNameSpaceType, capabilities, move_into_link_name_space, set_capabilities};
 
 use crate::sys;
+use crate::user_namespace::RootIds;
 
 /// A mount namespace.
 #[derive(Debug)]
@@ -74,6 +75,22 @@ impl NamespaceThread {
     /// namespace.
     pub fn enter(&self, namespace: &Namespace) -> Result<(), Errno> {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
+    }
+
+    /// From here on, the thread's files belong to this user and group, and it may still do to files
+    /// what root may. Without it the kernel makes no file on an idmapped mount that does not map
+    /// the node's root (`EOVERFLOW`, see path_resolution(7) and mount_setattr(2)).
+    ///
+    /// A side effect on the whole process: it is not dumpable any more (setfsuid and
+    /// `PR_SET_DUMPABLE` in prctl(2)).
+    #[allow(clippy::unused_self, reason = "it is proof that the thread is of that kind")]
+    pub(crate) fn act_as(&self, root: RootIds) -> Result<(), Errno> {
+        sys::set_file_system_ids(root.user, root.group)?;
+        // The change took those for files from the effective set (capabilities(7), "Effect of user
+        // ID changes on capabilities").
+        let mut sets = capabilities(None)?;
+        sets.effective = sets.permitted;
+        set_capabilities(None, sets)
     }
 
     /// Leaves for a copy of the present namespace that nothing propagates into or out of, and that

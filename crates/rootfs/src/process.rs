@@ -21,6 +21,7 @@ use crate::Namespace;
 use crate::cached_stat;
 use crate::sys;
 use crate::table::{self, Mount, Table, TableError};
+use crate::user_namespace::{IdMaps, IdRange, UserNamespace};
 
 /// Largest small file that is read from /proc, in bytes.
 const MAX_BYTES: u64 = 64 << 10;
@@ -111,6 +112,14 @@ impl Proc {
             .open_at("thread-self/ns/mnt", OFlags::RDONLY)
             .map_err(system("cannot open the mount namespace"))?;
         Ok(Namespace::new(fd))
+    }
+
+    /// The user namespace of the caller.
+    pub fn own_user_namespace(&self) -> Result<UserNamespace, ProcessError> {
+        let fd = self
+            .open_at("self/ns/user", OFlags::RDONLY)
+            .map_err(system("cannot open the user namespace"))?;
+        Ok(UserNamespace::new(fd))
     }
 
     /// The mount namespace of the node's init.
@@ -230,44 +239,80 @@ impl Process {
         Ok(path.is_absolute().then_some(path))
     }
 
+    /// Its user namespace.
+    pub fn user_namespace(&self, proc: &Proc) -> Result<UserNamespace, ProcessError> {
+        let fd = self.open_below(proc, "ns/user", OFlags::RDONLY)?;
+        self.still(UserNamespace::new(fd))
+    }
+
+    /// The ids of its user namespace, as the caller knows them.
+    pub fn id_maps(&self, proc: &Proc) -> Result<IdMaps, ProcessError> {
+        let read = |name: &str| {
+            let text = self.read_small(proc, name, "cannot read the ids of its user namespace")?;
+            IdRange::parse(&text).ok_or(ProcessError::System(
+                "cannot read the ids of its user namespace",
+                Errno::INVAL,
+            ))
+        };
+        let maps = IdMaps {
+            users: read("uid_map")?,
+            groups: read("gid_map")?,
+        };
+        self.still(maps)
+    }
+
     /// Whether it is in the user namespace of the calling process.
     pub fn shares_user_namespace(&self, proc: &Proc) -> Result<bool, ProcessError> {
+        self.is_in(proc, None)
+    }
+
+    /// Whether it is in this user namespace, or without one in that of the calling process.
+    pub fn is_in(&self, proc: &Proc, users: Option<&UserNamespace>) -> Result<bool, ProcessError> {
         let identity = |path: String| {
             let stat = rustix::fs::statat(proc, path, rustix::fs::AtFlags::empty());
             stat.map(|stat| (stat.st_dev, stat.st_ino))
                 .map_err(gone_or("cannot examine its user namespace"))
         };
         let theirs = identity(format!("{}/ns/user", self.id()))?;
-        let ours = identity("self/ns/user".to_owned())?;
-        self.still(theirs == ours)
+        let wanted = match users {
+            Some(users) => users
+                .identity()
+                .map_err(system("cannot examine a user namespace"))?,
+            None => identity("self/ns/user".to_owned())?,
+        };
+        self.still(theirs == wanted)
     }
 
-    /// What is learned of a process that is in the user namespace of the calling process. `None` if
-    /// it is not: there anybody mounts what he likes and gives it the names that he likes.
-    pub(crate) fn read_if_host_userns<T>(
+    /// What is learned of a process that is in this user namespace, or without one in that of the
+    /// calling process. `None` if it is in another: there anybody mounts what he likes and gives it
+    /// the names that he likes.
+    pub(crate) fn read_if_in<T>(
         &self,
         proc: &Proc,
+        users: Option<&UserNamespace>,
         learn: impl FnOnce() -> Result<T, ProcessError>,
     ) -> Result<Option<T>, ProcessError> {
         // Asked before, as such a process may have very many mounts to read. And after, when the
         // answer counts: a process may leave for a user namespace below its own at any time, but
         // never comes back.
-        if !self.shares_user_namespace(proc)? {
+        if !self.is_in(proc, users)? {
             return Ok(None);
         }
         let learned = learn()?;
-        Ok(self.shares_user_namespace(proc)?.then_some(learned))
+        Ok(self.is_in(proc, users)?.then_some(learned))
     }
 
     /// Its `/proc/PID/cgroup`.
     pub fn cgroup(&self, proc: &Proc) -> Result<String, ProcessError> {
-        let file = self.open_below(proc, "cgroup", OFlags::RDONLY)?;
+        self.read_small(proc, "cgroup", "cannot read its cgroup")
+    }
+
+    fn read_small(&self, proc: &Proc, name: &str, problem: &'static str) -> Result<String, ProcessError> {
+        let file = self.open_below(proc, name, OFlags::RDONLY)?;
         let mut text = Vec::new();
         match File::from(file).take(MAX_BYTES).read_to_end(&mut text) {
             Ok(_) => self.still(String::from_utf8_lossy(&text).into_owned()),
-            Err(e) => Err(gone_or("cannot read its cgroup")(
-                Errno::from_io_error(&e).unwrap_or(Errno::IO),
-            )),
+            Err(e) => Err(gone_or(problem)(Errno::from_io_error(&e).unwrap_or(Errno::IO))),
         }
     }
 

@@ -15,6 +15,8 @@ const SYS_STATMOUNT: libc::c_long = 457;
 const SYS_LISTMOUNT: libc::c_long = 458;
 /// linux/nsfs.h: `_IOR(0xb7, 0x5, __u64)`
 const NS_GET_MNTNS_ID: libc::Ioctl = 0x8008_b705_u32 as libc::Ioctl;
+/// linux/nsfs.h: `_IO(0xb7, 0x2)`
+const NS_GET_PARENT: libc::Ioctl = 0xb702;
 /// linux/mount.h
 const LSMT_ROOT: u64 = u64::MAX;
 
@@ -40,6 +42,82 @@ pub(crate) fn unshare_fs() -> Result<()> {
 pub(crate) fn unshare_mounts() -> Result<()> {
     // SAFETY: as in `unshare_fs`.
     unsafe { unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }
+}
+
+/// Makes the calling thread act on file systems as this user and group, see setfsuid(2). Other
+/// threads are not affected.
+pub(crate) fn set_file_system_ids(user: u32, group: u32) -> Result<()> {
+    // SAFETY: the calls take numbers and touch no memory. They report no error; with an invalid id
+    // they change nothing and tell the present one.
+    let now = unsafe {
+        libc::setfsgid(group);
+        libc::setfsuid(user);
+        (libc::setfsuid(u32::MAX), libc::setfsgid(u32::MAX))
+    };
+    if (now.0.cast_unsigned(), now.1.cast_unsigned()) == (user, group) {
+        Ok(())
+    } else {
+        Err(Errno::PERM)
+    }
+}
+
+/// The user namespace in which a user namespace was made. `PERM` if the caller is below that.
+pub(crate) fn parent_namespace(namespace: impl AsFd) -> Result<OwnedFd> {
+    // SAFETY: the call has no argument. A descriptor of something else is refused, or knows no such
+    // number.
+    let fd = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), NS_GET_PARENT) };
+    if fd < 0 {
+        return Err(last_error());
+    }
+    // SAFETY: the kernel made this descriptor for this call (with close-on-exec set) and no other
+    // code has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Gives the files of a detached mount the owners that a user namespace sees. See mount_setattr(2),
+/// "ID-mapped mounts".
+pub(crate) fn map_owners(mount: impl AsFd, namespace: impl AsFd) -> Result<()> {
+    let Ok(namespace) = u64::try_from(namespace.as_fd().as_raw_fd()) else {
+        return Err(Errno::BADF);
+    };
+    set_mount_attributes(
+        mount,
+        &libc::mount_attr {
+            attr_set: libc::MOUNT_ATTR_IDMAP,
+            attr_clr: 0,
+            propagation: 0,
+            userns_fd: namespace,
+        },
+    )
+}
+
+/// Makes a detached mount writable. `NOSYS` before kernel 5.12.
+pub(crate) fn make_writable(mount: impl AsFd) -> Result<()> {
+    set_mount_attributes(
+        mount,
+        &libc::mount_attr {
+            attr_set: 0,
+            attr_clr: libc::MOUNT_ATTR_RDONLY,
+            propagation: 0,
+            userns_fd: 0,
+        },
+    )
+}
+
+fn set_mount_attributes(mount: impl AsFd, attributes: &libc::mount_attr) -> Result<()> {
+    // SAFETY: the path is a string that ends, and `attributes` is valid for reading so many bytes
+    // for the length of the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            std::ptr::from_ref(attributes),
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 
 /// A pidfd of the process that connected the socket, as it was when it connected. `None` where the

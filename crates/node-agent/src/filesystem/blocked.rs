@@ -14,9 +14,10 @@ use rootfs::holders::{self, Holder};
 use stoppablecontainer_api::{ConsumerReport, FilesystemStatus};
 use tokio::time::Instant;
 
+use super::Filesystems;
 use crate::instance::{Blocked, Instance, State, status};
-use crate::node::Host;
 use crate::node::cgroup::container_of;
+use crate::volumes::Users;
 
 /// What lasts no longer than this is the normal way of a start, and not worth a write.
 const USUAL_TIME: Duration = Duration::from_secs(2);
@@ -52,18 +53,28 @@ pub(crate) fn forget(instance: &Instance, pod_uid: &str) {
 
 /// Checks what an earlier agent reported: that agent may have moved the container without reporting
 /// it, and then the wrapper does not ask again.
-pub(crate) async fn check_recorded(host: &Arc<Host>, instance: &Instance) -> Result<()> {
+pub(crate) async fn check_recorded(filesystems: &Filesystems, instance: &Instance) -> Result<()> {
     let Some(blocked) = instance.state().blocked.filter(|blocked| blocked.recorded) else {
         return Ok(());
     };
-    let (host, key) = (Arc::clone(host), instance.id.uid.clone());
+    let node = &filesystems.node;
+    let (host, key) = (Arc::clone(&node.host), instance.id.uid.clone());
     let pod_uid = blocked.consumer.pod_uid.clone();
+    let volumes = filesystems.volumes.of_instance(&key);
+    let volume = volumes.iter().find(|volume| volume.record.pod.uid == pod_uid);
+    let id_maps = match volume {
+        // The runtime does not know a pod that is gone.
+        Some(volume) => volume.id_maps(&node.cri).await.ok().flatten().cloned(),
+        None => None,
+    };
     let look = move || {
         let holders = holders::find(&host.proc, &key)?;
         let is_of_pod = |holder: &Holder| {
             let cgroup = holder.process.cgroup(&host.proc).ok();
-            // In other user namespaces the names of mounts prove nothing.
-            holder.in_host_userns && cgroup.is_some_and(|cgroup| container_of(&cgroup, &pod_uid).is_some())
+            // In other user namespaces than the pod's the names of mounts prove nothing.
+            let users = Users::of(&host, &holder.process, id_maps.as_ref());
+            matches!(users, Ok(Some(_)))
+                && cgroup.is_some_and(|cgroup| container_of(&cgroup, &pod_uid).is_some())
         };
         anyhow::Ok(holders.iter().any(is_of_pod))
     };

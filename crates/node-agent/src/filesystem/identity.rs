@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use rootfs::process::ProcessError;
+use rootfs::user_namespace::IdMaps;
 use rootfs::{AttachError, Kept, Process, Root, attach, holders};
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::{FilesystemState, FilesystemStatus, Identity, StoppableContainerInstance};
@@ -15,6 +16,8 @@ use super::users::{self, UserError};
 use super::{Filesystems, data};
 use crate::instance::{Instance, status};
 use crate::node::Host;
+use crate::node::cgroup::container_of;
+use crate::volumes::{Role, Users};
 
 /// Largest /etc/passwd or /etc/group that is read, in bytes.
 const MAX_USER_FILE: u64 = 16 << 20;
@@ -53,9 +56,10 @@ pub(crate) async fn refresh(filesystems: &Filesystems, instance: &Instance) -> R
     let (host, key) = (Arc::clone(&node.host), instance.id.uid.clone());
     let process = Arc::clone(&provider.process);
     let wanted = user.clone();
+    let consumers = Consumers::of(filesystems, &key).await;
     let work = move || {
         let kept = data::open(&host.root, &prefix, &key)?.context("the data is gone")?;
-        resolve(&host, &process, &kept, &wanted)
+        resolve(&host, &process, &consumers, &kept, &wanted)
     };
     let resolved = match guard.on_disk(work).await.context("resolve the user")? {
         Ok(identity) => Ok(identity),
@@ -100,10 +104,11 @@ fn unresolved(object: &StoppableContainerInstance, known: Option<&FilesystemStat
 pub(super) fn resolve(
     host: &Host,
     provider: &Process,
+    consumers: &Consumers,
     kept: &Kept,
     user: &str,
 ) -> Result<Identity, IdentityError> {
-    let files = user_files(host, provider, kept)?;
+    let files = user_files(host, provider, consumers, kept)?;
     Ok(users::resolve(user, &files.passwd, &files.group)?)
 }
 
@@ -112,7 +117,42 @@ struct UserFiles {
     group: Vec<u8>,
 }
 
-fn user_files(host: &Host, provider: &Process, kept: &Kept) -> Result<UserFiles> {
+/// The pods that may be on a kept filesystem, and the ids of those that have ids of their own.
+pub(super) struct Consumers(Vec<(String, IdMaps)>);
+
+// === impl Consumers ===
+
+impl Consumers {
+    /// Those of the instance with this UID.
+    pub(super) async fn of(filesystems: &Filesystems, uid: &str) -> Self {
+        let mut pods = Vec::new();
+        for volume in filesystems.volumes.of_instance(uid) {
+            if volume.record.role != Role::Consumer {
+                continue;
+            }
+            match volume.id_maps(&filesystems.node.cri).await {
+                Ok(Some(maps)) => pods.push((volume.record.pod.uid.clone(), maps.clone())),
+                Ok(None) => {}
+                // It may not have started. If it has, its root is not read.
+                Err(error) => tracing::debug!(pod = %volume.record.pod, %error, "user namespace"),
+            }
+        }
+        Self(pods)
+    }
+
+    /// The user namespace of a process that has the filesystem mounted, if what it shows can be
+    /// believed.
+    fn users_of(&self, host: &Host, process: &Process) -> Result<Option<Users>, ProcessError> {
+        let cgroup = process.cgroup(&host.proc)?;
+        let pod = self
+            .0
+            .iter()
+            .find(|(uid, _)| container_of(&cgroup, uid).is_some());
+        Users::of(host, process, pod.map(|(_, maps)| maps))
+    }
+}
+
+fn user_files(host: &Host, provider: &Process, consumers: &Consumers, kept: &Kept) -> Result<UserFiles> {
     let read = |root: &Root| -> Result<UserFiles> {
         let read = |path: &str| root.read(Path::new(path), MAX_USER_FILE);
         Ok(UserFiles {
@@ -122,7 +162,13 @@ fn user_files(host: &Host, provider: &Process, kept: &Kept) -> Result<UserFiles>
     };
     // A running consumer's own root is the one true view; a second overlay beside it is not.
     for holder in holders::find(&host.proc, kept.key())? {
-        match attach::root_of(&host.proc, &holder.process, kept.key()) {
+        let root = || {
+            let Some(users) = consumers.users_of(host, &holder.process)? else {
+                return Ok(None);
+            };
+            attach::root_of(&host.proc, &holder.process, users.namespace(), kept.key())
+        };
+        match root() {
             Ok(Some(root)) => return read(&root),
             // A process whose mounts have the same names, or one that ended.
             Ok(None) | Err(AttachError::Process(ProcessError::Gone)) => {}

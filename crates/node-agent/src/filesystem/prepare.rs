@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Error, Result};
+use rootfs::layers::LayersError;
 use rootfs::{Process, Store};
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::{
@@ -24,7 +25,7 @@ use stoppablecontainer_api::{
 use super::Filesystems;
 use super::data::{self, Data};
 use super::failure::Failure;
-use super::identity::{self, IdentityError};
+use super::identity::{self, Consumers, IdentityError};
 use super::image_match;
 use super::record::{self, DataRecord};
 use super::recovery::{self, Decision};
@@ -33,6 +34,10 @@ use crate::instance::{DataGuard, Instance};
 use crate::node::space::{self, Space};
 use crate::node::{Container, CriError, Disk, Node, image_lease};
 use crate::volumes::Role;
+
+/// What to do about a provider with `hostUsers: false`.
+const PROVIDER_USERS: &str = "exempt the provider pods (label stoppablecontainer.xtlsoft.top/role=provider) from the \
+    policy or webhook that sets hostUsers";
 
 /// The provider that a filesystem is prepared for.
 pub(crate) struct Request<'a> {
@@ -115,7 +120,8 @@ async fn carry_out(
         drop(slot);
         delete_data(node, request, &record, guard).await?;
     }
-    let made = make(node, request, disk, &image, record, guard).await;
+    let consumers = Consumers::of(filesystems, &instance.id.uid).await;
+    let made = make(node, request, disk, &image, record, consumers, guard).await;
     if let Err(error @ PrepareError::Retry(_)) = made {
         return Err(error);
     }
@@ -240,6 +246,7 @@ async fn make(
     disk: &Disk,
     image: &ImageFacts,
     record: DataRecord,
+    consumers: Consumers,
     guard: &mut DataGuard,
 ) -> Result<Made, PrepareError> {
     let (host, prefix) = (Arc::clone(&node.host), disk.path.clone());
@@ -251,6 +258,10 @@ async fn make(
     };
     let user = request.object.spec.requested_user(image);
     let make = move || {
+        // Its root would have other owners than the image.
+        if !provider.shares_user_namespace(&host.proc)? {
+            return Err(Error::from(LayersError::UserNamespace).context(PROVIDER_USERS));
+        }
         let store = Store::create(&host.root, &prefix)?;
         // The merged root is as the upper directory is, so that is made as the image's root is.
         let root = provider.root(&host.proc)?.stat();
@@ -261,7 +272,7 @@ async fn make(
         }
         anyhow::Ok((
             store.identity()?,
-            identity::resolve(&host, &provider, &kept, &user),
+            identity::resolve(&host, &provider, &consumers, &kept, &user),
         ))
     };
     let made = guard.on_disk(make).await.context("make the filesystem")?;

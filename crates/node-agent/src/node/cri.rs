@@ -10,8 +10,10 @@ use csi_proto::cri::image_service_client::ImageServiceClient;
 use csi_proto::cri::runtime_service_client::RuntimeServiceClient;
 use csi_proto::cri::{
     ContainerFilter, ContainerState, ContainerStateValue, ContainerStatusRequest, ContainerStatusResponse,
-    ImageSpec, ImageStatusRequest, ListContainersRequest, PodSandboxStatusRequest,
+    IdMapping, ImageSpec, ImageStatusRequest, ListContainersRequest, ListPodSandboxRequest, NamespaceMode,
+    PodSandboxFilter, PodSandboxState, PodSandboxStateValue, PodSandboxStatusRequest, UserNamespace,
 };
+use rootfs::user_namespace::{IdMaps, IdRange};
 use stoppablecontainer_api::{ImageFacts, same_repository};
 use tonic::transport::Channel;
 
@@ -150,6 +152,41 @@ impl Cri {
         Ok(found.into_iter().flatten().next())
     }
 
+    /// The ids of a pod's own user namespace, as the kubelet chose them. `None` if the pod has that
+    /// of the node.
+    pub(crate) async fn id_maps(&self, pod_uid: &str) -> Result<Option<IdMaps>, CriError> {
+        let filter = PodSandboxFilter {
+            label_selector: HashMap::from([(POD_UID.to_owned(), pod_uid.to_owned())]),
+            state: Some(PodSandboxStateValue {
+                state: PodSandboxState::SandboxReady.into(),
+            }),
+            ..PodSandboxFilter::default()
+        };
+        let call = async |channel: Channel| {
+            let filter = Some(filter.clone());
+            let mut client = RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+            let listed = client.list_pod_sandbox(ListPodSandboxRequest { filter }).await?;
+            let Some(found) = listed.into_inner().items.into_iter().next() else {
+                return Ok(None);
+            };
+            let request = PodSandboxStatusRequest {
+                pod_sandbox_id: found.id,
+                verbose: false,
+            };
+            let sandbox = client.pod_sandbox_status(request).await?.into_inner().status;
+            let options = sandbox.and_then(|sandbox| sandbox.linux?.namespaces?.options);
+            Ok(Some(
+                options.and_then(|options| id_maps(&options.userns_options?)),
+            ))
+        };
+        let found = self.ask_all(&format!("pod {pod_uid}"), call).await?;
+        found
+            .into_iter()
+            .flatten()
+            .next()
+            .ok_or(CriError::Missing("sandbox of the pod"))
+    }
+
     /// The answer about a container beyond CRI, as JSON of the runtime's own, and the runtime.
     /// `None` if that is empty.
     pub(crate) async fn container_info(&self, id: &str) -> Result<Option<(Runtime, String)>, CriError> {
@@ -218,6 +255,23 @@ impl Cri {
             ..facts
         })
     }
+}
+
+/// The ids of a user namespace of the pod's own.
+fn id_maps(options: &UserNamespace) -> Option<IdMaps> {
+    let is_own = options.mode() == NamespaceMode::Pod && !options.uids.is_empty();
+    let ranges = |maps: &[IdMapping]| {
+        let range = |map: &IdMapping| IdRange {
+            inside: map.container_id,
+            outside: map.host_id,
+            length: map.length,
+        };
+        maps.iter().map(range).collect()
+    };
+    is_own.then(|| IdMaps {
+        users: ranges(&options.uids),
+        groups: ranges(&options.gids),
+    })
 }
 
 /// The process that the `info` of CRI's verbose `ContainerStatus` names; containerd and CRI-O write

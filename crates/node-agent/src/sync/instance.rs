@@ -24,7 +24,7 @@ pub(super) fn spawn(filesystems: Arc<Filesystems>, instance: Arc<Instance>) {
 async fn sync_instance(filesystems: Arc<Filesystems>, instance: Arc<Instance>) {
     let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     let mut changes = instance.subscribe();
-    let (client, host) = (&filesystems.client, &filesystems.node.host);
+    let client = &filesystems.client;
     while changes.borrow_and_update().object.is_some() {
         let work = async {
             // A step that fails does not prevent those after it.
@@ -33,7 +33,7 @@ async fn sync_instance(filesystems: Arc<Filesystems>, instance: Arc<Instance>) {
                 identity::refresh(&filesystems, &instance).await,
                 usage::offer_reset(client, &instance).await,
                 writeback::report(client, &instance).await,
-                blocked::check_recorded(host, &instance).await,
+                blocked::check_recorded(&filesystems, &instance).await,
                 removal::remove(&filesystems, &instance).await,
             ];
             let again = blocked::report(client, &instance).await?;

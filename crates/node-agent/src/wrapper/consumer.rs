@@ -141,12 +141,14 @@ pub(super) async fn hook(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
             Arc::clone(&peer.process),
             peer.instance.id.uid.clone(),
         );
+        let users = peer.users.clone();
         let examining = Arc::clone(&peer.volume.examining).lock_owned().await;
         let look = move || {
             let begun = std::time::Instant::now();
             let look = || {
-                let there = attach::is_attached(&proc, &process, &key)?;
-                anyhow::Ok((there, attach::is_left_behind(&proc, &process, &key)?))
+                let users = users.namespace();
+                let there = attach::is_attached(&proc, &process, users, &key)?;
+                anyhow::Ok((there, attach::is_left_behind(&proc, &process, users, &key)?))
             };
             let seen = look();
             rest(examining, begun.elapsed() * REST);
@@ -237,7 +239,7 @@ async fn move_container(
         .context("spec.hostPathPrefix is not among those that the node allows")?;
     let host = Arc::clone(&node.host);
     let (image, container) = (Arc::clone(&provider.process), Arc::clone(&peer.process));
-    let key = peer.instance.id.uid.clone();
+    let (key, users) = (peer.instance.id.uid.clone(), peer.users.clone());
     let work = move || {
         let data = data::look(&host.root, &prefix, &key, None)?;
         if !matches!(data, Data::Recorded(record) if !record.resetting) {
@@ -249,6 +251,7 @@ async fn move_container(
             node: &host.namespace,
             image: &image,
             container: &container,
+            users: users.namespace(),
             kept: &kept,
         };
         let attached = attach(request)?;

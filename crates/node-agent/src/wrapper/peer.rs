@@ -14,8 +14,8 @@ use tokio::net::UnixStream;
 
 use crate::filesystem::Filesystems;
 use crate::instance::{Instance, pod};
-use crate::node::{Container, Host, cgroup};
-use crate::volumes::Volume;
+use crate::node::{Container, Host, Node, cgroup};
+use crate::volumes::{Users, Volume};
 
 /// How long a peer may take for its request.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
@@ -27,6 +27,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(10);
 pub(super) struct Connection {
     stream: BufReader<UnixStream>,
     process: Process,
+    users: Users,
     container_id: String,
 }
 
@@ -37,6 +38,8 @@ pub(super) struct Peer {
     /// The reason for waiting that the agent sent last.
     explained: Option<String>,
     pub(super) process: Arc<Process>,
+    /// The user namespace of its pod.
+    pub(super) users: Users,
     pub(super) container_id: String,
     pub(super) volume: Arc<Volume>,
     pub(super) instance: Arc<Instance>,
@@ -57,8 +60,9 @@ pub(super) enum ContainerError {
 
 impl Connection {
     /// Checks who connected. `None` if the peer was refused.
-    pub(super) async fn accept(host: &Host, volume: &Volume, stream: UnixStream) -> Result<Option<Self>> {
+    pub(super) async fn accept(node: &Node, volume: &Volume, stream: UnixStream) -> Result<Option<Self>> {
         // First of all, while the peer can hardly have ended: who it is.
+        let host = &node.host;
         let process = Process::of_peer(&stream).context("identify the peer")?;
         let mut stream = BufReader::with_capacity(MAX_LINE, stream);
         let cgroup = process.cgroup(&host.proc)?;
@@ -71,14 +75,15 @@ impl Connection {
             send(&mut stream, &refusal).await?;
             return Ok(None);
         };
-        if !process.shares_user_namespace(&host.proc)? {
+        let Some(users) = volume.users_of(&node.cri, host, &process).await? else {
             let message = "processes with their own user namespace are not served".to_owned();
             send(&mut stream, &Answer::Error(message)).await?;
             return Ok(None);
-        }
+        };
         Ok(Some(Self {
             stream,
             process,
+            users,
             container_id,
         }))
     }
@@ -117,6 +122,7 @@ impl Connection {
             stream: self.stream,
             explained: None,
             process: Arc::new(self.process),
+            users: self.users,
             container_id: self.container_id,
             volume,
             instance,

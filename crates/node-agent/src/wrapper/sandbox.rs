@@ -98,7 +98,7 @@ async fn look(cri: &Cri, host: &Arc<Host>, key: &str, pod_uid: &str, container: 
             let mut mounts = table.mounts().iter();
             anyhow::Ok(mounts.any(|mount| mount.mountpoint.as_os_str() == VOLUME_MOUNT_PATH))
         };
-        anyhow::Ok(has_volume()? || attach::is_attached(&host.proc, &process, &key)?)
+        anyhow::Ok(has_volume()? || attach::is_attached(&host.proc, &process, None, &key)?)
     };
     let entered = tokio::task::spawn_blocking(entered).await??;
     Ok(if entered {

@@ -76,8 +76,8 @@ async fn accept(filesystems: Arc<Filesystems>, volume: Arc<Volume>, listener: Un
 }
 
 async fn converse(filesystems: &Filesystems, volume: Arc<Volume>, stream: UnixStream) -> Result<()> {
-    let host = &filesystems.node.host;
-    let Some(mut connection) = Connection::accept(host, &volume, stream).await? else {
+    let node = &filesystems.node;
+    let Some(mut connection) = Connection::accept(node, &volume, stream).await? else {
         return Ok(());
     };
     let Some(verb) = connection.request().await? else {

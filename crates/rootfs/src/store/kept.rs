@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use super::suitable::require_suitable;
 use super::{StoreError, open_directory, reopen};
 use crate::Root;
+use crate::UserNamespace;
 use crate::files;
 
 /// Name of the record.
@@ -96,14 +97,30 @@ impl Kept {
             .map_err(&fail)?
             .open(&store_path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let fd = open_directory(&store, &key).map_err(&fail)?;
-        let (there, here) = (fstat(&self.fd).map_err(&fail)?, fstat(&fd).map_err(&fail)?);
-        if (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino) {
+        if !is_same(&self.fd, &fd).map_err(&fail)? {
             return Err(fail(Errno::STALE));
         }
         Ok(Self {
             key,
             store,
             store_path,
+            fd,
+        })
+    }
+
+    /// The same kept filesystem with the owners that a user namespace sees, through a detached
+    /// mount. Upper and work directory must be on the same mount.
+    pub(crate) fn mapped(&self, users: &UserNamespace) -> Result<Self, Errno> {
+        let store = users.mapped(self.store())?;
+        let fd = open_directory(&store, &self.key)?;
+        // What is mounted below the store is not on that mount.
+        if !is_same(&self.fd, &fd)? {
+            return Err(Errno::XDEV);
+        }
+        Ok(Self {
+            key: self.key.clone(),
+            store,
+            store_path: self.store_path.clone(),
             fd,
         })
     }
@@ -143,6 +160,12 @@ impl Kept {
             source,
         }
     }
+}
+
+/// Whether both are the same directory.
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> Result<bool, Errno> {
+    let (one, other) = (fstat(one)?, fstat(other)?);
+    Ok((one.st_dev, one.st_ino) == (other.st_dev, other.st_ino))
 }
 
 impl AsFd for Kept {

@@ -17,8 +17,9 @@ use csi_proto::containerd::snapshots::{Info, StatSnapshotRequest, StatSnapshotRe
 use csi_proto::cri::runtime_service_server::{RuntimeService, RuntimeServiceServer};
 use csi_proto::cri::{
     Container, ContainerMetadata, ContainerStatus, ContainerStatusRequest, ContainerStatusResponse,
-    ImageSpec, ListContainersRequest, ListContainersResponse, PodSandboxStatus, PodSandboxStatusRequest,
-    PodSandboxStatusResponse,
+    ImageSpec, LinuxPodSandboxStatus, ListContainersRequest, ListContainersResponse, ListPodSandboxRequest,
+    ListPodSandboxResponse, Namespace as PodNamespaces, NamespaceOption, PodSandbox, PodSandboxStatus,
+    PodSandboxStatusRequest, PodSandboxStatusResponse, UserNamespace,
 };
 use rootfs::{Namespace, Proc, Root};
 use rustix::fs::OFlags;
@@ -56,6 +57,8 @@ pub(crate) struct Known {
     pub(crate) containers: HashMap<String, String>,
     /// The running container and the runtime handler of pods, by UID.
     pub(crate) pods: HashMap<String, (String, String)>,
+    /// The user namespaces of pods that have one, by UID.
+    pub(crate) users: HashMap<String, UserNamespace>,
     /// Resources of leases, by the lease.
     pub(crate) leases: HashMap<String, Vec<Resource>>,
     /// How often a container was asked for.
@@ -159,16 +162,43 @@ impl RuntimeService for Service {
         }))
     }
 
+    async fn list_pod_sandbox(
+        &self,
+        request: Request<ListPodSandboxRequest>,
+    ) -> Result<Response<ListPodSandboxResponse>, Status> {
+        let labels = request.into_inner().filter.unwrap_or_default().label_selector;
+        let mut known = self.0.lock().unwrap();
+        known.asked += 1;
+        let uid = labels.get("io.kubernetes.pod.uid").cloned().unwrap_or_default();
+        let sandbox = known.pods.get(&uid).map(|_| PodSandbox {
+            id: uid,
+            ..PodSandbox::default()
+        });
+        Ok(Response::new(ListPodSandboxResponse {
+            items: sandbox.into_iter().collect(),
+        }))
+    }
+
     async fn pod_sandbox_status(
         &self,
         request: Request<PodSandboxStatusRequest>,
     ) -> Result<Response<PodSandboxStatusResponse>, Status> {
         let known = self.0.lock().unwrap();
-        let pod = known.pods.get(&request.into_inner().pod_sandbox_id);
+        let uid = request.into_inner().pod_sandbox_id;
+        let pod = known.pods.get(&uid);
+        let linux = known.users.get(&uid).map(|users| LinuxPodSandboxStatus {
+            namespaces: Some(PodNamespaces {
+                options: Some(NamespaceOption {
+                    userns_options: Some(users.clone()),
+                    ..NamespaceOption::default()
+                }),
+            }),
+        });
         let (_, handler) = pod.ok_or_else(|| Status::not_found("no sandbox"))?;
         Ok(Response::new(PodSandboxStatusResponse {
             status: Some(PodSandboxStatus {
                 runtime_handler: handler.clone(),
+                linux,
                 ..PodSandboxStatus::default()
             }),
             ..PodSandboxStatusResponse::default()
