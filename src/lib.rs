@@ -20,4 +20,5 @@ pub mod rewrite;
 pub mod runtime;
 pub mod selections;
 pub mod telemetry;
+mod user_namespaces;
 pub mod webhook;

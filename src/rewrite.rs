@@ -20,6 +20,8 @@ use stoppablecontainer_api::{
     FilesystemStatus, Identity, ImageFacts, Placement, StoppableContainerInstance, TemplateError,
 };
 
+use crate::user_namespaces::OwnUsers;
+
 mod command;
 mod environment;
 mod expansion;
@@ -86,9 +88,9 @@ pub enum Denial {
         /// Why.
         error: TemplateError,
     },
-    /// User namespaces do not work with the kept filesystem yet.
-    #[error("spec.hostUsers: must not be false: user namespaces are not supported by StoppableContainer yet")]
-    HostUsers,
+    /// The runtime of the node that holds the filesystem does not support user namespaces.
+    #[error("spec.hostUsers: {0}")]
+    HostUsers(String),
     /// Not a Linux pod.
     #[error("spec.os.name: must be linux: StoppableContainer runs on Linux only")]
     Windows,
@@ -206,7 +208,7 @@ pub fn rewrite(pod: &Pod, facts: &Facts<'_>) -> Result<Rewritten, Denial> {
     let mut spec = pod.spec.take().ok_or(Denial::NoSpec)?;
     let mut warnings = Vec::new();
 
-    refuse_unsupported(&spec)?;
+    refuse_unsupported(&spec, facts.node)?;
     let main = find_main(&pod, &spec, facts, &template)?;
     let path = format!("spec.containers[{}]", main.index);
     volume::check_other_containers(&spec, main.index)?;
@@ -301,7 +303,7 @@ impl Denial {
             | Self::NoMainContainer(_) => true,
             Self::NoSpec
             | Self::Template { .. }
-            | Self::HostUsers
+            | Self::HostUsers(_)
             | Self::Windows
             | Self::NothingToRun(_)
             | Self::RunsAsRootByTemplate(_)
@@ -315,9 +317,10 @@ impl Denial {
     }
 }
 
-fn refuse_unsupported(spec: &PodSpec) -> Result<(), Denial> {
-    if spec.host_users == Some(false) {
-        return Err(Denial::HostUsers);
+fn refuse_unsupported(spec: &PodSpec, node: Option<&Node>) -> Result<(), Denial> {
+    let users = OwnUsers::of(spec.host_users, spec.runtime_class_name.as_deref());
+    if let Some(obstacle) = users.zip(node).and_then(|(users, node)| users.obstacle(node)) {
+        return Err(Denial::HostUsers(obstacle));
     }
     if spec.os.as_ref().is_some_and(|os| os.name == "windows") {
         return Err(Denial::Windows);

@@ -24,11 +24,12 @@ pub struct CreatedPods;
 #[derive(Clone, Copy, Debug)]
 pub struct Pods;
 
-/// Nodes as the controllers see them: that they exist, and how they are doing.
+/// Nodes as the controllers see them: that they exist, how they are doing, and what their runtimes
+/// can do.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeHealth;
 
-/// Nodes as the webhook sees them: who may be placed there.
+/// Nodes as the webhook sees them: who may be placed there, and what their runtimes can do.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeTaints;
 
@@ -165,11 +166,28 @@ const IDENTITY: Keep = Keep::Fields(&[
     ("uid", Keep::All),
 ]);
 
+const NODE_INFO: Keep = Keep::Fields(&[("containerRuntimeVersion", Keep::All)]);
+
+const RUNTIME_HANDLERS: Keep = Keep::First(
+    64,
+    &Keep::Fields(&[
+        ("features", Keep::Fields(&[("userNamespaces", Keep::All)])),
+        ("name", Keep::All),
+    ]),
+);
+
 impl Selection for NodeHealth {
     const KEEP: Keep = Keep::Fields(&[
         ("metadata", IDENTITY),
         ("spec", Keep::Fields(&[("unschedulable", Keep::All)])),
-        ("status", Keep::Fields(&[("conditions", CONDITIONS)])),
+        (
+            "status",
+            Keep::Fields(&[
+                ("conditions", CONDITIONS),
+                ("nodeInfo", NODE_INFO),
+                ("runtimeHandlers", RUNTIME_HANDLERS),
+            ]),
+        ),
     ]);
 }
 
@@ -182,6 +200,10 @@ impl Selection for NodeTaints {
                 ("taints", Keep::First(1_024, &Keep::All)),
                 ("unschedulable", Keep::All),
             ]),
+        ),
+        (
+            "status",
+            Keep::Fields(&[("nodeInfo", NODE_INFO), ("runtimeHandlers", RUNTIME_HANDLERS)]),
         ),
     ]);
 }
@@ -224,7 +246,7 @@ pub fn pod<S>(held: Trimmed<Pod, S>) -> Result<Pod, kube::Error> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
+    use k8s_openapi::api::core::v1::{Node, NodeStatus, PersistentVolumeClaim};
     use k8s_openapi::api::storage::v1::CSINode;
     use kube::Resource;
     use serde::de::DeserializeOwned;
@@ -293,16 +315,39 @@ mod tests {
         let node = json!({
             "metadata": { "name": "n", "labels": { "a": "b" }, "annotations": { "a": "b" } },
             "spec": { "podCIDR": "10.0.0.0/24", "unschedulable": true, "taints": [{ "key": "k", "effect": "NoSchedule" }] },
-            "status": { "images": [{ "names": ["i"] }], "conditions": [{ "type": "Ready", "status": "True" }] },
+            "status": {
+                "images": [{ "names": ["i"] }], "conditions": [{ "type": "Ready", "status": "True" }],
+                "nodeInfo": { "containerRuntimeVersion": "containerd://2.4.2", "bootID": "b" },
+                "runtimeHandlers": [
+                    { "name": "", "features": { "userNamespaces": true, "recursiveReadOnlyMounts": true } },
+                ],
+            },
         });
         let healthy = held::<Node, NodeHealth>(&node);
         let spec = healthy.spec.unwrap();
         assert_eq!((spec.unschedulable, spec.taints), (Some(true), None));
         assert_eq!(healthy.metadata.labels, None);
         let status = healthy.status.unwrap();
-        assert_eq!((status.images, status.conditions.unwrap().len()), (None, 1));
+        assert_eq!(
+            (&status.images, status.conditions.as_ref().unwrap().len()),
+            (&None, 1)
+        );
+        let runtime = |status: NodeStatus| {
+            let (info, handlers) = (status.node_info.unwrap(), status.runtime_handlers.unwrap());
+            let features = handlers[0].features.clone().unwrap();
+            assert_eq!(
+                (features.user_namespaces, features.recursive_read_only_mounts),
+                (Some(true), None)
+            );
+            assert_eq!(
+                (info.container_runtime_version.as_str(), info.boot_id.as_str()),
+                ("containerd://2.4.2", "")
+            );
+        };
+        runtime(status);
         let tainted = held::<Node, NodeTaints>(&node);
-        assert_eq!(tainted.status, None);
+        assert_eq!(tainted.status.as_ref().unwrap().conditions, None);
+        runtime(tainted.status.unwrap());
         let spec = tainted.spec.unwrap();
         assert_eq!(
             (spec.pod_cidr, spec.unschedulable, spec.taints.unwrap().len()),

@@ -168,7 +168,10 @@ impl Webhook {
         let decision = match path {
             Path::Mutate => mutate_pod::mutate(&self.settings, &self.caches, &request).await,
             Path::ValidatePod => validate_pod::validate(&self.settings, &self.caches, &request).await,
-            Path::Validate => validate_object::validate(&self.settings, self.client.as_ref(), &request).await,
+            Path::Validate => {
+                let client = self.client.as_ref();
+                validate_object::validate(&self.settings, &self.caches, client, &request).await
+            }
         };
         Ok((request, decision))
     }

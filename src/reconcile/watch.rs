@@ -25,6 +25,7 @@ use crate::reconcile::context::{
     unreachable_message,
 };
 use crate::selections;
+use crate::user_namespaces::OwnUsers;
 
 /// Objects to reconcile.
 pub(super) struct Queues {
@@ -96,6 +97,11 @@ pub(super) fn start(
     )
 }
 
+/// Stands for every pod with users of its own.
+const ANY_USERS: OwnUsers = OwnUsers {
+    has_runtime_class: false,
+};
+
 // === impl Wake ===
 
 // What a list holds gets into the cache when the list is complete, and what is missing from it goes
@@ -151,7 +157,8 @@ impl Wake {
         }
     }
 
-    /// Only that nodes come and go, are cordoned, fall silent or are not ready is of interest. Of
+    /// Only that nodes come and go, are cordoned, fall silent, are not ready, or have another
+    /// runtime is of interest. Of
     /// what makes one not ready the words may change with every report ("last seen active 3m5s
     /// ago"); such a change does not start a reconciliation.
     fn on_node(&self, event: &Event<Node>, caches: &Caches) -> impl FnOnce() + use<> {
@@ -163,6 +170,7 @@ impl Wake {
                     || caches.node_cordoned(name) != is_cordoned(node)
                     || caches.node_unreachable(name) != unreachable_message(node)
                     || caches.node_not_ready(name).is_some() != not_ready_message(node).is_some()
+                    || caches.users_obstacle(name, ANY_USERS) != ANY_USERS.obstacle(node)
             }),
             Event::Init | Event::InitApply(_) | Event::InitDone => None,
         };

@@ -19,6 +19,7 @@ use stoppablecontainer_api::{StoppableContainerInstance, controller_of};
 use tokio::sync::watch as channel;
 
 use crate::selections::{self, NodeTaints};
+use crate::user_namespaces::OwnUsers;
 
 /// How long a decision waits for an instance to arrive in the cache: the controller creates the pod
 /// as soon as *it* has seen the instance ready, and the watch of this replica may be behind. Well
@@ -146,6 +147,29 @@ impl Caches {
             instance,
             node,
         })
+    }
+
+    /// Why no node can run the pod of an object with users of its own, as far as is known: the node
+    /// that has its files cannot, or none can.
+    pub(super) fn users_obstacle(&self, namespace: &str, name: &str, users: OwnUsers) -> Option<String> {
+        let instance = self.instances.get(&ObjectRef::new(name).within(namespace));
+        let status = instance.as_ref().and_then(|instance| instance.status.as_ref());
+        // Without files it may still get another node.
+        let home = status
+            .filter(|status| !status.never_started)
+            .and_then(|status| status.node_name.as_deref());
+        if let Some(home) = home {
+            return users.obstacle(self.nodes.get(&ObjectRef::new(home)).as_deref()?);
+        }
+        let nodes = self.nodes.state();
+        let mut obstacles = nodes.iter().map(|node| users.obstacle(node));
+        let first = obstacles.next()??;
+        obstacles
+            .all(|obstacle| obstacle.is_some())
+            .then(|| match nodes.len() {
+                1 => first,
+                _ => format!("no node of this cluster can run such a pod: {first}"),
+            })
     }
 
     fn scheduler_claims(&self, pod: &Pod, namespace: &str) -> BTreeSet<String> {

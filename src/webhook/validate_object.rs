@@ -19,11 +19,12 @@ use stoppablecontainer_api::names::{
 };
 use stoppablecontainer_api::{PodTemplate, Provider, RecoveryAnswer};
 
-use super::{AdmissionDecision, Request, Settings};
+use super::{AdmissionDecision, Caches, Request, Settings};
 use crate::dry_run::{self, Inconclusive};
 use crate::field_error::FieldError;
 use crate::partial_template::{PartialTemplate, provider_problems};
 use crate::rewrite::is_reserved_path;
+use crate::user_namespaces::OwnUsers;
 use crate::webhook::review::Operation;
 
 /// How long the API server's answer on the pod may take. The review as a whole has `timeoutSeconds`
@@ -66,6 +67,7 @@ struct Spec {
 /// Answers `/validate`.
 pub(super) async fn validate(
     settings: &Settings,
+    caches: &Caches,
     client: Option<&Client>,
     request: &Request,
 ) -> AdmissionDecision {
@@ -90,7 +92,7 @@ pub(super) async fn validate(
         mut problems,
         mut warnings,
         pod,
-    } = match look(settings, request, &object, &old) {
+    } = match look(settings, caches, request, &object, &old) {
         Ok(look) => look,
         Err(misfit) => return AdmissionDecision::invalid(format!("spec: cannot be decoded: {misfit}")),
     };
@@ -125,7 +127,13 @@ struct Look {
     pod: Option<Json>,
 }
 
-fn look(settings: &Settings, request: &Request, object: &Object, old: &Object) -> Result<Look, Misfit> {
+fn look(
+    settings: &Settings,
+    caches: &Caches,
+    request: &Request,
+    object: &Object,
+    old: &Object,
+) -> Result<Look, Misfit> {
     let read = |object: &Object| object.spec.clone().unwrap_or_else(Json::empty).read::<Spec>();
     let spec = read(object)?;
     // An old object that cannot be read excuses nothing.
@@ -140,13 +148,15 @@ fn look(settings: &Settings, request: &Request, object: &Object, old: &Object) -
         None
     };
     let draft = PartialTemplate::of(&spec.template);
+    // The controller carries over what its author was already told.
+    let is_author = request.user_info.username != settings.controller;
+    let users = check_users(caches, request, &draft.template, old.as_ref()).filter(|_| is_author);
     let problems = place
         .into_iter()
+        .chain(users)
         .chain(problems(&spec, &draft, settings))
         .filter(|problem| !known.contains(problem))
         .collect();
-    // The controller carries over what its author was already told.
-    let is_author = request.user_info.username != settings.controller;
     let is_new = old.as_ref().is_none_or(|old| old.template != spec.template);
     Ok(Look {
         problems,
@@ -180,6 +190,21 @@ fn check_namespace(namespace: &str, settings: &Settings) -> Option<FieldError> {
             ),
         )
     })
+}
+
+/// A pod with users of its own that no node can run would wait without a reason in its status.
+fn check_users(
+    caches: &Caches,
+    request: &Request,
+    template: &Value,
+    old: Option<&Spec>,
+) -> Option<FieldError> {
+    let pod = &template["spec"];
+    let users = OwnUsers::of(pod["hostUsers"].as_bool(), pod["runtimeClassName"].as_str())?;
+    let stood_before = old.is_some_and(|old| OwnUsers::of_template(&old.template) == Some(users));
+    let obstacle = caches.users_obstacle(&request.namespace, &request.name, users);
+    let obstacle = obstacle.filter(|_| !stood_before)?;
+    Some(FieldError::new("spec.template.spec.hostUsers", obstacle))
 }
 
 /// A decision on a failure names the failure, and is only looked at when it is new.
@@ -218,10 +243,6 @@ fn problems(spec: &Spec, draft: &PartialTemplate, settings: &Settings) -> Vec<Fi
     if elements(pod, "containers").is_empty() {
         let message = "Required value: the first container is the one whose filesystem is kept";
         problems.push(FieldError::new("spec.template.spec.containers", message));
-    }
-    if pod["hostUsers"] == json!(false) {
-        let message = "must not be false: user namespaces are not supported by StoppableContainer yet";
-        problems.push(FieldError::new("spec.template.spec.hostUsers", message));
     }
     if pod["os"]["name"] == json!("windows") {
         problems.push(FieldError::new(

@@ -12,6 +12,7 @@ use testkit::{Namespace, in_namespace};
 
 use crate::support::create;
 
+mod own_users;
 mod specs;
 
 const PLAIN: &str = "plain";
@@ -140,29 +141,30 @@ fn web_template() -> Value {
 /// container, hooks, probes, logs, cp both ways, port-forward.
 #[tokio::test]
 async fn i5_a_web_server_behaves_as_in_a_plain_pod() {
-    in_namespace("parity-web", async |ns| {
-        ns.create_json::<ConfigMap>(
-            json!({"metadata": {"name": "settings"}, "data": {"setting.conf": "colour = blue"}}),
-        )
-        .await?;
-        run_both(&ns, &web_template()).await?;
-        let (mut plain, mut kept) = (look_inside(&ns, PLAIN).await?, look_inside(&ns, KEPT).await?);
-        plain.append(&mut use_web(&ns, PLAIN).await?);
-        kept.append(&mut use_web(&ns, KEPT).await?);
-        assert_same(&plain, &kept)?;
-        ensure!(kept["options of the root's mount"] == "rw", "{kept:#?}");
-        // Equality is not enough, because both could be empty.
-        ensure!(
-            kept["environment of exec"].contains("B=1-$(MISSING)-$(A)\n"),
-            "{kept:#?}"
-        );
-        ensure!(
-            kept["postStart"].starts_with("html") && kept["preStop"].starts_with("pre-stop-html"),
-            "{kept:#?}"
-        );
-        Ok(())
-    })
-    .await;
+    in_namespace("parity-web", async |ns| compare_web(&ns, &web_template()).await).await;
+}
+
+async fn compare_web(ns: &Namespace, template: &Value) -> Result<()> {
+    ns.create_json::<ConfigMap>(
+        json!({"metadata": {"name": "settings"}, "data": {"setting.conf": "colour = blue"}}),
+    )
+    .await?;
+    run_both(ns, template).await?;
+    let (mut plain, mut kept) = (look_inside(ns, PLAIN).await?, look_inside(ns, KEPT).await?);
+    plain.append(&mut use_web(ns, PLAIN).await?);
+    kept.append(&mut use_web(ns, KEPT).await?);
+    assert_same(&plain, &kept)?;
+    ensure!(kept["options of the root's mount"] == "rw", "{kept:#?}");
+    // Equality is not enough, because both could be empty.
+    ensure!(
+        kept["environment of exec"].contains("B=1-$(MISSING)-$(A)\n"),
+        "{kept:#?}"
+    );
+    ensure!(
+        kept["postStart"].starts_with("html") && kept["preStop"].starts_with("pre-stop-html"),
+        "{kept:#?}"
+    );
+    Ok(())
 }
 
 async fn use_web(ns: &Namespace, pod: &str) -> Result<Seen> {

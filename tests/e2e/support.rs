@@ -21,6 +21,7 @@ pub(crate) mod metrics;
 pub(crate) mod node;
 pub(crate) mod nodes;
 pub(crate) mod release;
+pub(crate) mod users;
 
 /// Labels of the agents' DaemonSet and pods.
 pub(crate) const AGENTS: &str =

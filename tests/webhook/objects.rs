@@ -58,7 +58,6 @@ async fn a_good_object_is_allowed_without_a_word() {
 #[rstest::rstest]
 #[case(json!({ "template": {} }), "spec.template.spec: Required value")]
 #[case(template(&json!({ "containers": [] })), "spec.template.spec.containers: Required value")]
-#[case(template(&json!({ "hostUsers": false })), "spec.template.spec.hostUsers: must not be false")]
 #[case(template(&json!({ "os": { "name": "windows" } })), "spec.template.spec.os.name: must be linux")]
 #[case(
     template(&json!({ "volumes": [{ "name": "a" }, { "name": "stoppablecontainer" }] })),
@@ -139,6 +138,64 @@ async fn i1_a_decision_on_a_failure_names_the_failure() {
     }
 }
 
+/// Where no node can run it, as far as they have said, or the node that has the files cannot.
+#[tokio::test]
+async fn h20_i12_own_users_that_no_node_can_run_are_refused() {
+    let spec = template(&json!({ "hostUsers": false }));
+    let asked = async |harness: &Harness, old: Option<&Value>| {
+        let mut request = creation("StoppableContainer", GROUP, &object(&spec));
+        request["userInfo"]["username"] = json!("author");
+        if let Some(old) = old {
+            request["operation"] = json!("UPDATE");
+            request["oldObject"] = old.clone();
+        }
+        harness.review("/validate", &request).await
+    };
+    let mut harness = Harness::empty();
+    assert!(asked(&harness, None).await.is_allowed(), "no node is known");
+    harness.runtime("node-1", false);
+    let refused = asked(&harness, None).await;
+    assert!(
+        refused
+            .message()
+            .contains("spec.template.spec.hostUsers: node node-1 cannot run pods"),
+        "{refused:?}"
+    );
+    harness.runtime("node-2", false);
+    let refused = asked(&harness, None).await;
+    assert!(
+        refused.message().contains("no node of this cluster"),
+        "{refused:?}"
+    );
+    // What stood there before is not held against a change of something else.
+    let mut old = object(&spec);
+    old["spec"]["running"] = json!(false);
+    assert!(asked(&harness, Some(&old)).await.is_allowed());
+
+    harness.runtime("node-2", true);
+    assert!(asked(&harness, None).await.is_allowed());
+    let instance = |never_started: bool| {
+        json!({
+            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
+            "metadata": { "name": "dev", "namespace": "team", "uid": "u1" },
+            "spec": { "stoppableContainerName": "dev", "template": { "spec": { "containers": [] } } },
+            "status": { "nodeName": "node-1", "neverStarted": never_started },
+        })
+    };
+    let old = object(&json!({}));
+    harness.instance(&instance(true));
+    assert!(
+        asked(&harness, Some(&old)).await.is_allowed(),
+        "it may still get another node"
+    );
+    harness.instance(&instance(false));
+    let refused = asked(&harness, Some(&old)).await;
+    assert!(
+        refused.message().contains("node node-1 cannot run pods"),
+        "{refused:?}"
+    );
+}
+
 #[tokio::test]
 async fn all_mistakes_come_in_one_answer() {
     let mut spec = template(&json!({
@@ -147,7 +204,11 @@ async fn all_mistakes_come_in_one_answer() {
         "containers": [{ "name": "main", "volumeMounts": [{ "name": "stoppablecontainer", "mountPath": "/.stoppablecontainer" }] }],
     }));
     spec["hostPathPrefix"] = json!("/etc");
-    let answer = create(&spec).await;
+    let mut harness = Harness::empty();
+    harness.runtime("node-1", false);
+    let mut request = creation("StoppableContainer", GROUP, &object(&spec));
+    request["userInfo"]["username"] = json!("author");
+    let answer = harness.review("/validate", &request).await;
     for field in [
         "spec.hostPathPrefix: ",
         "spec.template.spec.hostUsers: ",
@@ -216,8 +277,8 @@ async fn i10_an_object_with_an_old_mistake_can_be_stopped_labelled_and_deleted()
     assert!(update(&old, &labelled).await.is_allowed());
 
     let mut worse = stopped.clone();
-    worse["spec"]["template"]["spec"]["hostUsers"] = json!(false);
-    assert!(update(&old, &worse).await.message().contains("hostUsers"));
+    worse["spec"]["template"]["spec"]["os"] = json!({ "name": "windows" });
+    assert!(update(&old, &worse).await.message().contains("spec.os.name"));
 
     // On its way out nothing is checked: a finalizer must be removable whatever the spec says.
     worse["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");

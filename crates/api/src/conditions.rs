@@ -128,6 +128,9 @@ pub mod reason {
         /// The wrapper could not execute the main container's command. The message names the
         /// program. The reason has the same name in Docker.
         CONTAINER_CANNOT_RUN = "ContainerCannotRun" in [CONSUMER_READY];
+        /// The template has `hostUsers: false`, and the container runtime of the node does not
+        /// support user namespaces. The message names the node and its runtime.
+        USER_NAMESPACES_UNSUPPORTED = "UserNamespacesUnsupported" in [CONSUMER_READY];
         /// The main container exceeded its `ephemeral-storage` limit and was stopped. The kubelet
         /// uses the same reason.
         EVICTED = "Evicted" in [CONSUMER_READY];

@@ -79,6 +79,17 @@ impl Harness {
             .apply_watcher_event(&Event::Apply(serde_json::from_value(node).unwrap()));
     }
 
+    /// Shows the webhook a node whose container runtime supports user namespaces, or not.
+    pub fn runtime(&mut self, name: &str, user_namespaces: bool) {
+        let node = json!({ "metadata": { "name": name }, "status": {
+            "nodeInfo": { "containerRuntimeVersion": "containerd://2.4.2" },
+            "runtimeHandlers": [{ "name": "", "features": { "userNamespaces": user_namespaces } }],
+        } });
+        self.writers
+            .nodes
+            .apply_watcher_event(&Event::Apply(serde_json::from_value(node).unwrap()));
+    }
+
     /// Shows the webhook a claim of namespace `team`.
     pub fn claim(&mut self, name: &str, phase: &str, mode: &str) {
         let claim = json!({

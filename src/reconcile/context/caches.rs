@@ -14,6 +14,7 @@ use stoppablecontainer_api::names::CSI_DRIVER;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
 use crate::reconcile::context::{is_cordoned, not_ready_message, unreachable_message};
+use crate::user_namespaces::OwnUsers;
 
 /// Read halves of the caches.
 #[derive(Clone)]
@@ -24,7 +25,7 @@ pub struct Caches {
     pub instances: Store<StoppableContainerInstance>,
     /// All pods with our label.
     pub pods: Store<Pod>,
-    /// All nodes: only their names and Ready conditions.
+    /// All nodes: only their names, Ready conditions and runtimes.
     pub nodes: Store<Node>,
     /// What CSI drivers the kubelets have, by node.
     pub drivers: Store<CSINode>,
@@ -110,6 +111,11 @@ impl Caches {
     /// Whether the name of any node is as `wanted`.
     pub fn any_node(&self, wanted: impl Fn(&str) -> bool) -> bool {
         self.nodes.state().iter().any(|node| wanted(&node.name_any()))
+    }
+
+    /// Why a node cannot run a pod with users of its own.
+    pub(crate) fn users_obstacle(&self, name: &str, users: OwnUsers) -> Option<String> {
+        users.obstacle(self.nodes.get(&ObjectRef::new(name)).as_deref()?)
     }
 
     /// The message of the Ready condition of a node that is not ready.

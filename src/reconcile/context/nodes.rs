@@ -1,19 +1,19 @@
 /*!
 What the controller reads from a Node: whether its kubelet still reports, whether it reports that
-the node is ready, and whether the node is cordoned.
+the node is ready, whether the node is cordoned, and what its container runtime can do.
 
 An unreachable node may still run everything that it ran.
 */
 
-use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, NodeStatus};
 
-/// Keeps the `Ready` condition alone.
+/// Keeps the `Ready` condition of all conditions.
 pub(crate) fn keep_ready_condition(node: &mut Node) {
-    let conditions = node.status.take().and_then(|status| status.conditions);
-    let ready = conditions.map(|all| all.into_iter().filter(|c| c.type_ == "Ready").collect());
+    let status = node.status.take().unwrap_or_default();
+    let ready = |all: Vec<NodeCondition>| all.into_iter().filter(|c| c.type_ == "Ready").collect();
     node.status = Some(NodeStatus {
-        conditions: ready,
-        ..NodeStatus::default()
+        conditions: status.conditions.map(ready),
+        ..status
     });
 }
 

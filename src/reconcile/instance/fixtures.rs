@@ -43,6 +43,7 @@ pub(super) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
         node_not_ready: None,
         unconfirmed_restart: None,
         agent_missing: false,
+        users_obstacle: None,
         other_nodes: true,
         unsuitable: None,
         given_up: None,

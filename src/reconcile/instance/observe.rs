@@ -21,6 +21,7 @@ use crate::reconcile::instance::state::{Observed, Slot, recorded};
 use crate::reconcile::pods::{Role, avoided, health, node};
 use crate::selections;
 use crate::selections::TrimmedPod;
+use crate::user_namespaces::OwnUsers;
 
 /// A wrapper that has its filesystem needs much less to find out that it cannot execute a program,
 /// and the agent reports after two seconds why a wrapper does not get its filesystem.
@@ -122,14 +123,17 @@ async fn look(
         }
         None => false,
     };
+    let users = OwnUsers::of_template(&instance.spec.template);
+    let users_obstacle = |name: &str| context.caches.users_obstacle(name, users?);
     let other_nodes = status.never_started && {
         let given_up = |name: &str| avoided(&instance).any(|node| node == name);
         context
             .caches
-            .any_node(|name| home != Some(name) && !given_up(name))
+            .any_node(|name| home != Some(name) && !given_up(name) && users_obstacle(name).is_none())
     };
     let mut observed = Observed {
         agent_missing,
+        users_obstacle: home.and_then(users_obstacle),
         node_cordoned: home.is_some_and(|name| context.caches.node_cordoned(name)),
         node_not_ready: home.and_then(|name| context.caches.node_not_ready(name)),
         node_unreachable,

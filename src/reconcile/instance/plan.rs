@@ -118,6 +118,7 @@ fn may_start(observed: &Observed) -> bool {
         && !replacement::due(observed)
         && observed.usable_filesystem().is_some()
         && observed.start_excess().is_none()
+        && observed.users_obstacle.is_none()
         && !waits(observed.consumer_backoff.as_ref())
 }
 

@@ -51,7 +51,9 @@ pub(super) struct Observed {
     pub unconfirmed_restart: Option<Duration>,
     /// The node agent is not registered with the kubelet of the pods' node.
     pub agent_missing: bool,
-    /// There are nodes that this object has not given up.
+    /// Why the node cannot run the consumer, which has users of its own.
+    pub users_obstacle: Option<String>,
+    /// There are nodes that this object has not given up, and that can run it as far as is known.
     pub other_nodes: bool,
     /// Why the first node is not suitable, and for how long the controller still keeps it.
     pub unsuitable: Option<Backoff>,

@@ -26,6 +26,7 @@ use crate::reconcile::pods::{OptOuts, Role, owner_reference, template_hash};
 const POD_FIELDS: &[&str] = &[
     "affinity",
     "hostNetwork",
+    "hostUsers",
     "imagePullSecrets",
     "nodeSelector",
     "os",

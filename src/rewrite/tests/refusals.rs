@@ -10,7 +10,6 @@ fn spec_with(fields: &Value) -> Value {
 }
 
 #[rstest::rstest]
-#[case(json!({ "hostUsers": false }), "spec.hostUsers: ")]
 #[case(json!({ "os": { "name": "windows" } }), "spec.os.name: ")]
 #[case(json!({ "volumes": [{ "name": "a", "emptyDir": {} }, { "name": "stoppablecontainer", "emptyDir": {} }] }), "spec.volumes[1].name: ")]
 #[case(
@@ -30,6 +29,37 @@ fn h20_unsupported_pods_are_refused_with_the_path(#[case] fields: Value, #[case]
         denial.to_string().starts_with(start) && !denial.is_transient(),
         "{denial}"
     );
+}
+
+/// A pod with users of its own is rewritten as any other, but for a node whose runtime cannot run
+/// it.
+#[test]
+fn h20_own_users_are_refused_where_the_node_cannot_run_them() {
+    let spec = spec_with(&json!({ "hostUsers": false }));
+    let with_runtime = |user_namespaces: Option<bool>| {
+        let mut case = Case::of_spec(&spec);
+        case.node["status"] = json!({
+            "nodeInfo": { "containerRuntimeVersion": "containerd://1.6.20" },
+            "runtimeHandlers": user_namespaces.map(|known| json!([
+                { "name": "", "features": { "userNamespaces": known } },
+            ])),
+        });
+        case
+    };
+    for known in [None, Some(false)] {
+        let denial = with_runtime(known).denial();
+        assert!(
+            denial
+                .to_string()
+                .starts_with("spec.hostUsers: node node-1 cannot run pods")
+                && !denial.is_transient(),
+            "{denial}"
+        );
+    }
+    for case in [Case::of_spec(&spec), with_runtime(Some(true))] {
+        let pod = case.run().unwrap().pod;
+        assert_eq!(pod.spec.unwrap().host_users, Some(false));
+    }
 }
 
 #[rstest::rstest]

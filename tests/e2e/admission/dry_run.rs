@@ -119,7 +119,7 @@ async fn all_mistakes_are_reported_at_once() {
     in_namespace("all-mistakes", async |ns| {
         let mut template = shell_template();
         template["spec"]["volumes"] = json!([{"name": "stoppablecontainer", "emptyDir": {}}]);
-        template["spec"]["hostUsers"] = json!(false);
+        template["spec"]["os"] = json!({"name": "windows"});
         let refused = dry_run(
             &ns,
             &object(&json!({"template": template, "hostPathPrefix": "/etc"})),
@@ -127,7 +127,7 @@ async fn all_mistakes_are_reported_at_once() {
         .await?;
         for path in [
             "spec.template.spec.volumes[0].name",
-            "spec.template.spec.hostUsers",
+            "spec.template.spec.os.name",
             "spec.hostPathPrefix",
         ] {
             ensure!(

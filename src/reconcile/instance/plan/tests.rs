@@ -56,6 +56,10 @@ fn words(observed: &Observed) -> Vec<String> {
     &[]
 )]
 #[case::everything_in_place(with_provider(json!({})), &["create consumer"])]
+#[case::the_node_cannot_run_it(
+    Observed { users_obstacle: Some("node n1".to_owned()), ..with_provider(json!({})) },
+    &[]
+)]
 #[case::not_asked_to_run(with_provider(json!({ "spec": { "running": false } })), &[])]
 #[case::runs(with_both(json!({}), up()), &[])]
 #[case::stop(with_both(json!({ "spec": { "running": false } }), up()), &["delete consumer"])]

@@ -66,7 +66,9 @@ pub(in crate::reconcile::instance) fn unsuitable(observed: &Observed) -> Option<
         let cause = Cause::new(reason::NODE_GONE, format!("node {name} does not exist any more"));
         return Some(now(cause));
     }
-    of_provider(observed).or_else(|| of_filesystem(observed, &status))
+    of_users(observed)
+        .or_else(|| of_provider(observed))
+        .or_else(|| of_filesystem(observed, &status))
 }
 
 /// Whether no consumer has run so far, as far as this pass can prove it.
@@ -147,6 +149,14 @@ fn of_provider(observed: &Observed) -> Option<Unsuitable> {
         ),
         grace: REGISTERING,
     })
+}
+
+fn of_users(observed: &Observed) -> Option<Unsuitable> {
+    let why = observed
+        .users_obstacle
+        .as_ref()
+        .filter(|_| observed.other_nodes)?;
+    Some(now(Cause::new(reason::USER_NAMESPACES_UNSUPPORTED, why.clone())))
 }
 
 fn of_filesystem(observed: &Observed, status: &StoppableContainerInstanceStatus) -> Option<Unsuitable> {

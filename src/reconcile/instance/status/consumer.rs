@@ -50,6 +50,9 @@ pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
             ConditionState::false_with(reason::STOPPED, "running is false")
         }
         _ if let Some(why) = observed.template_error() => ConditionState::false_for(why),
+        _ if let Some(why) = &observed.users_obstacle => {
+            ConditionState::false_with(reason::USER_NAMESPACES_UNSUPPORTED, why.clone())
+        }
         _ => {
             if let Some(excess) = observed.start_excess() {
                 return ConditionState::false_for(recovery::refusal(&observed.instance, &excess));

@@ -224,6 +224,11 @@ fn pending(status: Value) -> Observed {
     with_provider(json!({ "status": { "filesystem": { "state": "Failed" } } })),
     Phase::Failed, ["-FilesystemFailed", "+AsRequested", "-FilesystemFailed", "-Starting"]
 )]
+#[case::node_without_user_namespaces(
+    Observed { users_obstacle: Some("node n1".to_owned()), ..with_provider(json!({})) },
+    Phase::ProviderReady,
+    ["-UserNamespacesUnsupported", "+AsRequested", "+AsRequested", "-UserNamespacesUnsupported"]
+)]
 #[case::node_gone(
     Observed { node_gone: true, ..observed(instance(json!({ "status": prepared() }))) },
     Phase::Failed, ["-NodeGone", "-NodeGone", "-Preparing", "-Starting"]

@@ -1,14 +1,15 @@
 //! The agent's socket in a consumer's volume: arbitrary messages, and any number of connections.
 
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::LogParams;
 use kube::{Api, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use stoppablecontainer_api::names::{PROVIDER_CONTAINER, provider_pod_name};
-use testkit::in_namespace;
+use testkit::{Namespace, in_namespace};
 
 use super::{beside_neighbour, harmless};
+use crate::support::users::{has_own_users, with_own_users};
 use crate::support::{agent_on, node_of, run, shell_template, start, stop};
 
 /// Connects, sends each line, and prints the responses until the agent closes the connection.
@@ -48,22 +49,35 @@ until [ -e /flooded ]; do sleep 0.1; done
 
 #[tokio::test]
 async fn h14_what_a_consumer_says_to_the_agent_is_answered_or_dropped() {
-    in_namespace("words", async |ns| {
-        harmless(&ns, async |_| {
-            // Independent of the cluster's default, because the test is about user namespaces.
-            let unconfined = json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}});
-            run(&ns, "attacker", beside_neighbour(&ns, &unconfined).await?).await?;
-            let said = ns
-                .exec("attacker", "main", &["/bin/bash", "-ec", SAY])
-                .await?
-                .success()?;
-            let said: Vec<_> = said.lines().collect();
-            ensure!(said == ANSWERS, "{said:#?}");
-            Ok(())
-        })
-        .await
+    in_namespace("words", async |ns| talk(&ns, |template| template).await).await;
+}
+
+/// A user namespace below that of its pod is not served either.
+#[tokio::test]
+async fn h14_h20_what_a_consumer_with_own_users_says_to_the_agent_is_answered_or_dropped() {
+    in_namespace("words-own-users", async |ns| {
+        if has_own_users(&ns).await? {
+            talk(&ns, with_own_users).await?;
+        }
+        Ok(())
     })
     .await;
+}
+
+async fn talk(ns: &Namespace, change: impl Fn(Value) -> Value) -> Result<()> {
+    harmless(ns, async |_| {
+        // Independent of the cluster's default, because the test is about user namespaces.
+        let unconfined = json!({"securityContext": {"seccompProfile": {"type": "Unconfined"}}});
+        run(ns, "attacker", change(beside_neighbour(ns, &unconfined).await?)).await?;
+        let said = ns
+            .exec("attacker", "main", &["/bin/bash", "-ec", SAY])
+            .await?
+            .success()?;
+        let said: Vec<_> = said.lines().collect();
+        ensure!(said == ANSWERS, "{said:#?}");
+        Ok(())
+    })
+    .await
 }
 
 /// Sends `hold` from a process next to the wrapper in the provider's container, which its owner can

@@ -250,6 +250,13 @@ fn what_another_node_would_not_change_is_no_reason() {
     };
     assert_eq!(grace(&failed("InsufficientDisk")), Some(NOTHING));
     assert_eq!(grace(&failed("UserUnknown")), None);
+    let without_users = |other_nodes| Observed {
+        users_obstacle: Some("m".to_owned()),
+        other_nodes,
+        ..unstarted(json!({}))
+    };
+    assert_eq!(grace(&without_users(true)), Some(NOTHING));
+    assert_eq!(grace(&without_users(false)), None);
     let no_agent = Observed {
         agent_missing: true,
         ..unstarted(json!({ "status": { "filesystem": null } }))
