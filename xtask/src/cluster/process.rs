@@ -22,9 +22,10 @@ use super::cgroups;
 use super::dir::ClusterDir;
 
 /// Enters the control groups whose `cgroup.procs` files come before `--`, then becomes the program
-/// after it.
-const ENTER_GROUP: &str =
-    r#"while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@""#;
+/// after it. Closes what was inherited: with the descriptor of flock(1), whoever runs `cluster up`
+/// under a lock would keep it for as long as the cluster is up.
+const ENTER_GROUP: &str = r#"exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@""#;
 
 /// How long a killed process may take to be gone. The first of a node waits for all others of it.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -240,4 +241,22 @@ fn boot_id() -> Result<String> {
         .with_context(|| format!("reading {path}"))?
         .trim()
         .to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The nodes of a cluster that a test had brought up under a lock kept the lock after the test
+    /// had ended, and the next command waited for it.
+    #[test]
+    fn a_process_of_the_cluster_inherits_no_lock() {
+        let holds = r#"exec 3</dev/null; exec sh -c "$0" sh -- readlink /proc/self/fd/3"#;
+        let output = Command::new("sh").args(["-c", holds, ENTER_GROUP]).output();
+        let output = output.expect("running a shell");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "");
+        let without = holds.replace("sh -c \"$0\" sh -- ", "");
+        let output = Command::new("sh").args(["-c", &without]).output();
+        assert_eq!(output.expect("running a shell").stdout, b"/dev/null\n");
+    }
 }
