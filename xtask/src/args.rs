@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::kernels::Series;
 
-use crate::tools::Release;
+use crate::tools::{Release, Runtime};
 
 /// Developer commands of StoppableContainer.
 #[derive(Debug, Parser)]
@@ -51,6 +51,10 @@ pub(crate) enum Command {
         /// Release of Kubernetes of the local cluster. [default: that of the cluster, or 1.34]
         #[arg(long)]
         kubernetes: Option<Release>,
+        /// Container runtime of the local cluster's nodes. With cri-o, only the end-to-end tests
+        /// that depend on the runtime run.
+        #[arg(long, default_value = "containerd", conflicts_with_all = ["class", "skip_e2e", "all"])]
+        runtime: Runtime,
         /// Runs only the tests whose names contain one of these texts.
         #[arg(last = true)]
         names: Vec<String>,
@@ -119,6 +123,10 @@ pub(crate) enum ClusterCommand {
         /// cluster, or 1.34]
         #[arg(long)]
         kubernetes: Option<Release>,
+        /// Container runtime of the nodes. A cluster with another one is replaced. cri-o is the
+        /// machine's own. [default: that of the cluster, or containerd]
+        #[arg(long)]
+        runtime: Option<Runtime>,
     },
     /// Stops the cluster and removes all its files.
     Down,

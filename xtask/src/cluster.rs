@@ -8,7 +8,8 @@ control groups, nft tables, kernel settings, mount points) is made and removed h
 A file imports only files before it in this list:
 
 - `dir`: the directory and its lock; `node`: the names, addresses and ports of a node
-- `cgroups`, `network`; `process`, `pki`, `partition`; `ownership`, `node_config`, `etcd_keys`
+- `cgroups`, `network`; `process`, `pki`, `partition`, `cri_o`; `ownership`, `node_config`,
+  `etcd_keys`
 - `node_init`, `node_life`, `control_plane`, `registry`
 - `context`: what every command works with; `preflight`
 - `status`, `down`; `up`; `membership`; and this file, which has the commands
@@ -17,6 +18,7 @@ A file imports only files before it in this list:
 mod cgroups;
 mod context;
 mod control_plane;
+mod cri_o;
 pub(crate) mod dir;
 mod down;
 mod etcd_keys;

@@ -21,7 +21,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, registry: Option<&
     }
     // Compiles while Kubernetes is built. Images for a registry use a different profile.
     let early = registry.is_none().then(|| product::compile_early(workspace));
-    let target = Target::choose(workspace, progress, registry, None)?;
+    let target = Target::choose(workspace, progress, registry, None, None)?;
     progress.expect(product::STEPS + install::STEPS);
     if target.destination.takes_test_images() {
         progress.expect(testing::STEPS_OF_ONE);

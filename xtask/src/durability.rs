@@ -120,7 +120,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     if options.trials == 0 {
         rows.clear();
     }
-    let target = Target::choose(workspace, progress, None, None)?;
+    let target = Target::choose(workspace, progress, None, None, None)?;
     if target.local {
         Tools::prepare_tests(progress)?;
     }

@@ -25,7 +25,7 @@ const PATIENCE: &str = "180s";
 /// `install`: builds the images and installs the chart, on the cluster of KUBECONFIG or the local
 /// one.
 pub(crate) fn command(workspace: &Workspace, progress: &Progress, registry: Option<&str>) -> Result<()> {
-    let target = Target::choose(workspace, progress, registry, None)?;
+    let target = Target::choose(workspace, progress, registry, None, None)?;
     progress.expect(product::STEPS + STEPS);
     let tag = product::provide(workspace, progress, Some(&target.destination))?;
     run(workspace, progress, &target, &tag)

@@ -58,6 +58,7 @@ fn run(args: &Args) -> Result<ExitCode> {
             skip_e2e,
             all,
             kubernetes,
+            runtime,
             names,
         } => {
             let options = test::Options {
@@ -67,6 +68,7 @@ fn run(args: &Args) -> Result<ExitCode> {
                 skip_e2e: *skip_e2e,
                 all: *all,
                 kubernetes: *kubernetes,
+                runtime: *runtime,
                 names,
             };
             test::run(&workspace, &progress, &options)?;
@@ -97,7 +99,14 @@ fn run(args: &Args) -> Result<ExitCode> {
 
 fn run_cluster(command: &ClusterCommand, cluster: Cluster<'_>) -> Result<ExitCode> {
     match command {
-        ClusterCommand::Up { nodes, kubernetes } => cluster.with_release(*kubernetes).up(*nodes)?,
+        ClusterCommand::Up {
+            nodes,
+            kubernetes,
+            runtime,
+        } => cluster
+            .with_release(*kubernetes)
+            .with_runtime(*runtime)
+            .up(*nodes)?,
         ClusterCommand::Down => cluster.down()?,
         ClusterCommand::Status if !cluster.status()? => return Ok(ExitCode::FAILURE),
         ClusterCommand::Status => {}

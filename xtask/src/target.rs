@@ -12,7 +12,7 @@ use crate::cluster::Cluster;
 use crate::images::{Destination, pause};
 use crate::progress::Progress;
 use crate::shell;
-use crate::tools::{Release, Tools};
+use crate::tools::{Release, Runtime, Tools};
 use crate::workspace::Workspace;
 
 /// A running cluster and the destination of its images.
@@ -32,7 +32,8 @@ pub(crate) struct Target<'a> {
 // === impl Target ===
 
 impl<'a> Target<'a> {
-    /// Uses the cluster of KUBECONFIG, or starts the local one of this release, and prints which.
+    /// Uses the cluster of KUBECONFIG, or starts the local one of this release and with this
+    /// runtime, and prints which.
     ///
     /// # Errors
     /// If the cluster does not answer, or the destination of its images is unknown.
@@ -41,8 +42,11 @@ impl<'a> Target<'a> {
         progress: &Progress,
         registry: Option<&str>,
         kubernetes: Option<Release>,
+        runtime: Option<Runtime>,
     ) -> Result<Self> {
-        let cluster = Cluster::new(workspace, progress, pause::provide).with_release(kubernetes);
+        let cluster = Cluster::new(workspace, progress, pause::provide)
+            .with_release(kubernetes)
+            .with_runtime(runtime);
         let ctr = cluster.tools().containerd("ctr");
         let given = std::env::var_os("KUBECONFIG").filter(|paths| !paths.is_empty());
         let given = given.map(|paths| absolute(&paths)).transpose()?;

@@ -3,6 +3,8 @@
 fails if a class cannot run, unless an option excludes the class.
 */
 
+mod runtimes;
+
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +15,7 @@ use crate::images::{pause, product, testing};
 use crate::kernels::{self, Series};
 use crate::progress::{Progress, Step};
 use crate::target::Target;
-use crate::tools::{Release, Tools};
+use crate::tools::{Release, Runtime, Tools};
 use crate::workspace::Workspace;
 use crate::{cluster, durability, fuzz, install, shell};
 
@@ -64,6 +66,8 @@ pub(crate) struct Options<'a> {
     pub all: bool,
     /// See [`Target::choose`].
     pub kubernetes: Option<Release>,
+    /// Container runtime of the local cluster's nodes.
+    pub runtime: Runtime,
     /// Runs only the tests whose names contain one of these texts. All tests if empty.
     pub names: &'a [String],
 }
@@ -86,6 +90,9 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     }
     if let Some(Class::Rootfs) = options.class {
         return run_rootfs(workspace, progress, options);
+    }
+    if options.runtime != Runtime::default() {
+        return runtimes::run(workspace, progress, options);
     }
     let classes = test_targets(workspace)?;
     progress.expect(3 + classes.len());
@@ -172,7 +179,13 @@ fn deploy<'a>(
     options: &Options<'_>,
     release: Release,
 ) -> Result<Target<'a>> {
-    let target = Target::choose(workspace, progress, options.registry, Some(release))?;
+    let target = Target::choose(
+        workspace,
+        progress,
+        options.registry,
+        Some(release),
+        Some(options.runtime),
+    )?;
     if target.local && options.names.is_empty() {
         Cluster::new(workspace, progress, pause::provide).keep_first_node()?;
     }

@@ -8,6 +8,7 @@ programs. Each is made once and again only when its source changes.
 mod apt;
 pub(crate) mod golang;
 mod release;
+mod runtime;
 mod stamp;
 
 use std::os::unix::fs::symlink;
@@ -21,6 +22,7 @@ use crate::workspace::Workspace;
 
 pub(crate) use golang::go as go_version;
 pub(crate) use release::Release;
+pub(crate) use runtime::Runtime;
 pub(crate) use stamp::{Fingerprint, Stamp};
 
 /// Packages that the local cluster runs without installing them.
@@ -65,6 +67,7 @@ const CARGO_FUZZ: &str = "0.13.2";
 pub(crate) struct Tools {
     dir: PathBuf,
     release: Release,
+    runtime: Runtime,
 }
 
 // === impl Tools ===
@@ -75,12 +78,23 @@ impl Tools {
         Self {
             dir: workspace.tools(),
             release: Release::default(),
+            runtime: Runtime::default(),
         }
     }
 
     /// The same with another release.
     pub(crate) fn with_release(self, release: Release) -> Self {
         Self { release, ..self }
+    }
+
+    /// The same with another container runtime.
+    pub(crate) fn with_runtime(self, runtime: Runtime) -> Self {
+        Self { runtime, ..self }
+    }
+
+    /// The container runtime of the nodes.
+    pub(crate) fn runtime(&self) -> Runtime {
+        self.runtime
     }
 
     /// The release of Kubernetes.
@@ -100,19 +114,28 @@ impl Tools {
         progress.step("Unpack containerd, runc, etcd and the registry", |step| {
             apt::unpack(step, UNPACKED, &self.dir.join("deb"))
         })?;
-        let containerd = self.release.containerd();
-        let version = containerd.unwrap_or("Debian's");
-        progress.step(&format!("Build containerd: {version}"), |step| match containerd {
-            Some(version) => golang::install_containerd(step, version, &self.containerd_dir(version)),
-            None => Ok(()),
-        })?;
+        self.prepare_runtime(progress)?;
+        self.prepare_kube(workspace, progress)
+    }
+
+    fn prepare_runtime(&self, progress: &Progress) -> Result<()> {
+        match (self.runtime, self.release.containerd()) {
+            (Runtime::CriO, _) => progress.step("Find CRI-O, and unpack conmon", |step| {
+                runtime::link_cri_o(&self.dir.join("cri-o"))?;
+                apt::unpack(step, &["conmon"], &self.dir.join("conmon"))
+            })?,
+            (Runtime::Containerd, Some(version)) => progress
+                .step(&format!("Build containerd: {version}"), |step| {
+                    golang::install_containerd(step, version, &self.containerd_dir(version))
+                })?,
+            (Runtime::Containerd, None) => progress.step("Build containerd: Debian's", |_| Ok(()))?,
+        }
         let runc = self.release.runc();
         let version = runc.unwrap_or("Debian's");
         progress.step(&format!("Build runc: {version}"), |step| match runc {
             Some(version) => self.build_runc(step, version),
             None => Ok(()),
-        })?;
-        self.prepare_kube(workspace, progress)
+        })
     }
 
     fn build_runc(&self, step: &Step<'_>, version: &str) -> Result<()> {
@@ -237,6 +260,14 @@ impl Tools {
         }
     }
 
+    /// The container runtime's program, in a directory of [`Tools::path`] with those beside it.
+    pub(crate) fn runtime_program(&self) -> PathBuf {
+        match self.runtime {
+            Runtime::Containerd => self.containerd(self.runtime.program()),
+            Runtime::CriO => self.dir.join("cri-o").join(self.runtime.program()),
+        }
+    }
+
     fn containerd_dir(&self, version: &str) -> PathBuf {
         self.dir.join(format!("containerd-{version}"))
     }
@@ -255,18 +286,21 @@ impl Tools {
         self.dir.join("deb/root").join(path)
     }
 
-    /// What containerd and the kubelet find programs by: the unpacked packages before the machine's
-    /// own.
+    /// What the container runtime and the kubelet find programs by: the unpacked packages before
+    /// the machine's own.
     pub(crate) fn path(&self) -> String {
         let root = self.dir.join("deb/root");
         let root = root.display();
-        let built = [
-            self.release.runc().map(|version| self.runc_dir(version)),
-            self.release
-                .containerd()
-                .map(|version| self.containerd_dir(version)),
-        ];
-        let built = built.iter().flatten().map(|dir| dir.display().to_string());
+        let mut built = Vec::new();
+        built.extend(self.release.runc().map(|version| self.runc_dir(version)));
+        match (self.runtime, self.release.containerd()) {
+            (Runtime::CriO, _) => {
+                built.extend(["cri-o", "conmon/root/usr/bin"].map(|dir| self.dir.join(dir)));
+            }
+            (Runtime::Containerd, Some(version)) => built.push(self.containerd_dir(version)),
+            (Runtime::Containerd, None) => {}
+        }
+        let built = built.iter().map(|dir| dir.display().to_string());
         let others = format!(
             "{root}/usr/bin:{root}/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         );
@@ -278,7 +312,15 @@ impl Tools {
         let mut fingerprint = Fingerprint::new();
         fingerprint.text(self.release.containerd().unwrap_or_default());
         fingerprint.text(self.release.runc().unwrap_or_default());
-        for stamp in [&format!("{}.stamp", self.release.program()), "deb.stamp"] {
+        let mut stamps = vec![
+            format!("{}.stamp", self.release.program()),
+            "deb.stamp".to_owned(),
+        ];
+        if self.runtime == Runtime::CriO {
+            fingerprint.text(self.runtime.program());
+            stamps.extend(["cri-o.stamp", "conmon.stamp"].map(str::to_owned));
+        }
+        for stamp in stamps {
             fingerprint.text(&std::fs::read_to_string(self.dir.join(stamp)).unwrap_or_default());
         }
         fingerprint.finish()

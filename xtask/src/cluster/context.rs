@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use super::dir::ClusterDir;
 use super::node::Node;
 use crate::progress::{Progress, Step};
-use crate::tools::{Release, Tools};
+use crate::tools::{Release, Runtime, Tools};
 use crate::workspace::Workspace;
 
 /// Builds an image and puts it into the cluster's registry, unless it is there.
@@ -39,7 +39,9 @@ impl<'a> Cluster<'a> {
             workspace,
             progress,
             provide_pause,
-            tools: Tools::of(workspace).with_release(owner.release),
+            tools: Tools::of(workspace)
+                .with_release(owner.release)
+                .with_runtime(owner.runtime),
             dir,
         }
     }
@@ -50,6 +52,16 @@ impl<'a> Cluster<'a> {
         let release = release.unwrap_or(self.tools.release());
         Self {
             tools: self.tools.with_release(release),
+            ..self
+        }
+    }
+
+    /// The same with another container runtime, if one is given. [`Cluster::up`] replaces a cluster
+    /// that has another.
+    pub(crate) fn with_runtime(self, runtime: Option<Runtime>) -> Self {
+        let runtime = runtime.unwrap_or(self.tools.runtime());
+        Self {
+            tools: self.tools.with_runtime(runtime),
             ..self
         }
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::tools::Release;
+use crate::tools::{Release, Runtime};
 
 /// Where the cluster lives.
 const PLACE: &str = "/var/lib/stoppablecontainer-cluster";
@@ -31,6 +31,9 @@ pub(crate) struct Owner {
     /// The release of Kubernetes that it is.
     #[serde(default)]
     pub release: Release,
+    /// The container runtime of its nodes.
+    #[serde(default)]
+    pub runtime: Runtime,
     /// [`crate::tools::Tools::fingerprint`] of the programs that the state was made by.
     pub tools: String,
     /// Settings of the kernel before the cluster changed them: path below `/proc/sys`, value.

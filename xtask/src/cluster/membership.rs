@@ -21,7 +21,7 @@ pub(super) fn add(cluster: &Cluster<'_>, name: &str) -> Result<()> {
         .context("the cluster's directory does not name its owner")?;
     cluster.progress.expect(1);
     cluster.progress.step(&format!("Add {name}"), |step| {
-        node.prepare(&cluster.dir, &mut owner)?;
+        node.prepare(&cluster.dir, &cluster.tools, &mut owner)?;
         up::start_nodes(cluster, &[node], step)
     })
 }

@@ -10,13 +10,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::dir::ClusterDir;
+use crate::tools::Runtime;
 
 /// The node that every cluster has.
 pub(super) const FIRST: &str = "node1";
 /// Directory of its kept filesystems.
 pub(super) const DATA: &str = "data";
 /// What a node keeps: directory below its own, and the standard place where the node sees it.
-pub(super) const KEPT: &[(&str, &str)] = &[
+const KEPT: &[(&str, &str)] = &[
     ("containerd", "/var/lib/containerd"),
     ("kubelet", "/var/lib/kubelet"),
     ("cni-state", "/var/lib/cni"),
@@ -26,6 +27,9 @@ pub(super) const KEPT: &[(&str, &str)] = &[
     ("log-pods", "/var/log/pods"),
     ("log-containers", "/var/log/containers"),
 ];
+
+/// What a node with CRI-O keeps too.
+const KEPT_BY_CRI_O: (&str, &str) = ("containers", "/var/lib/containers");
 
 /// What a node mounts when it starts, in the format of fstab(5), as the node sees it: the machine
 /// has its own.
@@ -40,6 +44,13 @@ pub(super) struct Node {
     pub name: String,
     /// 1 for the first: the third byte of its pods' addresses, and what sets its ports apart.
     pub index: u8,
+}
+
+/// What a node with this container runtime keeps: directory below its own, and the place where the
+/// node sees it.
+pub(super) fn kept(runtime: Runtime) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let more = (runtime == Runtime::CriO).then_some(KEPT_BY_CRI_O);
+    KEPT.iter().copied().chain(more)
 }
 
 // === impl Node ===

@@ -1,27 +1,36 @@
 /*!
-Configuration files of a node: containerd, its registry mirror, the CNI network, the kubelet, name
-resolution.
+Configuration files of a node: its container runtime, containerd's registry mirror, the CNI network,
+the kubelet, name resolution.
 */
 
 use anyhow::Result;
 use serde_json::json;
 
-use super::cgroups;
 use super::dir::ClusterDir;
 use super::network::REGISTRY_PORT;
 use super::node::Node;
 use super::pki::{CLUSTER, Pki};
-use crate::tools::Release;
+use super::{cgroups, cri_o};
+use crate::tools::{Release, Runtime, Tools};
 
 /// Image of the container that holds a pod's namespaces; built here and served by the local
 /// registry.
 pub(crate) const PAUSE_IMAGE: &str = "docker.io/xtlsoft/pause:1";
 /// Where containerd listens, inside the node.
-pub(super) const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 
-/// Writes all of them. They follow from the node and the release alone, so writing them again
+/// Where a container runtime listens, inside the node.
+pub(super) fn socket(runtime: Runtime) -> &'static str {
+    match runtime {
+        Runtime::Containerd => CONTAINERD_SOCKET,
+        Runtime::CriO => cri_o::SOCKET,
+    }
+}
+
+/// Writes all of them. They follow from the node and the tools alone, so writing them again
 /// changes nothing.
-pub(super) fn write(node: &Node, dir: &ClusterDir, release: Release) -> Result<()> {
+pub(super) fn write(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<()> {
+    let release = tools.release();
     let own = std::path::Path::new("nodes").join(&node.name);
     let pretty = |value: &serde_json::Value| serde_json::to_vec_pretty(value);
     dir.write(
@@ -37,10 +46,13 @@ pub(super) fn write(node: &Node, dir: &ClusterDir, release: Release) -> Result<(
     dir.write(own.join("cni/10-bridge.conflist"), &pretty(&cni(node))?, 0o644)?;
     dir.write(
         own.join("kubelet.json"),
-        &pretty(&kubelet(node, dir, release))?,
+        &pretty(&kubelet(node, dir, tools))?,
         0o644,
     )?;
     dir.write(own.join("resolv.conf"), resolver().as_bytes(), 0o644)?;
+    if tools.runtime() == Runtime::CriO {
+        cri_o::write(node, dir, tools, PAUSE_IMAGE)?;
+    }
     Ok(())
 }
 
@@ -140,7 +152,7 @@ fn cni(node: &Node) -> serde_json::Value {
     })
 }
 
-fn kubelet(node: &Node, dir: &ClusterDir, release: Release) -> serde_json::Value {
+fn kubelet(node: &Node, dir: &ClusterDir, tools: &Tools) -> serde_json::Value {
     let pki = Pki::new(dir);
     let serving = format!("{}-serving", node.name);
     let mut config = json!({
@@ -158,7 +170,7 @@ fn kubelet(node: &Node, dir: &ClusterDir, release: Release) -> serde_json::Value
         "port": node.kubelet_port(),
         "healthzBindAddress": "127.0.0.1",
         "healthzPort": node.kubelet_health_port(),
-        "containerRuntimeEndpoint": format!("unix://{CONTAINERD_SOCKET}"),
+        "containerRuntimeEndpoint": format!("unix://{}", socket(tools.runtime())),
         "cgroupDriver": "cgroupfs",
         // The machine's hierarchy is what it is; from 1.35 on the kubelet refuses v1 otherwise.
         "failCgroupV1": false,
@@ -181,7 +193,7 @@ fn kubelet(node: &Node, dir: &ClusterDir, release: Release) -> serde_json::Value
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
     });
-    if release != Release::V1_34 {
+    if tools.release() != Release::V1_34 {
         // Tests give images on a node other names, and from 1.35 on the kubelet pulls an image that
         // it did not pull under the same name.
         config["imagePullCredentialsVerificationPolicy"] = json!("NeverVerify");

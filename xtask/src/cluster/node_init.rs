@@ -1,7 +1,7 @@
 /*!
-The first process of a node: makes the node's view of the file system, starts containerd and the
-kubelet, starts them again when they end, and reaps. When it dies the kernel kills everything else
-in the node: a power cut.
+The first process of a node: makes the node's view of the file system, starts the container runtime
+and the kubelet, starts them again when they end, and reaps. When it dies the kernel kills
+everything else in the node: a power cut.
 */
 
 use std::os::unix::net::UnixStream;
@@ -15,13 +15,13 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_
 use rustix::process::{WaitOptions, getpid, wait};
 
 use super::dir::ClusterDir;
-use super::node::{FSTAB, KEPT, Node};
-use super::node_config::CONTAINERD_SOCKET;
-use crate::tools::Tools;
+use super::node::{FSTAB, Node, kept};
+use super::node_config::socket;
+use crate::tools::{Runtime, Tools};
 
-/// How long containerd may take until it listens.
+/// How long the container runtime may take until it listens.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Between the end of containerd or the kubelet and its next start, as a service manager would
+/// Between the end of the runtime or the kubelet and its next start, as a service manager would
 /// wait.
 const RESTART_DELAY: Duration = Duration::from_secs(1);
 
@@ -31,9 +31,9 @@ pub(super) fn run(name: &str, dir: &ClusterDir, tools: &Tools) -> Result<()> {
         bail!("node-init must be the first process of a PID namespace: `cargo xtask cluster up` starts it");
     }
     let node = Node::named(name)?;
-    mount_file_systems(&node, dir)?;
-    let mut containerd = start_containerd(&node, dir, tools)?;
-    wait_for_socket(&mut containerd)?;
+    mount_file_systems(&node, dir, tools)?;
+    let mut runtime = start_runtime(&node, dir, tools)?;
+    wait_for_socket(&mut runtime, tools.runtime())?;
     let mut kubelet = start_kubelet(&node, dir, tools)?;
     loop {
         let ended = match wait(WaitOptions::empty()) {
@@ -42,10 +42,10 @@ pub(super) fn run(name: &str, dir: &ClusterDir, tools: &Tools) -> Result<()> {
             Err(error) => return Err(error).context("waiting for the node's processes"),
         };
         // Anything else that ends here is an orphan, and reaped by now.
-        if ended == containerd.id() {
-            eprintln!("node-init: containerd ended, starting it again");
+        if ended == runtime.id() {
+            eprintln!("node-init: the container runtime ended, starting it again");
             thread::sleep(RESTART_DELAY);
-            containerd = start_containerd(&node, dir, tools)?;
+            runtime = start_runtime(&node, dir, tools)?;
         } else if ended == kubelet.id() {
             eprintln!("node-init: the kubelet ended, starting it again");
             thread::sleep(RESTART_DELAY);
@@ -54,14 +54,14 @@ pub(super) fn run(name: &str, dir: &ClusterDir, tools: &Tools) -> Result<()> {
     }
 }
 
-fn mount_file_systems(node: &Node, dir: &ClusterDir) -> Result<()> {
+fn mount_file_systems(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<()> {
     // Shared among the node's own mount namespaces, as under systemd; the machine's stays a master
     // that sees nothing.
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     mount_change("/", shared).context("sharing the node's mounts")?;
-    for (own, place) in KEPT {
+    for (own, place) in kept(tools.runtime()) {
         let source = node.dir(dir).join(own);
-        mount_bind(&source, *place).with_context(|| format!("binding {} over {place}", source.display()))?;
+        mount_bind(&source, place).with_context(|| format!("binding {} over {place}", source.display()))?;
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     mount("tmpfs", "/run", "tmpfs", flags, c"mode=755").context("mounting an empty /run")?;
@@ -81,10 +81,22 @@ fn mount_disks() {
     }
 }
 
-fn start_containerd(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<Child> {
-    let mut command = Command::new(tools.containerd("containerd"));
-    command.arg("--config").arg(node.dir(dir).join("containerd.toml"));
-    start(command, &dir.log(&format!("{}-containerd", node.name)))
+fn start_runtime(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<Child> {
+    let runtime = tools.runtime();
+    let own = node.dir(dir);
+    let mut command = Command::new(tools.runtime_program());
+    match runtime {
+        Runtime::Containerd => {
+            command.arg("--config").arg(own.join("containerd.toml"));
+        }
+        Runtime::CriO => {
+            // Not the machine's configuration. A user's registries.conf goes before /etc.
+            command.arg("--config").arg(own.join("cri-o/crio.conf"));
+            command.args(["--config-dir", ""]);
+            command.env("HOME", own.join("cri-o/home"));
+        }
+    }
+    start(command, &dir.log(&format!("{}-{}", node.name, runtime.program())))
 }
 
 fn start_kubelet(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<Child> {
@@ -114,15 +126,19 @@ fn start(mut command: Command, log: &Path) -> Result<Child> {
         .with_context(|| format!("starting {}", crate::progress::describe(&command)))
 }
 
-fn wait_for_socket(containerd: &mut Child) -> Result<()> {
+fn wait_for_socket(runtime: &mut Child, kind: Runtime) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
-    while UnixStream::connect(CONTAINERD_SOCKET).is_err() {
-        if let Some(status) = containerd.try_wait().context("waiting for containerd")? {
-            bail!("containerd ended with {status}");
+    let (name, socket) = (kind.program(), socket(kind));
+    while UnixStream::connect(socket).is_err() {
+        if let Some(status) = runtime
+            .try_wait()
+            .with_context(|| format!("waiting for {name}"))?
+        {
+            bail!("{name} ended with {status}");
         }
         if Instant::now() > deadline {
             bail!(
-                "containerd does not listen on {CONTAINERD_SOCKET} after {} s",
+                "{name} does not listen on {socket} after {} s",
                 PATIENCE.as_secs()
             );
         }

@@ -10,7 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::dir::{ClusterDir, Owner};
-use super::node::{KEPT, Node};
+use super::node::{Node, kept};
 use super::pki::Pki;
 use super::process::{Daemon, kill_first_child};
 use super::{cgroups, network, node_config};
@@ -27,13 +27,13 @@ impl Node {
     /// Makes its directories, configuration and bridge, and the mount points that the machine
     /// lacks; those are added to the owner's record, which the caller must have stored before
     /// anything else is done.
-    pub(super) fn prepare(&self, dir: &ClusterDir, owner: &mut Owner) -> Result<()> {
-        for (own, place) in KEPT {
+    pub(super) fn prepare(&self, dir: &ClusterDir, tools: &Tools, owner: &mut Owner) -> Result<()> {
+        for (own, place) in kept(tools.runtime()) {
             dir.make(Path::new("nodes").join(&self.name).join(own), 0o755)?;
             make_mount_point(dir, owner, Path::new(place))?;
         }
         Pki::new(dir).prepare_node(self)?;
-        node_config::write(self, dir, owner.release)?;
+        node_config::write(self, dir, tools)?;
         network::prepare_node(self)
     }
 

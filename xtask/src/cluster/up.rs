@@ -111,10 +111,10 @@ fn wait_for_node(cluster: &Cluster<'_>, node: &Node, since: Option<f64>, deadlin
         match last_word(cluster, node) {
             Ok(word) if word.ready && since.is_none_or(|since| word.is_since(since)) => return Ok(()),
             _ if Instant::now() > deadline => bail!(
-                "{} is not Ready after {} s; see {}-kubelet.log and {0}-containerd.log in {}",
+                "{0} is not Ready after {1} s; see {0}-kubelet.log and {0}-{2}.log in {3}",
                 node.name,
                 PATIENCE.as_secs(),
-                node.name,
+                cluster.tools.runtime().program(),
                 cluster.dir.join("logs").display()
             ),
             _ => daemon.require_alive()?,
@@ -171,6 +171,7 @@ fn claim(cluster: &Cluster<'_>) -> Result<Owner> {
     }
     cluster.workspace.root().clone_into(&mut owner.clone);
     owner.release = cluster.tools.release();
+    owner.runtime = cluster.tools.runtime();
     if owner.sysctls.is_empty() {
         network::remember_sysctls(&mut owner);
     }
@@ -213,7 +214,7 @@ fn start(cluster: &Cluster<'_>, owner: &mut Owner, nodes: u8) -> Result<()> {
         if Daemon::new(dir, "kube-proxy").pid().is_none() {
             network::remove_service_rules();
         }
-        nodes.iter().try_for_each(|node| node.prepare(dir, owner))
+        nodes.iter().try_for_each(|node| node.prepare(dir, tools, owner))
     })?;
     progress.step("Start the image registry", |step| {
         registry::start(dir, tools)?;
