@@ -100,6 +100,34 @@ fn layers_of_a_mount_of_the_node_are_opened() {
     });
 }
 
+/// CRI-O names layers by links in a directory of short names.
+#[test]
+fn layers_that_are_named_by_links_are_opened() {
+    Node::with(|node| {
+        let links: Vec<PathBuf> = ["base", "above"]
+            .map(|name| {
+                let layer = node.layer(name, &[(name, Some("x"))]);
+                let link = node.path(&format!("link-{name}"));
+                let target = layer.strip_prefix(link.parent().unwrap()).unwrap();
+                std::os::unix::fs::symlink(target, &link).unwrap();
+                link
+            })
+            .into();
+        let provider = node.provider(&links.iter().map(PathBuf::as_path).collect::<Vec<_>>());
+        assert!(
+            provider
+                .process
+                .mounts(&node.proc)
+                .unwrap()
+                .root()
+                .unwrap()
+                .super_option("lowerdir")
+                .any(|list| { String::from_utf8(list).unwrap().contains("link-base") })
+        );
+        assert_eq!(kind_of(node, &provider.process).unwrap(), Kind::Directories);
+    });
+}
+
 fn kind_of(node: &Node, image: &Process) -> Result<Kind, LayersError> {
     NamespaceThread::run(|thread| {
         Layers::of(thread, &node.proc, &node.namespace, image).map(|layers| layers.kind())

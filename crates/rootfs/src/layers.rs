@@ -240,8 +240,18 @@ fn named(mount: &Mount) -> Option<Named> {
         }
         lower = list.into_iter().map(path).collect();
     }
+    if lower.iter().any(|path| is_number(path)) {
+        return None;
+    }
     let upper = mount.super_option("upperdir").next().map(path);
     (!lower.is_empty()).then_some(Named { lower, upper })
+}
+
+/// Whether a layer was passed as the number of a descriptor, which is closed by now. CRI-O's
+/// storage does this if the names would not fit into the kernel's page of options.
+fn is_number(path: &Path) -> bool {
+    let name = path.as_os_str().as_encoded_bytes();
+    !name.is_empty() && name.iter().all(u8::is_ascii_digit)
 }
 
 /// Splits a `lowerdir` at its colons; a backslash makes the byte after it an ordinary one. `None`

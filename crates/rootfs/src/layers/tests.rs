@@ -39,6 +39,12 @@ fn h9_colons_commas_and_backslashes_in_layers() {
 fn what_cannot_be_mounted_again_is_no_list_of_layers() {
     assert_eq!(of("upperdir=/u"), None);
     assert_eq!(of("lowerdir=/a::/data"), None);
+    assert_eq!(
+        of("lowerdir=3:6:7,upperdir=/s/overlay/5e/diff"),
+        None,
+        "descriptors"
+    );
+    assert!(of("lowerdir=3/fs:6/fs,upperdir=/s/snapshots/7/fs").is_some());
     assert_eq!(of("lowerdir+=/a,datadir+=/b"), None);
     let line = b"5 1 0:9 / / rw - ext4 /dev/vda rw,lowerdir=/a\n";
     assert_eq!(named(&Table::parse(line).unwrap().mounts()[0]), None);
