@@ -119,6 +119,21 @@ mod tests {
         );
     }
 
+    /// As CRI-O 1.34 writes it: no `chainID`, and ids without an algorithm.
+    #[test]
+    fn what_cri_o_says() {
+        let info = r#"{"imageSpec":{"architecture":"amd64","os":"linux","config":{"User":"app","Env":["PATH=/bin","FOO=bar"],
+            "Cmd":["sleep","1000"],"WorkingDir":"/tmp","StopSignal":"SIGUSR1"},"rootfs":{"type":"layers","diff_ids":["sha256:d5"]}}}"#;
+        let facts = facts("docker.io/library/web:1", "b7ca209f", info).unwrap();
+        assert_eq!(facts.id, "b7ca209f");
+        assert_eq!(
+            (facts.user.as_str(), facts.stop_signal.as_str()),
+            ("app", "SIGUSR1")
+        );
+        assert_eq!(facts.entrypoint, Vec::<String>::new());
+        assert_eq!(facts.cmd, ["sleep", "1000"]);
+    }
+
     #[test]
     fn h10_null_is_nothing() {
         let facts = read(r#"{"imageSpec":{"config":{"Env":null,"Cmd":null,"User":null}}}"#).unwrap();
