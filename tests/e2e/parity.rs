@@ -2,13 +2,14 @@
 //! Every test runs the same template as both, inspects both in the same way, and compares.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures::AsyncReadExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{DeleteParams, LogParams};
 use serde_json::{Value, json};
-use testkit::{Namespace, in_namespace};
+use testkit::{Namespace, in_namespace, patience};
 
 use crate::support::create;
 
@@ -17,6 +18,9 @@ mod specs;
 
 const PLAIN: &str = "plain";
 const KEPT: &str = "kept";
+
+/// What AppArmor or SELinux confines the main process with.
+const LABEL: &str = "label of the security module";
 
 /// Results, by the inspected item.
 type Seen = BTreeMap<&'static str, String>;
@@ -63,6 +67,11 @@ async fn look_inside(ns: &Namespace, pod: &str) -> Result<Seen> {
         ),
         ("limits", "cat /proc/1/limits"),
         (
+            // The categories of SELinux are those of the pod.
+            LABEL,
+            "cat /proc/1/attr/current 2>/dev/null | tr -d '\\0' | sed 's/:c[0-9]*,c[0-9]*$//' || true",
+        ),
+        (
             "open files of the main process beyond 0-2",
             "ls /proc/1/fd | grep -v -x -e 0 -e 1 -e 2 | wc -l",
         ),
@@ -107,6 +116,8 @@ async fn look_inside(ns: &Namespace, pod: &str) -> Result<Seen> {
 
 fn web_template() -> Value {
     let shared = json!({"name": "shared", "mountPath": "/shared"});
+    // The period and the time limit of probes, which are a process each.
+    let second = patience(Duration::from_secs(1)).as_secs();
     json!({"spec": {
         "terminationGracePeriodSeconds": 10,
         "initContainers": [{
@@ -123,8 +134,8 @@ fn web_template() -> Value {
                     {"name": "NS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
                 ],
                 "ports": [{"name": "http", "containerPort": 80}],
-                "readinessProbe": {"exec": {"command": ["sh", "-c", "test -f /usr/share/nginx/html/index.html"]}, "periodSeconds": 1},
-                "livenessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
+                "readinessProbe": {"exec": {"command": ["sh", "-c", "test -f /usr/share/nginx/html/index.html"]}, "periodSeconds": second, "timeoutSeconds": second},
+                "livenessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": second, "timeoutSeconds": second},
                 "lifecycle": {
                     "postStart": {"exec": {"command": ["sh", "-c", "ls /usr/share/nginx > /shared/post-start"]}},
                     "preStop": {"exec": {"command": ["sh", "-c", "ls /usr/share/nginx | sed s/^/pre-stop-/ > /proc/1/fd/1"]}},
@@ -154,6 +165,7 @@ async fn compare_web(ns: &Namespace, template: &Value) -> Result<()> {
     plain.append(&mut use_web(ns, PLAIN).await?);
     kept.append(&mut use_web(ns, KEPT).await?);
     assert_same(&plain, &kept)?;
+    println!("this node: consumers run as {:?}", kept[LABEL].trim());
     ensure!(kept["options of the root's mount"] == "rw", "{kept:#?}");
     // Equality is not enough, because both could be empty.
     ensure!(

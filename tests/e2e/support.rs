@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::names::provider_pod_name;
 use stoppablecontainer_api::{Phase, StoppableContainer, StoppableContainerInstance};
-use testkit::{Namespace, cluster_fact};
+use testkit::{Namespace, cluster_fact, patience};
 
 pub(crate) mod agents;
 pub(crate) mod counting;
@@ -147,7 +147,7 @@ pub(crate) async fn told(ns: &Namespace, name: &str, reason: &str) -> Result<()>
         }
         anyhow::bail!("the watch ended")
     };
-    tokio::time::timeout(std::time::Duration::from_mins(1), seen)
+    tokio::time::timeout(patience(std::time::Duration::from_mins(1)), seen)
         .await
         .with_context(|| format!("no event {reason} about {name}"))?
 }
@@ -205,7 +205,7 @@ pub(crate) async fn told_about(
             }
         }
     };
-    tokio::time::timeout(std::time::Duration::from_mins(3), first)
+    tokio::time::timeout(patience(std::time::Duration::from_mins(3)), first)
         .await
         .with_context(|| format!("no event {reason} about {about}"))
 }
@@ -300,7 +300,7 @@ pub(crate) async fn says(ns: &Namespace, pod: &str, words: &str) -> Result<()> {
         }
         anyhow::bail!("the log ended")
     };
-    tokio::time::timeout(PATIENCE, said)
+    tokio::time::timeout(patience(PATIENCE), said)
         .await
         .with_context(|| format!("pod {pod} does not say {words:?}"))?
 }

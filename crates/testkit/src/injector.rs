@@ -15,7 +15,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::namespace::{Namespace, PATIENCE};
+use crate::namespace::{Namespace, PATIENCE, patience};
 
 /// Name of the server, its Service and its certificate.
 const NAME: &str = "injectors";
@@ -244,7 +244,7 @@ impl<'a> Injectors<'a> {
                 }
             }
         };
-        let timeout = tokio::time::timeout(PATIENCE, used).await;
+        let timeout = tokio::time::timeout(patience(PATIENCE), used).await;
         timeout.with_context(|| format!("the API server does not use the configuration of {probe}"))
     }
 }

@@ -25,7 +25,7 @@ pub use command::{Undone, cluster_command, cluster_fact};
 pub use injector::{Hook, Injectors, Order};
 pub use kubectl::{Output, kubectl};
 pub use namespace::{
-    Exclusive, Namespace, alone_in_namespace, client, client_as, client_with_token, in_namespace,
+    Exclusive, Namespace, alone_in_namespace, client, client_as, client_with_token, in_namespace, patience,
 };
 pub use node::NodeShell;
 pub use snapshot::Snapshot;

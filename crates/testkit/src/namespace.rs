@@ -25,6 +25,17 @@ use crate::kubectl::{Output, kubectl};
 /// machine is slow, and a wait that is met costs nothing.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
+/// The variable with a factor for time limits, on clusters with slow nodes: 1 if it is not set.
+const SLOWNESS: &str = "E2E_SLOWNESS";
+
+/// The limit for a wait that takes less than `limit` on a cluster of ordinary speed.
+pub fn patience(limit: Duration) -> Duration {
+    let factor = std::env::var(SLOWNESS)
+        .ok()
+        .and_then(|factor| factor.parse().ok());
+    limit * factor.unwrap_or(1)
+}
+
 /// Tests that disturb the whole cluster (reboot, agent gone, webhook down) hold this alone; all
 /// others share it.
 static CLUSTER: RwLock<()> = RwLock::const_new(());
@@ -258,12 +269,14 @@ impl Namespace {
             }
             Err(anyhow!("the watch ended"))
         };
-        tokio::time::timeout(PATIENCE, gone).await.map_err(|_| {
-            anyhow!(
-                "{} {name} is still there after {PATIENCE:?}",
-                K::kind(&K::DynamicType::default())
-            )
-        })?
+        tokio::time::timeout(patience(PATIENCE), gone)
+            .await
+            .map_err(|_| {
+                anyhow!(
+                    "{} {name} is still there after {PATIENCE:?}",
+                    K::kind(&K::DynamicType::default())
+                )
+            })?
     }
 
     /// Runs `kubectl -n NAMESPACE ARGS`.
@@ -297,7 +310,7 @@ where
         }
         None
     };
-    let met = tokio::time::timeout(PATIENCE, waiting).await;
+    let met = tokio::time::timeout(patience(PATIENCE), waiting).await;
     match met {
         Ok(Some(object)) => Ok(object),
         _ => bail!(

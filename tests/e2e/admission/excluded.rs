@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::names::{LABEL_ROLE, ROLE_CONSUMER};
-use testkit::{Namespace, alone_in_namespace};
+use testkit::{Namespace, alone_in_namespace, patience};
 
 use crate::support::{blocked, cleaned_up, run, running, set_running, shell_template, stop};
 
@@ -65,7 +65,7 @@ async fn until_excluded(ns: &Namespace) -> Result<()> {
     };
     let pods = ns.api::<Pod>();
     let excluded = async { while pods.create(&params, &probe).await.is_err() {} };
-    let timeout = tokio::time::timeout(PATIENCE, excluded).await;
+    let timeout = tokio::time::timeout(patience(PATIENCE), excluded).await;
     timeout.context("the API server still asks the webhook")
 }
 

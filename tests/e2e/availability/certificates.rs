@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::runtime::watcher::watch_object;
 use kube::{Api, ResourceExt};
 use serde_json::json;
-use testkit::alone_in_namespace;
+use testkit::{alone_in_namespace, patience};
 
 use super::load::callable;
 use crate::support::release::{PATIENCE, Release};
@@ -97,6 +97,6 @@ async fn until(
         }
         bail!("the watch of the configuration ended")
     };
-    let timeout = tokio::time::timeout(PATIENCE, found).await;
+    let timeout = tokio::time::timeout(patience(PATIENCE), found).await;
     timeout.map_err(|_| anyhow!("not repaired within {PATIENCE:?}"))?
 }

@@ -6,7 +6,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use stoppablecontainer::reconcile::pods::consumer_pod;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
-use testkit::{Namespace, NodeShell, alone_in_namespace};
+use testkit::{Namespace, NodeShell, alone_in_namespace, patience};
 
 use crate::support::release::{PATIENCE, Release};
 use crate::support::{container_id, create, node_of, run, running, shell_template, uid_of};
@@ -130,7 +130,7 @@ impl<'a> Replica<'a> {
             while self.review_consumer(name).await?["allowed"] != json!(true) {}
             Ok(())
         };
-        let timeout = tokio::time::timeout(PATIENCE, learnt).await;
+        let timeout = tokio::time::timeout(patience(PATIENCE), learnt).await;
         timeout.map_err(|_| anyhow!("{name} is not known to the replica after {PATIENCE:?}"))?
     }
 
@@ -163,7 +163,7 @@ impl<'a> Replica<'a> {
             }
             Ok(())
         };
-        let says = tokio::time::timeout(PATIENCE, says).await;
+        let says = tokio::time::timeout(patience(PATIENCE), says).await;
         says.map_err(|_| anyhow!("the replica did not start again; its readiness: {last}"))??;
         ensure!(last.contains("caches"), "it waits for something else: {last}");
         self.release

@@ -7,7 +7,7 @@ use kube::api::PostParams;
 use kube::{Api, Client, Config};
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
-use testkit::Namespace;
+use testkit::{Namespace, patience};
 use tokio::task::JoinSet;
 
 use crate::support::release::PATIENCE;
@@ -92,6 +92,6 @@ pub(crate) async fn callable(ns: &Namespace, times: u32) -> Result<()> {
             };
         }
     };
-    let timeout = tokio::time::timeout(PATIENCE, succeed).await;
+    let timeout = tokio::time::timeout(patience(PATIENCE), succeed).await;
     timeout.map_err(|_| anyhow!("the webhook could not be called within {PATIENCE:?}"))
 }

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use stoppablecontainer_api::names::{CSI_DRIVER, provider_pod_name};
-use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace};
+use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace, patience};
 
 use crate::support::agents::Agents;
 use crate::support::counting::{counting, unnoticed};
@@ -238,7 +238,7 @@ async fn i11_f20_what_a_pod_leaves_that_went_while_its_node_was_down_is_collecte
             ns.other_pod_ready("kept", &uid).await?;
             until_it_answers(&node).await?;
 
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + patience(PATIENCE);
             loop {
                 let after = left().await?;
                 if after.is_empty() {

@@ -9,7 +9,7 @@ use kube::Api;
 use kube::api::LogParams;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use testkit::Namespace;
+use testkit::{Namespace, patience};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -97,7 +97,7 @@ impl Writing {
         let heard = self
             .heard
             .wait_for(|heard| heard.as_ref().is_some_and(|heard| enough(heard.last)));
-        tokio::time::timeout(PATIENCE, heard)
+        tokio::time::timeout(patience(PATIENCE), heard)
             .await
             .context("the container does not write")?
             .context("the reader of the log ended")?;

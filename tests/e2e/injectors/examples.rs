@@ -218,7 +218,7 @@ async fn until_event(ns: &Namespace, pod: &str, text: &str) -> Result<()> {
         }
         anyhow::bail!("the watch ended")
     };
-    let timeout = tokio::time::timeout(patience, said).await;
+    let timeout = tokio::time::timeout(testkit::patience(patience), said).await;
     timeout.with_context(|| format!("no event of {pod} says {text}"))?
 }
 

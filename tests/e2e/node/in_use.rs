@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::{Phase, StoppableContainer, StoppableContainerInstance};
-use testkit::{NodeShell, alone_in_namespace, in_namespace};
+use testkit::{NodeShell, alone_in_namespace, in_namespace, patience};
 
 use crate::support::{
     AGENTS, blocked_saying, container_id, create, data_directory, node_of, phase, run, running, says,
@@ -112,7 +112,7 @@ async fn f18_i9_consumers_do_not_notice_twenty_kills_of_the_agent() {
                 }
                 anyhow::bail!("the watch ended")
             };
-            let agent = tokio::time::timeout(PATIENCE, next)
+            let agent = tokio::time::timeout(patience(PATIENCE), next)
                 .await
                 .context("no agent starts")??;
             node.kill_first(&container_id(&agent, "node-agent")?).await?;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use stoppablecontainer_api::{Phase, StoppableContainer};
-use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace, kubectl};
+use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace, kubectl, patience};
 
 use crate::support::agents::Agents;
 use crate::support::metrics::scraped;
@@ -300,7 +300,7 @@ fn bytes(object: &StoppableContainer) -> Option<i64> {
 /// differ by the amount that does not cause a status write. A measurement may happen between the
 /// two reads.
 async fn measured_alike(ns: &Namespace, name: &str, least: i64) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience(PATIENCE);
     loop {
         let told = bytes(&ns.api::<StoppableContainer>().get(name).await?).unwrap_or_default();
         let exported = exported(ns, "stoppablecontainer_filesystem_bytes", name)

@@ -8,7 +8,7 @@ use kube::api::ListParams;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use stoppablecontainer_api::DEFAULT_HOST_PATH_PREFIX;
-use testkit::{Namespace, NodeShell, alone_in_namespace, kubectl};
+use testkit::{Namespace, NodeShell, alone_in_namespace, kubectl, patience};
 
 use crate::support::agents::Agents;
 use crate::support::metrics::scraped;
@@ -93,7 +93,7 @@ async fn told_about_node(ns: &Namespace, node: &str, directory: &str) -> Result<
         .applied_objects();
     let mut watch = std::pin::pin!(watch.filter_map(async |event| event.ok()));
     let seen = async { while watch.next().await.is_some_and(|event| !says(&event)) {} };
-    tokio::time::timeout(std::time::Duration::from_mins(1), seen)
+    tokio::time::timeout(patience(std::time::Duration::from_mins(1)), seen)
         .await
         .context("no event about the orphan")
 }

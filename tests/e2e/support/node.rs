@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::Pod;
-use testkit::{Namespace, NodeShell, Undone, cluster_command};
+use testkit::{Namespace, NodeShell, Undone, cluster_command, patience};
 
 use crate::support::agents::Agents;
 use crate::support::node_of;
@@ -81,7 +81,7 @@ impl Part {
         let process = self.process(node).await?;
         // After the response, which the program transports.
         Self::later(node, &format!("sleep 0.2; kill -STOP {process}")).await?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience(PATIENCE);
         // Without it, commands are not answered.
         while tokio::time::timeout(SILENCE, node.sh("true")).await.is_ok() {
             if Instant::now() > deadline {
@@ -107,9 +107,9 @@ impl Part {
 
     /// Commands in pods need both parts, so a successful command shows that they serve.
     async fn back(self, node: &NodeShell<'_>, old: &str) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience(PATIENCE);
         loop {
-            let now = tokio::time::timeout(PATIENCE, self.process(node)).await;
+            let now = tokio::time::timeout(patience(PATIENCE), self.process(node)).await;
             match now {
                 Ok(Ok(now)) if now != old => return Ok(()),
                 Ok(last) if Instant::now() > deadline => {
@@ -157,7 +157,7 @@ pub(crate) async fn reboot(node: &str) -> Result<()> {
 
 /// Waits until commands can run on a node after a reboot.
 pub(crate) async fn until_it_answers(node: &NodeShell<'_>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience(PATIENCE);
     loop {
         match node.sh("true").await {
             Ok(_) => return Ok(()),

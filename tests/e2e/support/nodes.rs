@@ -11,7 +11,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use stoppablecontainer_api::names::CSI_DRIVER;
-use testkit::{Namespace, cluster_command};
+use testkit::{Namespace, cluster_command, patience};
 
 use crate::support::cleaned_up;
 
@@ -155,5 +155,5 @@ where
         }
         anyhow::bail!("the watch ended")
     };
-    tokio::time::timeout(std::time::Duration::from_mins(2), seen).await?
+    tokio::time::timeout(patience(std::time::Duration::from_mins(2)), seen).await?
 }

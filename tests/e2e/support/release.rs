@@ -24,8 +24,8 @@ use kube::runtime::{reflector, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use testkit::kubectl;
 use testkit::tunnel::{self, Handshake, Tunnel};
+use testkit::{kubectl, patience};
 
 /// Time limit of waits. They usually take a moment; a loaded machine gets more time than any repair
 /// may take.
@@ -137,7 +137,7 @@ impl Release {
     /// Waits until all replicas match the Deployment and are ready.
     pub(crate) async fn rolled_out(&self) -> Result<()> {
         let name = self.deployment.name_any();
-        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+        let timeout = format!("--timeout={}s", patience(PATIENCE).as_secs());
         let args = [
             "-n",
             &self.namespace,
@@ -155,7 +155,7 @@ impl Release {
     pub(crate) async fn gone(&self, pod: &Pod) -> Result<()> {
         let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
         let gone = await_condition(self.api::<Pod>(), &name, is_deleted(&uid));
-        let timeout = tokio::time::timeout(PATIENCE, gone).await;
+        let timeout = tokio::time::timeout(patience(PATIENCE), gone).await;
         timeout.with_context(|| format!("pod {name} stays"))??;
         Ok(())
     }
@@ -176,7 +176,7 @@ impl Release {
             }
             false
         };
-        let reached = tokio::time::timeout(PATIENCE, reached).await;
+        let reached = tokio::time::timeout(patience(PATIENCE), reached).await;
         ensure!(
             matches!(reached, Ok(true)),
             "waited {PATIENCE:?} until {what}; ready: {:?}",
@@ -199,7 +199,10 @@ impl Release {
             }
             None
         };
-        let found = tokio::time::timeout(PATIENCE, found).await.ok().flatten();
+        let found = tokio::time::timeout(patience(PATIENCE), found)
+            .await
+            .ok()
+            .flatten();
         found.with_context(|| format!("waited {PATIENCE:?} until {what}"))
     }
 
