@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::kernels::Series;
 
-use crate::tools::{Release, Runtime};
+use crate::tools::{Lsm, Release, Runtime};
 
 /// Developer commands of StoppableContainer.
 #[derive(Debug, Parser)]
@@ -33,7 +33,7 @@ pub(crate) enum Command {
     /// Runs all tests. The end-to-end tests use the cluster of KUBECONFIG, or the local cluster.
     Test {
         /// Runs only this class of tests.
-        #[arg(conflicts_with_all = ["registry", "skip_e2e", "all"])]
+        #[arg(conflicts_with_all = ["registry", "skip_e2e", "all", "vm"])]
         class: Option<Class>,
         /// Runs them under this kernel of Debian, in QEMU, instead of the machine's own; several
         /// may be named.
@@ -55,6 +55,17 @@ pub(crate) enum Command {
         /// that depend on the runtime run.
         #[arg(long, default_value = "containerd", conflicts_with_all = ["class", "skip_e2e", "all"])]
         runtime: Runtime,
+        /// Runs a selection of the end-to-end tests on a node that is a virtual machine, and writes
+        /// their results to docs/portability.md. Kubernetes is 1.36 by default.
+        #[arg(
+            long,
+            value_name = "SECURITY MODULE",
+            num_args = 0..=1,
+            require_equals = true,
+            default_missing_value = "apparmor",
+            conflicts_with_all = ["class", "registry", "skip_e2e", "all", "runtime"]
+        )]
+        vm: Option<Lsm>,
         /// Runs only the tests whose names contain one of these texts.
         #[arg(last = true)]
         names: Vec<String>,
@@ -143,10 +154,15 @@ pub(crate) enum ClusterCommand {
     Reboot {
         /// Name of the node; the first is `node1`.
         node: String,
+        /// Whether the disk of the virtual machine has a write cache from now on, which the next
+        /// power cut empties. [default: as it was, at first true]
+        #[arg(long)]
+        write_cache: Option<bool>,
     },
     /// Adds a node and waits until it is Ready.
     Add {
-        /// The node, `node2` for the second.
+        /// The node: `node2` for the second, `vm2` for a virtual machine with AppArmor, `selinux2`
+        /// for one with SELinux.
         node: String,
     },
     /// Takes a node away for good: its power, its Node object and its disk.

@@ -10,7 +10,7 @@ A file imports only files before it in this list:
 - `dir`: the directory and its lock; `node`: the names, addresses and ports of a node
 - `cgroups`, `network`; `process`, `pki`, `partition`, `cri_o`; `ownership`, `node_config`,
   `etcd_keys`
-- `node_init`, `node_life`, `control_plane`, `registry`
+- `machine`, `node_init`, `node_life`, `control_plane`, `registry`
 - `context`: what every command works with; `preflight`
 - `status`, `down`; `up`; `membership`; and this file, which has the commands
 */
@@ -22,6 +22,7 @@ mod cri_o;
 pub(crate) mod dir;
 mod down;
 mod etcd_keys;
+mod machine;
 mod membership;
 mod network;
 mod node;
@@ -37,16 +38,21 @@ pub(crate) mod registry;
 mod status;
 mod up;
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
-use crate::tools::Tools;
+use crate::tools::{Lsm, Release, Tools};
 
 pub(crate) use context::Cluster;
 pub(crate) use node::{DISK, FSTAB};
 pub(crate) use node_config::PAUSE_IMAGE;
+
+/// Numbers of the virtual machines of tests, away from those of other nodes.
+const APPARMOR_INDEX: u8 = 9;
+const SELINUX_INDEX: u8 = 8;
 
 // === impl Cluster ===
 
@@ -67,16 +73,42 @@ impl Cluster<'_> {
         status::print(self)
     }
 
-    /// Cuts a node's power, starts it again and waits until it is Ready.
-    pub(crate) fn reboot(&self, name: &str) -> Result<()> {
+    /// Cuts a node's power, starts it again and waits until it is Ready. The disk of a virtual
+    /// machine then has a write cache or not, or what it had.
+    pub(crate) fn reboot(&self, name: &str, write_cache: Option<bool>) -> Result<()> {
         let _lock = self.lock_existing()?;
         let node = self.existing_node(name)?;
+        if write_cache.is_some() && !node.is_machine() {
+            bail!("{name} is no virtual machine: --write-cache is for the disk of one");
+        }
         self.progress.expect(2);
         self.progress
             .step(&format!("Cut the power of {name}"), |_| node.cut_power(&self.dir))?;
+        if let Some(write_cache) = write_cache {
+            machine::Settings { write_cache }.set(&node, &self.dir)?;
+        }
         self.progress.step(&format!("Start {name}"), |step| {
             up::start_nodes(self, &[node], step)
         })
+    }
+
+    /// The name of the node that is a virtual machine with this security module.
+    pub(crate) fn machine_name(lsm: Lsm) -> String {
+        let index = match lsm {
+            Lsm::AppArmor => APPARMOR_INDEX,
+            Lsm::SeLinux => SELINUX_INDEX,
+        };
+        node::Node::numbered(node::Kind::Machine(lsm), index).name
+    }
+
+    /// Path of `ctr` in a virtual machine, if it is not in its `PATH`.
+    pub(crate) fn machine_ctr(release: Release) -> Option<PathBuf> {
+        release.containerd().map(|_| machine::program("ctr"))
+    }
+
+    /// What a virtual machine says about itself when it boots: values by names.
+    pub(crate) fn machine_facts(&self, name: &str) -> Result<BTreeMap<String, String>> {
+        machine::facts(&self.existing_node(name)?, &self.dir)
     }
 
     /// Adds a node, or starts it if it is there, and waits until it is Ready.

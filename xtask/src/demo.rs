@@ -29,7 +29,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, registry: Option<&
     }
     let tag = product::provide(workspace, progress, Some(&target.destination))?;
     drop(early);
-    install::run(workspace, progress, &target, &tag)?;
+    install::run(workspace, progress, &target, &tag, &install::Options::default())?;
     let times = show::run(workspace, &target)?;
     println!("\n{}", table::render(&times));
     farewell(&target);

@@ -19,8 +19,26 @@ pub(crate) const NAMESPACE: &str = "stoppablecontainer-system";
 pub(crate) const STEPS: usize = 2;
 /// Default directory of kept filesystems.
 const KEPT: &str = "/var/lib/stoppablecontainer";
-/// Time limit for the product's pods to become ready.
-const PATIENCE: &str = "180s";
+
+/// How to install, apart from the chart's own values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options<'a> {
+    /// The only node that gets an agent; all get one otherwise.
+    pub agent_on: Option<&'a str>,
+    /// Time limit for the product's pods to become ready, in seconds.
+    pub patience: u32,
+}
+
+// === impl Options ===
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self {
+            agent_on: None,
+            patience: 180,
+        }
+    }
+}
 
 /// `install`: builds the images and installs the chart, on the cluster of KUBECONFIG or the local
 /// one.
@@ -28,11 +46,18 @@ pub(crate) fn command(workspace: &Workspace, progress: &Progress, registry: Opti
     let target = Target::choose(workspace, progress, registry, None, None)?;
     progress.expect(product::STEPS + STEPS);
     let tag = product::provide(workspace, progress, Some(&target.destination))?;
-    run(workspace, progress, &target, &tag)
+    run(workspace, progress, &target, &tag, &Options::default())
 }
 
 /// Installs or upgrades the chart, and waits until the product serves.
-pub(crate) fn run(workspace: &Workspace, progress: &Progress, target: &Target<'_>, tag: &str) -> Result<()> {
+pub(crate) fn run(
+    workspace: &Workspace,
+    progress: &Progress,
+    target: &Target<'_>,
+    tag: &str,
+    options: &Options<'_>,
+) -> Result<()> {
+    let patience = format!("{}s", options.patience);
     let tools = Tools::of(workspace);
     tools.prepare_helm(progress)?;
     progress.step("Install the chart with helm", |step| {
@@ -47,13 +72,18 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, target: &Target<'_
             "--create-namespace",
             "--wait",
             "--timeout",
-            PATIENCE,
+            &patience,
         ]);
         command.arg("--set-string").arg(format!("image.tag={tag}"));
         if let Some(registry) = target.destination.chart_registry() {
             command
                 .arg("--set-string")
                 .arg(format!("image.registry={registry}"));
+        }
+        if let Some(node) = options.agent_on {
+            command
+                .arg("--set")
+                .arg(format!("agent.nodeSelector.kubernetes\\.io/hostname={node}"));
         }
         if target.local {
             // For tests that fill a disk, break it or cut its power. They mount their own disks
@@ -68,7 +98,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, target: &Target<'_
         rollout.args([
             "-l",
             &format!("app.kubernetes.io/instance={RELEASE}"),
-            &format!("--timeout={PATIENCE}"),
+            &format!("--timeout={patience}"),
         ]);
         step.run(&mut command)
             .and_then(|()| step.run(&mut rollout))

@@ -14,6 +14,7 @@ mod images;
 mod install;
 mod kernels;
 mod lint;
+mod machine_tests;
 mod progress;
 mod shell;
 mod target;
@@ -52,6 +53,19 @@ fn run(args: &Args) -> Result<ExitCode> {
         Command::Demo(arg) => demo::run(&workspace, &progress, arg.registry.as_deref())?,
         Command::Install(arg) => install::command(&workspace, &progress, arg.registry.as_deref())?,
         Command::Test {
+            kubernetes,
+            vm: Some(lsm),
+            names,
+            ..
+        } => {
+            let options = machine_tests::Options {
+                lsm: *lsm,
+                kubernetes: *kubernetes,
+                names,
+            };
+            machine_tests::run(&workspace, &progress, &options)?;
+        }
+        Command::Test {
             class,
             kernels,
             registry,
@@ -59,6 +73,7 @@ fn run(args: &Args) -> Result<ExitCode> {
             all,
             kubernetes,
             runtime,
+            vm: None,
             names,
         } => {
             let options = test::Options {
@@ -112,7 +127,7 @@ fn run_cluster(command: &ClusterCommand, cluster: Cluster<'_>) -> Result<ExitCod
         ClusterCommand::Status => {}
         ClusterCommand::Load { file } => cluster.load(file)?,
         ClusterCommand::Kubeconfig => println!("{}", cluster.existing_kubeconfig()?.display()),
-        ClusterCommand::Reboot { node } => cluster.reboot(node)?,
+        ClusterCommand::Reboot { node, write_cache } => cluster.reboot(node, *write_cache)?,
         ClusterCommand::Add { node } => cluster.add(node)?,
         ClusterCommand::Remove { node } => cluster.remove(node)?,
         ClusterCommand::Replace { node, by } => cluster.replace(node, by)?,

@@ -26,6 +26,8 @@ pub(crate) struct Target<'a> {
     pub local: bool,
     /// containerd's `ctr` on the nodes of the local cluster.
     pub ctr: PathBuf,
+    /// Release of the local cluster.
+    pub release: Release,
     kubectl: PathBuf,
 }
 
@@ -48,6 +50,7 @@ impl<'a> Target<'a> {
             .with_release(kubernetes)
             .with_runtime(runtime);
         let ctr = cluster.tools().containerd("ctr");
+        let release = cluster.tools().release();
         let given = std::env::var_os("KUBECONFIG").filter(|paths| !paths.is_empty());
         let given = given.map(|paths| absolute(&paths)).transpose()?;
         let named = given.as_ref().is_some_and(|path| *path == cluster.kubeconfig());
@@ -63,6 +66,7 @@ impl<'a> Target<'a> {
                 destination: Destination::Embedded,
                 local: true,
                 ctr,
+                release,
                 kubectl,
             });
         }
@@ -75,6 +79,7 @@ impl<'a> Target<'a> {
                 destination: Destination::Embedded,
                 local: true,
                 ctr,
+                release,
                 kubectl,
             });
         };
@@ -90,6 +95,7 @@ impl<'a> Target<'a> {
             destination: Destination::Embedded,
             local: false,
             ctr,
+            release,
             kubectl,
         };
         let context = shell::output(target.kubectl().args(["config", "current-context"]))

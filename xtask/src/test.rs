@@ -191,7 +191,7 @@ fn deploy<'a>(
     }
     progress.expect(product::STEPS + install::STEPS + testing::STEPS);
     let tag = product::provide(workspace, progress, Some(&target.destination))?;
-    install::run(workspace, progress, &target, &tag)?;
+    install::run(workspace, progress, &target, &tag, &install::Options::default())?;
     if target.destination.takes_test_images() {
         testing::provide(workspace, progress, &target.destination)?;
     }

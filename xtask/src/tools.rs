@@ -7,6 +7,7 @@ programs. Each is made once and again only when its source changes.
 
 mod apt;
 pub(crate) mod golang;
+mod machine;
 mod release;
 mod runtime;
 mod stamp;
@@ -21,6 +22,7 @@ use crate::progress::{Progress, Step};
 use crate::workspace::Workspace;
 
 pub(crate) use golang::go as go_version;
+pub(crate) use machine::Lsm;
 pub(crate) use release::Release;
 pub(crate) use runtime::Runtime;
 pub(crate) use stamp::{Fingerprint, Stamp};
@@ -55,6 +57,14 @@ const VIRTUAL_MACHINE_PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.ext4", "e2fsprogs"),
     ("depmod", "kmod"),
     ("xz", "xz-utils"),
+];
+/// Programs and the packages that bring them for nodes that are virtual machines: their files, and
+/// disks that remember what was written.
+const MACHINE_PROGRAMS: &[(&str, &str)] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("qemu-img", "qemu-utils"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("debootstrap", "debootstrap"),
 ];
 /// Where virtiofsd is: in a package of its own, or before Debian 13 with QEMU.
 const VIRTIOFSD: [&str; 2] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
@@ -201,6 +211,22 @@ impl Tools {
             }
             Ok(())
         })
+    }
+
+    /// Makes what nodes that are virtual machines with this security module need.
+    pub(crate) fn prepare_machine(&self, progress: &Progress, lsm: Lsm) -> Result<()> {
+        progress.step("Programs of virtual machines", |step| {
+            apt::install(step, MACHINE_PROGRAMS)
+        })?;
+        progress.step(
+            "Debian of virtual machines (about 2 minutes the first time)",
+            |step| machine::provide(step, &self.dir, lsm),
+        )
+    }
+
+    /// The files of such a node.
+    pub(crate) fn machine_root(&self, lsm: Lsm) -> PathBuf {
+        machine::root(&self.dir, lsm)
     }
 
     /// Makes `helm`.

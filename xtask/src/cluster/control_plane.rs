@@ -1,6 +1,6 @@
 /*!
 The control plane: etcd, API server, controller manager, scheduler, and kube-proxy, which serves all
-nodes because they share the machine's network namespace.
+nodes that share the machine's network namespace.
 */
 
 use std::process::Command;
@@ -11,10 +11,10 @@ use anyhow::{Result, bail};
 
 use super::cgroups::CONTROL_PLANE;
 use super::dir::ClusterDir;
-use super::network::{API_ADDRESS, API_PORT, POD_NETWORK, SERVICE_NETWORK};
-use super::node;
+use super::network::{API_ADDRESS, API_PORT, SERVICE_NETWORK};
 use super::pki::{CLUSTER, ETCD, FRONT_PROXY, Pki};
 use super::process::Daemon;
+use super::{node, node_config};
 use crate::progress::Step;
 use crate::tools::Tools;
 
@@ -175,22 +175,8 @@ fn scheduler(dir: &ClusterDir, tools: &Tools) -> Command {
 
 fn proxy(dir: &ClusterDir, tools: &Tools) -> Command {
     let mut command = tools.kube("kube-proxy");
-    command.arg(format!(
-        "--kubeconfig={}",
-        dir.join("kubeconfig/kube-proxy.conf").display()
-    ));
-    command.args([
-        "--proxy-mode=nftables",
-        &format!("--cluster-cidr={POD_NETWORK}"),
-        &format!("--hostname-override={}", node::FIRST),
-        "--healthz-bind-address=127.0.0.1:10256",
-        "--metrics-bind-address=127.0.0.1:10249",
-        "--oom-score-adj=0",
-        // The machine's own limits stay as they are.
-        "--conntrack-max-per-core=0",
-        "--conntrack-tcp-timeout-established=0",
-        "--conntrack-tcp-timeout-close-wait=0",
-    ]);
+    let kubeconfig = dir.join("kubeconfig/kube-proxy.conf");
+    command.args(node_config::proxy_arguments(&kubeconfig, node::FIRST));
     command
 }
 

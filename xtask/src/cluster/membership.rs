@@ -8,17 +8,35 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use super::context::Cluster;
-use super::node::{DATA, FIRST, Node};
+use super::node::{DATA, FIRST, Kind, Node};
 use super::{preflight, up};
+use crate::tools::Runtime;
 
 /// Prepares a node and starts it.
 pub(super) fn add(cluster: &Cluster<'_>, name: &str) -> Result<()> {
     let node = Node::named(name)?;
+    let nodes = Node::all(&cluster.dir)?;
+    if let Some(other) = nodes
+        .iter()
+        .find(|other| other.index == node.index && other.name != name)
+    {
+        bail!(
+            "{} has the addresses of {name}: choose another number",
+            other.name
+        );
+    }
     preflight::check(cluster, std::slice::from_ref(&node))?;
     let mut owner = cluster
         .dir
         .owner()?
         .context("the cluster's directory does not name its owner")?;
+    if node.is_machine() && cluster.tools.runtime() != Runtime::Containerd {
+        bail!("{name} would have containerd, and the cluster has another container runtime");
+    }
+    if let Kind::Machine(lsm) = node.kind {
+        cluster.progress.expect(2);
+        cluster.tools.prepare_machine(cluster.progress, lsm)?;
+    }
     cluster.progress.expect(1);
     cluster.progress.step(&format!("Add {name}"), |step| {
         node.prepare(&cluster.dir, &cluster.tools, &mut owner)?;
@@ -55,6 +73,9 @@ pub(super) fn replace(cluster: &Cluster<'_>, name: &str, by: &str) -> Result<()>
     let (old, new) = (cluster.existing_node(name)?, Node::named(by)?);
     if name != by && new.dir(&cluster.dir).exists() {
         bail!("the cluster has a node {by}: give the new machine another name");
+    }
+    if old.is_machine() || new.is_machine() {
+        bail!("the disk of kept filesystems of a virtual machine is no directory that can be moved");
     }
     let disk = cluster.dir.join(format!("disk-of-{name}"));
     old.cut_power(&cluster.dir)?;

@@ -3,7 +3,8 @@ The cluster's place in the machine's network: one bridge for the control plane's
 node for its pods.
 
 All of it is in the machine's own network namespace, as nodes share it; nothing is masqueraded to
-the outside.
+the outside. A virtual machine has a bridge of its own inside, and a cable (a tap device) to the
+machine, which routes to it.
 */
 
 use std::fs;
@@ -109,9 +110,13 @@ pub(super) fn prepare() -> Result<()> {
     allow_forwarding()
 }
 
-/// Makes a node's bridge.
+/// Makes a node's bridge or cable.
 pub(super) fn prepare_node(node: &Node) -> Result<()> {
-    make_bridge(&node.bridge(), node.address(), 24)
+    if node.is_machine() {
+        make_cable(node)
+    } else {
+        make_bridge(&node.bridge(), node.address(), 24)
+    }
 }
 
 /// Removes what [`prepare`] and kube-proxy made, and puts the kernel's settings back.
@@ -169,6 +174,23 @@ fn make_bridge(name: &str, address: Ipv4Addr, prefix: u8) -> Result<()> {
     .and_then(|_| shell::capture("ip", ["link", "set", name, "up"]))
     .with_context(|| format!("setting up the bridge {name}"))?;
     Ok(())
+}
+
+/// The cable has no address of its own: the virtual machine answers for its pods.
+fn make_cable(node: &Node) -> Result<()> {
+    let (name, network, address) = (node.bridge(), node.pod_network(), node.address().to_string());
+    let make = || -> Result<()> {
+        if !interface_exists(&name) {
+            shell::capture("ip", ["tuntap", "add", "dev", &name, "mode", "tap"])?;
+        }
+        shell::capture("ip", ["link", "set", &name, "up"])?;
+        let route = [
+            "route", "replace", &network, "via", &address, "dev", &name, "onlink", "src",
+        ];
+        shell::capture("ip", route.into_iter().chain([API_ADDRESS.to_string().as_str()]))?;
+        Ok(())
+    };
+    make().with_context(|| format!("making the network interface {name} (is /dev/net/tun missing?)"))
 }
 
 fn remove_bridge(name: &str) -> Result<()> {

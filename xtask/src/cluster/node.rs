@@ -1,6 +1,7 @@
 /*!
 What a node is called: its name is in every path, address, interface and control group, so that a
-second one is only another name. How a node is made and started is in `node_life`.
+second one is only another name. The name also says what kind of node it is. How a node is made and
+started is in `node_life`.
 */
 
 use std::fs;
@@ -10,7 +11,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use super::dir::ClusterDir;
-use crate::tools::Runtime;
+use crate::tools::{Lsm, Runtime};
 
 /// The node that every cluster has.
 pub(super) const FIRST: &str = "node1";
@@ -37,6 +38,16 @@ pub(crate) const FSTAB: &str = "/mnt/disks/fstab";
 /// Where a disk for kept filesystems may be mounted on a node.
 pub(crate) const DISK: &str = "/mnt/disks/stoppablecontainer";
 
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A process with namespaces of its own: `node1`.
+    Process,
+    /// A virtual machine with a kernel of its own, which has this security module: `vm2` or
+    /// `selinux2`.
+    Machine(Lsm),
+}
+
 /// A node of the cluster, there or not.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -44,6 +55,27 @@ pub(super) struct Node {
     pub name: String,
     /// 1 for the first: the third byte of its pods' addresses, and what sets its ports apart.
     pub index: u8,
+    /// What it is.
+    pub kind: Kind,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    const ALL: [Self; 3] = [
+        Self::Process,
+        Self::Machine(Lsm::AppArmor),
+        Self::Machine(Lsm::SeLinux),
+    ];
+
+    /// How the names of such nodes begin. An interface's name has no room for more.
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Process => "node",
+            Self::Machine(Lsm::AppArmor) => "vm",
+            Self::Machine(Lsm::SeLinux) => "selinux",
+        }
+    }
 }
 
 /// What a node with this container runtime keeps: directory below its own, and the place where the
@@ -56,23 +88,27 @@ pub(super) fn kept(runtime: Runtime) -> impl Iterator<Item = (&'static str, &'st
 // === impl Node ===
 
 impl Node {
-    /// The node with a name of the form `nodeN`.
+    /// The node with a name of the form `nodeN`, `vmN` or `selinuxN`.
     ///
     /// # Errors
     /// For any other name, and for N outside 1 to 99.
     pub(super) fn named(name: &str) -> Result<Self> {
-        let index = name.strip_prefix("node").and_then(|digits| digits.parse().ok());
-        let index = index.filter(|index| (1..=99).contains(index) && name == format!("node{index}"));
-        let index =
-            index.with_context(|| format!("{name} is not a node's name: they are node1, node2 and so on"))?;
-        Ok(Self::numbered(index))
+        let of_kind = |kind: Kind| {
+            let index = name.strip_prefix(kind.prefix())?.parse().ok()?;
+            let node = Self::numbered(kind, index);
+            ((1..=99).contains(&index) && node.name == name).then_some(node)
+        };
+        Kind::ALL.into_iter().find_map(of_kind).with_context(|| {
+            format!("{name} is not a node's name: they are node1, node2 and so on, and vm2 or selinux2 for virtual machines")
+        })
     }
 
     /// The node with a number from 1 to 99.
-    pub(super) fn numbered(index: u8) -> Self {
+    pub(super) fn numbered(kind: Kind, index: u8) -> Self {
         Self {
-            name: format!("node{index}"),
+            name: format!("{}{index}", kind.prefix()),
             index,
+            kind,
         }
     }
 
@@ -96,12 +132,17 @@ impl Node {
         ["zone-a", "zone-b", "zone-c"][usize::from((self.index - 1) % 3)]
     }
 
-    /// Its bridge in the machine's network namespace.
+    /// Whether it is a virtual machine.
+    pub(super) fn is_machine(&self) -> bool {
+        matches!(self.kind, Kind::Machine(_))
+    }
+
+    /// Its bridge in the machine's network namespace, or its virtual machine's cable there.
     pub(super) fn bridge(&self) -> String {
         format!("stopc-{}", self.name)
     }
 
-    /// Its address, which is its bridge's.
+    /// Its address, which is that of its bridge. The bridge of a virtual machine is inside.
     pub(super) fn address(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 244, self.index, 1)
     }
@@ -134,8 +175,23 @@ mod tests {
     #[test]
     fn names_are_node_and_a_number() {
         assert_eq!(Node::named("node2").unwrap().pod_network(), "10.244.2.0/24");
-        for name in ["node", "node0", "node01", "node100", "worker1", "../node1"] {
+        for name in [
+            "node", "node0", "node01", "node100", "worker1", "../node1", "vm", "vm100",
+        ] {
             assert!(Node::named(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_name_says_what_a_node_is() {
+        for (name, kind) in [
+            ("node2", Kind::Process),
+            ("vm2", Kind::Machine(Lsm::AppArmor)),
+            ("selinux99", Kind::Machine(Lsm::SeLinux)),
+        ] {
+            let node = Node::named(name).unwrap();
+            assert_eq!(node.kind, kind);
+            assert!(node.bridge().len() < 16, "an interface's name has 15 characters");
         }
     }
 }

@@ -1,17 +1,19 @@
 /*!
-Configuration files of a node: its container runtime, containerd's registry mirror, the CNI network,
-the kubelet, name resolution.
+Configuration of a node: its container runtime, containerd's registry mirror, the CNI network, name
+resolution, and the kubelet with its arguments.
 */
+
+use std::path::Path;
 
 use anyhow::Result;
 use serde_json::json;
 
 use super::dir::ClusterDir;
-use super::network::REGISTRY_PORT;
-use super::node::Node;
+use super::network::{POD_NETWORK, REGISTRY_PORT};
+use super::node::{Kind, Node};
 use super::pki::{CLUSTER, Pki};
 use super::{cgroups, cri_o};
-use crate::tools::{Release, Runtime, Tools};
+use crate::tools::{Lsm, Release, Runtime, Tools};
 
 /// Image of the container that holds a pod's namespaces; built here and served by the local
 /// registry.
@@ -27,11 +29,15 @@ pub(super) fn socket(runtime: Runtime) -> &'static str {
     }
 }
 
-/// Writes all of them. They follow from the node and the tools alone, so writing them again
-/// changes nothing.
+/// Where a virtual machine finds the machine's 127.0.0.1, on its second network card: QEMU's own
+/// network has it there.
+const HOST_LOOPBACK: &str = "10.0.2.2";
+
+/// Writes all files. They follow from the node and the tools alone, so writing them again changes
+/// nothing.
 pub(super) fn write(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<()> {
     let release = tools.release();
-    let own = std::path::Path::new("nodes").join(&node.name);
+    let own = Path::new("nodes").join(&node.name);
     let pretty = |value: &serde_json::Value| serde_json::to_vec_pretty(value);
     dir.write(
         own.join("containerd.toml"),
@@ -40,7 +46,7 @@ pub(super) fn write(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<()> 
     )?;
     dir.write(
         own.join("certs.d/_default/hosts.toml"),
-        mirror().as_bytes(),
+        mirror(node).as_bytes(),
         0o644,
     )?;
     dir.write(own.join("cni/10-bridge.conflist"), &pretty(&cni(node))?, 0o644)?;
@@ -57,10 +63,18 @@ pub(super) fn write(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<()> 
 }
 
 /// restrict_oom_score_adj: without CAP_SYS_RESOURCE runc cannot lower a sandbox's score and no pod
-/// would start.
+/// would start. A virtual machine is as its distribution has it.
 fn containerd(node: &Node, dir: &ClusterDir, release: Release) -> String {
     let own = node.dir(dir);
     let own = own.display();
+    let (restricted, systemd) = (!node.is_machine(), node.is_machine());
+    // Without it a power cut leaves empty files in an image that was pulled just before.
+    let synced = if node.is_machine() {
+        "image_pull_with_sync_fs = true"
+    } else {
+        ""
+    };
+    let selinux = node.kind == Kind::Machine(Lsm::SeLinux);
     if release.containerd().is_some() {
         return format!(
             r#"version = 3
@@ -73,6 +87,9 @@ state = "/run/containerd"
 [plugins."io.containerd.grpc.v1.cri"]
   stream_server_address = "127.0.0.1"
 
+[plugins."io.containerd.cri.v1.images"]
+  {synced}
+
 [plugins."io.containerd.cri.v1.images".pinned_images]
   sandbox = "{PAUSE_IMAGE}"
 
@@ -80,7 +97,8 @@ state = "/run/containerd"
   config_path = "{own}/certs.d"
 
 [plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = true
+  restrict_oom_score_adj = {restricted}
+  enable_selinux = {selinux}
   enable_unprivileged_ports = true
 
 [plugins."io.containerd.cri.v1.runtime".cni]
@@ -91,7 +109,7 @@ state = "/run/containerd"
   runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-  SystemdCgroup = false
+  SystemdCgroup = {systemd}
 "#
         );
     }
@@ -105,8 +123,10 @@ state = "/run/containerd"
 
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{PAUSE_IMAGE}"
-  restrict_oom_score_adj = true
+  restrict_oom_score_adj = {restricted}
+  enable_selinux = {selinux}
   enable_unprivileged_ports = true
+  {synced}
   stream_server_address = "127.0.0.1"
 
 [plugins."io.containerd.grpc.v1.cri".cni]
@@ -120,14 +140,19 @@ state = "/run/containerd"
   runtime_type = "io.containerd.runc.v2"
 
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-  SystemdCgroup = false
+  SystemdCgroup = {systemd}
 "#
     )
 }
 
 /// Every registry of the world is the local one.
-fn mirror() -> String {
-    let server = format!("http://127.0.0.1:{REGISTRY_PORT}");
+fn mirror(node: &Node) -> String {
+    let host = if node.is_machine() {
+        HOST_LOOPBACK
+    } else {
+        "127.0.0.1"
+    };
+    let server = format!("http://{host}:{REGISTRY_PORT}");
     format!("server = \"{server}\"\n\n[host.\"{server}\"]\n  capabilities = [\"pull\", \"resolve\"]\n")
 }
 
@@ -193,12 +218,50 @@ fn kubelet(node: &Node, dir: &ClusterDir, tools: &Tools) -> serde_json::Value {
         "imageGCHighThresholdPercent": 100,
         "imageGCLowThresholdPercent": 99,
     });
+    if node.is_machine() {
+        config["cgroupDriver"] = json!("systemd");
+        if let Some(config) = config.as_object_mut() {
+            for of_a_process in ["cgroupRoot", "failCgroupV1", "oomScoreAdj"] {
+                config.remove(of_a_process);
+            }
+        }
+    }
     if tools.release() != Release::V1_34 {
         // Tests give images on a node other names, and from 1.35 on the kubelet pulls an image that
         // it did not pull under the same name.
         config["imagePullCredentialsVerificationPolicy"] = json!("NeverVerify");
     }
     config
+}
+
+/// The arguments of a node's kubelet.
+pub(super) fn kubelet_arguments(node: &Node, dir: &ClusterDir) -> Vec<String> {
+    let kubeconfig = dir.join("kubeconfig").join(format!("{}.conf", node.name));
+    vec![
+        format!("--config={}", node.dir(dir).join("kubelet.json").display()),
+        format!("--kubeconfig={}", kubeconfig.display()),
+        "--root-dir=/var/lib/kubelet".to_owned(),
+        format!("--hostname-override={}", node.name),
+        format!("--node-ip={}", node.address()),
+        format!("--node-labels=topology.kubernetes.io/zone={}", node.zone()),
+    ]
+}
+
+/// The arguments of a kube-proxy, whose node has this name.
+pub(super) fn proxy_arguments(kubeconfig: &Path, name: &str) -> Vec<String> {
+    vec![
+        format!("--kubeconfig={}", kubeconfig.display()),
+        "--proxy-mode=nftables".to_owned(),
+        format!("--cluster-cidr={POD_NETWORK}"),
+        format!("--hostname-override={name}"),
+        "--healthz-bind-address=127.0.0.1:10256".to_owned(),
+        "--metrics-bind-address=127.0.0.1:10249".to_owned(),
+        "--oom-score-adj=0".to_owned(),
+        // The machine's own limits stay as they are.
+        "--conntrack-max-per-core=0".to_owned(),
+        "--conntrack-tcp-timeout-established=0".to_owned(),
+        "--conntrack-tcp-timeout-close-wait=0".to_owned(),
+    ]
 }
 
 fn resolver() -> String {

@@ -16,7 +16,7 @@ use rustix::process::{WaitOptions, getpid, wait};
 
 use super::dir::ClusterDir;
 use super::node::{FSTAB, Node, kept};
-use super::node_config::socket;
+use super::node_config::{self, socket};
 use crate::tools::{Runtime, Tools};
 
 /// How long the container runtime may take until it listens.
@@ -101,17 +101,7 @@ fn start_runtime(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<Child> 
 
 fn start_kubelet(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<Child> {
     let mut command = tools.kube("kubelet");
-    command.arg("--config").arg(node.dir(dir).join("kubelet.json"));
-    command
-        .arg("--kubeconfig")
-        .arg(dir.join("kubeconfig").join(format!("{}.conf", node.name)));
-    command.arg("--root-dir=/var/lib/kubelet");
-    command.arg(format!("--hostname-override={}", node.name));
-    command.arg(format!("--node-ip={}", node.address()));
-    command.arg(format!(
-        "--node-labels=topology.kubernetes.io/zone={}",
-        node.zone()
-    ));
+    command.args(node_config::kubelet_arguments(node, dir));
     start(command, &dir.log(&format!("{}-kubelet", node.name)))
 }
 

@@ -1,6 +1,6 @@
 /*!
 The life of a node: one process with PID and mount namespaces of its own, with containerd and a
-kubelet in it. It is prepared, started, cut from its power and removed here.
+kubelet in it, or a virtual machine. It is prepared, started, cut from its power and removed here.
 */
 
 use std::fs;
@@ -10,10 +10,10 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::dir::{ClusterDir, Owner};
-use super::node::{Node, kept};
+use super::node::{Kind, Node, kept};
 use super::pki::Pki;
 use super::process::{Daemon, kill_first_child};
-use super::{cgroups, network, node_config};
+use super::{cgroups, machine, network, node_config};
 use crate::tools::Tools;
 
 // === impl Node ===
@@ -28,7 +28,8 @@ impl Node {
     /// lacks; those are added to the owner's record, which the caller must have stored before
     /// anything else is done.
     pub(super) fn prepare(&self, dir: &ClusterDir, tools: &Tools, owner: &mut Owner) -> Result<()> {
-        for (own, place) in kept(tools.runtime()) {
+        // A virtual machine has all on a disk of its own.
+        for (own, place) in kept(tools.runtime()).filter(|_| !self.is_machine()) {
             dir.make(Path::new("nodes").join(&self.name).join(own), 0o755)?;
             make_mount_point(dir, owner, Path::new(place))?;
         }
@@ -44,6 +45,16 @@ impl Node {
         }
         // What a crash of the machine's processes left.
         cgroups::clean_node(self)?;
+        let command = match self.kind {
+            Kind::Process => self.init(dir)?,
+            Kind::Machine(lsm) => machine::start(self, lsm, dir, tools)?,
+        };
+        self.daemon(dir)
+            .start(&command, &cgroups::system_of(self), &tools.path())
+    }
+
+    /// The command that is a node without a kernel of its own.
+    fn init(&self, dir: &ClusterDir) -> Result<Command> {
         let own = std::env::current_exe().context("finding this program")?;
         // A copy: the next build of this program must not pull the node's out from under it.
         let init = dir.make("bin", 0o755)?.join(format!("{}-init", self.name));
@@ -60,14 +71,13 @@ impl Node {
             "slave",
         ]);
         command.arg(&init).args(["cluster", "node-init", &self.name]);
-        self.daemon(dir)
-            .start(&command, &cgroups::system_of(self), &tools.path())
+        Ok(command)
     }
 
     /// Cuts its power: every process in it dies at once.
     pub(super) fn cut_power(&self, dir: &ClusterDir) -> Result<()> {
         let daemon = self.daemon(dir);
-        if let Some(pid) = daemon.pid() {
+        if let Some(pid) = daemon.pid().filter(|_| !self.is_machine()) {
             // The recorded process is unshare(1); its only child is the node's init.
             kill_first_child(pid)?;
         }

@@ -68,8 +68,16 @@ impl Drop for Rules {
 }
 
 fn text(node: &Node, pods: &[Ipv4Addr]) -> Result<String> {
-    let (group, level) = cgroups::unified_of(node)?;
     let (kubelet, address) = (node.kubelet_port(), node.address());
+    // What a virtual machine sends comes in from outside, from its own address.
+    let (own, pods) = if node.is_machine() {
+        (String::new(), [&[address], pods].concat())
+    } else {
+        let (group, level) = cgroups::unified_of(node)?;
+        let own =
+            format!("socket cgroupv2 level {level} \"{group}\" tcp dport {API_PORT} tcp dport @ports drop");
+        (own, pods.to_vec())
+    };
     let mut rules = format!(
         "table inet {TABLE}
          delete table inet {TABLE}
@@ -80,7 +88,7 @@ fn text(node: &Node, pods: &[Ipv4Addr]) -> Result<String> {
            }}
            chain output {{
              type filter hook output priority 0
-             socket cgroupv2 level {level} \"{group}\" tcp dport {API_PORT} tcp dport @ports drop
+             {own}
              ip daddr {address} tcp dport {kubelet} tcp dport @ports drop
            }}
            chain input {{

@@ -8,7 +8,7 @@ users), etcd's (whoever holds a certificate of it reads everything), and the agg
 */
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
 use rcgen::{
@@ -26,6 +26,8 @@ pub(super) const CLUSTER: &str = "ca";
 pub(super) const ETCD: &str = "etcd-ca";
 /// The authority of the aggregation layer.
 pub(super) const FRONT_PROXY: &str = "front-proxy-ca";
+/// The program that a kubeconfig of each network namespace is for.
+pub(super) const PROXY: &str = "kube-proxy";
 
 /// The files of the keys and certificates.
 #[derive(Debug)]
@@ -117,14 +119,16 @@ impl<'a> Pki<'a> {
         };
         self.leaf(FRONT_PROXY, "front-proxy-client", &front_proxy)?;
         self.service_account_key()?;
-        self.user("admin", "kubernetes-admin", masters)?;
-        for part in ["kube-controller-manager", "kube-scheduler", "kube-proxy"] {
-            self.user(part, &format!("system:{part}"), None)?;
+        let here = Ipv4Addr::LOCALHOST;
+        self.user("admin", "kubernetes-admin", masters, here)?;
+        for part in ["kube-controller-manager", "kube-scheduler", PROXY] {
+            self.user(part, &format!("system:{part}"), None, here)?;
         }
         Ok(())
     }
 
-    /// Makes what a node needs and is not there: its kubelet's identity and serving certificate.
+    /// Makes what a node needs and is not there: its kubelet's identity and serving certificate,
+    /// and the identity of a virtual machine's kube-proxy.
     pub(super) fn prepare_node(&self, node: &Node) -> Result<()> {
         let names = [node.name.clone(), node.address().to_string()];
         let serving = format!("{}-serving", node.name);
@@ -135,11 +139,24 @@ impl<'a> Pki<'a> {
             names: &names,
         };
         self.leaf(CLUSTER, &serving, &subject)?;
-        self.user(&node.name, &common_name, Some("system:nodes"))
+        let organization = Some("system:nodes");
+        if !node.is_machine() {
+            return self.user(&node.name, &common_name, organization, Ipv4Addr::LOCALHOST);
+        }
+        self.user(&node.name, &common_name, organization, API_ADDRESS)?;
+        let proxy = format!("{}-{PROXY}", node.name);
+        self.user(&proxy, &format!("system:{PROXY}"), None, API_ADDRESS)
     }
 
-    /// A user's certificate and the kubeconfig `kubeconfig/NAME.conf` that holds it.
-    fn user(&self, name: &str, common_name: &str, organization: Option<&str>) -> Result<()> {
+    /// A user's certificate and the kubeconfig `kubeconfig/NAME.conf` that holds it, for use where
+    /// the API server has this address.
+    fn user(
+        &self,
+        name: &str,
+        common_name: &str,
+        organization: Option<&str>,
+        server: Ipv4Addr,
+    ) -> Result<()> {
         let file = format!("kubeconfig/{name}.conf");
         if self.dir.join(&file).is_file() {
             return Ok(());
@@ -153,7 +170,7 @@ impl<'a> Pki<'a> {
             },
         )?;
         let authority = fs::read_to_string(self.cert(CLUSTER)).context("reading the cluster's authority")?;
-        let server = format!("https://127.0.0.1:{API_PORT}");
+        let server = format!("https://{server}:{API_PORT}");
         // JSON is YAML: every client reads it.
         let config = serde_json::json!({
             "apiVersion": "v1",

@@ -70,7 +70,11 @@ fn require_ports(cluster: &Cluster<'_>, nodes: &[Node]) -> Result<()> {
         _ => super::registry::PROCESS,
     };
     network::require_free_ports(PORTS.iter().filter(|(_, part)| !runs(holder(part))))?;
-    for node in nodes.iter().filter(|node| !runs(&node.name)) {
+    // The ports of a virtual machine are its own.
+    for node in nodes
+        .iter()
+        .filter(|node| !node.is_machine() && !runs(&node.name))
+    {
         network::require_free_ports(&[
             (node.kubelet_port(), "the kubelet"),
             (node.kubelet_health_port(), "the kubelet"),

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::context::Cluster;
 use super::dir::Owner;
-use super::node::Node;
+use super::node::{Kind, Node};
 use super::pki::Pki;
 use super::process::Daemon;
 use super::{control_plane, down, network, preflight, registry};
@@ -22,6 +22,8 @@ use crate::tools::Tools;
 
 /// How long a node may take until it is Ready.
 const PATIENCE: Duration = Duration::from_mins(2);
+/// The same for a virtual machine, whose processors are emulated.
+const MACHINE_PATIENCE: Duration = Duration::from_mins(12);
 /// Steps of this command but those of the tools.
 pub(super) const STEPS: usize = 5;
 
@@ -96,25 +98,37 @@ pub(super) fn start_nodes(cluster: &Cluster<'_>, nodes: &[Node], step: &Step<'_>
         node.start(&cluster.dir, &cluster.tools)?;
         started.push((node, fresh.then_some(since)));
     }
-    let deadline = Instant::now() + PATIENCE;
+    let begun = Instant::now();
     for (node, since) in started {
         step.note(format!("waiting for {} to be Ready", node.name));
-        wait_for_node(cluster, node, since, deadline)?;
+        wait_for_node(cluster, node, since, begun)?;
     }
     Ok(())
 }
 
 /// Waits until a node is Ready, by a word that is newer than `since` if there is such a time.
-fn wait_for_node(cluster: &Cluster<'_>, node: &Node, since: Option<f64>, deadline: Instant) -> Result<()> {
+fn wait_for_node(cluster: &Cluster<'_>, node: &Node, since: Option<f64>, begun: Instant) -> Result<()> {
     let daemon = node.daemon(&cluster.dir);
+    let (patience, logs) = if node.is_machine() {
+        (
+            MACHINE_PATIENCE,
+            format!("{0}.log and {0}-journal.log", node.name),
+        )
+    } else {
+        let runtime = cluster.tools.runtime().program();
+        (
+            PATIENCE,
+            format!("{0}-kubelet.log and {0}-{runtime}.log", node.name),
+        )
+    };
     loop {
         match last_word(cluster, node) {
             Ok(word) if word.ready && since.is_none_or(|since| word.is_since(since)) => return Ok(()),
-            _ if Instant::now() > deadline => bail!(
-                "{0} is not Ready after {1} s; see {0}-kubelet.log and {0}-{2}.log in {3}",
+            _ if begun.elapsed() > patience => bail!(
+                "{} is not Ready after {} s; see {} in {}",
                 node.name,
-                PATIENCE.as_secs(),
-                cluster.tools.runtime().program(),
+                patience.as_secs(),
+                logs,
                 cluster.dir.join("logs").display()
             ),
             _ => daemon.require_alive()?,
@@ -196,7 +210,7 @@ fn wanted(cluster: &Cluster<'_>, nodes: u8) -> Result<Vec<Node>> {
     let mut wanted = Node::all(&cluster.dir)?;
     for index in 1..=nodes {
         if wanted.iter().all(|node| node.index != index) {
-            wanted.push(Node::numbered(index));
+            wanted.push(Node::numbered(Kind::Process, index));
         }
     }
     wanted.sort_by_key(|node| node.index);

@@ -1,0 +1,107 @@
+//! The section of `docs/portability.md` about a virtual machine.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use super::{ROWS, Results};
+use crate::tools::Lsm;
+use crate::workspace::Workspace;
+
+/// The document.
+pub(super) const DOCUMENT: &str = "docs/portability.md";
+const END: &str = "<!-- end -->";
+/// Facts that a line of the section names, in their order: the fact, and what to print before it.
+const VERSIONS: &[(&str, &str)] = &[
+    ("os", ""),
+    ("kernel", "Linux "),
+    ("systemd", "systemd "),
+    ("kubelet", "Kubernetes "),
+    ("containerd", "containerd "),
+    ("runc", "runc "),
+];
+
+/// Replaces the section of this security module.
+pub(super) fn write(workspace: &Workspace, lsm: Lsm, results: &Results) -> Result<()> {
+    let path = workspace.join(DOCUMENT);
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let begin = format!("<!-- begin: written by cargo xtask test --vm={} -->", lsm.name());
+    let parts = text
+        .split_once(begin.as_str())
+        .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
+    let (before, after) =
+        parts.with_context(|| format!("{DOCUMENT} does not contain the lines {begin} and {END}"))?;
+    let text = format!("{before}{begin}\n\n{}\n{END}{after}", render(results));
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+fn render(results: &Results) -> String {
+    let fact = |name: &str| results.facts.get(name).map_or("unknown", String::as_str);
+    let mut text = String::from("Versions:\n\n");
+    let _ = writeln!(text, "- StoppableContainer {}", Workspace::version());
+    for (name, before) in VERSIONS {
+        let _ = writeln!(text, "- {before}{}", fact(name));
+    }
+    let modules = fact("lsm").replace(',', ", ");
+    let confinement = [
+        ("control groups", fact("cgroups")),
+        ("security modules", modules.as_str()),
+        ("SELinux", fact("selinux")),
+        ("limits of containerd's open files, soft and hard", fact("files")),
+    ];
+    for (what, value) in confinement {
+        let _ = writeln!(text, "- {what}: {value}");
+    }
+    text.push_str("\n| test | last result | seconds | date (UTC) |\n|---|---|---|---|\n");
+    for row in ROWS {
+        let Some(outcome) = results.outcomes.get(row.what) else {
+            let _ = writeln!(text, "| {} | not run | | |", row.what);
+            continue;
+        };
+        let mut result = if outcome.passed { "passed" } else { "**failed**" }.to_owned();
+        if !outcome.said.is_empty() {
+            let _ = write!(result, ": {}", outcome.said.join("; "));
+        }
+        let _ = writeln!(
+            text,
+            "| {} | {result} | {} | {} |",
+            row.what, outcome.seconds, outcome.date
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Outcome;
+    use super::*;
+
+    #[test]
+    fn rows_say_what_happened_or_that_nothing_did() {
+        let mut results = Results::default();
+        results.facts.insert("kernel".to_owned(), "6.12.1".to_owned());
+        let outcome = |passed: bool, said: &[&str]| Outcome {
+            passed,
+            seconds: 7,
+            date: "2026-01-31".to_owned(),
+            said: said.iter().map(|text| (*text).to_owned()).collect(),
+        };
+        results
+            .outcomes
+            .insert(ROWS[0].what.to_owned(), outcome(true, &["one", "two"]));
+        results
+            .outcomes
+            .insert(ROWS[1].what.to_owned(), outcome(false, &[]));
+        let text = render(&results);
+        for expected in [
+            "- Linux 6.12.1\n".to_owned(),
+            "- systemd unknown\n".to_owned(),
+            format!("| {} | passed: one; two | 7 | 2026-01-31 |\n", ROWS[0].what),
+            format!("| {} | **failed** | 7 | 2026-01-31 |\n", ROWS[1].what),
+            format!("| {} | not run | | |\n", ROWS[2].what),
+        ] {
+            assert!(text.contains(&expected), "{text}");
+        }
+    }
+}
