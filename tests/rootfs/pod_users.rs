@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use rootfs::test_hooks::attach_with_api;
 use rootfs::{AttachError, Attached, Proc, Process, UserNamespace, attach, holders};
 use rustix::fs::{XattrFlags, getxattr, setxattr};
+use rustix::mount::{MountPropagationFlags, mount_change};
 use rustix::process::Pid;
 
 use crate::container::Container;
@@ -285,6 +286,36 @@ fn i9_h20_layers_with_other_owners_are_told_in_every_way() {
             consumer.write("/written", "x").unwrap();
             consumer.end();
         }
+    });
+}
+
+/// As under systemd, where every mount of the node is shared. What the engine mounts on its way
+/// must not be mounted on the node, over the layers of the image; the test's node compares its
+/// mounts.
+#[test]
+fn i7_h20_nothing_is_mounted_on_a_node_whose_mounts_are_shared() {
+    Node::with(|node| {
+        if !has_pod_users(node) {
+            return;
+        }
+        let layers = ["a", "b", "c"].map(|name| node.layer(name, &[(name, Some(name))]));
+        mount_change(node.path(""), MountPropagationFlags::SHARED).unwrap();
+        let provider = node.provider(&[&layers[0], &layers[1], &layers[2]]);
+        let users = PodUsers::start(100_000);
+        for start in 0..2 {
+            let mut consumer = node.consumer(&format!("start-{start}")).users(&users).start();
+            assert_eq!(node.attach_when_free(&provider, &consumer), Attached::Now);
+            for name in ["a", "b", "c"] {
+                assert_eq!(consumer.read(&format!("/{name}")).unwrap(), name);
+                assert_eq!(
+                    fs::read_to_string(node.path("layers").join(name).join(name)).unwrap(),
+                    name
+                );
+            }
+            consumer.end();
+        }
+        drop(provider);
+        mount_change(node.path(""), MountPropagationFlags::PRIVATE).unwrap();
     });
 }
 

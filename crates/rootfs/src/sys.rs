@@ -74,8 +74,9 @@ pub(crate) fn parent_namespace(namespace: impl AsFd) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Gives the files of a detached mount the owners that a user namespace sees. See mount_setattr(2),
-/// "ID-mapped mounts".
+/// Gives the files of a detached mount the owners that a user namespace sees (mount_setattr(2),
+/// "ID-mapped mounts"), and makes it private: a clone of a shared mount is its peer, and what is
+/// mounted on the clone would be mounted on the original too.
 pub(crate) fn map_owners(mount: impl AsFd, namespace: impl AsFd) -> Result<()> {
     let Ok(namespace) = u64::try_from(namespace.as_fd().as_raw_fd()) else {
         return Err(Errno::BADF);
@@ -85,7 +86,7 @@ pub(crate) fn map_owners(mount: impl AsFd, namespace: impl AsFd) -> Result<()> {
         &libc::mount_attr {
             attr_set: libc::MOUNT_ATTR_IDMAP,
             attr_clr: 0,
-            propagation: 0,
+            propagation: libc::MS_PRIVATE,
             userns_fd: namespace,
         },
     )
