@@ -17,13 +17,15 @@ fn main_status(pod: &Pod) -> Option<&ContainerStatus> {
 }
 
 /// The kubelet ends the pod five seconds after each start. The scheduler places the next ones, with
-/// an increasing back-off.
+/// an increasing back-off. The first one has no placeholder any more and goes to its node directly.
 #[tokio::test]
 async fn f12_i18_a_deadline_does_not_make_a_loop() {
     in_namespace("deadline", async |ns| {
         let mut template = shell_template();
         template["spec"]["activeDeadlineSeconds"] = json!(5);
-        create(&ns, "kept", true, template).await?;
+        create(&ns, "kept", false, template).await?;
+        phase(&ns, "kept", Phase::Stopped).await?;
+        set_running(&ns, "kept", true).await?;
         let mut pods = vec![ns.pod_ready("kept").await?];
         for _ in 0..2 {
             let before = pods.last().map(uid_of).unwrap_or_default();
