@@ -44,6 +44,16 @@ fn unstarted() -> (World, Value) {
     (world, World::provider())
 }
 
+/// The container's instance, whose node does not exist any more.
+fn on_a_node_that_is_gone(container: &Value) -> Value {
+    let mut instance = objects::instance(container);
+    instance["status"]["conditions"] = json!([{
+        "type": "ProviderReady", "status": "False", "reason": "NodeGone", "message": "gone",
+        "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2,
+    }]);
+    instance
+}
+
 /// Placeholder, node, provider, and the consumer when the placeholder has made way.
 #[tokio::test]
 async fn the_first_node_is_that_of_the_placeholder() {
@@ -254,11 +264,7 @@ async fn f24_an_instance_whose_node_is_gone_is_given_up_by_its_user_alone() {
         let mut container = objects::container();
         container["metadata"]["annotations"]["stoppablecontainer.xtlsoft.top/recovery"] = json!(answer);
         container["status"] = json!({ "instanceUid": "instance-uid", "phase": "Failed" });
-        let mut instance = objects::instance(&container);
-        instance["status"]["conditions"] = json!([{
-            "type": "ProviderReady", "status": "False", "reason": "NodeGone", "message": "gone",
-            "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2,
-        }]);
+        let instance = on_a_node_that_is_gone(&container);
         put(&mut world.writers.instances, std::slice::from_ref(&instance));
         let reconciling = world.reconcile_container(&container);
         if deletes {
@@ -285,11 +291,7 @@ async fn f24_an_instance_goes_to_the_node_that_has_its_disk() {
         let mut container = objects::container();
         container["metadata"]["annotations"]["stoppablecontainer.xtlsoft.top/moved-to"] = json!("n2");
         container["status"] = json!({ "instanceUid": "instance-uid", "phase": "Failed" });
-        let mut instance = objects::instance(&container);
-        instance["status"]["conditions"] = json!([{
-            "type": "ProviderReady", "status": "False", "reason": "NodeGone", "message": "gone",
-            "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2,
-        }]);
+        let mut instance = on_a_node_that_is_gone(&container);
         put(&mut world.writers.instances, std::slice::from_ref(&instance));
         let reconciling = world.reconcile_container(&container);
         world.api.expect("GET", CONTAINER).await.answer(&container);

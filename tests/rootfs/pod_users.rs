@@ -85,6 +85,15 @@ pub(crate) fn has_pod_users(node: &Node) -> bool {
     able
 }
 
+/// Runs a test on a kernel that [`has_pod_users`].
+fn with_pod_users(test: impl FnOnce(&Node) + Send) {
+    Node::with(|node| {
+        if has_pod_users(node) {
+            test(node);
+        }
+    });
+}
+
 /// Owner and group on disk.
 fn owner(path: &Path) -> (u32, u32) {
     let metadata = fs::symlink_metadata(path).unwrap();
@@ -111,10 +120,7 @@ fn image(node: &Node) -> PathBuf {
 /// container sees, and those on disk, are always those of the image.
 #[test]
 fn i5_h13_h20_owners_are_those_of_the_image_whatever_the_users_of_the_pod() {
-    Node::with(|node| {
-        if !has_pod_users(node) {
-            return;
-        }
+    with_pod_users(|node| {
         let base = image(node);
         let provider = node.provider(&[&base]);
         let pods = [
@@ -175,10 +181,7 @@ fn i5_h13_h20_owners_are_those_of_the_image_whatever_the_users_of_the_pod() {
 /// they would be of no use at the next start, which has another one.
 #[test]
 fn h13_h20_capabilities_of_files_are_those_of_the_image_whatever_the_users_of_the_pod() {
-    Node::with(|node| {
-        if !has_pod_users(node) {
-            return;
-        }
+    with_pod_users(|node| {
         let base = node.layer("base", &[("tool", Some("x")), ("plain", Some("x"))]);
         setxattr(base.join("tool"), CAPABILITY, &CAPABILITY_2, XattrFlags::CREATE).unwrap();
         let provider = node.provider(&[&base]);
@@ -226,10 +229,7 @@ fn h13_h20_capabilities_of_files_are_those_of_the_image_whatever_the_users_of_th
 /// found, and the kernel gives the files of an overlay no other owners.
 #[test]
 fn i12_h20_layers_that_cannot_have_other_owners_are_named() {
-    Node::with(|node| {
-        if !has_pod_users(node) {
-            return;
-        }
+    with_pod_users(|node| {
         let directory = node.path("hidden");
         let lower = directory.join("mask/lower").display().to_string();
         let lower = format!("{lower}:{lower}-2");
@@ -255,10 +255,7 @@ fn i12_h20_layers_that_cannot_have_other_owners_are_named() {
 /// Whatever way the kernel has of telling layers.
 #[test]
 fn i9_h20_layers_with_other_owners_are_told_in_every_way() {
-    Node::with(|node| {
-        if !has_pod_users(node) {
-            return;
-        }
+    with_pod_users(|node| {
         let top = node.layer("top", &[("file", Some("top"))]);
         let base = image(node);
         let provider = node.provider(&[&top, &base]);
@@ -294,10 +291,7 @@ fn i9_h20_layers_with_other_owners_are_told_in_every_way() {
 /// mounts.
 #[test]
 fn i7_h20_nothing_is_mounted_on_a_node_whose_mounts_are_shared() {
-    Node::with(|node| {
-        if !has_pod_users(node) {
-            return;
-        }
+    with_pod_users(|node| {
         let layers = ["a", "b", "c"].map(|name| node.layer(name, &[(name, Some(name))]));
         mount_change(node.path(""), MountPropagationFlags::SHARED).unwrap();
         let provider = node.provider(&[&layers[0], &layers[1], &layers[2]]);
@@ -322,10 +316,7 @@ fn i7_h20_nothing_is_mounted_on_a_node_whose_mounts_are_shared() {
 /// The mounts of the container keep what they forbid, and its root is as the runtime made it.
 #[test]
 fn i5_h20_mounts_of_a_pod_with_its_own_users_are_moved() {
-    Node::with(|node| {
-        if !has_pod_users(node) {
-            return;
-        }
+    with_pod_users(|node| {
         let base = image(node);
         let volume = node.path("volume");
         fs::create_dir_all(&volume).unwrap();
@@ -359,10 +350,7 @@ fn i5_h20_mounts_of_a_pod_with_its_own_users_are_moved() {
 /// The kernel knows the data as in use, by whatever mount it is reached.
 #[test]
 fn i2_h20_data_of_a_pod_with_its_own_users_is_in_use() {
-    Node::with(|node| {
-        if !has_pod_users(node) {
-            return;
-        }
+    with_pod_users(|node| {
         let base = image(node);
         let provider = node.provider(&[&base]);
         let users = PodUsers::start(100_000);
@@ -393,10 +381,7 @@ fn i2_h20_data_of_a_pod_with_its_own_users_is_in_use() {
 /// A process is in the user namespace that it is to be in, or nothing is read of it.
 #[test]
 fn i3_h20_only_the_users_of_the_pod_are_served() {
-    Node::with(|node| {
-        if !has_pod_users(node) {
-            return;
-        }
+    with_pod_users(|node| {
         let base = image(node);
         let provider = node.provider(&[&base]);
         let (pod, other) = (PodUsers::start(100_000), PodUsers::start(200_000));
