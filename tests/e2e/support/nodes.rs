@@ -81,16 +81,19 @@ pub(crate) async fn with_devices<T>(
     count: u32,
     test: impl AsyncFnOnce() -> Result<T>,
 ) -> Result<T> {
-    let set = async |count: u32| -> Result<()> {
-        let status = json!({ "status": { "capacity": { GPU: count.to_string() } } });
-        let nodes = ns.cluster_api::<Node>();
-        nodes
-            .patch_status(node, &PatchParams::default(), &Patch::Merge(status))
-            .await?;
-        Ok(())
-    };
-    set(count).await?;
-    // The kubelet takes it over into what pods may use.
+    set_devices(ns, node, count).await?;
+    let tested = test().await;
+    cleaned_up(tested, set_devices(ns, node, 0).await)
+}
+
+/// Waits until the kubelet has taken the number over into what pods may use: the scheduler goes by
+/// that, also when the next test begins.
+async fn set_devices(ns: &Namespace, node: &str, count: u32) -> Result<()> {
+    let status = json!({ "status": { "capacity": { GPU: count.to_string() } } });
+    let nodes = ns.cluster_api::<Node>();
+    nodes
+        .patch_status(node, &PatchParams::default(), &Patch::Merge(status))
+        .await?;
     let may_use = |found: &Node| {
         let amounts = found
             .status
@@ -100,9 +103,7 @@ pub(crate) async fn with_devices<T>(
             .and_then(|amounts| amounts.get(GPU))
             .is_some_and(|amount| amount.0 == count.to_string())
     };
-    until(ns.cluster_api::<Node>(), node, may_use).await?;
-    let tested = test().await;
-    cleaned_up(tested, set(0).await)
+    until(nodes, node, may_use).await
 }
 
 /// Nodes by zone.
