@@ -104,10 +104,14 @@ pub(super) fn install_runc(step: &Step<'_>, version: &str, libraries: &Path, dir
     }
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
-    let packages = libraries.join("usr/lib").join(triplet).join("pkgconfig");
+    let libs = libraries.join("usr/lib").join(triplet);
+    let packages = libs.join("pkgconfig");
     let mut command = Command::new(go()?);
     command.env("CGO_ENABLED", "1").env("GOBIN", dir);
     command
+        // Go's build cache does not know what pkg-config answered, and would link with the
+        // libraries of another clone, which may be gone.
+        .env("CGO_LDFLAGS", format!("-L{}", libs.display()))
         .env("PKG_CONFIG_PATH", packages)
         .env("PKG_CONFIG_SYSROOT_DIR", libraries);
     command.args(["install", "-trimpath", "-tags", "seccomp netgo osusergo"]);
