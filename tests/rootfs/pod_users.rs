@@ -116,6 +116,17 @@ fn image(node: &Node) -> PathBuf {
     base
 }
 
+/// A container on the kept filesystem: with these users, or with those of the node.
+fn started(node: &Node, provider: &Container, start: usize, users: Option<&PodUsers>) -> Container {
+    let spec = node.consumer(&format!("start-{start}"));
+    let consumer = match users {
+        Some(users) => spec.users(users).start(),
+        None => spec.start(),
+    };
+    assert_eq!(node.attach_when_free(provider, &consumer), Attached::Now);
+    consumer
+}
+
 /// Started with three ranges of users and with those of the node, in turn: the ids that the
 /// container sees, and those on disk, are always those of the image.
 #[test]
@@ -130,13 +141,7 @@ fn i5_h13_h20_owners_are_those_of_the_image_whatever_the_users_of_the_pod() {
             Some(PodUsers::start(100_000)),
         ];
         for (start, users) in pods.iter().enumerate() {
-            let spec = node.consumer(&format!("start-{start}"));
-            let spec = match users {
-                Some(users) => spec.users(users),
-                None => spec,
-            };
-            let mut consumer = spec.start();
-            assert_eq!(node.attach_when_free(&provider, &consumer), Attached::Now);
+            let mut consumer = started(node, &provider, start, users.as_ref());
             assert_eq!(consumer.stat("/").unwrap(), "directory 755 0:0");
             assert_eq!(consumer.stat("/etc/motd").unwrap(), "file 644 0:0");
             assert_eq!(consumer.stat("/home/app").unwrap(), "directory 755 1000:1001");
@@ -192,13 +197,7 @@ fn h13_h20_capabilities_of_files_are_those_of_the_image_whatever_the_users_of_th
             Some(PodUsers::start(200_000)),
         ];
         for (start, users) in pods.iter().enumerate() {
-            let spec = node.consumer(&format!("start-{start}"));
-            let spec = match users {
-                Some(users) => spec.users(users),
-                None => spec,
-            };
-            let mut consumer = spec.start();
-            assert_eq!(node.attach_when_free(&provider, &consumer), Attached::Now);
+            let mut consumer = started(node, &provider, start, users.as_ref());
             assert_eq!(consumer.capability("/tool").unwrap(), expected, "start {start}");
             if start == 0 {
                 consumer.set_capability("/plain").unwrap();

@@ -79,7 +79,7 @@ impl Cluster<'_> {
         let _lock = self.lock_existing()?;
         let node = self.existing_node(name)?;
         if write_cache.is_some() && !node.is_machine() {
-            bail!("{name} is no virtual machine: --write-cache is for the disk of one");
+            bail!("{name} is not a virtual machine, and --write-cache is for the disk of one");
         }
         self.progress.expect(2);
         self.progress

@@ -83,7 +83,7 @@ impl NamespaceThread {
     ///
     /// A side effect on the whole process: it is not dumpable any more (setfsuid and
     /// `PR_SET_DUMPABLE` in prctl(2)).
-    #[allow(clippy::unused_self, reason = "it is proof that the thread is of that kind")]
+    #[expect(clippy::unused_self, reason = "it is proof that the thread is of that kind")]
     pub(crate) fn act_as(&self, root: RootIds) -> Result<(), Errno> {
         sys::set_file_system_ids(root.user, root.group)?;
         // The change took those for files from the effective set (capabilities(7), "Effect of user

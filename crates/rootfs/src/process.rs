@@ -284,8 +284,8 @@ impl Process {
     }
 
     /// What is learned of a process that is in this user namespace, or without one in that of the
-    /// calling process. `None` if it is in another: there anybody mounts what he likes and gives it
-    /// the names that he likes.
+    /// calling process. `None` if it is in another: a process that made its user namespace chooses
+    /// the mounts there and their names.
     pub(crate) fn read_if_in<T>(
         &self,
         proc: &Proc,

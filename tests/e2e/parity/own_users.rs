@@ -47,7 +47,7 @@ async fn owners(ns: &Namespace, pod: &str) -> Result<Seen> {
 #[case::may_mount(&json!({"securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}))]
 #[case::read_only_root(&json!({
     "securityContext": {"readOnlyRootFilesystem": true},
-    "volumeMounts": [{"name": "v", "mountPath": "/owned"}, {"name": "v", "mountPath": "/etc", "subPath": "etc"}],
+    "volumeMounts": [{"name": "v", "mountPath": "/owned"}, {"name": "v", "mountPath": "/srv", "subPath": "srv"}],
 }))]
 #[tokio::test]
 async fn i5_h20_a_container_with_own_users_is_as_in_a_plain_pod(#[case] main: &Value) {

@@ -75,7 +75,7 @@ pub(super) fn replace(cluster: &Cluster<'_>, name: &str, by: &str) -> Result<()>
         bail!("the cluster has a node {by}: give the new machine another name");
     }
     if old.is_machine() || new.is_machine() {
-        bail!("the disk of kept filesystems of a virtual machine is no directory that can be moved");
+        bail!("the disk of kept filesystems of a virtual machine is not a directory, so it cannot be moved");
     }
     let disk = cluster.dir.join(format!("disk-of-{name}"));
     old.cut_power(&cluster.dir)?;

@@ -81,7 +81,7 @@ fn read(log: &File) -> Result<Vec<Entry>> {
     let mut header = [0; 28];
     log.read_exact_at(&mut header, 0)?;
     let [magic, version, count] = [0, 8, 16].map(|at| number(&header, at));
-    ensure!(magic == MAGIC && version == VERSION, "it is no log of writes");
+    ensure!(magic == MAGIC && version == VERSION, "it is not a log of writes");
     let own = u64::from(u32::from_le_bytes(header[24..].try_into()?));
     ensure!(own >= SECTOR, "its sectors have {own} bytes");
     let mut at = own;
