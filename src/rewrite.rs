@@ -293,7 +293,7 @@ pub fn prepared(instance: &StoppableContainerInstance) -> Result<Prepared<'_>, D
 // === impl Denial ===
 
 impl Denial {
-    /// Whether the reason may go away without anybody touching pod or template: the instance's
+    /// Whether the reason may go away without a change of pod or template: the instance's
     /// status, or the copy of the instance that was looked at, may be behind.
     pub fn is_transient(&self) -> bool {
         match self {

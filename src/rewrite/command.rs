@@ -11,7 +11,7 @@ use stoppablecontainer_api::names::{WRAPPER_IN_IMAGE, WRAPPER_IN_VOLUME};
 use super::environment::Names;
 use super::{Denial, Main, Wrapper, expansion, image};
 
-/// Between the wrapper and what it is to become.
+/// Between the wrapper and the command that it execs.
 const END_OF_OPTIONS: &str = "--";
 /// Makes the wrapper look HOME up in the kept filesystem, as a runtime does when no variable
 /// defines it.

@@ -110,7 +110,7 @@ async fn f10_h24_more_slow_clients_than_there_is_room_for_do_not_keep_others_out
     let server = start_with(Duration::ZERO, |server| server.with_connections(16)).await;
     let mut clients = JoinSet::new();
     for kind in 0..64 {
-        // Connected one after the other: whoever comes later is behind them.
+        // Connected one after the other, so that a later client queues behind them.
         let stream = TcpStream::connect(server.address).await.unwrap();
         let bundle = server.bundle.clone();
         clients.spawn(async move {

@@ -112,7 +112,7 @@ async fn a_holder_that_renews_is_left_alone() {
         "{:?}",
         began.elapsed()
     );
-    assert!(!acquiring.is_finished(), "a lost race is no leadership");
+    assert!(!acquiring.is_finished(), "a lost race does not make a leader");
 }
 
 #[tokio::test(start_paused = true)]

@@ -193,7 +193,7 @@ pub(crate) fn small_tmpfs(path: &Path, megabytes: u64) {
     );
 }
 
-/// Takes a mount away at once, whoever still has files open there.
+/// Detaches a mount at once, even while processes have files open there.
 pub(crate) fn unmount(path: &Path) {
     rustix::mount::unmount(path, rustix::mount::UnmountFlags::DETACH).unwrap();
 }

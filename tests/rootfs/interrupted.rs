@@ -1,4 +1,4 @@
-//! I9: whoever moves a container may die at any point; the next attempt brings it to the same
+//! I9: the process that moves a container may die at any point; the next attempt brings it to the same
 //! state.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -151,8 +151,8 @@ fn the_node_itself_is_never_moved() {
     });
 }
 
-/// What anybody does to his own mount table may cost time, nothing else: neither his neighbours'
-/// starts, nor that he is found himself.
+/// A tenant's changes of its own mount table can cost time, and nothing else: its neighbours start,
+/// and the search still finds the tenant.
 #[test]
 fn i2_a_mount_table_without_measure_makes_no_start_fail_and_hides_no_user() {
     Node::with(|node| {
@@ -224,7 +224,7 @@ fn i2_f21_a_process_with_another_root_is_found() {
     });
 }
 
-/// Whoever reads files through a holder wants one that has the kept filesystem as its root.
+/// Reads of files through a holder need one that has the kept filesystem as its root.
 #[test]
 fn a_holder_at_its_root_comes_before_one_that_changed_its_own() {
     Node::with(|node| {

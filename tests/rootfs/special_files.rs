@@ -57,7 +57,7 @@ fn make(directory: &Path) {
     }
 }
 
-/// What each is to whoever looks there.
+/// What stat(2) reports for each.
 fn look(directory: &Path) -> Vec<String> {
     let of = |name: &&str| {
         let path = directory.join(name);

@@ -1,6 +1,6 @@
 /*!
-Processes in a user namespace of their own, which anybody can make who may run `unshare -Urm`: there
-they mount what they like and name it as they like.
+Processes in a user namespace of their own, which `unshare -Urm` makes without privileges. They can
+mount what they like there, under any name.
 */
 
 use std::fs;

@@ -175,7 +175,7 @@ impl Tools {
         Ok(link)
     }
 
-    /// Makes `etcdctl`. It is no part of the cluster: to have it or not makes it no other one.
+    /// Makes `etcdctl`. It is not a part of the cluster: its presence does not change the cluster.
     pub(crate) fn prepare_etcdctl(&self, progress: &Progress) -> Result<()> {
         progress.step("Unpack etcdctl", |step| {
             apt::unpack(step, &["etcd-client"], &self.dir.join("etcd-client"))

@@ -42,7 +42,7 @@ struct Shim {
 pub(crate) async fn serve(agent: Channel, listen: &str, context: &str) -> Result<()> {
     let shim = Shim {
         agent,
-        context: serde_json::from_str(context).context("VOLUME_CONTEXT is no JSON object of strings")?,
+        context: serde_json::from_str(context).context("VOLUME_CONTEXT is not a JSON object of strings")?,
     };
     let listener = UnixListener::bind(listen).with_context(|| format!("listen at {listen}"))?;
     Server::builder()

@@ -101,7 +101,7 @@ mod tests {
                 Some(b"/home/x".to_vec()),
                 "{length}"
             );
-            // What is behind the end of the buffer is no entry.
+            // What is behind the end of the buffer is not an entry.
             let passwd = format!("{long}x:x:7:7::/home/x:\n");
             assert_eq!(
                 of_user(passwd.as_bytes(), 7).is_some(),

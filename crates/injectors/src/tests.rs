@@ -1,5 +1,4 @@
-//! What the stand-ins promise each other; that they are like the originals is said in their
-//! modules.
+//! Properties that all stand-ins share. The comment of each module compares it with its original.
 
 // Helpers of tests may fail like tests.
 #![allow(clippy::unwrap_used)]

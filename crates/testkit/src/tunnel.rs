@@ -74,7 +74,7 @@ struct Recorder {
 #[derive(Debug)]
 struct Trusting(CryptoProvider);
 
-/// Opens a connection to a port of a pod. Whether anybody listens shows when it is used.
+/// Opens a connection to a port of a pod. Whether a process listens there shows when it is used.
 pub async fn open(pods: &Api<Pod>, pod: &str, port: u16) -> Result<Tunnel> {
     let forward = pods.portforward(pod, &[port]).await;
     let mut forwarder = forward.with_context(|| format!("cannot forward a port of {pod}"))?;

@@ -32,7 +32,7 @@ fn i3_i4_the_rewrite_takes_our_gate_off_and_leaves_those_of_others(#[case] other
     assert_eq!(
         spec.scheduling_gates.is_none(),
         others.is_empty(),
-        "an empty list is no list"
+        "an empty list counts as no list"
     );
 }
 

@@ -1,4 +1,4 @@
-# Writes numbered files all over the root filesystem, and says of each when it is done; or looks which of them are there.
+# Writes numbered files all over the root filesystem and prints each when it is written, or lists which of them exist.
 #
 #   write                    waits for SIGUSR2, then writes and prints `RUN NUMBER` until it is killed
 #   verify RUN LAST          prints what became of the files 0 to LAST of a run: JSON

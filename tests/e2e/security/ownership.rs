@@ -243,8 +243,8 @@ async fn i17_what_an_orphan_deletion_left_is_taken_over_with_its_data() {
     .await;
 }
 
-/// The controller may write the status of pods to nominate a node. A policy takes everything else
-/// back, also from whoever has the controller's token. The pod is in the namespace of the release,
+/// The controller may write the status of pods to nominate a node. A policy rejects every other
+/// change, also with the controller's token. The pod is in the namespace of the release,
 /// which the webhooks leave out.
 #[tokio::test]
 async fn i16_the_controller_writes_nothing_but_a_nomination_to_a_pods_status() {

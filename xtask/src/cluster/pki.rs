@@ -3,8 +3,8 @@ Keys and certificates of the cluster, and the kubeconfigs that carry them. Made 
 adds its own.
 
 Three authorities, because they mean different things: the cluster's (names in it are Kubernetes
-users), etcd's (whoever holds a certificate of it reads everything), and the aggregation layer's
-(whoever holds one may name any user).
+users), etcd's (a holder of its certificate reads everything), and the aggregation layer's (a holder
+of its certificate may name any user).
 */
 
 use std::fs;

@@ -15,7 +15,7 @@ use super::{control_plane, network, registry};
 /// Prints the state of every part. Returns whether all run and the API server is ready.
 pub(super) fn print(cluster: &Cluster<'_>) -> Result<bool> {
     let (text, ready) = describe(cluster)?;
-    // Whoever reads only the first line (`| head -1`) has what he wanted.
+    // A reader that closes the pipe early (`| head -1`) is not an error.
     let _ = std::io::stdout().write_all(text.as_bytes());
     Ok(ready)
 }

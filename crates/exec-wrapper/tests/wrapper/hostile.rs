@@ -1,4 +1,4 @@
-//! What an image, or whoever started the wrapper, may try.
+//! What an image, or the process that started the wrapper, may try.
 
 use std::io::Write;
 use std::process::Command;

@@ -87,7 +87,7 @@ fn is_placeholder(object: &StoppableContainerInstance, pod: &ObjectRef) -> bool 
     status.and_then(|status| status.placeholder_pod_uid.as_deref()) == Some(pod.uid.as_str())
 }
 
-/// What a pod is to an instance, by the instance's status.
+/// The role of a pod, by the instance's status.
 fn role_of(object: &StoppableContainerInstance, pod: &ObjectRef) -> Option<Role> {
     let status = object.status.as_ref()?;
     let is = |uid: &Option<String>| uid.as_deref() == Some(pod.uid.as_str());

@@ -127,7 +127,7 @@ impl Host {
 /// The directory above the last component of a target, and that component.
 fn open_parent(target: &Path) -> Result<Option<(OwnedFd, PathBuf)>> {
     let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
-        bail!("{} is no target", target.display());
+        bail!("{} is not a target", target.display());
     };
     let root = Root::of_this_thread()?;
     match root.open(parent, OFlags::RDONLY | OFlags::DIRECTORY) {

@@ -32,7 +32,7 @@ pub(crate) struct VolumeRecord {
     pub(crate) pod: ObjectRef,
     /// The instance of that pod.
     pub(crate) instance: ObjectRef,
-    /// What the pod is to the instance.
+    /// The pod's role.
     pub(crate) role: Role,
     /// The instance's `hostPathPrefix`.
     pub(crate) prefix: PathBuf,
@@ -41,7 +41,7 @@ pub(crate) struct VolumeRecord {
     pub(crate) container: Option<String>,
 }
 
-/// What a pod is to its instance.
+/// The role of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Role {

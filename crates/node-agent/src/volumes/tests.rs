@@ -186,7 +186,7 @@ fn h6_what_a_pod_put_into_its_volume_goes_with_it() {
     drop(guard.create(&record("pod")).unwrap());
     let outside = plugin.directory.path().join("outside");
     std::fs::create_dir(&outside).unwrap();
-    std::fs::write(outside.join("file"), "somebody's").unwrap();
+    std::fs::write(outside.join("file"), "another's").unwrap();
     std::fs::create_dir_all(plugin.path("mount/a/b")).unwrap();
     std::fs::write(plugin.path("mount/a/b/c"), "junk").unwrap();
     std::fs::remove_file(plugin.path("mount/agent.sock")).unwrap();
@@ -196,7 +196,7 @@ fn h6_what_a_pod_put_into_its_volume_goes_with_it() {
     assert!(!plugin.path("").exists());
     assert_eq!(
         std::fs::read_to_string(outside.join("file")).unwrap(),
-        "somebody's"
+        "another's"
     );
 }
 
@@ -206,7 +206,7 @@ fn h14_links_that_a_pod_left_in_its_volume_are_not_followed() {
     let guard = plugin.volumes.try_lock(ID).unwrap();
     drop(guard.create(&record("pod")).unwrap());
     let outside = plugin.directory.path().join("outside");
-    std::fs::write(&outside, "somebody's").unwrap();
+    std::fs::write(&outside, "another's").unwrap();
     std::fs::set_permissions(&outside, std::fs::Permissions::from_mode(0o600)).unwrap();
     for name in ["agent.sock", "agent.sock.new", "exec-wrapper", "exec-wrapper.new"] {
         let path = plugin.path("mount").join(name);
@@ -219,7 +219,7 @@ fn h14_links_that_a_pod_left_in_its_volume_are_not_followed() {
         std::fs::read_to_string(plugin.path("mount/exec-wrapper")).unwrap(),
         "program"
     );
-    assert_eq!(std::fs::read_to_string(&outside).unwrap(), "somebody's");
+    assert_eq!(std::fs::read_to_string(&outside).unwrap(), "another's");
     assert_eq!(
         std::fs::metadata(&outside).unwrap().permissions().mode() & 0o777,
         0o600

@@ -94,7 +94,7 @@ impl<R: Read> Read for Limited<'_, R> {
 }
 
 /// See `proc_pid_mountinfo(5)` for the format. The kernel escapes blanks and line feeds in names,
-/// so whoever chooses names begins no field with them, and no line.
+/// so a chosen name cannot begin a field or a line.
 fn is_in(table: &mut impl BufRead, upper: &str) -> std::io::Result<bool> {
     'lines: loop {
         // Ids, device, what part is mounted, where, and how: of any length, and of no interest.

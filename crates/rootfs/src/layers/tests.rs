@@ -27,8 +27,8 @@ fn layers_that_were_added_one_by_one() {
 
 #[test]
 fn h9_colons_commas_and_backslashes_in_layers() {
-    // The kernel escapes the comma for mountinfo; the colon and the backslash were escaped by
-    // whoever mounted.
+    // The kernel escapes the comma for mountinfo; the process that mounted escaped the
+    // colon and the backslash.
     assert_eq!(
         of(r"lowerdir=/a\134:b:/c\054d\134\134e").unwrap().lower,
         paths(&["/a:b", r"/c,d\e"])

@@ -119,8 +119,7 @@ fn one_by_one_they_are_the_mounts_of_the_table() {
     assert_eq!(cut_off, [b"one", b"two"]);
 }
 
-/// A container may have more mounts than anybody wants to remember; who looks for one needs no more
-/// than that.
+/// A container may have very many mounts. A search for one of them keeps one line in memory.
 #[test]
 fn h9_a_table_of_any_size_is_read_one_by_one() {
     let long = [

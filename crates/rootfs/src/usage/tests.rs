@@ -58,8 +58,8 @@ fn h14_links_are_not_followed() {
     assert!(usage.bytes < 300_000, "{usage:?}");
 }
 
-/// A tree deeper than any path can be: what cannot be reached is said, and no descriptor is held
-/// for it.
+/// In a tree deeper than PATH_MAX, the measurement reports what it could not reach, and keeps no
+/// descriptors open for it.
 #[test]
 fn a_tree_too_deep_for_a_path_is_measured_as_far_as_one_reaches() {
     let top = tempfile::tempdir().unwrap();

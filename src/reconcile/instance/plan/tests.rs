@@ -164,8 +164,8 @@ fn i14_stopped_stays_stopped() {
     }
 }
 
-/// While anything with the consumer's name exists, dead or dying, there is no second one; and a
-/// dying one is not deleted again, which could shorten its grace period.
+/// While a pod with the consumer's name exists, finished or terminating, the plan does not create
+/// another one, and does not delete a terminating one again, which could shorten its grace period.
 #[test]
 fn i2_no_second_consumer_while_the_first_exists() {
     let base = with_both(json!({}), up());

@@ -12,7 +12,7 @@ pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
     let name = observed.instance.name_any();
     let wanted = observed.instance.spec.running && !observed.deleting();
     match &observed.consumer {
-        // Only a start is in anybody's way.
+        // It is in the way of a start only.
         Slot::Taken(whose) if wanted => ConditionState::false_with(reason::NAME_CONFLICT, whose.clone()),
         Slot::Ours(pod) if is_terminating(pod) => {
             let then = if wanted { "; a new pod will be created" } else { "" };
