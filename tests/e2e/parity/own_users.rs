@@ -4,7 +4,7 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
-use testkit::{Namespace, NodeShell, in_namespace};
+use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace};
 
 use super::{KEPT, PLAIN, Seen, assert_same, compare_web, look_inside, run_both};
 use crate::support::agents::Agents;
@@ -124,10 +124,11 @@ async fn i5_h20_an_unprivileged_user_of_own_users_is_as_in_a_plain_pod() {
 }
 
 /// With a user namespace, without, and with one again: the container sees the same owners, which
-/// are those on disk. The agent is restarted meanwhile and reads users from the running container.
+/// are those on disk. The agent is restarted meanwhile and reads users from the running container,
+/// so the test runs alone.
 #[tokio::test]
 async fn h13_h20_i9_owners_stay_when_own_users_are_switched_off_and_on() {
-    in_namespace("own-users-switched", async |ns| {
+    alone_in_namespace("own-users-switched", async |ns| {
         if !has_own_users(&ns).await? {
             return Ok(());
         }
