@@ -128,7 +128,7 @@ async fn i5_h20_an_unprivileged_user_of_own_users_is_as_in_a_plain_pod() {
 /// so the test runs alone.
 #[tokio::test]
 async fn h13_h20_i9_owners_stay_when_own_users_are_switched_off_and_on() {
-    alone_in_namespace("own-users-switched", async |ns| {
+    alone_in_namespace("own-users-switched", async |ns, _| {
         if !has_own_users(&ns).await? {
             return Ok(());
         }
