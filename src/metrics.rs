@@ -1,85 +1,107 @@
-//! What the operator counts, in one registry that is passed down (nothing global).
+//! What the operator measures. Names, labels and meaning are in the catalogue of the crate
+//! `metrics`; the registry is passed down (nothing global).
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+mod admission;
+mod controller;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+pub use admission::AdmissionMetrics;
+pub use controller::{ControllerMetrics, Kind, Leading, ObjectKey, Reconciled, Retries, Waiting};
 
-/// Upper bounds in seconds. A decision from the cache takes microseconds; one that waits for it up
-/// to a second.
-const BUCKETS: [f64; 9] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.1, 0.5, 1.0, 3.0];
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
-/// The registry, shared by the code that registers metrics and the admin server.
-#[derive(Clone, Default)]
-pub struct Metrics(Arc<Mutex<Registry>>);
+use metrics::{Metrics, catalogue};
+use webhook_certs::Resolver;
 
-/// Counters of the webhook.
-#[derive(Clone)]
-pub struct AdmissionMetrics {
-    reviews: Family<Review, Counter>,
-    seconds: Family<Review, Histogram, fn() -> Histogram>,
+/// Serves the end of the validity of the certificate that the webhook serves.
+pub fn register_certificate(metrics: &Metrics, resolver: Arc<Resolver>) {
+    metrics.register_computed(&catalogue::CERTIFICATE_EXPIRY, move || {
+        let leaf = resolver.leaf();
+        let end = leaf.and_then(|leaf| leaf.validity.not_after.duration_since(UNIX_EPOCH).ok());
+        let seconds = end.and_then(|end| i64::try_from(end.as_secs()).ok());
+        seconds.map(|seconds| (Vec::new(), seconds)).into_iter().collect()
+    });
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Review {
-    path: &'static str,
-    outcome: &'static str,
-}
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
 
-// === impl Metrics ===
+    use kube::runtime::reflector;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+    use tokio::time::Instant;
+    use webhook_certs::authority::Authority;
+    use webhook_certs::leaf::Leaf;
 
-impl Metrics {
-    /// Registers what the webhook counts.
-    pub fn admission(&self) -> AdmissionMetrics {
-        let seconds = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
-        let metrics = AdmissionMetrics {
-            reviews: Family::default(),
-            seconds,
-        };
-        self.register(|registry| {
-            let reviews = metrics.reviews.clone();
-            registry.register(
-                "admission_reviews",
-                "Admission reviews by path and outcome",
-                reviews,
-            );
-            let seconds = metrics.seconds.clone();
-            registry.register(
-                "admission_review_seconds",
-                "Time from the first byte of an admission review to its answer",
-                seconds,
-            );
+    use super::*;
+
+    /// Each metric of the operator moves, and is served as the documentation describes it.
+    #[tokio::test]
+    async fn the_catalogue_describes_what_is_served() {
+        let metrics = Metrics::new("0");
+        let admission = AdmissionMetrics::new(&metrics);
+        let controller = ControllerMetrics::new(&metrics);
+        let resolver = Arc::new(Resolver::new(SystemTime::now));
+        register_certificate(&metrics, Arc::clone(&resolver));
+        assert!(
+            !metrics.encode().unwrap().contains("expiry"),
+            "without a certificate"
+        );
+
+        let now = SystemTime::now();
+        let day = Duration::from_hours(24);
+        let authority = Authority::generate(now, day * 7).unwrap();
+        let leaf = Leaf::issue(&authority, &["webhook".to_owned()], now, day).unwrap();
+        let end = leaf
+            .validity
+            .not_after
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs();
+        resolver.set(leaf);
+        admission.observe("/mutate", "denied", day);
+        admission.denied("/mutate", "Invalid");
+        let (objects, mut writer) = reflector::store();
+        let object = json!({
+            "metadata": { "namespace": "ns", "name": "a" },
+            "spec": { "running": true, "template": { "spec": { "containers": [] } } },
         });
-        metrics
-    }
+        writer.apply_watcher_event(&Event::Apply(serde_json::from_value(object).unwrap()));
+        let leading = controller.lead();
+        leading.serve(objects);
+        let waiting = controller.queue(Kind::StoppableContainerInstance);
+        waiting.queued(("ns".to_owned(), "a".to_owned()));
+        waiting.taken(&("ns".to_owned(), "a".to_owned()));
+        controller.reconciled(
+            Kind::StoppableContainerInstance,
+            Reconciled::Conflict,
+            Instant::now(),
+        );
+        controller.retries.failed("provider");
 
-    /// Lets a part of the operator register its metrics; their names get the prefix
-    /// `stoppablecontainer_`.
-    pub fn register(&self, register: impl FnOnce(&mut Registry)) {
-        let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        register(registry.sub_registry_with_prefix("stoppablecontainer"));
-    }
-
-    /// The text format of Prometheus (OpenMetrics 1.0).
-    pub fn encode(&self) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
-        encode(&mut text, &self.0.lock().unwrap_or_else(PoisonError::into_inner))?;
-        Ok(text)
-    }
-}
-
-// === impl AdmissionMetrics ===
-
-impl AdmissionMetrics {
-    /// Counts one answer.
-    pub fn observe(&self, path: &'static str, outcome: &'static str, took: Duration) {
-        let labels = Review { path, outcome };
-        self.reviews.get_or_create(&labels).inc();
-        self.seconds.get_or_create(&labels).observe(took.as_secs_f64());
+        let text = metrics.encode().unwrap();
+        let common = catalogue::COMMON
+            .iter()
+            .filter(|metric| metric.name == "build_info");
+        let expected: Vec<_> = catalogue::OPERATOR.iter().chain(common).copied().collect();
+        assert_eq!(
+            metrics::differences(&text, &expected),
+            Vec::<String>::new(),
+            "{text}"
+        );
+        for sample in [
+            format!("certificate_expiry_timestamp_seconds {end}"),
+            "admission_denials_total{path=\"/mutate\",reason=\"Invalid\"} 1".to_owned(),
+            "reconciliations_total{kind=\"StoppableContainerInstance\",result=\"conflict\"} 1".to_owned(),
+            "reconciliation_seconds_count{kind=\"StoppableContainerInstance\"} 1".to_owned(),
+            "retries_total{task=\"provider\"} 1".to_owned(),
+            "containers{phase=\"\",reason=\"\"} 1".to_owned(),
+        ] {
+            assert!(
+                text.contains(&format!("stoppablecontainer_{sample}\n")),
+                "{sample}\n{text}"
+            );
+        }
     }
 }

@@ -3,11 +3,12 @@
 use std::io;
 
 use http_server::Server;
+use metrics::Metrics;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::liveness::Liveness;
-use crate::metrics::Metrics;
+use crate::metrics::{AdmissionMetrics, ControllerMetrics, register_certificate};
 use crate::runtime::{Runtime, RuntimeError};
 use crate::webhook::{Caches, Watches, Webhook};
 use crate::{admin, reconcile};
@@ -31,9 +32,11 @@ pub enum OperatorError {
 /// # Errors
 /// See [`OperatorError`].
 pub async fn run(config: Config) -> Result<(), OperatorError> {
-    let client = apiserver::client().await.map_err(OperatorError::Client)?;
+    let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+    let client = apiserver::measured_client(&metrics)
+        .await
+        .map_err(OperatorError::Client)?;
     let mut runtime = Runtime::default();
-    let metrics = Metrics::default();
     let readiness = runtime.readiness();
 
     let (caches, writers) = Caches::new();
@@ -50,6 +53,7 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
     let keeper = webhook_certs::Keeper::new(client.clone(), config.certificates);
     let mut status = keeper.status();
     let resolver = keeper.resolver();
+    register_certificate(&metrics, keeper.resolver());
     let trusted = readiness.wait_for("certificate");
     runtime.spawn_endless("certificates", keeper.run());
     runtime.spawn_endless("certificate readiness", async move {
@@ -59,7 +63,7 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
         }
     });
 
-    let webhook = Webhook::new(config.settings, caches, metrics.admission())
+    let webhook = Webhook::new(config.settings, caches, AdmissionMetrics::new(&metrics))
         .with_dry_run(client.clone())
         .router();
     let server = Server::bind(config.webhook_address, resolver, webhook, config.drain);
@@ -71,7 +75,13 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
     let liveness = Liveness::default();
     runtime.spawn(
         "controllers",
-        reconcile::run(client, config.reconcile, liveness.clone(), runtime.shutdown()),
+        reconcile::run(
+            client,
+            config.reconcile,
+            liveness.clone(),
+            ControllerMetrics::new(&metrics),
+            runtime.shutdown(),
+        ),
     );
 
     // Probes are answered to the end, so the admin server is not among the tasks that are waited

@@ -18,7 +18,7 @@ only its own labels on a pod that exists. The webhook, not the controller, rewri
 
 use std::convert::Infallible;
 use std::fmt::Debug;
-use std::future::Future;
+use std::future::{Future, ready};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -30,11 +30,13 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource};
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::FIELD_MANAGER_CONTROLLER;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::context::caches;
 use crate::lease::{Lease, LeaseOptions};
 use crate::liveness::Liveness;
+use crate::metrics::{ControllerMetrics, Kind, ObjectKey, Reconciled, Waiting};
 use crate::reconcile::conditions::Cause;
 use crate::reconcile::context::{Attempts, Context, ReconcileError, Task};
 use crate::reconcile::pods::{Created, OptOuts};
@@ -80,6 +82,7 @@ pub async fn run(
     client: Client,
     options: Options,
     liveness: Liveness,
+    metrics: ControllerMetrics,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let mut lease = Lease::new(client.clone(), options.lease);
@@ -95,7 +98,7 @@ pub async fn run(
                 return Ok(());
             }
             () = lease.renew_until_lost() => tracing::warn!(identity = lease.identity(), "lost the lease; waiting to acquire it again"),
-            () = lead(client.clone(), options.opt_outs.clone(), liveness.clone()) => {
+            () = lead(client.clone(), options.opt_outs.clone(), &liveness, &metrics) => {
                 lease.release().await;
                 return Err(Error::Ended);
             }
@@ -104,7 +107,8 @@ pub async fn run(
 }
 
 /// Both controllers and their watches. Dropping the future stops them.
-async fn lead(client: Client, opt_outs: OptOuts, liveness: Liveness) {
+async fn lead(client: Client, opt_outs: OptOuts, liveness: &Liveness, metrics: &ControllerMetrics) {
+    let leading = metrics.lead();
     let (caches, writers) = caches();
     let (queues, watching) = watch::start(&client, &caches, writers);
     let reporter = Reporter {
@@ -113,7 +117,7 @@ async fn lead(client: Client, opt_outs: OptOuts, liveness: Liveness) {
     };
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
-        attempts: Attempts::default(),
+        attempts: Attempts::new(metrics.retries.clone()),
         created: Created::default(),
         caches: caches.clone(),
         client,
@@ -129,23 +133,29 @@ async fn lead(client: Client, opt_outs: OptOuts, liveness: Liveness) {
             pods = caches.pods.len(),
             "caches filled"
         );
-        let containers = applier(
-            tracked(&liveness, container::reconcile),
+        leading.serve(caches.containers.clone());
+        let containers = Pass::new(Kind::StoppableContainer, liveness, metrics);
+        let instances = Pass::new(Kind::StoppableContainerInstance, liveness, metrics);
+        let container_results = applier(
+            containers.measured(container::reconcile),
             |object, failure, context: Arc<Context>| retry(&*object, failure, &context),
             Arc::clone(&context),
             caches.containers.clone(),
-            queue(queues.containers),
+            containers.queue(queues.containers),
             Config::default().concurrency(CONCURRENCY),
         );
-        let instances = applier(
-            tracked(&liveness, instance::reconcile),
+        let instance_results = applier(
+            instances.measured(instance::reconcile),
             |object, failure, context: Arc<Context>| retry(&*object, failure, &context),
             Arc::clone(&context),
             caches.instances.clone(),
-            queue(queues.instances),
+            instances.queue(queues.instances),
             Config::default().concurrency(CONCURRENCY),
         );
-        tokio::join!(containers.for_each(log), instances.for_each(log));
+        tokio::join!(
+            container_results.for_each(|done| ready(containers.log(done))),
+            instance_results.for_each(|done| ready(instances.log(done))),
+        );
     };
     tokio::select! {
         () = watching => {}
@@ -153,45 +163,95 @@ async fn lead(client: Client, opt_outs: OptOuts, liveness: Liveness) {
     }
 }
 
-/// A reconciliation that counts as work under way while it lasts.
-fn tracked<K, F>(
-    liveness: &Liveness,
-    pass: fn(Arc<K>, Arc<Context>) -> F,
-) -> impl Fn(Arc<K>, Arc<Context>) -> BoxFuture<'static, Result<Next, ReconcileError>> + use<K, F>
-where
-    K: Resource<DynamicType = ()> + Send + Sync + 'static,
-    F: Future<Output = Result<Next, ReconcileError>> + Send + 'static,
-{
-    let liveness = liveness.clone();
-    move |object, context| {
-        let name = format!("the reconciliation of {}", ObjectRef::from_obj(&*object));
-        let (liveness, pass) = (liveness.clone(), pass(object, context));
-        Box::pin(async move { liveness.of(name, pass).await })
+/// What surrounds the reconciliations of a kind: liveness and metrics.
+#[derive(Clone)]
+struct Pass {
+    kind: Kind,
+    liveness: Liveness,
+    metrics: ControllerMetrics,
+    waiting: Arc<Waiting>,
+}
+
+// === impl Pass ===
+
+impl Pass {
+    fn new(kind: Kind, liveness: &Liveness, metrics: &ControllerMetrics) -> Self {
+        Self {
+            kind,
+            liveness: liveness.clone(),
+            metrics: metrics.clone(),
+            waiting: Arc::new(metrics.queue(kind)),
+        }
+    }
+
+    /// The queue. It remembers since when objects wait.
+    fn queue<K: Resource>(
+        &self,
+        objects: impl Stream<Item = ObjectRef<K>>,
+    ) -> impl Stream<Item = Result<ObjectRef<K>, Infallible>> {
+        let waiting = Arc::clone(&self.waiting);
+        objects.map(move |object| {
+            waiting.queued(key(&object));
+            Ok(object)
+        })
+    }
+
+    /// A reconciliation that counts as work under way while it lasts, and is measured.
+    fn measured<K, F>(
+        &self,
+        reconcile: fn(Arc<K>, Arc<Context>) -> F,
+    ) -> impl Fn(Arc<K>, Arc<Context>) -> BoxFuture<'static, Result<Next, ReconcileError>> + use<K, F>
+    where
+        K: Resource<DynamicType = ()> + Send + Sync + 'static,
+        F: Future<Output = Result<Next, ReconcileError>> + Send + 'static,
+    {
+        let pass = self.clone();
+        move |object, context| {
+            let object_ref = ObjectRef::from_obj(&*object);
+            let name = format!("the reconciliation of {object_ref}");
+            let (pass, reconciliation) = (pass.clone(), reconcile(object, context));
+            Box::pin(async move {
+                pass.waiting.taken(&key(&object_ref));
+                let begin = Instant::now();
+                let result = pass.liveness.of(name, reconciliation).await;
+                let outcome = match &result {
+                    Ok(_) => Reconciled::Done,
+                    Err(error) if error.is_conflict() => Reconciled::Conflict,
+                    Err(_) => Reconciled::Error,
+                };
+                pass.metrics.reconciled(pass.kind, outcome, begin);
+                result
+            })
+        }
+    }
+
+    /// Logs how a reconciliation ended.
+    fn log<K: Resource>(
+        &self,
+        done: Result<(ObjectRef<K>, Next), ControllerError<ReconcileError, Infallible>>,
+    ) where
+        K::DynamicType: Debug,
+    {
+        match done {
+            Ok((object, next)) => tracing::debug!(?object, ?next, "reconciled"),
+            // A pod outlived its instance in the cache, or was never of one.
+            Err(ControllerError::ObjectNotFound(object)) => {
+                self.waiting.gone(&key(&object));
+                tracing::debug!(%object, "object is gone");
+            }
+            Err(ControllerError::ReconcilerFailed(failure, object)) if failure.is_conflict() => {
+                tracing::debug!(%object, "the cache was stale; reconciling again");
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(%error, cause, "reconciliation failed; it is retried");
+            }
+        }
     }
 }
 
-fn queue<K: Resource>(
-    objects: impl Stream<Item = ObjectRef<K>>,
-) -> impl Stream<Item = Result<ObjectRef<K>, Infallible>> {
-    objects.map(Ok)
-}
-
-async fn log<K: Resource>(done: Result<(ObjectRef<K>, Next), ControllerError<ReconcileError, Infallible>>)
-where
-    K::DynamicType: std::fmt::Debug,
-{
-    match done {
-        Ok((object, next)) => tracing::debug!(?object, ?next, "reconciled"),
-        // A pod outlived its instance in the cache, or was never of one.
-        Err(ControllerError::ObjectNotFound(object)) => tracing::debug!(%object, "object is gone"),
-        Err(ControllerError::ReconcilerFailed(failure, object)) if failure.is_conflict() => {
-            tracing::debug!(%object, "the cache was stale; reconciling again");
-        }
-        Err(error) => {
-            let cause = std::error::Error::source(&error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "reconciliation failed; it is retried");
-        }
-    }
+fn key<K: Resource>(object: &ObjectRef<K>) -> ObjectKey {
+    (object.namespace.clone().unwrap_or_default(), object.name.clone())
 }
 
 /// When to reconcile an object again after a failure.

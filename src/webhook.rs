@@ -132,6 +132,9 @@ impl Webhook {
                 } else {
                     "denied"
                 };
+                if let Some(reason) = decision.denial() {
+                    self.metrics.denied(path.as_str(), reason);
+                }
                 decision.log(path.as_str(), &request);
                 (outcome, decision.into_response(&request))
             }

@@ -244,6 +244,11 @@ impl AdmissionDecision {
         self.decision.is_ok()
     }
 
+    /// Reason of the denial, if the request is denied.
+    pub(super) fn denial(&self) -> Option<&'static str> {
+        self.decision.as_ref().err().map(|refusal| refusal.reason)
+    }
+
     /// One line of log. Never the object: environments hold secrets.
     pub(super) fn log(&self, path: &str, request: &Request) {
         let Request {

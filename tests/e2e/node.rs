@@ -1,8 +1,9 @@
 /*!
 The node below running containers: the agent as a CSI plugin, faults of the kubelet, the runtime and
-the network, and processes that outlive their pod.
+the network, processes that outlive their pod, and metrics.
 */
 
 mod csi;
 mod faults;
 mod in_use;
+mod metrics;

@@ -8,6 +8,7 @@ object one time-out, and nothing else.
 
 #![forbid(unsafe_code)]
 
+mod calls;
 mod resync;
 mod time_limit;
 mod watch;
@@ -16,6 +17,10 @@ use std::time::Duration;
 
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
+use metrics::Metrics;
+use tower::util::option_layer;
+
+use calls::{CallMetrics, CountCallsLayer};
 
 pub use resync::resynced;
 pub use time_limit::{TimeLimit, TimeLimitLayer, TimedOut};
@@ -37,13 +42,27 @@ pub async fn client() -> Result<Client, kube::Error> {
     client_of(config, TIME_LIMIT)
 }
 
+/// The same with metrics of its calls.
+///
+/// # Errors
+/// When neither is configured.
+pub async fn measured_client(metrics: &Metrics) -> Result<Client, kube::Error> {
+    let config = Config::infer().await.map_err(kube::Error::InferConfig)?;
+    build(config, TIME_LIMIT, Some(CallMetrics::new(metrics)))
+}
+
 /// A client for this cluster whose calls take `limit` at most.
 ///
 /// # Errors
 /// When TLS or the credentials cannot be set up.
-pub fn client_of(mut config: Config, limit: Duration) -> Result<Client, kube::Error> {
+pub fn client_of(config: Config, limit: Duration) -> Result<Client, kube::Error> {
+    build(config, limit, None)
+}
+
+fn build(mut config: Config, limit: Duration, calls: Option<CallMetrics>) -> Result<Client, kube::Error> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     Ok(ClientBuilder::try_from(config)?
         .with_layer(&TimeLimitLayer::new(limit))
+        .with_layer(&option_layer(calls.map(CountCallsLayer)))
         .build())
 }

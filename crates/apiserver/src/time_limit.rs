@@ -105,7 +105,8 @@ where
     }
 }
 
-fn is_watch(uri: &Uri) -> bool {
+/// Whether the call is a watch or follows a log.
+pub(crate) fn is_watch(uri: &Uri) -> bool {
     let mut parameters = uri.query().unwrap_or_default().split('&');
     parameters.any(|parameter| matches!(parameter, "watch=true" | "watch=1" | "follow=true"))
 }

@@ -6,9 +6,11 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ::metrics::Metrics;
 use anyhow::{Context, Result};
 
 use crate::args;
+use crate::counters::Counters;
 use crate::csi::{Plugin, plugin_directory};
 use crate::filesystem::Filesystems;
 use crate::node::{Cri, Disks, Host, Minimum, Node};
@@ -21,6 +23,7 @@ pub(crate) struct Agent {
     pub(crate) filesystems: Arc<Filesystems>,
     pub(crate) plugin: Arc<Plugin>,
     pub(crate) orphans: Arc<FoundOrphans>,
+    pub(crate) metrics: Metrics,
     /// The plugin's directory on the node.
     pub(crate) directory: PathBuf,
     pub(crate) base: OwnedFd,
@@ -43,7 +46,8 @@ impl Agent {
             .context("make plugins_registry")?;
         let volumes = Volumes::open(base.try_clone()?)?;
         volumes.install_wrapper(&args.wrapper)?;
-        let client = apiserver::client()
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+        let client = apiserver::measured_client(&metrics)
             .await
             .context("configure access to the API server")?;
         let node = Node {
@@ -57,9 +61,10 @@ impl Agent {
             host,
         };
         Ok(Self {
-            filesystems: Arc::new(Filesystems::new(node, client, volumes)),
+            filesystems: Arc::new(Filesystems::new(node, client, volumes, Counters::new(&metrics))),
             plugin: Arc::new(Plugin::new(args.kubelet_dir.clone())),
             orphans: Arc::default(),
+            metrics,
             directory,
             base,
             registry,

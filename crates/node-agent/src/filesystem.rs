@@ -25,6 +25,7 @@ pub(crate) mod writeback;
 use kube::Client;
 use tokio::sync::Mutex as AsyncMutex;
 
+use crate::counters::Counters;
 use crate::instance::Instances;
 use crate::node::Node;
 use crate::volumes::Volumes;
@@ -38,6 +39,7 @@ pub(crate) struct Filesystems {
     pub(crate) client: Client,
     pub(crate) volumes: Volumes,
     pub(crate) instances: Instances,
+    pub(crate) counters: Counters,
     /// Held while a filesystem is measured: one at a time.
     measuring: AsyncMutex<()>,
 }
@@ -45,12 +47,13 @@ pub(crate) struct Filesystems {
 // === impl Filesystems ===
 
 impl Filesystems {
-    pub(crate) fn new(node: Node, client: Client, volumes: Volumes) -> Self {
+    pub(crate) fn new(node: Node, client: Client, volumes: Volumes, counters: Counters) -> Self {
         Self {
             node,
             client,
             volumes,
             instances: Instances::default(),
+            counters,
             measuring: AsyncMutex::default(),
         }
     }

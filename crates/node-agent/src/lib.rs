@@ -19,7 +19,7 @@ The modules are rooms with an order. A room uses those below it and never one ab
 | `volumes` | published volumes |
 | `node` | mount namespace, container runtime and disks of the node |
 | `instance` | instances and pods of the API server, and the lock of an instance's data |
-| `backoff`, `rate_limit` | pauses and token buckets |
+| `backoff`, `counters`, `rate_limit` | pauses, counted events, token buckets |
 */
 
 #![forbid(unsafe_code)]
@@ -27,6 +27,7 @@ The modules are rooms with an order. A room uses those below it and never one ab
 mod agent;
 mod args;
 mod backoff;
+mod counters;
 mod csi;
 mod filesystem;
 mod instance;

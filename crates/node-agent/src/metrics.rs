@@ -8,10 +8,12 @@ kubelet that has none: scrapers skip its verification.
 
 mod scraper;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ::metrics::{CONTENT_TYPE, Labels, Metric, Metrics, catalogue};
 use anyhow::{Context, Result};
 use axum::Router;
 use axum::extract::State;
@@ -19,35 +21,39 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http_server::Server;
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
 use rustls::crypto::ring::sign::any_ecdsa_type;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use stoppablecontainer_api::names::{ROLE_CONSUMER, ROLE_PROVIDER};
 use tokio_util::sync::CancellationToken;
 
 use self::scraper::Scrapers;
 use crate::filesystem::Filesystems;
 use crate::sync::orphans::FoundOrphans;
+use crate::volumes::Role;
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Instance {
-    namespace: String,
-    name: String,
-}
+/// Gauges that are read at each scrape.
+const GAUGES: [&Metric; 9] = [
+    &catalogue::FILESYSTEM_BYTES,
+    &catalogue::FILESYSTEM_INODES,
+    &catalogue::VOLUMES,
+    &catalogue::ORPHANED_FILESYSTEMS,
+    &catalogue::DISK_FREE_BYTES,
+    &catalogue::DISK_BYTES,
+    &catalogue::DISK_FREE_INODES,
+    &catalogue::DISK_INODES,
+    &catalogue::ABANDONED_THREADS,
+];
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Disk {
-    prefix: String,
-}
+/// Values of these gauges, by name.
+type Read = HashMap<&'static str, Vec<(Labels, i64)>>;
 
 #[derive(Clone)]
 struct Endpoint {
     filesystems: Arc<Filesystems>,
     orphans: Arc<FoundOrphans>,
+    metrics: Metrics,
+    read: Arc<Mutex<Read>>,
     scrapers: Arc<Scrapers>,
 }
 
@@ -58,12 +64,16 @@ const CONNECTIONS: usize = 64;
 pub(crate) async fn serve(
     filesystems: Arc<Filesystems>,
     orphans: Arc<FoundOrphans>,
+    metrics: Metrics,
     address: SocketAddr,
 ) -> Result<()> {
     let scrapers = Arc::new(Scrapers::new(filesystems.client.clone()));
+    let read = register(&metrics);
     let routes = Router::new().route("/metrics", get(text)).with_state(Endpoint {
         filesystems,
         orphans,
+        metrics,
+        read,
         scrapers,
     });
     let certificate = Arc::new(certificate().context("make a certificate for metrics")?);
@@ -88,86 +98,136 @@ async fn text(State(endpoint): State<Endpoint>, headers: HeaderMap) -> Response 
     if let Err(refusal) = endpoint.scrapers.admit(&headers).await {
         return refusal.into_response();
     }
-    match encoded(&collect(&endpoint.filesystems, &endpoint.orphans).await) {
-        Ok(text) => {
-            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-            ([(header::CONTENT_TYPE, kind)], text).into_response()
-        }
+    let read = read(&endpoint.filesystems, &endpoint.orphans).await;
+    *endpoint.read.lock().unwrap_or_else(PoisonError::into_inner) = read;
+    match endpoint.metrics.encode() {
+        Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
 }
 
-fn encoded(registry: &Registry) -> Result<String, std::fmt::Error> {
-    let mut text = String::new();
-    encode(&mut text, registry)?;
-    Ok(text)
+/// Registers the gauges. The result takes their values.
+fn register(metrics: &Metrics) -> Arc<Mutex<Read>> {
+    let read = Arc::<Mutex<Read>>::default();
+    for gauge in GAUGES {
+        let (name, read) = (gauge.name, Arc::clone(&read));
+        metrics.register_computed(gauge, move || {
+            let read = read.lock().unwrap_or_else(PoisonError::into_inner);
+            read.get(name).cloned().unwrap_or_default()
+        });
+    }
+    read
 }
 
-async fn collect(filesystems: &Filesystems, found: &FoundOrphans) -> Registry {
-    let mut registry = Registry::with_prefix("stoppablecontainer");
-    let (bytes, inodes) = (
-        Family::<Instance, Gauge>::default(),
-        Family::<Instance, Gauge>::default(),
-    );
+async fn read(filesystems: &Filesystems, orphans: &FoundOrphans) -> Read {
+    let mut read = Read::new();
+    let mut set = |gauge: &Metric, labels: Labels, value: i64| {
+        read.entry(gauge.name).or_default().push((labels, value));
+    };
     for instance in filesystems.instances.all() {
         let state = instance.state();
         if let Some(usage) = state.filesystem().and_then(|filesystem| filesystem.usage) {
-            let labels = Instance {
-                namespace: instance.id.namespace.clone(),
-                name: instance.id.name.clone(),
-            };
-            bytes.get_or_create(&labels).set(usage.bytes);
-            inodes.get_or_create(&labels).set(usage.inodes);
+            let labels = vec![
+                ("namespace", instance.id.namespace.clone()),
+                ("name", instance.id.name.clone()),
+            ];
+            set(&catalogue::FILESYSTEM_BYTES, labels.clone(), usage.bytes);
+            set(&catalogue::FILESYSTEM_INODES, labels, usage.inodes);
         }
     }
-    registry.register(
-        "filesystem_bytes",
-        "Disk space of a kept filesystem, as last measured",
-        bytes,
-    );
-    registry.register(
-        "filesystem_inodes",
-        "Inodes of a kept filesystem, as last measured",
-        inodes,
-    );
-    let left_behind = Gauge::<i64>::default();
-    left_behind.set(i64::try_from(filesystems.instances.abandoned_threads()).unwrap_or(i64::MAX));
-    registry.register(
-        "threads_left_behind",
-        "Threads that wait for disks or mounted file systems that do not answer",
-        left_behind,
-    );
-    let disks = [
-        ("disk_free_bytes", "Free space on the disk of a data directory"),
-        ("disk_bytes", "Size of the disk of a data directory"),
-        ("disk_free_inodes", "Free inodes on the disk of a data directory"),
-        ("disk_inodes", "Inodes of the disk of a data directory"),
-    ]
-    .map(|(name, help)| {
-        let family = Family::<Disk, Gauge>::default();
-        registry.register(name, help, family.clone());
-        family
-    });
-    let orphans = Family::<Disk, Gauge>::default();
-    registry.register(
-        "orphaned_filesystems",
-        "Kept filesystems without an instance, as last counted",
-        orphans.clone(),
-    );
+    let volumes = filesystems.volumes.all();
+    for (role, name) in [(Role::Provider, ROLE_PROVIDER), (Role::Consumer, ROLE_CONSUMER)] {
+        let number = volumes.iter().filter(|volume| volume.record.role == role).count();
+        set(
+            &catalogue::VOLUMES,
+            vec![("role", name.to_owned())],
+            gauge(number),
+        );
+    }
+    let abandoned = filesystems.instances.abandoned_threads();
+    set(&catalogue::ABANDONED_THREADS, Vec::new(), gauge(abandoned));
     for disk in filesystems.node.disks.iter() {
-        let labels = Disk {
-            prefix: disk.path.display().to_string(),
-        };
-        let count = i64::try_from(found.count(&disk.path)).unwrap_or(i64::MAX);
-        orphans.get_or_create(&labels).set(count);
+        let labels = || vec![("prefix", disk.path.display().to_string())];
+        let count = orphans.count(&disk.path);
+        set(&catalogue::ORPHANED_FILESYSTEMS, labels(), gauge(count));
         let Ok(space) = disk.space(&filesystems.node.host).await else {
             continue;
         };
-        let numbers = [space.free_bytes, space.bytes, space.free_inodes, space.inodes];
-        for (family, number) in disks.iter().zip(numbers) {
-            let number = i64::try_from(number).unwrap_or(i64::MAX);
-            family.get_or_create(&labels).set(number);
+        for (metric, number) in [
+            (&catalogue::DISK_FREE_BYTES, space.free_bytes),
+            (&catalogue::DISK_BYTES, space.bytes),
+            (&catalogue::DISK_FREE_INODES, space.free_inodes),
+            (&catalogue::DISK_INODES, space.inodes),
+        ] {
+            set(metric, labels(), gauge(number));
         }
     }
-    registry
+    read
+}
+
+fn gauge(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tonic::Code;
+
+    use super::*;
+    use crate::counters::Counters;
+
+    /// Each metric of the agent moves, and is served as the documentation describes it.
+    #[test]
+    fn the_catalogue_describes_what_is_served() {
+        let metrics = Metrics::new("0");
+        let counters = Counters::new(&metrics);
+        let values = register(&metrics);
+        for (at, metric) in GAUGES.iter().enumerate() {
+            let labels = metric
+                .labels
+                .iter()
+                .map(|(name, _)| (*name, format!("v{at}")))
+                .collect();
+            let value = (labels, gauge(at));
+            values.lock().unwrap().insert(metric.name, vec![value]);
+        }
+        let second = Duration::from_secs(1);
+        counters.csi_call("NodePublishVolume", Code::Ok, second);
+        counters.prepared("Ready");
+        counters.moved(second);
+        counters.not_moved();
+        counters.synced(true, second);
+        counters.synced(false, second);
+        let text = metrics.encode().unwrap();
+        let common = catalogue::COMMON
+            .iter()
+            .filter(|metric| metric.name == "build_info");
+        let expected: Vec<_> = catalogue::AGENT.iter().chain(common).copied().collect();
+        assert_eq!(
+            ::metrics::differences(&text, &expected),
+            Vec::<String>::new(),
+            "{text}"
+        );
+
+        let values: BTreeMap<_, _> = text
+            .lines()
+            .filter_map(|line| line.trim_start_matches("stoppablecontainer_").rsplit_once(' '))
+            .collect();
+        for (sample, value) in [
+            ("csi_calls_total{method=\"NodePublishVolume\",code=\"Ok\"}", "1"),
+            ("csi_call_seconds_sum{method=\"NodePublishVolume\"}", "1.0"),
+            ("preparations_total{result=\"Ready\"}", "1"),
+            ("moves_total{result=\"done\"}", "1"),
+            ("moves_total{result=\"failed\"}", "1"),
+            ("move_seconds_count", "1"),
+            ("syncs_total{result=\"done\"}", "1"),
+            ("syncs_total{result=\"failed\"}", "1"),
+            ("sync_seconds_sum", "2.0"),
+            ("volumes{role=\"v2\"}", "2"),
+        ] {
+            assert_eq!(values.get(sample), Some(&value), "{sample}\n{text}");
+        }
+    }
 }

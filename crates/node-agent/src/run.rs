@@ -78,6 +78,7 @@ async fn serve(args: &args::Run) -> Result<()> {
     let metrics = metrics::serve(
         Arc::clone(filesystems),
         Arc::clone(&agent.orphans),
+        agent.metrics.clone(),
         args.metrics_address,
     );
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;

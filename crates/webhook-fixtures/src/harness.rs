@@ -4,8 +4,9 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode};
 use kube::runtime::watcher::Event;
+use metrics::Metrics;
 use serde_json::{Value, json};
-use stoppablecontainer::metrics::Metrics;
+use stoppablecontainer::metrics::AdmissionMetrics;
 use stoppablecontainer::rewrite::Wrapper;
 use stoppablecontainer::webhook::{CacheWriters, Caches, Settings, Webhook};
 use tower::ServiceExt;
@@ -54,8 +55,8 @@ impl Harness {
             controller: CONTROLLER.to_owned(),
         };
         let (caches, writers) = Caches::new();
-        let metrics = Metrics::default();
-        let router = change(Webhook::new(settings, caches, metrics.admission())).router();
+        let metrics = Metrics::new("0");
+        let router = change(Webhook::new(settings, caches, AdmissionMetrics::new(&metrics))).router();
         Self {
             reviewer: Reviewer(router),
             writers,

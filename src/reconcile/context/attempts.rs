@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::metrics::Retries;
 use crate::reconcile::conditions::Cause;
 use crate::reconcile::pods::Role;
 
@@ -50,6 +51,7 @@ pub struct Attempts {
     /// By object UID: the container that was last asked for with [`Attempts::seen_for`], and since
     /// when.
     seen: Mutex<HashMap<String, (String, Instant)>>,
+    retries: Retries,
 }
 
 #[derive(Debug)]
@@ -68,9 +70,30 @@ struct Record {
     cause: Option<Cause>,
 }
 
+// === impl Task ===
+
+impl Task {
+    /// The value of the metrics' label.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Pod(role) => role.label(),
+            Self::Instance => "instance",
+            Self::Reconcile => "reconciliation",
+        }
+    }
+}
+
 // === impl Attempts ===
 
 impl Attempts {
+    /// Without failures. Counts failures in the metrics.
+    pub fn new(retries: Retries) -> Self {
+        Self {
+            retries,
+            ..Self::default()
+        }
+    }
+
     /// Counts a failure and returns the time until the next try. With `pod` it is the end of that
     /// pod, which is counted once; without, a refusal.
     pub fn failed(
@@ -93,6 +116,7 @@ impl Attempts {
         if pod.is_some() && failure.pod.as_deref() == pod {
             return failure.retry_at.saturating_duration_since(Instant::now());
         }
+        self.retries.failed(task.as_str());
         if failure.generation != generation {
             (failure.refusals, failure.ends) = (0, 0);
         }

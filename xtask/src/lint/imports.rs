@@ -39,7 +39,7 @@ const TREES: &[Tree] = &[
             &["volumes"],
             &["node"],
             &["instance"],
-            &["backoff", "rate_limit"],
+            &["backoff", "counters", "rate_limit"],
         ],
     },
     Tree {

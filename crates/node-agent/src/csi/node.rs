@@ -16,7 +16,8 @@ use csi_proto::csi::{
     NodePublishVolumeRequest, NodePublishVolumeResponse, NodeUnpublishVolumeRequest,
     NodeUnpublishVolumeResponse,
 };
-use tonic::{Request, Response, Status};
+use tokio::time::Instant;
+use tonic::{Code, Request, Response, Status};
 
 use super::authorize::authorize;
 use super::{CsiError, Plugin};
@@ -32,6 +33,10 @@ const POD_NAMESPACE: &str = "csi.storage.k8s.io/pod.namespace";
 const POD_UID: &str = "csi.storage.k8s.io/pod.uid";
 const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 const SERVICE_ACCOUNT: &str = "csi.storage.k8s.io/serviceAccount.name";
+
+/// Names of the calls in logs and metrics.
+const PUBLISH: &str = "NodePublishVolume";
+const UNPUBLISH: &str = "NodeUnpublishVolume";
 
 /// Most characters of a caller's key that an error repeats.
 const LONGEST_NAMED: usize = 64;
@@ -56,15 +61,18 @@ impl Node for NodeService {
         &self,
         request: Request<NodePublishVolumeRequest>,
     ) -> Result<Response<NodePublishVolumeResponse>, Status> {
+        let begin = Instant::now();
         let publish = Publish::read(&request.into_inner()).inspect_err(|error| {
-            tracing::warn!(code = ?error.code(), %error, "NodePublishVolume");
+            self.count(PUBLISH, Some(error), begin);
+            tracing::warn!(code = ?error.code(), %error, "{PUBLISH}");
         })?;
         let result = self.publish(&publish).await;
+        self.count(PUBLISH, result.as_ref().err(), begin);
         match &result {
             Ok(role) => tracing::info!(pod = %publish.pod, pod_uid = publish.pod.uid, ?role, "published"),
             Err(CsiError::Placeholder(pod)) => tracing::debug!(%pod, "not published"),
             Err(error) => tracing::warn!(
-                pod = %publish.pod, pod_uid = publish.pod.uid, code = ?error.code(), %error, "NodePublishVolume"
+                pod = %publish.pod, pod_uid = publish.pod.uid, code = ?error.code(), %error, "{PUBLISH}"
             ),
         }
         result?;
@@ -77,12 +85,14 @@ impl Node for NodeService {
     ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
         let request = request.into_inner();
         let (id, target) = (request.volume_id, request.target_path);
+        let begin = Instant::now();
         let result = self.unpublish(&id, &target).await;
+        self.count(UNPUBLISH, result.as_ref().err(), begin);
         match &result {
             Ok(Some(record)) => tracing::info!(pod = %record.pod, role = ?record.role, "unpublished"),
             Ok(None) => tracing::debug!(volume = id, "nothing to unpublish"),
             Err(error) => {
-                tracing::warn!(volume = id, target, code = ?error.code(), %error, "NodeUnpublishVolume");
+                tracing::warn!(volume = id, target, code = ?error.code(), %error, "{UNPUBLISH}");
             }
         }
         result?;
@@ -110,6 +120,11 @@ impl Node for NodeService {
 // === impl NodeService ===
 
 impl NodeService {
+    fn count(&self, method: &'static str, error: Option<&CsiError>, begin: Instant) {
+        let code = error.map_or(Code::Ok, CsiError::code);
+        self.filesystems.counters.csi_call(method, code, begin.elapsed());
+    }
+
     async fn publish(&self, publish: &Publish) -> Result<Role, CsiError> {
         let volumes = &self.filesystems.volumes;
         let guard = volumes.try_lock(&publish.id).ok_or(CsiError::InProgress)?;

@@ -17,6 +17,7 @@ use kube::Client;
 use rootfs::Kept;
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use stoppablecontainer_api::{ConsumerReport, FilesystemStatus};
+use tokio::time::Instant;
 
 use super::{Filesystems, data};
 use crate::instance::{Instance, State, WritebackOutcome, status};
@@ -104,7 +105,9 @@ async fn sync_volume(filesystems: Arc<Filesystems>, volume: Arc<Volume>) -> Opti
         Some(kept) => sync(&kept),
         None => kept(&host, &record)?.map_or(Ok(()), |kept| sync(&kept)),
     };
+    let begin = Instant::now();
     let synced = tokio::task::spawn_blocking(sync).await.context("sync").flatten();
+    filesystems.counters.synced(synced.is_ok(), begin.elapsed());
     let VolumeRecord {
         pod,
         instance,

@@ -54,7 +54,7 @@ pub(crate) enum Refusal {
     #[error("the API server does not know the bearer token")]
     NotAuthenticated,
     #[error(
-        "user {0} may not get the non-resource URL /metrics; bind a ClusterRole that allows it, see docs/storage.md"
+        "user {0} may not get the non-resource URL /metrics; bind a ClusterRole that allows it, see docs/metrics.md"
     )]
     NotAllowed(String),
     #[error("too many unknown bearer tokens; try again in a second")]

@@ -14,6 +14,7 @@ use rootfs::store::StoreError;
 use rootfs::{AttachError, Attached, Kept, Request, attach, holders::Holder};
 use stoppablecontainer_api::StoppableContainerInstance;
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use super::peer::{ContainerError, Peer};
 use super::process_end;
@@ -47,6 +48,7 @@ enum MoveError {
 
 /// Serves the main container of a consumer: moves it as soon as that is possible.
 pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()> {
+    let begin = Instant::now();
     let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     let mut checked = false;
     loop {
@@ -76,7 +78,10 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
             return Ok(());
         };
         match move_container(filesystems, peer, &object, &provider, guard).await {
-            Ok(moved) => return started(filesystems, peer, moved).await,
+            Ok(moved) => {
+                filesystems.counters.moved(begin.elapsed());
+                return started(filesystems, peer, moved).await;
+            }
             Err(MoveError::Held(holders)) => {
                 wait(peer, &held_by(&holders)).await?;
                 tokio::select! {
@@ -95,10 +100,12 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
             }
             Err(MoveError::Lost) => {
                 // The code that prepares reports it in the status, with the ways out.
+                filesystems.counters.not_moved();
                 peer.instance.change(|state| state.recheck_data = true);
                 return refuse(peer, "the data is gone").await;
             }
             Err(MoveError::Failed(error)) => {
+                filesystems.counters.not_moved();
                 let volume = &peer.volume.record;
                 if let Some(left_out) = peer.volume.limits.log_lines.next() {
                     let (pod, instance) = (&volume.pod, &volume.instance);

@@ -22,6 +22,10 @@ use crate::instance::{Instance, Provider, State};
 /// First and longest pause before preparing is tried again after an error that may pass.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
+/// Results of a preparation in the metrics, besides the reasons of failures.
+const READY: &str = "Ready";
+const RETRY: &str = "Retry";
+
 /// Whether a conversation goes on after a wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Waited {
@@ -68,7 +72,13 @@ pub(super) async fn hold(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
             container: &container,
             process: &peer.process,
         };
-        match prepare::prepare(filesystems, &request).await {
+        let prepared = prepare::prepare(filesystems, &request).await;
+        filesystems.counters.prepared(match &prepared {
+            Ok(()) => READY,
+            Err(PrepareError::Final(failure)) => failure.reason,
+            Err(PrepareError::Retry(_)) => RETRY,
+        });
+        match prepared {
             Ok(()) => break,
             Err(PrepareError::Final(failure)) => {
                 // The object has to change or, which nothing announces, the node: the data is

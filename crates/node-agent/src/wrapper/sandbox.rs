@@ -175,6 +175,7 @@ mod tests {
     use testkit::scripted::Scripted;
 
     use super::*;
+    use crate::counters::Counters;
     use crate::instance::ObjectRef;
     use crate::node::fake::{FakeRuntime, Kind, host_at};
     use crate::node::{Disks, Minimum, Node};
@@ -290,7 +291,12 @@ mod tests {
             },
             host,
         };
-        let filesystems = Filesystems::new(node, client, volumes);
+        let filesystems = Filesystems::new(
+            node,
+            client,
+            volumes,
+            Counters::new(&::metrics::Metrics::new("0")),
+        );
         let instance = json!({
             "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
             "metadata": { "name": "web", "namespace": "ns", "uid": "u1" },
