@@ -99,6 +99,9 @@ pub(super) fn prepare(own: &Path, root: &Path, lsm: Lsm) -> Result<Option<Replay
 
 /// Adds it to QEMU's command. Nothing has to reach the machine's own disk: only the virtual machine
 /// loses its power.
+///
+/// QEMU does not merge the requests of the machine: a merged request may have as many buffers as
+/// writev(2) takes (`IOV_MAX`), the log adds two more to it, and the write would fail with EIO.
 pub(super) fn attach(command: &mut Command, own: &Path, settings: Settings) {
     let file = |name: &str, node: &str| {
         format!(
@@ -116,7 +119,7 @@ pub(super) fn attach(command: &mut Command, own: &Path, settings: Settings) {
     }
     let cache = if settings.write_cache { "on" } else { "off" };
     command.args(["-device"]).arg(format!(
-        "virtio-blk-pci,drive=disk,write-cache={cache},discard=off,write-zeroes=off"
+        "virtio-blk-pci,drive=disk,write-cache={cache},discard=off,write-zeroes=off,request-merging=off"
     ));
 }
 
