@@ -21,6 +21,10 @@ const CHART_VALUES: &[&str] = &[
     "certificates.source=self-managed",
     "certificates.source=supplied,networkPolicy.enabled=true",
     "certificates.source=cert-manager",
+    "metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.interval=30s,metrics.prometheusRule.enabled=true,\
+     metrics.grafanaDashboard.enabled=true,metrics.readers[0].name=prometheus,metrics.readers[0].namespace=monitoring",
+    "metrics.podMonitor.enabled=true,metrics.podMonitor.agentTokenSecret.name=token,\
+     metrics.podMonitor.agentTokenSecret.key=token",
 ];
 
 /// Checks formatting, lints, generated files and the chart.

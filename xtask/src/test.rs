@@ -37,6 +37,8 @@ const CLUSTER_COMMANDS: &[(&str, &str)] = &[
     ("E2E_REPLACE_NODE_COMMAND", "replace"),
 ];
 
+/// The variable with the directory of `prometheus` and `promtool`.
+const PROMETHEUS_VARIABLE: &str = "PROMETHEUS_PROGRAMS";
 /// Variables with paths of the nodes for end-to-end tests.
 const NODE_PATHS: &[(&str, &str)] = &[("E2E_DISK", cluster::DISK), ("E2E_FSTAB", cluster::FSTAB)];
 
@@ -84,8 +86,9 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
         return runtimes::run(workspace, progress, options);
     }
     let classes = test_targets(workspace)?;
-    progress.expect(3 + classes.len());
+    progress.expect(4 + classes.len());
     Tools::prepare_tests(progress)?;
+    Tools::of(workspace).prepare_prometheus(progress)?;
     let unit = ["--workspace", "--lib", "--bins"];
     progress.step("Unit tests", |step| cargo_test(workspace, step, &unit, options))?;
     progress.step("Tests in documentation", |step| {
@@ -263,6 +266,7 @@ fn cargo(workspace: &Workspace, args: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(workspace.root()).arg("test").args(args);
     command.env_remove("KUBECONFIG");
+    command.env(PROMETHEUS_VARIABLE, Tools::of(workspace).prometheus());
     command
 }
 

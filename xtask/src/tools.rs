@@ -187,6 +187,18 @@ impl Tools {
         Command::new(self.dir.join("etcd-client/root/usr/bin/etcdctl"))
     }
 
+    /// Unpacks Prometheus with its promtool.
+    pub(crate) fn prepare_prometheus(&self, progress: &Progress) -> Result<()> {
+        progress.step("Unpack Prometheus", |step| {
+            apt::unpack(step, &["prometheus"], &self.dir.join("prometheus"))
+        })
+    }
+
+    /// Directory of `prometheus` and `promtool`.
+    pub(crate) fn prometheus(&self) -> PathBuf {
+        self.dir.join("prometheus/root/usr/bin")
+    }
+
     /// Makes sure that images can be built.
     pub(crate) fn prepare_images(progress: &Progress) -> Result<()> {
         progress.step("Programs that build images", |step| {

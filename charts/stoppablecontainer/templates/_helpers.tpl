@@ -116,3 +116,22 @@ product's controller and Kubernetes' own controllers. The latter share one user 
 "system:serviceaccount:kube-system:namespace-controller",
 "system:kube-controller-manager"]
 {{- end -}}
+
+{{/* Fields of an endpoint of a ServiceMonitor or PodMonitor, from its values. */}}
+{{- define "stoppablecontainer.scrape" -}}
+path: /metrics
+{{- with .interval }}
+interval: {{ . }}
+{{- end }}
+{{- with .scrapeTimeout }}
+scrapeTimeout: {{ . }}
+{{- end }}
+{{- with .relabelings }}
+relabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .metricRelabelings }}
+metricRelabelings:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}

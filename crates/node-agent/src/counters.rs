@@ -63,6 +63,10 @@ impl Counters {
             syncs: Family::default(),
             sync_seconds: constructor(),
         };
+        // `increase()` of Prometheus sees the first failure only if the counter was there before.
+        for failures in [&counters.moves, &counters.syncs] {
+            drop(failures.get_or_create(&Outcome { result: FAILED }));
+        }
         metrics.register(&catalogue::CSI_CALLS, counters.csi_calls.clone());
         metrics.register(&catalogue::CSI_CALL_SECONDS, counters.csi_call_seconds.clone());
         metrics.register(&catalogue::PREPARATIONS, counters.preparations.clone());

@@ -3,8 +3,8 @@
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
 
 /// What a command printed, and its exit code.
 #[derive(Clone, Debug)]
@@ -37,8 +37,26 @@ pub async fn kubectl(args: &[&str], input: &str) -> Result<Output> {
     })
 }
 
-/// The command itself, for tests that keep it running (`port-forward`). It is killed when dropped.
-pub(crate) fn command(args: &[&str]) -> Command {
+/// Starts `kubectl port-forward` and returns the local port and the process; it ends when dropped.
+pub async fn port_forward(namespace: &str, pod: &str, port: u16) -> Result<(u16, Child)> {
+    let args = ["-n", namespace, "port-forward", pod, &format!(":{port}")];
+    let mut child = command(&args).stdout(Stdio::piped()).spawn()?;
+    let stdout = child.stdout.take().context("port-forward without stdout")?;
+    let mut lines = BufReader::new(stdout).lines();
+    let line = lines.next_line().await?.context("port-forward ended at once")?;
+    // It says more with every connection, and ends if the receiver is gone.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    // "Forwarding from 127.0.0.1:40123 -> 80"
+    let local = line
+        .split("127.0.0.1:")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    let local = local.with_context(|| format!("port-forward said {line:?}"))?;
+    Ok((local.parse()?, child))
+}
+
+/// The command itself, for tests that keep it running. It is killed when dropped.
+fn command(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into()));
     command.args(args).kill_on_drop(true);
     command

@@ -23,7 +23,7 @@ pub mod tunnel;
 
 pub use command::{Undone, cluster_command, cluster_fact};
 pub use injector::{Hook, Injectors, Order};
-pub use kubectl::{Output, kubectl};
+pub use kubectl::{Output, kubectl, port_forward};
 pub use namespace::{
     Exclusive, Namespace, alone_in_namespace, client, client_as, client_with_token, in_namespace, patience,
 };

@@ -7,6 +7,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::kubectl::Output;
 use crate::namespace::Namespace;
+use crate::port_forward;
 
 impl Namespace {
     /// Waits until the pod is Ready.
@@ -89,30 +90,9 @@ impl Namespace {
             .await?)
     }
 
-    /// Starts `kubectl port-forward` and returns the local port and the process; it ends when
-    /// dropped.
+    /// See [`port_forward`].
     pub async fn port_forward(&self, pod: &str, port: u16) -> Result<(u16, tokio::process::Child)> {
-        use tokio::io::{AsyncBufReadExt, BufReader};
-        let args = ["-n", &self.name, "port-forward", pod, &format!(":{port}")];
-        let mut child = crate::kubectl::command(&args)
-            .stdout(std::process::Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().context("port-forward without stdout")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let line = lines.next_line().await?.context("port-forward ended at once")?;
-        // It says more with every connection, and ends if the receiver is gone.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        // "Forwarding from 127.0.0.1:40123 -> 80"
-        let local = line
-            .split("127.0.0.1:")
-            .nth(1)
-            .and_then(|rest| rest.split(' ').next());
-        Ok((
-            local
-                .with_context(|| format!("port-forward said {line:?}"))?
-                .parse()?,
-            child,
-        ))
+        port_forward(&self.name, pod, port).await
     }
 }
 

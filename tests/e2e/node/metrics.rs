@@ -1,20 +1,32 @@
 //! What the programs measure of a start and a stop on a real cluster.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
 
 use ::metrics::catalogue;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use testkit::{Namespace, in_namespace, tunnel};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use testkit::{Namespace, cluster_fact, in_namespace, patience, port_forward, tunnel};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
 
-use crate::support::metrics::scraped;
-use crate::support::release::CONTROLLERS;
-use crate::support::{run, shell_template, stop};
+use crate::support::metrics::{PORT as AGENT_PORT, scraped, scraper_token};
+use crate::support::release::{CONTROLLERS, PATIENCE};
+use crate::support::{AGENTS, run, shell_template, stop};
 
 /// Port of the operator's metrics.
 const PORT: u16 = 8080;
+/// The variable with the directory of `prometheus`.
+const PROGRAMS: &str = "PROMETHEUS_PROGRAMS";
+const DASHBOARD: &str = include_str!("../../../charts/stoppablecontainer/monitoring/dashboard.json");
+const ALERTS: &str = include_str!("../../../charts/stoppablecontainer/monitoring/alerts.yaml");
 
 /// Other tests start and stop containers at the same time, so the numbers rise by one at least.
 #[tokio::test]
@@ -78,6 +90,127 @@ async fn a_start_and_a_stop_move_the_metrics_of_agent_and_operator() {
     .await;
 }
 
+/// A real Prometheus scrapes the operator and the agents, and loads the chart's rules.
+#[tokio::test]
+async fn every_query_of_the_dashboard_has_an_answer() {
+    in_namespace("dashboard", async |ns| {
+        let prometheus = Prometheus::start(&ns).await?;
+        run(&ns, "kept", shell_template()).await?;
+        stop(&ns, "kept").await?;
+        let dashboard: Value = serde_json::from_str(DASHBOARD)?;
+        let panels = dashboard["panels"].as_array().context("panels")?;
+        for panel in panels {
+            for target in panel["targets"].as_array().into_iter().flatten() {
+                let query = target["expr"].as_str().context("expr")?;
+                let query = query.replace("$__rate_interval", "1m");
+                prometheus
+                    .answer(&query)
+                    .await
+                    .with_context(|| format!("panel {}", panel["title"]))?;
+            }
+        }
+        let rules = prometheus.get("/api/v1/rules").await?;
+        let alerts = ALERTS.matches("- alert: ").count();
+        ensure!(
+            rules.matches("\"type\":\"alerting\"").count() == alerts,
+            "{rules}"
+        );
+        ensure!(!rules.contains("\"health\":\"err\""), "{rules}");
+        Ok(())
+    })
+    .await;
+}
+
+/// A Prometheus on this machine.
+struct Prometheus {
+    port: u16,
+    _process: Child,
+    _forwards: Vec<Child>,
+    _directory: TempDir,
+}
+
+impl Prometheus {
+    /// Scrapes all programs of the release every second.
+    async fn start(ns: &Namespace) -> Result<Self> {
+        let programs = cluster_fact(PROGRAMS, "the directory of `prometheus`")?;
+        let directory = TempDir::new()?;
+        let token = scraper_token(ns).await?;
+        std::fs::write(directory.path().join("token"), token)?;
+        std::fs::write(directory.path().join("alerts.yaml"), ALERTS)?;
+        let mut forwards = Vec::new();
+        let mut targets = [Vec::new(), Vec::new()];
+        for (at, (labels, port)) in [(CONTROLLERS, PORT), (AGENTS, AGENT_PORT)]
+            .into_iter()
+            .enumerate()
+        {
+            let params = ListParams::default().labels(labels);
+            for pod in Api::<Pod>::all(ns.client.clone()).list(&params).await? {
+                let namespace = pod.namespace().unwrap_or_default();
+                let (local, forward) = port_forward(&namespace, &pod.name_any(), port).await?;
+                targets[at].push(format!("127.0.0.1:{local}"));
+                forwards.push(forward);
+            }
+        }
+        let [operators, agents] = targets;
+        let configuration = json!({
+            "global": { "scrape_interval": "1s", "scrape_timeout": "1s" },
+            "rule_files": ["alerts.yaml"],
+            "scrape_configs": [
+                { "job_name": "operator", "static_configs": [{ "targets": operators }] },
+                {
+                    "job_name": "node-agent", "scheme": "https", "static_configs": [{ "targets": agents }],
+                    "tls_config": { "insecure_skip_verify": true },
+                    "authorization": { "credentials_file": "token" },
+                },
+            ],
+        });
+        // JSON is YAML.
+        std::fs::write(directory.path().join("prometheus.yml"), configuration.to_string())?;
+        let port = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
+        let log = std::fs::File::create(directory.path().join("log"))?;
+        let process = Command::new(Path::new(&programs).join("prometheus"))
+            .current_dir(directory.path())
+            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .context("start prometheus")?;
+        Ok(Self {
+            port,
+            _process: process,
+            _forwards: forwards,
+            _directory: directory,
+        })
+    }
+
+    /// The response to a GET request.
+    async fn get(&self, path: &str) -> Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        Ok(response)
+    }
+
+    /// Waits until a query has a result. Prometheus does not announce new samples.
+    async fn answer(&self, query: &str) -> Result<()> {
+        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let path = format!("/api/v1/query?query={encoded}");
+        let deadline = Instant::now() + patience(PATIENCE);
+        loop {
+            let response = self.get(&path).await;
+            let has_value = |response: &String| response.contains("\"value\":[");
+            if response.as_ref().is_ok_and(has_value) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{query}: {response:?}");
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+}
+
 /// The metrics of the replica that leads.
 async fn leader(ns: &Namespace) -> Result<String> {
     let params = ListParams::default().labels(CONTROLLERS);
@@ -91,7 +224,7 @@ async fn leader(ns: &Namespace) -> Result<String> {
             return Ok(text);
         }
     }
-    anyhow::bail!("no replica says that it leads")
+    bail!("no replica says that it leads")
 }
 
 /// The samples of some scrapes, added up.

@@ -12,20 +12,26 @@ use testkit::{Namespace, tunnel};
 use crate::support::AGENTS;
 
 /// Port and path of the agents' metrics.
-const PORT: u16 = 8443;
+pub(crate) const PORT: u16 = 8443;
 const PATH: &str = "/metrics";
 /// The chart's ClusterRole for scrapers.
 const READER: &str = "stoppablecontainer-metrics-reader";
 
 /// The metrics of all agents, read with the token of an authorized service account.
 pub(crate) async fn scraped(ns: &Namespace) -> Result<Vec<String>> {
-    let token = token(ns, "scraper").await?;
-    bind(ns, "scraper").await?;
+    let token = scraper_token(ns).await?;
     let mut all = Vec::new();
     for agent in agents(ns).await? {
         all.push(read(&agent, Some(&token)).await?);
     }
     Ok(all)
+}
+
+/// The token of a service account that may read the agents' metrics.
+pub(crate) async fn scraper_token(ns: &Namespace) -> Result<String> {
+    let token = token(ns, "scraper").await?;
+    bind(ns, "scraper").await?;
+    Ok(token)
 }
 
 /// The pods of all agents, with the API of their namespace.
