@@ -7,5 +7,6 @@ mod lives;
 mod load;
 mod network;
 mod outage;
+mod priority;
 mod replicas;
 mod rotation;
