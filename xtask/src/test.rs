@@ -74,11 +74,16 @@ pub(crate) struct Options<'a> {
     pub names: &'a [String],
 }
 
-/// End-to-end tests that run at the same time, unless the variable of the test harness says
-/// otherwise. They mostly wait.
-const CONCURRENT: &str = "4";
+/// Threads of the end-to-end tests, unless the variable of the test harness says otherwise: one for
+/// each test. `testkit` limits how many run at the same time.
+const THREADS: &str = "1000";
 /// The variable for this number.
-const CONCURRENT_VARIABLE: &str = "RUST_TEST_THREADS";
+const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
+
+/// Number of the slowest end-to-end tests that are printed, so that CI stays short.
+const SLOWEST: usize = 12;
+/// The variable with the file of their times.
+const TIMES_VARIABLE: &str = "E2E_TIMES";
 
 /// Number of serving certificates per replica in the rotation test: by default, and with `--all`.
 const ROTATIONS: (&str, &str) = ("3", "10");
@@ -264,11 +269,34 @@ fn e2e(
         let (some, all) = ROTATIONS;
         command.env(ROTATIONS_VARIABLE, if options.all { all } else { some });
     }
-    if std::env::var_os(CONCURRENT_VARIABLE).is_none() {
-        command.env(CONCURRENT_VARIABLE, CONCURRENT);
+    if std::env::var_os(THREADS_VARIABLE).is_none() {
+        command.env(THREADS_VARIABLE, THREADS);
     }
     on_cluster(&mut command, target)?;
-    run_tests(step, &mut command)
+    let times = step.log().with_extension("times");
+    let _ = std::fs::remove_file(&times);
+    command.env(TIMES_VARIABLE, &times);
+    let result = run_tests(step, &mut command);
+    step.say(format!(
+        "      slowest: {}",
+        slowest(&std::fs::read_to_string(&times).unwrap_or_default())
+    ));
+    result
+}
+
+/// The tests that took the longest, from lines `SECONDS TEST`.
+fn slowest(times: &str) -> String {
+    let mut times: Vec<_> = times
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter_map(|(seconds, test)| Some((seconds.parse::<f64>().ok()?, test)))
+        .collect();
+    times.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    let times = times
+        .iter()
+        .take(SLOWEST)
+        .map(|(seconds, test)| format!("{test} {seconds:.0} s"));
+    times.collect::<Vec<_>>().join(", ")
 }
 
 /// Runs tests that do not need a cluster.
@@ -391,7 +419,13 @@ fn test_targets(workspace: &Workspace) -> Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{failures, summary};
+    use super::{failures, slowest, summary};
+
+    #[test]
+    fn the_slowest_tests_come_first() {
+        let times = "1.4 a\n12.6 b::c\nnonsense\n3.0 d\n";
+        assert_eq!(slowest(times), "b::c 13 s, d 3 s, a 1 s");
+    }
 
     #[test]
     fn failures_are_named_with_their_reasons() {

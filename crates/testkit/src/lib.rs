@@ -20,6 +20,7 @@ mod pod;
 pub mod scripted;
 mod snapshot;
 pub mod tunnel;
+mod turns;
 
 pub use command::{Undone, cluster_command, cluster_fact};
 pub use injector::{Hook, Injectors, Order};

@@ -4,7 +4,9 @@ objects, events and logs are printed first, and it stays if `E2E_KEEP` is set.
 */
 
 use std::fmt::Debug;
+use std::fs::OpenOptions;
 use std::future::Future;
+use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, SystemTime};
 
@@ -17,9 +19,10 @@ use kube::config::AuthInfo;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Config, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::RwLock;
+use tokio::time::Instant;
 
 use crate::kubectl::{Output, kubectl};
+use crate::turns;
 
 /// How long a test waits for something that should take seconds. Generous: a loaded two-core
 /// machine is slow, and a wait that is met costs nothing.
@@ -35,10 +38,6 @@ pub fn patience(limit: Duration) -> Duration {
         .and_then(|factor| factor.parse().ok());
     limit * factor.unwrap_or(1)
 }
-
-/// Tests that disturb the whole cluster (reboot, agent gone, webhook down) hold this alone; all
-/// others share it.
-static CLUSTER: RwLock<()> = RwLock::const_new(());
 
 /// One test's namespace.
 pub struct Namespace {
@@ -94,11 +93,12 @@ where
     F: FnOnce(Namespace) -> Fut,
     Fut: Future<Output = Result<()>>,
 {
-    let _shared = CLUSTER.read().await;
+    let _turn = turns::share().await;
     run(name, test).await;
 }
 
-/// Runs a test that disturbs the cluster: no other test of this process runs meanwhile.
+/// Runs a test that disturbs the whole cluster (reboot, agent gone, webhook down): no other test of
+/// this process runs meanwhile.
 ///
 /// # Panics
 /// As [`in_namespace`].
@@ -107,7 +107,7 @@ where
     F: FnOnce(Namespace, Exclusive) -> Fut,
     Fut: Future<Output = Result<()>>,
 {
-    let _alone = CLUSTER.write().await;
+    let _turn = turns::have().await;
     run(name, |namespace| test(namespace, Exclusive(()))).await;
 }
 
@@ -120,7 +120,9 @@ where
         .await
         .unwrap_or_else(|error| panic!("{error:#}"));
     let (client, full_name) = (namespace.client.clone(), namespace.name.clone());
+    let begin = Instant::now();
     let outcome = AssertUnwindSafe(test(namespace)).catch_unwind().await;
+    note_time(begin.elapsed());
     if !matches!(outcome, Ok(Ok(()))) {
         crate::dump::print(&full_name).await;
         if std::env::var_os("E2E_KEEP").is_some() {
@@ -133,6 +135,20 @@ where
         eprintln!("namespace {full_name} could not be deleted: {error}");
     }
     raise(outcome);
+}
+
+/// Appends a line `SECONDS TEST` to the file that `E2E_TIMES` names, if it names one.
+fn note_time(took: Duration) {
+    let Some(path) = std::env::var_os("E2E_TIMES") else {
+        return;
+    };
+    // The test harness names the thread of a test.
+    let thread = std::thread::current();
+    let line = format!("{:.1} {}\n", took.as_secs_f64(), thread.name().unwrap_or("?"));
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
+        eprintln!("the time of the test cannot be noted: {error}");
+    }
 }
 
 fn raise(outcome: std::thread::Result<Result<()>>) {
