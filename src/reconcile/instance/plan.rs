@@ -114,6 +114,7 @@ fn may_start(observed: &Observed) -> bool {
     observed.instance.spec.running
         && matches!(observed.consumer, Slot::Free)
         && observed.working_provider().is_some()
+        && !observed.node_gone
         && !observed.wants_other_image()
         && !replacement::due(observed)
         && observed.usable_filesystem().is_some()
@@ -187,6 +188,7 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
         Slot::Ours(pod) if on_wrong_node(observed, pod) => {
             delete_once(Role::Provider, pod, Some(wrong_node_cause(pod)))
         }
+        Slot::Ours(pod) if waits_for_lost_node(observed, pod) => delete_once(Role::Provider, pod, None),
         Slot::Ours(pod) if replacement::due(observed) || observed.wants_other_image() => {
             delete_once(Role::Provider, pod, None)
         }
@@ -217,6 +219,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
             delete_once(Role::Consumer, pod, None)
         }
         Slot::Ours(pod) if is_finished(pod) => delete_once(Role::Consumer, pod, blocking_cause(pod)),
+        Slot::Ours(pod) if waits_for_lost_node(observed, pod) => delete_once(Role::Consumer, pod, None),
         Slot::Ours(pod) if !has_started(pod, main) && outdated(pod, &consumer_hash(&observed.instance)) => {
             delete_once(Role::Consumer, pod, None)
         }
@@ -290,6 +293,12 @@ fn on_wrong_node(observed: &Observed, pod: &Pod) -> bool {
         .as_ref()
         .and_then(|s| s.node_name.as_deref());
     kept_on.is_some_and(|kept| node(pod).is_some_and(|at| at != kept))
+}
+
+/// Whether the pod waits for a node that does not exist any more. The scheduler can never bind it:
+/// if the disk of that node is moved, the object continues on another one.
+fn waits_for_lost_node(observed: &Observed, pod: &Pod) -> bool {
+    observed.node_gone && node(pod).is_none()
 }
 
 fn wrong_node_cause(pod: &Pod) -> Cause {
