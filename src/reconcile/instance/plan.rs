@@ -156,7 +156,8 @@ fn plan_placeholder(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
 /// way of the provider, or a stopped object has its provider.
 fn placeholder_is_done(observed: &Observed) -> bool {
     let placed = observed.status().node_name.is_some();
-    let started = !matches!(observed.consumer, Slot::Free);
+    // An unrecorded consumer is about to be deleted, and the next one needs the room as well.
+    let started = matches!(observed.consumer, Slot::Ours(_) | Slot::Taken(_));
     let prepared = observed.provider.pod().is_some();
     // The room left is too small for both, or its anti-affinity keeps other pods away.
     let in_the_way = observed.provider.pod().is_some_and(|pod| is_unschedulable(pod));
