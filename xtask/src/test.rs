@@ -72,6 +72,9 @@ const ROTATIONS: (&str, &str) = ("3", "10");
 /// The variable for this number.
 const ROTATIONS_VARIABLE: &str = "E2E_ROTATIONS";
 
+/// The variable that makes the interleavings complete instead of a sample, and its value.
+const INTERLEAVINGS: (&str, &str) = ("INTERLEAVINGS", "all");
+
 /// Runs the tests.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<'_>) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
@@ -121,7 +124,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     if !options.all {
         progress.say(format!(
             "LEFT OUT (run with --all): {}; kernels {}; Kubernetes {}; {} of {} generated pods; {} of {} certificate \
-             rotations",
+             rotations; interleavings beyond the sample",
             durability::LEFT_OUT.join(", "),
             Series::ALL
                 .iter()
@@ -252,6 +255,10 @@ fn e2e(
 /// Runs tests that do not need a cluster.
 fn cargo_test(workspace: &Workspace, step: &Step<'_>, args: &[&str], options: &Options<'_>) -> Result<()> {
     let mut command = cargo(workspace, args);
+    if options.all {
+        let (variable, all) = INTERLEAVINGS;
+        command.env(variable, all);
+    }
     if !options.names.is_empty() {
         command.arg("--").args(options.names);
     }
