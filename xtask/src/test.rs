@@ -90,6 +90,9 @@ const ROTATIONS: (&str, &str) = ("3", "10");
 /// The variable for this number.
 const ROTATIONS_VARIABLE: &str = "E2E_ROTATIONS";
 
+/// The variable that makes the interleavings complete instead of a sample, and its value.
+const INTERLEAVINGS: (&str, &str) = ("INTERLEAVINGS", "all");
+
 /// Runs the tests.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<'_>) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
@@ -140,7 +143,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     if !options.all {
         progress.say(format!(
             "LEFT OUT (run with --all): {}; kernels {}; on Kubernetes {} all but {}; {} of {} generated pods; {} of {} \
-             certificate rotations",
+             certificate rotations; interleavings beyond the sample",
             durability::LEFT_OUT.join(", "),
             Series::ALL
                 .iter()
@@ -302,6 +305,10 @@ fn slowest(times: &str) -> String {
 /// Runs tests that do not need a cluster.
 fn cargo_test(workspace: &Workspace, step: &Step<'_>, args: &[&str], options: &Options<'_>) -> Result<()> {
     let mut command = cargo(workspace, args);
+    if options.all {
+        let (variable, all) = INTERLEAVINGS;
+        command.env(variable, all);
+    }
     if !options.names.is_empty() {
         command.arg("--").args(options.names);
     }

@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
@@ -175,10 +175,17 @@ async fn slot(
     let namespace = instance.namespace().unwrap_or_default();
     let name = role.pod_name(&instance.name_any());
     let recorded = recorded(instance, role).is_some();
-    let created = context.created.pod(&instance.uid().unwrap_or_default(), role);
+    let uid = instance.uid().unwrap_or_default();
+    let created = context.created.pod(&uid, role);
     let of = |pod| Slot::of(pod, instance, role, created.as_deref());
     if look == Look::Cached {
-        match context.caches.pod(&namespace, &name).map(of) {
+        let is_gone = |pod: &Arc<Pod>| {
+            context
+                .created
+                .is_gone(&uid, role, &pod.uid().unwrap_or_default())
+        };
+        let cached = context.caches.pod(&namespace, &name);
+        match cached.filter(|pod| !is_gone(pod)).map(of) {
             Some(slot @ Slot::Ours(_)) => return Ok(slot),
             // The record may be of a pod that the cache has not seen yet.
             Some(_) if recorded => {}

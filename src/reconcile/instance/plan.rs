@@ -114,6 +114,7 @@ fn may_start(observed: &Observed) -> bool {
     observed.instance.spec.running
         && matches!(observed.consumer, Slot::Free)
         && observed.working_provider().is_some()
+        && !observed.node_gone
         && !observed.wants_other_image()
         && !replacement::due(observed)
         && observed.usable_filesystem().is_some()
@@ -155,7 +156,8 @@ fn plan_placeholder(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
 /// way of the provider, or a stopped object has its provider.
 fn placeholder_is_done(observed: &Observed) -> bool {
     let placed = observed.status().node_name.is_some();
-    let started = !matches!(observed.consumer, Slot::Free);
+    // An unrecorded consumer is about to be deleted, and the next one needs the room as well.
+    let started = matches!(observed.consumer, Slot::Ours(_) | Slot::Taken(_));
     let prepared = observed.provider.pod().is_some();
     // The room left is too small for both, or its anti-affinity keeps other pods away.
     let in_the_way = observed.provider.pod().is_some_and(|pod| is_unschedulable(pod));
@@ -187,6 +189,7 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
         Slot::Ours(pod) if on_wrong_node(observed, pod) => {
             delete_once(Role::Provider, pod, Some(wrong_node_cause(pod)))
         }
+        Slot::Ours(pod) if waits_for_lost_node(observed, pod) => delete_once(Role::Provider, pod, None),
         Slot::Ours(pod) if replacement::due(observed) || observed.wants_other_image() => {
             delete_once(Role::Provider, pod, None)
         }
@@ -217,6 +220,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
             delete_once(Role::Consumer, pod, None)
         }
         Slot::Ours(pod) if is_finished(pod) => delete_once(Role::Consumer, pod, blocking_cause(pod)),
+        Slot::Ours(pod) if waits_for_lost_node(observed, pod) => delete_once(Role::Consumer, pod, None),
         Slot::Ours(pod) if !has_started(pod, main) && outdated(pod, &consumer_hash(&observed.instance)) => {
             delete_once(Role::Consumer, pod, None)
         }
@@ -290,6 +294,12 @@ fn on_wrong_node(observed: &Observed, pod: &Pod) -> bool {
         .as_ref()
         .and_then(|s| s.node_name.as_deref());
     kept_on.is_some_and(|kept| node(pod).is_some_and(|at| at != kept))
+}
+
+/// Whether the pod waits for a node that does not exist any more. The scheduler can never bind it:
+/// if the disk of that node is moved, the object continues on another one.
+fn waits_for_lost_node(observed: &Observed, pod: &Pod) -> bool {
+    observed.node_gone && node(pod).is_none()
 }
 
 fn wrong_node_cause(pod: &Pod) -> Cause {

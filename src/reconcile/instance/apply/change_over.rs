@@ -13,14 +13,16 @@ use crate::reconcile::context::requests::patch_params;
 use crate::reconcile::context::{Context, ReconcileError};
 use crate::selections;
 
-/// Nominates `node` for this very pod.
+/// Nominates `node` for this very pod, in the state that was seen: on its way to a node it does not
+/// need the nomination any more.
 pub(super) async fn nominate(
     context: &Context,
     instance: &StoppableContainerInstance,
     pod: &Pod,
     node: &str,
 ) -> Result<Arc<Pod>, ReconcileError> {
-    let patch = json!({ "metadata": { "uid": pod.uid() }, "status": { "nominatedNodeName": node } });
+    let metadata = json!({ "uid": pod.uid(), "resourceVersion": pod.resource_version() });
+    let patch = json!({ "metadata": metadata, "status": { "nominatedNodeName": node } });
     let written = super::pods(context, instance)
         .patch_status(&pod.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;

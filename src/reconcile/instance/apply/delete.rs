@@ -49,7 +49,13 @@ pub(super) async fn delete(
             Some(pod) => Slot::Ours(Arc::new(selections::pod(pod)?)),
             None => Slot::Free,
         },
-        Err(kube::Error::Api(status)) if status.code == 404 => Slot::Free,
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            let (of, uid) = (observed.instance.uid(), pod.uid());
+            context
+                .created
+                .note_gone(&of.unwrap_or_default(), role, &uid.unwrap_or_default());
+            Slot::Free
+        }
         Err(error) => return Err(error.into()),
     };
     *super::slot(observed, role) = left;

@@ -13,6 +13,7 @@ use crate::reconcile::pods::fixtures::{edit, instance, out_of_cpu, pod, prepared
 
 mod change_over;
 mod deletion;
+mod lost_node;
 mod ownership;
 mod storage_limit;
 

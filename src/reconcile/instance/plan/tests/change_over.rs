@@ -62,6 +62,16 @@ fn i14_a_change_over_that_was_interrupted_goes_on() {
     assert_eq!(words(&gone), ["admit consumer"]);
 }
 
+/// Story: the process ended between the creation of the consumer and the record. The next process
+/// deleted the placeholder and that consumer, and another pod took the room of the next one.
+#[test]
+fn f13_the_room_is_kept_while_an_unrecorded_consumer_is_replaced() {
+    let waiting = waiting(&[GATE_PLACEHOLDER]);
+    let consumer = Slot::Unrecorded(Arc::clone(waiting.consumer.pod().unwrap()));
+    let observed = Observed { consumer, ..waiting };
+    assert_eq!(words(&observed), ["discard consumer"]);
+}
+
 /// It may wait for hours, and would keep others away.
 #[test]
 fn a_consumer_that_waits_for_a_queue_reserves_nothing() {
