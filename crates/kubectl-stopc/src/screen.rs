@@ -12,9 +12,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// Output of a command, and the user's answers.
 pub struct Screen {
-    out: Box<dyn Write + Send>,
-    err: Box<dyn Write + Send>,
-    input: Box<dyn BufRead + Send>,
+    out: Box<dyn Write + Send + Sync>,
+    err: Box<dyn Write + Send + Sync>,
+    input: Box<dyn BufRead + Send + Sync>,
     /// Whether the user can be asked.
     interactive: bool,
     /// Whether steps are one line that is overwritten.
@@ -46,8 +46,8 @@ impl Screen {
     /// A screen for tests, without colours: plain lines to these writers, and answers from `input`
     /// if the user can be asked.
     pub fn new(
-        out: impl Write + Send + 'static,
-        err: impl Write + Send + 'static,
+        out: impl Write + Send + Sync + 'static,
+        err: impl Write + Send + Sync + 'static,
         input: Option<&'static str>,
     ) -> Self {
         Self {
@@ -152,6 +152,6 @@ fn spinner() -> ProgressBar {
     line
 }
 
-fn writer(to: impl Write + Send + 'static) -> Box<dyn Write + Send> {
+fn writer(to: impl Write + Send + Sync + 'static) -> Box<dyn Write + Send + Sync> {
     Box::new(to)
 }

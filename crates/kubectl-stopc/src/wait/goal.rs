@@ -1,6 +1,7 @@
 //! What a wait waits for, and whether an object is there. Pure.
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use stoppablecontainer_api::conditions::{
     CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, READY, RESTART_REQUIRED, reason,
@@ -153,9 +154,10 @@ fn is_started(pod: &Pod) -> bool {
 
 /// Why the object failed, and what to do.
 fn failure(object: &StoppableContainer) -> String {
-    let Some(cause) = view::cause(object) else {
-        return "it failed".to_owned();
-    };
+    view::cause(object).map_or_else(|| "it failed".to_owned(), |cause| explained(object, cause))
+}
+
+fn explained(object: &StoppableContainer, cause: &Condition) -> String {
     let line = view::line(cause);
     match view::advice(object, &cause.reason) {
         Some(advice) => format!("{line}; {advice}"),
@@ -176,7 +178,7 @@ fn pending_cause(goal: &Goal, object: &StoppableContainer) -> Option<String> {
         Goal::Restarted if view::is_true(object, RESTART_REQUIRED) => Some(
             "the controller has not replaced the pod; compare the versions: kubectl stopc version".to_owned(),
         ),
-        _ => view::cause(object).map(view::line),
+        _ => view::cause(object).map(|cause| explained(object, cause)),
     }
 }
 
