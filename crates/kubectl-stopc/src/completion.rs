@@ -10,11 +10,13 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
-use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+use clap_complete::engine::CompletionCandidate;
 use kube::ResourceExt;
 use kube::api::ListParams;
+use stoppablecontainer_api::StoppableContainer;
 
 use crate::args::Args;
+use crate::names::look_up_with;
 use crate::screen::Screen;
 use crate::session::Connection;
 
@@ -31,6 +33,7 @@ static WORDS: OnceLock<Vec<OsString>> = OnceLock::new();
 /// What kubectl expects for these words; the last one is being typed.
 pub fn complete(words: Vec<OsString>) -> String {
     let words = WORDS.get_or_init(|| words);
+    look_up_with(names);
     let mut line = vec![OsString::from("kubectl-stopc")];
     line.extend(words.iter().cloned());
     if words.is_empty() {
@@ -63,36 +66,33 @@ fn answer(found: &[CompletionCandidate], typed: &OsStr) -> String {
     lines.join("\n")
 }
 
-/// Completes the names of containers.
-pub(crate) fn container_names() -> ArgValueCompleter {
-    ArgValueCompleter::new(|typed: &OsStr| {
-        let typed = typed.to_string_lossy().into_owned();
-        names(&typed).unwrap_or_default()
-    })
-}
-
-fn names(typed: &str) -> Option<Vec<CompletionCandidate>> {
-    let connection = connection(WORDS.get()?)?;
-    // The completion runs on the main thread, which has no runtime then.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .ok()?;
-    let listed = runtime.block_on(async {
-        tokio::time::timeout(PATIENCE, async {
-            let screen = Screen::new(std::io::sink(), std::io::sink(), None);
-            let session = connection.open(screen).await.ok()?;
-            let containers = session.containers(&session.namespace);
-            containers.list(&ListParams::default()).await.ok()
-        })
-        .await
-    });
-    let names = listed.ok()??.items.into_iter().map(|object| {
+/// Names of containers in the cluster and namespace of the command line, with their phases.
+fn names(typed: &str) -> Vec<CompletionCandidate> {
+    let Some(connection) = WORDS.get().and_then(|words| connection(words)) else {
+        return Vec::new();
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // Without an answer there is nothing to complete.
+    let listed = runtime
+        .ok()
+        .and_then(|runtime| runtime.block_on(list(&connection)));
+    let names = listed.into_iter().flatten().map(|object| {
         let phase = crate::view::phase_text(&object);
         CompletionCandidate::new(object.name_any()).help(Some(phase.into()))
     });
-    let matching = names.filter(|candidate| candidate.get_value().to_string_lossy().starts_with(typed));
-    Some(matching.collect())
+    names
+        .filter(|candidate| candidate.get_value().to_string_lossy().starts_with(typed))
+        .collect()
+}
+
+async fn list(connection: &Connection) -> Option<Vec<StoppableContainer>> {
+    let listed = tokio::time::timeout(PATIENCE, async {
+        let screen = Screen::new(std::io::sink(), std::io::sink(), None);
+        let session = connection.open(screen).await.ok()?;
+        let containers = session.containers(&session.namespace);
+        containers.list(&ListParams::default()).await.ok()
+    });
+    Some(listed.await.ok()??.items)
 }
 
 /// The flags that name the cluster, from a command line that is not complete yet.

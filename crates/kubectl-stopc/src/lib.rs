@@ -3,8 +3,11 @@
 
 A command reads objects, decides with pure functions (`view`, `wait::verdict`, the modules of
 `cmd`), changes objects, and waits with a watch. Texts are made by pure functions from objects and
-flags. The rooms from top to bottom: `cmd`, `wait`, `select`, `session`, and the rest without a
-client.
+flags.
+
+`completion` answers the shell, `args` is the command line, `cmd` has a module for each command, and
+`wait`, `confirm`, `select` and `session` are what the commands share. The modules below them do not
+use a client.
 */
 
 #![forbid(unsafe_code)]
@@ -16,6 +19,7 @@ pub mod confirm;
 pub mod explain;
 pub mod failure;
 pub mod jsonpath;
+pub mod names;
 pub mod output;
 pub mod screen;
 pub mod select;
@@ -42,6 +46,7 @@ pub async fn run(args: &Args, mut screen: Screen) -> Result<(), Failure> {
         }
         _ => {}
     }
+    args.command.check()?;
     let mut session = args.connection.open(screen).await?;
     run_in(&mut session, &args.command).await
 }

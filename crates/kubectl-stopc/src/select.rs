@@ -6,15 +6,15 @@ use kube::{Api, ResourceExt};
 use serde::de::DeserializeOwned;
 use stoppablecontainer_api::StoppableContainer;
 
-use crate::completion::container_names;
 use crate::failure::Failure;
+use crate::names;
 use crate::session::Session;
 
 /// Names or a selection of containers.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Selection {
     /// Names of the containers. `stopc/NAME` is possible, too.
-    #[arg(value_name = "NAME", add = container_names())]
+    #[arg(value_name = "NAME", add = names::completer())]
     pub names: Vec<String>,
     /// Selects containers by their labels, as in app=web,tier!=test.
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "names")]

@@ -95,6 +95,7 @@ impl Connection {
             cluster: self.cluster.clone(),
             user: self.user.clone(),
         };
+        let server = self.server.as_deref();
         let named = self.context.is_some() || self.cluster.is_some() || self.user.is_some();
         let found = match &self.kubeconfig {
             Some(path) => {
@@ -102,7 +103,13 @@ impl Connection {
                 Config::from_custom_kubeconfig(file, &options).await
             }
             None if named => Config::from_kubeconfig(&options).await,
-            None => return Config::infer().await.map_err(|error| explain::no_cluster(&error)),
+            None => {
+                return match (Config::infer().await, server) {
+                    (Ok(config), _) => Ok(config),
+                    (Err(_), Some(server)) => Ok(Config::new(address(server)?)),
+                    (Err(error), None) => Err(explain::no_cluster(&error)),
+                };
+            }
         };
         found.map_err(|error| explain::configuration(&error))
     }
@@ -112,9 +119,7 @@ impl Connection {
             config.default_namespace.clone_from(namespace);
         }
         if let Some(server) = &self.server {
-            config.cluster_url = server
-                .parse()
-                .map_err(|error| Failure::usage(format!("--server {server}: {error}")))?;
+            config.cluster_url = address(server)?;
         }
         if let Some(token) = &self.token {
             config.auth_info = AuthInfo {
@@ -154,6 +159,12 @@ impl Connection {
             .map(|group| format!("--as-group={group}"));
         one.chain(groups).collect()
     }
+}
+
+fn address(server: &str) -> Result<http::Uri, Failure> {
+    server
+        .parse()
+        .map_err(|error| Failure::usage(format!("--server {server}: {error}")))
 }
 
 // === impl Session ===

@@ -13,11 +13,7 @@ pub const COMPLETER: &str = "kubectl_complete-stopc";
 /// The variable that has the plugin complete a command line of its own.
 pub const VARIABLE: &str = "KUBECTL_STOPC_COMPLETE";
 
-/// Prints the completion script of a shell, or installs kubectl's completion of this plugin.
-///
-/// kubectl completes `kubectl stopc` itself, in every shell with `kubectl completion`, if the
-/// program kubectl_complete-stopc is in the PATH. --install puts it next to the plugin. The script
-/// of a shell completes `kubectl-stopc`, for those who call the plugin by that name.
+/// Arguments of `completion`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  kubectl stopc completion --install\n  source <(kubectl-stopc completion bash)"

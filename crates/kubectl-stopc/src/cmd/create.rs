@@ -21,10 +21,7 @@ const MAIN: &str = "main";
 /// Resource of `--gpu NUMBER`.
 const GPU: &str = "nvidia.com/gpu";
 
-/// Creates a container and waits until it runs.
-///
-/// The container is described by --image and the other flags, or by a file with a
-/// StoppableContainer or a Pod. Flags change what is in the file.
+/// Arguments of `create`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  kubectl stopc create dev --image ubuntu:22.04 --cpu 2 --memory 4Gi -- sleep \

@@ -15,10 +15,7 @@ use crate::wait::{Goal, Target, conclude, wait_for};
 
 use super::flags::{DryRun, DryRunFlag, WaitFlags};
 
-/// Deletes containers with all their files.
-///
-/// It asks first, and names the containers and how much is lost. Without a terminal, -y is needed.
-/// To free CPU and memory and keep the files, use `stop`.
+/// Arguments of `delete`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  kubectl stopc delete web\n  kubectl stopc delete -l team=a -y")]
 pub struct DeleteArgs {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use jiff::Timestamp;
 
+use crate::explain;
 use crate::failure::Failure;
 use crate::session::Session;
 use crate::table::{Row, Tone, render};
@@ -16,10 +17,7 @@ use crate::table::{Row, Tone, render};
 use checks::{Finding, Level};
 use facts::Facts;
 
-/// Checks the installation: CRDs, webhook, controller, agents, permissions, versions, orphans.
-///
-/// It changes nothing: the webhook is checked with a dry run. What you may not read is reported as
-/// unknown. The exit code is 1 if something does not work.
+/// Arguments of `doctor`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  kubectl stopc doctor\n  kubectl stopc doctor -n team --bundle report.yaml"
@@ -37,6 +35,11 @@ pub struct DoctorArgs {
 /// If something does not work, or the bundle cannot be written.
 pub async fn run(session: &mut Session, args: &DoctorArgs) -> Result<(), Failure> {
     session.screen.step("asking the API server");
+    // Without an API server, all checks would say the same.
+    if let Err(error) = session.client.apiserver_version().await {
+        session.screen.clear();
+        return Err(explain::request("check the installation", &error));
+    }
     let facts = Facts::read(session).await;
     let findings = checks::all(&facts, Timestamp::now());
     session.screen.clear();

@@ -11,8 +11,8 @@ use clap::Args;
 use kube::ResourceExt;
 use stoppablecontainer_api::{Phase, StoppableContainer};
 
-use crate::completion::container_names;
 use crate::failure::Failure;
+use crate::names;
 use crate::select::plain_name;
 use crate::session::Session;
 use crate::{units, view};
@@ -23,7 +23,7 @@ use super::power::start_one;
 #[derive(Clone, Debug, Args)]
 pub struct Inside {
     /// Name of the container.
-    #[arg(value_name = "NAME", add = container_names())]
+    #[arg(value_name = "NAME", add = names::completer())]
     pub name: String,
     /// Container of the pod. [default: the main container]
     #[arg(short, long, value_name = "CONTAINER")]
@@ -39,7 +39,7 @@ pub struct Inside {
     pub timeout: Duration,
 }
 
-/// Runs a command in the main container.
+/// Arguments of `exec`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  kubectl stopc exec web -- ls /\n  kubectl stopc exec -it web --start -- bash"
@@ -62,7 +62,7 @@ pub struct ExecArgs {
     pub command: Vec<String>,
 }
 
-/// Opens a shell in the main container.
+/// Arguments of `shell`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  kubectl stopc shell web\n  kubectl stopc shell web --shell /bin/zsh")]
 pub struct ShellArgs {
@@ -74,7 +74,7 @@ pub struct ShellArgs {
     pub shell: Option<String>,
 }
 
-/// Connects to the main container's process.
+/// Arguments of `attach`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  kubectl stopc attach web -it")]
 pub struct AttachArgs {
@@ -92,7 +92,7 @@ pub struct AttachArgs {
     pub quiet: bool,
 }
 
-/// Prints the main container's log.
+/// Arguments of `logs`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  kubectl stopc logs web -f\n  kubectl stopc logs web --since=1h --tail=100"
@@ -130,7 +130,7 @@ pub struct LogsArgs {
     pub prefix: bool,
 }
 
-/// Forwards local ports to the container.
+/// Arguments of `port-forward`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  kubectl stopc port-forward web 8080:80\n  kubectl stopc port-forward web :80 \

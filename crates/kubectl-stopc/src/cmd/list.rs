@@ -23,7 +23,7 @@ use crate::session::Session;
 use crate::table::{Row, Tone, render};
 use crate::{units, view};
 
-/// Lists containers with their phase, node and disk usage.
+/// Arguments of `list`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  kubectl stopc list\n  kubectl stopc list -A --phase failed\n  kubectl stopc list \

@@ -20,9 +20,7 @@ use crate::wait::{Goal, Target, conclude, wait_for};
 
 use super::flags::{DryRun, DryRunFlag, WaitFlags};
 
-/// Starts containers with their kept files, and waits until they run.
-///
-/// A container that already runs is not changed.
+/// Arguments of `start`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  kubectl stopc start web\n  kubectl stopc start web db --timeout=10m\n  kubectl \
@@ -43,10 +41,7 @@ pub struct StartArgs {
     pub yes: bool,
 }
 
-/// Stops containers, keeps their files, and waits until they are stopped.
-///
-/// The pod gets the stop signal of its image and its grace period. After that its CPU, memory and
-/// GPUs are free. Every file below `/` is kept on the node.
+/// Arguments of `stop`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  kubectl stopc stop web\n  kubectl stopc stop --all -A -y\n  kubectl stopc stop web \
@@ -70,7 +65,7 @@ pub struct StopArgs {
     pub yes: bool,
 }
 
-/// Replaces the pods of containers and keeps their files. A stopped container is started.
+/// Arguments of `restart`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  kubectl stopc restart web\n  kubectl stopc restart -l app=web -y")]
 pub struct RestartArgs {

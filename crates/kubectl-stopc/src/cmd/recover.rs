@@ -25,10 +25,7 @@ use crate::wait::{Goal, Recovery, Target, conclude, wait_for};
 use super::delete::losing;
 use super::flags::{DryRun, DryRunFlag, WaitFlags};
 
-/// Deletes all files of containers, which then start with the files of their image.
-///
-/// The object, its name and its template stay. A running container is stopped first. It asks first,
-/// and names the containers and how much is lost. Without a terminal, -y is needed.
+/// Arguments of `reset`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  kubectl stopc reset web\n  kubectl stopc reset web -y --no-wait")]
 pub struct ResetArgs {
@@ -37,10 +34,7 @@ pub struct ResetArgs {
     pub flags: RecoverFlags,
 }
 
-/// Uses the kept files of containers with the present image, if it differs from theirs.
-///
-/// Files that were not changed are then those of the present image. It asks first, and names both
-/// images. Without a terminal, -y is needed.
+/// Arguments of `accept`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  kubectl stopc accept web")]
 pub struct AcceptArgs {

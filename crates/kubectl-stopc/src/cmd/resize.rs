@@ -18,10 +18,7 @@ use super::create::{Resources, quantity};
 use super::flags::{DryRun, DryRunFlag, WaitFlags};
 use super::power::question;
 
-/// Changes CPU, memory or the limit of the kept files.
-///
-/// It changes the template of the main container, and prints whether the change is live or takes
-/// effect at the next start.
+/// Arguments of `resize`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  kubectl stopc resize web --cpu 4 --memory 8Gi\n  kubectl stopc resize web --size \

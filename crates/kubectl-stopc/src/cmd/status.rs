@@ -23,9 +23,7 @@ pub(crate) use render::percent;
 /// Moves the cursor to the top and clears the terminal. Removed where colours are.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
-/// Describes containers: state, cause and next command, steps of the last start, usage, events.
-///
-/// The exit code is 1 if a container is not in the state that its spec asks for.
+/// Arguments of `status`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  kubectl stopc status web\n  kubectl stopc status web -w\n  kubectl stopc status \

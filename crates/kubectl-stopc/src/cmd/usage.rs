@@ -12,10 +12,7 @@ use crate::units;
 
 use super::status::percent;
 
-/// Prints the disk usage of the kept files.
-///
-/// The agents measure running containers every 10 seconds or less often, and stopped ones once
-/// after the stop.
+/// Arguments of `du`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  kubectl stopc du web\n  kubectl stopc du --bytes | sort -n")]
 pub struct DuArgs {
@@ -27,7 +24,7 @@ pub struct DuArgs {
     pub bytes: bool,
 }
 
-/// Lists the containers with the most files first, with their limits.
+/// Arguments of `top`.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  kubectl stopc top -A")]
 pub struct TopArgs {

@@ -17,7 +17,7 @@ use crate::table::{Row, render};
 pub(crate) const PRODUCT: &str = "app.kubernetes.io/name=stoppablecontainer";
 const VERSION_LABEL: &str = "app.kubernetes.io/version";
 
-/// Prints the versions of the plugin, the controller and the agents.
+/// Arguments of `version`.
 #[derive(Clone, Debug, Args)]
 pub struct VersionArgs {
     /// Only the version of the plugin, without asking the cluster.

@@ -11,7 +11,7 @@ use crate::session::Session;
 use crate::units;
 use crate::wait::{Goal, Target, conclude, wait_for};
 
-/// Waits until containers are in a state.
+/// Arguments of `wait`.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Examples:\n  kubectl stopc wait web --for=ready\n  kubectl stopc wait --all --for=stopped \

@@ -120,6 +120,16 @@ async fn an_agent_that_is_missing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_doctor_without_a_server_says_it_once() {
+    let mut world = World::run("doctor");
+    let call = world.api.expect("GET", "/version").await;
+    call.refuse(401, "Unauthorized", "Unauthorized");
+    let ended = world.ended().await;
+    ended.failed(1, "cannot check the installation: the API server does not accept");
+    assert_eq!(ended.out, "");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_that_cannot_be_reached() {
     let args = kubectl_stopc_args("list --server http://127.0.0.1:1");
     let connection = &args.connection;

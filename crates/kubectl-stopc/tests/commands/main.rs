@@ -7,9 +7,11 @@ for each answer.
 // A helper of a test that cannot go on ends the test.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod binary;
 mod create;
 mod delete;
 mod errors;
+mod krew;
 mod power;
 mod read;
 mod recover;

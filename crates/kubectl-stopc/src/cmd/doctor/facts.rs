@@ -139,7 +139,13 @@ impl Facts {
 }
 
 fn said<T>(result: Result<T, kube::Error>) -> Read<T> {
-    result.map_err(|error| explain::request("read it", &error).to_string())
+    result.map_err(|error| match error {
+        // Not for the roles of users of containers.
+        kube::Error::Api(status) if status.code == 403 => {
+            format!("you may not read it: {}", status.message)
+        }
+        error => explain::request("read it", &error).to_string(),
+    })
 }
 
 async fn served(session: &Session) -> Read<Vec<String>> {
