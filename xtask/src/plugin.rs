@@ -15,9 +15,9 @@ use crate::workspace::Workspace;
 
 /// Name of the package and of its program.
 const PROGRAM: &str = "kubectl-stopc";
-/// Names of links to the program: `kubectl sc`, and the program that kubectl runs to complete
-/// `kubectl stopc`.
-const LINKS: [&str; 2] = ["kubectl-sc", "kubectl_complete-stopc"];
+/// Names of links to the program: for `kubectl sc`, and those that kubectl runs to complete the
+/// command line of both.
+const LINKS: [&str; 3] = ["kubectl-sc", "kubectl_complete-stopc", "kubectl_complete-sc"];
 
 /// Builds the plugin into `dist/`, and copies it to a directory.
 pub(crate) fn command(workspace: &Workspace, progress: &Progress, install: Option<&Path>) -> Result<()> {
@@ -81,6 +81,6 @@ mod tests {
         }
         let count = fs::read_dir(dir.join("bin")).unwrap().count();
         fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(count, 3, "nothing else is left there");
+        assert_eq!(count, 1 + LINKS.len(), "nothing else is left there");
     }
 }

@@ -105,12 +105,16 @@ fn refused(what: &str, status: &Status) -> (ApiFailureKind, String) {
                 "cannot {what}: the API server does not accept the credentials of the kubeconfig; log in again"
             ),
         ),
-        403 if message.contains(" cannot ") => (
+        403 if message.contains(" cannot ") && message.contains("stoppablecontainer") => (
             ApiFailureKind::NotAllowed,
             format!(
                 "cannot {what}: {message}; ask an administrator for the ClusterRole stoppablecontainer-edit (to read: \
                  stoppablecontainer-view), which `edit` and `admin` (`view`) contain"
             ),
+        ),
+        403 if message.contains(" cannot ") => (
+            ApiFailureKind::NotAllowed,
+            format!("cannot {what}: {message}; ask an administrator for the permission"),
         ),
         404 if is_kind_missing(status) => (
             ApiFailureKind::KindMissing,
@@ -192,8 +196,14 @@ mod tests {
             (
                 403,
                 "Forbidden",
-                "User \"jo\" cannot patch resource",
+                "User \"jo\" cannot patch resource \"stoppablecontainers\"",
                 "stoppablecontainer-edit",
+            ),
+            (
+                403,
+                "Forbidden",
+                "User \"jo\" cannot get resource \"pods\"",
+                "the permission",
             ),
             (
                 500,

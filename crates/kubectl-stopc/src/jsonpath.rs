@@ -171,7 +171,11 @@ fn rfc(path: &str) -> Result<String, String> {
             "" if rest.is_empty() || rest.starts_with('[') => {}
             "" => return Err(format!("{path}: a name is missing")),
             "*" => out.push_str("[*]"),
-            name => out.push_str(&format!("[{}]", Value::from(name))),
+            name => {
+                out.push('[');
+                out.push_str(&Value::from(name).to_string());
+                out.push(']');
+            }
         }
         rest = &rest[length..];
     }
@@ -201,7 +205,6 @@ fn bracket(text: &str) -> Option<usize> {
     for (at, c) in text.char_indices() {
         match (quote, c) {
             (Some(open), _) if c == open => quote = None,
-            (Some(_), _) => {}
             (None, '"' | '\'') => quote = Some(c),
             (None, '[') => depth += 1,
             (None, ']') if depth == 1 => return Some(at + 1),

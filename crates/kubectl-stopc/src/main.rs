@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 use clap_complete::env::CompleteEnv;
 use kubectl_stopc::args::Args;
-use kubectl_stopc::cmd::completion::{COMPLETER, VARIABLE};
+use kubectl_stopc::cmd::completion::{COMPLETERS, VARIABLE};
 use kubectl_stopc::completion;
 use kubectl_stopc::screen::Screen;
 
@@ -45,14 +45,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// The words to complete, if kubectl asks for completions: by the program's name, or on systems
-/// without links by a first argument.
+/// The words to complete, if kubectl asks for completions: by the program's name, or from a script
+/// by a first argument.
 fn completed_words() -> Option<Vec<OsString>> {
     let mut words = std::env::args_os();
     let program = words.next()?;
     let by_name = Path::new(&program)
         .file_stem()
-        .is_some_and(|name| name == COMPLETER);
+        .is_some_and(|name| COMPLETERS.iter().any(|completer| name == *completer));
     let words: Vec<_> = words.collect();
     if by_name {
         return Some(words);

@@ -97,13 +97,15 @@ impl Screen {
         }
     }
 
-    /// Adds a cause to the current step: behind it on a terminal, else as a line.
-    pub fn cause(&mut self, cause: &str) {
-        match &self.line {
-            Some(line) => line.set_message(format!("{}: {cause}", self.step)),
-            None => {
-                let _ = writeln!(self.err, "{}: {cause}", self.step);
+    /// Adds a cause to a step: behind it on a terminal, else as a line of its own.
+    pub fn cause(&mut self, step: &str, cause: &str) {
+        if self.overwrites {
+            self.step(step);
+            if let Some(line) = &self.line {
+                line.set_message(format!("{step}: {cause}"));
             }
+        } else {
+            let _ = writeln!(self.err, "{step}: {cause}");
         }
     }
 

@@ -59,9 +59,9 @@ pub enum Outcome {
 
 /// What a watch reports.
 enum Report {
-    Object(Event<StoppableContainer>),
-    Pod(Event<Pod>),
-    Instance(Event<StoppableContainerInstance>),
+    Object(Box<Event<StoppableContainer>>),
+    Pod(Box<Event<Pod>>),
+    Instance(Box<Event<StoppableContainerInstance>>),
 }
 
 /// What is known about a target.
@@ -117,7 +117,8 @@ pub async fn wait_for(
                 outcomes.extend(open.keys().map(|target| ((*target).clone(), Outcome::Interrupted)));
                 break;
             }
-            () = &mut deadline => {
+            // A wait of no time looks at every object once, as kubectl does.
+            () = &mut deadline, if !timeout.is_zero() || open.values().all(|progress| progress.known) => {
                 outcomes.extend(open.iter().map(|(target, progress)| {
                     ((*target).clone(), Outcome::TimedOut(progress.last()))
                 }));
@@ -189,7 +190,7 @@ fn reports(session: &Session, targets: &[Target], goal: &Goal) -> Reports {
         reports.push(
             watch::watcher(objects, config.clone())
                 .default_backoff()
-                .map_ok(Report::Object)
+                .map_ok(|event| Report::Object(Box::new(event)))
                 .map(of(namespace.clone()))
                 .boxed(),
         );
@@ -198,7 +199,7 @@ fn reports(session: &Session, targets: &[Target], goal: &Goal) -> Reports {
             reports.push(
                 watch::watcher(pods, config)
                     .default_backoff()
-                    .map_ok(Report::Pod)
+                    .map_ok(|event| Report::Pod(Box::new(event)))
                     .map(of(namespace.clone()))
                     .boxed(),
             );
@@ -207,7 +208,7 @@ fn reports(session: &Session, targets: &[Target], goal: &Goal) -> Reports {
             reports.push(
                 watch::watcher(instances, config)
                     .default_backoff()
-                    .map_ok(Report::Instance)
+                    .map_ok(|event| Report::Instance(Box::new(event)))
                     .map(of(namespace.clone()))
                     .boxed(),
             );
@@ -251,36 +252,42 @@ fn note(
         }
     };
     match report {
-        Report::Object(Event::Init) => listed.retain(|(of, _)| of != namespace),
-        Report::Object(Event::InitApply(object)) => {
-            listed.insert((namespace.to_owned(), object.name_any()));
-            set(&object.name_any(), &|progress| progress.saw(Some(&object)));
-        }
-        Report::Object(Event::Apply(object)) => {
-            set(&object.name_any(), &|progress| progress.saw(Some(&object)));
-        }
-        Report::Object(Event::Delete(object)) => set(&object.name_any(), &|progress| progress.saw(None)),
-        Report::Object(Event::InitDone) => {
-            for (target, progress) in open.iter_mut() {
-                let is_there = listed.contains(&(namespace.to_owned(), target.name.clone()));
-                if target.namespace == namespace && !is_there {
-                    progress.saw(None);
+        Report::Object(event) => match *event {
+            Event::Init => listed.retain(|(of, _)| of != namespace),
+            Event::InitApply(object) => {
+                listed.insert((namespace.to_owned(), object.name_any()));
+                set(&object.name_any(), &|progress| progress.saw(Some(&object)));
+            }
+            Event::Apply(object) => set(&object.name_any(), &|progress| progress.saw(Some(&object))),
+            Event::Delete(object) => set(&object.name_any(), &|progress| progress.saw(None)),
+            Event::InitDone => {
+                for (target, progress) in open.iter_mut() {
+                    let is_there = listed.contains(&(namespace.to_owned(), target.name.clone()));
+                    if target.namespace == namespace && !is_there {
+                        progress.saw(None);
+                    }
                 }
             }
+        },
+        Report::Pod(event) => {
+            if let Some((name, pod)) = present(*event) {
+                set(&name, &|progress| progress.seen.pod.clone_from(&pod));
+            }
         }
-        Report::Pod(Event::Apply(pod) | Event::InitApply(pod)) => {
-            set(&pod.name_any(), &|progress| progress.seen.pod = Some(pod.clone()));
+        Report::Instance(event) => {
+            if let Some((name, instance)) = present(*event) {
+                set(&name, &|progress| progress.seen.instance.clone_from(&instance));
+            }
         }
-        Report::Pod(Event::Delete(pod)) => set(&pod.name_any(), &|progress| progress.seen.pod = None),
-        Report::Instance(Event::Apply(instance) | Event::InitApply(instance)) => {
-            set(&instance.name_any(), &|progress| {
-                progress.seen.instance = Some(instance.clone())
-            });
-        }
-        Report::Instance(Event::Delete(instance)) => {
-            set(&instance.name_any(), &|progress| progress.seen.instance = None);
-        }
-        Report::Pod(Event::Init | Event::InitDone) | Report::Instance(Event::Init | Event::InitDone) => {}
+    }
+}
+
+/// The object of an event by its name, `None` if it is gone.
+fn present<K: kube::Resource>(event: Event<K>) -> Option<(String, Option<K>)> {
+    match event {
+        Event::Apply(object) | Event::InitApply(object) => Some((object.name_any(), Some(object))),
+        Event::Delete(object) => Some((object.name_any(), None)),
+        Event::Init | Event::InitDone => None,
     }
 }
 
@@ -334,8 +341,7 @@ fn causes(session: &mut Session, open: &mut BTreeMap<&Target, Progress>, all: us
     {
         progress.cause_printed = true;
         let line = line(target, progress, count, all);
-        session.screen.step(&line);
-        session.screen.cause(&cause);
+        session.screen.cause(&line, &cause);
     }
 }
 

@@ -8,8 +8,8 @@ use clap_complete::env::{Bash, EnvCompleter, Fish, Powershell, Zsh};
 use crate::failure::Failure;
 use crate::screen::Screen;
 
-/// Name of the program that kubectl asks for completions of `kubectl stopc`.
-pub const COMPLETER: &str = "kubectl_complete-stopc";
+/// Names of the programs that kubectl asks for completions of `kubectl stopc` and `kubectl sc`.
+pub const COMPLETERS: [&str; 2] = ["kubectl_complete-stopc", "kubectl_complete-sc"];
 /// The variable that has the plugin complete a command line of its own.
 pub const VARIABLE: &str = "KUBECTL_STOPC_COMPLETE";
 
@@ -22,7 +22,7 @@ pub struct CompletionArgs {
     /// The shell.
     #[arg(value_enum, value_name = "SHELL", required_unless_present = "install")]
     pub shell: Option<Shell>,
-    /// Installs kubectl_complete-stopc.
+    /// Installs kubectl_complete-stopc and kubectl_complete-sc.
     #[arg(long)]
     pub install: bool,
     /// Directory for --install, which must be in the PATH. [default: that of the plugin]
@@ -53,13 +53,15 @@ pub fn run(screen: &mut Screen, args: &CompletionArgs) -> Result<(), Failure> {
         .map_err(|error| Failure::failed(format!("cannot find the path of the plugin: {error}")))?;
     if args.install {
         let own = program.parent().unwrap_or(Path::new("/"));
-        let path = args.dir.as_deref().unwrap_or(own).join(COMPLETER);
-        install(&path, &program)?;
-        screen.print(&format!(
-            "installed {}; kubectl now completes `kubectl stopc` if its own completion is set up (`kubectl completion \
-             --help`)",
-            path.display()
-        ));
+        let dir = args.dir.as_deref().unwrap_or(own);
+        for name in COMPLETERS {
+            let path = dir.join(name);
+            install(&path, &program)?;
+            screen.print(&format!("installed {}", path.display()));
+        }
+        screen.note(
+            "kubectl now completes `kubectl stopc` if its own completion is set up (`kubectl completion --help`)",
+        );
     }
     if let Some(shell) = args.shell {
         screen.print_raw(&script(shell, &program)?);
@@ -85,7 +87,6 @@ fn script(shell: Shell, program: &Path) -> Result<String, Failure> {
 }
 
 /// Makes the program that kubectl calls: a link to the plugin, which knows it by its name.
-#[cfg(unix)]
 fn install(path: &Path, program: &Path) -> Result<(), Failure> {
     let failed = |error: std::io::Error| {
         Failure::failed(format!(
@@ -101,16 +102,31 @@ fn install(path: &Path, program: &Path) -> Result<(), Failure> {
     std::os::unix::fs::symlink(program, path).map_err(failed)
 }
 
-#[cfg(not(unix))]
-fn install(path: &Path, program: &Path) -> Result<(), Failure> {
-    let script = format!("@\"{}\" __complete %*\r\n", program.display());
-    std::fs::write(path.with_extension("cmd"), script)
-        .map_err(|error| Failure::failed(format!("cannot install {}: {error}", path.display())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_installation_replaces_an_older_one() {
+        let dir = std::env::temp_dir().join(format!("stopc-completion-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let args = CompletionArgs {
+            shell: None,
+            install: true,
+            dir: Some(dir.clone()),
+        };
+        for _ in 0..2 {
+            let mut screen = Screen::new(std::io::sink(), std::io::sink(), None);
+            run(&mut screen, &args).unwrap();
+        }
+        let own = std::env::current_exe().unwrap();
+        let links: Vec<_> = COMPLETERS
+            .iter()
+            .map(|name| std::fs::read_link(dir.join(name)).unwrap())
+            .collect();
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(links, [own.clone(), own]);
+    }
 
     #[test]
     fn every_shell_has_a_script_that_calls_the_plugin() {

@@ -182,8 +182,9 @@ pub async fn attach(session: &mut Session, args: &AttachArgs) -> Result<(), Fail
 /// If the container is stopped, or kubectl cannot be started.
 pub async fn logs(session: &mut Session, args: &LogsArgs) -> Result<(), Failure> {
     let object = get(session, &args.inside.name).await?;
-    // The log of a container that crashes is wanted most.
-    let object = if object.spec.running {
+    // The log of a container that crashes is wanted most, and that is not Running.
+    let has_pod = matches!(view::phase(&object), Some(Phase::Running | Phase::ProviderReady));
+    let object = if object.spec.running && has_pod {
         object
     } else {
         running(session, &args.inside).await?

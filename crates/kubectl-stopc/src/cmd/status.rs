@@ -6,8 +6,9 @@ mod render;
 use clap::Args;
 use futures::{StreamExt, pin_mut};
 use jiff::Timestamp;
-use kube::ResourceExt;
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+use serde::Deserialize;
 use stoppablecontainer_api::StoppableContainer;
 
 use crate::explain;
@@ -50,26 +51,28 @@ pub async fn run(session: &mut Session, args: &StatusArgs) -> Result<(), Failure
     if args.watch {
         return watch(session, &chosen).await;
     }
-    let failures = if let Some(format) = args.output.as_ref().filter(|format| !format.is_table()) {
-        let (values, failures) = fetch_values(session, &chosen, "read").await?;
-        let single = matches!(&chosen, Chosen::Names(names) if names.len() == 1);
-        let text = output::objects(format, values.clone(), single)?;
-        session.screen.print_raw(&text);
-        let objects = values
-            .into_iter()
-            .filter_map(|value| serde_json::from_value::<StoppableContainer>(value).ok());
-        let objects: Vec<_> = objects.collect();
-        return ended(&objects, failures);
-    } else {
-        Vec::new()
-    };
-    let (objects, more) = fetch(session, &chosen, "read").await?;
-    if objects.is_empty() && more.is_empty() {
-        let text = format!("No containers in namespace {}.", session.namespace);
-        session.screen.note(&text);
+    if let Some(format) = args.output.as_ref().filter(|format| !format.is_table()) {
+        return formatted(session, &chosen, format).await;
+    }
+    let (objects, failures) = fetch(session, &chosen, "read").await?;
+    if objects.is_empty() && failures.is_empty() {
+        session.screen.note("No such containers.");
     }
     print(session, &objects).await;
-    ended(&objects, [failures, more].concat())
+    ended(&objects, failures)
+}
+
+/// The objects in a format of `-o`.
+async fn formatted(session: &mut Session, chosen: &Chosen, format: &Format) -> Result<(), Failure> {
+    let (values, failures) = fetch_values(session, chosen, "read").await?;
+    let single = matches!(chosen, Chosen::Names(names) if names.len() == 1);
+    let objects: Vec<_> = values
+        .iter()
+        .filter_map(|value| StoppableContainer::deserialize(value).ok())
+        .collect();
+    let text = output::objects(format, values, single)?;
+    session.screen.print_raw(&text);
+    ended(&objects, failures)
 }
 
 /// The exit code: not as requested is a failure, which the status explains already.
@@ -92,7 +95,7 @@ async fn print(session: &mut Session, objects: &[StoppableContainer]) {
     let now = Timestamp::now();
     let mut texts = Vec::new();
     for object in objects {
-        let facts = Facts::read(session, object).await;
+        let facts = Box::pin(Facts::read(session, object)).await;
         texts.push(render::status(object, &facts, now));
     }
     if !texts.is_empty() {
@@ -111,7 +114,18 @@ async fn watch(session: &mut Session, chosen: &Chosen) -> Result<(), Failure> {
         } => watcher::Config::default().labels(selector),
         _ => watcher::Config::default(),
     };
-    let api = session.containers(&session.namespace);
+    let everywhere = matches!(
+        chosen,
+        Chosen::Query {
+            all_namespaces: true,
+            ..
+        }
+    );
+    let api: Api<StoppableContainer> = if everywhere {
+        Api::all(session.client.clone())
+    } else {
+        session.containers(&session.namespace)
+    };
     let events = watcher::watcher(api, config).default_backoff();
     pin_mut!(events);
     let mut listed = false;

@@ -8,7 +8,7 @@ use kube::api::{ListParams, ObjectMeta};
 use kube::{Api, Client};
 use serde_json::json;
 
-use crate::failure::Failure;
+use crate::failure::{ApiFailureKind, Failure};
 use crate::output::{self, Format};
 use crate::session::Session;
 use crate::table::{Row, render};
@@ -61,13 +61,30 @@ pub fn print_client(args: &VersionArgs, screen: &mut crate::screen::Screen) -> R
 /// # Errors
 /// If the cluster cannot be asked.
 pub async fn run(session: &mut Session, args: &VersionArgs) -> Result<(), Failure> {
-    let installed = installed(&session.client).await?;
+    let installed = match installed(&session.client).await {
+        Ok(installed) => installed,
+        Err(Failure::Api(failure)) => {
+            let text = rendered(args.output.as_ref(), None)?;
+            session.screen.print_raw(&text);
+            // Users of containers need not be allowed to look at the installation.
+            return match failure.kind {
+                ApiFailureKind::NotAllowed => {
+                    session
+                        .screen
+                        .note(&format!("The cluster's versions are not shown: {failure}"));
+                    Ok(())
+                }
+                _ => Err(Failure::Api(failure)),
+            };
+        }
+        Err(failure) => return Err(failure),
+    };
     let text = rendered(args.output.as_ref(), Some(&installed))?;
     session.screen.print_raw(&text);
     if installed.is_empty() {
-        session.screen.note(
-            "The controller was not found: it is not installed, or has no label app.kubernetes.io/name=stoppablecontainer.",
-        );
+        session.screen.note(&format!(
+            "The controller was not found: no Deployment has the label {PRODUCT}."
+        ));
     }
     Ok(())
 }

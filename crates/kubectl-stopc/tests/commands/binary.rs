@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::world::{ALL, WEB, list, web};
 
 /// Time limit of a test that fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Serves one object, whose watch stays open, and returns the address.
 fn serve(object: &Value) -> String {
@@ -28,7 +28,7 @@ fn serve(object: &Value) -> String {
     thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.unwrap().block_on(async move {
-            let whole = list(&[object.clone()]).to_string();
+            let whole = list(std::slice::from_ref(&object)).to_string();
             let all = get(async move |RawQuery(query): RawQuery| {
                 if query.is_some_and(|query| query.contains("watch=true")) {
                     // A watch that never reports anything.

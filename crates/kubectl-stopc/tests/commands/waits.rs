@@ -59,3 +59,14 @@ async fn a_broken_watch_is_opened_again() {
     world.list(ALL, &[web(true, 1, 1, "Running")]).await;
     world.ended().await.printed("stoppablecontainer/web ready\n");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_of_no_time_looks_once() {
+    let mut world = World::run("wait web --for=ready --timeout=0");
+    world.list(ALL, &[web(true, 1, 1, "Running")]).await;
+    world.ended().await.printed("stoppablecontainer/web ready\n");
+
+    let mut world = World::run("wait web --for=ready --timeout=0");
+    world.list(ALL, &[web(true, 1, 1, "Pending")]).await;
+    world.ended().await.failed(3, "web: not ready after 0.0s");
+}

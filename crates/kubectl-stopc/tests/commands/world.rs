@@ -88,7 +88,7 @@ impl World {
             let call = self.api.expect_any("a list").await;
             let answer = answers.iter().find(|(path, _)| *path == call.path);
             let (_, object) = answer.unwrap_or_else(|| panic!("{} {}", call.method, call.path));
-            call.answer(&list(&[object.clone()]));
+            call.answer(&list(std::slice::from_ref(object)));
         }
     }
 
@@ -116,9 +116,7 @@ impl World {
                 }
             }
         };
-        let end = tokio::time::timeout(Duration::from_secs(3600), end)
-            .await
-            .unwrap();
+        let end = tokio::time::timeout(Duration::from_hours(1), end).await.unwrap();
         let code = end.as_ref().map_or_else(Failure::exit_code, |()| 0);
         let mut err = self.err.text();
         if let Err(failure) = end {

@@ -79,8 +79,10 @@ pub(super) async fn collect(session: &Session, findings: &[Finding]) -> Result<S
 /// All objects of a kind, or those of the session's namespace if only that is allowed.
 async fn objects(session: &Session, group: &str, version: &str, kind: &str, labels: Option<&str>) -> Value {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-    let mut params = ListParams::default();
-    params.label_selector = labels.map(str::to_owned);
+    let params = ListParams {
+        label_selector: labels.map(str::to_owned),
+        ..ListParams::default()
+    };
     let all: Api<DynamicObject> = Api::all_with(session.client.clone(), &resource);
     let here: Api<DynamicObject> =
         Api::namespaced_with(session.client.clone(), &session.namespace, &resource);

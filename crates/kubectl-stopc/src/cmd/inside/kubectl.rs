@@ -1,5 +1,6 @@
 //! The commands of kubectl, as arguments; and their start.
 
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use kube::ResourceExt;
@@ -99,7 +100,7 @@ fn flags(flags: &[(&str, bool)]) -> Vec<String> {
 /// cluster and user of this session.
 ///
 /// # Errors
-/// If kubectl cannot be started, or, where processes cannot be replaced, with its exit code.
+/// If kubectl cannot be started.
 pub(super) fn launch(
     session: &mut Session,
     object: &StoppableContainer,
@@ -113,24 +114,11 @@ pub(super) fn launch(
         .arg(format!("--namespace={namespace}"))
         .args(&session.kubectl_flags)
         .args(args);
-    let error = replace(&mut command);
+    let error = command.exec();
     Err(Failure::failed(format!(
         "{} cannot be started ({error}); put kubectl into the PATH, or name it in the variable KUBECTL",
         program.to_string_lossy()
     )))
-}
-
-#[cfg(unix)]
-fn replace(command: &mut Command) -> std::io::Error {
-    std::os::unix::process::CommandExt::exec(command)
-}
-
-#[cfg(not(unix))]
-fn replace(command: &mut Command) -> std::io::Error {
-    match command.status() {
-        Ok(status) => std::process::exit(status.code().unwrap_or(1)),
-        Err(error) => error,
-    }
 }
 
 #[cfg(test)]
