@@ -75,7 +75,7 @@ fn flags<'a>(text: &mut String, args: impl Iterator<Item = &'a Arg>) -> std::fmt
 fn name(arg: &Arg) -> String {
     let values = arg.get_value_names().unwrap_or_default();
     let value = values.first().filter(|_| arg.get_action().takes_values());
-    let value = value.map_or_else(String::new, |value| value.to_string());
+    let value = value.map_or_else(String::new, ToString::to_string);
     let optional = arg.get_num_args().is_some_and(|count| count.min_values() == 0);
     let flags = match (arg.get_short(), arg.get_long()) {
         (Some(short), Some(long)) => format!("-{short}, --{long}"),
