@@ -212,8 +212,8 @@ fn cargo_build(workspace: &Workspace, profile: &str, binaries: &[(&str, &str)]) 
     command
 }
 
-/// Compiles a program that is in no image as a static release, and returns its path. Its package has
-/// the same name.
+/// Compiles a program that is in no image as a static release, and returns its path. Its package
+/// has the same name.
 pub(crate) fn build_static(workspace: &Workspace, program: &str, step: &Step<'_>) -> Result<PathBuf> {
     build(workspace, PUBLISHED.programs, &[(program, program)], step)?;
     let dir = workspace.target().join(TARGET).join(PUBLISHED.programs);
