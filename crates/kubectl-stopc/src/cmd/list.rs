@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
+use serde::Deserialize;
 use serde_json::Value;
 use stoppablecontainer_api::conditions::READY;
 use stoppablecontainer_api::names::{LABEL_ROLE, ROLE_CONSUMER};
@@ -18,7 +19,7 @@ use crate::explain;
 use crate::failure::Failure;
 use crate::jsonpath::{cell, column};
 use crate::output::{self, Format};
-use crate::select::{Chosen, Selection, fetch, fetch_values};
+use crate::select::{Chosen, Selection, fetch_values};
 use crate::session::Session;
 use crate::table::{Row, Tone, render};
 use crate::{units, view};
@@ -70,6 +71,12 @@ pub enum SortBy {
 /// Start times of the pods, by namespace and name.
 type Starts = BTreeMap<(String, String), Timestamp>;
 
+/// An object as the API server sent it, and decoded.
+struct Item {
+    value: Value,
+    object: StoppableContainer,
+}
+
 /// `list`
 ///
 /// # Errors
@@ -80,24 +87,29 @@ pub async fn run(session: &mut Session, args: &ListArgs) -> Result<(), Failure> 
     if args.watch {
         return watch(session, args, &chosen, &format).await;
     }
+    let (values, mut failures) = fetch_values(session, &chosen, "list").await?;
+    let mut items = Vec::new();
+    for value in values {
+        match Item::of(value) {
+            Ok(item) => items.push(item),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    select(&mut items, args);
     if !format.is_table() {
-        let (values, failures) = fetch_values(session, &chosen, "list").await?;
-        let mut objects: Vec<_> = values.into_iter().filter_map(parsed).collect();
-        select(&mut objects, args, |(_, object)| object, |(value, _)| value);
         let single = matches!(&chosen, Chosen::Names(names) if names.len() == 1);
-        let values = objects.into_iter().map(|(value, _)| value).collect();
-        session
-            .screen
-            .print_raw(&output::objects(&format, values, single)?);
+        let values = items.into_iter().map(|item| item.value).collect();
+        let text = output::objects(&format, values, single)?;
+        session.screen.print_raw(&text);
         return Failure::all(failures);
     }
-    let (objects, failures) = fetch(session, &chosen, "list").await?;
-    let mut objects: Vec<_> = objects
-        .into_iter()
-        .map(|object| (serde_json::to_value(&object).unwrap_or_default(), object))
-        .collect();
-    select(&mut objects, args, |(_, object)| object, |(value, _)| value);
-    let objects: Vec<_> = objects.into_iter().map(|(_, object)| object).collect();
+    if items.is_empty() {
+        if failures.is_empty() {
+            let text = nothing(args, &session.namespace);
+            session.screen.note(&text);
+        }
+        return Failure::all(failures);
+    }
     let starts = if format == Format::Wide {
         starts(session, &chosen).await
     } else {
@@ -108,17 +120,13 @@ pub async fn run(session: &mut Session, args: &ListArgs) -> Result<(), Failure> 
         namespaces: args.selection.all_namespaces,
         now: Timestamp::now(),
     };
-    if objects.is_empty() && failures.is_empty() {
-        session.screen.note(&nothing(args, &session.namespace.clone()));
+    let objects: Vec<_> = items.into_iter().map(|item| item.object).collect();
+    let text = view.table(&objects, &starts);
+    session.screen.print(if args.no_headers {
+        without_header(&text)
     } else {
-        let text = view.table(&objects, &starts);
-        let text = if args.no_headers {
-            without_header(&text)
-        } else {
-            &text
-        };
-        session.screen.print(text);
-    }
+        &text
+    });
     Failure::all(failures)
 }
 
@@ -137,30 +145,19 @@ fn nothing(args: &ListArgs, namespace: &str) -> String {
     format!("{kind} {place}. Create one with: kubectl stopc create NAME --image IMAGE")
 }
 
-fn parsed(value: Value) -> Option<(Value, StoppableContainer)> {
-    let object = serde_json::from_value(value.clone()).ok()?;
-    Some((value, object))
-}
-
 /// Filters and sorts.
-fn select<T>(
-    objects: &mut Vec<T>,
-    args: &ListArgs,
-    object: impl Fn(&T) -> &StoppableContainer,
-    value: impl Fn(&T) -> &Value,
-) {
+fn select(items: &mut Vec<Item>, args: &ListArgs) {
     if let Some(phase) = &args.phase {
-        objects.retain(|item| view::phase_text(object(item)).eq_ignore_ascii_case(phase));
+        items.retain(|item| view::phase_text(&item.object).eq_ignore_ascii_case(phase));
     }
-    let name = |item: &T| (object(item).namespace(), object(item).name_any());
-    objects.sort_by_key(name);
+    items.sort_by_key(|item| (item.object.namespace(), item.object.name_any()));
     match &args.sort_by {
         SortBy::Name => {}
-        SortBy::Phase => objects.sort_by_key(|item| view::phase_text(object(item))),
-        SortBy::Node => objects.sort_by_key(|item| node(object(item)).to_owned()),
-        SortBy::Used => objects.sort_by_key(|item| std::cmp::Reverse(view::used(object(item)))),
-        SortBy::Age => objects.sort_by_key(|item| created(object(item))),
-        SortBy::Path(path) => objects.sort_by_key(|item| cell(path, value(item))),
+        SortBy::Phase => items.sort_by_key(|item| view::phase_text(&item.object)),
+        SortBy::Node => items.sort_by_key(|item| node(&item.object).to_owned()),
+        SortBy::Used => items.sort_by_key(|item| std::cmp::Reverse(view::used(&item.object))),
+        SortBy::Age => items.sort_by_key(|item| created(&item.object)),
+        SortBy::Path(path) => items.sort_by_key(|item| cell(path, &item.value)),
     }
 }
 
@@ -292,6 +289,23 @@ enum Printed {
     All(Vec<StoppableContainer>),
     /// The row of the last one, as wide as in the table of all.
     Last(Vec<StoppableContainer>),
+}
+
+// === impl Item ===
+
+impl Item {
+    fn of(value: Value) -> Result<Self, Failure> {
+        match StoppableContainer::deserialize(&value) {
+            Ok(object) => Ok(Self { value, object }),
+            Err(error) => {
+                let name = value["metadata"]["name"].as_str().unwrap_or_default();
+                Err(Failure::failed(format!(
+                    "{name}: this version of the plugin cannot read the object ({error}); kubectl get stopc {name} -o \
+                     yaml"
+                )))
+            }
+        }
+    }
 }
 
 // === impl Known ===

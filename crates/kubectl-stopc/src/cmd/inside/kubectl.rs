@@ -123,22 +123,35 @@ pub(super) fn launch(
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{Parser, Subcommand};
 
     use super::*;
-    use crate::args::{Args, Command};
     use crate::view::fixtures::running;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(subcommand)]
+        verb: Verb,
+    }
+
+    #[derive(Subcommand)]
+    enum Verb {
+        Exec(ExecArgs),
+        Shell(ShellArgs),
+        Attach(AttachArgs),
+        Logs(LogsArgs),
+        PortForward(PortForwardArgs),
+    }
 
     fn line(words: &str) -> String {
         let words = std::iter::once("kubectl-stopc").chain(words.split(' '));
         let object = running();
-        let line = match Args::parse_from(words).command {
-            Command::Exec(args) => exec(&args, &object),
-            Command::Shell(args) => shell(&args, &object, true),
-            Command::Attach(args) => attach(&args, &object),
-            Command::Logs(args) => logs(&args, &object),
-            Command::PortForward(args) => port_forward(&args, &object),
-            other => panic!("{other:?}"),
+        let line = match Line::parse_from(words).verb {
+            Verb::Exec(args) => exec(&args, &object),
+            Verb::Shell(args) => shell(&args, &object, true),
+            Verb::Attach(args) => attach(&args, &object),
+            Verb::Logs(args) => logs(&args, &object),
+            Verb::PortForward(args) => port_forward(&args, &object),
         };
         line.join(" ")
     }

@@ -67,19 +67,13 @@ team        web    Running   True    node1   1.5KiB   3m20s   nginx:1.25   <none
 #[test]
 fn phases_filter_and_columns_sort() {
     let names = |words: &[&str]| {
-        let mut objects = vec![(Value::Null, stopped()), (Value::Null, failed())];
-        for (value, object) in &mut objects {
-            *value = serde_json::to_value(&*object).unwrap();
-        }
-        select(
-            &mut objects,
-            &args(words),
-            |(_, object)| object,
-            |(value, _)| value,
-        );
-        objects
+        let mut items: Vec<_> = [stopped(), failed()]
+            .map(|object| Item::of(serde_json::to_value(object).unwrap()).unwrap())
+            .into();
+        select(&mut items, &args(words));
+        items
             .into_iter()
-            .map(|(_, object)| object.name_any())
+            .map(|item| item.object.name_any())
             .collect::<Vec<_>>()
     };
     assert_eq!(names(&[]), ["api", "web"]);
@@ -88,6 +82,21 @@ fn phases_filter_and_columns_sort() {
     assert_eq!(names(&["--sort-by", ".spec.running"]), ["web", "api"]);
     assert!(Line::try_parse_from(["list", "--phase", "asleep"]).is_err());
     assert!(Line::try_parse_from(["list", "--sort-by", "colour"]).is_err());
+}
+
+#[test]
+fn an_object_that_cannot_be_read_is_named() {
+    let mut value = serde_json::to_value(running()).unwrap();
+    value["status"]["phase"] = serde_json::json!("Hibernated");
+    let Err(failure) = Item::of(value) else {
+        panic!("read")
+    };
+    assert!(
+        failure
+            .to_string()
+            .starts_with("web: this version of the plugin cannot read"),
+        "{failure}"
+    );
 }
 
 #[test]
