@@ -21,6 +21,7 @@ mod lifecycle;
 mod many_nodes;
 mod node;
 mod parity;
+mod plugin;
 mod security;
 mod storage;
 mod support;

@@ -103,6 +103,12 @@ pub(crate) enum Command {
     },
     /// Builds the product's images and pushes them to a registry or the local cluster.
     Image(RegistryArg),
+    /// Builds the plugin `kubectl stopc` as a static program, with its links, into `dist/`.
+    Plugin {
+        /// Copies it to this directory, too, which should be in the PATH.
+        #[arg(long, value_name = "DIR")]
+        install: Option<PathBuf>,
+    },
     /// Builds the images of tests and samples and pushes them to the local cluster.
     TestImages,
 }

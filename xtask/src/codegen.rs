@@ -2,8 +2,8 @@
 `codegen`: writes the generated files, or checks that they are up to date.
 
 The CRDs and `docs/api.md` are generated from the Rust types, `docs/metrics.md` from the catalogue of
-metrics, and everything else in `config/` from
-the chart. The last column of `docs/invariants.md` is generated from the names of the tests.
+metrics, `docs/plugin.md` from the plugin's command line, and everything else in `config/` from the
+chart. The last column of `docs/invariants.md` is generated from the names of the tests.
 */
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,11 +20,13 @@ use crate::tools::{Release, Tools};
 use crate::workspace::Workspace;
 
 /// Number of steps of [`run`], without the build of helm.
-pub(crate) const STEPS: usize = 6;
+pub(crate) const STEPS: usize = 7;
 /// Directory of the CRDs in the chart.
 const CHART_CRDS: &str = "charts/stoppablecontainer/crd-files";
 /// Directory of the documents.
 const DOCS: &str = "docs";
+/// The reference of the plugin.
+const PLUGIN_DOCUMENT: &str = "docs/plugin.md";
 /// The reference of both kinds.
 const API_DOCUMENT: &str = "docs/api.md";
 /// The metrics of all programs.
@@ -58,6 +60,9 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, check: bool) -> Re
     files.extend(progress.step("Generate the API reference", |step| api_document(workspace, step))?);
     files.extend(progress.step("Generate the list of metrics", |step| {
         metrics_document(workspace, step)
+    })?);
+    files.extend(progress.step("Generate the reference of the plugin", |step| {
+        plugin_document(workspace, step)
     })?);
     files.insert(ids::DOCUMENT.into(), ids::document(workspace)?);
     files.extend(progress.step("Render the chart", |step| rendered_chart(workspace, step))?);
@@ -103,6 +108,12 @@ fn api_document(workspace: &Workspace, step: &Step<'_>) -> Result<Files> {
 fn metrics_document(workspace: &Workspace, step: &Step<'_>) -> Result<Files> {
     let text = step.output(&mut example(workspace, "metrics", "metricsdoc"))?;
     Ok(Files::from([(METRICS_DOCUMENT.into(), text)]))
+}
+
+/// The reference of the plugin: every command with its flags.
+fn plugin_document(workspace: &Workspace, step: &Step<'_>) -> Result<Files> {
+    let text = step.output(&mut example(workspace, "kubectl-stopc", "clidoc"))?;
+    Ok(Files::from([(PLUGIN_DOCUMENT.into(), text)]))
 }
 
 /// An example of a package that prints generated text.

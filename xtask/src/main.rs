@@ -15,6 +15,7 @@ mod install;
 mod kernels;
 mod lint;
 mod machine_tests;
+mod plugin;
 mod progress;
 mod shell;
 mod target;
@@ -107,6 +108,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         Command::Lint => lint::run(&workspace, &progress)?,
         Command::Codegen { check } => codegen::command(&workspace, &progress, *check)?,
         Command::Image(arg) => images::command(&workspace, &progress, arg.registry.clone())?,
+        Command::Plugin { install } => plugin::command(&workspace, &progress, install.as_deref())?,
         Command::TestImages => images::test_command(&workspace, &progress)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -17,7 +17,7 @@ use crate::progress::{Progress, Step};
 use crate::target::Target;
 use crate::tools::{Release, Runtime, Tools};
 use crate::workspace::Workspace;
-use crate::{cluster, durability, fuzz, install, shell};
+use crate::{cluster, durability, fuzz, install, plugin, shell};
 
 /// The test target that needs a cluster.
 const E2E: &str = "e2e";
@@ -85,6 +85,8 @@ const SLOWEST: usize = 12;
 /// The variable with the file of their times.
 const TIMES_VARIABLE: &str = "E2E_TIMES";
 
+/// The variable with the path of the plugin.
+const PLUGIN_VARIABLE: &str = "E2E_PLUGIN";
 /// Number of serving certificates per replica in the rotation test: by default, and with `--all`.
 const ROTATIONS: (&str, &str) = ("3", "10");
 /// The variable for this number.
@@ -261,7 +263,9 @@ fn e2e(
     options: &Options<'_>,
     target: &Target<'_>,
 ) -> Result<()> {
+    let plugin = plugin::for_tests(workspace, step)?;
     let mut command = cargo(workspace, &["--test", E2E]);
+    command.env(PLUGIN_VARIABLE, plugin);
     command.arg("--").args(filters);
     if options.names.is_empty() && !options.all {
         for test in durability::LEFT_OUT {

@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The server's side.
 pub struct Scripted {
     handle: Handle<Request<Body>, Response<Body>>,
-    /// Kept, because a dropped one would end the watch.
-    watches: Vec<SendResponse<Response<Body>>>,
+    /// Open watches with their paths. They are kept, because a dropped one would end the watch.
+    watches: Vec<(String, SendResponse<Response<Body>>)>,
 }
 
 /// A call that waits for its answer.
@@ -98,12 +98,19 @@ impl Scripted {
     /// Sends `events` on the watch that was opened last, and ends it, so that the client opens
     /// another.
     pub fn tell(&mut self, events: &[Value]) {
-        let mut lines = events.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
-        lines.push('\n');
-        let Some(watch) = self.watches.pop() else {
+        let Some((_, watch)) = self.watches.pop() else {
             panic!("no watch is open")
         };
-        watch.send_response(Response::new(Body::from(lines.into_bytes())));
+        send_events(watch, events);
+    }
+
+    /// Sends `events` on the watch of this path, and ends it, so that the client opens another.
+    pub fn tell_at(&mut self, path: &str, events: &[Value]) {
+        let Some(at) = self.watches.iter().position(|(of, _)| of == path) else {
+            panic!("no watch of {path} is open")
+        };
+        let (_, watch) = self.watches.remove(at);
+        send_events(watch, events);
     }
 
     async fn next(&mut self) -> Option<Call> {
@@ -112,7 +119,7 @@ impl Scripted {
             let (parts, body) = request.into_parts();
             let query = parts.uri.query().unwrap_or_default().to_owned();
             if query.split('&').any(|pair| pair == "watch=true") {
-                self.watches.push(respond);
+                self.watches.push((parts.uri.path().to_owned(), respond));
                 continue;
             }
             let body = match body.collect_bytes().await {
@@ -179,6 +186,12 @@ impl Call {
         *response.status_mut() = code;
         self.respond.send_response(response);
     }
+}
+
+fn send_events(watch: SendResponse<Response<Body>>, events: &[Value]) {
+    let mut lines = events.iter().map(Value::to_string).collect::<Vec<_>>().join("\n");
+    lines.push('\n');
+    watch.send_response(Response::new(Body::from(lines.into_bytes())));
 }
 
 /// What the controller looks for in a consumer pod; the whole rewrite is the webhook's.

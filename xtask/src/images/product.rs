@@ -212,6 +212,14 @@ fn cargo_build(workspace: &Workspace, profile: &str, binaries: &[(&str, &str)]) 
     command
 }
 
+/// Compiles a program that is in no image as a static release, and returns its path. Its package
+/// has the same name.
+pub(crate) fn build_static(workspace: &Workspace, program: &str, step: &Step<'_>) -> Result<PathBuf> {
+    build(workspace, PUBLISHED.programs, &[(program, program)], step)?;
+    let dir = workspace.target().join(TARGET).join(PUBLISHED.programs);
+    Ok(dir.join(program))
+}
+
 /// Copies the binaries to the directory that the Dockerfile uses.
 fn fill_dist(workspace: &Workspace, profiles: Profiles) -> Result<()> {
     BINARIES.iter().try_for_each(|(binary, _)| {

@@ -43,6 +43,23 @@ const TREES: &[Tree] = &[
         ],
     },
     Tree {
+        directory: "crates/kubectl-stopc/src",
+        module: &[],
+        rooms: &[
+            &["main", "lib"],
+            &["completion"],
+            &["args"],
+            &["cmd"],
+            &["wait"],
+            &["confirm"],
+            &["select"],
+            &["session"],
+            &["explain", "output", "view"],
+            &["jsonpath", "names", "screen", "table", "units"],
+            &["failure"],
+        ],
+    },
+    Tree {
         directory: "src/reconcile",
         module: &["reconcile"],
         rooms: &[

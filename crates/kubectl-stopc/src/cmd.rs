@@ -1,0 +1,17 @@
+//! The commands, a module each.
+
+pub mod completion;
+pub mod create;
+pub mod delete;
+pub mod doctor;
+pub mod inside;
+pub mod list;
+pub mod power;
+pub mod recover;
+pub mod resize;
+pub mod status;
+pub mod usage;
+pub mod version;
+pub mod wait;
+
+mod flags;
