@@ -14,6 +14,7 @@ use crate::reconcile::pods::fixtures::{edit, instance, out_of_cpu, pod, prepared
 mod change_over;
 mod deletion;
 mod ownership;
+mod restart;
 mod storage_limit;
 
 fn words(observed: &Observed) -> Vec<String> {
