@@ -330,5 +330,11 @@ async fn f24_an_instance_goes_to_the_node_that_has_its_disk() {
         }
         patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
         reconciling.await.unwrap().unwrap();
+        let told: Vec<_> = world.told().into_iter().map(|(_, reason)| reason).collect();
+        assert_eq!(
+            told.contains(&"Moved".to_owned()),
+            !old_exists && new_exists,
+            "{told:?}"
+        );
     }
 }

@@ -69,7 +69,7 @@ pub mod reason {
         /// `spec.running` is false. Also an event: the container is stopped.
         STOPPED = "Stopped" in [READY, CONSUMER_READY, CONSUMER_SCHEDULED, STOPPED_CONDITION];
         /// The consumer is being deleted. Also an event.
-        STOPPING = "Stopping" in [CONSUMER_READY, CONSUMER_SCHEDULED, STOPPED_CONDITION];
+        STOPPING = "Stopping" in [CONSUMER_READY, STOPPED_CONDITION];
         /// `spec.running` is true.
         RUN_REQUESTED = "RunRequested" in [STOPPED_CONDITION];
         /// A node is chosen for the consumer pod. Also an event: the scheduler chose the node of
@@ -82,18 +82,26 @@ pub mod reason {
         STARTING = "Starting" in [READY, PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED];
         /// The API server rejected the creation of the pod or the instance. The message is the API
         /// server's.
-        CREATION_REFUSED = "CreationRefused" in [READY, PROVIDER_READY, CONSUMER_READY];
+        CREATION_REFUSED = "CreationRefused" in [
+            READY, PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED
+        ];
         /// `spec.template` or `spec.provider` exceeds the size limits. The object was stored before
         /// the limits existed.
-        TEMPLATE_TOO_LARGE = "TemplateTooLarge" in [READY, PROVIDER_READY, CONSUMER_READY];
+        TEMPLATE_TOO_LARGE = "TemplateTooLarge" in [
+            READY, PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED
+        ];
         /// A pod cannot be created from `spec.template`: a field has the wrong type, is unknown, or
         /// has an invalid value.
-        TEMPLATE_INVALID = "TemplateInvalid" in [READY, PROVIDER_READY, CONSUMER_READY];
+        TEMPLATE_INVALID = "TemplateInvalid" in [
+            READY, PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED
+        ];
         /// The webhook did not rewrite the consumer pod, so the controller deleted the pod before
         /// it could run (invariant I3).
         NOT_REWRITTEN = "NotRewritten" in [CONSUMER_READY];
         /// A pod or an instance with the required name exists and belongs to another owner.
-        NAME_CONFLICT = "NameConflict" in [READY, PROVIDER_READY, CONSUMER_READY];
+        NAME_CONFLICT = "NameConflict" in [
+            READY, PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED
+        ];
         /// The scheduler did not find a node for the pod. The message is the scheduler's.
         UNSCHEDULABLE = "Unschedulable" in [PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED];
         /// The pod has a scheduling gate. The message names the gates; the component that set one

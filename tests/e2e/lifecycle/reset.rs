@@ -2,12 +2,12 @@
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use stoppablecontainer_api::StoppableContainer;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::ANNOTATION_RECOVERY;
+use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, in_namespace};
 
-use crate::support::{data_directory, node_of, run, running, shell_template, start, stop, told};
+use crate::support::{data_directory, node_of, phase, run, running, shell_template, start, stop, told};
 
 async fn answer(ns: &Namespace, with: &str) -> Result<()> {
     let patch = json!({"metadata": {"annotations": {ANNOTATION_RECOVERY: with}}});
@@ -68,7 +68,7 @@ async fn i1_the_user_begins_with_an_empty_filesystem_at_any_time() {
         stop(&ns, "kept").await?;
         answer(&ns, &format!("reset-{second}")).await?;
         another_instance(&ns, &second).await?;
-        crate::support::phase(&ns, "kept", stoppablecontainer_api::Phase::Stopped).await?;
+        phase(&ns, "kept", Phase::Stopped).await?;
         start(&ns, "kept").await?;
         let file = ns.exec("kept", "main", &["/bin/cat", "/root/file"]).await?;
         ensure!(file.code != 0, "the file is back");

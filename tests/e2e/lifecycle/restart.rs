@@ -78,8 +78,9 @@ async fn i14_a_request_restarts_a_running_container_once() {
         // A tool that manages the template takes the annotation out, and sets the same again.
         for same in [Value::Null, json!("2026-01-01T00:00:00Z")] {
             request(&ns, same).await?;
-            seen(&ns).await?;
-            running(&ns, "kept").await?;
+            // The write of a status that knows the new spec would begin another stop.
+            let last = seen(&ns).await?.status.and_then(|status| status.last_stop);
+            ensure!(last == stop, "it is restarted again: {last:?}");
             ensure!(
                 uid_of(&ns.pod_ready("kept").await?) == uid_of(&second),
                 "it was restarted again"
@@ -101,7 +102,7 @@ async fn i14_a_request_starts_nothing_that_is_stopped() {
         ensure!(ns.api::<Pod>().get_opt("kept").await?.is_none(), "it was started");
         set_running(&ns, "kept", true).await?;
         let pod = running(&ns, "kept").await?;
-        // The next event of the object would show a second start.
+        // Another edit, because the status that follows it would begin a stop.
         ns.patch::<StoppableContainer>(
             "kept",
             json!({"spec": {"provider": {"resources": {"requests": {"memory": "20Mi"}}}}}),

@@ -7,13 +7,14 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::ListParams;
 use serde_json::json;
+use stoppablecontainer_api::StoppableContainer;
 use stoppablecontainer_api::conditions::{
     CONSUMER_READY, CONSUMER_SCHEDULED, READY, STOPPED_CONDITION, reason,
 };
 use testkit::{Namespace, in_namespace};
 
 use crate::support::{
-    blocked_saying, condition, create, running, set_running, shell_template, start, stop, told,
+    blocked_saying, condition, create, running, set_running, shell_template, start, stop, told, told_about,
 };
 
 /// How many events with each reason there are about the objects that are called `name`, by kind.
@@ -60,10 +61,15 @@ async fn i12_the_steps_of_a_start_and_a_stop_are_told_once() {
         create(&ns, "kept", true, shell_template()).await?;
         running(&ns, "kept").await?;
         told(&ns, "kept", reason::STARTED).await?;
-        let object = ns
-            .api::<stoppablecontainer_api::StoppableContainer>()
-            .get("kept")
-            .await?;
+        // The pod may be ready a moment later than it runs.
+        let is_ready = |object: &StoppableContainer| {
+            let start = object
+                .status
+                .as_ref()
+                .and_then(|status| status.last_start.as_ref());
+            start.is_some_and(|start| start.ready_at.is_some())
+        };
+        let object = ns.wait("kept", "its start is over", is_ready).await?;
         for (kind, status, why) in [
             (CONSUMER_SCHEDULED, "True", reason::SCHEDULED),
             (STOPPED_CONDITION, "False", reason::RUN_REQUESTED),
@@ -88,10 +94,7 @@ async fn i12_the_steps_of_a_start_and_a_stop_are_told_once() {
 
         stop(&ns, "kept").await?;
         told(&ns, "kept", reason::STOPPED).await?;
-        let object = ns
-            .api::<stoppablecontainer_api::StoppableContainer>()
-            .get("kept")
-            .await?;
+        let object = ns.api::<StoppableContainer>().get("kept").await?;
         let stop = object
             .status
             .and_then(|status| status.last_stop)
@@ -138,7 +141,7 @@ async fn i12_ready_says_the_cause_and_the_next_step() {
         let message = blocked_saying(&ns, "secret", READY, "CreateContainerConfigError", words).await?;
         ensure!(message.contains("\"missing\" not found"), "{message}");
         blocked_saying(&ns, "gated", READY, reason::SCHEDULING_GATED, "example.com/later").await?;
-        let pulls = |object: &stoppablecontainer_api::StoppableContainer| {
+        let pulls = |object: &StoppableContainer| {
             condition(object, READY).is_some_and(|(status, why, message)| {
                 status == "False"
                     && ["ErrImagePull", "ImagePullBackOff"].contains(&why)
@@ -164,8 +167,8 @@ async fn i12_a_restart_of_the_container_is_told_with_its_exit_code() {
         ns.pod_restarted("kept", "main", 1).await?;
         running(&ns, "kept").await?;
         let about = ("StoppableContainer", "kept");
-        crate::support::told_about(ns.api(), about, reason::RESTARTED, "exit code 3").await?;
-        let is_ready = |object: &stoppablecontainer_api::StoppableContainer| {
+        told_about(ns.api(), about, reason::RESTARTED, "exit code 3").await?;
+        let is_ready = |object: &StoppableContainer| {
             condition(object, CONSUMER_READY).is_some_and(|(status, ..)| status == "True")
         };
         ns.wait("kept", "it is ready again", is_ready).await?;

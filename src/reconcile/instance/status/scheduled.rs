@@ -27,6 +27,7 @@ pub(super) fn scheduled_state(observed: &Observed) -> ConditionState {
         _ if !observed.instance.spec.running => {
             ConditionState::false_with(reason::STOPPED, "running is false")
         }
+        _ if let Some(why) = observed.template_error() => ConditionState::false_for(why),
         _ => match observed.placeholder.pod().and_then(|pod| at(pod)) {
             Some(node) => chosen(&node),
             None if observed.home().is_none() => provider::unplaced(observed),

@@ -89,6 +89,8 @@ fn i12_scheduled_has_the_words_of_the_scheduler() {
     assert_eq!(scheduled(&foreign), expected);
     assert_eq!(told(&foreign, CONSUMER_READY), expected);
     assert_eq!(told(&foreign, READY), expected);
+    let invalid = json!({ "spec": { "template": { "spec": { "containers": 7 } } } });
+    assert!(scheduled(&observed(instance(invalid))).starts_with("False TemplateInvalid: "));
     let cordoned = Observed {
         node_cordoned: true,
         ..queued(&waits, |_| {})
