@@ -294,3 +294,21 @@ async fn an_instance_that_exists_already_is_no_failure() {
         "the watch brings the instance"
     );
 }
+
+/// The instance's reconciler has published it about this object already.
+#[tokio::test]
+async fn i12_what_the_instance_shows_is_no_event_of_the_container() {
+    let mut container = container();
+    let mut blocked = instance(&container);
+    blocked["status"]["conditions"] = json!(["Ready", "ConsumerReady"].map(|kind| json!({
+        "type": kind, "status": "False", "reason": "Unschedulable", "message": "0/1 nodes",
+        "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2,
+    })));
+    let mut world = World::new();
+    put(&mut world.writers.instances, &[blocked]);
+    let reconciling = world.reconcile_container(&container);
+    let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(reasons(&status), ["Unschedulable"; 2]);
+    reconciling.await.unwrap().unwrap();
+    assert!(world.told().is_empty());
+}
