@@ -43,7 +43,7 @@ pub async fn reconcile(
         apply::act(&context, &mut observed, action).await?;
     }
     let status = status::status(&observed, Timestamp::now());
-    status::write_status(&context, &observed.container, &status).await?;
+    status::write_status(&context, &observed, &status).await?;
     context
         .attempts
         .succeeded(&observed.container.uid().unwrap_or_default(), Task::Reconcile);

@@ -10,18 +10,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 use kube::runtime::controller::Action as Next;
-use kube::{Resource, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
 
-use crate::reconcile::context::{Context, ReconcileError, Task, events};
+use crate::reconcile::conditions::Cause;
+use crate::reconcile::context::events::publish;
+use crate::reconcile::context::{Context, ReconcileError, Task};
 use crate::reconcile::instance::apply::Outcome;
 use crate::reconcile::instance::plan::Action;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods;
-use crate::reconcile::pods::Role;
+use crate::reconcile::pods::{Role, health};
 
 mod apply;
+mod events;
 #[cfg(test)]
 mod fixtures;
 mod observe;
@@ -38,7 +41,7 @@ pub async fn reconcile(
     instance: Arc<StoppableContainerInstance>,
     context: Arc<Context>,
 ) -> Result<Next, ReconcileError> {
-    let before = instance.status.clone().unwrap_or_default().conditions;
+    let before = instance.status.clone().unwrap_or_default();
     let mut observed = observe::observe(&context, instance).await?;
     let actions = plan::plan(&observed, &context.opt_outs);
     if actions.contains(&Action::RemoveFinalizer) {
@@ -83,8 +86,18 @@ pub async fn reconcile(
     };
     let status = status::status(&observed, Timestamp::now());
     let written = apply::write_status(&context, &observed.instance, &status).await?;
-    events::changes(&context, written.object_ref(&()), &before, &status.conditions).await;
+    let restarted = restarted(&context, &observed);
+    let news = events::events(&before, &status, &observed, restarted.as_ref());
+    publish(&context, &events::regarding(&written), news).await;
     Ok(next(&observed, again))
+}
+
+/// How the main container ended, if the kubelet started it again since the last pass.
+fn restarted(context: &Context, observed: &Observed) -> Option<Cause> {
+    let pod = observed.consumer.pod()?;
+    let (count, last) = health::restarts(pod, observed.instance.spec.main_container())?;
+    let (of, uid) = (observed.instance.uid()?, pod.uid()?);
+    context.attempts.restarted(&of, &uid, count).then_some(last)
 }
 
 /// Resets the back-off of steps that work now.

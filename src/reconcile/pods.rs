@@ -9,13 +9,13 @@ and one pod belongs into `instance`.
 use std::fmt::Debug;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use kube::{Resource, ResourceExt};
 use stoppablecontainer_api::StoppableContainerInstance;
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::{
-    LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE, MANAGED_BY, ROLE_CONSUMER, ROLE_PLACEHOLDER, ROLE_PROVIDER,
-    placeholder_pod_name, provider_pod_name,
+    GATE, GATE_PLACEHOLDER, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE, MANAGED_BY, ROLE_CONSUMER,
+    ROLE_PLACEHOLDER, ROLE_PROVIDER, placeholder_pod_name, provider_pod_name,
 };
 
 use crate::reconcile::conditions::Cause;
@@ -30,6 +30,7 @@ mod opt_outs;
 pub(crate) mod pinned;
 mod placeholder;
 mod provider;
+pub(crate) mod restart;
 pub(crate) mod template;
 pub(crate) mod template_fields;
 mod tolerations;
@@ -145,6 +146,62 @@ pub fn is_unschedulable(pod: &Pod) -> bool {
     node(pod).is_none() && blocking_cause(pod).is_some_and(|cause| cause.reason == reason::UNSCHEDULABLE)
 }
 
+/// Why the pod is not bound to a node, in the scheduler's words. `None` if it is, if the scheduler
+/// has not tried yet, and while only our own gates keep the pod.
+pub fn unscheduled_cause(pod: &Pod) -> Option<Cause> {
+    let ("False", reason, message) = condition(pod, "PodScheduled")? else {
+        return None;
+    };
+    if reason != reason::SCHEDULING_GATED {
+        return Some(Cause::new(reason, message));
+    }
+    let foreign: Vec<_> = gates(pod)
+        .filter(|gate| ![GATE, GATE_PLACEHOLDER].contains(gate))
+        .collect();
+    (!foreign.is_empty()).then(|| {
+        let message = format!(
+            "pod {} has scheduling gates ({}) and waits until the component that set them removes them",
+            pod.name_any(),
+            foreign.join(", ")
+        );
+        Cause::new(reason, message)
+    })
+}
+
+/// Names of the pod's scheduling gates.
+pub fn gates(pod: &Pod) -> impl Iterator<Item = &str> {
+    let gates = pod.spec.iter().flat_map(|spec| &spec.scheduling_gates);
+    gates.flatten().map(|gate| gate.name.as_str())
+}
+
+/// The node that is nominated for the pod.
+pub fn nominated(pod: &Pod) -> Option<&str> {
+    let name = status(pod)?.nominated_node_name.as_deref()?;
+    (!name.is_empty()).then_some(name)
+}
+
+/// Whether the room for the pod on its node is reserved, by its placeholder or its nomination.
+pub fn is_reserved(pod: &Pod) -> bool {
+    gates(pod).any(|gate| gate == GATE_PLACEHOLDER) || nominated(pod).is_some()
+}
+
+/// Who removes the pod from its node, and why: a preemption, an eviction, a taint.
+pub fn disruption(pod: &Pod) -> Option<Cause> {
+    let ("True", reason, message) = condition(pod, "DisruptionTarget")? else {
+        return None;
+    };
+    Some(Cause::new(reason, message))
+}
+
+/// Since when a condition of the pod is true.
+pub fn true_since<'a>(pod: &'a Pod, kind: &str) -> Option<&'a Time> {
+    let conditions = status(pod)?.conditions.as_ref()?;
+    let found = conditions
+        .iter()
+        .find(|c| c.type_ == kind && c.status == "True")?;
+    found.last_transition_time.as_ref()
+}
+
 /// Node that the pod is bound to.
 pub fn node(pod: &Pod) -> Option<&str> {
     pod.spec
@@ -171,8 +228,8 @@ pub fn blocking_cause(pod: &Pod) -> Option<Cause> {
             .unwrap_or_else(|| format!("the pod ended: {}", phase(pod)));
         return Some(Cause::new(reason, message));
     }
-    if let Some(("False", reason, message)) = condition(pod, "PodScheduled") {
-        return Some(Cause::new(reason, message));
+    if let Some(cause) = unscheduled_cause(pod) {
+        return Some(cause);
     }
     let of = |list: &Option<Vec<ContainerStatus>>, may_end| {
         let mut all = list.iter().flatten();
@@ -189,14 +246,14 @@ fn container_cause(container: &ContainerStatus, may_end: bool) -> Option<Cause> 
         if matches!(reason, "" | "ContainerCreating" | "PodInitializing") {
             return None;
         }
-        let words = waiting.message.clone().unwrap_or_else(|| reason.to_owned());
-        let crash_loop = (reason == "CrashLoopBackOff")
-            .then(|| health::crash_loop(container, reason, &words))
-            .flatten();
-        return Some(
-            crash_loop
-                .unwrap_or_else(|| Cause::new(reason, format!("container {}: {words}", container.name))),
-        );
+        if reason == "CrashLoopBackOff" {
+            return Some(health::crash_loop(container, reason));
+        }
+        let words = waiting.message.as_deref().unwrap_or(reason);
+        return Some(Cause::new(
+            reason,
+            format!("container {}: {words}", container.name),
+        ));
     }
     let end = state.terminated.as_ref();
     end.filter(|end| end.exit_code != 0 || !may_end)

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use stoppablecontainer_api::json::{Json, Misfit};
 use stoppablecontainer_api::names::{
-    ANNOTATION_MAIN_CONTAINER, ANNOTATION_RECOVERY, GROUP, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE,
-    VOLUME_MOUNT_PATH, VOLUME_NAME,
+    ANNOTATION_MAIN_CONTAINER, ANNOTATION_RECOVERY, ANNOTATION_RESTARTED_AT, GROUP, LABEL_INSTANCE,
+    LABEL_MANAGED_BY, LABEL_ROLE, VOLUME_MOUNT_PATH, VOLUME_NAME,
 };
 use stoppablecontainer_api::{PodTemplate, Provider, RecoveryAnswer};
 
@@ -31,12 +31,23 @@ use crate::webhook::review::Operation;
 /// (3 at most).
 const TRIAL: Duration = Duration::from_millis(1500);
 
+/// Number of hexadecimal digits of a UID.
+const UID_DIGITS: usize = 32;
+
 /// What both kinds have in common. The spec is text until it is known that it matters.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Object {
     #[serde(default)]
     metadata: Metadata,
     spec: Option<Json>,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Status {
+    instance_uid: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -50,6 +61,9 @@ struct Metadata {
 struct Annotations {
     #[serde(rename = "stoppablecontainer.xtlsoft.top/recovery")]
     recovery: Option<String>,
+    // As `ANNOTATION_RESTARTED_AT`. On the object it does nothing.
+    #[serde(rename = "stoppablecontainer.xtlsoft.top/restartedAt")]
+    restarted_at: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
@@ -85,8 +99,9 @@ pub(super) async fn validate(
     if let Some(problem) = check_recovery(&object, &old) {
         return refused(request, &[problem]);
     }
+    let in_vain = annotations_in_vain(&object, &old);
     if object.spec.is_some() && object.spec == old.spec {
-        return AdmissionDecision::allow();
+        return AdmissionDecision::allow().with_warnings(in_vain);
     }
     let Look {
         mut problems,
@@ -115,6 +130,7 @@ pub(super) async fn validate(
     if !problems.is_empty() {
         return refused(request, &problems);
     }
+    warnings.extend(in_vain);
     AdmissionDecision::allow().with_warnings(warnings)
 }
 
@@ -217,10 +233,44 @@ fn check_recovery(object: &Object, old: &Object) -> Option<FieldError> {
             format!("metadata.annotations[{ANNOTATION_RECOVERY}]"),
             format!(
                 "Unsupported value: {value:?}: must be accept-ID or reset-ID, with the ID that the message of the \
-                 condition FilesystemReady or ConsumerReady names"
+                 condition FilesystemReady or ConsumerReady names, or reset-UID with the UID in status.instanceUid"
             ),
         )
     })
+}
+
+/// New annotations of the object that ask for something and do nothing.
+fn annotations_in_vain(object: &Object, old: &Object) -> Vec<String> {
+    let said = |object: &Object| object.metadata.annotations.clone().unwrap_or_default();
+    let (now, before) = (said(object), said(old));
+    let mut warnings = Vec::new();
+    if now.restarted_at.is_some() && now.restarted_at != before.restarted_at {
+        warnings.push(format!(
+            "metadata.annotations[{ANNOTATION_RESTARTED_AT}]: does nothing here: a restart is asked for in \
+             spec.template.metadata.annotations"
+        ));
+    }
+    let answer = now
+        .recovery
+        .as_deref()
+        .filter(|_| now.recovery != before.recovery);
+    let answer = answer.and_then(RecoveryAnswer::parse);
+    let present = object
+        .status
+        .instance_uid
+        .as_deref()
+        .map(RecoveryAnswer::abandoning);
+    // The identifier of a failure is shorter, and the agent knows it.
+    let names_instance = |answer: &RecoveryAnswer| answer.id.len() == UID_DIGITS;
+    if let (Some(answer), Some(present)) = (answer.filter(names_instance), present)
+        && answer != present
+    {
+        warnings.push(format!(
+            "metadata.annotations[{ANNOTATION_RECOVERY}]: does nothing: the present value of status.instanceUid is {}",
+            object.status.instance_uid.as_deref().unwrap_or_default()
+        ));
+    }
+    warnings
 }
 
 /// Everything that is wrong with a spec, as far as it can be found without the API server.
@@ -367,10 +417,18 @@ fn warnings(spec: &Spec, template: &Value, old: Option<&Spec>) -> Vec<String> {
         let field = format!("spec.template.metadata.annotations[{ANNOTATION_MAIN_CONTAINER}]");
         warn(&field, "is ignored: the first container is the main one");
     }
-    if old.is_some_and(|old| old.running && spec.running && old.template != spec.template) {
+    let waits = |old: &Spec| {
+        let restarts = spec.template.restarted_at().is_some()
+            && old.template.restarted_at() != spec.template.restarted_at();
+        old.running && spec.running && old.template != spec.template && !restarts
+    };
+    if old.is_some_and(waits) {
         warn(
             "spec.template",
-            "the change takes effect at the next start: set running to false and to true again",
+            &format!(
+                "the change takes effect at the next start: set running to false and to true again, or the \
+                 annotation {ANNOTATION_RESTARTED_AT} of the template to another value"
+            ),
         );
     }
     warnings

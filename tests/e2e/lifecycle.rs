@@ -1,6 +1,6 @@
 /*!
-User operations: create, edit, stop, start and delete an object, run the samples, and see how the
-program ended.
+User operations: create, edit, stop, start, restart, reset and delete an object, run the samples,
+and see how the program ended.
 */
 
 mod deletion;
@@ -9,5 +9,8 @@ mod ends;
 mod let_go;
 mod preempted;
 mod released;
+mod reset;
+mod restart;
 mod samples;
+mod steps;
 mod stopped;

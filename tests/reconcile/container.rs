@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testkit::scripted::Call;
 
 use crate::objects::{
-    CONTAINER, CONTAINER_STATUS, EVENTS, INSTANCE, INSTANCES, container, deleted, instance, without_owner,
+    CONTAINER, CONTAINER_STATUS, INSTANCE, INSTANCES, container, deleted, instance, without_owner,
 };
 use crate::world::{World, merge, preconditions, put, reasons};
 
@@ -82,7 +82,6 @@ async fn i12_the_instances_status_is_shown_as_its_own() {
         json!(4),
         "of this object, not of the other"
     );
-    world.api.expect("POST", EVENTS).await.create("event-uid");
     reconciling.await.unwrap().unwrap();
     let reconciling = world.reconcile_container(&container);
     world.api.quiet(Duration::from_millis(50)).await;
@@ -104,7 +103,6 @@ async fn usage_is_shown_and_taken_back() {
         container["status"]["filesystem"],
         json!({ "usage": { "bytes": 4096, "inodes": 3 } })
     );
-    world.api.expect("POST", EVENTS).await.create("event-uid");
     reconciling.await.unwrap().unwrap();
     inner["status"]["filesystem"] = json!({ "state": "Ready", "nodeName": "n1" });
     put(&mut world.writers.instances, &[inner]);
@@ -137,7 +135,6 @@ async fn i1_a_decision_is_passed_on_only_while_it_is_asked_for() {
         let reconciling = world.reconcile_container(&container);
         if container["status"].is_null() {
             patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
-            world.api.expect("POST", EVENTS).await.create("event-uid");
         }
         world.api.quiet(Duration::from_millis(50)).await;
         reconciling.await.unwrap().unwrap();
@@ -192,7 +189,6 @@ async fn i12_a_new_wish_is_not_reported_as_fulfilled_before_it_is() {
     let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     assert_eq!(status["status"]["observedGeneration"], json!(4));
     assert_eq!(status["status"]["conditions"][0]["observedGeneration"], json!(4));
-    world.api.expect("POST", EVENTS).await.create("event-uid");
     reconciling.await.unwrap().unwrap();
 }
 
@@ -207,9 +203,8 @@ async fn name_conflict_with_the_instance_of_another_owner() {
     let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     assert_eq!(status["status"]["phase"], json!("Failed"));
     assert_eq!(reasons(&status), ["NameConflict"]);
-    let event = world.api.expect("POST", EVENTS).await;
-    assert_eq!(event.body["type"], json!("Warning"));
-    event.create("event-uid");
+    let event = world.event("NameConflict").await;
+    assert_eq!(event["type"], json!("Warning"));
     reconciling.await.unwrap().unwrap();
 }
 
@@ -226,7 +221,6 @@ async fn i11_deletion_takes_the_instance_along_and_waits_for_it() {
     let going = deleted(instance);
     delete.answer(&going);
     patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
-    world.api.expect("POST", EVENTS).await.create("event-uid");
     reconciling.await.unwrap().unwrap();
 
     put(&mut world.writers.instances, std::slice::from_ref(&going));
@@ -268,7 +262,6 @@ async fn refused_instance_is_reported_and_tried_again() {
         status["status"]["conditions"][0]["message"],
         json!("exceeded quota")
     );
-    world.api.expect("POST", EVENTS).await.create("event-uid");
     let next = reconciling.await.unwrap().unwrap();
     assert_eq!(
         next,
@@ -300,4 +293,22 @@ async fn an_instance_that_exists_already_is_no_failure() {
         kube::runtime::controller::Action::await_change(),
         "the watch brings the instance"
     );
+}
+
+/// The instance's reconciler has published it about this object already.
+#[tokio::test]
+async fn i12_what_the_instance_shows_is_no_event_of_the_container() {
+    let mut container = container();
+    let mut blocked = instance(&container);
+    blocked["status"]["conditions"] = json!(["Ready", "ConsumerReady"].map(|kind| json!({
+        "type": kind, "status": "False", "reason": "Unschedulable", "message": "0/1 nodes",
+        "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2,
+    })));
+    let mut world = World::new();
+    put(&mut world.writers.instances, &[blocked]);
+    let reconciling = world.reconcile_container(&container);
+    let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(reasons(&status), ["Unschedulable"; 2]);
+    reconciling.await.unwrap().unwrap();
+    assert!(world.told().is_empty());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
-use crate::objects::{CONSUMER, EVENTS, INSTANCE_STATUS, PODS, pod, terminating};
+use crate::objects::{CONSUMER, INSTANCE_STATUS, PODS, pod, terminating};
 use crate::world::{World, reasons};
 
 const MISSING: &str = "stoppablecontainer: serve: executable file not found in $PATH";
@@ -29,7 +29,6 @@ async fn life(world: &mut World, provider: &Value, uid: &str) -> Action {
     world.sync(&[provider.clone(), consumer.clone()]);
     let reconciling = world.reconcile();
     world.patched(INSTANCE_STATUS).await;
-    world.event().await;
     reconciling.await.unwrap().unwrap();
 
     consumer["status"] = json!({
@@ -63,7 +62,6 @@ async fn life(world: &mut World, provider: &Value, uid: &str) -> Action {
         .refuse(404, "NotFound", "pods \"web\" not found");
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[3], "DeadlineExceeded");
-    world.event().await;
     let next = reconciling.await.unwrap().unwrap();
     world.sync(std::slice::from_ref(provider));
     next
@@ -124,13 +122,12 @@ async fn i12_a_program_that_never_ran_is_not_ready_at_each_retry() {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[3], "ContainerCannotRun");
     assert_eq!(status["status"]["phase"], json!("ProviderReady"));
-    let event = world.api.expect("POST", EVENTS).await;
-    let note = event.body["note"].as_str().unwrap_or_default().to_owned();
+    let event = world.event("ContainerCannotRun").await;
+    let note = event["note"].as_str().unwrap_or_default().to_owned();
     assert!(
         note.contains("serve: executable file not found in $PATH"),
         "{note}"
     );
-    event.create("event-uid");
     assert_eq!(reconciling.await.unwrap().unwrap(), Action::await_change());
 
     consumer["status"]["conditions"] = json!([{ "type": "Ready", "status": "True" }]);
@@ -152,7 +149,6 @@ async fn i12_a_program_that_never_ran_is_not_ready_at_each_retry() {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status), ["AsRequested"; 4]);
     assert_eq!(status["status"]["phase"], json!("Running"), "it runs this time");
-    world.event().await;
     assert_eq!(reconciling.await.unwrap().unwrap(), Action::await_change());
 
     // Another controller takes over, which has seen nothing of this.

@@ -117,6 +117,7 @@ async fn the_first_node_is_that_of_the_placeholder() {
     let nominate = world.api.expect("PATCH", CONSUMER_STATUS).await;
     assert_eq!(nominate.body["status"], json!({ "nominatedNodeName": "n1" }));
     assert_eq!(nominate.body["metadata"]["uid"], "consumer-uid");
+    consumer["status"] = nominate.body["status"].clone();
     nominate.answer(&consumer);
     let delete = world.api.expect("DELETE", PLACEHOLDER).await;
     assert_eq!(delete.body["gracePeriodSeconds"], json!(0), "nothing of it runs");
@@ -130,6 +131,23 @@ async fn the_first_node_is_that_of_the_placeholder() {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["placeholderPodUid"], Value::Null);
     reconciling.await.unwrap().unwrap();
+
+    // The binding and the end of the gate are recorded when the status is written anyway.
+    for consumer in [consumer.clone(), bound(&consumer)] {
+        world.sync(&[provider.clone(), consumer]);
+        world.expect_no_requests().await;
+    }
+    world.sync(&[provider, up(&consumer)]);
+    let reconciling = world.reconcile();
+    let status = world.patched(INSTANCE_STATUS).await;
+    let start = &status["status"]["lastStart"];
+    for step in ["requestedAt", "consumerCreatedAt"] {
+        assert!(start[step].is_string(), "{step}: {start}");
+    }
+    reconciling.await.unwrap().unwrap();
+    let steps = ["Scheduled", "Pulling", "FilesystemPrepared", "Started"];
+    let told: Vec<_> = world.told().into_iter().map(|(_, reason)| reason).collect();
+    assert_eq!(told, steps);
 }
 
 /// A quota with room for only one of the two: the placeholder goes first.
@@ -233,7 +251,7 @@ async fn an_instance_that_gave_its_node_up_is_replaced() {
         "{ready}"
     );
     assert_eq!(written["status"]["givenUpNodes"], expected);
-    assert_eq!(world.event().await.1, "NodeGivenUp");
+    world.event("NodeGivenUp").await;
     reconciling.await.unwrap().unwrap();
 
     put(&mut world.writers.instances, &[]);
@@ -269,13 +287,14 @@ async fn f24_an_instance_whose_node_is_gone_is_given_up_by_its_user_alone() {
         let reconciling = world.reconcile_container(&container);
         if deletes {
             world.api.expect("GET", CONTAINER).await.answer(&container);
+            let noted = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+            assert_eq!(noted["status"]["resetInstanceUid"], "instance-uid");
             let delete = world.api.expect("DELETE", INSTANCE).await;
             assert_eq!(preconditions(&delete), ("instance-uid", "5"));
             delete.answer(&objects::deleted(instance.clone()));
         }
         let status = world.api.expect("PATCH", CONTAINER_STATUS).await;
         patch(status, &mut container);
-        let _ = world.event().await;
         reconciling.await.unwrap().unwrap();
         world.api.quiet(std::time::Duration::from_millis(20)).await;
     }
@@ -310,7 +329,12 @@ async fn f24_an_instance_goes_to_the_node_that_has_its_disk() {
             patch(moved, &mut instance);
         }
         patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
-        world.event().await;
         reconciling.await.unwrap().unwrap();
+        let told: Vec<_> = world.told().into_iter().map(|(_, reason)| reason).collect();
+        assert_eq!(
+            told.contains(&"Moved".to_owned()),
+            !old_exists && new_exists,
+            "{told:?}"
+        );
     }
 }

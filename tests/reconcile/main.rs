@@ -16,6 +16,8 @@ mod lease;
 mod newest;
 mod objects;
 mod refusal;
+mod reset;
+mod restart;
 mod stop;
 mod template;
 mod world;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::container::{fresh, patch};
 use crate::objects::{
-    CONTAINER, CONTAINER_STATUS, EVENTS, INSTANCE, INSTANCES, container, deleted, instance, without_owner,
+    CONTAINER, CONTAINER_STATUS, INSTANCE, INSTANCES, container, deleted, instance, without_owner,
 };
 use crate::world::{World, put, reasons};
 
@@ -69,7 +69,6 @@ async fn i17_orphaning_keeps_the_instance_whatever_the_caches_say() {
         fresh(&mut world, &begun, Some(&owned)).await;
         if begun["status"].is_null() {
             patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut begun);
-            world.api.expect("POST", EVENTS).await.create("event-uid");
         }
         world.api.quiet(Duration::from_millis(20)).await;
         reconciling.await.unwrap().unwrap();
@@ -149,7 +148,6 @@ async fn i17_an_orphan_is_taken_over_with_its_data() {
         json!("n1"),
         "the data is where it was"
     );
-    world.api.expect("POST", EVENTS).await.create("event-uid");
     reconciling.await.unwrap().unwrap();
 }
 
@@ -178,9 +176,7 @@ async fn h19_i1_a_vanished_instance_is_a_loss_and_no_fresh_start() {
     let command = "kubectl annotate --overwrite -n team stoppablecontainer web \
                    stoppablecontainer.xtlsoft.top/recovery=reset-0123456789ab";
     assert!(message.ends_with(command), "{message}");
-    let event = world.api.expect("POST", EVENTS).await;
-    assert_eq!(event.body["reason"], json!("FilesystemLost"));
-    event.create("event-uid");
+    world.event("FilesystemLost").await;
     reconciling.await.unwrap().unwrap();
     let reconciling = world.reconcile_container(&container);
     world
@@ -231,6 +227,5 @@ async fn i16_an_instance_by_hand_is_left_alone() {
     let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     assert_eq!(reasons(&status), ["NameConflict"]);
     assert_eq!(status["status"]["instanceUid"], Value::Null);
-    world.api.expect("POST", EVENTS).await.create("event-uid");
     reconciling.await.unwrap().unwrap();
 }

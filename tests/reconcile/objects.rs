@@ -15,7 +15,6 @@ pub(crate) const INSTANCE_STATUS: &str =
 pub(crate) const PODS: &str = "/api/v1/namespaces/team/pods";
 pub(crate) const PROVIDER: &str = "/api/v1/namespaces/team/pods/web-provider";
 pub(crate) const CONSUMER: &str = "/api/v1/namespaces/team/pods/web";
-pub(crate) const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/team/events";
 
 /// A StoppableContainer `web`, as the API server has it.
 pub(crate) fn container() -> Value {

@@ -49,7 +49,7 @@ async fn stop_and_start() {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["phase"], json!("Stopped"));
     assert_eq!(status["status"]["consumerPodUid"], Value::Null);
-    assert_eq!(world.event().await, ("Normal".to_owned(), "Stopped".to_owned()));
+    assert_eq!(world.event("Stopped").await["type"], json!("Normal"));
     reconciling.await.unwrap().unwrap();
     world.sync(std::slice::from_ref(&provider));
     world.expect_no_requests().await;
@@ -121,7 +121,7 @@ async fn refused_by_the_kubelet_queues_through_the_scheduler() {
         .refuse(404, "NotFound", "pods \"web\" not found");
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[3], "OutOfcpu");
-    assert_eq!(world.event().await, ("Warning".to_owned(), "OutOfcpu".to_owned()));
+    assert_eq!(world.event("OutOfcpu").await["type"], json!("Warning"));
     let next = reconciling.await.unwrap().unwrap();
     assert_ne!(
         next,
@@ -175,7 +175,7 @@ async fn i12_a_container_over_its_storage_limit_is_stopped_once() {
     let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["phase"], json!("Failed"));
     assert_eq!(reasons(&status)[3], "Evicted");
-    assert_eq!(world.event().await, ("Warning".to_owned(), "Evicted".to_owned()));
+    assert_eq!(world.event("Evicted").await["type"], json!("Warning"));
     reconciling.await.unwrap().unwrap();
     tokio::time::advance(std::time::Duration::from_mins(10)).await;
     world.sync(std::slice::from_ref(&provider));
@@ -188,4 +188,130 @@ async fn i12_a_container_over_its_storage_limit_is_stopped_once() {
     world.api.expect("POST", PODS).await.create("consumer-2");
     world.patched(INSTANCE_STATUS).await;
     reconciling.await.unwrap().unwrap();
+}
+
+/// What conditions, steps and events cost: no write of the status more than the pods' changes need,
+/// and one event for each step, about the object that the user made.
+#[tokio::test]
+async fn i18_i12_a_stop_and_a_start_cost_as_many_writes_as_their_steps() {
+    let (mut world, provider, consumer) = World::running();
+    world.instance["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
+        "name": "web", "uid": "container-uid", "controller": true,
+    }]);
+    world.sync(&[provider.clone(), consumer.clone()]);
+    let reconciling = world.reconcile();
+    world.patched(INSTANCE_STATUS).await;
+    reconciling.await.unwrap().unwrap();
+    world.told();
+
+    stop(&mut world);
+    world.sync(&[provider.clone(), consumer.clone()]);
+    let reconciling = world.reconcile();
+    let asked = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(asked["status"]["lastStop"]["reason"], "Stopped");
+    let delete = world.api.expect("DELETE", CONSUMER).await;
+    delete.answer(&terminating(&consumer));
+    world.patched(INSTANCE_STATUS).await;
+    reconciling.await.unwrap().unwrap();
+    world.sync(&[provider.clone(), terminating(&consumer)]);
+    world.expect_no_requests().await;
+    world.sync(std::slice::from_ref(&provider));
+    let reconciling = world.reconcile();
+    let gone = world.api.expect("GET", CONSUMER).await;
+    gone.refuse(404, "NotFound", "pods \"web\" not found");
+    let stopped = world.patched(INSTANCE_STATUS).await;
+    assert!(stopped["status"]["lastStop"]["consumerGoneAt"].is_string());
+    reconciling.await.unwrap().unwrap();
+    let about = |reason: &str| ("StoppableContainer".to_owned(), reason.to_owned());
+    assert_eq!(world.told(), ["Stopping", "Stopped"].map(about));
+
+    world.instance["spec"]["running"] = json!(true);
+    world.instance["metadata"]["generation"] = json!(3);
+    world.sync(std::slice::from_ref(&provider));
+    let reconciling = world.reconcile();
+    let mut consumer = world.api.expect("POST", PODS).await.create("consumer-2");
+    world.patched(INSTANCE_STATUS).await;
+    reconciling.await.unwrap().unwrap();
+    consumer["spec"]["nodeName"] = json!("n1");
+    let condition = |kind: &str, status: &str| json!({ "type": kind, "status": status, "lastTransitionTime": "2026-01-01T00:00:00Z" });
+    for conditions in [
+        json!([]),
+        json!([condition("PodScheduled", "True")]),
+        json!([condition("PodScheduled", "True"), condition("Ready", "False")]),
+    ] {
+        consumer["status"] = json!({ "phase": "Pending", "conditions": conditions });
+        world.sync(&[provider.clone(), consumer.clone()]);
+        world.expect_no_requests().await;
+    }
+    consumer["status"] = json!({
+        "phase": "Running", "conditions": [condition("PodScheduled", "True"), condition("Ready", "True")],
+    });
+    world.sync(&[provider, consumer]);
+    let reconciling = world.reconcile();
+    let running = world.patched(INSTANCE_STATUS).await;
+    for step in ["requestedAt", "scheduledAt", "consumerCreatedAt", "readyAt"] {
+        assert!(running["status"]["lastStart"][step].is_string(), "{step}");
+    }
+    reconciling.await.unwrap().unwrap();
+    assert_eq!(world.told(), ["Started"].map(about));
+}
+
+/// An eviction has one event, with its reason.
+#[tokio::test]
+async fn i12_an_eviction_is_an_event() {
+    let (mut world, provider, consumer) = World::running();
+    let reconciling = world.reconcile();
+    world.patched(INSTANCE_STATUS).await;
+    reconciling.await.unwrap().unwrap();
+    world.told();
+    let mut evicted = terminating(&consumer);
+    evicted["status"]["conditions"].as_array_mut().unwrap().push(json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting",
+    }));
+    world.sync(&[provider, evicted]);
+    let reconciling = world.reconcile();
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(status["status"]["lastStop"]["reason"], "EvictionByEvictionAPI");
+    let event = world.event("Evicted").await;
+    assert_eq!(event["type"], "Warning");
+    let note = event["note"].as_str().unwrap();
+    assert!(
+        note.contains("(EvictionByEvictionAPI: Eviction API: evicting)"),
+        "{note}"
+    );
+    reconciling.await.unwrap().unwrap();
+    assert!(world.told().is_empty());
+}
+
+/// The kubelet starts a container again, and again: one event each time, with the exit code.
+#[tokio::test]
+async fn i12_each_restart_of_the_container_is_an_event_with_its_exit_code() {
+    let (mut world, provider, mut consumer) = World::running();
+    let ended = |code: i32| json!({ "terminated": { "exitCode": code, "reason": "Error" } });
+    let container = |count: i32, state: &Value, last: &Value| {
+        json!([{
+            "name": "main", "ready": true, "restartCount": count, "image": "", "imageID": "",
+            "state": state, "lastState": last,
+        }])
+    };
+    let running = json!({ "running": {} });
+    consumer["status"]["containerStatuses"] = container(0, &running, &json!({}));
+    world.sync(&[provider.clone(), consumer.clone()]);
+    let reconciling = world.reconcile();
+    world.patched(INSTANCE_STATUS).await;
+    reconciling.await.unwrap().unwrap();
+    world.told();
+    for (count, code) in [(1, 3), (2, 4)] {
+        // The controller need not see that it was down.
+        consumer["status"]["containerStatuses"] = container(count, &running, &ended(code));
+        world.sync(&[provider.clone(), consumer.clone()]);
+        for _ in 0..2 {
+            let reconciling = world.reconcile();
+            world.api.quiet(std::time::Duration::from_millis(20)).await;
+            reconciling.await.unwrap().unwrap();
+        }
+        let told: Vec<_> = world.told().into_iter().map(|(_, reason)| reason).collect();
+        assert_eq!(told, ["Restarted"], "restart {count}");
+    }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::objects::{CONSUMER, EVENTS, INSTANCE, PROVIDER, new_instance, pod};
+use crate::objects::{CONSUMER, INSTANCE, PROVIDER, new_instance, pod};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
 use kube::core::ObjectMeta;
@@ -19,11 +19,13 @@ use stoppablecontainer::reconcile::pods::OptOuts;
 use stoppablecontainer::reconcile::pods::consumer_hash;
 use stoppablecontainer::reconcile::{container, instance};
 use stoppablecontainer_api::StoppableContainerInstance;
-use testkit::scripted::{Call, Scripted};
+use testkit::scripted::{Call, Scripted, recording};
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
 pub(crate) struct World {
     pub(crate) api: Scripted,
+    events: UnboundedReceiver<Value>,
     pub(crate) context: Arc<Context>,
     pub(crate) writers: CacheWriters,
     pub(crate) instance: Value,
@@ -34,6 +36,7 @@ impl World {
     /// A running instance `web` without finalizer and status, and a node `n1`.
     pub(crate) fn new() -> Self {
         let (client, api) = Scripted::new();
+        let (recording, events) = recording();
         let (caches, mut writers) = caches();
         put(&mut writers.containers, &[]);
         put(&mut writers.instances, &[]);
@@ -52,7 +55,7 @@ impl World {
             instance: None,
         };
         let context = Arc::new(Context {
-            recorder: Recorder::new(client.clone(), reporter),
+            recorder: Recorder::new(recording, reporter),
             client,
             caches,
             attempts: Attempts::default(),
@@ -62,6 +65,7 @@ impl World {
         let instance = new_instance();
         Self {
             api,
+            events,
             context,
             writers,
             instance,
@@ -110,6 +114,12 @@ impl World {
         pod("web-provider", "provider", "provider-uid")
     }
 
+    /// Takes over the instance of another world, as the next leader does.
+    pub(crate) fn continue_with(&mut self, before: World) {
+        self.instance = before.instance;
+        self.version = before.version;
+    }
+
     /// Shows the caches what the API server has, and these pods.
     pub(crate) fn sync(&mut self, pods: &[Value]) {
         put(&mut self.writers.instances, std::slice::from_ref(&self.instance));
@@ -138,6 +148,11 @@ impl World {
     /// and returns it.
     pub(crate) async fn patched(&mut self, path: &str) -> Value {
         let call = self.api.expect("PATCH", path).await;
+        self.answer_patch(call)
+    }
+
+    /// The same for a patch that has come already.
+    pub(crate) fn answer_patch(&mut self, call: Call) -> Value {
         let sent = call.body.clone();
         assert_eq!(
             sent["metadata"]["resourceVersion"], self.instance["metadata"]["resourceVersion"],
@@ -150,15 +165,27 @@ impl World {
         sent
     }
 
-    /// Expects an event and returns its type and reason.
-    pub(crate) async fn event(&mut self) -> (String, String) {
-        // An event that was sent before is counted up.
-        let call = self.api.expect_any("an event").await;
-        assert!(call.path.starts_with(EVENTS), "{} {}", call.method, call.path);
-        let word = |key: &str| call.body[key].as_str().unwrap_or_default().to_owned();
-        let event = (word("type"), word("reason"));
-        call.create("event-uid");
-        event
+    /// The next event with this reason. Earlier ones are skipped.
+    pub(crate) async fn event(&mut self, reason: &str) -> Value {
+        let next = async {
+            loop {
+                let event = self.events.recv().await.unwrap();
+                if event["reason"] == reason {
+                    return event;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), next).await.unwrap()
+    }
+
+    /// Kinds of the objects and reasons of the events since the last look. Of a pass that is over,
+    /// all are there.
+    pub(crate) fn told(&mut self) -> Vec<(String, String)> {
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let events = std::iter::from_fn(|| self.events.try_recv().ok());
+        events
+            .map(|event| (word(&event["regarding"]["kind"]), word(&event["reason"])))
+            .collect()
     }
 
     /// Expects the fresh look that a pass takes before it lets the last hold on the instance go,
@@ -186,12 +213,13 @@ impl World {
 }
 
 /// Reasons of the conditions in a status patch or object: Ready, ProviderReady, FilesystemReady,
-/// ConsumerReady.
+/// ConsumerReady. The conditions that repeat what these say are left out.
 pub(crate) fn reasons(of: &Value) -> Vec<&str> {
     of["status"]["conditions"]
         .as_array()
         .unwrap()
         .iter()
+        .filter(|c| c["type"] != "ConsumerScheduled" && c["type"] != "Stopped")
         .map(|c| c["reason"].as_str().unwrap())
         .collect()
 }

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use webhook_fixtures::{Answer, Harness, creation};
 
 const GROUP: &str = "stoppablecontainer.xtlsoft.top";
+const RESTARTED_AT: &str = "stoppablecontainer.xtlsoft.top/restartedAt";
+const RECOVERY: &str = "stoppablecontainer.xtlsoft.top/recovery";
 
 fn object(spec: &Value) -> Value {
     let mut object = json!({
@@ -262,6 +264,47 @@ async fn a_change_of_the_template_while_running_takes_effect_at_the_next_start_a
     stopped["spec"]["running"] = json!(false);
     assert!(update(&stopped, &changed).await.warnings().is_empty());
     assert!(update(&running, &stopped).await.warnings().is_empty());
+
+    let mut restarted = changed;
+    restarted["spec"]["template"]["metadata"] = json!({ "annotations": { RESTARTED_AT: "1" } });
+    assert!(
+        update(&running, &restarted).await.warnings().is_empty(),
+        "a restart applies it"
+    );
+}
+
+/// An annotation at the wrong place, and the identifier of another instance.
+#[tokio::test]
+async fn i12_an_annotation_that_does_nothing_is_a_warning() {
+    let mut old = object(&json!({}));
+    old["status"] = json!({ "instanceUid": "0b6e9f3c-1d2e-4f5a-8b7c-9d0e1f2a3b4c" });
+    let annotated = |key: &str, value: &str| {
+        let mut object = old.clone();
+        object["metadata"]["annotations"] = json!({ key: value });
+        object
+    };
+    let misplaced = update(&old, &annotated(RESTARTED_AT, "1")).await;
+    assert!(misplaced.is_allowed());
+    assert!(
+        misplaced.warnings()[0].contains("spec.template.metadata.annotations"),
+        "{misplaced:?}"
+    );
+    let another = annotated(RECOVERY, "reset-0b6e9f3c-1d2e-4f5a-8b7c-9d0e1f2a3b4d");
+    let answer = update(&old, &another).await;
+    assert!(answer.is_allowed());
+    assert!(
+        answer.warnings()[0].contains("status.instanceUid is 0b6e9f3c-1d2e-4f5a-8b7c-9d0e1f2a3b4c"),
+        "{answer:?}"
+    );
+    assert!(update(&another, &another).await.warnings().is_empty(), "once");
+    for right in [
+        "reset-0b6e9f3c-1d2e-4f5a-8b7c-9d0e1f2a3b4c",
+        "reset-0b6e9f3c1d2e4f5a8b7c9d0e1f2a3b4c",
+        "reset-0123456789abcdef",
+    ] {
+        let answer = update(&old, &annotated(RECOVERY, right)).await;
+        assert!(answer.warnings().is_empty(), "{right}: {answer:?}");
+    }
 }
 
 #[tokio::test]

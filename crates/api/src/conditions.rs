@@ -16,6 +16,12 @@ documented! {
     /// True while the consumer pod is running and ready. False with reason `Stopped` while
     /// `spec.running` is false.
     CONSUMER_READY = "ConsumerReady";
+    /// True while a node is chosen for the consumer pod. Before the first start the placeholder pod
+    /// stands for it. The message of an unscheduled pod is the scheduler's.
+    CONSUMER_SCHEDULED = "ConsumerScheduled";
+    /// True while `spec.running` is false and the consumer pod does not exist. The node agent has
+    /// synced the files then, unless the pod was deleted by force.
+    STOPPED_CONDITION = "Stopped";
     /// True if the object was edited after its running consumer was created. The condition is
     /// removed when it is no longer true.
     RESTART_REQUIRED = "RestartRequired";
@@ -36,7 +42,10 @@ pub struct Reason {
 /// Reasons that the controller and the node agent write. Other reasons of pods (`ImagePullBackOff`,
 /// `OutOfcpu`) are copied from the scheduler and the kubelet.
 pub mod reason {
-    use super::{CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, READY, RESTART_REQUIRED, Reason};
+    use super::{
+        CONSUMER_READY, CONSUMER_SCHEDULED, FILESYSTEM_READY, PROVIDER_READY, READY, RESTART_REQUIRED,
+        Reason, STOPPED_CONDITION,
+    };
 
     /// Defines the constants and [`ALL`].
     macro_rules! reasons {
@@ -57,31 +66,47 @@ pub mod reason {
         /// The provider pod was deleted because the container is stopped and
         /// `spec.provider.whileStopped` is `Release`.
         RELEASED = "Released" in [PROVIDER_READY];
-        /// `spec.running` is false.
-        STOPPED = "Stopped" in [READY, CONSUMER_READY];
-        /// The consumer is being deleted.
-        STOPPING = "Stopping" in [CONSUMER_READY];
+        /// `spec.running` is false. Also an event: the container is stopped.
+        STOPPED = "Stopped" in [READY, CONSUMER_READY, CONSUMER_SCHEDULED, STOPPED_CONDITION];
+        /// The consumer is being deleted. Also an event.
+        STOPPING = "Stopping" in [CONSUMER_READY, STOPPED_CONDITION];
+        /// `spec.running` is true.
+        RUN_REQUESTED = "RunRequested" in [STOPPED_CONDITION];
+        /// A node is chosen for the consumer pod. Also an event: the scheduler chose the node of
+        /// the kept filesystem.
+        SCHEDULED = "Scheduled" in [CONSUMER_SCHEDULED];
         /// The object was edited while its consumer was running. The message lists the edited
         /// fields.
         TEMPLATE_EDITED = "TemplateEdited" in [RESTART_REQUIRED];
         /// The pod is starting, or waiting for an earlier step.
-        STARTING = "Starting" in [READY, PROVIDER_READY, CONSUMER_READY];
+        STARTING = "Starting" in [READY, PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED];
         /// The API server rejected the creation of the pod or the instance. The message is the API
         /// server's.
-        CREATION_REFUSED = "CreationRefused" in [READY, PROVIDER_READY, CONSUMER_READY];
+        CREATION_REFUSED = "CreationRefused" in [
+            READY, PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED
+        ];
         /// `spec.template` or `spec.provider` exceeds the size limits. The object was stored before
         /// the limits existed.
-        TEMPLATE_TOO_LARGE = "TemplateTooLarge" in [READY, PROVIDER_READY, CONSUMER_READY];
+        TEMPLATE_TOO_LARGE = "TemplateTooLarge" in [
+            READY, PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED
+        ];
         /// A pod cannot be created from `spec.template`: a field has the wrong type, is unknown, or
         /// has an invalid value.
-        TEMPLATE_INVALID = "TemplateInvalid" in [READY, PROVIDER_READY, CONSUMER_READY];
+        TEMPLATE_INVALID = "TemplateInvalid" in [
+            READY, PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED
+        ];
         /// The webhook did not rewrite the consumer pod, so the controller deleted the pod before
         /// it could run (invariant I3).
         NOT_REWRITTEN = "NotRewritten" in [CONSUMER_READY];
         /// A pod or an instance with the required name exists and belongs to another owner.
-        NAME_CONFLICT = "NameConflict" in [READY, PROVIDER_READY, CONSUMER_READY];
+        NAME_CONFLICT = "NameConflict" in [
+            READY, PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED
+        ];
         /// The scheduler did not find a node for the pod. The message is the scheduler's.
-        UNSCHEDULABLE = "Unschedulable" in [PROVIDER_READY, CONSUMER_READY];
+        UNSCHEDULABLE = "Unschedulable" in [PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED];
+        /// The pod has a scheduling gate. The message names the gates; the component that set one
+        /// removes it.
+        SCHEDULING_GATED = "SchedulingGated" in [PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED];
         /// The node agent has not reported the filesystem yet.
         PREPARING = "Preparing" in [FILESYSTEM_READY];
         /// The node agent could not prepare the filesystem, and a more specific reason does not
@@ -132,26 +157,46 @@ pub mod reason {
         /// support user namespaces. The message names the node and its runtime.
         USER_NAMESPACES_UNSUPPORTED = "UserNamespacesUnsupported" in [CONSUMER_READY];
         /// The main container exceeded its `ephemeral-storage` limit and was stopped. The kubelet
-        /// uses the same reason.
+        /// uses the same reason for its own evictions. Also an event: the consumer pod was evicted,
+        /// preempted, or removed from its node in another way; the message says why.
         EVICTED = "Evicted" in [CONSUMER_READY];
         /// The object is being deleted.
-        DELETING = "Deleting" in [READY, PROVIDER_READY, FILESYSTEM_READY];
+        DELETING = "Deleting" in [READY, PROVIDER_READY, FILESYSTEM_READY, CONSUMER_SCHEDULED];
         /// The node agent is not registered with the kubelet of the pod's node, so the pod cannot
         /// start.
         NODE_AGENT_MISSING = "NodeAgentMissing" in [PROVIDER_READY, CONSUMER_READY];
         /// The node is unreachable, so the state of its pods is unknown. The controller does not
         /// change them.
-        NODE_UNREACHABLE = "NodeUnreachable" in [PROVIDER_READY, FILESYSTEM_READY, CONSUMER_READY];
+        NODE_UNREACHABLE = "NodeUnreachable" in [
+            PROVIDER_READY, FILESYSTEM_READY, CONSUMER_READY, STOPPED_CONDITION
+        ];
         /// The node's kubelet reports that the node is not ready. The message is the kubelet's.
         NODE_NOT_READY = "NodeNotReady" in [PROVIDER_READY, CONSUMER_READY];
         /// The node that holds the data does not exist.
         NODE_GONE = "NodeGone" in [PROVIDER_READY];
         /// The node that holds the filesystem is cordoned, as `kubectl drain` does, so the pod
         /// waits.
-        NODE_CORDONED = "NodeCordoned" in [PROVIDER_READY, CONSUMER_READY];
+        NODE_CORDONED = "NodeCordoned" in [PROVIDER_READY, CONSUMER_READY, CONSUMER_SCHEDULED];
         /// The node was given up before the first start, and another one is tried; the message says
         /// why.
         NODE_GIVEN_UP = "NodeGivenUp" in [READY];
+        /// As requested with the recovery annotation, the files are deleted, and the object begins
+        /// with an empty filesystem. Also an event.
+        RESETTING = "Resetting" in [READY];
+        /// Event: the node of the provider pod gets the image, if it does not have it.
+        PULLING = "Pulling" in [];
+        /// Event: the node agent has prepared the kept filesystem.
+        FILESYSTEM_PREPARED = "FilesystemPrepared" in [];
+        /// Event: the consumer runs on its kept filesystem.
+        STARTED = "Started" in [];
+        /// In `lastStop`: another client, or the controller, deleted the consumer pod to replace
+        /// it.
+        DELETED = "Deleted" in [];
+        /// Event: the main container ended and was started again. The message has its exit code. In
+        /// `lastStop`, the user asked for a restart.
+        RESTARTED = "Restarted" in [];
+        /// Event: the object continues on another node, which has the disk of the earlier one.
+        MOVED = "Moved" in [];
         /// Event on a node: a data directory on the node does not belong to any object.
         ORPHANED_FILESYSTEM = "OrphanedFilesystem" in [];
         /// Event on a node: a data directory on the node belongs to an object that was on another

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::status::Phase;
+use crate::steps::{StartSteps, StopSteps};
 use crate::template::{PodTemplate, Provider};
 use crate::usage::FilesystemUsage;
 
@@ -110,6 +111,11 @@ pub struct StoppableContainerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_uid: Option<String>,
 
+    /// UID of the StoppableContainerInstance whose files the user gave up last, with the recovery
+    /// annotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reset_instance_uid: Option<String>,
+
     /// Nodes that were given up before the first start. Absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_up_nodes: Option<GivenUpNodes>,
@@ -122,8 +128,16 @@ pub struct StoppableContainerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Conditions of the object: Ready, ProviderReady, FilesystemReady and ConsumerReady.
-    /// RestartRequired is present only while it is true.
+    /// Steps of the last start of the consumer, with times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_start: Option<StartSteps>,
+
+    /// Steps of the last stop of a consumer, with times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_stop: Option<StopSteps>,
+
+    /// Conditions of the object: Ready, ProviderReady, FilesystemReady, ConsumerReady,
+    /// ConsumerScheduled and Stopped. RestartRequired is present only while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

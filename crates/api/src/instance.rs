@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::container::default_host_path_prefix;
 use crate::recovery::RecoveryOffer;
 use crate::status::Phase;
+use crate::steps::{StartSteps, StopSteps};
 use crate::template::{PodTemplate, Provider};
 use crate::usage::{FilesystemUsage, StorageExcess};
 
@@ -114,8 +115,16 @@ pub struct StoppableContainerInstanceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filesystem: Option<FilesystemStatus>,
 
-    /// Conditions of the object: Ready, ProviderReady, FilesystemReady and ConsumerReady.
-    /// RestartRequired is present only while it is true.
+    /// Steps of the last start of the consumer, with times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_start: Option<StartSteps>,
+
+    /// Steps of the last stop of a consumer, with times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_stop: Option<StopSteps>,
+
+    /// Conditions of the object: Ready, ProviderReady, FilesystemReady, ConsumerReady,
+    /// ConsumerScheduled and Stopped. RestartRequired is present only while it is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
 }

@@ -36,8 +36,15 @@ documented! {
     /// Every annotation with its meaning.
     ANNOTATIONS:
     /// On both kinds, set by the user: how to recover a filesystem that cannot be used, `accept-ID`
-    /// or `reset-ID`. The message of the condition `FilesystemReady` has the exact values.
+    /// or `reset-ID`. The message of the condition `FilesystemReady` has the exact values. On a
+    /// StoppableContainer, `reset-UID` with the UID in `status.instanceUid` deletes the files at
+    /// any time and begins with an empty filesystem.
     ANNOTATION_RECOVERY = "stoppablecontainer.xtlsoft.top/recovery";
+    /// On the template (`spec.template.metadata.annotations`), set by the user: asks for a restart.
+    /// When the value changes while the container runs, the controller stops the consumer and
+    /// starts it once, with all files kept. Removing the annotation does nothing, and so does a
+    /// value that the object is created with.
+    ANNOTATION_RESTARTED_AT = "stoppablecontainer.xtlsoft.top/restartedAt";
     /// On a StoppableContainer whose node was deleted: the name of the node that has its disk now,
     /// because the machine was renamed or the disk was attached to another one. The controller
     /// continues on that node. If the files are not there, `FilesystemReady` says so.

@@ -32,12 +32,13 @@ pub struct RecoveryOffer {
     pub verbs: Vec<RecoveryVerb>,
 }
 
-/// Value of the annotation [`ANNOTATION_RECOVERY`]: `accept-ID` or `reset-ID`.
+/// Value of the annotation [`ANNOTATION_RECOVERY`]: `accept-ID` or `reset-ID`. The identifier is
+/// that of a failure, or the UID of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecoveryAnswer {
     /// The chosen option.
     pub verb: RecoveryVerb,
-    /// Identifier of the failure.
+    /// Identifier of the failure, or the UID of the instance without its dashes.
     pub id: String,
 }
 
@@ -65,8 +66,8 @@ impl RecoveryOffer {
 // === impl RecoveryAnswer ===
 
 impl RecoveryAnswer {
-    /// The answer with which the user gives up the data of an instance that is gone, or whose node
-    /// is. A UID is never used again, and neither is this.
+    /// The answer with which the user gives up the data of an instance: one that exists, is gone,
+    /// or whose node is. A UID is never used again, and neither is this.
     pub fn abandoning(instance_uid: &str) -> Self {
         Self {
             verb: RecoveryVerb::Reset,
@@ -78,23 +79,32 @@ impl RecoveryAnswer {
         }
     }
 
-    /// Parses a value of the annotation. `None` if it is not an answer.
+    /// Parses a value of the annotation. A UID may be written with or without its dashes. `None` if
+    /// the value is not an answer.
     pub fn parse(value: &str) -> Option<Self> {
         let (verb, id) = value.split_once('-')?;
+        let id = if is_dashed_uid(id) {
+            id.replace('-', "")
+        } else {
+            id.to_owned()
+        };
         let verb = [RecoveryVerb::Accept, RecoveryVerb::Reset]
             .into_iter()
             .find(|known| known.as_str() == verb)?;
         let is_id = (8..=64).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric());
-        is_id.then(|| Self {
-            verb,
-            id: id.to_owned(),
-        })
+        is_id.then_some(Self { verb, id })
     }
 
     /// The answer in the annotation of an object.
     pub fn of(object: &impl ResourceExt) -> Option<Self> {
         Self::parse(object.annotations().get(ANNOTATION_RECOVERY)?)
     }
+}
+
+/// Whether a text has the form of a UID, as `status.instanceUid` shows it (RFC 9562).
+fn is_dashed_uid(text: &str) -> bool {
+    let lengths = text.split('-').map(str::len);
+    lengths.eq([8, 4, 4, 4, 12])
 }
 
 impl std::fmt::Display for RecoveryAnswer {
@@ -126,6 +136,23 @@ mod tests {
             "reset-0123 abcd",
         ] {
             assert_eq!(RecoveryAnswer::parse(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn i1_an_answer_may_name_an_instance_as_its_status_shows_it() {
+        let uid = "0b6e9f3c-1d2e-4f5a-8b7c-9d0e1f2a3b4c";
+        let plain = RecoveryAnswer::abandoning(uid);
+        for written in [format!("reset-{uid}"), plain.to_string()] {
+            assert_eq!(RecoveryAnswer::parse(&written), Some(plain.clone()), "{written}");
+        }
+        let other = "reset-0b6e9f3c-1d2e-4f5a-8b7c-9d0e1f2a3b4d";
+        assert_ne!(RecoveryAnswer::parse(other), Some(plain));
+        for none in [
+            "reset-0b6e9f3c-1d2e",
+            "reset-0b6e9f3c-1d2e-4f5a-8b7c-9d0e1f2a3b4/",
+        ] {
+            assert_eq!(RecoveryAnswer::parse(none), None, "{none}");
         }
     }
 

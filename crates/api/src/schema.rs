@@ -42,7 +42,7 @@ const TEMPLATE_METADATA: [&str; 7] = [
 /// Maximum length of a path on Linux, PATH_MAX.
 const MAX_PATH_LENGTH: usize = 4096;
 
-/// Maximum number of conditions. The product uses five.
+/// Maximum number of conditions. The product uses seven.
 const MAX_CONDITIONS: usize = 32;
 
 /// Maximum number of entries of a map in a pod template.

@@ -20,6 +20,7 @@ use crate::bounds::{
 };
 use crate::container::ProviderSpec;
 use crate::json::{Json, Misfit};
+use crate::names::ANNOTATION_RESTARTED_AT;
 
 /// A pod template. Fields that the types of this program do not know are kept as they are
 /// (invariant I19).
@@ -30,6 +31,7 @@ struct Inner {
     json: Json,
     // Frequently used results, computed once.
     main: OnceLock<MainContainer>,
+    restarted_at: OnceLock<Option<String>>,
     problem: OnceLock<Option<TemplateError>>,
 }
 
@@ -119,6 +121,13 @@ impl PodTemplate {
         self.0.main.get_or_init(|| main_container(&self.0.json))
     }
 
+    /// The value of its annotation [`ANNOTATION_RESTARTED_AT`], with which the user asks for a
+    /// restart.
+    pub fn restarted_at(&self) -> Option<&str> {
+        let read = || restarted_at(&self.0.json);
+        self.0.restarted_at.get_or_init(read).as_deref()
+    }
+
     /// All parts that exceed their bounds.
     pub fn excesses(&self) -> Vec<TemplateError> {
         too_large(TEMPLATE, &self.0.json, MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES)
@@ -130,6 +139,7 @@ impl From<Json> for PodTemplate {
         Self(Arc::new(Inner {
             json,
             main: OnceLock::new(),
+            restarted_at: OnceLock::new(),
             problem: OnceLock::new(),
         }))
     }
@@ -363,6 +373,34 @@ fn main_container(json: &Json) -> MainContainer {
         run_as_user: user(main.security_context).or_else(|| user(spec.security_context)),
         storage_limit: main.resources.and_then(|r| Some(r.limits?.storage?.0)),
     }
+}
+
+// === The request for a restart ===
+
+#[derive(Deserialize)]
+struct Annotated {
+    metadata: Option<Metadata>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    annotations: Option<Annotations>,
+}
+
+#[derive(Deserialize)]
+struct Annotations {
+    // As `ANNOTATION_RESTARTED_AT`.
+    #[serde(rename = "stoppablecontainer.xtlsoft.top/restartedAt")]
+    restarted_at: Option<String>,
+}
+
+fn restarted_at(json: &Json) -> Option<String> {
+    // Few templates have it, and the others are not read for it.
+    if !json.as_str().contains(ANNOTATION_RESTARTED_AT) {
+        return None;
+    }
+    let template = serde_json::from_str::<Annotated>(json.as_str()).ok()?;
+    template.metadata?.annotations?.restarted_at
 }
 
 fn first<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Container>, D::Error> {

@@ -13,9 +13,10 @@ use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
 use stoppablecontainer_api::names::{
-    ANNOTATION_MAIN_CONTAINER, CSI_DRIVER, GATE, LABEL_ROLE, ROLE_CONSUMER, VOLUME_MOUNT_PATH, VOLUME_NAME,
-    WRAPPER_IN_IMAGE,
+    ANNOTATION_MAIN_CONTAINER, ANNOTATION_PLACEMENT, CSI_DRIVER, GATE, LABEL_ROLE, ROLE_CONSUMER,
+    VOLUME_MOUNT_PATH, VOLUME_NAME, WRAPPER_IN_IMAGE,
 };
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::timeout;
 use tower_test::mock::{Handle, SendResponse, pair};
 
@@ -139,6 +140,27 @@ impl Scripted {
     }
 }
 
+/// A client whose calls are all answered with what they sent, and the bodies of its calls. For
+/// events, which do not decide anything: a test looks at those that it is about.
+pub fn recording() -> (Client, UnboundedReceiver<Value>) {
+    let (service, mut handle) = pair::<Request<Body>, Response<Body>>();
+    let (sender, bodies) = unbounded_channel();
+    tokio::spawn(async move {
+        while let Some((request, respond)) = handle.next_request().await {
+            let body = match request.into_body().collect_bytes().await {
+                Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+                Err(error) => panic!("body of the request: {error}"),
+            };
+            let mut object: Value = body;
+            object["metadata"]["uid"] = json!("recorded");
+            respond.send_response(Response::new(Body::from(object.to_string().into_bytes())));
+            // The test may be over.
+            let _ = sender.send(object);
+        }
+    });
+    (Client::new(service, "default"), bodies)
+}
+
 // === impl Call ===
 
 impl Call {
@@ -194,11 +216,19 @@ fn send_events(watch: SendResponse<Response<Body>>, events: &[Value]) {
     watch.send_response(Response::new(Body::from(lines.into_bytes())));
 }
 
-/// What the controller looks for in a consumer pod; the whole rewrite is the webhook's.
+/// What the controller looks for in a consumer pod; the whole rewrite is the webhook's. The node of
+/// the filesystem is `n1`.
 fn mark_rewritten(pod: &mut Value) {
+    let is_placed = pod["metadata"]["annotations"][ANNOTATION_PLACEMENT].is_null();
     let spec = &mut pod["spec"];
     if let Some(gates) = spec["schedulingGates"].as_array_mut() {
         gates.retain(|gate| gate["name"] != GATE);
+    }
+    let is_gated = spec["schedulingGates"]
+        .as_array()
+        .is_some_and(|gates| !gates.is_empty());
+    if !is_gated && is_placed {
+        spec["nodeName"] = json!("n1");
     }
     spec["volumes"] = json!([{ "name": VOLUME_NAME, "csi": { "driver": CSI_DRIVER, "readOnly": true } }]);
     let main = &mut spec["containers"][0];

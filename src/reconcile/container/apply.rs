@@ -6,9 +6,9 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, Preconditions};
 use kube::runtime::controller::Action as Next;
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
-use stoppablecontainer_api::conditions::reason;
+use stoppablecontainer_api::conditions::{READY, reason};
 use stoppablecontainer_api::json::Json;
 use stoppablecontainer_api::names::ANNOTATION_RECOVERY;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
@@ -17,10 +17,10 @@ use crate::reconcile::conditions::Cause;
 use crate::reconcile::container::containers;
 use crate::reconcile::container::desired::{desired_instance, desired_spec, owner_reference};
 use crate::reconcile::container::observe::{fresh_instance, newest};
-use crate::reconcile::container::plan::{Action, given_up, is_abandoned, moved_to};
+use crate::reconcile::container::plan::{Action, given_up, is_given_up, moved_to};
 use crate::reconcile::container::state::{Observed, Slot};
 use crate::reconcile::context::requests::{finalizer_patch, patch_params, post_params};
-use crate::reconcile::context::{Backoff, Context, ReconcileError, Task, requests};
+use crate::reconcile::context::{Backoff, Context, ReconcileError, Task, events, requests};
 
 /// How many nodes that were given up are remembered by name.
 const MAX_NODES: usize = 5;
@@ -65,14 +65,7 @@ pub(super) async fn act(
                 .await?;
             observed.instance = Slot::Ours(Arc::new(written));
         }
-        Action::Abandon(instance) => {
-            let container = on_newest(context, observed, Some(&instance)).await?;
-            if !is_abandoned(&container, &instance) {
-                return Err(ReconcileError::Stale);
-            }
-            observed.container = container;
-            delete(observed, &instances, &instance).await?;
-        }
+        Action::Reset(instance) => reset(context, observed, &instances, &instance).await?,
         Action::Move(instance, node) => {
             let container = on_newest(context, observed, Some(&instance)).await?;
             if moved_to(&container, &instance).as_ref() != Some(&node) {
@@ -110,6 +103,48 @@ async fn delete(
     Ok(())
 }
 
+/// Deletes an instance and its data, as the user asked. The status records it first: without that
+/// the end of the instance would count as a loss if the annotation is removed meanwhile.
+async fn reset(
+    context: &Context,
+    observed: &mut Observed,
+    instances: &Api<StoppableContainerInstance>,
+    instance: &Arc<StoppableContainerInstance>,
+) -> Result<(), ReconcileError> {
+    let container = on_newest(context, observed, Some(instance)).await?;
+    if !is_given_up(&container, instance) {
+        return Err(ReconcileError::Stale);
+    }
+    let uid = instance.uid();
+    let status = container.status.as_ref();
+    if status.and_then(|status| status.reset_instance_uid.as_ref()) == uid.as_ref() {
+        observed.container = container;
+    } else {
+        let patch = json!({
+            "metadata": { "resourceVersion": container.resource_version() },
+            "status": { "resetInstanceUid": uid },
+        });
+        let written = containers(context, &container)
+            .patch_status(&container.name_any(), &patch_params(), &Patch::Merge(patch))
+            .await?;
+        observed.container = Arc::new(written);
+    }
+    delete(observed, instances, instance).await?;
+    let message = format!(
+        "the files of instance UID {} are deleted, as the annotation {ANNOTATION_RECOVERY} asks; the object then \
+         begins with an empty filesystem",
+        uid.unwrap_or_default()
+    );
+    tell(context, observed, &Cause::new(reason::RESETTING, message)).await;
+    Ok(())
+}
+
+/// Publishes an event about the container.
+async fn tell(context: &Context, observed: &Observed, what: &Cause) {
+    let about = observed.container.object_ref(&());
+    events::publish(context, &about, vec![events::normal(READY, what)]).await;
+}
+
 /// Makes `node` the node of an instance whose own does not exist. Nothing is lost if the files are
 /// not there: the user can name another node as soon as this one is gone, or give the files up.
 async fn move_to(
@@ -139,6 +174,8 @@ async fn move_to(
         .patch_status(&instance.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
     observed.instance = Slot::Ours(Arc::new(written));
+    let message = format!("continues on node {node}, which has the disk of node {old}");
+    tell(context, observed, &Cause::new(reason::MOVED, message)).await;
     Ok(())
 }
 
@@ -182,9 +219,8 @@ async fn replace(
         observed.container = Arc::new(written);
     }
     let message = format!(
-        "node {} was given up before the first start ({} so far), another one is tried: {}",
+        "node {} was given up before the first start, another one is tried: {}",
         nodes.nodes.last().map(String::as_str).unwrap_or_default(),
-        nodes.count,
         why.message
     );
     let cause = Cause::new(reason::NODE_GIVEN_UP, message);

@@ -33,8 +33,9 @@ pub(super) enum Action {
     Decide(Arc<StoppableContainerInstance>, RecoveryAnswer),
     /// Delete the instance, and with it the data.
     Delete(Arc<StoppableContainerInstance>),
-    /// Delete an instance whose node is gone, as the user decided.
-    Abandon(Arc<StoppableContainerInstance>),
+    /// Delete an instance and its data, as the user decided. The next one begins with an empty
+    /// filesystem.
+    Reset(Arc<StoppableContainerInstance>),
     /// Continue on the node that has the disk of a node that is gone.
     Move(Arc<StoppableContainerInstance>, String),
     /// Delete an instance that gave its node up before the first start.
@@ -75,9 +76,9 @@ pub(super) fn plan(observed: &Observed) -> Vec<Action> {
         }
         Slot::Ours(instance)
             if instance.metadata.deletion_timestamp.is_none()
-                && is_abandoned(&observed.container, instance) =>
+                && is_given_up(&observed.container, instance) =>
         {
-            actions.push(Action::Abandon(Arc::clone(instance)));
+            actions.push(Action::Reset(Arc::clone(instance)));
         }
         Slot::Ours(instance) if instance.metadata.deletion_timestamp.is_none() => {
             if instance.spec != desired_spec(&observed.container) {
@@ -97,10 +98,11 @@ pub(super) fn plan(observed: &Observed) -> Vec<Action> {
     actions
 }
 
-/// Whether the user gave up the data of this instance because its node is gone.
-pub(super) fn is_abandoned(container: &StoppableContainer, instance: &StoppableContainerInstance) -> bool {
+/// Whether the user gave up the data of this instance, by its UID. An answer for an earlier
+/// instance does nothing.
+pub(super) fn is_given_up(container: &StoppableContainer, instance: &StoppableContainerInstance) -> bool {
     let answer = instance.uid().map(|uid| RecoveryAnswer::abandoning(&uid));
-    is_node_gone(instance) && answer.is_some() && RecoveryAnswer::of(container) == answer
+    answer.is_some() && RecoveryAnswer::of(container) == answer
 }
 
 /// The node on which the instance is to continue, as the user says, because its own is gone.

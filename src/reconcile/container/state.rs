@@ -90,7 +90,16 @@ fn may_be_lost(container: &StoppableContainer) -> bool {
         .as_ref()
         .and_then(|status| status.given_up_nodes.as_ref());
     let replaced = nodes.is_some_and(|nodes| nodes.instance_uid == recorded);
-    !given_up && !replaced && container.metadata.deletion_timestamp.is_none()
+    !given_up
+        && !is_reset(container, recorded)
+        && !replaced
+        && container.metadata.deletion_timestamp.is_none()
+}
+
+/// Whether the controller began to carry out that the user gave up this instance's data.
+pub(super) fn is_reset(container: &StoppableContainer, instance_uid: &str) -> bool {
+    let status = container.status.as_ref();
+    status.and_then(|status| status.reset_instance_uid.as_deref()) == Some(instance_uid)
 }
 
 fn lost(container: &StoppableContainer) -> String {

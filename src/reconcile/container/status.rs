@@ -1,19 +1,19 @@
 //! The status of a StoppableContainer: the one of its instance, or why there is none.
 
-use std::sync::Arc;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
 use kube::{Resource, ResourceExt};
 use stoppablecontainer_api::conditions::{FILESYSTEM_READY, READY, reason};
-use stoppablecontainer_api::{KeptFilesystem, Phase, StoppableContainer, StoppableContainerStatus};
+use stoppablecontainer_api::{
+    KeptFilesystem, Phase, StoppableContainer, StoppableContainerInstance, StoppableContainerStatus,
+};
 
 use crate::reconcile::conditions::{ConditionState, conditions};
 use crate::reconcile::container::containers;
 use crate::reconcile::container::desired::{desired_spec, template_error};
 use crate::reconcile::container::plan::given_up;
-use crate::reconcile::container::state::{Observed, Slot};
+use crate::reconcile::container::state::{Observed, Slot, is_reset};
 use crate::reconcile::context::requests::{patch_params, status_patch};
 use crate::reconcile::context::{Context, ReconcileError, events};
 
@@ -28,8 +28,11 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerS
         node_name: None,
         instance_name: None,
         instance_uid: old.instance_uid.clone(),
+        reset_instance_uid: old.reset_instance_uid.clone(),
         given_up_nodes: old.given_up_nodes.clone(),
         filesystem: None,
+        last_start: None,
+        last_stop: None,
         observed_generation: generation,
         conditions: conditions(&old.conditions, [(READY, state)], generation, now),
     };
@@ -42,6 +45,13 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerS
                 |hold| ConditionState::false_for(hold.cause.clone()),
             );
             return without_instance(Phase::Pending, verdict);
+        }
+        Slot::Ours(instance) if !deleting && let Some(state) = resetting(container, instance) => {
+            return StoppableContainerStatus {
+                instance_name: Some(name),
+                instance_uid: instance.uid(),
+                ..without_instance(Phase::Pending, state)
+            };
         }
         Slot::Ours(instance) => instance,
         Slot::Free | Slot::Orphan(_) | Slot::Lost(_) | Slot::Taken(_) if deleting => {
@@ -112,7 +122,10 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerS
         node_name: inner.node_name,
         instance_name: Some(name.clone()),
         instance_uid: instance.uid(),
+        reset_instance_uid: old.reset_instance_uid.clone(),
         given_up_nodes: old.given_up_nodes.clone(),
+        last_start: inner.last_start,
+        last_stop: inner.last_stop,
         filesystem: inner.filesystem.map(|filesystem| KeptFilesystem {
             usage: filesystem.usage,
         }),
@@ -121,12 +134,47 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerS
     }
 }
 
+/// The state of an object whose files are being deleted because the user asked for that.
+fn resetting(
+    container: &StoppableContainer,
+    instance: &StoppableContainerInstance,
+) -> Option<ConditionState> {
+    let uid = instance.uid()?;
+    instance.metadata.deletion_timestamp.as_ref()?;
+    if !is_reset(container, &uid) {
+        return None;
+    }
+    let conditions = instance.status.iter().flat_map(|status| &status.conditions);
+    let mut conditions = conditions.filter(|condition| condition.type_ == FILESYSTEM_READY);
+    let waits = conditions.find(|condition| condition.reason == reason::DELETING);
+    let waits = waits
+        .map(|condition| format!(": {}", condition.message))
+        .unwrap_or_default();
+    Some(ConditionState::false_with(
+        reason::RESETTING,
+        format!(
+            "the files are deleted as requested, and the object then begins with an empty filesystem{waits}"
+        ),
+    ))
+}
+
 pub(super) async fn write_status(
     context: &Context,
-    container: &Arc<StoppableContainer>,
+    observed: &Observed,
     status: &StoppableContainerStatus,
 ) -> Result<(), ReconcileError> {
-    if container.status.as_ref() == Some(status) {
+    let Observed {
+        container, instance, ..
+    } = observed;
+    let is_written = |old: &StoppableContainerStatus| {
+        let (last_start, last_stop) = (old.last_start.clone(), old.last_stop.clone());
+        *old == StoppableContainerStatus {
+            last_start,
+            last_stop,
+            ..status.clone()
+        }
+    };
+    if container.status.as_ref().is_some_and(is_written) {
         return Ok(());
     }
     let patch =
@@ -134,11 +182,26 @@ pub(super) async fn write_status(
     let written = containers(context, container)
         .patch_status(&container.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
-    let before = container
-        .status
-        .as_ref()
-        .map(|s| s.conditions.as_slice())
+    let before = container.status.as_ref();
+    let before = before
+        .map(|status| status.conditions.as_slice())
         .unwrap_or_default();
-    events::changes(context, written.object_ref(&()), before, &status.conditions).await;
+    let own: Vec<_> = status
+        .conditions
+        .iter()
+        .filter(|condition| !is_shown(instance, condition))
+        .cloned()
+        .collect();
+    events::publish(context, &written.object_ref(&()), events::blocked(before, &own)).await;
     Ok(())
+}
+
+/// Whether the instance shows the same, and so has published it.
+fn is_shown(instance: &Slot, condition: &Condition) -> bool {
+    let Slot::Ours(instance) = instance else {
+        return false;
+    };
+    let shown = instance.status.iter().flat_map(|status| &status.conditions);
+    let mut shown = shown.filter(|shown| shown.type_ == condition.type_);
+    shown.any(|shown| shown.status == condition.status && shown.reason == condition.reason)
 }

@@ -52,6 +52,9 @@ pub struct Attempts {
     /// when.
     seen: Mutex<HashMap<String, (String, Instant)>>,
     retries: Retries,
+    /// By object UID: the pod that was last asked about with [`Attempts::restarted`], and how often
+    /// its container had been started again.
+    restarts: Mutex<HashMap<String, (String, i32)>>,
 }
 
 #[derive(Debug)]
@@ -185,10 +188,22 @@ impl Attempts {
         now.saturating_duration_since(seen.1)
     }
 
+    /// Whether the container of this pod was started again since the controller last looked. A
+    /// restart before the first look does not count.
+    pub fn restarted(&self, uid: &str, pod: &str, count: i32) -> bool {
+        let mut all = self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = all.insert(uid.to_owned(), (pod.to_owned(), count));
+        last.is_some_and(|(known, before)| known == pod && before < count)
+    }
+
     /// The object is gone: forget it.
     pub fn forget(&self, uid: &str) {
         self.lock().retain(|(of, _), _| of != uid);
         self.seen
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
+        self.restarts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(uid);
@@ -296,5 +311,15 @@ mod tests {
         assert_eq!(attempts.seen_for("u", "c2"), Duration::ZERO);
         attempts.forget("u");
         assert_eq!(attempts.seen_for("u", "c2"), Duration::ZERO);
+    }
+
+    #[test]
+    fn i12_a_restart_counts_once_and_not_before_the_first_look() {
+        let attempts = Attempts::default();
+        let looks = [("a", 2), ("a", 2), ("a", 3), ("a", 3), ("b", 4), ("b", 5)];
+        let counted = looks.map(|(pod, count)| attempts.restarted("u", pod, count));
+        assert_eq!(counted, [false, false, true, false, false, true]);
+        attempts.forget("u");
+        assert!(!attempts.restarted("u", "b", 6));
     }
 }

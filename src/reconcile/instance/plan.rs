@@ -22,7 +22,7 @@ use crate::reconcile::instance::plan::storage_limit::eviction;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{
     OptOuts, Role, blocking_cause, consumer_hash, consumer_pod, has_our_labels, has_started, is_finished,
-    is_terminating, is_unschedulable, node, placeholder_hash, placeholder_pod, provider_pod,
+    is_terminating, is_unschedulable, node, placeholder_hash, placeholder_pod, provider_pod, restart,
     wait_for_placeholder,
 };
 
@@ -221,6 +221,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
         }
         Slot::Ours(pod) if is_finished(pod) => delete_once(Role::Consumer, pod, blocking_cause(pod)),
         Slot::Ours(pod) if waits_for_lost_node(observed, pod) => delete_once(Role::Consumer, pod, None),
+        Slot::Ours(pod) if restart::is_due(&observed.instance, pod) => delete_once(Role::Consumer, pod, None),
         Slot::Ours(pod) if !has_started(pod, main) && outdated(pod, &consumer_hash(&observed.instance)) => {
             delete_once(Role::Consumer, pod, None)
         }

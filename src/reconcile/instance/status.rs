@@ -8,7 +8,8 @@ the node that the agent relies on. Pure, like the plan.
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use stoppablecontainer_api::conditions::{
-    CONSUMER_READY, FILESYSTEM_READY, PROVIDER_READY, READY, RESTART_REQUIRED,
+    CONSUMER_READY, CONSUMER_SCHEDULED, FILESYSTEM_READY, PROVIDER_READY, READY, RESTART_REQUIRED,
+    STOPPED_CONDITION,
 };
 use stoppablecontainer_api::{StoppableContainerInstanceStatus, storage_limit};
 
@@ -19,6 +20,7 @@ use crate::reconcile::instance::template_check;
 
 mod consumer;
 mod filesystem;
+mod next_step;
 mod node;
 mod pinned;
 mod pod;
@@ -26,6 +28,9 @@ mod provider;
 mod ready;
 mod recovery;
 mod restart_required;
+mod scheduled;
+mod steps;
+mod stopped;
 
 /// The status of `observed`. Equal to the present one when nothing changed.
 pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerInstanceStatus {
@@ -36,7 +41,8 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerI
     let phase = ready::phase(observed, &provider, &filesystem);
     let [provider, consumer] = [provider, consumer]
         .map(|part| node::unless_cordoned(observed, part))
-        .map(|part| node::unless_not_ready(observed, part));
+        .map(|part| node::unless_not_ready(observed, part))
+        .map(|part| next_step::with_next_step(&observed.instance, part));
     let [provider, filesystem, consumer] =
         node::unless_unreachable(observed, [provider, filesystem, consumer]);
     let mut ready = ready::ready_state(observed, phase, [&provider, &filesystem, &consumer]);
@@ -50,7 +56,21 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerI
         (PROVIDER_READY, provider),
         (FILESYSTEM_READY, filesystem),
         (CONSUMER_READY, consumer),
+        (
+            CONSUMER_SCHEDULED,
+            node::unless_cordoned(observed, scheduled::scheduled_state(observed)),
+        ),
+        (STOPPED_CONDITION, stopped::stopped_state(observed)),
     ];
+    let conditions = [
+        conditions(&old.conditions, states, generation, now),
+        restart.map_or_else(Vec::new, |why| {
+            let required = ConditionState::true_with(&why.reason, why.message);
+            conditions(&old.conditions, [(RESTART_REQUIRED, required)], generation, now)
+        }),
+    ]
+    .concat();
+    let (last_start, last_stop) = steps::steps(observed, &old, &conditions, now);
     StoppableContainerInstanceStatus {
         phase: Some(phase),
         node_name: observed.home().map(str::to_owned),
@@ -64,14 +84,9 @@ pub(super) fn status(observed: &Observed, now: Timestamp) -> StoppableContainerI
         image: pinned::pinned(observed, &old),
         storage_limit: consumer_limit(observed, &old),
         template_check: template_check::known(observed),
-        conditions: [
-            conditions(&old.conditions, states, generation, now),
-            restart.map_or_else(Vec::new, |why| {
-                let required = ConditionState::true_with(&why.reason, why.message);
-                conditions(&old.conditions, [(RESTART_REQUIRED, required)], generation, now)
-            }),
-        ]
-        .concat(),
+        last_start,
+        last_stop,
+        conditions,
         filesystem: old.filesystem,
     }
 }

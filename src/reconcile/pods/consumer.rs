@@ -18,7 +18,7 @@ use stoppablecontainer_api::names::{
 use stoppablecontainer_api::{Placement, StoppableContainerInstance, TemplateError};
 
 use crate::reconcile::pods::tolerations::missing_tolerations;
-use crate::reconcile::pods::{Role, owner_reference, template_fields, template_hash};
+use crate::reconcile::pods::{Role, owner_reference, restart, template_fields, template_hash};
 
 /// The consumer pod of `instance`. Of the template's metadata it takes what Kubernetes' own
 /// controllers take: labels, annotations and finalizers.
@@ -98,7 +98,9 @@ fn add_gate(spec: &mut Value, name: &str) {
     *gates = Value::Array(all);
 }
 
-/// Identifies the template: a consumer that never came up is replaced when this changes.
+/// Identifies the template without its request for a restart: a consumer that never came up is
+/// replaced when this changes.
 pub fn consumer_hash(instance: &StoppableContainerInstance) -> String {
-    template_hash(&instance.spec.template)
+    let template = &instance.spec.template;
+    restart::without_request(template).map_or_else(|| template_hash(template), |value| template_hash(&value))
 }

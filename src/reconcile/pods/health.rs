@@ -60,6 +60,21 @@ pub(crate) fn unconfirmed<'a>(pod: &'a Pod, main: &str) -> Option<(&'a str, Caus
     not_executed(last).map(|_| (id, termination_cause(&container.name, last)))
 }
 
+/// How often the container `main`, which runs, was started again, and how it ended last.
+pub(crate) fn restarts(pod: &Pod, main: &str) -> Option<(i32, Cause)> {
+    let container = container(pod, main)?;
+    container.state.as_ref()?.running.as_ref()?;
+    let last = container
+        .last_state
+        .as_ref()
+        .and_then(|state| state.terminated.as_ref());
+    let cause = last.map_or_else(
+        || Cause::new("Error", format!("container {main}: ended")),
+        |last| termination_cause(main, last),
+    );
+    Some((container.restart_count, cause))
+}
+
 /// How a container ended.
 pub(crate) fn termination_cause(container: &str, end: &ContainerStateTerminated) -> Cause {
     if let Some(why) = not_executed(end) {
@@ -85,17 +100,24 @@ pub(crate) fn termination_cause(container: &str, end: &ContainerStateTerminated)
     )
 }
 
-/// Why a container that is started again and again waits: how it ended last, and the kubelet's
-/// message.
-pub(crate) fn crash_loop(container: &ContainerStatus, reason: &str, words: &str) -> Option<Cause> {
-    let last = container.last_state.as_ref()?.terminated.as_ref()?;
+/// Why a container that is started again and again waits: how it ended last. The kubelet's message
+/// has the length of the pause, which changes all the time, and is left out.
+pub(crate) fn crash_loop(container: &ContainerStatus, reason: &str) -> Cause {
+    const WAITS: &str = "it is started again with growing pauses";
+    let last = container
+        .last_state
+        .as_ref()
+        .and_then(|state| state.terminated.as_ref());
+    let Some(last) = last else {
+        return Cause::new(reason, format!("container {}: {WAITS}", container.name));
+    };
     let Cause { reason: how, message } = termination_cause(&container.name, last);
     let reason = if how == reason::CONTAINER_CANNOT_RUN {
         reason::CONTAINER_CANNOT_RUN
     } else {
         reason
     };
-    Some(Cause::new(reason, format!("{message}; {words}")))
+    Cause::new(reason, format!("{message}; {WAITS}"))
 }
 
 /// The wrapper's termination message, if it has not executed the program. A program can imitate it

@@ -8,20 +8,23 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainerInstance;
 
-use crate::reconcile::pods::template_hash;
+use crate::reconcile::pods::{restart, template_hash};
 
 /// Most parts that are distinguished, and the bytes that they may take: a template has some dozens.
 /// With more, each list of containers is one part, and then everything is one.
 const MAX_PARTS: usize = 256;
 pub(crate) const MAX_BYTES: usize = 16 << 10;
-/// The path of everything, if that is one part, and of the provider's.
+/// The paths of everything, if that is one part, of the annotations, and of the provider's.
 const WHOLE: &str = "spec.template";
+pub(crate) const ANNOTATIONS: &str = "spec.template.metadata.annotations";
 const PROVIDER: &str = "spec.provider";
 
 /// The value of the annotation `ANNOTATION_TEMPLATE_FIELDS` on a consumer that is made of
 /// `instance` now.
 pub(crate) fn annotation(instance: &StoppableContainerInstance) -> String {
-    serde_json::to_string(&parts(instance)).unwrap_or_default()
+    let mut hashes = parts(instance);
+    hashes.insert(restart::REQUEST.to_owned(), restart::answered(instance));
+    serde_json::to_string(&hashes).unwrap_or_default()
 }
 
 /// Paths of the parts that changed. The parts of an unchanged template are not looked at.
@@ -30,6 +33,7 @@ pub(crate) fn edited(
     mut before: BTreeMap<String, String>,
     same_template: bool,
 ) -> Vec<String> {
+    before.remove(restart::REQUEST);
     let now = if same_template && !before.contains_key(WHOLE) {
         before.retain(|path, _| path.starts_with(PROVIDER));
         let mut parts = BTreeMap::new();
@@ -52,7 +56,8 @@ fn parts(instance: &StoppableContainerInstance) -> BTreeMap<String, String> {
         let hash = short(&json!(instance.spec.template.json().as_str()));
         return BTreeMap::from([("spec.template".to_owned(), hash)]);
     }
-    let spec = json!({ "provider": instance.spec.provider, "template": instance.spec.template });
+    let mut spec = json!({ "provider": instance.spec.provider, "template": instance.spec.template });
+    restart::remove_request(&mut spec["template"]);
     let bearable = |parts: &BTreeMap<String, String>| {
         let bytes: usize = parts.iter().map(|(path, hash)| path.len() + hash.len() + 6).sum();
         parts.len() <= MAX_PARTS && bytes <= MAX_BYTES
@@ -115,7 +120,7 @@ fn is_index(text: &str) -> bool {
 }
 
 /// Half a hash. That the template differs at all is known from a whole one.
-fn short(value: &Value) -> String {
+pub(crate) fn short(value: &Value) -> String {
     let mut hash = template_hash(value);
     hash.truncate(8);
     hash

@@ -3,8 +3,7 @@
 
 use anyhow::{Result, ensure};
 use injectors::{Injector, SECRET};
-use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::ListParams;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::names::provider_pod_name;
@@ -12,7 +11,7 @@ use stoppablecontainer_api::{Phase, StoppableContainer, StoppableContainerInstan
 use testkit::{Hook, Injectors, Namespace, Order, in_namespace};
 
 use super::{MAIN, container, hook, istio_root_certificate, names, spec_of};
-use crate::support::{blocked, create, run, running, shell_template, told};
+use crate::support::{blocked, create, run, running, shell_template, told, told_about};
 
 const NAME: &str = "kept";
 
@@ -33,16 +32,10 @@ async fn waits_for(ns: &Namespace, cause: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether an event of the object contains `cause`.
+/// Waits until an event of the object contains `cause`.
 async fn event_says(ns: &Namespace, cause: &str) -> Result<()> {
-    let params = ListParams::default().fields(&format!("involvedObject.name={NAME},type=Warning"));
-    let events = ns.api::<Event>().list(&params).await?.items;
-    let said = events.iter().filter_map(|event| event.message.as_deref());
-    ensure!(
-        said.clone().any(|said| said.contains(cause)),
-        "{:?}",
-        said.collect::<Vec<_>>()
-    );
+    let about = ("StoppableContainer", NAME);
+    told_about(ns.api(), about, reason::CREATION_REFUSED, cause).await?;
     Ok(())
 }
 

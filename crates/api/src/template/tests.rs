@@ -4,6 +4,7 @@ use kube::core::DeserializeGuard;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::names::ANNOTATION_RESTARTED_AT;
 use crate::{StoppableContainer, StoppableContainerInstance};
 
 fn template(value: &Value) -> PodTemplate {
@@ -172,4 +173,23 @@ fn i18_an_instance_reads_its_limit_from_the_text() {
     .unwrap();
     let filesystem = instance.status.as_ref().unwrap().filesystem.as_ref();
     assert_eq!(instance.storage_excess(filesystem).unwrap().limit, "10");
+}
+
+#[test]
+fn a_request_for_a_restart_is_an_annotation_of_the_template() {
+    let template = |json: serde_json::Value| serde_json::from_value::<PodTemplate>(json).unwrap();
+    let with = template(json!({
+        "metadata": { "annotations": { ANNOTATION_RESTARTED_AT: "2026-01-01T00:00:00Z", "other": "x" } },
+        "spec": { "containers": [] },
+    }));
+    assert_eq!(with.restarted_at(), Some("2026-01-01T00:00:00Z"));
+    for without in [
+        json!({ "spec": {} }),
+        json!({ "metadata": { "annotations": null } }),
+        json!({ "metadata": { "labels": { ANNOTATION_RESTARTED_AT: "x" } } }),
+        json!({ "metadata": { "annotations": { ANNOTATION_RESTARTED_AT: null } } }),
+        json!({ "spec": { "containers": [{ "name": ANNOTATION_RESTARTED_AT }] } }),
+    ] {
+        assert_eq!(template(without.clone()).restarted_at(), None, "{without}");
+    }
 }

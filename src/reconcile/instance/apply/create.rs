@@ -137,7 +137,44 @@ fn not_rewritten(pod: &Pod) -> String {
 fn refusal(role: Role, status: &Status) -> Cause {
     let mistakes = dry_run::mistakes(status).filter(|_| role != Role::Provider);
     mistakes.map_or_else(
-        || Cause::new(reason::CREATION_REFUSED, status.message.clone()),
+        || Cause::new(reason::CREATION_REFUSED, without_ports(&status.message)),
         |mistakes| Cause::new(reason::TEMPLATE_INVALID, FieldError::list(&mistakes)),
     )
+}
+
+/// A message without the ports of this end of connections ("read tcp
+/// 10.0.0.1:43210->10.0.0.2:443"): they differ at every try, and would make each refusal another
+/// one.
+fn without_ports(message: &str) -> String {
+    let mut parts = message.split("->");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let address = text.trim_end_matches(|c: char| c.is_ascii_digit());
+        if address.len() < text.len() && address.ends_with(':') {
+            text.truncate(address.len() - 1);
+        }
+        text.push_str("->");
+        text.push_str(part);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i12_a_refusal_is_the_same_at_every_try() {
+        for (message, expected) in [
+            (
+                "failed calling webhook: read tcp 10.0.0.1:43210->10.0.0.2:443: connection reset",
+                "failed calling webhook: read tcp 10.0.0.1->10.0.0.2:443: connection reset",
+            ),
+            ("read tcp [::1]:43210->[::1]:443", "read tcp [::1]->[::1]:443"),
+            ("a->b", "a->b"),
+            ("exceeded quota: 3", "exceeded quota: 3"),
+        ] {
+            assert_eq!(without_ports(message), expected);
+        }
+    }
 }

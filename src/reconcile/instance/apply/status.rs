@@ -10,8 +10,8 @@ use stoppablecontainer_api::{StoppableContainerInstance, StoppableContainerInsta
 use crate::reconcile::context::requests::{patch_params, status_patch};
 use crate::reconcile::context::{Context, ReconcileError};
 
-/// Writes the status if it differs from the one that the instance has, and returns the instance as
-/// it is then.
+/// Writes the status if it differs from the one that the instance has in more than the steps of the
+/// last start and stop, and returns the instance as it is then.
 ///
 /// The patch names the controller's fields and no others: `filesystem` is the agent's.
 pub(crate) async fn write_status(
@@ -19,7 +19,15 @@ pub(crate) async fn write_status(
     instance: &Arc<StoppableContainerInstance>,
     status: &StoppableContainerInstanceStatus,
 ) -> Result<Arc<StoppableContainerInstance>, ReconcileError> {
-    if instance.status.as_ref() == Some(status) {
+    let is_written = |old: &StoppableContainerInstanceStatus| {
+        let (last_start, last_stop) = (old.last_start.clone(), old.last_stop.clone());
+        *old == StoppableContainerInstanceStatus {
+            last_start,
+            last_stop,
+            ..status.clone()
+        }
+    };
+    if instance.status.as_ref().is_some_and(is_written) {
         return Ok(Arc::clone(instance));
     }
     let without_filesystem = |status: &StoppableContainerInstanceStatus| StoppableContainerInstanceStatus {

@@ -12,12 +12,11 @@ than the creation of the consumer.
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
 use stoppablecontainer_api::names::GATE_PLACEHOLDER;
 
 use crate::reconcile::instance::plan::Action;
 use crate::reconcile::instance::state::Observed;
-use crate::reconcile::pods::is_terminating;
+use crate::reconcile::pods::{gates, is_terminating, nominated};
 
 /// Reserves the room for the consumer, before the placeholder is deleted.
 ///
@@ -35,14 +34,4 @@ pub(super) fn admit(observed: &Observed) -> Option<Action> {
     let pod = observed.consumer.pod().filter(|pod| !is_terminating(pod))?;
     let waits = gates(pod).any(|gate| gate == GATE_PLACEHOLDER);
     waits.then(|| Action::Admit(Arc::clone(pod)))
-}
-
-fn gates(pod: &Pod) -> impl Iterator<Item = &str> {
-    let gates = pod.spec.iter().flat_map(|spec| &spec.scheduling_gates);
-    gates.flatten().map(|gate| gate.name.as_str())
-}
-
-fn nominated(pod: &Pod) -> Option<&str> {
-    let name = pod.status.as_ref()?.nominated_node_name.as_deref()?;
-    (!name.is_empty()).then_some(name)
 }

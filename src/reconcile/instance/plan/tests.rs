@@ -15,6 +15,7 @@ mod change_over;
 mod deletion;
 mod lost_node;
 mod ownership;
+mod restart;
 mod storage_limit;
 
 fn words(observed: &Observed) -> Vec<String> {

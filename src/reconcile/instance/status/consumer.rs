@@ -6,7 +6,7 @@ use stoppablecontainer_api::conditions::reason;
 use crate::reconcile::conditions::{Cause, ConditionState};
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::instance::status::recovery;
-use crate::reconcile::pods::{blocking_cause, is_ready, is_running, is_terminating};
+use crate::reconcile::pods::{blocking_cause, disruption, is_ready, is_running, is_terminating, restart};
 
 pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
     let name = observed.instance.name_any();
@@ -15,8 +15,18 @@ pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
         // It is in the way of a start only.
         Slot::Taken(whose) if wanted => ConditionState::false_with(reason::NAME_CONFLICT, whose.clone()),
         Slot::Ours(pod) if is_terminating(pod) => {
-            let then = if wanted { "; a new pod will be created" } else { "" };
-            ConditionState::false_with(reason::STOPPING, format!("pod {name} is terminating{then}"))
+            let why = disruption(pod).map(|Cause { reason, message }| format!(" ({reason}: {message})"));
+            let then = if !wanted {
+                ""
+            } else if restart::is_due(&observed.instance, pod) {
+                "; it is restarted as requested"
+            } else {
+                "; a new pod will be created"
+            };
+            ConditionState::false_with(
+                reason::STOPPING,
+                format!("pod {name} is terminating{}{then}", why.unwrap_or_default()),
+            )
         }
         Slot::Ours(_) if !wanted => {
             ConditionState::false_with(reason::STOPPING, format!("pod {name} will be deleted"))
@@ -34,10 +44,15 @@ pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
             blocking_cause(pod)
                 .or_else(|| super::pod::agent_missing_cause(observed, pod))
                 .unwrap_or_else(|| {
+                    // The kubelet reports only in events that a volume's Secret is missing.
+                    let namespace = observed.instance.namespace().unwrap_or_default();
                     let how = if is_running(pod) {
-                        "runs and is not ready yet"
+                        "runs and is not ready yet".to_owned()
                     } else {
-                        "is starting"
+                        format!(
+                            "is starting; if that lasts, kubectl describe pod -n {namespace} {name} names what it \
+                             waits for, for example a Secret or a volume"
+                        )
                     };
                     Cause::new(reason::STARTING, format!("pod {name} {how}"))
                 }),

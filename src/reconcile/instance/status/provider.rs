@@ -82,7 +82,7 @@ pub(super) fn provider_state(observed: &Observed) -> ConditionState {
 }
 
 /// Before a node is chosen: what the scheduler has to say of the placeholder.
-fn unplaced(observed: &Observed) -> ConditionState {
+pub(super) fn unplaced(observed: &Observed) -> ConditionState {
     let name = Role::Placeholder.pod_name(&observed.instance.name_any());
     let waiting = || {
         ConditionState::false_with(

@@ -15,7 +15,9 @@ use stoppablecontainer_api::truncate_utf8;
 
 use crate::reconcile::conditions::Cause;
 use crate::reconcile::instance::state::Observed;
-use crate::reconcile::pods::{consumer_hash, has_started, is_terminating, template, template_fields};
+use crate::reconcile::pods::{
+    consumer_hash, has_started, is_terminating, restart, template, template_fields,
+};
 
 /// Most fields that are named.
 const MAX_NAMED: usize = 10;
@@ -34,6 +36,8 @@ pub(crate) fn why(observed: &Observed) -> Option<Cause> {
         || observed.deleting()
         || !has_started(pod, instance.spec.main_container())
         || template::blocking_cause(instance).is_some()
+        // It is restarted now.
+        || restart::is_due(instance, pod)
     {
         return None;
     }
@@ -55,7 +59,7 @@ pub(crate) fn why(observed: &Observed) -> Option<Cause> {
     Some(Cause::new(
         reason::TEMPLATE_EDITED,
         format!(
-            "since pod {} was created {what}; stop and start the object for that to take effect",
+            "since pod {} was created {what}; stop and start the object, or restart it, for that to take effect",
             pod.name_any()
         ),
     ))

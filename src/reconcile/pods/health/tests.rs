@@ -31,7 +31,7 @@ fn i12_a_crash_loop_names_the_last_exit_code_and_reason() {
     assert_eq!(reason, "CrashLoopBackOff");
     assert_eq!(
         message,
-        "container main: ended with exit code 3 (Error): no config; back-off 10s"
+        "container main: ended with exit code 3 (Error): no config; it is started again with growing pauses"
     );
     let killed = json!({ "terminated": { "exitCode": 137, "reason": "OOMKilled" } });
     let (reason, message) = told(&json!({ "state": waiting, "lastState": killed }));
@@ -40,7 +40,7 @@ fn i12_a_crash_loop_names_the_last_exit_code_and_reason() {
     // Nothing is known of the end.
     assert_eq!(
         told(&json!({ "state": waiting })).1,
-        "container main: back-off 10s"
+        "container main: it is started again with growing pauses"
     );
 }
 

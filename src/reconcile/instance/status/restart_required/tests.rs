@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use stoppablecontainer_api::names::ANNOTATION_RESTARTED_AT;
 
 use super::*;
 use crate::reconcile::instance::fixtures::{changed, with_both};
@@ -80,8 +81,8 @@ fn i12_ready_says_that_a_restart_is_required() {
         .map(|c| (c.type_.as_str(), c.status.as_str()))
         .collect();
     assert_eq!(kinds[0], ("Ready", "True"));
-    assert_eq!(kinds[4], ("RestartRequired", "True"));
-    assert_eq!(told[4].reason, "TemplateEdited");
+    assert_eq!(kinds[6], ("RestartRequired", "True"));
+    assert_eq!(told[6].reason, "TemplateEdited");
     assert!(
         told[0].message.contains("pod web is ready; RestartRequired: "),
         "{}",
@@ -92,7 +93,7 @@ fn i12_ready_says_that_a_restart_is_required() {
         "{}",
         told[0].message
     );
-    assert_eq!(status(&edit(&two(), &json!({})), now()).conditions.len(), 4);
+    assert_eq!(status(&edit(&two(), &json!({})), now()).conditions.len(), 6);
 }
 
 #[test]
@@ -164,4 +165,25 @@ fn i18_however_large_a_template_is_little_is_written_and_said() {
             "{count}: {message}"
         );
     }
+}
+
+/// A restart applies the edits, and is not an edit.
+#[test]
+fn i12_a_restart_is_not_required_where_one_is_asked_for() {
+    let request = json!({ "metadata": { "annotations": { ANNOTATION_RESTARTED_AT: "1" } } });
+    assert_eq!(why(&edit(&two(), &json!({ "template": request }))), None);
+    let mut both = request.clone();
+    both["metadata"]["labels"] = json!({ "app": "x" });
+    assert_eq!(why(&edit(&two(), &json!({ "template": both }))), None);
+    let mut requested = two();
+    json_patch::merge(&mut requested, &request);
+    let removed = json!({ "template": { "metadata": { "annotations": { ANNOTATION_RESTARTED_AT: null } } } });
+    assert_eq!(why(&edit(&requested, &removed)), None);
+    let mut label = removed;
+    label["template"]["metadata"]["labels"] = json!({ "app": "x" });
+    let message = why(&edit(&requested, &label)).unwrap().message;
+    assert!(
+        message.contains("edited: spec.template.metadata.labels;"),
+        "{message}"
+    );
 }

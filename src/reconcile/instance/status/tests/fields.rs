@@ -46,7 +46,14 @@ fn i12_unknown_conditions_are_removed() {
         .collect();
     assert_eq!(
         kinds,
-        ["Ready", "ProviderReady", "FilesystemReady", "ConsumerReady"]
+        [
+            "Ready",
+            "ProviderReady",
+            "FilesystemReady",
+            "ConsumerReady",
+            "ConsumerScheduled",
+            "Stopped"
+        ]
     );
 }
 
