@@ -253,8 +253,8 @@ fn run_rows(
         };
         results.outcomes.insert(row.what.to_owned(), outcome);
         record(workspace, lsm, &results)?;
+        table::write(workspace, lsm, &results)?;
     }
-    table::write(workspace, lsm, &results)?;
     progress.say(format!("{} is updated", table::DOCUMENT));
     Ok(failed)
 }

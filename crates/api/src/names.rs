@@ -49,8 +49,6 @@ documented! {
     /// because the machine was renamed or the disk was attached to another one. The controller
     /// continues on that node. If the files are not there, `FilesystemReady` says so.
     ANNOTATION_MOVED_TO = "stoppablecontainer.xtlsoft.top/moved-to";
-    /// On the pod template of a StoppableContainer: a change of the value restarts the consumer.
-    ANNOTATION_RESTARTED_AT = "stoppablecontainer.xtlsoft.top/restartedAt";
     /// On a rewritten consumer pod: the name of its main container. Other webhooks may insert
     /// containers before it, so after the first rewrite it is identified by name.
     ANNOTATION_MAIN_CONTAINER = "stoppablecontainer.xtlsoft.top/main-container";
