@@ -166,9 +166,8 @@ impl Run {
     async fn turn(&mut self) -> bool {
         self.turns += 1;
         let mut turns: [usize; 3] = match self.order {
-            Order::ControllerFirst => [0, 1, 2],
             Order::ClusterFirst => [2, 0, 1],
-            Order::Random(_) => [0, 1, 2],
+            Order::ControllerFirst | Order::Random(_) => [0, 1, 2],
         };
         if matches!(self.order, Order::Random(_)) {
             self.chance.shuffle(&mut turns);
