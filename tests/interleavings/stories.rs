@@ -47,8 +47,8 @@ fn i18_f14_a_pod_that_the_cache_alone_has_is_not_recorded_again_and_again() {
     }
 }
 
-/// Story: a process began with a list of nodes that was older than the node. It held the node for gone, gave
-/// it up before the first start, and deleted the instance.
+/// Story: a process began with a list of nodes that was older than the node. It held the node for
+/// gone, gave it up before the first start, and deleted the instance.
 #[test]
 fn i17_a_node_that_the_cache_does_not_have_yet_is_not_given_up() {
     for name in ["create stopped", "quota that is raised"] {
@@ -65,8 +65,8 @@ fn i17_a_node_that_the_cache_does_not_have_yet_is_not_given_up() {
     }
 }
 
-/// Story: a process began with a list of pods that was older than their end, and did not record them. It
-/// reported in every pass that it deleted them, and then that they were gone.
+/// Story: a process began with a list of pods that was older than their end, and did not record
+/// them. It reported in every pass that it deleted them, and then that they were gone.
 #[test]
 fn i18_f12_pods_of_an_old_list_are_not_deleted_again_and_again() {
     for name in ["consumer deleted by force", "provider deleted by force"] {
