@@ -91,7 +91,7 @@ impl Api {
         };
         match decision {
             Decision::Serve => {}
-            Decision::Refuse(refusal) => return answer(Err(refusal)),
+            Decision::Refuse(refusal) => return answer(&Err(refusal)),
             Decision::ServeSilently => {
                 // The client does not learn what came of it.
                 drop(self.lock().carry_out(&call));
@@ -110,7 +110,7 @@ impl Api {
             }
         }
         let result = self.lock().carry_out(&call);
-        answer(result)
+        answer(&result)
     }
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn apply_filesystem(
     store: &mut Store,
     name: &str,
     uid: &str,
-    filesystem: Value,
+    filesystem: &Value,
 ) -> Result<Arc<Value>, Refusal> {
     let call = Call {
         verb: Verb::Patch,
@@ -191,7 +191,7 @@ fn deletion(options: &Value) -> Deletion {
     }
 }
 
-fn answer(result: Result<Arc<Value>, Refusal>) -> Response<Body> {
+fn answer(result: &Result<Arc<Value>, Refusal>) -> Response<Body> {
     let (code, body) = match result {
         Ok(object) => (200, object.to_string()),
         Err(refusal) => {

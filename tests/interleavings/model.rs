@@ -19,7 +19,8 @@ consumer that was not rewritten is bound (I3). In every state in which nothing c
 the user, the last wish is fulfilled.
 */
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::fmt::Write;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -87,9 +88,9 @@ struct Found {
 
 struct Search {
     runtime: Runtime,
-    /// Hashes of the states, with the state before and what led here.
-    known: HashMap<u128, ()>,
-    /// By number of the state.
+    /// Hashes of the states.
+    known: HashSet<u128>,
+    /// The state before, and what led here, by number of the state.
     origins: Vec<(usize, String)>,
     found: Found,
 }
@@ -142,18 +143,20 @@ impl State {
             .all()
             .filter(|(key, _)| KINDS.contains(&key.kind))
         {
-            text += &format!("{key}{object}");
+            write!(text, "{key}{object}").unwrap();
         }
         for (key, object) in self.cached.iter().filter(|(key, _)| KINDS.contains(&key.kind)) {
-            text += &format!("c{key}{object}");
+            write!(text, "c{key}{object}").unwrap();
         }
         for change in self.pending.values().flatten() {
-            text += &format!("p{}{}{}", change.key, change.deleted, change.object);
+            write!(text, "p{}{}{}", change.key, change.deleted, change.object).unwrap();
         }
-        text += &format!(
+        write!(
+            text,
             "{:?}{:?}{:?}{}",
             self.created, self.world.machines, self.wish, self.wishes
-        );
+        )
+        .unwrap();
         let text = canonical(&text);
         let half = |salt: u8| {
             let mut hasher = DefaultHasher::new();
@@ -207,7 +210,7 @@ impl Search {
             .unwrap();
         Self {
             runtime,
-            known: HashMap::new(),
+            known: HashSet::new(),
             origins: Vec::new(),
             found: Found::default(),
         }
@@ -215,7 +218,7 @@ impl Search {
 
     /// Breadth-first from `begin`, until so many states are known.
     fn explore(mut self, begin: State, bound: usize) -> Found {
-        self.known.insert(begin.key(), ());
+        self.known.insert(begin.key());
         self.origins.push((0, "begin".to_owned()));
         let mut queue = VecDeque::from([(0, 0, begin)]);
         while let Some((number, depth, state)) = queue.pop_front() {
@@ -225,7 +228,7 @@ impl Search {
                 self.found.steps += 1;
                 let key = next.key();
                 is_quiet &= by_user || key == state.key();
-                if self.known.len() >= bound || self.known.insert(key, ()).is_some() {
+                if self.known.len() >= bound || !self.known.insert(key) {
                     continue;
                 }
                 self.origins.push((number, what));

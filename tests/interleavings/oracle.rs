@@ -253,6 +253,10 @@ fn normal(object: &Value, names: &BTreeMap<String, String>) -> Value {
 fn strip(value: &mut Value) {
     match value {
         Value::Object(map) => {
+            // Which steps of a start or a stop are known, and when they were seen, is history.
+            for history in ["lastStart", "lastStop"] {
+                map.remove(history);
+            }
             for field in [
                 "uid",
                 "resourceVersion",

@@ -275,20 +275,14 @@ impl Process {
 
     /// Plans the next pass over an object by the outcome of the last one.
     pub(crate) fn passed(&mut self, target: Target, outcome: &Passed) {
-        let wait = match outcome {
-            Ok(action) => {
-                self.failures.remove(&target);
-                requeue_after(action)
-            }
-            Err(_) => {
-                let failures = self.failures.entry(target.clone()).or_default();
-                let wait = WAITS
-                    .0
-                    .saturating_mul(2_u32.saturating_pow(*failures))
-                    .min(WAITS.1);
-                *failures += 1;
-                Some(wait)
-            }
+        let wait = if let Ok(action) = outcome {
+            self.failures.remove(&target);
+            requeue_after(action)
+        } else {
+            let failures = self.failures.entry(target.clone()).or_default();
+            let factor = 2_u32.saturating_pow(*failures);
+            *failures += 1;
+            Some(WAITS.0.saturating_mul(factor).min(WAITS.1))
         };
         if let Some(wait) = wait {
             self.timers.insert(target, Instant::now() + wait);
@@ -390,7 +384,7 @@ fn name_of_owner(owner: &Value) -> String {
 fn waits_are_read_from_actions() {
     for wait in [
         Duration::from_millis(1_500),
-        Duration::from_secs(300),
+        Duration::from_mins(5),
         Duration::from_nanos(4_999_999_999),
     ] {
         let read = requeue_after(&Action::requeue(wait)).unwrap();

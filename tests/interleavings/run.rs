@@ -26,6 +26,9 @@ const QUIET: Duration = Duration::from_mins(11);
 /// Turns after which a run does not come to an end.
 const MOST_TURNS: usize = 4_000;
 
+/// Turns after which a cache that is behind gets on.
+const LONGEST_LAG: usize = 500;
+
 /// In which order things happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -165,10 +168,13 @@ impl Run {
     /// Lets one thing happen. False if there is nothing that does not need time.
     async fn turn(&mut self) -> bool {
         self.turns += 1;
+        if self.turns % LONGEST_LAG == 0 {
+            // No watch is behind for ever, even if something happens all the time.
+            self.process.frozen.clear();
+        }
         let mut turns: [usize; 3] = match self.order {
-            Order::ControllerFirst => [0, 1, 2],
             Order::ClusterFirst => [2, 0, 1],
-            Order::Random(_) => [0, 1, 2],
+            Order::ControllerFirst | Order::Random(_) => [0, 1, 2],
         };
         if matches!(self.order, Order::Random(_)) {
             self.chance.shuffle(&mut turns);

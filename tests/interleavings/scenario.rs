@@ -60,7 +60,7 @@ pub(crate) fn edit(world: &mut World, change: impl FnOnce(&mut Value)) {
 /// Answers a question of the object.
 pub(crate) fn answer(world: &mut World, answer: &str) {
     edit(world, |container| {
-        container["metadata"]["annotations"][ANNOTATION_RECOVERY] = json!(answer)
+        container["metadata"]["annotations"][ANNOTATION_RECOVERY] = json!(answer);
     });
 }
 

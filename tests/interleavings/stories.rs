@@ -1,5 +1,6 @@
 //! What the runs have found: each story is the run that showed it, and stays for ever.
 
+use crate::api::kind::Kind;
 use crate::cases::{CASES, Case};
 use crate::fault::{EventMishap, Fault, WakeAt};
 use crate::run::Order;
@@ -42,6 +43,47 @@ fn i18_f14_a_pod_that_the_cache_alone_has_is_not_recorded_again_and_again() {
             let of =
                 |(at, _)| [EventMishap::Delayed, EventMishap::Lost].map(|mishap| Fault::Event { at, mishap });
             ends.flat_map(of).collect()
+        });
+    }
+}
+
+/// Story: a process began with a list of nodes that was older than the node. It held the node for
+/// gone, gave it up before the first start, and deleted the instance.
+#[test]
+fn i17_a_node_that_the_cache_does_not_have_yet_is_not_given_up() {
+    for name in ["create stopped", "quota that is raised"] {
+        replay(name, |case| {
+            let requests = case.requests(false);
+            requests
+                .map(|at| Fault::Restart {
+                    at,
+                    kind: Kind::Node,
+                    revision: 0,
+                })
+                .collect()
+        });
+    }
+}
+
+/// Story: a process began with a list of pods that was older than their end, and did not record
+/// them. It reported in every pass that it deleted them, and then that they were gone.
+#[test]
+fn i18_f12_pods_of_an_old_list_are_not_deleted_again_and_again() {
+    for name in ["consumer deleted by force", "provider deleted by force"] {
+        replay(name, |case| {
+            let history = case.record.world.store.history().iter().enumerate();
+            let pods: Vec<_> = history
+                .filter(|(_, change)| change.key.kind == Kind::Pod)
+                .map(|(at, _)| at)
+                .collect();
+            let of = |at| {
+                pods.iter().map(move |revision| Fault::Restart {
+                    at,
+                    kind: Kind::Pod,
+                    revision: *revision,
+                })
+            };
+            case.requests(false).step_by(3).flat_map(of).collect()
         });
     }
 }

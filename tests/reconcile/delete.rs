@@ -106,15 +106,20 @@ async fn i11_a_lost_node_does_not_keep_an_object() {
     let node = "/api/v1/nodes/n1";
     // Only this cache does not have the node.
     let reconciling = world.reconcile();
-    world.observed_uncached().await;
     world
         .api
         .expect("GET", node)
         .await
         .answer(&json!({ "metadata": { "name": "n1" } }));
-    world.starts_over(reconciling).await;
+    world.patched(INSTANCE_STATUS).await;
+    reconciling.await.unwrap().unwrap();
 
     let reconciling = world.reconcile();
+    world
+        .api
+        .expect("GET", node)
+        .await
+        .refuse(404, "NotFound", "gone");
     world.observed_uncached().await;
     world
         .api

@@ -95,7 +95,7 @@ pub(super) async fn apply(
                 delete::delete(context, &mut observed, role, &pod, cause).await?;
             }
             Action::Discard(role, pod) => {
-                *slot(&mut observed, role) = delete::discard(context, &observed.instance, &pod).await?;
+                *slot(&mut observed, role) = delete::discard(context, &observed.instance, role, &pod).await?;
             }
         }
     }

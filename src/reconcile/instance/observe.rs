@@ -117,10 +117,8 @@ async fn look(
         Some(CONFIRMATION.saturating_sub(context.attempts.seen_for(&uid, container)))
     });
     let node_gone = match status.node_name.as_deref() {
-        Some(name) => {
-            !context.caches.node_exists(name)
-                && (look == Look::Cached || !node_is_there(context, name).await?)
-        }
+        // A cache that is behind does not have a node that is new.
+        Some(name) => !context.caches.node_exists(name) && !node_is_there(context, name).await?,
         None => false,
     };
     let users = OwnUsers::of_template(&instance.spec.template);

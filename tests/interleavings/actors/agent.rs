@@ -83,7 +83,7 @@ fn prepare_for(world: &mut World, instance: &Arc<Value>, node: &str, provider: &
                 .data
                 .entry(uid(instance).to_owned())
                 .or_insert_with(made);
-            data.image = image.to_owned();
+            image.clone_into(&mut data.image);
             report["state"] = json!("Ready");
             report["image"] =
                 json!({ "reference": image, "id": format!("sha256:{image}"), "entrypoint": ["/run"] });
@@ -94,7 +94,7 @@ fn prepare_for(world: &mut World, instance: &Arc<Value>, node: &str, provider: &
         return false;
     }
     // A change by the controller since then is not lost: the agent owns only its field.
-    apply_filesystem(&mut world.store, name(instance), uid(instance), report).is_ok()
+    apply_filesystem(&mut world.store, name(instance), uid(instance), &report).is_ok()
 }
 
 /// Removes the data of an instance that is being deleted.
@@ -113,7 +113,7 @@ pub(super) fn remove(world: &mut World) -> bool {
         world.monitor.data_removed(instance, &world.store);
         world.machine(node).data.remove(uid(instance));
         let report = json!({ "state": "Removed", "nodeName": node });
-        apply_filesystem(&mut world.store, name(instance), uid(instance), report).is_ok()
+        apply_filesystem(&mut world.store, name(instance), uid(instance), &report).is_ok()
     })
 }
 

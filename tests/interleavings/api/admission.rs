@@ -25,7 +25,7 @@ pub(super) fn admit(world: &World, kind: Kind, object: Value) -> Result<Value, R
         return Ok(object);
     }
     let object = if object["metadata"]["labels"][LABEL_ROLE] == ROLE_CONSUMER {
-        rewritten(world, object)?
+        rewritten(world, &object)?
     } else {
         object
     };
@@ -40,7 +40,7 @@ pub(super) fn admit(world: &World, kind: Kind, object: Value) -> Result<Value, R
     Ok(object)
 }
 
-fn rewritten(world: &World, object: Value) -> Result<Value, Refusal> {
+fn rewritten(world: &World, object: &Value) -> Result<Value, Refusal> {
     let denied = |code, why: String| {
         Refusal::new(
             code,
@@ -48,7 +48,7 @@ fn rewritten(world: &World, object: Value) -> Result<Value, Refusal> {
             format!("admission webhook denied the request: {why}"),
         )
     };
-    let found = controller(&object).and_then(|owner| world.store.by_uid(owner));
+    let found = controller(object).and_then(|owner| world.store.by_uid(owner));
     let Some((_, instance)) = found.filter(|(key, _)| key.kind == Kind::Instance) else {
         return Err(denied(409, "no such instance".to_owned()));
     };
@@ -72,7 +72,7 @@ fn rewritten(world: &World, object: Value) -> Result<Value, Refusal> {
         scheduler_claims: &BTreeSet::new(),
         placement: None,
     };
-    let pod: Pod = read(&object);
+    let pod: Pod = read(object);
     match rewrite(&pod, &facts) {
         Ok(rewritten) => Ok(serde_json::to_value(rewritten.pod).unwrap()),
         Err(denial) => Err(denied(409, denial.to_string())),

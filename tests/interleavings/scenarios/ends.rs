@@ -12,7 +12,7 @@ const DELETE_FOREGROUND: Step = step(|world| world.delete(&Key::container(WEB), 
 const DELETE_ORPHAN: Step = step(|world| world.delete(&Key::container(WEB), None, Some("Orphan")));
 const CREATE_ELSEWHERE: Step = step(|world| {
     create(world, true, |container| {
-        container["spec"]["hostPathPrefix"] = json!("/mnt/other")
+        container["spec"]["hostPathPrefix"] = json!("/mnt/other");
     });
 });
 const N1: &[&str] = &["n1"];
@@ -104,8 +104,8 @@ pub(super) const ALL: &[Scenario] = &[
         when: &[
             step(|world| {
                 world.change(&Key::container(WEB), |object| {
-                    object["metadata"]["finalizers"] = json!([])
-                })
+                    object["metadata"]["finalizers"] = json!([]);
+                });
             }),
             DELETE,
         ],

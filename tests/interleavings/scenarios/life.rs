@@ -24,7 +24,7 @@ const ACCEPT: Step = step(|world| answer_offer(world, "accept"));
 const RESET: Step = step(|world| answer_offer(world, "reset"));
 const CREATE_RELEASED: Step = step(|world| {
     create(world, false, |container| {
-        container["spec"]["provider"] = json!({ "whileStopped": "Release" })
+        container["spec"]["provider"] = json!({ "whileStopped": "Release" });
     });
 });
 /// Two wishes without a pause between them.

@@ -23,7 +23,7 @@ const RETURN: Step = step(|world| {
 const MOVE: Step = step(|world| {
     world.machine("n2").data = std::mem::take(&mut world.machine("n1").data);
     edit(world, |container| {
-        container["metadata"]["annotations"][ANNOTATION_MOVED_TO] = json!("n2")
+        container["metadata"]["annotations"][ANNOTATION_MOVED_TO] = json!("n2");
     });
 });
 const REFUSE: Step = step(|world| world.machine("n1").refuses = Refuses::Unscheduled);
@@ -146,8 +146,8 @@ pub(super) const ALL: &[Scenario] = &[
         when: &[
             step(|world| {
                 world.change(&Key::node("n1"), |node| {
-                    node["spec"]["unschedulable"] = json!(true)
-                })
+                    node["spec"]["unschedulable"] = json!(true);
+                });
             }),
             START,
             step(|world| world.change(&Key::node("n1"), |node| node["spec"] = json!({}))),

@@ -57,7 +57,7 @@ pub(super) async fn create(
                         pod.uid().as_deref(),
                         Cause::new(reason::STARTING, words),
                     );
-                    super::delete::discard(context, &instance, &pod).await?
+                    super::delete::discard(context, &instance, role, &pod).await?
                 }
                 Slot::Taken(whose) => {
                     let conflict = Cause::new(reason::NAME_CONFLICT, whose.clone());
@@ -113,7 +113,7 @@ async fn accept(
         );
         let cause = Cause::new(reason::NOT_REWRITTEN, not_rewritten(&pod));
         super::failed(context, observed, role, None, cause);
-        *super::slot(observed, role) = super::delete::discard(context, &instance, &pod).await?;
+        *super::slot(observed, role) = super::delete::discard(context, &instance, role, &pod).await?;
         return Ok(());
     }
     let (of, uid) = (instance.uid().unwrap_or_default(), pod.uid().unwrap_or_default());

@@ -50,10 +50,7 @@ pub(super) async fn delete(
             None => Slot::Free,
         },
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            let (of, uid) = (observed.instance.uid(), pod.uid());
-            context
-                .created
-                .note_gone(&of.unwrap_or_default(), role, &uid.unwrap_or_default());
+            note_gone(context, &observed.instance, role, pod);
             Slot::Free
         }
         Err(error) => return Err(error.into()),
@@ -66,6 +63,7 @@ pub(super) async fn delete(
 pub(super) async fn discard(
     context: &Context,
     instance: &StoppableContainerInstance,
+    role: Role,
     pod: &Pod,
 ) -> Result<Slot, ReconcileError> {
     let params = DeleteParams {
@@ -83,7 +81,15 @@ pub(super) async fn discard(
             Some(pod) => Ok(Slot::Unrecorded(Arc::new(selections::pod(pod)?))),
             None => Ok(Slot::Free),
         },
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Slot::Free),
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            note_gone(context, instance, role, pod);
+            Ok(Slot::Free)
+        }
         Err(error) => Err(error.into()),
     }
+}
+
+fn note_gone(context: &Context, instance: &StoppableContainerInstance, role: Role, pod: &Pod) {
+    let (of, uid) = (instance.uid().unwrap_or_default(), pod.uid().unwrap_or_default());
+    context.created.note_gone(&of, role, &uid);
 }
