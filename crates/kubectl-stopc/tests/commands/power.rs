@@ -150,21 +150,25 @@ async fn a_grace_period_ends_the_pod_that_was_there_after_the_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_of_another_owner_is_not_ended() {
-    let mut world = World::run("stop web --no-wait --force");
-    world
-        .api
-        .expect("GET", WEB)
-        .await
-        .answer(&web(true, 1, 1, "Failed"));
-    let mut other = pod("other");
-    other["metadata"]["ownerReferences"] = json!([]);
-    world.api.expect("GET", POD).await.answer(&other);
-    world
-        .api
-        .expect("PATCH", WEB)
-        .await
-        .answer(&web(false, 2, 1, "Failed"));
-    world.ended().await.printed("stoppablecontainer/web stopping\n");
+    let mut free = pod("other");
+    free["metadata"]["ownerReferences"] = json!([]);
+    let mut earlier = pod("other");
+    earlier["metadata"]["ownerReferences"][0]["uid"] = json!("of an earlier instance");
+    for other in [free, earlier] {
+        let mut world = World::run("stop web --no-wait --force");
+        world
+            .api
+            .expect("GET", WEB)
+            .await
+            .answer(&web(true, 1, 1, "Failed"));
+        world.api.expect("GET", POD).await.answer(&other);
+        world
+            .api
+            .expect("PATCH", WEB)
+            .await
+            .answer(&web(false, 2, 1, "Failed"));
+        world.ended().await.printed("stoppablecontainer/web stopping\n");
+    }
 }
 
 #[tokio::test(start_paused = true)]
