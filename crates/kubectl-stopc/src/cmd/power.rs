@@ -6,12 +6,13 @@ use clap::Args;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch};
+use kube::api::{DeleteParams, Patch, Preconditions};
 use serde_json::{Value, json};
-use stoppablecontainer_api::StoppableContainer;
 use stoppablecontainer_api::names::ANNOTATION_RESTARTED_AT;
+use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance, controller_of};
 
 use crate::confirm::{Stakes, confirm, decide};
+use crate::explain;
 use crate::failure::Failure;
 use crate::select::{Selection, display_name, fetch};
 use crate::session::Session;
@@ -241,11 +242,9 @@ impl Order<'_> {
     ) -> Result<Option<(Target, String)>, Failure> {
         let mut target = Target::of(object, &session.namespace);
         let shown = target.shown.clone();
-        if self.verb == Verb::Restart && self.wait.waits() && !self.dry_run.is_dry() {
-            let pod = session.api::<Pod>(&target.namespace).get_opt(&target.name).await;
-            target.old_pod = pod
-                .map_err(|error| crate::explain::request(&format!("read pod {shown}"), &error))?
-                .and_then(|pod| pod.uid());
+        let waits_for_pod = self.verb == Verb::Restart && self.wait.waits();
+        if !self.dry_run.is_dry() && (waits_for_pod || self.end.seconds().is_some()) {
+            target.old_pod = own_pod(session, object, &target).await?;
         }
         let changed = patch(session, object, self.verb, self.dry_run, Timestamp::now()).await?;
         let said = if changed {
@@ -268,25 +267,46 @@ impl Order<'_> {
 
     /// Ends the pod earlier than its template says.
     async fn end_pod(&self, session: &Session, target: &Target) -> Result<(), Failure> {
-        let seconds = match self.end {
-            EndFlags { force: true, .. } => 0,
-            EndFlags {
-                grace_period: Some(seconds),
-                ..
-            } => seconds,
-            EndFlags { .. } => return Ok(()),
+        let (Some(seconds), Some(uid)) = (self.end.seconds(), &target.old_pod) else {
+            return Ok(());
         };
-        let params = DeleteParams::default().grace_period(seconds);
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(uid.clone()),
+                resource_version: None,
+            }),
+            ..DeleteParams::default().grace_period(seconds)
+        };
         let pods = session.api::<Pod>(&target.namespace);
         match pods.delete(&target.name, &params).await {
             Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            // The controller was faster: the pod is gone, or another one has its name.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
             Err(error) => {
                 let what = format!("end pod {}", target.shown);
-                Err(crate::explain::request(&what, &error))
+                Err(explain::request(&what, &error))
             }
         }
     }
+}
+
+/// UID of the object's consumer pod. A pod of that name that belongs to another owner is none.
+async fn own_pod(
+    session: &Session,
+    object: &StoppableContainer,
+    target: &Target,
+) -> Result<Option<String>, Failure> {
+    let pod = session.api::<Pod>(&target.namespace).get_opt(&target.name).await;
+    let pod = pod.map_err(|error| explain::request(&format!("read pod {}", target.shown), &error))?;
+    let instance = object
+        .status
+        .as_ref()
+        .and_then(|status| status.instance_uid.as_ref());
+    let is_own = |pod: &Pod| {
+        let owner = controller_of::<StoppableContainerInstance>(pod);
+        owner.is_some_and(|owner| Some(&owner.uid) == instance)
+    };
+    Ok(pod.filter(is_own).and_then(|pod| pod.uid()))
 }
 
 /// Changes the object if that is needed, and says whether it was.
@@ -336,6 +356,15 @@ fn capitalized(word: &str) -> String {
         .next()
         .map(|first| first.to_ascii_uppercase().to_string() + chars.as_str())
         .unwrap_or_default()
+}
+
+// === impl EndFlags ===
+
+impl EndFlags {
+    /// The grace period, if it is not the template's.
+    fn seconds(self) -> Option<u32> {
+        if self.force { Some(0) } else { self.grace_period }
+    }
 }
 
 // === impl Verb ===

@@ -174,7 +174,7 @@ mod tests {
             image: "r/operator:0.1.0".to_owned(),
         };
         assert_eq!(
-            rendered(None, Some(&[controller.clone()])).unwrap(),
+            rendered(None, Some(std::slice::from_ref(&controller))).unwrap(),
             format!(
                 "PART         VERSION   OBJECT    IMAGE\nplugin       {}\ncontroller   0.1.0     sys/ctl   \
                  r/operator:0.1.0\n",

@@ -125,7 +125,7 @@ async fn a_stop_waits_until_nothing_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_grace_period_ends_the_pod_after_the_order() {
+async fn a_grace_period_ends_the_pod_that_was_there_after_the_order() {
     for (flag, seconds) in [("--grace-period=5", 5), ("--force", 0)] {
         let mut world = World::run(&format!("stop web --no-wait {flag}"));
         world
@@ -133,6 +133,7 @@ async fn a_grace_period_ends_the_pod_after_the_order() {
             .expect("GET", WEB)
             .await
             .answer(&web(true, 1, 1, "Running"));
+        world.api.expect("GET", POD).await.answer(&pod("old"));
         world
             .api
             .expect("PATCH", WEB)
@@ -140,8 +141,32 @@ async fn a_grace_period_ends_the_pod_after_the_order() {
             .answer(&web(false, 2, 1, "Running"));
         let delete = world.api.expect("DELETE", POD).await;
         assert_eq!(delete.body["gracePeriodSeconds"], seconds);
+        assert_eq!(delete.body["preconditions"]["uid"], "old");
         // The controller may have been faster.
         delete.refuse(404, "NotFound", "pods \"web\" not found");
+        world.ended().await.printed("stoppablecontainer/web stopping\n");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_another_owner_is_not_ended() {
+    let mut free = pod("other");
+    free["metadata"]["ownerReferences"] = json!([]);
+    let mut earlier = pod("other");
+    earlier["metadata"]["ownerReferences"][0]["uid"] = json!("of an earlier instance");
+    for other in [free, earlier] {
+        let mut world = World::run("stop web --no-wait --force");
+        world
+            .api
+            .expect("GET", WEB)
+            .await
+            .answer(&web(true, 1, 1, "Failed"));
+        world.api.expect("GET", POD).await.answer(&other);
+        world
+            .api
+            .expect("PATCH", WEB)
+            .await
+            .answer(&web(false, 2, 1, "Failed"));
         world.ended().await.printed("stoppablecontainer/web stopping\n");
     }
 }

@@ -217,7 +217,13 @@ pub(crate) fn web(running: bool, generation: i64, observed: i64, phase: &str) ->
 pub(crate) fn pod(uid: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": "web", "namespace": "team", "uid": uid, "resourceVersion": "5" },
+        "metadata": {
+            "name": "web", "namespace": "team", "uid": uid, "resourceVersion": "5",
+            "ownerReferences": [{
+                "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
+                "name": "web", "uid": "11111111-2222-3333-4444-555555555555", "controller": true,
+            }],
+        },
         "status": { "phase": "Running" },
     })
 }

@@ -98,6 +98,7 @@ fn a_healthy_cluster_has_nothing_to_report() {
 
 #[test]
 fn what_does_not_work_is_named_with_a_way_out() {
+    use Level::{Failed, Warning};
     let is = |check: &str, level: Level, words: &str, change: &dyn Fn(&mut Facts)| {
         let (found, text) = found(check, change);
         assert!(
@@ -105,13 +106,12 @@ fn what_does_not_work_is_named_with_a_way_out() {
             "{check}: {found:?} {text}"
         );
     };
-    use Level::{Failed, Warning};
     is("Kubernetes", Failed, "1.32 or newer", &|f| {
-        f.kubernetes = Ok(("1".into(), "31".into()))
+        f.kubernetes = Ok(("1".into(), "31".into()));
     });
     is("CRDs", Failed, "Helm", &|f| f.served = Ok(Vec::new()));
     is("CRDs", Failed, "v2 is served", &|f| {
-        f.served = Ok(vec!["v2".into()])
+        f.served = Ok(vec!["v2".into()]);
     });
     is("controller", Failed, "Helm", &|f| f.controllers = Ok(Vec::new()));
     is("controller", Failed, "0 of 2 replicas", &|f| {
@@ -136,10 +136,10 @@ fn what_does_not_work_is_named_with_a_way_out() {
         f.webhooks.as_mut().unwrap()[1].bundles[0] = certificate(2026, 1, 3).into_bytes();
     });
     is("node agents", Failed, "0 of 0", &|f| {
-        f.agents.as_mut().unwrap()[0].status = None
+        f.agents.as_mut().unwrap()[0].status = None;
     });
     is("agent per node", Failed, "not registered on node1", &|f| {
-        f.drivers = Ok(Vec::new())
+        f.drivers = Ok(Vec::new());
     });
     is("agent per node", Warning, "not registered on node2", &|f| {
         let node = serde_json::from_value(json!({ "metadata": { "name": "node2" } }));
