@@ -21,6 +21,7 @@ resourceVersions and times. Which repeats are legitimate:
   run.
 - A consumer comes to its node by name, or by affinity if there was a placeholder when it was
   created. Which of the two it is may depend on who was faster; the node itself is compared.
+- `lastStart` and `lastStop` are history: they depend on what the controller saw, and when.
 - Events may be missing or repeated: they report, and nothing is decided on them.
 - The generation of an instance counts the controller's writes of its spec, and a run that was
   disturbed may need fewer of them: two wishes of the user are one write then.
@@ -31,7 +32,7 @@ resourceVersions and times. Which repeats are legitimate:
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use stoppablecontainer_api::names::{LABEL_ROLE, ROLE_CONSUMER};
+use stoppablecontainer_api::names::{ANNOTATION_PLACEMENT, LABEL_ROLE, ROLE_CONSUMER};
 
 use crate::api::kind::{Key, Kind};
 use crate::api::request::Verb;
@@ -242,10 +243,16 @@ fn normal(object: &Value, names: &BTreeMap<String, String>) -> Value {
     }
     let mut object: Value = serde_json::from_str(&text).unwrap();
     strip(&mut object);
-    if object["metadata"]["labels"][LABEL_ROLE] == ROLE_CONSUMER
-        && let Some(spec) = object["spec"].as_object_mut()
-    {
-        spec.remove("affinity");
+    if object["metadata"]["labels"][LABEL_ROLE] == ROLE_CONSUMER {
+        let ways = [
+            ("/spec", "affinity"),
+            ("/metadata/annotations", ANNOTATION_PLACEMENT),
+        ];
+        for (at, way) in ways {
+            if let Some(map) = object.pointer_mut(at).and_then(Value::as_object_mut) {
+                map.remove(way);
+            }
+        }
     }
     object
 }
@@ -253,7 +260,6 @@ fn normal(object: &Value, names: &BTreeMap<String, String>) -> Value {
 fn strip(value: &mut Value) {
     match value {
         Value::Object(map) => {
-            // Which steps of a start or a stop are known, and when they were seen, is history.
             for history in ["lastStart", "lastStop"] {
                 map.remove(history);
             }
