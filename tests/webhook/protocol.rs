@@ -83,7 +83,7 @@ async fn answers_are_counted() {
         r#"stoppablecontainer_admission_reviews_total{path="/mutate",outcome="allowed"} 1"#,
         r#"stoppablecontainer_admission_reviews_total{path="/validate-pod",outcome="denied"} 1"#,
         r#"stoppablecontainer_admission_reviews_total{path="/validate",outcome="error"} 1"#,
-        r#"stoppablecontainer_admission_denials_total{path="/validate-pod",reason="Invalid"} 1"#,
+        r#"stoppablecontainer_admission_denials_total{path="/validate-pod",reason="Forbidden"} 1"#,
     ] {
         assert!(text.contains(line), "{line} not in {text}");
     }
