@@ -15,6 +15,8 @@ use crate::workspace::Workspace;
 
 /// Name of the package and of its program.
 const PROGRAM: &str = "kubectl-stopc";
+/// The test class that runs the program.
+const TESTS: &str = "commands";
 /// Names of links to the program: for `kubectl sc`, and those that kubectl runs to complete the
 /// command line of both.
 const LINKS: [&str; 3] = ["kubectl-sc", "kubectl_complete-stopc", "kubectl_complete-sc"];
@@ -32,12 +34,14 @@ pub(crate) fn command(workspace: &Workspace, progress: &Progress, install: Optio
     Ok(())
 }
 
-/// Builds the plugin for the end-to-end tests, and returns its path.
+/// Builds the plugin for the end-to-end tests, and returns its path. Cargo builds it with the tests
+/// of its commands, which have run before. A build of its package alone would compile the
+/// dependencies again, with fewer features.
 pub(crate) fn for_tests(workspace: &Workspace, step: &Step<'_>) -> Result<PathBuf> {
     let mut command = Command::new("cargo");
     command
         .current_dir(workspace.root())
-        .args(["build", "--package", PROGRAM, "--bin", PROGRAM]);
+        .args(["test", "--no-run", "--workspace", "--test", TESTS]);
     step.run(&mut command)?;
     Ok(workspace.target().join("debug").join(PROGRAM))
 }
