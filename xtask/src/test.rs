@@ -25,17 +25,6 @@ const E2E: &str = "e2e";
 const MANY_NODES: &str = "many_nodes::";
 /// The kernel whose tests run in a virtual machine beside the end-to-end tests, which have another.
 const OLD_KERNEL: Series = Series::V5_10;
-/// Those that run on each release of Kubernetes: what depends on scheduler, kubelet and runtime.
-const ON_EVERY_RELEASE: &[&str] = &[
-    "lifecycle::samples::",
-    "lifecycle::stopped::",
-    "images::",
-    "node::csi::",
-    "storage::volumes::",
-    "parity::",
-    "many_nodes::first_node::pods_that_wait",
-    "many_nodes::claims::",
-];
 /// Variables with commands for operations that end-to-end tests cannot do through the API server,
 /// and the subcommands of `cluster` that implement them on the local cluster.
 const CLUSTER_COMMANDS: &[(&str, &str)] = &[
@@ -144,8 +133,8 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     }
     if !options.all {
         progress.say(format!(
-            "LEFT OUT (run with --all): {}; kernels {}; on Kubernetes {} all but {}; {} of {} generated pods; {} of {} \
-             certificate rotations; interleavings beyond the sample",
+            "LEFT OUT (run with --all): {}; kernels {}; Kubernetes {}; {} of {} generated pods; {} of {} certificate \
+             rotations; interleavings beyond the sample",
             durability::LEFT_OUT.join(", "),
             Series::ALL
                 .iter()
@@ -154,7 +143,6 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
                 .collect::<Vec<_>>()
                 .join(", "),
             Release::V1_36.name(),
-            ON_EVERY_RELEASE.join(" "),
             fuzz::ALL_PODS - fuzz::SOME_INPUTS,
             fuzz::ALL_PODS,
             ROTATIONS.1.parse::<u32>()? - ROTATIONS.0.parse::<u32>()?,
@@ -171,18 +159,11 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
             || all_e2e(workspace, progress, options, &target),
         )?;
     }
-    if options.kubernetes.is_some() || !target.local {
+    if !options.all || options.kubernetes.is_some() || !target.local {
         return Ok(());
     }
     let target = deploy(workspace, progress, options, Release::V1_36)?;
-    if options.all {
-        return all_e2e(workspace, progress, options, &target);
-    }
-    progress.expect(1);
-    let step = format!("Some end-to-end tests on Kubernetes {}", Release::V1_36.name());
-    progress.step(&step, |step| {
-        e2e(workspace, step, ON_EVERY_RELEASE, options, &target)
-    })
+    all_e2e(workspace, progress, options, &target)
 }
 
 /// Brings up the cluster and installs the product and the test images.
