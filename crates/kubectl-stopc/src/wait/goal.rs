@@ -101,13 +101,19 @@ pub fn verdict(goal: &Goal, target: &Target, seen: &Seen) -> Verdict {
     }
     // A recovery starts in the phase Failed, and a stop may have to wait for its pod.
     let fails = !matches!(goal, Goal::Recovered(_) | Goal::Stopped | Goal::Observed);
-    if fails && view::phase(object) == Some(Phase::Failed) {
+    if fails && view::phase(object) == Some(Phase::Failed) && !is_decided_again(object) {
         return Verdict::Failed(failure(object));
     }
     Verdict::Pending {
         step: step(goal, object).to_owned(),
         cause: pending_cause(goal, object),
     }
+}
+
+/// Whether the failure is of an earlier provider, and the one that is starting decides again about
+/// the filesystem.
+fn is_decided_again(object: &StoppableContainer) -> bool {
+    view::condition(object, READY).is_some_and(|ready| ready.reason == reason::STARTING)
 }
 
 fn is_met(goal: &Goal, target: &Target, seen: &Seen, object: &StoppableContainer) -> bool {

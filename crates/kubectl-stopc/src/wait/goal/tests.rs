@@ -57,6 +57,31 @@ fn ready_is_more_than_running() {
     assert_eq!(judge(&Goal::Ready, Some(running())), Verdict::Met);
 }
 
+/// A start after the image was edited: the failure was reported for the provider before.
+#[test]
+fn a_failure_counts_when_the_new_provider_has_decided() {
+    let starting = object(
+        true,
+        "Failed",
+        &[
+            ("Ready", "False", "Starting", "pod web-provider is starting"),
+            (
+                "ProviderReady",
+                "False",
+                "Starting",
+                "pod web-provider is starting",
+            ),
+            (
+                "FilesystemReady",
+                "False",
+                "ImageChanged",
+                "nginx:1.26 is another image",
+            ),
+        ],
+    );
+    pending(judge(&Goal::Running, Some(starting)));
+}
+
 #[test]
 fn a_failed_start_ends_with_the_cause_and_the_way_out() {
     let failed = object(
