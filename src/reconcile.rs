@@ -153,8 +153,14 @@ async fn lead(client: Client, opt_outs: OptOuts, liveness: &Liveness, metrics: &
             Config::default().concurrency(CONCURRENCY),
         );
         tokio::join!(
-            container_results.for_each(|done| ready(containers.log(done))),
-            instance_results.for_each(|done| ready(instances.log(done))),
+            container_results.for_each(|done| {
+                containers.log(done);
+                ready(())
+            }),
+            instance_results.for_each(|done| {
+                instances.log(done);
+                ready(())
+            }),
         );
     };
     tokio::select! {

@@ -3,8 +3,8 @@ The reconcilers against a simulated API server, with a fault at every place wher
 
 A test runs every scenario once undisturbed, and then once for each fault of its family: the process
 ends after request i, for every i; event k is lost, for every k; and so on. All runs must come to
-the same end (see
-[`oracle`]), and break no rule on the way (see [`monitor`]). Each test prints the number of its runs.
+the same end (see [`oracle`]), and break no rule on the way (see [`monitor`]). Each test prints the
+number of its runs.
 
 Scheduler, kubelets, agents, garbage collectors and users are fakes (see [`actors`]). The API server
 is a fake too, below kube's real client (see [`api`]); the reconcilers are the product's.

@@ -15,8 +15,8 @@ resourceVersions and times. Which repeats are legitimate:
   So creations of pods count as a set, and deletions only of pods that are recorded.
 - A leader that sleeps may create such a pod when it wakes, because a creation has no precondition
   but the name.
-- A deletion counts whoever made it: what the garbage collector or the namespace controller deletes,
-  the controller need not.
+- A deletion counts for every client: what the garbage collector or the namespace controller
+  deletes, the controller need not.
 - Instances and StoppableContainers are created and deleted exactly as often as in the undisturbed
   run.
 - A consumer comes to its node by name, or by affinity if there was a placeholder when it was
@@ -180,8 +180,8 @@ fn differ(path: &str, one: &Value, other: &Value, all: &mut Vec<String>) {
     all.push(format!("{path}: undisturbed {one}, disturbed {other}"));
 }
 
-/// Creations and deletions, whoever made them: of instances and StoppableContainers each one, of
-/// pods whether there were any.
+/// Creations and deletions by all clients: of instances and StoppableContainers each one, of pods
+/// whether there were any.
 fn effects(world: &World) -> (Vec<Effect>, BTreeSet<Effect>) {
     let history = world.store.history();
     let instances = history.iter().filter(|change| change.key.kind == Kind::Instance);

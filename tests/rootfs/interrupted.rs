@@ -1,5 +1,5 @@
-//! I9: the process that moves a container may die at any point; the next attempt brings it to the same
-//! state.
+//! I9: the process that moves a container may die at any point; the next attempt brings it to the
+//! same state.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, mpsc};

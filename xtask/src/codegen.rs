@@ -1,9 +1,9 @@
 /*!
 `codegen`: writes the generated files, or checks that they are up to date.
 
-The CRDs and `docs/api.md` are generated from the Rust types, `docs/metrics.md` from the catalogue of
-metrics, `docs/plugin.md` from the plugin's command line, and everything else in `config/` from the
-chart. The last column of `docs/invariants.md` is generated from the names of the tests.
+The CRDs and `docs/api.md` are generated from the Rust types, `docs/metrics.md` from the catalogue
+of metrics, `docs/plugin.md` from the plugin's command line, and everything else in `config/` from
+the chart. The last column of `docs/invariants.md` is generated from the names of the tests.
 */
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -38,8 +38,8 @@ pub struct StartSteps {
     pub ready_at: Option<Time>,
 }
 
-/// Steps of the last stop of a consumer, whoever asked for it. As in `lastStart`, the times come
-/// from several clocks.
+/// Steps of the last stop of a consumer, with any cause. As in `lastStart`, the times come from
+/// several clocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StopSteps {

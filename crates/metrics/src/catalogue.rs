@@ -97,7 +97,7 @@ catalogue! {
     LEADER = Gauge "leader" [];
     /// How often this replica became the leader.
     LEADER_ELECTIONS = Counter "leader_elections" [];
-    /// End of the validity of the certificate that this replica serves, in seconds since 1970 (UTC).
+    /// End of the validity of the certificate that this replica serves, in seconds since 1970.
     CERTIFICATE_EXPIRY = Gauge "certificate_expiry_timestamp_seconds" [];
 }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Metric;
 
-/// Where the text of a scrape and a part of the catalogue differ, a sentence each: metrics that only
-/// one of them has, and other types or labels. Metrics without values are not in the text, so a
-/// test moves all of them first.
+/// Where the text of a scrape and a part of the catalogue differ, a sentence each: metrics that
+/// only one of them has, and other types or labels. Metrics without values are not in the text, so
+/// a test moves all of them first.
 ///
 /// The label `le` belongs to histograms and is not compared.
 pub fn differences(text: &str, catalogue: &[Metric]) -> Vec<String> {

@@ -2,8 +2,8 @@
 The metrics of all programs.
 
 [`catalogue`] lists them with their labels and their meaning, and is the source of both the help
-texts and `docs/metrics.md`. [`Metrics`] registers and encodes them. The code that measures is in the
-programs.
+texts and `docs/metrics.md`. [`Metrics`] registers and encodes them. The code that measures is in
+the programs.
 */
 
 #![forbid(unsafe_code)]

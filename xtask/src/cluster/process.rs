@@ -22,8 +22,8 @@ use super::cgroups;
 use super::dir::ClusterDir;
 
 /// Enters the control groups whose `cgroup.procs` files come before `--`, then becomes the program
-/// after it. Closes what was inherited: with the descriptor of flock(1), the processes of a cluster that
-/// was started under a lock would keep the lock until the cluster is down.
+/// after it. Closes what was inherited: with the descriptor of flock(1), the processes of a cluster
+/// that was started under a lock would keep the lock until the cluster is down.
 const ENTER_GROUP: &str = r#"exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
 while [ "$1" != -- ]; do echo $$ > "$1" || exit 1; shift; done; shift; exec "$@""#;
 
