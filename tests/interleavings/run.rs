@@ -168,7 +168,7 @@ impl Run {
     /// Lets one thing happen. False if there is nothing that does not need time.
     async fn turn(&mut self) -> bool {
         self.turns += 1;
-        if self.turns % LONGEST_LAG == 0 {
+        if self.turns.is_multiple_of(LONGEST_LAG) {
             // No watch is behind for ever, even if something happens all the time.
             self.process.frozen.clear();
         }

@@ -5,6 +5,10 @@ has a test and a page of its runbook, and both files only use metrics that the p
 `PROMETHEUS_PROGRAMS` is the directory of promtool.
 */
 
+#![forbid(unsafe_code)]
+// A helper of a test that cannot go on ends the test.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;

@@ -196,7 +196,9 @@ impl Prometheus {
 
     /// Waits until a query has a result. Prometheus does not announce new samples.
     async fn answer(&self, query: &str) -> Result<()> {
-        let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let encoded = query
+            .bytes()
+            .fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02X}"));
         let path = format!("/api/v1/query?query={encoded}");
         let deadline = Instant::now() + patience(PATIENCE);
         loop {
