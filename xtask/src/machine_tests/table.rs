@@ -74,8 +74,28 @@ fn render(results: &Results) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Outcome;
+    use std::path::Path;
+
+    use super::super::{Outcome, RESULTS};
     use super::*;
+
+    #[test]
+    fn the_document_has_the_recorded_results() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let document = fs::read_to_string(root.join(DOCUMENT)).unwrap();
+        let mut recorded = 0;
+        for lsm in [Lsm::AppArmor, Lsm::SeLinux] {
+            let file = root.join(RESULTS).join(format!("{}.json", lsm.name()));
+            let Ok(results) = fs::read(file) else { continue };
+            let text = render(&serde_json::from_slice(&results).unwrap());
+            assert!(
+                document.contains(&text),
+                "{DOCUMENT} does not have this table:\n{text}"
+            );
+            recorded += 1;
+        }
+        assert!(recorded > 0, "no results are recorded");
+    }
 
     #[test]
     fn rows_say_what_happened_or_that_nothing_did() {
