@@ -1,10 +1,11 @@
 /*!
 Kept filesystems as a resource: size and limits, disks that are full, failing or not mounted, data
-without an instance, and volumes inside them.
+without an instance, restored objects, and volumes inside them.
 */
 
 mod filesystem;
 mod full_disk;
 mod orphans;
+mod restored_etcd;
 mod unmounted_disk;
 mod volumes;

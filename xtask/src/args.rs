@@ -193,7 +193,11 @@ pub(crate) enum ClusterCommand {
         timeout: u32,
     },
     /// Cuts the power of the control plane and all nodes, and starts them again.
-    Restart,
+    Restart {
+        /// Restores this snapshot of etcd before the start.
+        #[arg(long, value_name = "FILE")]
+        etcd_snapshot: Option<PathBuf>,
+    },
     /// Cuts a node off from the API server until standard input ends.
     Partition {
         /// Name of the node.
@@ -203,6 +207,11 @@ pub(crate) enum ClusterCommand {
     },
     /// Prints the key and the last revision of every entry in etcd, one per line.
     EtcdKeys,
+    /// Saves a snapshot of etcd.
+    EtcdSnapshot {
+        /// The new file.
+        file: PathBuf,
+    },
     /// The first process of a node; `up` starts it.
     #[command(hide = true)]
     NodeInit {

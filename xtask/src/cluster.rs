@@ -8,8 +8,7 @@ control groups, nft tables, kernel settings, mount points) is made and removed h
 A file imports only files before it in this list:
 
 - `dir`: the directory and its lock; `node`: the names, addresses and ports of a node
-- `cgroups`, `network`; `process`, `pki`, `partition`, `cri_o`; `ownership`, `node_config`,
-  `etcd_keys`
+- `cgroups`, `network`; `process`, `pki`, `partition`, `cri_o`; `ownership`, `node_config`, `etcd`
 - `machine`, `node_init`, `node_life`, `control_plane`, `registry`
 - `context`: what every command works with; `preflight`
 - `status`, `down`; `up`; `membership`; and this file, which has the commands
@@ -21,7 +20,7 @@ mod control_plane;
 mod cri_o;
 pub(crate) mod dir;
 mod down;
-mod etcd_keys;
+mod etcd;
 mod machine;
 mod membership;
 mod network;
@@ -142,12 +141,23 @@ impl Cluster<'_> {
         membership::drain(self, name, timeout)
     }
 
-    /// Cuts the power of the control plane and of all nodes, and starts everything again.
-    pub(crate) fn restart(&self) -> Result<()> {
+    /// Cuts the power of the control plane and of all nodes, and starts everything again, with the
+    /// content that etcd had in this snapshot.
+    pub(crate) fn restart(&self, snapshot: Option<&Path>) -> Result<()> {
         let _lock = self.lock_existing()?;
+        if snapshot.is_some() {
+            self.progress.expect(1);
+            self.tools.prepare_etcdctl(self.progress)?;
+        }
         self.progress.expect(1 + up::STEPS);
         self.progress
             .step("Cut the power of the whole cluster", |_| down::stop(self))?;
+        if let Some(file) = snapshot {
+            self.progress.expect(1);
+            self.progress.step("Restore the snapshot of etcd", |_| {
+                etcd::restore(&self.dir, &self.tools, file)
+            })?;
+        }
         up::start_existing(self)
     }
 
@@ -166,7 +176,18 @@ impl Cluster<'_> {
         self.existing_kubeconfig()?;
         self.progress.expect(1);
         self.tools.prepare_etcdctl(self.progress)?;
-        etcd_keys::read(&self.dir, &self.tools)
+        etcd::keys(&self.dir, &self.tools)
+    }
+
+    /// Saves what etcd holds into a new file.
+    pub(crate) fn etcd_snapshot(&self, file: &Path) -> Result<()> {
+        preflight::require_root()?;
+        self.existing_kubeconfig()?;
+        self.progress.expect(2);
+        self.tools.prepare_etcdctl(self.progress)?;
+        let title = format!("Save a snapshot of etcd into {}", file.display());
+        self.progress
+            .step(&title, |_| etcd::save(&self.dir, &self.tools, file))
     }
 
     /// Puts the images of an OCI or Docker archive into the cluster's registry.

@@ -134,9 +134,10 @@ fn run_cluster(command: &ClusterCommand, cluster: Cluster<'_>) -> Result<ExitCod
         ClusterCommand::Remove { node } => cluster.remove(node)?,
         ClusterCommand::Replace { node, by } => cluster.replace(node, by)?,
         ClusterCommand::Drain { node, timeout } => cluster.drain(node, *timeout)?,
-        ClusterCommand::Restart => cluster.restart()?,
+        ClusterCommand::Restart { etcd_snapshot } => cluster.restart(etcd_snapshot.as_deref())?,
         ClusterCommand::Partition { node, pods } => cluster.partition(node, pods)?,
         ClusterCommand::EtcdKeys => print!("{}", cluster.etcd_keys()?),
+        ClusterCommand::EtcdSnapshot { file } => cluster.etcd_snapshot(file)?,
         ClusterCommand::NodeInit { node } => cluster.node_init(node)?,
     }
     Ok(ExitCode::SUCCESS)

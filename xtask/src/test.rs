@@ -25,13 +25,30 @@ const E2E: &str = "e2e";
 const MANY_NODES: &str = "many_nodes::";
 /// The kernel whose tests run in a virtual machine beside the end-to-end tests, which have another.
 const OLD_KERNEL: Series = Series::V5_10;
+/// The release that runs only some end-to-end tests, unless all are wanted.
+const OTHER_RELEASE: Release = Release::V1_36;
+/// These tests on one node: what depends on the kubelet or the container runtime. All tests on
+/// several nodes run on this release, too.
+const ON_OTHER_RELEASE: &[&str] = &[
+    "lifecycle::samples::",
+    "lifecycle::stopped::",
+    "images::",
+    "node::csi::",
+    "storage::volumes::",
+    "parity::",
+];
+/// Test targets that compute for minutes and touch nothing but their own process. They run beside
+/// the end-to-end tests, which mostly wait.
+const COMPUTING: &[&str] = &["interleavings", "memory"];
 /// Variables with commands for operations that end-to-end tests cannot do through the API server,
 /// and the subcommands of `cluster` that implement them on the local cluster.
 const CLUSTER_COMMANDS: &[(&str, &str)] = &[
     ("E2E_REBOOT_COMMAND", "reboot"),
     ("E2E_RESTART_COMMAND", "restart"),
     ("E2E_PARTITION_COMMAND", "partition"),
+    ("E2E_RESTORE_ETCD_COMMAND", "restart --etcd-snapshot"),
     ("E2E_ETCD_KEYS_COMMAND", "etcd-keys"),
+    ("E2E_ETCD_SNAPSHOT_COMMAND", "etcd-snapshot"),
     ("E2E_NODES_COMMAND", "up --nodes"),
     ("E2E_REMOVE_NODE_COMMAND", "remove"),
     ("E2E_REPLACE_NODE_COMMAND", "replace"),
@@ -104,17 +121,20 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     progress.step("Tests in documentation", |step| {
         cargo_test(workspace, step, &["--workspace", "--doc"], options)
     })?;
-    for class in classes.iter().filter(|class| *class != E2E) {
-        progress.step(&format!("Tests: {class}"), |step| {
-            cargo_test(workspace, step, &["--workspace", "--test", class], options)
-        })?;
-    }
-    if options.names.is_empty() {
-        fuzz::test(workspace, progress, options.all)?;
-        if options.all {
-            progress.expect(kernels::steps(Series::ALL));
-            kernels::run(workspace, progress, Series::ALL, &[])?;
+    // Everything in its order, unless a part of it can run beside the end-to-end tests.
+    let at_once = options.all || options.skip_e2e || !options.names.is_empty();
+    let is_computing = |class: &str| COMPUTING.contains(&class);
+    for class in &classes {
+        if class != E2E && (at_once || !is_computing(class)) {
+            test_class(workspace, progress, options, class)?;
         }
+    }
+    if options.names.is_empty() && at_once {
+        fuzz::test(workspace, progress, options.all)?;
+    }
+    if options.names.is_empty() && options.all {
+        progress.expect(kernels::steps(Series::ALL));
+        kernels::run(workspace, progress, Series::ALL, &[])?;
     }
     if options.skip_e2e {
         progress.say("SKIPPED: the end-to-end tests (--skip-e2e)");
@@ -131,39 +151,78 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
             e2e(workspace, step, &names, options, &target)
         });
     }
-    if !options.all {
-        progress.say(format!(
-            "LEFT OUT (run with --all): {}; kernels {}; Kubernetes {}; {} of {} generated pods; {} of {} certificate \
-             rotations; interleavings beyond the sample",
-            durability::LEFT_OUT.join(", "),
-            Series::ALL
-                .iter()
-                .filter(|series| **series != OLD_KERNEL)
-                .map(Series::to_string)
-                .collect::<Vec<_>>()
-                .join(", "),
-            Release::V1_36.name(),
-            fuzz::ALL_PODS - fuzz::SOME_INPUTS,
-            fuzz::ALL_PODS,
-            ROTATIONS.1.parse::<u32>()? - ROTATIONS.0.parse::<u32>()?,
-            ROTATIONS.1,
-        ));
-    }
+    // Another cluster has one release, and a release that is named is the only one.
+    let one_release = options.kubernetes.is_some() || !target.local;
     if options.all {
         all_e2e(workspace, progress, options, &target)?;
+        if one_release {
+            return Ok(());
+        }
+        let target = deploy(workspace, progress, options, OTHER_RELEASE)?;
+        return all_e2e(workspace, progress, options, &target);
+    }
+    say_left_out(progress, one_release)?;
+    progress.expect(kernels::steps(&[OLD_KERNEL]));
+    let machine = kernels::prepare(workspace, progress, &[OLD_KERNEL], &[])?;
+    let in_background = || {
+        // nice(2): the thread and the programs that it starts. The end-to-end tests mostly wait.
+        rustix::process::nice(19)?;
+        machine.run(progress)?;
+        for class in classes.iter().filter(|class| is_computing(class)) {
+            test_class(workspace, progress, options, class)?;
+        }
+        fuzz::test(workspace, progress, options.all)?;
+        if one_release {
+            return Ok(());
+        }
+        progress.expect(Tools::CLUSTER_STEPS);
+        let tools = Tools::of(workspace).with_release(OTHER_RELEASE);
+        tools.prepare_cluster(workspace, progress)
+    };
+    if one_release {
+        return beside(in_background, || all_e2e(workspace, progress, options, &target));
+    }
+    beside(in_background, || {
+        e2e_on_one_node(workspace, progress, options, &target)
+    })?;
+    let target = deploy(workspace, progress, options, OTHER_RELEASE)?;
+    progress.expect(1);
+    let step = format!("Some end-to-end tests on Kubernetes {}", OTHER_RELEASE.name());
+    progress.step(&step, |step| {
+        e2e(workspace, step, ON_OTHER_RELEASE, options, &target)
+    })?;
+    e2e_on_several_nodes(workspace, progress, options, &target)
+}
+
+fn test_class(workspace: &Workspace, progress: &Progress, options: &Options<'_>, class: &str) -> Result<()> {
+    progress.step(&format!("Tests: {class}"), |step| {
+        cargo_test(workspace, step, &["--workspace", "--test", class], options)
+    })
+}
+
+/// Prints what a run without `--all` does not include.
+fn say_left_out(progress: &Progress, one_release: bool) -> Result<()> {
+    let kernels = Series::ALL.iter().filter(|series| **series != OLD_KERNEL);
+    let release = if one_release {
+        "other releases of Kubernetes than this cluster's".to_owned()
     } else {
-        progress.expect(kernels::steps(&[OLD_KERNEL]));
-        let machine = kernels::prepare(workspace, progress, &[OLD_KERNEL], &[])?;
-        beside(
-            || machine.run(progress),
-            || all_e2e(workspace, progress, options, &target),
-        )?;
-    }
-    if !options.all || options.kubernetes.is_some() || !target.local {
-        return Ok(());
-    }
-    let target = deploy(workspace, progress, options, Release::V1_36)?;
-    all_e2e(workspace, progress, options, &target)
+        let (some, default) = (ON_OTHER_RELEASE.join(" "), Release::default().name());
+        format!(
+            "on Kubernetes {} the tests on one node but for {some}; on {default} those on several nodes",
+            OTHER_RELEASE.name()
+        )
+    };
+    progress.say(format!(
+        "LEFT OUT (run with --all): {}; kernels {}; {release}; {} of {} generated pods; {} of {} certificate rotations; \
+         interleavings beyond the sample",
+        durability::LEFT_OUT.join(", "),
+        kernels.map(Series::to_string).collect::<Vec<_>>().join(", "),
+        fuzz::ALL_PODS - fuzz::SOME_INPUTS,
+        fuzz::ALL_PODS,
+        ROTATIONS.1.parse::<u32>()? - ROTATIONS.0.parse::<u32>()?,
+        ROTATIONS.1,
+    ));
+    Ok(())
 }
 
 /// Brings up the cluster and installs the product and the test images.
@@ -210,10 +269,29 @@ fn all_e2e(
     options: &Options<'_>,
     target: &Target<'_>,
 ) -> Result<()> {
-    progress.expect(2);
+    e2e_on_one_node(workspace, progress, options, target)?;
+    e2e_on_several_nodes(workspace, progress, options, target)
+}
+
+fn e2e_on_one_node(
+    workspace: &Workspace,
+    progress: &Progress,
+    options: &Options<'_>,
+    target: &Target<'_>,
+) -> Result<()> {
+    progress.expect(1);
     progress.step("End-to-end tests on one node", |step| {
         e2e(workspace, step, &["--skip", MANY_NODES], options, target)
-    })?;
+    })
+}
+
+fn e2e_on_several_nodes(
+    workspace: &Workspace,
+    progress: &Progress,
+    options: &Options<'_>,
+    target: &Target<'_>,
+) -> Result<()> {
+    progress.expect(1);
     progress.step("End-to-end tests on several nodes", |step| {
         e2e(workspace, step, &[MANY_NODES], options, target)
     })

@@ -2,9 +2,11 @@
 Configuration of CRI-O on a node: itself, its registries, and the program that it starts runc with.
 */
 
+use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::Result;
+use rustix::thread::{CapabilitySet, capability_is_in_bounding_set};
 
 use super::dir::ClusterDir;
 use super::network::REGISTRY_PORT;
@@ -37,7 +39,7 @@ pub(super) fn write(node: &Node, dir: &ClusterDir, tools: &Tools, pause: &str) -
     )?;
     dir.write(
         own.join("runc"),
-        runc(&tools.unpacked("usr/sbin/runc")).as_bytes(),
+        runc(&tools.unpacked("usr/sbin/runc"), &lacking_capabilities()).as_bytes(),
         0o755,
     )?;
     Ok(())
@@ -101,25 +103,47 @@ fn registries() -> String {
     format!("unqualified-search-registries = [\"docker.io\"]\n{mirrors}")
 }
 
-/// The program that CRI-O starts as runc. The machine may lack two things, and no pod would start:
-/// without `CAP_SYS_RESOURCE` runc cannot lower a score of the out-of-memory killer, and without a
-/// hierarchy for the controller hugetlb it cannot set the kubelet's limits of zero huge pages.
-/// Unlike containerd, CRI-O does not have settings for that.
-fn runc(runc: &Path) -> String {
+/// The program that CRI-O starts as runc. The machine may lack three things, and pods would not
+/// start: without `CAP_SYS_RESOURCE` runc cannot lower a score of the out-of-memory killer, without
+/// a hierarchy for the controller hugetlb it cannot set the kubelet's limits of zero huge pages,
+/// and a privileged container cannot have capabilities that the machine does not have. Unlike
+/// containerd, CRI-O does not have settings for that.
+fn runc(runc: &Path, lacking: &[String]) -> String {
     let runc = runc.display();
+    let mut without = String::new();
+    for name in lacking {
+        // The last of a list, and the others.
+        _ = write!(
+            without,
+            " -e 's/,[[:space:]]*\"{name}\"//g' -e 's/\"{name}\",\\?[[:space:]]*//g'"
+        );
+    }
     format!(
         r#"#!/bin/sh
+edit() {{
+  sed -z -i -e 's/"oomScoreAdj": *-[0-9]*/"oomScoreAdj": 0/' \
+    -e 's/"hugepageLimits": *\[[^]]*]/"hugepageLimits": []/'{without} "$1"
+}}
 previous=
 for argument in "$@"; do
-  if [ "$previous" = --bundle ]; then
-    sed -z -i -e 's/"oomScoreAdj": *-[0-9]*/"oomScoreAdj": 0/' \
-      -e 's/"hugepageLimits": *\[[^]]*]/"hugepageLimits": []/' "$argument/config.json"
-  fi
+  case "$previous" in
+    --bundle) edit "$argument/config.json" ;;
+    --process) edit "$argument" ;;
+  esac
   previous=$argument
 done
 exec {runc} "$@"
 "#
     )
+}
+
+/// Capabilities that no process of this machine can have, by their names in an OCI configuration.
+fn lacking_capabilities() -> Vec<String> {
+    let lacks = |one: &CapabilitySet| matches!(capability_is_in_bounding_set(*one), Ok(false));
+    let all = CapabilitySet::all().iter_names();
+    all.filter(|(_, one)| lacks(one))
+        .map(|(name, _)| format!("CAP_{name}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -134,22 +158,38 @@ mod tests {
         let bundle = std::env::temp_dir().join(format!("cri-o-bundle-{}", std::process::id()));
         fs::create_dir_all(&bundle).expect("making a directory");
         let config = bundle.join("config.json");
-        let text = r#"{"process": {"env": ["A=\"oomScoreAdj\": -7"], "oomScoreAdj": -997}, "linux": {
+        let text = r#"{"process": {"env": ["A=\"oomScoreAdj\": -7"], "oomScoreAdj": -997, "capabilities": {
+            "bounding": ["CAP_A", "CAP_X", "CAP_B"], "effective": ["CAP_X", "CAP_A"], "permitted": [
+                "CAP_A",
+                "CAP_X"
+            ], "ambient": ["CAP_X"]}}, "linux": {
             "resources": {"hugepageLimits": [
                 {"pageSize": "2MB", "limit": 0}
             ], "pids": {"limit": 5}}}}"#;
         fs::write(&config, text).expect("writing a file");
         let script = bundle.join("runc");
-        fs::write(&script, runc(Path::new("echo"))).expect("writing a file");
+        fs::write(&script, runc(Path::new("echo"), &["CAP_X".to_owned()])).expect("writing a file");
         let mut command = Command::new("sh");
         command.arg(&script).args(["create", "--bundle"]).arg(&bundle);
         let said = crate::shell::output(command.arg("name")).expect("running the program");
         assert_eq!(said, format!("create --bundle {} name\n", bundle.display()));
 
+        let process = bundle.join("process.json");
+        fs::write(&process, r#"{"capabilities": {"bounding": ["CAP_X", "CAP_A"]}}"#).expect("writing a file");
+        let mut command = Command::new("sh");
+        command.arg(&script).args(["exec", "--process"]).arg(&process);
+        crate::shell::output(command.arg("name")).expect("running the program");
+        let written = fs::read_to_string(&process).expect("reading a file");
+        assert_eq!(written, r#"{"capabilities": {"bounding": ["CAP_A"]}}"#);
+
         let written = fs::read_to_string(&config).expect("reading a file");
         let written: serde_json::Value = serde_json::from_str(&written).expect("it is still JSON");
         assert_eq!(written["process"]["oomScoreAdj"], 0);
         assert_eq!(written["process"]["env"][0], r#"A="oomScoreAdj": -7"#);
+        let capabilities = serde_json::json!({
+            "bounding": ["CAP_A", "CAP_B"], "effective": ["CAP_A"], "permitted": ["CAP_A"], "ambient": [],
+        });
+        assert_eq!(written["process"]["capabilities"], capabilities);
         let resources = &written["linux"]["resources"];
         assert_eq!(resources["hugepageLimits"], serde_json::json!([]));
         assert_eq!(resources["pids"]["limit"], 5);
