@@ -113,7 +113,7 @@ fn plan_removal(observed: &Observed) -> Vec<Action> {
 fn may_start(observed: &Observed) -> bool {
     observed.instance.spec.running
         && matches!(observed.consumer, Slot::Free)
-        && observed.working_provider().is_some()
+        && observed.provider_is_in_place()
         && !observed.node_gone
         && !observed.wants_other_image()
         && !replacement::due(observed)

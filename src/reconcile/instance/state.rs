@@ -174,6 +174,15 @@ impl Observed {
             .filter(|pod| is_running(pod) && is_ready(pod) && !is_terminating(pod))
     }
 
+    /// Whether the provider is in place for the consumer to be created. At the first start its pod
+    /// is enough: the filesystem is reported as ready while this provider holds it, which is before
+    /// the kubelet reports that the provider runs. Should it end meanwhile, the wrapper waits.
+    pub(super) fn provider_is_in_place(&self) -> bool {
+        let first = self.status().never_started;
+        let exists = |pod: &&Arc<Pod>| !is_finished(pod) && !is_terminating(pod);
+        self.working_provider().is_some() || (first && self.provider.pod().filter(exists).is_some())
+    }
+
     /// Whether the template names another image than the one that the provider was made of, and
     /// nothing runs on that one. Its replacement shows whether they are the same after all; if not,
     /// the user is asked (invariant I1).

@@ -89,6 +89,14 @@ fn words(observed: &Observed) -> Vec<String> {
     { let o = with_provider(json!({})); let p = changed(o.provider.pod().unwrap(), |p| p.status = None); Observed { provider: p, ..o } },
     &[]
 )]
+#[case::first_start_before_the_kubelet_reports_the_provider(
+    { let o = with_provider(json!({ "status": { "neverStarted": true } })); let p = changed(o.provider.pod().unwrap(), |p| p.status = None); Observed { provider: p, ..o } },
+    &["create consumer"]
+)]
+#[case::first_start_with_a_provider_that_ends(
+    { let o = with_provider(json!({ "status": { "neverStarted": true } })); let p = terminating(o.provider.pod().unwrap()); Observed { provider: p, ..o } },
+    &[]
+)]
 #[case::provider_lost_while_the_consumer_runs(
     Observed { provider: Slot::Free, ..with_both(json!({}), up()) },
     &["create provider"]
