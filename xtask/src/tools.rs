@@ -316,7 +316,12 @@ impl Tools {
 
     /// Helm.
     pub(crate) fn helm(&self) -> Command {
-        Command::new(self.dir.join("helm"))
+        Command::new(self.helm_program())
+    }
+
+    /// The path of helm, made or not.
+    pub(crate) fn helm_program(&self) -> PathBuf {
+        self.dir.join("helm")
     }
 
     /// A program of an unpacked package.
