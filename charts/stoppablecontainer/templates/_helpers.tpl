@@ -95,8 +95,8 @@ imagePullSecrets:
 {{- end -}}
 
 {{/*
-Name of the service account of a program; call with (list . $serviceAccount "suffix"). The policies
-and the webhook know the programs by it.
+Name of the service account of a program; call with (list . $serviceAccount "suffix" "values"). The
+policies and the webhook know the programs by it.
 */}}
 {{- define "stoppablecontainer.serviceAccountName" -}}
 {{- $account := index . 1 -}}
