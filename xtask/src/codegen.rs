@@ -1,9 +1,9 @@
 /*!
 `codegen`: writes the generated files, or checks that they are up to date.
 
-The CRDs and `docs/api.md` are generated from the Rust types, `docs/metrics.md` from the catalogue
-of metrics, `docs/plugin.md` from the plugin's command line, and everything else in `config/` from
-the chart. The last column of `docs/invariants.md` is generated from the names of the tests, and the
+The CRDs, `docs/api.md` and `docs/troubleshooting.md` are generated from the Rust types,
+`docs/metrics.md` from the catalogue of metrics, `docs/plugin.md` from the plugin's command line,
+and everything else in `config/` from the chart. The last column of `docs/invariants.md` is generated from the names of the tests, and the
 descriptions of the chart's values from its `values.yaml`.
 */
 
@@ -32,6 +32,8 @@ const MIXED: [&str; 2] = ["docs", "charts/stoppablecontainer"];
 const PLUGIN_DOCUMENT: &str = "docs/plugin.md";
 /// The reference of both kinds.
 const API_DOCUMENT: &str = "docs/api.md";
+/// What to do, by the reason of a condition.
+const TROUBLESHOOTING_DOCUMENT: &str = "docs/troubleshooting.md";
 /// The metrics of all programs.
 const METRICS_DOCUMENT: &str = "docs/metrics.md";
 /// The package with the types of both kinds.
@@ -102,10 +104,14 @@ fn custom_resource_definitions(workspace: &Workspace, step: &Step<'_>) -> Result
     Ok(files)
 }
 
-/// The reference of both kinds.
+/// The reference of both kinds, and what to do about their reasons.
 fn api_document(workspace: &Workspace, step: &Step<'_>) -> Result<Files> {
     let text = step.output(&mut example(workspace, API, "apidoc"))?;
-    Ok(Files::from([(API_DOCUMENT.into(), text)]))
+    let troubleshooting = step.output(&mut example(workspace, API, "troubleshooting"))?;
+    Ok(Files::from([
+        (API_DOCUMENT.into(), text),
+        (TROUBLESHOOTING_DOCUMENT.into(), troubleshooting),
+    ]))
 }
 
 /// The list of metrics.
