@@ -5,6 +5,7 @@
 
 mod api;
 mod clock;
+mod hooks;
 mod keeper;
 mod rotation;
 mod server;

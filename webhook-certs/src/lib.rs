@@ -10,6 +10,7 @@ certificate per replica that never leaves its memory, and the authority's certif
 #![forbid(unsafe_code)]
 
 pub mod authority;
+pub mod hooks;
 mod keeper;
 pub mod leaf;
 mod lifetimes;

@@ -1,5 +1,5 @@
-//! The chart's certificate job: makes the authority and publishes it, so that nothing is created
-//! before the webhook can be trusted.
+//! The chart's jobs: the certificate job makes the authority and publishes it, so that nothing is
+//! created before the webhook can be trusted. The others are hooks of the chart.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
+use kube::Client;
 use tracing_subscriber::EnvFilter;
-use webhook_certs::{Keeper, Lifetimes, Options, Source, Status, parse_duration};
+use webhook_certs::{Keeper, Lifetimes, Options, Source, Status, hooks, parse_duration};
 
 /// Certificates of the StoppableContainer webhook.
 #[derive(Parser)]
@@ -23,6 +24,14 @@ enum Verb {
     /// Makes the authority's Secret unless there is a good one, waits for both webhook
     /// configurations, publishes caBundle.
     Ensure(Ensure),
+    /// Fails while there are StoppableContainers, before `helm uninstall`.
+    CheckUnused,
+    /// Checks for `helm test` that the API server calls the webhook.
+    CheckWebhook {
+        /// Namespace of the objects. They are dry runs, so they are not stored.
+        #[arg(long, default_value = "default")]
+        namespace: String,
+    },
 }
 
 #[derive(Args)]
@@ -58,8 +67,7 @@ async fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    let Verb::Ensure(ensure) = Command::parse().verb;
-    match run(ensure).await {
+    match run(Command::parse().verb).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -68,10 +76,19 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(ensure: Ensure) -> anyhow::Result<()> {
+async fn run(verb: Verb) -> anyhow::Result<()> {
     // Fails only if one is installed already, which will do as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = apiserver::client().await.context("cannot reach the API server")?;
+    match verb {
+        Verb::Ensure(options) => ensure(client, options).await?,
+        Verb::CheckUnused => hooks::check_unused(&client).await?,
+        Verb::CheckWebhook { namespace } => hooks::check_webhook(&client, &namespace).await?,
+    }
+    Ok(())
+}
+
+async fn ensure(client: Client, ensure: Ensure) -> anyhow::Result<()> {
     // The operator's other lives do not matter here, but they have to fit.
     let Lifetimes {
         leaf,

@@ -93,7 +93,9 @@ pub(crate) enum Command {
         /// Names of the targets. Default: all targets.
         targets: Vec<String>,
     },
-    /// Checks formatting, ids, prose, reasons, clippy, the chart and generated files.
+    /// Builds the documentation in `docs/` as a book, with mdBook, into `target/book`.
+    Book,
+    /// Checks formatting, ids, prose, reasons, links, clippy, the chart and generated files.
     Lint,
     /// Writes the generated files: CRDs, `config/`, protobuf code, and tables in `docs/`.
     Codegen {

@@ -1,10 +1,13 @@
 /*!
 `codegen`: writes the generated files, or checks that they are up to date.
 
-The CRDs and `docs/api.md` are generated from the Rust types, `docs/metrics.md` from the catalogue
-of metrics, `docs/plugin.md` from the plugin's command line, and everything else in `config/` from
-the chart. The last column of `docs/invariants.md` is generated from the names of the tests.
+The CRDs, `docs/api.md` and `docs/troubleshooting.md` are generated from the Rust types,
+`docs/metrics.md` from the catalogue of metrics, `docs/plugin.md` from the plugin's command line,
+and everything else in `config/` from the chart. The last column of `docs/invariants.md` is generated from the names of the tests, and the
+descriptions of the chart's values from its `values.yaml`.
 */
+
+mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,12 +26,14 @@ use crate::workspace::Workspace;
 pub(crate) const STEPS: usize = 7;
 /// Directory of the CRDs in the chart.
 const CHART_CRDS: &str = "charts/stoppablecontainer/crd-files";
-/// Directory of the documents.
-const DOCS: &str = "docs";
+/// Directories that also have files that are written by hand.
+const MIXED: [&str; 2] = ["docs", "charts/stoppablecontainer"];
 /// The reference of the plugin.
 const PLUGIN_DOCUMENT: &str = "docs/plugin.md";
 /// The reference of both kinds.
 const API_DOCUMENT: &str = "docs/api.md";
+/// What to do, by the reason of a condition.
+const TROUBLESHOOTING_DOCUMENT: &str = "docs/troubleshooting.md";
 /// The metrics of all programs.
 const METRICS_DOCUMENT: &str = "docs/metrics.md";
 /// The package with the types of both kinds.
@@ -65,6 +70,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, check: bool) -> Re
         plugin_document(workspace, step)
     })?);
     files.insert(ids::DOCUMENT.into(), ids::document(workspace)?);
+    files.extend(values::files(workspace)?);
     files.extend(progress.step("Render the chart", |step| rendered_chart(workspace, step))?);
     files.extend(progress.step("Generate the gRPC code", |step| grpc_code(workspace, step))?);
     progress.step(
@@ -98,10 +104,14 @@ fn custom_resource_definitions(workspace: &Workspace, step: &Step<'_>) -> Result
     Ok(files)
 }
 
-/// The reference of both kinds.
+/// The reference of both kinds, and what to do about their reasons.
 fn api_document(workspace: &Workspace, step: &Step<'_>) -> Result<Files> {
     let text = step.output(&mut example(workspace, API, "apidoc"))?;
-    Ok(Files::from([(API_DOCUMENT.into(), text)]))
+    let troubleshooting = step.output(&mut example(workspace, API, "troubleshooting"))?;
+    Ok(Files::from([
+        (API_DOCUMENT.into(), text),
+        (TROUBLESHOOTING_DOCUMENT.into(), troubleshooting),
+    ]))
 }
 
 /// The list of metrics.
@@ -162,7 +172,7 @@ fn read_dir(dir: &Path, place: &Path) -> Result<Files> {
 fn rendered_chart(workspace: &Workspace, step: &Step<'_>) -> Result<Files> {
     let mut command = Tools::of(workspace).helm();
     command
-        .args(["template", RELEASE])
+        .args(["template", RELEASE, "--no-hooks"])
         .arg(workspace.join("charts/stoppablecontainer"));
     command.args([
         "--namespace",
@@ -192,11 +202,13 @@ fn rendered_chart(workspace: &Workspace, step: &Step<'_>) -> Result<Files> {
     Ok(files)
 }
 
-/// Files in the generated directories that are not generated any more. [`DOCS`] also has files that
-/// are written by hand.
+/// Files in the generated directories that are not generated any more. The directories in [`MIXED`]
+/// also have files that are written by hand.
 fn left_over(workspace: &Workspace, files: &Files) -> Result<Vec<PathBuf>> {
     let dirs = files.keys().filter_map(|path| path.parent());
-    let dirs: BTreeSet<_> = dirs.filter(|dir| *dir != Path::new(DOCS)).collect();
+    let dirs: BTreeSet<_> = dirs
+        .filter(|dir| MIXED.iter().all(|mixed| *dir != Path::new(mixed)))
+        .collect();
     let mut left = Vec::new();
     for dir in dirs {
         let absolute = workspace.join(dir);

@@ -78,7 +78,7 @@ pub(crate) fn run(
         if let Some(registry) = target.destination.chart_registry() {
             command
                 .arg("--set-string")
-                .arg(format!("image.registry={registry}"));
+                .arg(format!("imageRegistry={registry},imageNamespace="));
         }
         if let Some(node) = options.agent_on {
             command

@@ -2,6 +2,7 @@
 `lint`: static checks of the sources.
 */
 
+mod documents;
 pub(crate) mod ids;
 mod imports;
 mod prose;
@@ -29,7 +30,7 @@ const CHART_VALUES: &[&str] = &[
 
 /// Checks formatting, lints, generated files and the chart.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
-    progress.expect(8 + codegen::STEPS);
+    progress.expect(9 + codegen::STEPS);
     let cargo = |args: &[&str]| {
         let mut command = Command::new("cargo");
         command.current_dir(workspace.root()).args(args);
@@ -43,6 +44,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress) -> Result<()> {
     progress.step("Ids", |_| ids::check(workspace))?;
     progress.step("Prose", |_| prose::check(workspace))?;
     progress.step("Reasons", |_| reasons::check(workspace))?;
+    progress.step("Links", |_| documents::check(workspace))?;
     progress.step("Imports", |_| imports::check(workspace))?;
     progress.step("Clippy", |step| {
         step.run(&mut cargo(&[

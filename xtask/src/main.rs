@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod book;
 mod cluster;
 mod codegen;
 mod demo;
@@ -105,6 +106,7 @@ fn run(args: &Args) -> Result<ExitCode> {
             let limit = runs.map_or(fuzz::Limit::Seconds(*seconds), fuzz::Limit::Runs);
             fuzz::command(&workspace, &progress, targets, limit)?;
         }
+        Command::Book => book::command(&workspace, &progress)?,
         Command::Lint => lint::run(&workspace, &progress)?,
         Command::Codegen { check } => codegen::command(&workspace, &progress, *check)?,
         Command::Image(arg) => images::command(&workspace, &progress, arg.registry.clone())?,

@@ -56,6 +56,8 @@ const CLUSTER_COMMANDS: &[(&str, &str)] = &[
 
 /// The variable with the directory of `prometheus` and `promtool`.
 const PROMETHEUS_VARIABLE: &str = "PROMETHEUS_PROGRAMS";
+/// The variable with the path of helm.
+const HELM_VARIABLE: &str = "HELM";
 /// Variables with paths of the nodes for end-to-end tests.
 const NODE_PATHS: &[(&str, &str)] = &[("E2E_DISK", cluster::DISK), ("E2E_FSTAB", cluster::FSTAB)];
 
@@ -113,9 +115,11 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
         return runtimes::run(workspace, progress, options);
     }
     let classes = test_targets(workspace)?;
-    progress.expect(4 + classes.len());
+    progress.expect(5 + classes.len());
     Tools::prepare_tests(progress)?;
-    Tools::of(workspace).prepare_prometheus(progress)?;
+    let tools = Tools::of(workspace);
+    tools.prepare_prometheus(progress)?;
+    tools.prepare_helm(progress)?;
     let unit = ["--workspace", "--lib", "--bins"];
     progress.step("Unit tests", |step| cargo_test(workspace, step, &unit, options))?;
     progress.step("Tests in documentation", |step| {
@@ -383,7 +387,9 @@ fn cargo(workspace: &Workspace, args: &[&str]) -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(workspace.root()).arg("test").args(args);
     command.env_remove("KUBECONFIG");
-    command.env(PROMETHEUS_VARIABLE, Tools::of(workspace).prometheus());
+    let tools = Tools::of(workspace);
+    command.env(PROMETHEUS_VARIABLE, tools.prometheus());
+    command.env(HELM_VARIABLE, tools.helm_program());
     command
 }
 

@@ -72,6 +72,9 @@ const VIRTIOFSD: [&str; 2] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd
 /// Version of cargo-fuzz.
 const CARGO_FUZZ: &str = "0.13.2";
 
+/// Version of mdBook.
+const MDBOOK: &str = "0.5.4";
+
 /// The programs below `target/tools`.
 #[derive(Clone, Debug)]
 pub(crate) struct Tools {
@@ -252,25 +255,34 @@ impl Tools {
     pub(crate) fn prepare_cargo_fuzz(&self, progress: &Progress) -> Result<()> {
         progress.step("Build cargo-fuzz (about a minute the first time)", |step| {
             apt::install(step, &[("c++", "g++")])?;
-            let stamp = Stamp::new(self.dir.join("cargo-fuzz.stamp"));
-            if self.dir.join("bin/cargo-fuzz").is_file() && stamp.is(CARGO_FUZZ) {
-                return Ok(());
-            }
-            let mut command = Command::new("cargo");
-            command
-                .args([
-                    "install",
-                    "cargo-fuzz",
-                    "--locked",
-                    "--force",
-                    "--version",
-                    CARGO_FUZZ,
-                ])
-                .arg("--root")
-                .arg(&self.dir);
-            step.run(&mut command)?;
-            stamp.set(CARGO_FUZZ)
+            self.cargo_install(step, "cargo-fuzz", CARGO_FUZZ, &[])
         })
+    }
+
+    /// Makes mdBook, without its server.
+    pub(crate) fn prepare_mdbook(&self, progress: &Progress) -> Result<()> {
+        progress.step("Build mdBook (about 3 minutes the first time)", |step| {
+            let features = ["--no-default-features", "--features", "search"];
+            self.cargo_install(step, "mdbook", MDBOOK, &features)
+        })
+    }
+
+    /// Builds a program of a package with its name, unless this version is there.
+    fn cargo_install(&self, step: &Step<'_>, package: &str, version: &str, options: &[&str]) -> Result<()> {
+        let stamp = Stamp::new(self.dir.join(format!("{package}.stamp")));
+        if self.dir.join("bin").join(package).is_file() && stamp.is(version) {
+            return Ok(());
+        }
+        let mut command = Command::new("cargo");
+        command.args(["install", package, "--locked", "--force", "--version", version]);
+        command.args(options).arg("--root").arg(&self.dir);
+        step.run(&mut command)?;
+        stamp.set(version)
+    }
+
+    /// mdBook.
+    pub(crate) fn mdbook(&self) -> Command {
+        Command::new(self.dir.join("bin/mdbook"))
     }
 
     /// cargo-fuzz, to be called as cargo calls it: with `fuzz` as its first argument.
@@ -316,7 +328,12 @@ impl Tools {
 
     /// Helm.
     pub(crate) fn helm(&self) -> Command {
-        Command::new(self.dir.join("helm"))
+        Command::new(self.helm_program())
+    }
+
+    /// The path of helm, made or not.
+    pub(crate) fn helm_program(&self) -> PathBuf {
+        self.dir.join("helm")
     }
 
     /// A program of an unpacked package.

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount,
+};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -172,6 +175,88 @@ async fn the_other_samples_run() {
         );
         ns.pod_ready("example").await?;
         Ok(())
+    })
+    .await;
+}
+
+/// Stops and starts a container, and compares a file.
+async fn keeps(ns: &Namespace, name: &str, container: &str, file: &str) -> Result<()> {
+    ns.sh(name, container, &format!("echo kept > {file}")).await?;
+    stop(ns, name).await?;
+    start(ns, name).await?;
+    let content = ns.sh(name, container, &format!("cat {file}")).await?;
+    ensure!(content == "kept", "{name}: {content}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_development_environment_keeps_its_host_keys() {
+    in_namespace("sample-devcontainer", async |ns| {
+        ns.create_json::<Secret>(json!({
+            "metadata": {"name": "dev-ssh"}, "stringData": {"authorized_keys": ""},
+        }))
+        .await?;
+        apply(&ns, "devcontainer.yaml").await?;
+        running(&ns, "dev").await?;
+        let keys = "cat /etc/ssh/ssh_host_*_key.pub";
+        let before = ns.sh("dev", "dev", keys).await?;
+        ensure!(before.contains("ssh-ed25519"), "{before}");
+        keeps(&ns, "dev", "dev", "/usr/local/bin/tool").await?;
+        ensure!(
+            ns.sh("dev", "dev", keys).await? == before,
+            "the host keys changed"
+        );
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_notebook_and_the_editor_run_the_commands_of_their_images() {
+    in_namespace("sample-editors", async |ns| {
+        apply(&ns, "notebook.yaml").await?;
+        apply(&ns, "web-editor.yaml").await?;
+        running(&ns, "notebook").await?;
+        running(&ns, "web-editor").await?;
+        keeps(&ns, "notebook", "notebook", "/home/jovyan/work.ipynb").await?;
+        let files = ns.http_get("notebook", 8888, "/").await?;
+        ensure!(files.contains("work.ipynb"), "{files}");
+        keeps(&ns, "web-editor", "editor", "/home/coder/main.rs").await?;
+        let health = ns.http_get("web-editor", 8080, "/healthz").await?;
+        ensure!(health.contains("alive"), "{health}");
+        Ok(())
+    })
+    .await;
+}
+
+/// Whether the network plugin enforces the policy is not a matter of the product: that of the local
+/// cluster does not.
+#[tokio::test]
+async fn the_sandbox_of_an_agent_has_no_token_and_its_policy_selects_it() {
+    in_namespace("sample-sandbox", async |ns| {
+        apply(&ns, "agent-sandbox.yaml").await?;
+        let pod = running(&ns, "agent-sandbox").await?;
+        let policy = ns.api::<NetworkPolicy>().get("agent-sandbox").await?;
+        let spec = policy.spec.context("a policy without a spec")?;
+        let selector = spec
+            .pod_selector
+            .unwrap_or_default()
+            .match_labels
+            .unwrap_or_default();
+        ensure!(
+            selector
+                .iter()
+                .all(|(key, value)| pod.labels().get(key) == Some(value)),
+            "the policy does not select the pod"
+        );
+        ensure!(
+            spec.ingress.is_none() && spec.egress.is_none(),
+            "the policy allows traffic"
+        );
+        let token = "ls /var/run/secrets/kubernetes.io 2>&1 || true";
+        let token = ns.sh("agent-sandbox", "sandbox", token).await?;
+        ensure!(token.contains("No such file"), "{token}");
+        keeps(&ns, "agent-sandbox", "sandbox", "/tmp/result").await
     })
     .await;
 }

@@ -85,6 +85,24 @@ const IMAGES: &[TestImage] = &[
         content: Content::Debian,
     },
     TestImage {
+        name: "mcr.microsoft.com/devcontainers/base:bookworm",
+        dir: "devcontainer",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "quay.io/jupyter/minimal-notebook:python-3.12",
+        dir: "notebook",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/codercom/code-server:4.96.4",
+        dir: "web-editor",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
         name: "docker.io/test/injectors:1",
         dir: "injectors",
         file: "Containerfile",
