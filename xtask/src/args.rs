@@ -82,6 +82,9 @@ pub(crate) enum Command {
         /// Rows of the table to measure. Default: all rows.
         rows: Vec<String>,
     },
+    /// Measures the product under load, and compares the numbers with its goals.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// Runs the fuzz targets. Failing inputs are stored in target/fuzz.
     Fuzz {
         /// Seconds to run each target.
@@ -120,6 +123,37 @@ pub(crate) enum Command {
 pub(crate) enum Class {
     /// The mount engine and the wrapper: what depends on the kernel.
     Rootfs,
+}
+
+/// The benchmarks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Measures the operator with many objects, on a control plane of its own whose nodes are
+    /// simulated by kwok. Writes docs/benchmarks.md once 1,000 and 5,000 objects were measured.
+    Scale(ScaleArgs),
+}
+
+/// How much load there is.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct ScaleArgs {
+    /// Number of StoppableContainers.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub objects: u32,
+    /// Number of nodes.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub nodes: u32,
+    /// Number of pods, and of claims, that do not belong to the product.
+    #[arg(long, default_value_t = 10_000)]
+    pub foreign: u32,
+    /// Number of objects that are stopped, and then started.
+    #[arg(long, default_value_t = 450)]
+    pub churn: u32,
+    /// Stops or starts per second.
+    #[arg(long, default_value_t = 45, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rate: u32,
+    /// Seconds in which an idle operator should write nothing.
+    #[arg(long, default_value_t = 60)]
+    pub idle: u32,
 }
 
 /// Destination of the images.

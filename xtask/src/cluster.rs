@@ -16,7 +16,7 @@ A file imports only files before it in this list:
 
 mod cgroups;
 mod context;
-mod control_plane;
+pub(crate) mod control_plane;
 mod cri_o;
 pub(crate) mod dir;
 mod down;
@@ -30,7 +30,7 @@ mod node_init;
 mod node_life;
 mod ownership;
 mod partition;
-mod pki;
+pub(crate) mod pki;
 mod preflight;
 mod process;
 pub(crate) mod registry;

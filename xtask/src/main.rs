@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bench;
 mod book;
 mod cluster;
 mod codegen;
@@ -29,7 +30,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
-use args::{Args, ClusterCommand, Command};
+use args::{Args, BenchCommand, ClusterCommand, Command};
 use cluster::Cluster;
 use images::pause;
 use progress::Progress;
@@ -98,6 +99,7 @@ fn run(args: &Args) -> Result<ExitCode> {
             };
             durability::run(&workspace, &progress, &options)?;
         }
+        Command::Bench(BenchCommand::Scale(scale)) => bench::scale(&workspace, &progress, *scale)?,
         Command::Fuzz {
             seconds,
             runs,

@@ -158,6 +158,26 @@ impl Tools {
         golang::install_runc(step, version, &libraries.join("root"), &self.runc_dir(version))
     }
 
+    /// Makes what a control plane without nodes needs.
+    pub(crate) fn prepare_control_plane(&self, workspace: &Workspace, progress: &Progress) -> Result<()> {
+        progress.step("Unpack containerd, runc, etcd and the registry", |step| {
+            apt::unpack(step, UNPACKED, &self.dir.join("deb"))
+        })?;
+        self.prepare_kube(workspace, progress)
+    }
+
+    /// Makes `kwok`.
+    pub(crate) fn prepare_kwok(&self, progress: &Progress) -> Result<()> {
+        progress.step("Build kwok (about 7 minutes the first time)", |step| {
+            golang::install_kwok(step, &self.dir)
+        })
+    }
+
+    /// kwok, which lets nodes and pods that do not exist look as if they ran.
+    pub(crate) fn kwok(&self) -> Command {
+        Command::new(self.dir.join("kwok"))
+    }
+
     /// Makes the Kubernetes programs.
     pub(crate) fn prepare_kube(&self, workspace: &Workspace, progress: &Progress) -> Result<()> {
         progress.step("Build Kubernetes (about 6 minutes the first time)", |step| {

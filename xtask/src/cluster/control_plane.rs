@@ -3,6 +3,7 @@ The control plane: etcd, API server, controller manager, scheduler, and kube-pro
 nodes that share the machine's network namespace.
 */
 
+use std::net::Ipv4Addr;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,25 +27,61 @@ pub(super) const PROCESSES: &[&str] = &[
     "kube-scheduler",
     "kube-proxy",
 ];
-const API_SERVER: &str = "kube-apiserver";
+/// The part that the others need.
+pub(crate) const API_SERVER: &str = "kube-apiserver";
 /// How long a part may take until it answers. A cold disk makes etcd and the first API server slow.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// Where the parts of a control plane listen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports {
+    /// The address that the API server publishes.
+    pub address: Ipv4Addr,
+    /// Of the API server.
+    pub api: u16,
+    /// Of etcd, for the API server.
+    pub etcd: u16,
+    /// Of etcd, for its peers.
+    pub etcd_peer: u16,
+    /// Of the controller manager.
+    pub controller_manager: u16,
+    /// Of the scheduler.
+    pub scheduler: u16,
+}
+
+/// Those of the local cluster.
+const PORTS: Ports = Ports {
+    address: API_ADDRESS,
+    api: API_PORT,
+    etcd: 2379,
+    etcd_peer: 2380,
+    controller_manager: 10257,
+    scheduler: 10259,
+};
+
+/// The parts that every control plane has, in the order of their start.
+pub(crate) fn commands(dir: &ClusterDir, tools: &Tools, ports: Ports) -> [(&'static str, Command); 4] {
+    let pki = Pki::new(dir);
+    [
+        ("etcd", etcd(dir, tools, &pki, ports)),
+        (API_SERVER, api_server(tools, &pki, ports)),
+        (
+            "kube-controller-manager",
+            controller_manager(dir, tools, &pki, ports),
+        ),
+        ("kube-scheduler", scheduler(dir, tools, ports)),
+    ]
+}
+
 /// Starts the parts that do not run and waits until the API server is ready.
 pub(super) fn start(dir: &ClusterDir, tools: &Tools, step: &Step<'_>) -> Result<()> {
-    let pki = Pki::new(dir);
-    let commands = [
-        etcd(dir, tools, &pki),
-        api_server(tools, &pki),
-        controller_manager(dir, tools, &pki),
-        scheduler(dir, tools),
-        proxy(dir, tools),
-    ];
-    for (index, (name, command)) in PROCESSES.iter().zip(&commands).enumerate() {
+    let proxy = ("kube-proxy", proxy(dir, tools));
+    let commands = commands(dir, tools, PORTS).into_iter().chain([proxy]);
+    for (index, (name, command)) in commands.enumerate() {
         step.note(format!("starting {name}"));
-        Daemon::new(dir, name).start(command, CONTROL_PLANE, &tools.path())?;
+        Daemon::new(dir, name).start(&command, CONTROL_PLANE, &tools.path())?;
         // The others end at once when the API server does not know their rights yet.
-        if *name == API_SERVER {
+        if name == API_SERVER {
             step.note("waiting for the API server");
             wait_until_ready(dir, tools, &PROCESSES[..=index])?;
         }
@@ -53,7 +90,7 @@ pub(super) fn start(dir: &ClusterDir, tools: &Tools, step: &Step<'_>) -> Result<
 }
 
 /// Whether the API server says that it is ready.
-pub(super) fn is_ready(dir: &ClusterDir, tools: &Tools) -> bool {
+pub(crate) fn is_ready(dir: &ClusterDir, tools: &Tools) -> bool {
     let mut command = tools.kube("kubectl");
     command.arg("--kubeconfig").arg(dir.admin_kubeconfig());
     command.args(["get", "--raw", "/readyz", "--request-timeout=5s"]);
@@ -79,16 +116,17 @@ fn wait_until_ready(dir: &ClusterDir, tools: &Tools, started: &[&str]) -> Result
     Ok(())
 }
 
-fn etcd(dir: &ClusterDir, tools: &Tools, pki: &Pki<'_>) -> Command {
+fn etcd(dir: &ClusterDir, tools: &Tools, pki: &Pki<'_>, ports: Ports) -> Command {
+    let Ports { etcd, etcd_peer, .. } = ports;
     let mut command = Command::new(tools.unpacked("usr/bin/etcd"));
     command.arg(format!("--data-dir={}", dir.join("etcd").display()));
     command.args([
         "--name=cluster",
-        "--listen-client-urls=https://127.0.0.1:2379",
-        "--advertise-client-urls=https://127.0.0.1:2379",
-        "--listen-peer-urls=https://127.0.0.1:2380",
-        "--initial-advertise-peer-urls=https://127.0.0.1:2380",
-        "--initial-cluster=cluster=https://127.0.0.1:2380",
+        &format!("--listen-client-urls=https://127.0.0.1:{etcd}"),
+        &format!("--advertise-client-urls=https://127.0.0.1:{etcd}"),
+        &format!("--listen-peer-urls=https://127.0.0.1:{etcd_peer}"),
+        &format!("--initial-advertise-peer-urls=https://127.0.0.1:{etcd_peer}"),
+        &format!("--initial-cluster=cluster=https://127.0.0.1:{etcd_peer}"),
         "--client-cert-auth",
         "--peer-client-cert-auth",
         "--auto-compaction-retention=8",
@@ -102,11 +140,14 @@ fn etcd(dir: &ClusterDir, tools: &Tools, pki: &Pki<'_>) -> Command {
     command
 }
 
-fn api_server(tools: &Tools, pki: &Pki<'_>) -> Command {
+fn api_server(tools: &Tools, pki: &Pki<'_>, ports: Ports) -> Command {
+    let Ports {
+        address, api, etcd, ..
+    } = ports;
     let mut command = tools.kube("kube-apiserver");
     command.args([
-        &format!("--advertise-address={API_ADDRESS}"),
-        &format!("--secure-port={API_PORT}"),
+        &format!("--advertise-address={address}"),
+        &format!("--secure-port={api}"),
         &format!("--service-cluster-ip-range={SERVICE_NETWORK}"),
         "--allow-privileged=true",
         "--authorization-mode=Node,RBAC",
@@ -114,7 +155,7 @@ fn api_server(tools: &Tools, pki: &Pki<'_>) -> Command {
         // Webhooks are reached by their pods' addresses: the API server needs no kube-proxy.
         "--enable-aggregator-routing=true",
         "--kubelet-preferred-address-types=InternalIP",
-        "--etcd-servers=https://127.0.0.1:2379",
+        &format!("--etcd-servers=https://127.0.0.1:{etcd}"),
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
         "--requestheader-allowed-names=front-proxy-client",
         "--requestheader-username-headers=X-Remote-User",
@@ -146,9 +187,10 @@ fn api_server(tools: &Tools, pki: &Pki<'_>) -> Command {
     command
 }
 
-fn controller_manager(dir: &ClusterDir, tools: &Tools, pki: &Pki<'_>) -> Command {
+fn controller_manager(dir: &ClusterDir, tools: &Tools, pki: &Pki<'_>, ports: Ports) -> Command {
     let mut command = tools.kube("kube-controller-manager");
     authenticate(&mut command, dir, "kube-controller-manager");
+    command.arg(format!("--secure-port={}", ports.controller_manager));
     command.args([
         "--bind-address=127.0.0.1",
         "--leader-elect=false",
@@ -166,9 +208,10 @@ fn controller_manager(dir: &ClusterDir, tools: &Tools, pki: &Pki<'_>) -> Command
     command
 }
 
-fn scheduler(dir: &ClusterDir, tools: &Tools) -> Command {
+fn scheduler(dir: &ClusterDir, tools: &Tools, ports: Ports) -> Command {
     let mut command = tools.kube("kube-scheduler");
     authenticate(&mut command, dir, "kube-scheduler");
+    command.arg(format!("--secure-port={}", ports.scheduler));
     command.args(["--bind-address=127.0.0.1", "--leader-elect=false"]);
     command
 }

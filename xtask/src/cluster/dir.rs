@@ -58,9 +58,8 @@ impl ClusterDir {
         }
     }
 
-    /// A directory that belongs to no cluster.
-    #[cfg(test)]
-    pub(super) fn at(root: PathBuf) -> Self {
+    /// Another place, of a control plane that is not the local cluster's.
+    pub(crate) fn at(root: PathBuf) -> Self {
         Self { root }
     }
 

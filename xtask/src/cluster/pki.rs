@@ -31,8 +31,10 @@ pub(super) const PROXY: &str = "kube-proxy";
 
 /// The files of the keys and certificates.
 #[derive(Debug)]
-pub(super) struct Pki<'a> {
+pub(crate) struct Pki<'a> {
     dir: &'a ClusterDir,
+    /// Port of the API server.
+    port: u16,
 }
 
 /// Who a certificate speaks for.
@@ -47,7 +49,12 @@ struct Subject<'a> {
 impl<'a> Pki<'a> {
     /// The files below the cluster's directory.
     pub(super) fn new(dir: &'a ClusterDir) -> Self {
-        Self { dir }
+        Self::with_port(dir, API_PORT)
+    }
+
+    /// The same of a control plane whose API server has another port.
+    pub(crate) fn with_port(dir: &'a ClusterDir, port: u16) -> Self {
+        Self { dir, port }
     }
 
     /// The file of a certificate.
@@ -61,7 +68,7 @@ impl<'a> Pki<'a> {
     }
 
     /// Makes what the control plane needs and is not there.
-    pub(super) fn prepare_control_plane(&self) -> Result<()> {
+    pub(crate) fn prepare_control_plane(&self) -> Result<()> {
         self.dir.make("pki", 0o700)?;
         for authority in [CLUSTER, ETCD, FRONT_PROXY] {
             self.authority(authority)?;
@@ -170,7 +177,7 @@ impl<'a> Pki<'a> {
             },
         )?;
         let authority = fs::read_to_string(self.cert(CLUSTER)).context("reading the cluster's authority")?;
-        let server = format!("https://{server}:{API_PORT}");
+        let server = format!("https://{server}:{}", self.port);
         // JSON is YAML: every client reads it.
         let config = serde_json::json!({
             "apiVersion": "v1",

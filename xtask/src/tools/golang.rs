@@ -14,8 +14,11 @@ use crate::shell;
 
 const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.20.2";
 const CSI_SANITY: &str = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@v5.6.0";
+const KWOK: &str = "sigs.k8s.io/kwok/cmd/kwok@v0.8.0";
 /// Packages that a cold build compiles; only the progress display uses it.
 const KUBE_PACKAGES: usize = 1700;
+/// As above, for kwok.
+const KWOK_PACKAGES: usize = 900;
 /// As above, for containerd.
 const CONTAINERD_PACKAGES: usize = 900;
 /// As above, for helm.
@@ -67,15 +70,24 @@ pub(super) fn build_kube(step: &Step<'_>, release: Release, sources: &Path, tool
 
 /// Builds helm into `tools` unless this version is there.
 pub(super) fn install_helm(step: &Step<'_>, tools: &Path) -> Result<()> {
-    let stamp = Stamp::new(tools.join("helm.stamp"));
-    if tools.join("helm").is_file() && stamp.is(HELM) {
+    install(step, tools, "helm", HELM, HELM_PACKAGES)
+}
+
+/// Builds kwok into `tools` unless this version is there.
+pub(super) fn install_kwok(step: &Step<'_>, tools: &Path) -> Result<()> {
+    install(step, tools, "kwok", KWOK, KWOK_PACKAGES)
+}
+
+fn install(step: &Step<'_>, tools: &Path, name: &str, module: &str, packages: usize) -> Result<()> {
+    let stamp = Stamp::new(tools.join(format!("{name}.stamp")));
+    if tools.join(name).is_file() && stamp.is(module) {
         return Ok(());
     }
     let mut command = Command::new(go()?);
     command.env("CGO_ENABLED", "0").env("GOBIN", tools);
-    command.args(["install", "-v", "-trimpath", "-ldflags", "-s -w", HELM]);
-    step.run_counting(&mut command, HELM_PACKAGES)?;
-    stamp.set(HELM)
+    command.args(["install", "-v", "-trimpath", "-ldflags", "-s -w", module]);
+    step.run_counting(&mut command, packages)?;
+    stamp.set(module)
 }
 
 /// Installs containerd, its shim and `ctr` of a version into a directory.

@@ -1,0 +1,61 @@
+//! Processes that end with this program.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace::Workspace;
+
+/// A process. It is killed when this is dropped.
+pub(super) struct Process {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+// === impl Process ===
+
+impl Process {
+    /// Starts a command. Its output goes to a file with the logs of the steps.
+    pub(super) fn start(workspace: &Workspace, name: &'static str, command: &Command) -> Result<Self> {
+        let log = workspace.logs().join(format!("bench-{name}.log"));
+        let file = File::create(&log).with_context(|| format!("making {}", log.display()))?;
+        let mut bound = bound_to_this(command.get_program());
+        bound.args(command.get_args()).stdin(Stdio::null());
+        bound.stdout(file.try_clone().context("copying a descriptor")?);
+        let child = bound.stderr(file).spawn();
+        let child = child.with_context(|| format!("starting {name}"))?;
+        Ok(Self { name, child, log })
+    }
+
+    /// Fails if it has ended.
+    pub(super) fn require_alive(&mut self) -> Result<()> {
+        let name = self.name;
+        let status = self
+            .child
+            .try_wait()
+            .with_context(|| format!("looking at {name}"))?;
+        if let Some(status) = status {
+            bail!("{name} ended with {status}; its log is {}", self.log.display());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It has ended already if this fails.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A command whose process is killed when the process ends that started it.
+pub(super) fn bound_to_this(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
