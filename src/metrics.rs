@@ -3,9 +3,11 @@
 
 mod admission;
 mod controller;
+mod steps;
 
 pub use admission::AdmissionMetrics;
 pub use controller::{ControllerMetrics, Kind, Leading, ObjectKey, Reconciled, Retries, Waiting};
+pub use steps::StepMetrics;
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -30,6 +32,7 @@ mod tests {
     use kube::runtime::reflector;
     use kube::runtime::watcher::Event;
     use serde_json::json;
+    use stoppablecontainer_api::StoppableContainerInstanceStatus;
     use tokio::time::Instant;
     use webhook_certs::authority::Authority;
     use webhook_certs::leaf::Leaf;
@@ -79,6 +82,14 @@ mod tests {
             Instant::now(),
         );
         controller.retries.failed("provider");
+        let status = json!({
+            "lastStart": { "requestedAt": "2026-01-01T00:00:00Z", "readyAt": "2026-01-01T00:00:02Z" },
+            "lastStop": { "requestedAt": "2026-01-01T00:00:00Z", "consumerGoneAt": "2026-01-01T00:00:01Z" },
+        });
+        let status = serde_json::from_value(status).unwrap();
+        controller
+            .steps
+            .observe(&StoppableContainerInstanceStatus::default(), &status);
 
         let text = metrics.encode().unwrap();
         let common = catalogue::COMMON

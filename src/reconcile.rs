@@ -118,6 +118,7 @@ async fn lead(client: Client, opt_outs: OptOuts, liveness: &Liveness, metrics: &
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         attempts: Attempts::new(metrics.retries.clone()),
+        steps: metrics.steps.clone(),
         created: Created::default(),
         caches: caches.clone(),
         client,

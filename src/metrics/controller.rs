@@ -14,6 +14,8 @@ use stoppablecontainer_api::StoppableContainer;
 use stoppablecontainer_api::conditions::READY;
 use tokio::time::Instant;
 
+use crate::metrics::steps::StepMetrics;
+
 /// Upper bounds in seconds: a reconciliation makes up to about ten calls to the API server.
 const BUCKETS: [f64; 8] = [0.001, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
@@ -45,6 +47,8 @@ pub struct ControllerMetrics {
     queue_seconds: Family<OfKind, Histogram, fn() -> Histogram>,
     /// Failed attempts.
     pub retries: Retries,
+    /// Steps of starts and stops.
+    pub steps: StepMetrics,
     leader: Gauge,
     elections: Counter,
     objects: Arc<Mutex<Option<Store<StoppableContainer>>>>,
@@ -110,6 +114,7 @@ impl ControllerMetrics {
             seconds: Family::new_with_constructor(constructor),
             queue_seconds: Family::new_with_constructor(constructor),
             retries: Retries::default(),
+            steps: StepMetrics::new(metrics),
             leader: Gauge::default(),
             elections: Counter::default(),
             objects: Arc::default(),

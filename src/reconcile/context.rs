@@ -10,6 +10,7 @@ use std::fmt::Debug;
 use kube::Client;
 use kube::runtime::events::Recorder;
 
+use crate::metrics::StepMetrics;
 use crate::reconcile::pods::{Created, OptOuts};
 
 mod attempts;
@@ -31,6 +32,8 @@ pub struct Context {
     pub caches: Caches,
     /// What failed before.
     pub attempts: Attempts,
+    /// Measures starts and stops.
+    pub steps: StepMetrics,
     /// Which pods were created here.
     pub created: Created,
     /// Publishes events.

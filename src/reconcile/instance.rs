@@ -86,6 +86,8 @@ pub async fn reconcile(
     };
     let status = status::status(&observed, Timestamp::now());
     let written = apply::write_status(&context, &observed.instance, &status).await?;
+    let after = written.status.as_ref();
+    context.steps.observe(&before, after.unwrap_or(&before));
     let restarted = restarted(&context, &observed);
     let news = events::events(&before, &status, &observed, restarted.as_ref());
     publish(&context, &events::regarding(&written), news).await;

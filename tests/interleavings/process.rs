@@ -21,6 +21,7 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use stoppablecontainer::metrics::StepMetrics;
 use stoppablecontainer::reconcile::context::{Attempts, CacheWriters, Context, ReconcileError, caches};
 use stoppablecontainer::reconcile::pods::{Created, OptOuts, Role};
 use stoppablecontainer::reconcile::{container, instance};
@@ -99,6 +100,7 @@ impl Process {
             client,
             caches,
             attempts: Attempts::default(),
+            steps: StepMetrics::default(),
             created: Created::default(),
             opt_outs: OptOuts::default(),
         });

@@ -13,6 +13,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use stoppablecontainer::metrics::StepMetrics;
 use stoppablecontainer::reconcile::context::{Attempts, CacheWriters, Context, ReconcileError, caches};
 use stoppablecontainer::reconcile::pods::Created;
 use stoppablecontainer::reconcile::pods::OptOuts;
@@ -59,6 +60,7 @@ impl World {
             client,
             caches,
             attempts: Attempts::default(),
+            steps: StepMetrics::default(),
             created: Created::default(),
             opt_outs: OptOuts::default(),
         });

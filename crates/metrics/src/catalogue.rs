@@ -93,6 +93,15 @@ catalogue! {
         "task": "`provider`, `consumer` or `placeholder` (the creation of the pod, or a pod that ended), `instance` \
                  (the creation of the instance), `reconciliation`",
     ];
+    /// Time from the request of a start that succeeded to each of its steps, as in
+    /// `status.lastStart`, in whole seconds.
+    START_STEP_SECONDS = Histogram "start_step_seconds" [
+        "first": "`true` for the first start of an object, else `false`",
+        "step": "`scheduled`, `provider_ready`, `filesystem_ready`, `consumer_created`, `ready`; not each start has all",
+    ];
+    /// Time from the request of a stop to the end of the consumer pod, as in `status.lastStop`, in
+    /// whole seconds.
+    STOP_SECONDS = Histogram "stop_seconds" [];
     /// 1 while this replica is the leader, else 0.
     LEADER = Gauge "leader" [];
     /// How often this replica became the leader.

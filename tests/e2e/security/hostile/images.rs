@@ -191,7 +191,9 @@ async fn refused(ns: &Namespace, name: &str, words: &[&str]) -> Result<String> {
     let pod = ns.api::<Pod>().get_opt(name).await?;
     // Between its attempts a pod that restarts is called Running, and never Ready.
     let conditions = pod.and_then(|pod| pod.status?.conditions).unwrap_or_default();
-    let is_ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    let is_ready = conditions
+        .iter()
+        .any(|c| c.type_ == "Ready" && c.status == "True");
     ensure!(!is_ready, "{name} runs all the same");
     message(&object).context("the condition is gone")
 }
