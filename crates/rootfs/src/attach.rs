@@ -15,7 +15,9 @@ use crate::holders::{self, Holder, HoldersError, Use};
 use crate::layers::{Kind, Layers, LayersError};
 use crate::namespace::NamespaceThread;
 use crate::overlay::{LowerdirApi, Overlay, OverlayError, Upper};
+use crate::plan::Plan;
 use crate::process::{Proc, Process, ProcessError};
+use crate::runtime_layer::{self, RuntimeLayerError};
 use crate::store::{Kept, StoreError};
 use crate::table::{Mount, Table, ends_with};
 use crate::user_namespace::{RootIds, attach_in_copy};
@@ -125,6 +127,9 @@ pub enum AttachError {
     /// The overlay.
     #[error("cannot mount the kept filesystem")]
     Overlay(#[from] OverlayError),
+    /// What the container runtime did to the container's root.
+    #[error("cannot take over what the container runtime did to the container's root")]
+    Runtime(#[source] RuntimeLayerError),
     /// The container.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -169,6 +174,7 @@ pub fn with_view<T: Send>(
                 lower,
                 upper: None,
                 exclusive: false,
+                volatile: false,
                 context: None,
             };
             Ok(overlay.mount(thread)?)
@@ -177,6 +183,16 @@ pub fn with_view<T: Send>(
         Ok(work(&Root::new(overlay)))
     };
     NamespaceThread::run(view).map_err(at("start a thread"))?
+}
+
+// === impl Hooks ===
+
+impl Hooks<'_> {
+    pub(crate) fn done(&self, step: &'static str) {
+        if let Some(observer) = self.observer {
+            observer(step);
+        }
+    }
 }
 
 // === impl Request ===
@@ -191,11 +207,7 @@ impl Request<'_> {
             users,
             kept,
         } = *self;
-        let done = |step| {
-            if let Some(observer) = hooks.observer {
-                observer(step);
-            }
-        };
+        let done = |step| hooks.done(step);
         let _locked = kept.lock()?;
         let namespace = container.mount_namespace(proc)?;
         let theirs = namespace
@@ -233,10 +245,15 @@ impl Request<'_> {
             None => {}
         }
         // From here on it is looked at; a file system that a tenant mounted there may not answer.
-        let root = proc.own_mounts()?.root().cloned().ok_or(ApplyError::NoRoot)?;
+        let table = proc.own_mounts()?;
+        let root = table.root().cloned().ok_or(ApplyError::NoRoot)?;
         if container.root_mount(proc)? != root.id {
             return Err(AttachError::CoveredRoot(root.fs_type));
         }
+
+        let plan = Plan::new(&table).ok_or(ApplyError::NoRoot)?;
+        let by_runtime =
+            runtime_layer::Seen::read(thread, proc, working_directory.as_deref(), &plan, apply::STAGING)?;
 
         if !kept.has_upper()? {
             return Err(AttachError::Missing);
@@ -273,14 +290,17 @@ impl Request<'_> {
         // them.
         let context = seen.root().and_then(Mount::context);
         let overlay = on_image(thread, proc, node, image, kept, mapping, |layers, here| {
+            let runtime = runtime_layer::renew(thread, proc, layers, here, by_runtime.as_ref(), hooks)?;
+            let runtime = runtime.iter().map(AsFd::as_fd);
             let overlay = Overlay {
-                lower: layers.directories().collect(),
+                lower: runtime.chain(layers.directories()).collect(),
                 upper: Some(Upper {
                     base: here.store(),
                     upper: &upper,
                     work: &work,
                 }),
                 exclusive: false,
+                volatile: false,
                 context: context.as_deref(),
             };
             Ok(match hooks.api {
@@ -371,6 +391,16 @@ impl Mapping<'_> {
             .act_as(self.root)
             .map_err(at("act as the root of the container's user namespace"))?;
         Ok((layers, kept))
+    }
+}
+
+impl From<RuntimeLayerError> for AttachError {
+    fn from(error: RuntimeLayerError) -> Self {
+        match error {
+            // As about the overlay of the container itself: there may be another way to make it.
+            RuntimeLayerError::Overlay(error) => Self::Overlay(error),
+            error => Self::Runtime(error),
+        }
     }
 }
 
