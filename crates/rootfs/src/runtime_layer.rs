@@ -127,6 +127,20 @@ impl Seen {
         }
         Ok(Some(Self { changes, mounts }))
     }
+
+    /// As if the runtime had changed nothing but the cache of the loader.
+    fn of_cache() -> Self {
+        let cache = Entry {
+            path: LINKER_CACHE.into(),
+            what: What::File(Vec::new()),
+            mode: FILE_MODE,
+            owner: (0, 0),
+        };
+        Self {
+            changes: Changes { entries: vec![cache] },
+            mounts: Vec::new(),
+        }
+    }
 }
 
 /// Replaces the layer of the earlier start. `seen` is what was done at this start, if anything was.
@@ -139,7 +153,9 @@ pub(crate) fn renew(
     seen: Option<&Seen>,
     hooks: Hooks<'_>,
 ) -> Result<Option<OwnedFd>, RuntimeLayerError> {
+    let mut cache_alone = None;
     if kept.has_runtime()? {
+        let had_cache = kept.runtime_has(LINKER_CACHE)?;
         let image = image(thread, layers)?;
         kept.settle_runtime(|path| {
             let flags = OFlags::PATH | OFlags::DIRECTORY;
@@ -148,8 +164,12 @@ pub(crate) fn renew(
             parent.is_ok_and(|parent| statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok())
         })?;
         hooks.done("remove the earlier layer of the runtime");
+        // One that the user made may name libraries that only that start had.
+        if had_cache && kept.upper_has(LINKER_CACHE)? {
+            cache_alone = Some(Seen::of_cache());
+        }
     }
-    let Some(seen) = seen else {
+    let Some(seen) = seen.or(cache_alone.as_ref()) else {
         return Ok(None);
     };
     kept.make_runtime()?;
@@ -356,7 +376,18 @@ fn link(root: &Root, directory: &Path, name: &Path, target: &Path) -> Result<(),
 
 /// Tells musl's loader the directories that glibc's is told: it has no cache.
 fn configure_musl(root: &Root, changes: &Changes) -> Result<(), RuntimeLayerError> {
-    if root.open(Path::new(MUSL_IMAGE), OFlags::PATH).is_err() {
+    let entries = changes.entries.iter();
+    let configurations = entries.filter(|entry| entry.path.starts_with(LINKER_CONFIGS));
+    let mut added = Vec::new();
+    for entry in configurations {
+        if let What::File(configuration) = &entry.what {
+            for directory in linker::configured_directories(configuration) {
+                added.extend_from_slice(directory.as_os_str().as_encoded_bytes());
+                added.push(b'\n');
+            }
+        }
+    }
+    if added.is_empty() || root.open(Path::new(MUSL_IMAGE), OFlags::PATH).is_err() {
         return Ok(());
     }
     let path = Path::new(MUSL_CONFIG);
@@ -364,18 +395,7 @@ fn configure_musl(root: &Root, changes: &Changes) -> Result<(), RuntimeLayerErro
     if content.last().is_some_and(|byte| *byte != b'\n') {
         content.push(b'\n');
     }
-    for entry in changes
-        .entries
-        .iter()
-        .filter(|entry| entry.path.starts_with(LINKER_CONFIGS))
-    {
-        if let What::File(configuration) = &entry.what {
-            for directory in linker::configured_directories(configuration) {
-                content.extend_from_slice(directory.as_os_str().as_encoded_bytes());
-                content.push(b'\n');
-            }
-        }
-    }
+    content.extend_from_slice(&added);
     let (parent, name) = parent(root, path)?;
     write(&parent, name, &content, FILE_MODE).map_err(at(path))
 }

@@ -181,6 +181,14 @@ fn i5_the_cache_of_the_loader_is_that_of_a_plain_container_at_every_start() {
             assert!(cache(&consumer, "/etc/ld.so.cache").len() >= ours.len());
             consumer.end();
         }
+        // The user's cache, with the driver in it, does not count without the driver.
+        for name in ["without", "again"] {
+            let consumer = start(node, &provider, &node.consumer(name), name, |_| {});
+            let ours = cache(&consumer, "/etc/ld.so.cache");
+            assert!(!ours.iter().any(|line| line.contains("libcuda")), "{ours:#?}");
+            assert!(ours.iter().any(|line| line.contains("libz.so.1")), "{ours:#?}");
+            consumer.end();
+        }
     });
 }
 

@@ -60,6 +60,20 @@ impl Kept {
         Ok(false)
     }
 
+    /// Whether the layer has something at a path.
+    pub(crate) fn runtime_has(&self, path: &str) -> Result<bool, StoreError> {
+        let fail = self.fail("cannot examine the layer of the container runtime");
+        match optional(open_directory(&self.fd, UPPER)).map_err(&fail)? {
+            Some(layer) => has(&layer, path).map_err(fail),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether the user has a file at a path.
+    pub(crate) fn upper_has(&self, path: &str) -> Result<bool, StoreError> {
+        has(&self.upper()?, path).map_err(self.fail("cannot examine the upper directory"))
+    }
+
     /// Removes the layer of an earlier start: what it covered is back, and the names that the user
     /// deleted of it are no longer deleted, as there is nothing left to hide. `is_in_image` knows
     /// what the image has. The kept filesystem is not in use.
@@ -152,6 +166,18 @@ impl Kept {
             }
         }
         renameat_with(upper, path, &covered, path, RenameFlags::NOREPLACE)
+    }
+}
+
+/// Whether there is something at a path, a mark that it was deleted excepted.
+fn has(top: &OwnedFd, path: &str) -> Result<bool, Errno> {
+    let Some((parent, name)) = parent_of(top, Path::new(path))? else {
+        return Ok(false);
+    };
+    match statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(!is_whiteout(&parent, name)?),
+        Err(Errno::NOENT) => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
