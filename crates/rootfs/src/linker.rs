@@ -27,7 +27,7 @@ use crate::process::Proc;
 use crate::root::{Root, RootError};
 use crate::store::list;
 
-pub(crate) use self::config::configured_directories;
+pub(crate) use self::config::{configured_directories, directories, without_directories};
 
 /// Most names in all directories together.
 const MAX_NAMES: usize = 100_000;

@@ -224,8 +224,13 @@ fn make(
     }?;
     let root = Root::new(root);
     let mut new = HashSet::new();
+    let searched = if seen.changes.concern_linker() {
+        linker::directories(&root).into_iter().collect()
+    } else {
+        HashSet::new()
+    };
     for entry in &seen.changes.entries {
-        put(&root, entry, &mut new)?;
+        put(&root, entry, &searched, &mut new)?;
     }
     let mut mounted = Mounted::default();
     for (path, mount) in &seen.mounts {
@@ -261,8 +266,13 @@ fn image(thread: &NamespaceThread, layers: &Layers) -> Result<Root, RuntimeLayer
     Ok(Root::new(overlay.mount(thread)?))
 }
 
-/// Does to the root what was done to the container's.
-fn put(root: &Root, entry: &Entry, new: &mut HashSet<((u32, u32), u64)>) -> Result<(), RuntimeLayerError> {
+/// Does to the root what was done to the container's. `searched` are the directories of the loader.
+fn put(
+    root: &Root,
+    entry: &Entry,
+    searched: &HashSet<PathBuf>,
+    new: &mut HashSet<((u32, u32), u64)>,
+) -> Result<(), RuntimeLayerError> {
     let path = &entry.path;
     // The content is made later. A configuration that the image has stays: hooks only make one
     // where there is none.
@@ -287,6 +297,10 @@ fn put(root: &Root, entry: &Entry, new: &mut HashSet<((u32, u32), u64)>) -> Resu
             }
             remove(&parent, name).map_err(&failed)?;
             symlinkat(target, &parent, name).map_err(&failed)?;
+        }
+        What::File(content) if path.starts_with(LINKER_CONFIGS) => {
+            let content = linker::without_directories(content, searched);
+            write(&parent, name, &content, entry.mode).map_err(&failed)?;
         }
         What::File(content) => write(&parent, name, content, entry.mode).map_err(&failed)?,
         What::Special(kind, device) => {

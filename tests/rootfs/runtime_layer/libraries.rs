@@ -100,6 +100,11 @@ fn image(node: &Node) -> PathBuf {
     );
     library(&base.join("usr/lib/x86_64-linux-gnu/libz.so.1.2.13"), "libz.so.1");
     library(&base.join("usr/lib/x86_64-linux-gnu/libz.so.1.2.9"), "libz.so.1");
+    // One that the image's configuration puts before that of the distribution.
+    library(
+        &base.join("usr/local/lib/x86_64-linux-gnu/libz.so.1"),
+        "libz.so.1",
+    );
     library(&base.join("usr/lib/libother.so.3"), "libother.so.3");
     library(&base.join("usr/lib/libodd.so"), "libodd-1.so");
     base
@@ -132,13 +137,28 @@ fn with_driver(node: &Node, name: &str, version: &str) -> Spec {
     bind_driver(node.consumer(name), &driver(node, version))
 }
 
+/// What NVIDIA's hooks leave in a plain container: of the directories, those that the image's
+/// configuration does not have.
+fn hooks_of_plain(root: &HookRoot) {
+    root.link("/usr/lib/x86_64-linux-gnu/libcuda.so", "libcuda.so.1");
+    root.file("/etc/ld.so.conf.d/00-nvcr-1.conf", "/opt/own\n");
+}
+
 /// What NVIDIA's hooks leave in the wrapper's root, in which there is neither a configuration nor a
 /// library of the image.
 fn hooks(root: &HookRoot) {
     root.link("/usr/lib/x86_64-linux-gnu/libcuda.so", "libcuda.so.1");
     root.file("/etc/ld.so.conf", "include /etc/ld.so.conf.d/*.conf\n");
-    root.file("/etc/ld.so.conf.d/00-nvcr-1.conf", "/usr/lib/x86_64-linux-gnu\n");
+    root.file(
+        "/etc/ld.so.conf.d/00-nvcr-1.conf",
+        "/usr/lib/x86_64-linux-gnu\n/opt/own\n",
+    );
+    root.file(
+        "/etc/ld.so.conf.d/zz-nvcr-2.conf",
+        "/lib\n/usr/lib\n/lib64\n/usr/lib64\n/libx32\n",
+    );
     root.file("/etc/ld.so.cache", "of the wrapper's root");
+    fs::create_dir_all(root.path("/run/nvidia-ctk-hook/1")).unwrap();
 }
 
 /// The same image with the same driver and hooks in a plain container, where the hook's ldconfig
@@ -147,7 +167,7 @@ fn plain(node: &Node, image: &Path, name: &str, version: &str) -> Container {
     let driver = driver(node, version);
     let spec = Spec::new(node.path(name), &[image]).proc();
     let container = bind_driver(spec, &driver).start();
-    hooks(&HookRoot::of(node, name));
+    hooks_of_plain(&HookRoot::of(node, name));
     run_ldconfig(&container, "/etc/ld.so.cache");
     container
 }
@@ -282,7 +302,7 @@ fn i5_an_image_with_musl_has_the_directories_of_the_driver() {
         let mut consumer = start(node, &provider, &spec, "consumer", hooks);
         assert_eq!(
             consumer.read("/etc/ld-musl-x86_64.path").unwrap(),
-            "/lib\u{1}/usr/lib/x86_64-linux-gnu"
+            "/lib\u{1}/usr/lib/x86_64-linux-gnu\u{1}/opt/own\u{1}/lib\u{1}/usr/lib\u{1}/lib64\u{1}/usr/lib64\u{1}/libx32"
         );
         consumer.end();
         let mut consumer = start(node, &provider, &node.consumer("second"), "second", |_| {});

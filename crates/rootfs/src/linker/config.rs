@@ -5,6 +5,7 @@ Files that cannot be read are left out, as ldconfig(8) leaves them out with a wa
 beyond the bounds.
 */
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ const SYSTEM: [&str; 8] = [
 ];
 
 /// The directories with libraries, those that come first in the search before the others.
-pub(super) fn directories(root: &Root) -> Vec<PathBuf> {
+pub(crate) fn directories(root: &Root) -> Vec<PathBuf> {
     let mut found = Reader {
         root,
         files: 0,
@@ -51,6 +52,15 @@ pub(super) fn directories(root: &Root) -> Vec<PathBuf> {
 /// The directories that a file names itself.
 pub(crate) fn configured_directories(content: &[u8]) -> impl Iterator<Item = PathBuf> + '_ {
     lines(content).filter_map(directory)
+}
+
+/// A configuration file of a hook without the directories that are searched anyway: NVIDIA's hook
+/// leaves them out, as they would come before those of the image, and finds none in the wrapper's
+/// root.
+pub(crate) fn without_directories(content: &[u8], known: &HashSet<PathBuf>) -> Vec<u8> {
+    let lines = content.split_inclusive(|byte| *byte == b'\n');
+    let is_new = |line: &&[u8]| !configured_directories(line).any(|directory| known.contains(&directory));
+    lines.filter(is_new).flatten().copied().collect()
 }
 
 struct Reader<'a> {
@@ -173,7 +183,7 @@ fn matches(pattern: &[u8], name: &[u8]) -> bool {
 mod tests {
     use std::path::PathBuf;
 
-    use super::{configured_directories, matches};
+    use super::{configured_directories, matches, without_directories};
 
     #[test]
     fn patterns() {
@@ -198,5 +208,11 @@ mod tests {
         let content = b"# comment\n/usr/local/lib \n/opt/x=libc6 # why\nrelative\n\ninclude /etc/y/*.conf\n";
         let found: Vec<_> = configured_directories(content).collect();
         assert_eq!(found, ["/usr/local/lib", "/opt/x"].map(PathBuf::from));
+        let known = [PathBuf::from("/opt/x")].into();
+        let rest = without_directories(content, &known);
+        assert_eq!(
+            String::from_utf8(rest).unwrap(),
+            "# comment\n/usr/local/lib \nrelative\n\ninclude /etc/y/*.conf\n"
+        );
     }
 }
