@@ -30,9 +30,9 @@ use crate::store::list;
 pub(crate) use self::config::{configured_directories, directories, without_directories};
 
 /// Most names in all directories together.
-const MAX_NAMES: usize = 100_000;
-/// Most libraries.
-const MAX_LIBRARIES: usize = 20_000;
+const MAX_NAMES: usize = 30_000;
+/// Most bytes of the names and paths of libraries. The largest images have some hundred thousand.
+const MAX_BYTES: usize = 4 << 20;
 /// Longest time. A large image has some thousand libraries, which take less than a second when the
 /// disk is slow.
 const MAX_TIME: Duration = Duration::from_secs(20);
@@ -53,7 +53,9 @@ pub enum LinkerError {
     #[error("cannot use the kept filesystem")]
     Root(#[from] RootError),
     /// More than a root has.
-    #[error("the directories of the loader have more than {MAX_NAMES} files or {MAX_LIBRARIES} libraries")]
+    #[error(
+        "the directories of the loader have more than {MAX_NAMES} files, or {MAX_BYTES} bytes of their paths"
+    )]
     TooMany,
     /// It took too long.
     #[error("reading the libraries took longer than {} s", MAX_TIME.as_secs())]
@@ -86,6 +88,7 @@ pub(crate) fn make(
         is_new,
         until: Instant::now() + MAX_TIME,
         names: 0,
+        bytes: 0,
         libraries: Vec::new(),
         links: Vec::new(),
     };
@@ -112,6 +115,7 @@ struct Search<'a> {
     is_new: &'a HashSet<((u32, u32), u64)>,
     until: Instant,
     names: usize,
+    bytes: usize,
     libraries: Vec<Library>,
     links: Vec<(PathBuf, PathBuf, PathBuf)>,
 }
@@ -191,16 +195,18 @@ impl Search<'_> {
             }
         }
         for (name, candidate) in found {
-            if self.libraries.len() == MAX_LIBRARIES {
-                return Err(LinkerError::TooMany);
-            }
             let name_path = PathBuf::from(std::ffi::OsStr::from_bytes(&name));
             if candidate.is_of_runtime && name_path != candidate.file {
                 self.links
                     .push((path.to_owned(), name_path.clone(), candidate.file));
             }
+            let library_path = path.join(&name_path).into_os_string().into_encoded_bytes();
+            self.bytes += name.len() + library_path.len();
+            if self.bytes > MAX_BYTES {
+                return Err(LinkerError::TooMany);
+            }
             self.libraries.push(Library {
-                path: path.join(&name_path).into_os_string().into_encoded_bytes(),
+                path: library_path,
                 name,
                 flags: candidate.flags,
             });

@@ -164,3 +164,38 @@ fn i7_h2_links_in_the_containers_own_root_are_taken_as_links() {
         );
     });
 }
+
+/// Directories and names of the loader beyond any root's: within bounds, whatever they are.
+#[test]
+fn i18_h12_a_configuration_that_names_too_much_is_read_within_bounds() {
+    Node::with(|node| {
+        let lines = "/opt/libraries\n".repeat(4000);
+        let base = node.layer(
+            "base",
+            &[("etc/ld.so.conf", Some(&lines)), ("opt/libraries", None)],
+        );
+        for file in 0..300 {
+            let path = base.join(format!("etc/ld.so.conf.d/{file}.conf"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, &lines).unwrap();
+        }
+        let provider = node.provider(&[&base]);
+        let consumer = start(node, &provider, &node.consumer("within"), "within", hooks);
+        assert!(cache(&consumer, "/etc/ld.so.cache").is_empty());
+        consumer.end();
+        let file = base.join("opt/libraries/0");
+        fs::write(&file, "").unwrap();
+        for name in 1..=30_000 {
+            fs::hard_link(&file, base.join(format!("opt/libraries/{name}"))).unwrap();
+        }
+        let consumer = node.consumer("beyond").start();
+        hooks(&HookRoot::of(node, "beyond"));
+        let error = loop {
+            match node.attach(&provider, &consumer) {
+                Err(rootfs::AttachError::Held(_) | rootfs::AttachError::Busy) => {}
+                other => break format!("{:?}", other.unwrap_err()),
+            }
+        };
+        assert!(error.contains("TooMany"), "{error}");
+    });
+}

@@ -44,7 +44,6 @@ pub(crate) fn directories(root: &Root) -> Vec<PathBuf> {
         directories: Vec::new(),
     };
     found.file(&Path::new("/").join(LINKER_CONFIG), 0);
-    found.directories.truncate(MAX_DIRECTORIES);
     found.directories.extend(SYSTEM.map(PathBuf::from));
     found.directories
 }
@@ -86,7 +85,10 @@ impl Reader<'_> {
         };
         for line in lines(&content) {
             match include(line) {
-                None => self.directories.extend(directory(line)),
+                None if self.directories.len() < MAX_DIRECTORIES => {
+                    self.directories.extend(directory(line));
+                }
+                None => return,
                 Some(patterns) => {
                     for pattern in patterns {
                         self.include(&path.parent().unwrap_or(path).join(pattern), depth);

@@ -147,13 +147,14 @@ impl Kept {
                     }
                 }
                 (_, FileType::Directory) => return Err(fail(Errno::ISDIR)),
-                _ => self.cover(&upper, &path).map_err(&fail)?,
+                _ => self.cover(&parent, name, &path).map_err(&fail)?,
             }
         }
         Ok(())
     }
 
-    fn cover(&self, upper: &OwnedFd, path: &Path) -> Result<(), Errno> {
+    /// Moves an entry of the upper directory to its path in the other one.
+    fn cover(&self, parent: &OwnedFd, name: &Path, path: &Path) -> Result<(), Errno> {
         make_directory(&self.fd, COVERED)?;
         let covered = open_directory(&self.fd, COVERED)?;
         let above = path.parent().unwrap_or(Path::new(""));
@@ -165,7 +166,7 @@ impl Kept {
                 Err(e) => return Err(e),
             }
         }
-        renameat_with(upper, path, &covered, path, RenameFlags::NOREPLACE)
+        renameat_with(parent, name, &covered, path, RenameFlags::NOREPLACE)
     }
 }
 
