@@ -388,7 +388,7 @@ fn link(root: &Root, directory: &Path, name: &Path, target: &Path) -> Result<(),
     symlinkat(target, &directory, name).map_err(failed)
 }
 
-/// Tells musl's loader the directories that glibc's is told: it has no cache.
+/// Gives musl's loader the directories of the hook's configuration: it has no cache.
 fn configure_musl(root: &Root, changes: &Changes) -> Result<(), RuntimeLayerError> {
     let entries = changes.entries.iter();
     let configurations = entries.filter(|entry| entry.path.starts_with(LINKER_CONFIGS));
