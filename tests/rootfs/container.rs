@@ -234,6 +234,16 @@ impl Container {
         self.ask(&format!("remove {path}"))
     }
 
+    /// Removes a directory in the container, with all in it.
+    pub(crate) fn remove_tree(&mut self, path: &str) -> Result<String, String> {
+        self.ask(&format!("remove-tree {path}"))
+    }
+
+    /// Makes a directory in the container.
+    pub(crate) fn make_directory(&mut self, path: &str) -> Result<String, String> {
+        self.ask(&format!("make-directory {path}"))
+    }
+
     /// Names in a directory as the container sees it, sorted.
     pub(crate) fn list(&mut self, path: &str) -> Result<String, String> {
         self.ask(&format!("list {path}"))

@@ -1,6 +1,7 @@
 //! I9: the process that moves a container may die at any point; the next attempt brings it to the
 //! same state.
 
+use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Mutex, mpsc};
 
@@ -56,6 +57,61 @@ fn i9_f17_h20_with_its_own_users_killed_at_every_step_and_tried_again() {
         if has_pod_users(node) {
             kill_at_every_step(node, Some(&PodUsers::start(100_000)));
         }
+    });
+}
+
+/// With hooks that changed the container's root, after a start with others and changes of the user
+/// at the same paths.
+#[test]
+fn i9_f17_with_hooks_killed_at_every_step_and_tried_again() {
+    Node::with(|node| {
+        let base = node.layer("base", &[("opt/vendor/image", Some("of the image"))]);
+        let provider = node.provider(&[&base]);
+        let hooked = |name: &str| {
+            let consumer = node.consumer(name).start();
+            let root = node.path(name).join("root/opt/vendor");
+            fs::create_dir_all(&root).unwrap();
+            for file in ["library", "image", name] {
+                fs::write(root.join(file), name).unwrap();
+            }
+            consumer
+        };
+        let mut first = node.consumer("first").start();
+        node.attach(&provider, &first).unwrap();
+        first.write("/opt/vendor/library", "of the user").unwrap();
+        first.remove("/opt/vendor/image").unwrap();
+        first.end();
+        let clean = hooked("clean");
+        let all = Mutex::new(Vec::new());
+        let observe = |name| all.lock().unwrap().push(name);
+        while let Err(AttachError::Held(_) | AttachError::Busy) =
+            node.attach_observed(&provider, &clean, Some(&observe))
+        {
+            all.lock().unwrap().clear();
+        }
+        clean.end();
+        let count = all.into_inner().unwrap().len();
+        assert!(count > 12, "{count}");
+        for step in 1..=count {
+            let name = format!("killed-after-{step}");
+            let mut consumer = hooked(&name);
+            let done = killed_after(node, &provider, &consumer, step);
+            node.attach_when_free(&provider, &consumer);
+            let expected = format!("image {name} library");
+            assert_eq!(consumer.list("/opt/vendor").unwrap(), expected, "{done:?}");
+            for file in ["library", "image"] {
+                assert_eq!(
+                    consumer.read(&format!("/opt/vendor/{file}")).unwrap(),
+                    name,
+                    "{done:?}"
+                );
+            }
+            consumer.end();
+        }
+        let mut last = node.consumer("last").start();
+        node.attach_when_free(&provider, &last);
+        assert_eq!(last.list("/opt/vendor").unwrap(), "library");
+        assert_eq!(last.read("/opt/vendor/library").unwrap(), "of the user");
     });
 }
 

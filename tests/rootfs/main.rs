@@ -26,6 +26,7 @@ mod power_cut;
 mod probe;
 mod races;
 mod removal;
+mod runtime_layer;
 mod special_files;
 mod store;
 mod unresponsive_volumes;

@@ -54,6 +54,7 @@ pub(crate) fn read_in(
                 work: &work,
             }),
             exclusive: false,
+            volatile: false,
             context: None,
         };
         let root = Root::new(match api {

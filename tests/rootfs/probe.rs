@@ -38,6 +38,7 @@ fn i2_an_overlay_that_asks_is_read_only_and_refused_all_the_same() {
                         work: &format!("{}/probe/work", node.key),
                     }),
                     exclusive: true,
+                    volatile: false,
                     context: None,
                 };
                 let overlay = overlay.mount(thread)?;

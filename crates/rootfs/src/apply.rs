@@ -32,7 +32,7 @@ use crate::sys;
 use crate::table::{Flags, Table};
 
 /// The staging directory in the old root. The old root goes away with the change-over.
-const STAGING: &str = ".stoppablecontainer-root";
+pub(crate) const STAGING: &str = ".stoppablecontainer-root";
 /// Mode of directories that are made for mountpoints: what runtimes use.
 const MOUNTPOINT_MODE: Mode = Mode::from_bits_truncate(0o755);
 

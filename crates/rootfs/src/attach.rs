@@ -2,24 +2,28 @@
 The whole of one start: overlay, namespaces, mounts, change-over.
 */
 
+mod look;
+
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, open_tree};
 
 use crate::apply::{self, ApplyError};
-use crate::cached_stat;
 use crate::holders::{self, Holder, HoldersError, Use};
 use crate::layers::{Kind, Layers, LayersError};
 use crate::namespace::NamespaceThread;
 use crate::overlay::{LowerdirApi, Overlay, OverlayError, Upper};
+use crate::plan::Plan;
 use crate::process::{Proc, Process, ProcessError};
+use crate::runtime_layer::{self, RuntimeLayerError};
 use crate::store::{Kept, StoreError};
-use crate::table::{self, Mount, Table, ends_with};
+use crate::table::{Mount, Table, ends_with};
 use crate::user_namespace::{RootIds, attach_in_copy};
 use crate::{Namespace, Root, UserNamespace};
+
+pub use self::look::{is_attached, is_left_behind, root_of};
 
 /// A container to move, and its kept filesystem.
 #[derive(Clone, Copy)]
@@ -123,6 +127,9 @@ pub enum AttachError {
     /// The overlay.
     #[error("cannot mount the kept filesystem")]
     Overlay(#[from] OverlayError),
+    /// What the container runtime did to the container's root.
+    #[error("cannot take over what the container runtime did to the container's root")]
+    Runtime(#[source] RuntimeLayerError),
     /// The container.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -148,85 +155,6 @@ pub(crate) fn attach_with_hooks(request: Request<'_>, hooks: Hooks<'_>) -> Resul
     NamespaceThread::run(|thread| request.run(thread, hooks)).map_err(at("start a thread"))?
 }
 
-/// Whether a process sees the kept filesystem as its root. A process in another user namespace than
-/// its pod does not, whatever its mounts are called. `users` is that of the pod, if it is not the
-/// caller's.
-pub fn is_attached(
-    proc: &Proc,
-    process: &Process,
-    users: Option<&UserNamespace>,
-    kept: &str,
-) -> Result<bool, ProcessError> {
-    let look = || {
-        for mount in table::mounts(process.open_mounts(proc)?) {
-            let mount = mount?;
-            if is_kept_root(&mount) {
-                return Ok(is_of(&mount, kept));
-            }
-        }
-        Ok(false)
-    };
-    Ok(process.read_if_in(proc, users, look)?.unwrap_or(false))
-}
-
-/// Whether a process came into its container while that changed over: its root is the one of
-/// before, and will never be another, and the container is on the kept filesystem.
-pub fn is_left_behind(
-    proc: &Proc,
-    process: &Process,
-    users: Option<&UserNamespace>,
-    kept: &str,
-) -> Result<bool, AttachError> {
-    let namespace = process.mount_namespace(proc)?;
-    let look = |thread: &NamespaceThread| {
-        thread
-            .enter(&namespace)
-            .map_err(at("enter the container's mount namespace"))?;
-        let table = proc.own_mounts()?;
-        Ok::<_, AttachError>(
-            table
-                .root()
-                .is_some_and(|root| is_kept_root(root) && is_of(root, kept)),
-        )
-    };
-    let moved: bool = NamespaceThread::run(look).map_err(at("start a thread"))??;
-    // In this order: what was in the container before is on the kept filesystem by the time that
-    // others come onto it.
-    Ok(moved && !is_attached(proc, process, users, kept)?)
-}
-
-/// The kept filesystem that a process has as its root, without the mounts on it: a pod's mounts are
-/// not the image's, and may not answer a read. `None` if the process is not on it: a holder
-/// ([`holders::find`]) only has a mount with the right name, which every user with a user namespace
-/// can choose, and the root of such a process is something else. So it must be in `users`, the
-/// user namespace of the consumer's pod, or without one in the caller's. The owners of files are
-/// those that the caller sees.
-pub fn root_of(
-    proc: &Proc,
-    process: &Process,
-    users: Option<&UserNamespace>,
-    kept: &str,
-) -> Result<Option<Root>, AttachError> {
-    let Some(namespace) = process.read_if_in(proc, users, || process.mount_namespace(proc))? else {
-        return Ok(None);
-    };
-    let look = |thread: &NamespaceThread| {
-        thread
-            .enter(&namespace)
-            .map_err(at("enter the container's mount namespace"))?;
-        let Some(root) = proc.find_own_kept_root()?.filter(|root| is_of(root, kept)) else {
-            return Ok(None);
-        };
-        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-        let alone =
-            open_tree(rustix::fs::CWD, "/", flags).map_err(at("clone the root of the kept filesystem"))?;
-        // While a container changes over, its old root lies there.
-        let seen = cached_stat::of(&alone).map_err(at("examine the root of the kept filesystem"))?;
-        Ok((seen.device == root.device).then(|| Root::new(alone)))
-    };
-    NamespaceThread::run(look).map_err(at("start a thread"))?
-}
-
 /// Work inside a private, read-only view of the kept filesystem, merged from upper directory and
 /// image as a consumer would see it. The kept filesystem must not be in use meanwhile.
 pub fn with_view<T: Send>(
@@ -246,6 +174,7 @@ pub fn with_view<T: Send>(
                 lower,
                 upper: None,
                 exclusive: false,
+                volatile: false,
                 context: None,
             };
             Ok(overlay.mount(thread)?)
@@ -254,6 +183,16 @@ pub fn with_view<T: Send>(
         Ok(work(&Root::new(overlay)))
     };
     NamespaceThread::run(view).map_err(at("start a thread"))?
+}
+
+// === impl Hooks ===
+
+impl Hooks<'_> {
+    pub(crate) fn done(&self, step: &'static str) {
+        if let Some(observer) = self.observer {
+            observer(step);
+        }
+    }
 }
 
 // === impl Request ===
@@ -268,11 +207,7 @@ impl Request<'_> {
             users,
             kept,
         } = *self;
-        let done = |step| {
-            if let Some(observer) = hooks.observer {
-                observer(step);
-            }
-        };
+        let done = |step| hooks.done(step);
         let _locked = kept.lock()?;
         let namespace = container.mount_namespace(proc)?;
         let theirs = namespace
@@ -310,10 +245,15 @@ impl Request<'_> {
             None => {}
         }
         // From here on it is looked at; a file system that a tenant mounted there may not answer.
-        let root = proc.own_mounts()?.root().cloned().ok_or(ApplyError::NoRoot)?;
+        let table = proc.own_mounts()?;
+        let root = table.root().cloned().ok_or(ApplyError::NoRoot)?;
         if container.root_mount(proc)? != root.id {
             return Err(AttachError::CoveredRoot(root.fs_type));
         }
+
+        let plan = Plan::new(&table).ok_or(ApplyError::NoRoot)?;
+        let by_runtime =
+            runtime_layer::Seen::read(thread, proc, working_directory.as_deref(), &plan, apply::STAGING)?;
 
         if !kept.has_upper()? {
             return Err(AttachError::Missing);
@@ -350,14 +290,17 @@ impl Request<'_> {
         // them.
         let context = seen.root().and_then(Mount::context);
         let overlay = on_image(thread, proc, node, image, kept, mapping, |layers, here| {
+            let runtime = runtime_layer::renew(thread, proc, layers, here, by_runtime.as_ref(), hooks)?;
+            let runtime = runtime.iter().map(AsFd::as_fd);
             let overlay = Overlay {
-                lower: layers.directories().collect(),
+                lower: runtime.chain(layers.directories()).collect(),
                 upper: Some(Upper {
                     base: here.store(),
                     upper: &upper,
                     work: &work,
                 }),
                 exclusive: false,
+                volatile: false,
                 context: context.as_deref(),
             };
             Ok(match hooks.api {
@@ -448,6 +391,16 @@ impl Mapping<'_> {
             .act_as(self.root)
             .map_err(at("act as the root of the container's user namespace"))?;
         Ok((layers, kept))
+    }
+}
+
+impl From<RuntimeLayerError> for AttachError {
+    fn from(error: RuntimeLayerError) -> Self {
+        match error {
+            // As about the overlay of the container itself: there may be another way to make it.
+            RuntimeLayerError::Overlay(error) => Self::Overlay(error),
+            error => Self::Runtime(error),
+        }
     }
 }
 

@@ -317,6 +317,7 @@ fn ask(thread: &NamespaceThread, kept: &Kept) -> Result<Use, HoldersError> {
             work: &work,
         }),
         exclusive: true,
+        volatile: false,
         context: None,
     };
     match question.mount(thread) {

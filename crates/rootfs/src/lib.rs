@@ -20,12 +20,15 @@ mod cached_stat;
 pub mod files;
 pub mod holders;
 pub mod layers;
+mod linker;
 pub mod namespace;
 pub mod overlay;
 pub mod plan;
 pub mod process;
 pub mod remove;
 pub mod root;
+mod runtime_changes;
+mod runtime_layer;
 pub mod store;
 mod sys;
 pub mod table;
@@ -36,9 +39,12 @@ pub mod user_namespace;
 
 pub use apply::ApplyError;
 pub use attach::{AttachError, Attached, Request, attach};
+pub use linker::LinkerError;
 pub use namespace::Namespace;
 pub use process::{Proc, Process};
 pub use root::Root;
+pub use runtime_changes::ChangesError;
+pub use runtime_layer::RuntimeLayerError;
 pub use store::{Kept, Store};
 pub use user_namespace::UserNamespace;
 

@@ -34,6 +34,9 @@ pub struct Overlay<'a> {
     /// all the same: a writable one that goes writes back the whole file system of its upper
     /// directory first.
     pub exclusive: bool,
+    /// Whether nothing of the upper directory has to be durable when the overlay goes. Otherwise
+    /// the kernel writes back the whole file system of the upper directory.
+    pub volatile: bool,
     /// The SELinux context of all files, on a node that labels containers.
     pub context: Option<&'a str>,
 }
@@ -125,6 +128,9 @@ impl Overlay<'_> {
         option("index", if self.exclusive { "on" } else { "off" })?;
         if self.exclusive {
             fsconfig_set_flag(&fs, "ro").map_err(|e| OverlayError::System("ro", e))?;
+        }
+        if self.volatile {
+            fsconfig_set_flag(&fs, "volatile").map_err(|e| OverlayError::System("volatile", e))?;
         }
         if let Some(context) = self.context {
             option("context", context)?;

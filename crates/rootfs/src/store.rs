@@ -8,6 +8,8 @@ PREFIX/            0700 root: only root gets further
     upper/         mode and owner of the image's root
     work/          the kernel's
     probe/         for the question whether `upper` is in use
+    runtime/       what the container runtime did to the container's root, at the last start
+    covered/       what that covers of `upper`
     record         what the caller wants to remember
 ```
 
@@ -17,6 +19,7 @@ Everything is reached by descriptors from the prefix on.
 mod clear;
 mod kept;
 mod probe;
+pub(crate) mod runtime;
 mod suitable;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,6 +38,7 @@ use crate::root::RootError;
 use crate::{files, remove};
 
 pub use self::kept::{Kept, KeptLock};
+pub(crate) use self::runtime::list;
 
 /// Name of the file with the store's identifier. No key has a dot.
 const IDENTITY: &str = ".id";

@@ -8,7 +8,7 @@ must stay one plain container.
 */
 
 use k8s_openapi::api::core::v1::{
-    CSIVolumeSource, Capabilities, Container, Pod, PodSecurityContext, PodSpec, SeccompProfile,
+    CSIVolumeSource, Capabilities, Container, EnvVar, Pod, PodSecurityContext, PodSpec, SeccompProfile,
     SecurityContext, Volume, VolumeMount,
 };
 use kube::ResourceExt;
@@ -33,6 +33,14 @@ const NOBODY: i64 = 65_534;
 
 /// The wrapper ends at once on SIGTERM; this only bounds a node in trouble.
 const GRACE_SECONDS: i64 = 5;
+
+/// The variable by which NVIDIA's runtime knows the devices of a container, and the value for none.
+/// Images set it (`all` in those of CUDA), and the runtime gives a container its devices without
+/// asking Kubernetes, where it is the default or that of the template's `runtimeClassName`. A
+/// provider never holds a device. See "Environment variables (OCI spec)" in the documentation of
+/// nvidia-container-runtime.
+const VISIBLE_DEVICES: &str = "NVIDIA_VISIBLE_DEVICES";
+const NO_DEVICES: &str = "void";
 
 /// The provider pod of `instance`, on `node`.
 ///
@@ -117,6 +125,11 @@ fn container(instance: &StoppableContainerInstance, keeping: KeepingFields) -> C
         image: pinned::digest(instance).map(str::to_owned).or(keeping.image),
         image_pull_policy: keeping.image_pull_policy,
         command: Some(vec![WRAPPER_IN_VOLUME.to_owned(), "hold".to_owned()]),
+        env: Some(vec![EnvVar {
+            name: VISIBLE_DEVICES.to_owned(),
+            value: Some(NO_DEVICES.to_owned()),
+            value_from: None,
+        }]),
         resources: Some(keeping.resources),
         volume_mounts: Some(vec![VolumeMount {
             name: VOLUME_NAME.to_owned(),

@@ -16,6 +16,8 @@ pub(super) fn carry_out(verb: &str, path: &str, rest: &str) -> std::io::Result<S
         "write" => fs::write(path, rest).map(|()| String::new()),
         "write-durable" => write_durable(path, rest).map(|()| String::new()),
         "remove" => fs::remove_file(path).map(|()| String::new()),
+        "remove-tree" => fs::remove_dir_all(path).map(|()| String::new()),
+        "make-directory" => fs::create_dir(path).map(|()| String::new()),
         "list" => list(path),
         "stat" => stat(path),
         "chown" => {

@@ -10,7 +10,7 @@ use super::{Kept, StoreError};
 use crate::remove;
 
 /// Everything of a kept filesystem but its record.
-const DATA: [&str; 4] = ["upper", "work", "new", "probe"];
+const DATA: [&str; 6] = ["upper", "work", "new", "probe", "runtime", "covered"];
 
 impl Kept {
     /// Deletes what is kept, the record excepted. May be repeated. Follows no link and crosses no

@@ -203,3 +203,12 @@ fn it_goes_through_the_scheduler() {
         assert_eq!(*node, json!(["n1"]));
     }
 }
+
+/// An image's own variable would give the provider all GPUs of its node, without a request for any.
+#[test]
+fn i5_a_provider_has_no_device_whatever_its_image_asks_for() {
+    let container = &build(full())["spec"]["containers"][0];
+    let expected = json!([{"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}]);
+    assert_eq!(container["env"], expected);
+    assert_eq!(container["resources"]["limits"].get("nvidia.com/gpu"), None);
+}
