@@ -3,8 +3,9 @@
 
 The CRDs, `docs/api.md` and `docs/troubleshooting.md` are generated from the Rust types,
 `docs/metrics.md` from the catalogue of metrics, `docs/plugin.md` from the plugin's command line,
-and everything else in `config/` from the chart. The last column of `docs/invariants.md` is generated from the names of the tests, and the
-descriptions of the chart's values from its `values.yaml`.
+and everything else in `config/` from the chart. The last column of `docs/invariants.md` is
+generated from the names of the tests, and the descriptions of the chart's values from its
+`values.yaml`.
 */
 
 mod values;

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::{Objects, name, render, root};
 
-/// A permission: the end of the role's name, the resource, and the verb. The verbs get, list and watch
-/// are one, `read`. Then a file, and a part of the line that needs the permission.
+/// A permission: the end of the role's name, the resource, and the verb. The verbs get, list and
+/// watch are one, `read`. Then a file, and a part of the line that needs the permission.
 type Use = (
     &'static str,
     &'static str,
