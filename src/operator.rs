@@ -4,13 +4,14 @@ use std::io;
 
 use http_server::Server;
 use metrics::Metrics;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::liveness::Liveness;
 use crate::metrics::{AdmissionMetrics, ControllerMetrics, register_certificate};
 use crate::runtime::{Runtime, RuntimeError};
-use crate::webhook::{Caches, Watches, Webhook};
+use crate::webhook::{Caches, Webhook};
 use crate::{admin, reconcile};
 
 /// Why the operator could not start or had to end.
@@ -39,8 +40,11 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
     let mut runtime = Runtime::default();
     let readiness = runtime.readiness();
 
-    let (caches, writers) = Caches::new();
-    runtime.spawn_endless("caches", Watches::new(client.clone(), writers).run());
+    let (changed, changes) = watch::channel(());
+    let (watched, watching) = reconcile::watched(&client, changed);
+    runtime.spawn_endless("caches", watching);
+    let (caches, claims) = Caches::sharing(watched.caches(), changes);
+    runtime.spawn_endless("claims", claims.run(client.clone()));
     let synced = readiness.wait_for("caches");
     let filling = caches.clone();
     runtime.spawn_endless("cache sync", async move {
@@ -78,6 +82,7 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
         reconcile::run(
             client,
             config.reconcile,
+            watched,
             liveness.clone(),
             ControllerMetrics::new(&metrics),
             runtime.shutdown(),

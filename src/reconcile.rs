@@ -30,10 +30,12 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource};
 use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::names::FIELD_MANAGER_CONTROLLER;
+use tokio::sync::watch as channel;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::context::caches;
+use self::context::{Caches, caches};
+use self::watch::{Wake, watch_all};
 use crate::lease::{Lease, LeaseOptions};
 use crate::liveness::Liveness;
 use crate::metrics::{ControllerMetrics, Kind, ObjectKey, Reconciled, Waiting};
@@ -61,6 +63,25 @@ pub struct Options {
     pub opt_outs: OptOuts,
 }
 
+/// What every replica has, whether it leads or not: caches, so that the next leader does not list.
+#[derive(Clone)]
+pub struct Watched {
+    caches: Caches,
+    wake: Wake,
+}
+
+/// Empty caches, and the future that keeps them up to date and never ends. `changed` is told of
+/// every change of an instance.
+pub fn watched(
+    client: &Client,
+    changed: channel::Sender<()>,
+) -> (Watched, impl Future<Output = ()> + Send + use<>) {
+    let (caches, writers) = caches();
+    let wake = Wake::default();
+    let watching = watch_all(client.clone(), caches.clone(), writers, wake.clone(), changed);
+    (Watched { caches, wake }, watching)
+}
+
 /// Why the controller ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -81,6 +102,7 @@ pub enum Error {
 pub async fn run(
     client: Client,
     options: Options,
+    watched: Watched,
     liveness: Liveness,
     metrics: ControllerMetrics,
     shutdown: CancellationToken,
@@ -98,7 +120,7 @@ pub async fn run(
                 return Ok(());
             }
             () = lease.renew_until_lost() => tracing::warn!(identity = lease.identity(), "lost the lease; waiting to acquire it again"),
-            () = lead(client.clone(), options.opt_outs.clone(), &liveness, &metrics) => {
+            () = lead(client.clone(), options.opt_outs.clone(), &watched, &liveness, &metrics) => {
                 lease.release().await;
                 return Err(Error::Ended);
             }
@@ -106,11 +128,16 @@ pub async fn run(
     }
 }
 
-/// Both controllers and their watches. Dropping the future stops them.
-async fn lead(client: Client, opt_outs: OptOuts, liveness: &Liveness, metrics: &ControllerMetrics) {
+/// Both controllers. Dropping the future stops them.
+async fn lead(
+    client: Client,
+    opt_outs: OptOuts,
+    watched: &Watched,
+    liveness: &Liveness,
+    metrics: &ControllerMetrics,
+) {
     let leading = metrics.lead();
-    let (caches, writers) = caches();
-    let (queues, watching) = watch::start(&client, &caches, writers);
+    let Watched { caches, wake } = watched;
     let reporter = Reporter {
         controller: FIELD_MANAGER_CONTROLLER.to_owned(),
         instance: None,
@@ -124,50 +151,45 @@ async fn lead(client: Client, opt_outs: OptOuts, liveness: &Liveness, metrics: &
         client,
         opt_outs,
     });
-    let controllers = async {
-        if caches.filled().await.is_err() {
-            return;
-        }
-        tracing::info!(
-            containers = caches.containers.len(),
-            instances = caches.instances.len(),
-            pods = caches.pods.len(),
-            "caches filled"
-        );
-        leading.serve(caches.containers.clone());
-        let containers = Pass::new(Kind::StoppableContainer, liveness, metrics);
-        let instances = Pass::new(Kind::StoppableContainerInstance, liveness, metrics);
-        let container_results = applier(
-            containers.measured(container::reconcile),
-            |object, failure, context: Arc<Context>| retry(&*object, failure, &context),
-            Arc::clone(&context),
-            caches.containers.clone(),
-            containers.queue(queues.containers),
-            Config::default().concurrency(CONCURRENCY),
-        );
-        let instance_results = applier(
-            instances.measured(instance::reconcile),
-            |object, failure, context: Arc<Context>| retry(&*object, failure, &context),
-            Arc::clone(&context),
-            caches.instances.clone(),
-            instances.queue(queues.instances),
-            Config::default().concurrency(CONCURRENCY),
-        );
-        tokio::join!(
-            container_results.for_each(|done| {
-                containers.log(done);
-                ready(())
-            }),
-            instance_results.for_each(|done| {
-                instances.log(done);
-                ready(())
-            }),
-        );
-    };
-    tokio::select! {
-        () = watching => {}
-        () = controllers => {}
+    if caches.filled().await.is_err() {
+        return;
     }
+    let queues = wake.lead(caches);
+    tracing::info!(
+        containers = caches.containers.len(),
+        instances = caches.instances.len(),
+        pods = caches.pods.len(),
+        "caches filled"
+    );
+    leading.serve(caches.containers.clone());
+    let containers = Pass::new(Kind::StoppableContainer, liveness, metrics);
+    let instances = Pass::new(Kind::StoppableContainerInstance, liveness, metrics);
+    let container_results = applier(
+        containers.measured(container::reconcile),
+        |object, failure, context: Arc<Context>| retry(&*object, failure, &context),
+        Arc::clone(&context),
+        caches.containers.clone(),
+        containers.queue(queues.containers),
+        Config::default().concurrency(CONCURRENCY),
+    );
+    let instance_results = applier(
+        instances.measured(instance::reconcile),
+        |object, failure, context: Arc<Context>| retry(&*object, failure, &context),
+        Arc::clone(&context),
+        caches.instances.clone(),
+        instances.queue(queues.instances),
+        Config::default().concurrency(CONCURRENCY),
+    );
+    tokio::join!(
+        container_results.for_each(|done| {
+            containers.log(done);
+            ready(())
+        }),
+        instance_results.for_each(|done| {
+            instances.log(done);
+            ready(())
+        }),
+    );
 }
 
 /// What surrounds the reconciliations of a kind: liveness and metrics.
@@ -177,6 +199,15 @@ struct Pass {
     liveness: Liveness,
     metrics: ControllerMetrics,
     waiting: Arc<Waiting>,
+}
+
+// === impl Watched ===
+
+impl Watched {
+    /// The caches.
+    pub fn caches(&self) -> &Caches {
+        &self.caches
+    }
 }
 
 // === impl Pass ===

@@ -24,14 +24,10 @@ pub struct CreatedPods;
 #[derive(Clone, Copy, Debug)]
 pub struct Pods;
 
-/// Nodes as the controllers see them: that they exist, how they are doing, and what their runtimes
-/// can do.
+/// Nodes: that they exist, how they are doing, who may be placed there, and what their runtimes can
+/// do.
 #[derive(Clone, Copy, Debug)]
-pub struct NodeHealth;
-
-/// Nodes as the webhook sees them: who may be placed there, and what their runtimes can do.
-#[derive(Clone, Copy, Debug)]
-pub struct NodeTaints;
+pub struct Nodes;
 
 /// Which CSI drivers a kubelet has.
 #[derive(Clone, Copy, Debug)]
@@ -176,22 +172,7 @@ const RUNTIME_HANDLERS: Keep = Keep::First(
     ]),
 );
 
-impl Selection for NodeHealth {
-    const KEEP: Keep = Keep::Fields(&[
-        ("metadata", IDENTITY),
-        ("spec", Keep::Fields(&[("unschedulable", Keep::All)])),
-        (
-            "status",
-            Keep::Fields(&[
-                ("conditions", CONDITIONS),
-                ("nodeInfo", NODE_INFO),
-                ("runtimeHandlers", RUNTIME_HANDLERS),
-            ]),
-        ),
-    ]);
-}
-
-impl Selection for NodeTaints {
+impl Selection for Nodes {
     const KEEP: Keep = Keep::Fields(&[
         ("metadata", IDENTITY),
         (
@@ -203,7 +184,11 @@ impl Selection for NodeTaints {
         ),
         (
             "status",
-            Keep::Fields(&[("nodeInfo", NODE_INFO), ("runtimeHandlers", RUNTIME_HANDLERS)]),
+            Keep::Fields(&[
+                ("conditions", CONDITIONS),
+                ("nodeInfo", NODE_INFO),
+                ("runtimeHandlers", RUNTIME_HANDLERS),
+            ]),
         ),
     ]);
 }
@@ -246,7 +231,7 @@ pub fn pod<S>(held: Trimmed<Pod, S>) -> Result<Pod, kube::Error> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::{Node, NodeStatus, PersistentVolumeClaim};
+    use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim};
     use k8s_openapi::api::storage::v1::CSINode;
     use kube::Resource;
     use serde::de::DeserializeOwned;
@@ -323,35 +308,24 @@ mod tests {
                 ],
             },
         });
-        let healthy = held::<Node, NodeHealth>(&node);
-        let spec = healthy.spec.unwrap();
-        assert_eq!((spec.unschedulable, spec.taints), (Some(true), None));
-        assert_eq!(healthy.metadata.labels, None);
-        let status = healthy.status.unwrap();
-        assert_eq!(
-            (&status.images, status.conditions.as_ref().unwrap().len()),
-            (&None, 1)
-        );
-        let runtime = |status: NodeStatus| {
-            let (info, handlers) = (status.node_info.unwrap(), status.runtime_handlers.unwrap());
-            let features = handlers[0].features.clone().unwrap();
-            assert_eq!(
-                (features.user_namespaces, features.recursive_read_only_mounts),
-                (Some(true), None)
-            );
-            assert_eq!(
-                (info.container_runtime_version.as_str(), info.boot_id.as_str()),
-                ("containerd://2.4.2", "")
-            );
-        };
-        runtime(status);
-        let tainted = held::<Node, NodeTaints>(&node);
-        assert_eq!(tainted.status.as_ref().unwrap().conditions, None);
-        runtime(tainted.status.unwrap());
-        let spec = tainted.spec.unwrap();
+        let node = held::<Node, Nodes>(&node);
+        assert_eq!(node.metadata.labels, None);
+        let spec = node.spec.unwrap();
         assert_eq!(
             (spec.pod_cidr, spec.unschedulable, spec.taints.unwrap().len()),
             (None, Some(true), 1)
+        );
+        let status = node.status.unwrap();
+        assert_eq!((status.images, status.conditions.unwrap().len()), (None, 1));
+        let (info, handlers) = (status.node_info.unwrap(), status.runtime_handlers.unwrap());
+        let features = handlers[0].features.clone().unwrap();
+        assert_eq!(
+            (features.user_namespaces, features.recursive_read_only_mounts),
+            (Some(true), None)
+        );
+        assert_eq!(
+            (info.container_runtime_version.as_str(), info.boot_id.as_str()),
+            ("containerd://2.4.2", "")
         );
         let drivers = held::<CSINode, Drivers>(&json!({
             "metadata": { "name": "n" },

@@ -26,6 +26,7 @@ use crate::rewrite::Wrapper;
 
 mod body;
 mod caches;
+mod claims;
 mod mutate_pod;
 pub mod patch;
 mod review;
@@ -36,7 +37,8 @@ use body::{BodyError, Budget};
 
 pub use crate::field_error::FieldError;
 pub use body::BODY_LIMIT;
-pub use caches::{CacheWriters, Caches, Watches};
+pub use caches::{CacheWriters, Caches};
+pub use claims::ClaimsWriter;
 pub use review::{AdmissionDecision, BadReview, Request};
 pub use validate_object::is_clean_path;
 

@@ -43,7 +43,10 @@ pub async fn reconcile(
         apply::act(&context, &mut observed, action).await?;
     }
     let status = status::status(&observed, Timestamp::now());
-    status::write_status(&context, &observed, &status).await?;
+    let hold = status::hold(&context, &observed.container, &status);
+    if hold.is_none() {
+        status::write_status(&context, &observed, &status).await?;
+    }
     context
         .attempts
         .succeeded(&observed.container.uid().unwrap_or_default(), Task::Reconcile);
@@ -51,6 +54,7 @@ pub async fn reconcile(
         .backoff
         .filter(|_| matches!(observed.instance, Slot::Free))
         .map(|backoff| backoff.remaining);
+    let wait = wait.into_iter().chain(hold).min();
     Ok(wait.map_or_else(Next::await_change, Next::requeue))
 }
 

@@ -16,12 +16,14 @@ use crate::reconcile::pods::{Created, OptOuts};
 mod attempts;
 mod caches;
 pub(crate) mod events;
+mod held_pod;
 mod nodes;
 pub(crate) mod requests;
 
 pub use attempts::{Attempts, Backoff, Task};
 pub(crate) use caches::has_our_driver;
 pub use caches::{CacheWriters, Caches, caches};
+pub use held_pod::HeldPod;
 pub(crate) use nodes::{is_cordoned, keep_ready_condition, not_ready_message, unreachable_message};
 
 /// What every reconciliation works with.

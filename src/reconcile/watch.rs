@@ -2,10 +2,11 @@
 Which event queues which object.
 
 One stream for each kind updates its cache first and then the queues, so that a reconciliation sees
-at least the event that started it.
+at least the event that started it. Every replica has these streams, for its webhook and to lead
+without a list.
 */
 
-use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use apiserver::{mirror, watch};
 use futures::StreamExt;
@@ -19,9 +20,10 @@ use kube::{Client, Resource, ResourceExt};
 use stoppablecontainer_api::names::{LABEL_INSTANCE, LABEL_MANAGED_BY, MANAGED_BY};
 use stoppablecontainer_api::trimmed::Whole;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
+use tokio::sync::watch as channel;
 
 use crate::reconcile::context::{
-    CacheWriters, Caches, has_our_driver, is_cordoned, keep_ready_condition, not_ready_message,
+    CacheWriters, Caches, HeldPod, has_our_driver, is_cordoned, keep_ready_condition, not_ready_message,
     unreachable_message,
 };
 use crate::selections;
@@ -35,66 +37,72 @@ pub(super) struct Queues {
     pub instances: UnboundedReceiver<ObjectRef<StoppableContainerInstance>>,
 }
 
-#[derive(Clone)]
-struct Wake {
+/// Queues objects for the reconcilers. While this replica does not lead, events change only the
+/// caches.
+#[derive(Clone, Default)]
+pub(super) struct Wake(Arc<Mutex<Option<Senders>>>);
+
+struct Senders {
     containers: UnboundedSender<ObjectRef<StoppableContainer>>,
     instances: UnboundedSender<ObjectRef<StoppableContainerInstance>>,
 }
 
-/// Starts nothing: returns the queues, and the future that watches, fills the caches and the queues
-/// and never ends.
-pub(super) fn start(
-    client: &Client,
-    caches: &Caches,
+/// Watches, fills the caches and wakes the reconcilers; never ends. `changed` is told of every
+/// change of an instance, after the cache has it.
+pub(super) async fn watch_all(
+    client: Client,
+    caches: Caches,
     writers: CacheWriters,
-) -> (Queues, impl Future<Output = ()> + Send + use<>) {
-    let (containers, containers_rx) = unbounded();
-    let (instances, instances_rx) = unbounded();
-    let wake = Wake {
-        containers,
-        instances,
-    };
-    let client = client.clone();
-    let caches = caches.clone();
-    let watching = async move {
-        let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
-        let all = watcher::Config::default();
-        tokio::join!(
-            mirror(
-                watch::<StoppableContainer, Whole>(&client, all.clone()),
-                writers.containers,
-                |event| wake.on_container(event, &caches),
-            ),
-            mirror(
-                watch::<StoppableContainerInstance, Whole>(&client, all.clone()),
-                writers.instances,
-                |event| wake.on_instance(event, &caches),
-            ),
-            mirror(
-                watch::<Pod, selections::Pods>(&client, ours),
-                writers.pods,
-                |event| wake.on_pod(event, &caches),
-            ),
-            mirror(
-                watch::<Node, selections::NodeHealth>(&client, all.clone())
-                    .map(|event| event.map(|event| event.modify(keep_ready_condition))),
-                writers.nodes,
-                |event| wake.on_node(event, &caches),
-            ),
-            mirror(
-                watch::<CSINode, selections::Drivers>(&client, all),
-                writers.drivers,
-                |event| wake.on_drivers(event, &caches),
-            ),
-        );
-    };
-    (
-        Queues {
-            containers: containers_rx,
-            instances: instances_rx,
-        },
-        watching,
-    )
+    wake: Wake,
+    changed: channel::Sender<()>,
+) {
+    let ours = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
+    let all = watcher::Config::default();
+    tokio::join!(
+        mirror(
+            watch::<StoppableContainer, Whole>(&client, all.clone()),
+            writers.containers,
+            |event| wake.on_container(event, &caches),
+        ),
+        mirror(
+            watch::<StoppableContainerInstance, Whole>(&client, all.clone()),
+            writers.instances,
+            |event| {
+                let woken = wake.on_instance(event, &caches);
+                || {
+                    woken();
+                    changed.send_replace(());
+                }
+            },
+        ),
+        mirror(
+            watch::<Pod, selections::Pods>(&client, ours).map(|event| event.map(held)),
+            writers.pods,
+            |event| wake.on_pod(event, &caches),
+        ),
+        mirror(
+            watch::<Node, selections::Nodes>(&client, all.clone())
+                .map(|event| event.map(|event| event.modify(keep_ready_condition))),
+            writers.nodes,
+            |event| wake.on_node(event, &caches),
+        ),
+        mirror(
+            watch::<CSINode, selections::Drivers>(&client, all),
+            writers.drivers,
+            |event| wake.on_drivers(event, &caches),
+        ),
+    );
+}
+
+/// An event with the pod as the cache holds it.
+fn held(event: Event<Pod>) -> Event<HeldPod> {
+    match event {
+        Event::Init => Event::Init,
+        Event::InitApply(pod) => Event::InitApply(pod.into()),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(pod) => Event::Apply(pod.into()),
+        Event::Delete(pod) => Event::Delete(pod.into()),
+    }
 }
 
 /// Stands for every pod with users of its own.
@@ -103,6 +111,30 @@ const ANY_USERS: OwnUsers = OwnUsers {
 };
 
 // === impl Wake ===
+
+impl Wake {
+    /// New queues, with everything that the caches have, and from now on with what changes. They
+    /// take the place of earlier ones.
+    pub(super) fn lead(&self, caches: &Caches) -> Queues {
+        let (containers, containers_rx) = unbounded();
+        let (instances, instances_rx) = unbounded();
+        *self.lock() = Some(Senders {
+            containers,
+            instances,
+        });
+        // After that: an event between the two queues its object twice, not never.
+        self.all_containers(caches);
+        self.instances_where(caches, |_| true);
+        Queues {
+            containers: containers_rx,
+            instances: instances_rx,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Senders>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 // What a list holds gets into the cache when the list is complete, and what is missing from it goes
 // then. So single objects of a list queue nothing, and the end of the list queues all objects.
@@ -143,9 +175,9 @@ impl Wake {
         }
     }
 
-    fn on_pod(&self, event: &Event<Pod>, caches: &Caches) -> impl FnOnce() + use<> {
+    fn on_pod(&self, event: &Event<HeldPod>, caches: &Caches) -> impl FnOnce() + use<> {
         let (wake, caches) = (self.clone(), caches.clone());
-        let object = changed(event).and_then(instance_of);
+        let object = changed(event).and_then(|pod| instance_of(&pod.decode()?));
         let listed = matches!(event, Event::InitDone);
         move || {
             if let Some(object) = object {
@@ -222,11 +254,15 @@ impl Wake {
     // The receivers live as long as the controllers; when they are gone, no object needs a
     // reconciliation.
     fn container(&self, object: ObjectRef<StoppableContainer>) {
-        let _ = self.containers.unbounded_send(object);
+        if let Some(senders) = &*self.lock() {
+            let _ = senders.containers.unbounded_send(object);
+        }
     }
 
     fn instance(&self, object: ObjectRef<StoppableContainerInstance>) {
-        let _ = self.instances.unbounded_send(object);
+        if let Some(senders) = &*self.lock() {
+            let _ = senders.instances.unbounded_send(object);
+        }
     }
 }
 

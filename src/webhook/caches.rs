@@ -1,6 +1,6 @@
 /*!
 The instances, nodes and PersistentVolumeClaims that decisions on consumer pods need, kept in memory
-by watches. A decision that needs something that has not arrived yet waits for the next change, for
+by watches: those of the controllers, and one of claims. A decision that needs something that has not arrived yet waits for the next change, for
 a bounded time. It does not call the API server while a review waits.
 */
 
@@ -8,18 +8,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use apiserver::{mirror, watch};
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::ResourceExt;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::runtime::watcher;
-use kube::{Client, ResourceExt};
-use stoppablecontainer_api::trimmed::Whole;
 use stoppablecontainer_api::{StoppableContainerInstance, controller_of};
 use tokio::sync::watch as channel;
 
-use crate::selections::{self, NodeTaints};
+use crate::reconcile::context;
 use crate::user_namespaces::OwnUsers;
+use crate::webhook::claims::{Claims, ClaimsWriter};
 
 /// How long a decision waits for an instance to arrive in the cache: the controller creates the pod
 /// as soon as *it* has seen the instance ready, and the watch of this replica may be behind. Well
@@ -31,7 +29,7 @@ const WAIT: Duration = Duration::from_secs(1);
 pub struct Caches {
     instances: Store<StoppableContainerInstance>,
     nodes: Store<Node>,
-    claims: Store<PersistentVolumeClaim>,
+    claims: Claims,
     changed: channel::Receiver<()>,
 }
 
@@ -42,15 +40,9 @@ pub struct CacheWriters {
     /// All nodes.
     pub nodes: Writer<Node>,
     /// Claims of all namespaces.
-    pub claims: Writer<PersistentVolumeClaim>,
+    pub claims: ClaimsWriter,
     /// Sent after every change of an instance.
     pub changed: channel::Sender<()>,
-}
-
-/// The watches that fill [`Caches`].
-pub struct Watches {
-    client: Client,
-    writers: CacheWriters,
 }
 
 /// What a pod's references name in the cluster.
@@ -82,19 +74,34 @@ impl Caches {
     /// Empty caches and their writing ends.
     pub fn new() -> (Self, CacheWriters) {
         let (changed, receiver) = channel::channel(());
-        let writers = CacheWriters {
-            instances: Writer::default(),
-            nodes: Writer::default(),
-            claims: Writer::default(),
-            changed,
-        };
+        let (instances, nodes) = (Writer::default(), Writer::default());
+        let (claims, claims_writer) = Claims::new();
         let caches = Self {
-            instances: writers.instances.as_reader(),
-            nodes: writers.nodes.as_reader(),
-            claims: writers.claims.as_reader(),
+            instances: instances.as_reader(),
+            nodes: nodes.as_reader(),
+            claims,
             changed: receiver,
         };
+        let writers = CacheWriters {
+            instances,
+            nodes,
+            claims: claims_writer,
+            changed,
+        };
         (caches, writers)
+    }
+
+    /// The caches of the controllers, and an empty one of claims. `changed` is told of every change
+    /// of an instance.
+    pub fn sharing(caches: &context::Caches, changed: channel::Receiver<()>) -> (Self, ClaimsWriter) {
+        let (claims, claims_writer) = Claims::new();
+        let caches = Self {
+            instances: caches.instances.clone(),
+            nodes: caches.nodes.clone(),
+            claims,
+            changed,
+        };
+        (caches, claims_writer)
     }
 
     /// Returns once every cache has been filled for the first time, or `false` if that will not
@@ -103,9 +110,9 @@ impl Caches {
         let all = futures::join!(
             self.instances.wait_until_ready(),
             self.nodes.wait_until_ready(),
-            self.claims.wait_until_ready()
+            self.claims.filled()
         );
-        matches!(all, (Ok(()), Ok(()), Ok(())))
+        matches!(all, (Ok(()), Ok(()), true))
     }
 
     /// Makes a decision that may need facts which are still on their way: `decide` runs at once,
@@ -177,61 +184,7 @@ impl Caches {
         let names = volumes
             .filter_map(|v| v.persistent_volume_claim.as_ref())
             .map(|c| &c.claim_name);
-        let needs = |name: &&String| {
-            let claim = self.claims.get(&ObjectRef::new(name).within(namespace));
-            claim.is_none_or(|claim| needs_scheduler(&claim))
-        };
+        let needs = |name: &&String| self.claims.needs_scheduler(namespace, name);
         names.filter(needs).cloned().collect()
-    }
-}
-
-/// A claim waits for its first consumer until the scheduler has chosen a node, and only the
-/// scheduler keeps a second pod from a ReadWriteOncePod claim.
-fn needs_scheduler(claim: &PersistentVolumeClaim) -> bool {
-    let bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
-    let modes = claim
-        .spec
-        .as_ref()
-        .and_then(|s| s.access_modes.as_deref())
-        .unwrap_or_default();
-    !bound || modes.iter().any(|mode| mode == "ReadWriteOncePod")
-}
-
-// === impl Watches ===
-
-impl Watches {
-    /// Watches that write to `writers`.
-    pub fn new(client: Client, writers: CacheWriters) -> Self {
-        Self { client, writers }
-    }
-
-    /// Keeps the caches up to date. Lost connections are made again with back-off; ends only with
-    /// the process.
-    pub async fn run(self) {
-        let Self {
-            client,
-            writers:
-                CacheWriters {
-                    instances,
-                    nodes: nodes_writer,
-                    claims: claims_writer,
-                    changed,
-                },
-        } = self;
-        let all = watcher::Config::default();
-        let instances = mirror(watch::<_, Whole>(&client, all.clone()), instances, |_| {
-            || {
-                changed.send_replace(());
-            }
-        });
-        let nodes = mirror(watch::<_, NodeTaints>(&client, all.clone()), nodes_writer, |_| {
-            || ()
-        });
-        let claims = mirror(
-            watch::<_, selections::Claims>(&client, all),
-            claims_writer,
-            |_| || (),
-        );
-        futures::join!(instances, nodes, claims);
     }
 }

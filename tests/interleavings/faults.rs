@@ -19,6 +19,20 @@ fn every_scenario_ends_as_its_name_says() {
     assert!(mistakes.is_empty(), "{}", mistakes.join("\n"));
 }
 
+/// All writes of the controller for one start and one stop, events included. Both objects have a
+/// status, and each step that a user sees has an event of its own.
+#[test]
+fn i18_a_start_and_a_stop_take_few_writes() {
+    for (name, most) in [("start", 6), ("stop", 7)] {
+        for case in CASES.iter().filter(|case| case.scenario.name == name) {
+            let writes = case.record.requests.iter().filter(|request| request.is_write);
+            let writes: Vec<_> = writes.map(|request| request.text.as_str()).collect();
+            say(&format!("{name}, {:?}: {} writes", case.order, writes.len()));
+            assert!(writes.len() <= most, "{name}, {:?}: {writes:#?}", case.order);
+        }
+    }
+}
+
 /// The process ends before every write, and after it before the answer.
 #[test]
 fn f13_the_process_ends_at_every_write() {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::storage::v1::CSINode;
 use kube::Resource;
 use kube::runtime::controller::Action;
@@ -22,10 +22,12 @@ use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stoppablecontainer::metrics::StepMetrics;
-use stoppablecontainer::reconcile::context::{Attempts, CacheWriters, Context, ReconcileError, caches};
+use stoppablecontainer::reconcile::context::{
+    Attempts, CacheWriters, Context, HeldPod, ReconcileError, caches,
+};
 use stoppablecontainer::reconcile::pods::{Created, OptOuts, Role};
 use stoppablecontainer::reconcile::{container, instance};
-use stoppablecontainer::selections::{Drivers, NodeHealth, Pods};
+use stoppablecontainer::selections::{Drivers, Nodes, Pods};
 use stoppablecontainer_api::names::{LABEL_INSTANCE, LABEL_MANAGED_BY};
 use stoppablecontainer_api::trimmed::{Selection, Trimmed, Whole};
 use tokio::time::Instant;
@@ -163,9 +165,9 @@ impl Process {
             Kind::Instance => fill::<_, Whole>(&mut self.writers.instances, &objects),
             Kind::Pod => {
                 let ours: Vec<_> = objects.into_iter().filter(|pod| is_ours(pod)).collect();
-                fill::<Pod, Pods>(&mut self.writers.pods, &ours);
+                fill::<HeldPod, Pods>(&mut self.writers.pods, &ours);
             }
-            Kind::Node => fill::<Node, NodeHealth>(&mut self.writers.nodes, &objects),
+            Kind::Node => fill::<Node, Nodes>(&mut self.writers.nodes, &objects),
             Kind::Driver => fill::<CSINode, Drivers>(&mut self.writers.drivers, &objects),
             Kind::Event => {}
         }
@@ -224,13 +226,13 @@ impl Process {
             }
             Kind::Pod => {
                 let deleted = change.deleted || !is_ours(object);
-                tell::<Pod, Pods>(&mut self.writers.pods, object, deleted);
+                tell::<HeldPod, Pods>(&mut self.writers.pods, object, deleted);
                 if let Some(instance) = instance_of(object) {
                     self.wake(Target::Instance(instance));
                 }
             }
             Kind::Node => {
-                tell::<Node, NodeHealth>(&mut self.writers.nodes, object, change.deleted);
+                tell::<Node, Nodes>(&mut self.writers.nodes, object, change.deleted);
                 self.wake_on(&change.key.name);
             }
             Kind::Driver => {

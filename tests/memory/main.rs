@@ -20,8 +20,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use stoppablecontainer::reconcile::context::caches;
-use stoppablecontainer::selections::{Claims, NodeHealth, NodeTaints, Pods};
-use stoppablecontainer::webhook::Caches;
+use stoppablecontainer::selections::{Claims, Nodes, Pods};
 use stoppablecontainer_api::trimmed::{Selection, Trimmed, Whole};
 use stoppablecontainer_api::{
     MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES, PodTemplate, StoppableContainer, StoppableContainerInstance,
@@ -130,14 +129,12 @@ fn i18_memory_follows_the_bytes_in_etcd() {
         container["kind"] = json!("StoppableContainer");
         let container = container.to_string();
         let stored = text.len();
-        // The controllers hold both objects, the webhook the instance.
+        // Controllers and webhook share the instance.
         let (operator, caches) = held(|| {
             let (readers, mut writers) = caches();
             apply::<StoppableContainer, Whole>(&mut writers.containers, &container);
             apply::<StoppableContainerInstance, Whole>(&mut writers.instances, &text);
-            let (webhook, mut writing) = Caches::new();
-            apply::<StoppableContainerInstance, Whole>(&mut writing.instances, &text);
-            (readers, writers, webhook, writing)
+            (readers, writers)
         });
         drop(caches);
         let (agent, instance) = held(|| {
@@ -153,7 +150,7 @@ fn i18_memory_follows_the_bytes_in_etcd() {
         // Room for an empty cache and the object's own fields.
         let small = 24 * 1024;
         assert!(
-            ratio(operator.saturating_sub(small), stored) < 3.0 * HELD,
+            ratio(operator.saturating_sub(small), stored) < 2.0 * HELD,
             "{name}: {operator}"
         );
         assert!(
@@ -212,8 +209,7 @@ fn i18_of_what_is_not_ours_a_little_is_held() {
     let costs = [
         ("pod with 31,000 volumes", cost::<Pod, Pods>(&volumes)),
         ("pod with 31,000 containers", cost::<Pod, Pods>(&containers)),
-        ("node, for the controllers", cost::<Node, NodeHealth>(&node)),
-        ("node, for the webhook", cost::<Node, NodeTaints>(&node)),
+        ("node", cost::<Node, Nodes>(&node)),
         ("claim", cost::<PersistentVolumeClaim, Claims>(&claim)),
     ];
     for (name, (stored, held)) in costs {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 use testkit::scripted::Call;
 
@@ -311,4 +312,68 @@ async fn i12_what_the_instance_shows_is_no_event_of_the_container() {
     assert_eq!(reasons(&status), ["Unschedulable"; 2]);
     reconciling.await.unwrap().unwrap();
     assert!(world.told().is_empty());
+}
+
+/// What the user asked for is shown when it is there; the way to it only if it takes long.
+#[tokio::test(start_paused = true)]
+async fn i18_the_way_to_the_next_state_is_shown_after_a_second() {
+    let condition = |status: &str, reason: &str| {
+        json!([{
+            "type": "Ready", "status": status, "reason": reason, "message": "", "observedGeneration": 1,
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }])
+    };
+    let mut container = container();
+    let mut world = World::new();
+    let mut inner = instance(&container);
+    inner["metadata"]["generation"] = json!(2);
+    inner["status"] = json!({ "phase": "ProviderReady", "observedGeneration": 2, "conditions": condition("False", "Starting") });
+    put(&mut world.writers.instances, std::slice::from_ref(&inner));
+    container["metadata"]["generation"] = json!(2);
+    container["status"] = json!({
+        "phase": "Stopped", "observedGeneration": 1, "conditions": condition("True", "Stopped"),
+        "instanceName": "web", "instanceUid": inner["metadata"]["uid"],
+    });
+    let held = world.reconcile_container(&container);
+    let again = held.await.unwrap().unwrap();
+    assert_eq!(
+        again,
+        Action::requeue(Duration::from_secs(1)),
+        "nothing is written"
+    );
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let late = world.reconcile_container(&container);
+    let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(status["status"]["observedGeneration"], json!(2));
+    assert_eq!(status["status"]["conditions"][0]["reason"], json!("Starting"));
+    late.await.unwrap().unwrap();
+}
+
+/// An obstacle, and a change that the user did not ask for, are shown at once.
+#[tokio::test(start_paused = true)]
+async fn i12_an_obstacle_on_the_way_is_shown_at_once() {
+    for (observed, reason) in [(1, "FilesystemLost"), (2, "Starting")] {
+        let mut container = container();
+        let mut world = World::new();
+        let mut inner = instance(&container);
+        inner["metadata"]["generation"] = json!(2);
+        let condition = |status: &str, reason: &str| {
+            json!([{
+                "type": "Ready", "status": status, "reason": reason, "message": "", "observedGeneration": 1,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }])
+        };
+        inner["status"] =
+            json!({ "phase": "Pending", "observedGeneration": 2, "conditions": condition("False", reason) });
+        put(&mut world.writers.instances, std::slice::from_ref(&inner));
+        container["metadata"]["generation"] = json!(2);
+        container["status"] = json!({
+            "phase": "Running", "observedGeneration": observed, "conditions": condition("True", "AsRequested"),
+            "instanceName": "web", "instanceUid": inner["metadata"]["uid"],
+        });
+        let shown = world.reconcile_container(&container);
+        let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+        assert_eq!(status["status"]["conditions"][0]["reason"], json!(reason));
+        shown.await.unwrap().unwrap();
+    }
 }

@@ -18,7 +18,7 @@ async fn stop_and_start() {
     stop(&mut world);
     world.sync(&[provider.clone(), consumer.clone()]);
     let reconciling = world.reconcile();
-    world.patched(INSTANCE_STATUS).await;
+    let status = world.patched(INSTANCE_STATUS).await;
     let delete = world.api.expect("DELETE", CONSUMER).await;
     assert_eq!(preconditions(&delete), ("consumer-uid", "50"));
     assert!(
@@ -26,7 +26,6 @@ async fn stop_and_start() {
         "the grace period is the user's"
     );
     delete.answer(&terminating(&consumer));
-    let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(status["status"]["phase"], json!("ProviderReady"));
     assert_eq!(
         status["status"]["consumerPodUid"],
@@ -212,7 +211,7 @@ async fn i18_i12_a_stop_and_a_start_cost_as_many_writes_as_their_steps() {
     assert_eq!(asked["status"]["lastStop"]["reason"], "Stopped");
     let delete = world.api.expect("DELETE", CONSUMER).await;
     delete.answer(&terminating(&consumer));
-    world.patched(INSTANCE_STATUS).await;
+    // The status said so before.
     reconciling.await.unwrap().unwrap();
     world.sync(&[provider.clone(), terminating(&consumer)]);
     world.expect_no_requests().await;

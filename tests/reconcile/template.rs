@@ -68,13 +68,12 @@ async fn i18_an_object_that_is_too_large_can_be_stopped() {
     world.instance["spec"]["running"] = json!(false);
     world.sync(&[provider.clone(), consumer.clone()]);
     let reconciling = world.reconcile();
-    world.patched(INSTANCE_STATUS).await;
+    let status = world.patched(INSTANCE_STATUS).await;
     world
         .api
         .expect("DELETE", CONSUMER)
         .await
         .answer(&terminating(&consumer));
-    let status = world.patched(INSTANCE_STATUS).await;
     assert_eq!(reasons(&status)[3], "Stopping");
     reconciling.await.unwrap().unwrap();
 }

@@ -159,6 +159,8 @@ fn start(workspace: &Workspace, step: &Step<'_>, tools: &Tools, dir: &ClusterDir
     kwok.arg("--kubeconfig").arg(dir.admin_kubeconfig());
     kwok.arg("--config").arg(stages);
     kwok.args(["--manage-all-nodes=true", "--node-ip=127.0.0.1"]);
+    // Without leases the controller manager takes the nodes for dead.
+    kwok.arg("--node-lease-duration-seconds=40");
     kwok.arg(format!("--server-address={KWOK}"));
     processes.push(Process::start(workspace, "kwok", &kwok)?);
     Ok(processes)

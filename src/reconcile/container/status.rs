@@ -1,5 +1,7 @@
 //! The status of a StoppableContainer: the one of its instance, or why there is none.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Patch;
@@ -16,6 +18,10 @@ use crate::reconcile::container::plan::given_up;
 use crate::reconcile::container::state::{Observed, Slot, is_reset};
 use crate::reconcile::context::requests::{patch_params, status_patch};
 use crate::reconcile::context::{Context, ReconcileError, events};
+
+/// How long the way to the next state may take before it is shown. A start on a node that has the
+/// image, and a stop of a container that ends at its signal, take about as long.
+const HOLD: Duration = Duration::from_secs(1);
 
 /// The status of `observed`. Its observedGeneration is the container's present generation only if
 /// the instance has the present spec and its own status describes that.
@@ -156,6 +162,35 @@ fn resetting(
             "the files are deleted as requested, and the object then begins with an empty filesystem{waits}"
         ),
     ))
+}
+
+/// How long a status is not written yet: an object that was ready, and is on the way to the state
+/// that its newest spec asks for, shows the way only if it is not there soon. Until then its
+/// observedGeneration says that the status is of the earlier spec. `None` if it is to be written.
+///
+/// Everything else is shown at once: a state that is reached, an obstacle, and a change that the
+/// user did not ask for.
+pub(super) fn hold(
+    context: &Context,
+    container: &StoppableContainer,
+    new: &StoppableContainerStatus,
+) -> Option<Duration> {
+    let old = container.status.as_ref()?;
+    let ready = |status: &StoppableContainerStatus| {
+        let mut conditions = status.conditions.iter();
+        conditions.find(|condition| condition.type_ == READY).cloned()
+    };
+    let (was, is) = (ready(old)?, ready(new)?);
+    let on_the_way = [reason::STARTING, reason::STOPPING].contains(&is.reason.as_str());
+    let asked = old.observed_generation != new.observed_generation;
+    if was.status != "True" || is.status != "False" || !on_the_way || !asked {
+        return None;
+    }
+    let what = format!("generation {}", new.observed_generation.unwrap_or_default());
+    let since = context
+        .attempts
+        .seen_for(&container.uid().unwrap_or_default(), &what);
+    Some(HOLD.saturating_sub(since)).filter(|left| !left.is_zero())
 }
 
 pub(super) async fn write_status(

@@ -176,8 +176,8 @@ impl Attempts {
         self.lock().remove(&(uid.to_owned(), task));
     }
 
-    /// How long ago the controller saw this container first. By its own clock: the clock of a node
-    /// may be wrong.
+    /// How long ago the controller saw this container, or state, of an object first. By its own
+    /// clock: the clock of a node may be wrong.
     pub fn seen_for(&self, uid: &str, container: &str) -> Duration {
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();

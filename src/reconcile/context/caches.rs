@@ -13,7 +13,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use stoppablecontainer_api::names::CSI_DRIVER;
 use stoppablecontainer_api::{StoppableContainer, StoppableContainerInstance};
 
-use crate::reconcile::context::{is_cordoned, not_ready_message, unreachable_message};
+use crate::reconcile::context::{HeldPod, is_cordoned, not_ready_message, unreachable_message};
 use crate::user_namespaces::OwnUsers;
 
 /// Read halves of the caches.
@@ -24,8 +24,8 @@ pub struct Caches {
     /// All StoppableContainerInstances.
     pub instances: Store<StoppableContainerInstance>,
     /// All pods with our label.
-    pub pods: Store<Pod>,
-    /// All nodes: only their names, Ready conditions and runtimes.
+    pub pods: Store<HeldPod>,
+    /// All nodes: only their names, Ready conditions, taints and runtimes.
     pub nodes: Store<Node>,
     /// What CSI drivers the kubelets have, by node.
     pub drivers: Store<CSINode>,
@@ -38,7 +38,7 @@ pub struct CacheWriters {
     /// See [`Caches::instances`].
     pub instances: Writer<StoppableContainerInstance>,
     /// See [`Caches::pods`].
-    pub pods: Writer<Pod>,
+    pub pods: Writer<HeldPod>,
     /// See [`Caches::nodes`].
     pub nodes: Writer<Node>,
     /// See [`Caches::drivers`].
@@ -87,7 +87,8 @@ impl Caches {
 
     /// The pod, if it has our label.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Pod>> {
-        self.pods.get(&ObjectRef::new(name).within(namespace))
+        let held = self.pods.get(&ObjectRef::new(name).within(namespace))?;
+        held.decode().map(Arc::new)
     }
 
     /// Whether the kubelet of this node has our CSI driver, that is, the node agent.

@@ -179,8 +179,8 @@ impl Observed {
     /// the kubelet reports that the provider runs. Should it end meanwhile, the wrapper waits.
     pub(super) fn provider_is_in_place(&self) -> bool {
         let first = self.status().never_started;
-        let exists = |pod: &&Arc<Pod>| !is_finished(pod) && !is_terminating(pod);
-        self.working_provider().is_some() || (first && self.provider.pod().filter(exists).is_some())
+        let exists = |pod: &Arc<Pod>| !is_finished(pod) && !is_terminating(pod);
+        self.working_provider().is_some() || (first && self.provider.pod().is_some_and(exists))
     }
 
     /// Whether the template names another image than the one that the provider was made of, and

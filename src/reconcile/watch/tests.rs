@@ -16,19 +16,12 @@ struct Watched {
 
 fn watched() -> Watched {
     let (caches, writers) = caches();
-    let (containers, containers_rx) = unbounded();
-    let (instances, instances_rx) = unbounded();
-    let wake = Wake {
-        containers,
-        instances,
-    };
+    let wake = Wake::default();
+    let queues = wake.lead(&caches);
     Watched {
         caches,
         wake,
-        queues: Queues {
-            containers: containers_rx,
-            instances: instances_rx,
-        },
+        queues,
         writers,
     }
 }
@@ -262,4 +255,28 @@ async fn an_agent_wakes_the_instances_of_its_node_when_it_comes_or_goes() {
         "after the list: once for coming, once for going"
     );
     assert!(!caches.agent_registered("n1"));
+}
+
+/// A replica that does not lead keeps its caches up to date, and queues everything when it leads.
+#[tokio::test]
+async fn f15_the_next_leader_begins_with_what_its_caches_have() {
+    let (caches, writers) = caches();
+    let wake = Wake::default();
+    let mut events = list(&[instance("a", "n1")]);
+    events.push(Ok(Event::Apply(object(instance("b", "n1")))));
+    mirror(stream::iter(events), writers.instances, |event| {
+        wake.on_instance(event, &caches)
+    })
+    .await;
+    let mut first = wake.lead(&caches);
+    let mut names = woken(&mut first.instances);
+    names.sort();
+    assert_eq!(names, ["a", "b"]);
+    let mut second = wake.lead(&caches);
+    wake.instance(ObjectRef::new("a").within("team"));
+    assert_eq!(woken(&mut second.instances).len(), 3);
+    assert!(
+        woken(&mut first.instances).is_empty(),
+        "a leadership that is over"
+    );
 }

@@ -28,8 +28,9 @@ pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
                 format!("pod {name} is terminating{}{then}", why.unwrap_or_default()),
             )
         }
+        // As after the deletion, which follows at once: it then needs no other write.
         Slot::Ours(_) if !wanted => {
-            ConditionState::false_with(reason::STOPPING, format!("pod {name} will be deleted"))
+            ConditionState::false_with(reason::STOPPING, format!("pod {name} is terminating"))
         }
         // The kubelet knows only that the container runs, or restarts again and again.
         Slot::Ours(_) if let Some(what) = observed.blocked() => ConditionState::false_with(

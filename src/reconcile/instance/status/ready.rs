@@ -17,7 +17,10 @@ pub(super) fn phase(observed: &Observed, provider: &ConditionState, filesystem: 
     let consumer = observed.consumer.pod();
     // A consumer that runs is Running, also without its provider.
     let main = observed.instance.spec.main_container();
-    let runs = |pod: &Arc<Pod>| is_running(pod) && !is_terminating(pod) && !health::is_down(pod, main);
+    // What is to stop is deleted in this pass.
+    let wanted = observed.instance.spec.running && !observed.deleting();
+    let leaves = |pod: &Arc<Pod>| is_terminating(pod) || !wanted;
+    let runs = |pod: &Arc<Pod>| is_running(pod) && !leaves(pod) && !health::is_down(pod, main);
     if consumer.is_some_and(runs) && observed.blocked().is_none() && observed.unconfirmed_failure().is_none()
     {
         return Phase::Running;
@@ -39,7 +42,7 @@ pub(super) fn phase(observed: &Observed, provider: &ConditionState, filesystem: 
     if stuck && !observed.deleting() {
         return Phase::Failed;
     }
-    if consumer.is_some_and(|pod| is_terminating(pod)) {
+    if consumer.is_some_and(leaves) {
         return Phase::ProviderReady;
     }
     if observed.may_release() {

@@ -201,7 +201,7 @@ fn pending(status: Value) -> Observed {
 )]
 #[case::stop_asked(
     with_both(json!({ "spec": { "running": false } }), up()),
-    Phase::Running, ["-Stopping", "+AsRequested", "+AsRequested", "-Stopping"]
+    Phase::ProviderReady, ["-Stopping", "+AsRequested", "+AsRequested", "-Stopping"]
 )]
 #[case::stopping(
     { let o = with_both(json!({ "spec": { "running": false } }), up()); let c = terminating(o.consumer.pod().unwrap()); Observed { consumer: c, ..o } },
