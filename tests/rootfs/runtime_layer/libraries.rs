@@ -237,8 +237,8 @@ fn i5_the_cache_has_the_libraries_of_the_user() {
         let ours = cache(&consumer, "/etc/ld.so.cache");
         assert!(ours.contains(&"libmine.so.2 (libc6,x86-64) => /opt/mine/libmine.so.2".to_owned()));
         assert!(!ours.iter().any(|line| line.contains("libother")), "{ours:#?}");
-        // Nothing that ldconfig would add, but for the link of the linker: when it looked at that, the
-        // link of the name was not there yet.
+        // Nothing that ldconfig would add, but for the link of the linker: when it looked at that,
+        // the link of the name was not there yet.
         run_ldconfig(&consumer, "/etc/check.cache");
         let mut theirs = cache(&consumer, "/etc/check.cache");
         theirs.retain(|line| !line.starts_with("libcuda.so "));
