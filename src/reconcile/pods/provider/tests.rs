@@ -92,7 +92,13 @@ fn it_holds_the_users_image_with_what_pulls_it() {
         json!(["/.stoppablecontainer/exec-wrapper", "hold"])
     );
     assert_eq!(container["resources"], json!({ "requests": { "cpu": "5m" } }));
-    assert!(container.get("env").is_none());
+    let names: Vec<_> = container["env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| &v["name"])
+        .collect();
+    assert_eq!(names, ["NVIDIA_VISIBLE_DEVICES"], "none of the template's");
     assert_eq!(
         container["volumeMounts"],
         json!([{ "name": "stoppablecontainer", "mountPath": "/.stoppablecontainer", "readOnly": true }])
