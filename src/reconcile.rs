@@ -70,8 +70,8 @@ pub struct Watched {
     wake: Wake,
 }
 
-/// Empty caches, and the future that keeps them up to date and never ends. `changed` is told of
-/// every change of an instance.
+/// Empty caches, and the future that keeps them up to date and never ends. `changed` has a
+/// message for every change of an instance.
 pub fn watched(
     client: &Client,
     changed: channel::Sender<()>,

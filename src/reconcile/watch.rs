@@ -47,8 +47,8 @@ struct Senders {
     instances: UnboundedSender<ObjectRef<StoppableContainerInstance>>,
 }
 
-/// Watches, fills the caches and wakes the reconcilers; never ends. `changed` is told of every
-/// change of an instance, after the cache has it.
+/// Watches, fills the caches and wakes the reconcilers; never ends. `changed` has a message for
+/// every change of an instance, after the cache has it.
 pub(super) async fn watch_all(
     client: Client,
     caches: Caches,

@@ -1,7 +1,8 @@
 /*!
 The instances, nodes and PersistentVolumeClaims that decisions on consumer pods need, kept in memory
-by watches: those of the controllers, and one of claims. A decision that needs something that has not arrived yet waits for the next change, for
-a bounded time. It does not call the API server while a review waits.
+by watches: those of the controllers, and one of claims. A decision that needs something that has
+not arrived yet waits for the next change, for a bounded time. It does not call the API server while
+a review waits.
 */
 
 use std::collections::BTreeSet;
@@ -91,8 +92,8 @@ impl Caches {
         (caches, writers)
     }
 
-    /// The caches of the controllers, and an empty one of claims. `changed` is told of every change
-    /// of an instance.
+    /// The caches of the controllers, and an empty one of claims. `changed` has a message for every
+    /// change of an instance.
     pub fn sharing(caches: &context::Caches, changed: channel::Receiver<()>) -> (Self, ClaimsWriter) {
         let (claims, claims_writer) = Claims::new();
         let caches = Self {
