@@ -17,7 +17,7 @@ mod permissions;
 mod pods;
 mod release;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -29,7 +29,7 @@ const RELEASE: &str = "stoppablecontainer";
 struct Objects(Vec<Value>);
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn template(values: &[&str]) -> Output {
