@@ -44,6 +44,6 @@ pub(super) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
         }
     }
     progress.step("End-to-end tests that depend on the container runtime", |step| {
-        e2e(workspace, step, &filters, options, &target)
+        e2e::run(workspace, step, &filters, options, &target)
     })
 }
