@@ -46,9 +46,10 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
     let (caches, claims) = Caches::sharing(watched.caches(), changes);
     runtime.spawn_endless("claims", claims.run(client.clone()));
     let synced = readiness.wait_for("caches");
-    let filling = caches.clone();
+    let (shared, own) = (watched.filled(), caches.clone());
     runtime.spawn_endless("cache sync", async move {
-        if filling.synced().await {
+        // In this order: a store wakes only one of those that wait for it, and the leader waits, too.
+        if shared.await && own.synced().await {
             synced.ready();
             std::future::pending::<()>().await;
         }

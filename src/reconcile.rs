@@ -21,8 +21,8 @@ use std::fmt::Debug;
 use std::future::{Future, ready};
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
-use futures::{Stream, StreamExt};
+use futures::future::{BoxFuture, Shared};
+use futures::{FutureExt, Stream, StreamExt};
 use kube::runtime::applier;
 use kube::runtime::controller::{Action as Next, Config, Error as ControllerError};
 use kube::runtime::events::{Recorder, Reporter};
@@ -68,6 +68,18 @@ pub struct Options {
 pub struct Watched {
     caches: Caches,
     wake: Wake,
+    filled: Filled,
+}
+
+/// Whether every cache has been filled once; `false` if that will not happen any more.
+///
+/// Everything that waits for the caches waits for this: a store of kube wakes only the last one
+/// that waits for it (`DelayedInit` has a single receiver).
+pub(crate) type Filled = Shared<BoxFuture<'static, bool>>;
+
+/// See [`Filled`].
+fn filled(caches: Caches) -> Filled {
+    async move { caches.filled().await.is_ok() }.boxed().shared()
 }
 
 /// Empty caches, and the future that keeps them up to date and never ends. `changed` has a
@@ -79,7 +91,8 @@ pub fn watched(
     let (caches, writers) = caches();
     let wake = Wake::default();
     let watching = watch_all(client.clone(), caches.clone(), writers, wake.clone(), changed);
-    (Watched { caches, wake }, watching)
+    let filled = filled(caches.clone());
+    (Watched { caches, wake, filled }, watching)
 }
 
 /// Why the controller ended by itself.
@@ -137,7 +150,7 @@ async fn lead(
     metrics: &ControllerMetrics,
 ) {
     let leading = metrics.lead();
-    let Watched { caches, wake } = watched;
+    let Watched { caches, wake, filled } = watched;
     let reporter = Reporter {
         controller: FIELD_MANAGER_CONTROLLER.to_owned(),
         instance: None,
@@ -151,7 +164,7 @@ async fn lead(
         client,
         opt_outs,
     });
-    if caches.filled().await.is_err() {
+    if !filled.clone().await {
         return;
     }
     let queues = wake.lead(caches);
@@ -207,6 +220,11 @@ impl Watched {
     /// The caches.
     pub fn caches(&self) -> &Caches {
         &self.caches
+    }
+
+    /// Waits until every cache has been filled once. `false` if that will not happen any more.
+    pub fn filled(&self) -> impl Future<Output = bool> + Send + use<> {
+        self.filled.clone()
     }
 }
 
@@ -302,4 +320,30 @@ fn retry<K: Resource>(object: &K, failure: &ReconcileError, context: &Context) -
             .attempts
             .failed(&uid, Task::Reconcile, meta.generation, None, cause),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event;
+
+    use super::*;
+
+    /// The leader and the webhook waited for the same stores, and one of them was not woken.
+    #[tokio::test]
+    async fn f13_all_that_wait_for_the_caches_are_woken() {
+        let (caches, mut writers) = caches();
+        let filled = filled(caches);
+        let waits = [tokio::spawn(filled.clone()), tokio::spawn(filled)];
+        tokio::task::yield_now().await;
+        writers.containers.apply_watcher_event(&Event::InitDone);
+        tokio::task::yield_now().await;
+        writers.instances.apply_watcher_event(&Event::InitDone);
+        writers.pods.apply_watcher_event(&Event::InitDone);
+        writers.nodes.apply_watcher_event(&Event::InitDone);
+        tokio::task::yield_now().await;
+        writers.drivers.apply_watcher_event(&Event::InitDone);
+        for wait in waits {
+            assert!(wait.await.unwrap());
+        }
+    }
 }
