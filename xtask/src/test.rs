@@ -28,18 +28,8 @@ use e2e::{E2E, ROTATIONS};
 
 /// The kernel whose tests run in a virtual machine beside the end-to-end tests, which have another.
 const OLD_KERNEL: Series = Series::V5_10;
-/// The release that runs only some end-to-end tests, unless all are wanted.
+/// The release of `--all`, in addition to the default one.
 const OTHER_RELEASE: Release = Release::V1_36;
-/// These tests on one node: what depends on the kubelet or the container runtime. All tests on
-/// several nodes run on this release, too.
-const ON_OTHER_RELEASE: &[&str] = &[
-    "lifecycle::samples::",
-    "lifecycle::stopped::",
-    "images::",
-    "node::csi::",
-    "storage::volumes::",
-    "parity::",
-];
 /// Test targets that compute for minutes and touch nothing but their own process. They run beside
 /// the end-to-end tests, which mostly wait.
 const COMPUTING: &[&str] = &["interleavings", "memory"];
@@ -145,29 +135,11 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
         for class in classes.iter().filter(|class| is_computing(class)) {
             test_class(workspace, progress, options, class)?;
         }
-        fuzz::test(workspace, progress, options.all)?;
-        if one_release {
-            return Ok(());
-        }
-        progress.expect(Tools::CLUSTER_STEPS);
-        let tools = Tools::of(workspace).with_release(OTHER_RELEASE);
-        tools.prepare_cluster(workspace, progress)
+        fuzz::test(workspace, progress, options.all)
     };
-    if one_release {
-        return beside(in_background, || {
-            e2e::run_all(workspace, progress, options, &target)
-        });
-    }
     beside(in_background, || {
-        e2e::run_on_one_node(workspace, progress, options, &target)
-    })?;
-    let target = deploy(workspace, progress, options, OTHER_RELEASE)?;
-    progress.expect(1);
-    let step = format!("Some end-to-end tests on Kubernetes {}", OTHER_RELEASE.name());
-    progress.step(&step, |step| {
-        e2e::run(workspace, step, ON_OTHER_RELEASE, options, &target)
-    })?;
-    e2e::run_on_several_nodes(workspace, progress, options, &target)
+        e2e::run_all(workspace, progress, options, &target)
+    })
 }
 
 fn test_class(workspace: &Workspace, progress: &Progress, options: &Options<'_>, class: &str) -> Result<()> {
@@ -182,11 +154,7 @@ fn say_left_out(progress: &Progress, one_release: bool) -> Result<()> {
     let release = if one_release {
         "other releases of Kubernetes than this cluster's".to_owned()
     } else {
-        let (some, default) = (ON_OTHER_RELEASE.join(" "), Release::default().name());
-        format!(
-            "on Kubernetes {} the tests on one node but for {some}; on {default} those on several nodes",
-            OTHER_RELEASE.name()
-        )
+        format!("Kubernetes {}", OTHER_RELEASE.name())
     };
     progress.say(format!(
         "LEFT OUT (run with --all): {}; kernels {}; {release}; {} of {} generated pods; {} of {} certificate rotations; \
