@@ -48,7 +48,7 @@ pub async fn run(config: Config) -> Result<(), OperatorError> {
     let synced = readiness.wait_for("caches");
     let (shared, own) = (watched.filled(), caches.clone());
     runtime.spawn_endless("cache sync", async move {
-        // In this order: a store wakes only one of those that wait for it, and the leader waits, too.
+        // In this order: a store wakes one of those that wait for it, and the leader waits, too.
         if shared.await && own.synced().await {
             synced.ready();
             std::future::pending::<()>().await;
