@@ -61,7 +61,7 @@ pub(super) enum NotFound {
     )]
     NoOwner,
     #[error(
-        "metadata.ownerReferences: there is no StoppableContainerInstance {0} with this UID in the namespace, or its \
+        "metadata.ownerReferences: there is no StoppableContainerInstance {0} with this UID in the namespace, or \
          the webhook has not seen its creation yet"
     )]
     NoInstance(String),

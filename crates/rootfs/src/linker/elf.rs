@@ -59,7 +59,8 @@ struct Segment {
 // === impl SharedObject ===
 
 impl SharedObject {
-    /// Reads a regular file. `None` if it is no shared object of a machine that nodes are.
+    /// Reads a regular file. `None` unless it is a shared object for the
+    /// machine type of a node.
     pub(super) fn read(file: impl AsFd) -> Result<Option<Self>, Errno> {
         let file = file.as_fd();
         let read = |offset: u64, length: usize| -> Result<Vec<u8>, Errno> {
