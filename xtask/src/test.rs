@@ -24,11 +24,11 @@ use crate::tools::{Release, Runtime, Tools};
 use crate::workspace::Workspace;
 use crate::{durability, fuzz, install, shell};
 
-use e2e::{E2E, ROTATIONS};
+use e2e::{E2E, ON_ONE_NODE, ON_OTHER_RELEASE, ON_SEVERAL_NODES, ROTATIONS};
 
 /// The kernel whose tests run in a virtual machine beside the end-to-end tests, which have another.
 const OLD_KERNEL: Series = Series::V5_10;
-/// The release of `--all`, in addition to the default one.
+/// The release that runs only a part of the end-to-end tests of one node, unless all are wanted.
 const OTHER_RELEASE: Release = Release::V1_36;
 /// Test targets that compute for minutes and touch nothing but their own process. They run beside
 /// the end-to-end tests, which mostly wait.
@@ -117,13 +117,14 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     }
     // Another cluster has one release, and a release that is named is the only one.
     let one_release = options.kubernetes.is_some() || !target.local;
+    let all = [&ON_ONE_NODE, &ON_SEVERAL_NODES];
     if options.all {
-        e2e::run_all(workspace, progress, options, &target)?;
+        e2e::run_parts(workspace, progress, &all, options, &target)?;
         if one_release {
             return Ok(());
         }
         let target = deploy(workspace, progress, options, OTHER_RELEASE)?;
-        return e2e::run_all(workspace, progress, options, &target);
+        return e2e::run_parts(workspace, progress, &all, options, &target);
     }
     say_left_out(progress, one_release)?;
     progress.expect(kernels::steps(&[OLD_KERNEL]));
@@ -135,11 +136,24 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
         for class in classes.iter().filter(|class| is_computing(class)) {
             test_class(workspace, progress, options, class)?;
         }
-        fuzz::test(workspace, progress, options.all)
+        fuzz::test(workspace, progress, options.all)?;
+        if one_release {
+            return Ok(());
+        }
+        progress.expect(Tools::CLUSTER_STEPS);
+        let tools = Tools::of(workspace).with_release(OTHER_RELEASE);
+        tools.prepare_cluster(workspace, progress)
     };
+    let here = if one_release { &all[..] } else { &[&ON_ONE_NODE] };
     beside(in_background, || {
-        e2e::run_all(workspace, progress, options, &target)
-    })
+        e2e::run_parts(workspace, progress, here, options, &target)
+    })?;
+    if one_release {
+        return Ok(());
+    }
+    let target = deploy(workspace, progress, options, OTHER_RELEASE)?;
+    let parts = [&ON_OTHER_RELEASE, &ON_SEVERAL_NODES];
+    e2e::run_parts(workspace, progress, &parts, options, &target)
 }
 
 fn test_class(workspace: &Workspace, progress: &Progress, options: &Options<'_>, class: &str) -> Result<()> {
@@ -154,7 +168,11 @@ fn say_left_out(progress: &Progress, one_release: bool) -> Result<()> {
     let release = if one_release {
         "other releases of Kubernetes than this cluster's".to_owned()
     } else {
-        format!("Kubernetes {}", OTHER_RELEASE.name())
+        let (some, default) = (ON_OTHER_RELEASE.filters.join(" "), Release::default().name());
+        format!(
+            "on Kubernetes {} the tests on one node but for {some}; on {default} those on several nodes",
+            OTHER_RELEASE.name()
+        )
     };
     progress.say(format!(
         "LEFT OUT (run with --all): {}; kernels {}; {release}; {} of {} generated pods; {} of {} certificate rotations; \

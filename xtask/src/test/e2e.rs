@@ -50,40 +50,54 @@ pub(super) const ROTATIONS: (&str, &str) = ("3", "10");
 /// The variable for this number.
 const ROTATIONS_VARIABLE: &str = "E2E_ROTATIONS";
 
-/// All end-to-end tests, in two runs: nodes that the second one adds do not change what the others
-/// measure.
-pub(super) fn run_all(
-    workspace: &Workspace,
-    progress: &Progress,
-    options: &Options<'_>,
-    target: &Target<'_>,
-) -> Result<()> {
-    run_on_one_node(workspace, progress, options, target)?;
-    run_on_several_nodes(workspace, progress, options, target)
+/// Some of the end-to-end tests.
+pub(super) struct Part {
+    /// What the progress shows.
+    pub title: &'static str,
+    /// Arguments of the test program.
+    pub filters: &'static [&'static str],
 }
 
-pub(super) fn run_on_one_node(
-    workspace: &Workspace,
-    progress: &Progress,
-    options: &Options<'_>,
-    target: &Target<'_>,
-) -> Result<()> {
-    progress.expect(1);
-    progress.step("End-to-end tests on one node", |step| {
-        run(workspace, step, &["--skip", MANY_NODES], options, target)
-    })
-}
+/// The tests of one node.
+pub(super) const ON_ONE_NODE: Part = Part {
+    title: "End-to-end tests on one node",
+    filters: &["--skip", MANY_NODES],
+};
+/// The tests of several nodes. They have a run of their own after the others, because the nodes that
+/// they add change what the others measure.
+pub(super) const ON_SEVERAL_NODES: Part = Part {
+    title: "End-to-end tests on several nodes",
+    filters: &[MANY_NODES],
+};
+/// Tests of one node for a release that does not run all of them: those whose outcome depends on the
+/// kubelet or the container runtime.
+pub(super) const ON_OTHER_RELEASE: Part = Part {
+    title: "End-to-end tests on one node that depend on the release",
+    filters: &[
+        "lifecycle::samples::",
+        "lifecycle::stopped::",
+        "images::",
+        "node::csi::",
+        "storage::volumes::",
+        "parity::",
+    ],
+};
 
-pub(super) fn run_on_several_nodes(
+/// Runs parts of the end-to-end tests, one after the other.
+pub(super) fn run_parts(
     workspace: &Workspace,
     progress: &Progress,
+    parts: &[&Part],
     options: &Options<'_>,
     target: &Target<'_>,
 ) -> Result<()> {
-    progress.expect(1);
-    progress.step("End-to-end tests on several nodes", |step| {
-        run(workspace, step, &[MANY_NODES], options, target)
-    })
+    progress.expect(parts.len());
+    for part in parts {
+        progress.step(part.title, |step| {
+            run(workspace, step, part.filters, options, target)
+        })?;
+    }
+    Ok(())
 }
 
 /// Runs the end-to-end tests that `filters` selects, as arguments of the test program.
