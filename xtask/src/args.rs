@@ -131,6 +131,28 @@ pub(crate) enum BenchCommand {
     /// Measures the operator with many objects, on a control plane of its own whose nodes are
     /// simulated by kwok. Writes docs/benchmarks.md once 1,000 and 5,000 objects were measured.
     Scale(ScaleArgs),
+    /// Measures how long starts and stops take, in turn with those of plain pods of the same image,
+    /// on the cluster of KUBECONFIG or the local one.
+    Starts(StartsArgs),
+    /// Writes docs/speed.md and its plots from the last `bench starts`.
+    Report,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct StartsArgs {
+    /// Measures only whether the benchmark works and the counts are within their limits.
+    #[arg(long, conflicts_with_all = ["rounds", "burst", "bursts"])]
+    pub quick: bool,
+    /// Rounds of single starts and stops.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rounds: u32,
+    /// Number of objects of a burst.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=30))]
+    pub burst: u32,
+    /// Rounds of bursts.
+    #[arg(long, default_value_t = 5)]
+    pub bursts: u32,
 }
 
 /// How much load there is.
@@ -154,6 +176,18 @@ pub(crate) struct ScaleArgs {
     /// Seconds in which an idle operator should write nothing.
     #[arg(long, default_value_t = 60)]
     pub idle: u32,
+}
+
+// === impl StartsArgs ===
+
+impl StartsArgs {
+    /// What `--quick` measures.
+    pub(crate) const QUICK: Self = Self {
+        quick: true,
+        rounds: 2,
+        burst: 3,
+        bursts: 1,
+    };
 }
 
 /// Destination of the images.

@@ -9,6 +9,7 @@ Everything is removed at the end. Processes end with this program, however it en
 mod installation;
 mod process;
 mod stages;
+pub(crate) mod starts;
 mod table;
 
 use std::fs;

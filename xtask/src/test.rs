@@ -14,7 +14,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::args::Class;
+use crate::args::{Class, StartsArgs};
 use crate::cluster::Cluster;
 use crate::images::{pause, product, testing};
 use crate::kernels::{self, Series};
@@ -22,7 +22,7 @@ use crate::progress::{Progress, Step};
 use crate::target::Target;
 use crate::tools::{Release, Runtime, Tools};
 use crate::workspace::Workspace;
-use crate::{durability, fuzz, install, shell};
+use crate::{bench, durability, fuzz, install, shell};
 
 use e2e::{E2E, ON_ONE_NODE, ON_OTHER_RELEASE, ON_SEVERAL_NODES, ROTATIONS};
 
@@ -115,6 +115,10 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
             e2e::run(workspace, step, &names, options, &target)
         });
     }
+    progress.expect(1);
+    progress.step("Benchmark of starts, its counts", |step| {
+        bench::starts::measure(workspace, step, &target, &StartsArgs::QUICK)
+    })?;
     // Another cluster has one release, and a release that is named is the only one.
     let one_release = options.kubernetes.is_some() || !target.local;
     let all = [&ON_ONE_NODE, &ON_SEVERAL_NODES];

@@ -1,0 +1,211 @@
+//! The operations, in turn with those of plain pods, so that the machine's speed changes both.
+
+use std::future::Future;
+
+use anyhow::{Context, Result};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::journal::{Journal, Role, State};
+use crate::measured::Recorder;
+
+/// Names of the series.
+pub(crate) mod series {
+    pub(crate) const PLAIN_START: &str = "plain pod: start";
+    pub(crate) const PLAIN_STOP: &str = "plain pod: delete";
+    pub(crate) const FIRST: &str = "StoppableContainer: first start";
+    pub(crate) const STOP: &str = "StoppableContainer: stop";
+    pub(crate) const STOPPED: &str = "StoppableContainer: stop, until the status shows it";
+    pub(crate) const AGAIN: &str = "StoppableContainer: start again";
+    pub(crate) const BURST_PLAIN_START: &str = "burst, plain pods: start";
+    pub(crate) const BURST_PLAIN_STOP: &str = "burst, plain pods: delete";
+    pub(crate) const BURST_FIRST: &str = "burst, StoppableContainers: first start";
+    pub(crate) const BURST_STOP: &str = "burst, StoppableContainers: stop";
+    pub(crate) const BURST_AGAIN: &str = "burst, StoppableContainers: start again";
+}
+
+/// What is counted.
+pub(crate) mod counts {
+    pub(crate) const PODS: &str = "pods created in a start again";
+    pub(crate) const START: &str = "changes of the two objects in a start again";
+    pub(crate) const STOP: &str = "changes of the two objects in a stop";
+}
+
+/// One after the other: a plain pod, and an object that is created, stopped and started.
+pub(crate) async fn single(
+    cluster: &Cluster,
+    journal: &Journal,
+    recorder: &mut Recorder,
+    round: u32,
+) -> Result<()> {
+    // The order changes, so that neither always follows the other.
+    if round.is_multiple_of(2) {
+        plain(cluster, journal, recorder, round).await?;
+        ours(cluster, journal, recorder, round).await
+    } else {
+        ours(cluster, journal, recorder, round).await?;
+        plain(cluster, journal, recorder, round).await
+    }
+}
+
+async fn plain(cluster: &Cluster, journal: &Journal, recorder: &mut Recorder, round: u32) -> Result<()> {
+    let name = format!("plain-{round}");
+    let asked = cluster.create_plain(&name).await?;
+    let ready = journal
+        .reached(&name, Role::PlainPod, State::Ready, asked)
+        .await?;
+    recorder.add(series::PLAIN_START, None, seconds(asked, ready));
+    let asked = cluster.delete_plain(&name).await?;
+    let gone = journal.reached(&name, Role::PlainPod, State::Gone, asked).await?;
+    recorder.add(series::PLAIN_STOP, None, seconds(asked, gone));
+    journal.forget(&name);
+    Ok(())
+}
+
+async fn ours(cluster: &Cluster, journal: &Journal, recorder: &mut Recorder, round: u32) -> Result<()> {
+    let name = format!("ours-{round}");
+    let asked = cluster.create(&name).await?;
+    let ready = journal.reached(&name, Role::Object, State::Ready, asked).await?;
+    recorder.add(series::FIRST, Some(series::PLAIN_START), seconds(asked, ready));
+    // The last of the pods to go; what it writes belongs to this start.
+    journal
+        .reached(&name, Role::Placeholder, State::Gone, asked)
+        .await?;
+    recorder.add_steps(journal.steps(&name, asked));
+
+    let before = changes(journal, &name);
+    let asked = cluster.set_running(&name, false).await?;
+    let gone = journal.reached(&name, Role::Consumer, State::Gone, asked).await?;
+    recorder.add(series::STOP, Some(series::PLAIN_STOP), seconds(asked, gone));
+    let stopped = journal
+        .reached(&name, Role::Object, State::Stopped, asked)
+        .await?;
+    recorder.add(series::STOPPED, Some(series::PLAIN_STOP), seconds(asked, stopped));
+    let after = changes(journal, &name);
+    recorder.count(counts::STOP, after - before);
+
+    let asked = cluster.set_running(&name, true).await?;
+    let ready = journal.reached(&name, Role::Object, State::Ready, asked).await?;
+    recorder.add(series::AGAIN, Some(series::PLAIN_START), seconds(asked, ready));
+    recorder.count(counts::START, changes(journal, &name) - after);
+    let pods = [Role::Placeholder, Role::Provider, Role::Consumer];
+    let steps = journal.steps(&name, asked);
+    let created = pods
+        .iter()
+        .filter(|role| steps.contains_key(&(**role, State::Created)));
+    recorder.count(counts::PODS, u32::try_from(created.count())?);
+
+    let asked = cluster.delete(&name).await?;
+    journal.reached(&name, Role::Object, State::Gone, asked).await?;
+    journal.forget(&name);
+    Ok(())
+}
+
+/// Many at once: plain pods, and objects that are created, stopped and started.
+pub(crate) async fn burst(
+    cluster: &Cluster,
+    journal: &Journal,
+    recorder: &mut Recorder,
+    round: u32,
+    count: u32,
+) -> Result<()> {
+    let names: Vec<_> = (0..count)
+        .map(|index| format!("plain-burst-{round}-{index}"))
+        .collect();
+    for (name, create) in [
+        (series::BURST_PLAIN_START, true),
+        (series::BURST_PLAIN_STOP, false),
+    ] {
+        let state = if create { State::Ready } else { State::Gone };
+        let asked = at_once(cluster, &names, move |cluster, name| async move {
+            if create {
+                cluster.create_plain(&name).await
+            } else {
+                cluster.delete_plain(&name).await
+            }
+        });
+        for (of, since) in asked.await? {
+            let at = journal.reached(&of, Role::PlainPod, state, since).await?;
+            recorder.add(name, None, seconds(since, at));
+        }
+    }
+    for name in &names {
+        journal.forget(name);
+    }
+
+    let names: Vec<_> = (0..count)
+        .map(|index| format!("ours-burst-{round}-{index}"))
+        .collect();
+    let asked = at_once(cluster, &names, |cluster, name| async move {
+        cluster.create(&name).await
+    });
+    for (of, since) in asked.await? {
+        let at = journal.reached(&of, Role::Object, State::Ready, since).await?;
+        recorder.add(
+            series::BURST_FIRST,
+            Some(series::BURST_PLAIN_START),
+            seconds(since, at),
+        );
+    }
+    for (name, reference, running) in [
+        (series::BURST_STOP, series::BURST_PLAIN_STOP, false),
+        (series::BURST_AGAIN, series::BURST_PLAIN_START, true),
+    ] {
+        let (role, state) = if running {
+            (Role::Object, State::Ready)
+        } else {
+            (Role::Consumer, State::Gone)
+        };
+        let asked = at_once(cluster, &names, move |cluster, name| async move {
+            cluster.set_running(&name, running).await
+        });
+        for (of, since) in asked.await? {
+            let at = journal.reached(&of, role, state, since).await?;
+            recorder.add(name, Some(reference), seconds(since, at));
+            if !running {
+                journal.reached(&of, Role::Object, State::Stopped, since).await?;
+            }
+        }
+    }
+    let asked = at_once(cluster, &names, |cluster, name| async move {
+        cluster.delete(&name).await
+    });
+    for (of, since) in asked.await? {
+        journal.reached(&of, Role::Object, State::Gone, since).await?;
+        journal.forget(&of);
+    }
+    Ok(())
+}
+
+/// Sends a request for each name at the same time. Returns the names and the times before their
+/// requests.
+async fn at_once<F>(
+    cluster: &Cluster,
+    names: &[String],
+    request: impl Fn(Cluster, String) -> F,
+) -> Result<Vec<(String, Instant)>>
+where
+    F: Future<Output = Result<Instant>> + Send + 'static,
+{
+    let mut requests = JoinSet::new();
+    for name in names {
+        let name = name.clone();
+        let request = request(cluster.clone(), name.clone());
+        requests.spawn(async move { request.await.map(|asked| (name, asked)) });
+    }
+    let mut asked = Vec::new();
+    while let Some(request) = requests.join_next().await {
+        asked.push(request.context("a request panicked")??);
+    }
+    Ok(asked)
+}
+
+/// Changes of the StoppableContainer and its instance so far.
+fn changes(journal: &Journal, name: &str) -> u32 {
+    journal.changes(name, Role::Instance) + journal.changes(name, Role::Object)
+}
+
+fn seconds(from: Instant, to: Instant) -> f64 {
+    to.duration_since(from).as_secs_f64()
+}
