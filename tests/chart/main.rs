@@ -2,7 +2,8 @@
 The objects that the chart renders from its values, and the values that its schema rejects. Helm
 renders without a cluster.
 
-`HELM` is the path of helm.
+`HELM` is the path of helm, and `KUBERNETES_SCHEMAS` the directory of Kubernetes' own description of its
+API, a file for each release.
 */
 
 #![forbid(unsafe_code)]
@@ -16,6 +17,7 @@ mod names;
 mod permissions;
 mod pods;
 mod release;
+mod schemas;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -32,14 +34,17 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn template(values: &[&str]) -> Output {
+/// The release of Kubernetes that the chart is rendered for, unless a test is about releases.
+const KUBERNETES: &str = "1.34.0";
+
+fn template(kubernetes: &str, values: &[&str]) -> Output {
     let helm = std::env::var_os("HELM").expect("HELM is the path of helm; `cargo xtask test` sets it");
     let mut command = Command::new(helm);
     command.args([
         "template",
         RELEASE,
         "--kube-version",
-        "1.34.0",
+        kubernetes,
         "--namespace",
         NAMESPACE,
     ]);
@@ -55,7 +60,12 @@ fn template(values: &[&str]) -> Output {
 /// Renders the chart, which must succeed. Values have the form of `--set`. The CRDs are left out
 /// unless the values ask for them, because they are long.
 fn render(values: &[&str]) -> Objects {
-    let output = template(&[&["crds.enabled=false"], values].concat());
+    render_for(KUBERNETES, &[&["crds.enabled=false"], values].concat())
+}
+
+/// Renders the chart for a release of Kubernetes, which must succeed.
+fn render_for(kubernetes: &str, values: &[&str]) -> Objects {
+    let output = template(kubernetes, values);
     assert!(
         output.status.success(),
         "{}",
@@ -79,7 +89,7 @@ fn evaluate(expression: &str, values: &[&str]) -> String {
 
 /// The message of helm, which must refuse the values.
 fn refused(values: &[&str]) -> String {
-    let output = template(values);
+    let output = template(KUBERNETES, values);
     assert!(!output.status.success(), "{values:?} were accepted");
     String::from_utf8(output.stderr).unwrap()
 }

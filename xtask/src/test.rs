@@ -38,6 +38,8 @@ const COMPUTING: &[&str] = &["interleavings", "memory"];
 const PROMETHEUS_VARIABLE: &str = "PROMETHEUS_PROGRAMS";
 /// The variable with the path of helm.
 const HELM_VARIABLE: &str = "HELM";
+/// The variable with the directory of Kubernetes' descriptions of its API.
+const SCHEMAS_VARIABLE: &str = "KUBERNETES_SCHEMAS";
 
 /// Options of the command.
 #[derive(Clone, Copy, Debug)]
@@ -75,11 +77,12 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
         return runtimes::run(workspace, progress, options);
     }
     let classes = test_targets(workspace)?;
-    progress.expect(5 + classes.len());
+    progress.expect(6 + classes.len());
     Tools::prepare_tests(progress)?;
     let tools = Tools::of(workspace);
     tools.prepare_prometheus(progress)?;
     tools.prepare_helm(progress)?;
+    tools.prepare_schemas(progress)?;
     let unit = ["--workspace", "--lib", "--bins"];
     progress.step("Unit tests", |step| cargo_test(workspace, step, &unit, options))?;
     progress.step("Tests in documentation", |step| {
@@ -265,6 +268,7 @@ fn cargo(workspace: &Workspace, args: &[&str]) -> Command {
     let tools = Tools::of(workspace);
     command.env(PROMETHEUS_VARIABLE, tools.prometheus());
     command.env(HELM_VARIABLE, tools.helm_program());
+    command.env(SCHEMAS_VARIABLE, tools.schemas());
     command
 }
 

@@ -27,6 +27,8 @@ pub(crate) use release::Release;
 pub(crate) use runtime::Runtime;
 pub(crate) use stamp::{Fingerprint, Stamp};
 
+/// The oldest Kubernetes that the chart allows.
+const OLDEST_KUBERNETES: &str = "v1.32.0";
 /// Packages that the local cluster runs without installing them.
 const UNPACKED: &[&str] = &["containerd", "runc", "etcd-server", "docker-registry"];
 /// Programs and the packages that bring them for the local cluster.
@@ -269,6 +271,26 @@ impl Tools {
         progress.step("Build helm (about 2 minutes the first time)", |step| {
             golang::install_helm(step, &self.dir)
         })
+    }
+
+    /// Gets Kubernetes' descriptions of its API, of the oldest release that the chart allows and of
+    /// the newest one of the local cluster.
+    pub(crate) fn prepare_schemas(&self, progress: &Progress) -> Result<()> {
+        progress.step("Schemas of Kubernetes", |step| {
+            let dir = self.schemas();
+            std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+            for version in [OLDEST_KUBERNETES, Release::V1_36.version()] {
+                let minor = version.trim_start_matches('v').rsplit_once('.');
+                let minor = minor.map_or(version, |(minor, _)| minor);
+                golang::copy_schema(step, version, &dir.join(minor).with_added_extension("json"))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Directory of these descriptions, a file for each minor release.
+    pub(crate) fn schemas(&self) -> PathBuf {
+        self.dir.join("schemas")
     }
 
     /// Makes `cargo fuzz`, and what it compiles libFuzzer with.

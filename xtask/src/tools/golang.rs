@@ -2,7 +2,7 @@
 Programs built from Go modules: Kubernetes as one multi-call binary, and helm.
 */
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -146,11 +146,39 @@ pub(crate) fn install_csi_sanity(step: &Step<'_>, dir: &Path) -> Result<()> {
     stamp.set(CSI_SANITY)
 }
 
+/// Copies Kubernetes' description of its API out of the module of a version.
+pub(super) fn copy_schema(step: &Step<'_>, version: &str, file: &Path) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Module {
+        dir: PathBuf,
+    }
+
+    if file.is_file() {
+        return Ok(());
+    }
+    let mut command = Command::new(go()?);
+    command.args([
+        "mod",
+        "download",
+        "-json",
+        &format!("k8s.io/kubernetes@{version}"),
+    ]);
+    let module: Module = serde_json::from_str(&step.output(&mut command)?)
+        .with_context(|| format!("reading where Go has Kubernetes {version}"))?;
+    let partial = file.with_extension("partial");
+    let schema = module.dir.join("api/openapi-spec/swagger.json");
+    // The copy would be read-only as the module is.
+    let text = std::fs::read(&schema).with_context(|| format!("reading {}", schema.display()))?;
+    std::fs::write(&partial, text).with_context(|| format!("writing {}", partial.display()))?;
+    std::fs::rename(&partial, file).with_context(|| format!("moving {} into place", partial.display()))
+}
+
 /// The go command.
 ///
 /// # Errors
 /// With what to do where there is none.
-pub(crate) fn go() -> Result<std::path::PathBuf> {
+pub(crate) fn go() -> Result<PathBuf> {
     match shell::which("go") {
         Some(path) => Ok(path),
         None => bail!(
