@@ -23,7 +23,7 @@ const GOALS: &[(&str, f64)] = &[
     (series::BURST_STOP, 1.15),
 ];
 /// Highest numbers that an operation needs.
-const LIMITS: &[(&str, u32)] = &[(counts::PODS, 1), (counts::START, 4), (counts::STOP, 4)];
+const LIMITS: &[(&str, u32)] = &[(counts::PODS, 1), (counts::START, 7), (counts::STOP, 9)];
 /// A reference whose p90 is this many times its p10 does not allow a verdict.
 const NOISE: f64 = 1.5;
 

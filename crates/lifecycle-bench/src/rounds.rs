@@ -40,7 +40,7 @@ pub(crate) async fn single(
     round: u32,
 ) -> Result<()> {
     // The order changes, so that neither always follows the other.
-    if round.is_multiple_of(2) {
+    if !round.is_multiple_of(2) {
         plain(cluster, journal, recorder, round).await?;
         ours(cluster, journal, recorder, round).await
     } else {
