@@ -40,12 +40,12 @@ pub(crate) async fn single(
     round: u32,
 ) -> Result<()> {
     // The order changes, so that neither always follows the other.
-    if !round.is_multiple_of(2) {
-        plain(cluster, journal, recorder, round).await?;
-        ours(cluster, journal, recorder, round).await
-    } else {
+    if round.is_multiple_of(2) {
         ours(cluster, journal, recorder, round).await?;
         plain(cluster, journal, recorder, round).await
+    } else {
+        plain(cluster, journal, recorder, round).await?;
+        ours(cluster, journal, recorder, round).await
     }
 }
 
