@@ -57,10 +57,13 @@ const VOLUMES: usize = 2_048;
 
 const GATES: Keep = Keep::First(64, &Keep::Fields(&[("name", Keep::All)]));
 
-const RESOURCES: Keep = Keep::Fields(&[
-    ("limits", Keep::Fields(&[("ephemeral-storage", Keep::All)])),
-    ("requests", Keep::Fields(&[("ephemeral-storage", Keep::All)])),
+const AMOUNTS: Keep = Keep::Fields(&[
+    ("cpu", Keep::All),
+    ("ephemeral-storage", Keep::All),
+    ("memory", Keep::All),
 ]);
+
+const RESOURCES: Keep = Keep::Fields(&[("limits", AMOUNTS), ("requests", AMOUNTS)]);
 
 const CONTAINER: Keep = Keep::First(
     CONTAINERS,
@@ -262,7 +265,7 @@ mod tests {
                 "nodeName": "n1", "volumes": many(json!({ "name": "v" })),
                 "containers": [{
                     "name": "main", "image": "i", "env": many(json!({ "name": "E" })),
-                    "resources": { "limits": { "cpu": "1", "ephemeral-storage": "1Gi" } },
+                    "resources": { "limits": { "example.com/gpu": "1", "cpu": "1", "ephemeral-storage": "1Gi" } },
                 }],
             },
             "status": {
@@ -279,7 +282,7 @@ mod tests {
                 "annotations": { "stoppablecontainer.xtlsoft.top/template-hash": "h" },
             },
             "spec": { "nodeName": "n1", "containers": [{
-                "name": "main", "image": "i", "resources": { "limits": { "ephemeral-storage": "1Gi" } },
+                "name": "main", "image": "i", "resources": { "limits": { "cpu": "1", "ephemeral-storage": "1Gi" } },
             }] },
             "status": {
                 "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }],

@@ -30,6 +30,7 @@ mod opt_outs;
 pub(crate) mod pinned;
 mod placeholder;
 mod provider;
+pub(crate) mod resize;
 pub(crate) mod restart;
 pub(crate) mod template;
 pub(crate) mod template_fields;

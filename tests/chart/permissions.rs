@@ -35,6 +35,7 @@ const USES: &[Use] = &[
     ("controller", "pods", "patch", "src/reconcile/instance/apply.rs", ".patch(&pod.name_any()"),
     ("controller", "pods", "delete", "src/reconcile/instance/apply/delete.rs", ".delete(&pod.name_any()"),
     ("controller", "pods/status", "patch", "src/reconcile/instance/apply/change_over.rs", ".patch_status(&pod.name_any()"),
+    ("controller", "pods/resize", "patch", "src/reconcile/instance/apply/resize.rs", ".patch_subresource(\"resize\""),
     ("controller", "nodes", "read", "src/reconcile/watch.rs", "watch::<Node, selections::Nodes>"),
     ("controller", "persistentvolumeclaims", "read", "src/webhook/claims.rs", "watch::<_, selections::Claims>"),
     ("controller", "csinodes", "read", "src/reconcile/watch.rs", "watch::<CSINode, selections::Drivers>"),

@@ -1,5 +1,5 @@
 /*!
-User operations: create, edit, stop, start, restart, reset and delete an object, run the samples,
+User operations: create, edit, resize, stop, start, restart, reset and delete an object, run the samples,
 and see how the program ended.
 */
 
@@ -10,6 +10,7 @@ mod let_go;
 mod preempted;
 mod released;
 mod reset;
+mod resize;
 mod restart;
 mod samples;
 mod steps;

@@ -17,6 +17,7 @@ mod newest;
 mod objects;
 mod refusal;
 mod reset;
+mod resize;
 mod restart;
 mod stop;
 mod template;

@@ -31,6 +31,8 @@ pub enum Task {
     Pod(Role),
     /// Creating the instance of a StoppableContainer.
     Instance,
+    /// Changing CPU and memory of the consumer that runs.
+    Resize,
     /// The whole reconciliation of the object.
     Reconcile,
 }
@@ -81,6 +83,7 @@ impl Task {
         match self {
             Self::Pod(role) => role.label(),
             Self::Instance => "instance",
+            Self::Resize => "resize",
             Self::Reconcile => "reconciliation",
         }
     }

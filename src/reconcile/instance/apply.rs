@@ -27,6 +27,7 @@ use crate::selections::TrimmedPod;
 mod change_over;
 mod create;
 mod delete;
+mod resize;
 mod status;
 
 pub(super) use status::{ensure_newest, write_status};
@@ -91,6 +92,7 @@ pub(super) async fn apply(
                 let pod = change_over::admit(context, &observed.instance, &pod).await?;
                 observed.consumer = Slot::Ours(pod);
             }
+            Action::Resize(pod, wanted) => resize::resize(context, &mut observed, &pod, &wanted).await?,
             Action::Delete(role, pod, cause) => {
                 delete::delete(context, &mut observed, role, &pod, cause).await?;
             }

@@ -51,6 +51,7 @@ pub(super) fn events(
     events.extend(pulling(before, after, observed));
     events.extend(prepared(before, after));
     events.extend(started(before, after, observed, restarted));
+    events.extend(observed.resized.iter().map(|why| normal(CONSUMER_READY, why)));
     events.extend(stopping(before, after, observed));
     events.extend(blocked(&before.conditions, &after.conditions));
     events.extend(stopped(before, after));

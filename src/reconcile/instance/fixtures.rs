@@ -48,6 +48,8 @@ pub(super) fn observed(instance: Arc<StoppableContainerInstance>) -> Observed {
         unsuitable: None,
         given_up: None,
         template_check: None,
+        resize_refused: None,
+        resized: None,
         provider_backoff: None,
         consumer_backoff: None,
         placeholder_backoff: None,

@@ -143,6 +143,11 @@ async fn look(
         other_nodes,
         unsuitable: None,
         given_up: None,
+        resize_refused: context
+            .attempts
+            .backoff(&uid, Task::Resize, instance.metadata.generation)
+            .map(|refused| refused.cause),
+        resized: None,
         template_check: status.template_check.clone(),
         provider_backoff,
         consumer_backoff,

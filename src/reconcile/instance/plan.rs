@@ -22,8 +22,8 @@ use crate::reconcile::instance::plan::storage_limit::eviction;
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::pods::{
     OptOuts, Role, blocking_cause, consumer_hash, consumer_pod, has_our_labels, has_started, is_finished,
-    is_terminating, is_unschedulable, node, placeholder_hash, placeholder_pod, provider_pod, restart,
-    wait_for_placeholder,
+    is_terminating, is_unschedulable, node, placeholder_hash, placeholder_pod, provider_pod, resize,
+    resize::Resize, restart, wait_for_placeholder,
 };
 
 mod change_over;
@@ -48,6 +48,8 @@ pub(super) enum Action {
     Nominate(Arc<Pod>, String),
     /// Remove the gate that makes the consumer wait for the end of its placeholder.
     Admit(Arc<Pod>),
+    /// Change CPU and memory of the consumer that runs.
+    Resize(Arc<Pod>, Resize),
     /// Delete a pod of ours with its own grace period. With a cause, its successor waits for the
     /// back-off.
     Delete(Role, Arc<Pod>, Option<Cause>),
@@ -229,11 +231,21 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
             || {
                 let mut actions = relabel(Role::Consumer, pod, observed);
                 actions.extend(change_over::admit(observed));
+                actions.extend(resizing(observed, pod));
                 actions
             },
             |excess| delete_once(Role::Consumer, pod, Some(eviction(&excess))),
         ),
     }
+}
+
+/// The change of a consumer in place that edits ask for. It is tried once for each edit.
+fn resizing(observed: &Observed, pod: &Arc<Pod>) -> Option<Action> {
+    let may = !is_terminating(pod)
+        && has_started(pod, observed.instance.spec.main_container())
+        && observed.resize_refused.is_none();
+    let wanted = may.then(|| resize::wanted(&observed.instance, pod))??.ok()?;
+    Some(Action::Resize(Arc::clone(pod), wanted))
 }
 
 /// The instance with the placement of the next consumer that its status will have.

@@ -49,6 +49,22 @@ pub(crate) fn edited(
     paths
 }
 
+/// The value of the annotation when `before` of a pod is changed to the template's parts at `paths`.
+pub(crate) fn with(
+    instance: &StoppableContainerInstance,
+    mut before: BTreeMap<String, String>,
+    paths: &[String],
+) -> String {
+    let mut now = parts(instance);
+    for path in paths {
+        match now.remove(path) {
+            Some(hash) => before.insert(path.clone(), hash),
+            None => before.remove(path),
+        };
+    }
+    serde_json::to_string(&before).unwrap_or_default()
+}
+
 /// Hashes by path, up to the bounds above.
 fn parts(instance: &StoppableContainerInstance) -> BTreeMap<String, String> {
     if instance.spec.template.problem().is_some() {
@@ -78,11 +94,14 @@ fn split_into(parts: &mut BTreeMap<String, String>, path: &str, value: &Value, c
         "spec.template.spec.containers",
         "spec.template.spec.initContainers",
     ];
+    // A container, and its amounts of CPU and memory, which can change while it runs.
     let of_container = || {
+        let in_list = |list: &&str| path.strip_prefix(*list);
+        let within = lists.iter().find_map(in_list).unwrap_or_default();
+        let (index, rest) = within.split_once('.').unwrap_or((within, ""));
         containers
-            && lists
-                .iter()
-                .any(|list| path.strip_prefix(list).is_some_and(is_index))
+            && is_index(index)
+            && ["", "resources", "resources.limits", "resources.requests"].contains(&rest)
     };
     match value {
         Value::Object(fields)

@@ -15,6 +15,7 @@ mod change_over;
 mod deletion;
 mod lost_node;
 mod ownership;
+mod resize;
 mod restart;
 mod storage_limit;
 
@@ -30,6 +31,7 @@ fn words(observed: &Observed) -> Vec<String> {
             Action::KeepNode(_) => "keep node".to_owned(),
             Action::Nominate(_, node) => format!("nominate {node}"),
             Action::Admit(_) => "admit consumer".to_owned(),
+            Action::Resize(..) => "resize consumer".to_owned(),
             Action::GiveUp(why, _) => format!("give up: {}", why.reason),
             Action::Delete(role, _, cause) => {
                 format!(

@@ -16,7 +16,7 @@ use stoppablecontainer_api::truncate_utf8;
 use crate::reconcile::conditions::Cause;
 use crate::reconcile::instance::state::Observed;
 use crate::reconcile::pods::{
-    consumer_hash, has_started, is_terminating, restart, template, template_fields,
+    consumer_hash, has_started, is_terminating, resize, restart, template, template_fields,
 };
 
 /// Most fields that are named.
@@ -56,10 +56,19 @@ pub(crate) fn why(observed: &Observed) -> Option<Cause> {
     } else {
         format!("these fields were edited: {}", named(&edited))
     };
+    let refused = observed
+        .resize_refused
+        .as_ref()
+        .map(|refused| refused.message.clone());
+    let refused = refused.or_else(|| resize::wanted(instance, pod)?.err());
+    let in_place = refused.map_or(String::new(), |refused| {
+        format!(" (CPU and memory are not changed while it runs: {refused})")
+    });
     Some(Cause::new(
         reason::TEMPLATE_EDITED,
         format!(
-            "since pod {} was created {what}; stop and start the object, or restart it, for that to take effect",
+            "since pod {} was created {what}; stop and start the object, or restart it, for that to take \
+             effect{in_place}",
             pod.name_any()
         ),
     ))
