@@ -1,6 +1,7 @@
 /*!
 Kept filesystems as a resource: size and limits, disks that are full, failing or not mounted, data
-without an instance, restored objects, and volumes inside them.
+without an instance, restored objects, objects whose kind or namespace is gone, and volumes inside
+them.
 */
 
 mod filesystem;
@@ -9,3 +10,4 @@ mod orphans;
 mod restored_etcd;
 mod unmounted_disk;
 mod volumes;
+mod without_tombstone;
