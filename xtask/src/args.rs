@@ -108,6 +108,9 @@ pub(crate) enum Command {
     },
     /// Builds the product's images and pushes them to a registry or the local cluster.
     Image(RegistryArg),
+    /// Writes a software bill of materials (CycloneDX) for the program of each image into
+    /// `dist/sbom/`.
+    Sbom,
     /// Builds the plugin `kubectl stopc` as a static program, with its links, into `dist/`.
     Plugin {
         /// Copies it to this directory, too, which should be in the PATH.

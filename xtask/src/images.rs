@@ -9,6 +9,7 @@ mod destination;
 mod hand_made;
 pub(crate) mod pause;
 pub(crate) mod product;
+pub(crate) mod sbom;
 mod static_program;
 pub(crate) mod testing;
 

@@ -114,6 +114,7 @@ fn run(args: &Args) -> Result<ExitCode> {
         Command::Lint => lint::run(&workspace, &progress)?,
         Command::Codegen { check } => codegen::command(&workspace, &progress, *check)?,
         Command::Image(arg) => images::command(&workspace, &progress, arg.registry.clone())?,
+        Command::Sbom => images::sbom::command(&workspace, &progress)?,
         Command::Plugin { install } => plugin::command(&workspace, &progress, install.as_deref())?,
         Command::TestImages => images::test_command(&workspace, &progress)?,
     }

@@ -72,6 +72,7 @@ const MACHINE_PROGRAMS: &[(&str, &str)] = &[
 const VIRTIOFSD: [&str; 2] = ["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
 
 /// Version of cargo-fuzz.
+const CARGO_SBOM: &str = "0.10.0";
 const CARGO_FUZZ: &str = "0.13.2";
 
 /// Version of mdBook.
@@ -307,6 +308,18 @@ impl Tools {
             let features = ["--no-default-features", "--features", "search"];
             self.cargo_install(step, "mdbook", MDBOOK, &features)
         })
+    }
+
+    /// Makes cargo-sbom.
+    pub(crate) fn prepare_cargo_sbom(&self, progress: &Progress) -> Result<()> {
+        progress.step("Build cargo-sbom (about a minute the first time)", |step| {
+            self.cargo_install(step, "cargo-sbom", CARGO_SBOM, &[])
+        })
+    }
+
+    /// cargo-sbom, to be called as cargo calls it: with `sbom` as its first argument.
+    pub(crate) fn cargo_sbom(&self) -> Command {
+        Command::new(self.dir.join("bin/cargo-sbom"))
     }
 
     /// Builds a program of a package with its name, unless this version is there.

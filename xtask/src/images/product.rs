@@ -21,7 +21,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The public registry of the images, which is the chart's default.
 const REGISTRY: &str = "docker.io/xtlsoft";
 /// Binaries and their cargo packages.
-const BINARIES: &[(&str, &str)] = &[
+pub(super) const BINARIES: &[(&str, &str)] = &[
     ("operator", "stoppablecontainer"),
     ("webhook-certs", "webhook-certs"),
     ("node-agent", "node-agent"),
@@ -48,6 +48,11 @@ const STOP_SIGNALS: &[(&str, &str)] = &[
     ("sigkill", "SIGKILL"),
     ("sigrtmin-3", "SIGRTMIN+3"),
 ];
+
+/// Goals for the sizes of the wrapper, which is in every consumer pod, and of the other programs, in
+/// bytes.
+const SMALL: u64 = 1_500_000;
+const LARGE: u64 = 20_000_000;
 
 /// Cargo profiles of the binaries.
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +96,7 @@ pub(crate) fn provide(
     })?;
     let _lock = buildah.lock()?;
     fill_dist(workspace, profiles)?;
+    progress.say(format!("      programs: {}", sizes(workspace)?));
     let tag = tag(workspace)?;
     progress.step("Build and deliver the images", |step| {
         let file = workspace.join("Dockerfile");
@@ -99,8 +105,9 @@ pub(crate) fn provide(
             let name = format!("{REGISTRY}/{image}:{tag}");
             step.note(&name);
             if !buildah.has(&name) {
-                let args = [("STOP_SIGNAL", signal)];
-                let args = if image == WRAPPER { &args[..] } else { &[] };
+                let args = [("VERSION", Workspace::version()), ("STOP_SIGNAL", signal)];
+                // Others do not declare the signal.
+                let args = if image == WRAPPER { &args[..] } else { &args[..1] };
                 buildah.build(
                     &Recipe {
                         name: &name,
@@ -232,6 +239,29 @@ fn fill_dist(workspace: &Workspace, profiles: Profiles) -> Result<()> {
     })
 }
 
+/// The sizes of the programs in units of 1,000,000 bytes, with those that exceed their goals marked.
+/// Each image has one program, and the agent's also the wrapper.
+fn sizes(workspace: &Workspace) -> Result<String> {
+    let mut sizes = Vec::new();
+    for (binary, _) in BINARIES {
+        let path = workspace.dist().join(binary);
+        let file = fs::metadata(&path).with_context(|| format!("reading {}", path.display()))?;
+        let goal = if *binary == "exec-wrapper" { SMALL } else { LARGE };
+        let mark = if file.len() > goal {
+            format!(" (goal: {} MB)", megabytes(goal))
+        } else {
+            String::new()
+        };
+        sizes.push(format!("{binary} {} MB{mark}", megabytes(file.len())));
+    }
+    Ok(sizes.join(", "))
+}
+
+/// With one decimal, rounded down.
+fn megabytes(bytes: u64) -> String {
+    format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10)
+}
+
 /// Copies a compiled program atomically.
 fn copy_program(workspace: &Workspace, profile: &str, binary: &str, to: &Path) -> Result<()> {
     let source = workspace.target().join(TARGET).join(profile).join(binary);
@@ -255,4 +285,15 @@ fn tag(workspace: &Workspace) -> Result<String> {
         Workspace::version(),
         &fingerprint.finish()[..12]
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::megabytes;
+
+    #[test]
+    fn megabytes_have_one_decimal() {
+        assert_eq!(megabytes(1_299_999), "1.2");
+        assert_eq!(megabytes(20_000_000), "20.0");
+    }
 }
