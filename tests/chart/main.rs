@@ -2,8 +2,8 @@
 The objects that the chart renders from its values, and the values that its schema rejects. Helm
 renders without a cluster.
 
-`HELM` is the path of helm, and `KUBERNETES_SCHEMAS` the directory of Kubernetes' own description of its
-API, a file for each release.
+`HELM` is the path of helm, and `KUBERNETES_SCHEMAS` the directory of Kubernetes' own description of
+its API, a file for each release.
 */
 
 #![forbid(unsafe_code)]

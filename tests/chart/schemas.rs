@@ -1,8 +1,8 @@
-//! Everything that the chart renders is what the oldest and the newest release of Kubernetes expect:
-//! known kinds, known fields, and values of their types.
+//! Everything that the chart renders is what the oldest and the newest release of Kubernetes
+//! expect: known kinds, known fields, and values of their types.
 //!
-//! The files are Kubernetes' `api/openapi-spec/swagger.json`. The API server only warns of an unknown
-//! field, and Helm does not show these warnings.
+//! The files are Kubernetes' `api/openapi-spec/swagger.json`. The API server only warns of an
+//! unknown field, and Helm does not show these warnings.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,6 +1,6 @@
 /*!
-User operations: create, edit, resize, stop, start, restart, reset and delete an object, run the samples,
-and see how the program ended.
+User operations: create, edit, resize, stop, start, restart, reset and delete an object, run the
+samples, and see how the program ended.
 */
 
 mod deletion;

@@ -195,8 +195,8 @@ pub mod reason {
         /// Event: the main container ended and was started again. The message has its exit code. In
         /// `lastStop`, the user asked for a restart.
         RESTARTED = "Restarted" in [];
-        /// Event: CPU or memory of the running container were changed in place, as the template asks
-        /// for.
+        /// Event: CPU or memory of the running container were changed in place, as the template
+        /// asks for.
         RESIZED = "Resized" in [];
         /// Event: the object continues on another node, which has the disk of the earlier one.
         MOVED = "Moved" in [];

@@ -125,8 +125,8 @@ impl Report {
     }
 }
 
-/// A quantile in percent: the smallest sample that is not below this share of all samples. 0 without
-/// samples.
+/// A quantile in percent: the smallest sample that is not below this share of all samples. 0
+/// without samples.
 pub(crate) fn quantile(samples: &[f64], percent: usize) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -61,8 +61,8 @@ pub(super) struct Observed {
     pub given_up: Option<GivenUp>,
     /// What the API server made of the template when it was last asked; perhaps of an earlier one.
     pub template_check: Option<TemplateCheck>,
-    /// Why the API server refused to change CPU and memory of the consumer that runs, since the last
-    /// edit.
+    /// Why the API server refused to change CPU and memory of the consumer that runs, since the
+    /// last edit.
     pub resize_refused: Option<Cause>,
     /// What was changed of the consumer in this pass.
     pub resized: Option<Cause>,

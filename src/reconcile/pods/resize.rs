@@ -1,6 +1,6 @@
 /*!
-Edits of CPU and memory that the kubelet applies to a consumer that runs: the subresource `resize` of
-pods, which Kubernetes has by default since 1.33 (KEP-1287).
+Edits of CPU and memory that the kubelet applies to a consumer that runs: the subresource `resize`
+of pods, which Kubernetes has by default since 1.33 (KEP-1287).
 
 A consumer carries a hash of each part of its template, so the pod itself shows which amounts were
 edited since. After the change it carries the hashes of the new ones, and only other edits need a
@@ -61,7 +61,8 @@ pub(crate) fn wanted(instance: &StoppableContainerInstance, pod: &Pod) -> Option
     }))
 }
 
-/// The container and the resource of a path, as `spec.template.spec.containers[0].resources.limits.cpu`.
+/// The container and the resource of a path, as
+/// `spec.template.spec.containers[0].resources.limits.cpu`.
 fn amount(path: &str) -> Option<(usize, &'static str)> {
     let rest = path.strip_prefix("spec.template.spec.containers[")?;
     let (container, rest) = rest.split_once("].resources.")?;

@@ -49,7 +49,8 @@ pub(crate) fn edited(
     paths
 }
 
-/// The value of the annotation when `before` of a pod is changed to the template's parts at `paths`.
+/// The value of the annotation when `before` of a pod is changed to the template's parts at
+/// `paths`.
 pub(crate) fn with(
     instance: &StoppableContainerInstance,
     mut before: BTreeMap<String, String>,

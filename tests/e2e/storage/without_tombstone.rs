@@ -57,7 +57,7 @@ async fn make_again(ns: &Namespace) -> Result<()> {
     Ok(())
 }
 
-/// Nobody deleted the objects, so their files stay, and they continue in a namespace of that name.
+/// The objects were not deleted, so their files stay. They continue in a namespace of that name.
 #[tokio::test]
 async fn i1_i11_files_outlive_a_namespace_that_was_removed_by_force() {
     in_namespace("forced", async |ns| {

@@ -1,6 +1,6 @@
 /*!
-`bench starts`: how long starts and stops take, next to those of plain pods. `crates/lifecycle-bench`
-measures on a real cluster, and makes the page of `bench report`.
+`bench starts`: how long starts and stops take, next to those of plain pods.
+`crates/lifecycle-bench` measures on a real cluster, and makes the page of `bench report`.
 */
 
 use std::fs;

@@ -49,8 +49,8 @@ const STOP_SIGNALS: &[(&str, &str)] = &[
     ("sigrtmin-3", "SIGRTMIN+3"),
 ];
 
-/// Goals for the sizes of the wrapper, which is in every consumer pod, and of the other programs, in
-/// bytes.
+/// Goals for the sizes of the wrapper, which is in every consumer pod, and of the other programs,
+/// in bytes.
 const SMALL: u64 = 1_500_000;
 const LARGE: u64 = 20_000_000;
 
@@ -239,8 +239,8 @@ fn fill_dist(workspace: &Workspace, profiles: Profiles) -> Result<()> {
     })
 }
 
-/// The sizes of the programs in units of 1,000,000 bytes, with those that exceed their goals marked.
-/// Each image has one program, and the agent's also the wrapper.
+/// The sizes of the programs in units of 1,000,000 bytes, with those that exceed their goals
+/// marked. Each image has one program, and the agent's also the wrapper.
 fn sizes(workspace: &Workspace) -> Result<String> {
     let mut sizes = Vec::new();
     for (binary, _) in BINARIES {

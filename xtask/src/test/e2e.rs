@@ -63,14 +63,14 @@ pub(super) const ON_ONE_NODE: Part = Part {
     title: "End-to-end tests on one node",
     filters: &["--skip", MANY_NODES],
 };
-/// The tests of several nodes. They have a run of their own after the others, because the nodes that
-/// they add change what the others measure.
+/// The tests of several nodes. They have a run of their own after the others, because the nodes
+/// that they add change what the others measure.
 pub(super) const ON_SEVERAL_NODES: Part = Part {
     title: "End-to-end tests on several nodes",
     filters: &[MANY_NODES],
 };
-/// Tests of one node for a release that does not run all of them: those whose outcome depends on the
-/// kubelet or the container runtime.
+/// Tests of one node for a release that does not run all of them: those whose outcome depends on
+/// the kubelet or the container runtime.
 pub(super) const ON_OTHER_RELEASE: Part = Part {
     title: "End-to-end tests on one node that depend on the release",
     filters: &[
