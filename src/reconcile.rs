@@ -40,7 +40,7 @@ use crate::lease::{Lease, LeaseOptions};
 use crate::liveness::Liveness;
 use crate::metrics::{ControllerMetrics, Kind, ObjectKey, Reconciled, Waiting};
 use crate::reconcile::conditions::Cause;
-use crate::reconcile::context::{Attempts, Context, ReconcileError, Task};
+use crate::reconcile::context::{Attempts, Context, OwnWrites, ReconcileError, Task};
 use crate::reconcile::pods::{Created, OptOuts};
 
 mod conditions;
@@ -160,6 +160,7 @@ async fn lead(
         attempts: Attempts::new(metrics.retries.clone()),
         steps: metrics.steps.clone(),
         created: Created::default(),
+        own: OwnWrites::default(),
         caches: caches.clone(),
         client,
         opt_outs,
@@ -195,10 +196,16 @@ async fn lead(
     );
     tokio::join!(
         container_results.for_each(|done| {
+            if let Some((namespace, name)) = gone(&done) {
+                context.own.containers.forget(namespace, name);
+            }
             containers.log(done);
             ready(())
         }),
         instance_results.for_each(|done| {
+            if let Some((namespace, name)) = gone(&done) {
+                context.own.forget_instance(namespace, name);
+            }
             instances.log(done);
             ready(())
         }),
@@ -303,6 +310,19 @@ impl Pass {
                 tracing::warn!(%error, cause, "reconciliation failed; it is retried");
             }
         }
+    }
+}
+
+/// Namespace and name of an object that the cache does not have any more.
+fn gone<K: Resource>(
+    done: &Result<(ObjectRef<K>, Next), ControllerError<ReconcileError, Infallible>>,
+) -> Option<(&str, &str)> {
+    match done {
+        Err(ControllerError::ObjectNotFound(object)) => Some((
+            object.namespace.as_deref().unwrap_or_default(),
+            object.name.as_str(),
+        )),
+        Ok(_) | Err(_) => None,
     }
 }
 

@@ -33,6 +33,7 @@ pub async fn reconcile(
     container: Arc<StoppableContainer>,
     context: Arc<Context>,
 ) -> Result<Next, ReconcileError> {
+    let container = context.own.containers.or_later(container);
     let Some(mut observed) = observe::observe(&context, container).await? else {
         return Ok(Next::await_change());
     };

@@ -18,6 +18,7 @@ mod caches;
 pub(crate) mod events;
 mod held_pod;
 mod nodes;
+mod own_writes;
 pub(crate) mod requests;
 
 pub use attempts::{Attempts, Backoff, Task};
@@ -25,6 +26,7 @@ pub(crate) use caches::has_our_driver;
 pub use caches::{CacheWriters, Caches, caches};
 pub use held_pod::HeldPod;
 pub(crate) use nodes::{is_cordoned, keep_ready_condition, not_ready_message, unreachable_message};
+pub use own_writes::{Answers, OwnWrites};
 
 /// What every reconciliation works with.
 pub struct Context {
@@ -32,6 +34,8 @@ pub struct Context {
     pub client: Client,
     /// What the watches know.
     pub caches: Caches,
+    /// What was written and the caches may not have yet.
+    pub own: OwnWrites,
     /// What failed before.
     pub attempts: Attempts,
     /// Measures starts and stops.

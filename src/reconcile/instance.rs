@@ -41,6 +41,7 @@ pub async fn reconcile(
     instance: Arc<StoppableContainerInstance>,
     context: Arc<Context>,
 ) -> Result<Next, ReconcileError> {
+    let instance = context.own.instances.or_later(instance);
     let before = instance.status.clone().unwrap_or_default();
     let mut observed = observe::observe(&context, instance).await?;
     let actions = plan::plan(&observed, &context.opt_outs);

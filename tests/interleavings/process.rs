@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stoppablecontainer::metrics::StepMetrics;
 use stoppablecontainer::reconcile::context::{
-    Attempts, CacheWriters, Context, HeldPod, ReconcileError, caches,
+    Attempts, CacheWriters, Context, HeldPod, OwnWrites, ReconcileError, caches,
 };
 use stoppablecontainer::reconcile::pods::{Created, OptOuts, Role};
 use stoppablecontainer::reconcile::{container, instance};
@@ -104,6 +104,7 @@ impl Process {
             attempts: Attempts::default(),
             steps: StepMetrics::default(),
             created: Created::default(),
+            own: OwnWrites::default(),
             opt_outs: OptOuts::default(),
         });
         Self {

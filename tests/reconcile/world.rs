@@ -14,7 +14,9 @@ use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stoppablecontainer::metrics::StepMetrics;
-use stoppablecontainer::reconcile::context::{Attempts, CacheWriters, Context, ReconcileError, caches};
+use stoppablecontainer::reconcile::context::{
+    Attempts, CacheWriters, Context, OwnWrites, ReconcileError, caches,
+};
 use stoppablecontainer::reconcile::pods::Created;
 use stoppablecontainer::reconcile::pods::OptOuts;
 use stoppablecontainer::reconcile::pods::consumer_hash;
@@ -62,6 +64,7 @@ impl World {
             attempts: Attempts::default(),
             steps: StepMetrics::default(),
             created: Created::default(),
+            own: OwnWrites::default(),
             opt_outs: OptOuts::default(),
         });
         let instance = new_instance();

@@ -39,7 +39,7 @@ pub(super) async fn act(
             let written = containers(context, &observed.container)
                 .patch(&name, &patch_params(), &patch)
                 .await?;
-            observed.container = Arc::new(written);
+            observed.container = context.own.containers.note(Arc::new(written));
         }
         // The reconciliation ends with it, see there.
         Action::RemoveFinalizer => {}
@@ -63,7 +63,7 @@ pub(super) async fn act(
             let written = instances
                 .patch(&name, &patch_params(), &Patch::Merge(patch))
                 .await?;
-            observed.instance = Slot::Ours(Arc::new(written));
+            observed.instance = Slot::Ours(context.own.instances.note(Arc::new(written)));
         }
         Action::Reset(instance) => reset(context, observed, &instances, &instance).await?,
         Action::Move(instance, node) => {
@@ -75,12 +75,13 @@ pub(super) async fn act(
             move_to(context, observed, &instances, &instance, &node).await?;
         }
         Action::Replace(instance) => replace(context, observed, &instances, &instance).await?,
-        Action::Delete(instance) => delete(observed, &instances, &instance).await?,
+        Action::Delete(instance) => delete(context, observed, &instances, &instance).await?,
     }
     Ok(())
 }
 
 async fn delete(
+    context: &Context,
     observed: &mut Observed,
     instances: &Api<StoppableContainerInstance>,
     instance: &StoppableContainerInstance,
@@ -95,7 +96,9 @@ async fn delete(
     };
     match instances.delete(&instance.name_any(), &params).await {
         Ok(answer) => {
-            observed.instance = answer.left().map_or(Slot::Free, |i| Slot::Ours(Arc::new(i)));
+            observed.instance = answer.left().map_or(Slot::Free, |instance| {
+                Slot::Ours(context.own.instances.note(Arc::new(instance)))
+            });
         }
         Err(kube::Error::Api(status)) if status.code == 404 => observed.instance = Slot::Free,
         Err(error) => return Err(error.into()),
@@ -127,9 +130,9 @@ async fn reset(
         let written = containers(context, &container)
             .patch_status(&container.name_any(), &patch_params(), &Patch::Merge(patch))
             .await?;
-        observed.container = Arc::new(written);
+        observed.container = context.own.containers.note(Arc::new(written));
     }
-    delete(observed, instances, instance).await?;
+    delete(context, observed, instances, instance).await?;
     let message = format!(
         "the files of instance UID {} are deleted, as the annotation {ANNOTATION_RECOVERY} asks; the object then \
          begins with an empty filesystem",
@@ -173,7 +176,7 @@ async fn move_to(
     let written = instances
         .patch_status(&instance.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
-    observed.instance = Slot::Ours(Arc::new(written));
+    observed.instance = Slot::Ours(context.own.instances.note(Arc::new(written)));
     let message = format!("continues on node {node}, which has the disk of node {old}");
     tell(context, observed, &Cause::new(reason::MOVED, message)).await;
     Ok(())
@@ -216,7 +219,7 @@ async fn replace(
         let written = containers(context, &container)
             .patch_status(&container.name_any(), &patch_params(), &Patch::Merge(patch))
             .await?;
-        observed.container = Arc::new(written);
+        observed.container = context.own.containers.note(Arc::new(written));
     }
     let message = format!(
         "node {} was given up before the first start, another one is tried: {}",
@@ -232,7 +235,7 @@ async fn replace(
         .attempts
         .failed(&uid, Task::Instance, generation, Some(&of), cause.clone());
     observed.backoff = Some(Backoff { cause, remaining });
-    delete(observed, instances, instance).await
+    delete(context, observed, instances, instance).await
 }
 
 async fn create(
@@ -249,7 +252,7 @@ async fn create(
         Ok(instance) => {
             context.attempts.succeeded(&uid, Task::Instance);
             observed.backoff = None;
-            observed.instance = Slot::Ours(Arc::new(instance));
+            observed.instance = Slot::Ours(context.own.instances.note(Arc::new(instance)));
         }
         // An earlier reconciliation created it, and the cache does not show it yet; or another
         // client did.
@@ -288,6 +291,8 @@ pub(super) async fn release(
         Err(error) => return Err(error.into()),
     }
     context.attempts.forget(&container.uid().unwrap_or_default());
+    let namespace = container.namespace().unwrap_or_default();
+    context.own.containers.forget(&namespace, &container.name_any());
     Ok(Next::await_change())
 }
 
@@ -337,5 +342,5 @@ async fn replace_spec(
     };
     let patch = patch.map_err(ReconcileError::Patch)?;
     let written = requests::json_patch(&context.client, instances, &instance.name_any(), &patch).await?;
-    Ok(Slot::Ours(Arc::new(written)))
+    Ok(Slot::Ours(context.own.instances.note(Arc::new(written))))
 }

@@ -53,6 +53,7 @@ pub(super) async fn cached_slot(
     let namespace = container.namespace().unwrap_or_default();
     let reference = ObjectRef::new(&container.name_any()).within(&namespace);
     let cached = context.caches.instances.get(&reference);
+    let cached = cached.map(|instance| context.own.instances.or_later(instance));
     if cached.is_none() && recorded(container).is_none() {
         return Ok(Slot::Free);
     }
@@ -82,7 +83,7 @@ pub(super) async fn newest(
 ) -> Result<Arc<StoppableContainer>, ReconcileError> {
     let newest = containers(context, container).get(&container.name_any()).await?;
     if newest.metadata.uid == container.metadata.uid {
-        Ok(Arc::new(newest))
+        Ok(context.own.containers.note(Arc::new(newest)))
     } else {
         Err(ReconcileError::Stale)
     }

@@ -1,5 +1,6 @@
 //! The status of a StoppableContainer: the one of its instance, or why there is none.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -217,6 +218,7 @@ pub(super) async fn write_status(
     let written = containers(context, container)
         .patch_status(&container.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
+    let written = context.own.containers.note(Arc::new(written));
     let before = container.status.as_ref();
     let before = before
         .map(|status| status.conditions.as_slice())

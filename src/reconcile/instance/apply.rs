@@ -109,6 +109,8 @@ pub(super) fn forget(context: &Context, instance: &StoppableContainerInstance) {
     let uid = instance.uid().unwrap_or_default();
     context.attempts.forget(&uid);
     context.created.forget(&uid);
+    let namespace = instance.namespace().unwrap_or_default();
+    context.own.forget_instance(&namespace, &instance.name_any());
 }
 
 async fn set_finalizer(
@@ -120,7 +122,7 @@ async fn set_finalizer(
     let written = instances(context, instance)
         .patch(&instance.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
-    Ok(Arc::new(written))
+    Ok(context.own.instances.note(Arc::new(written)))
 }
 
 async fn relabel(
@@ -150,7 +152,7 @@ async fn annotate(
     let written = pods(context, instance)
         .patch(&pod.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
-    Ok(Arc::new(selections::pod(written)?))
+    Ok(context.own.pods.note(Arc::new(selections::pod(written)?)))
 }
 
 fn failed(context: &Context, observed: &mut Observed, role: Role, pod: Option<&str>, cause: Cause) {

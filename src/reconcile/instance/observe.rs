@@ -188,6 +188,7 @@ async fn slot(
                 .is_gone(&uid, role, &pod.uid().unwrap_or_default())
         };
         let cached = context.caches.pod(&namespace, &name);
+        let cached = cached.map(|pod| context.own.pods.or_later(pod));
         match cached.filter(|pod| !is_gone(pod)).map(of) {
             Some(slot @ Slot::Ours(_)) => return Ok(slot),
             // The record may be of a pod that the cache has not seen yet.

@@ -26,7 +26,7 @@ pub(super) async fn nominate(
     let written = super::pods(context, instance)
         .patch_status(&pod.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
-    Ok(Arc::new(selections::pod(written)?))
+    Ok(context.own.pods.note(Arc::new(selections::pod(written)?)))
 }
 
 /// Removes our gate from this very pod. Gates of others stay, also those that were added meanwhile.
@@ -42,5 +42,5 @@ pub(super) async fn admit(
     let written = super::pods(context, instance)
         .patch(&pod.name_any(), &patch_params(), &Patch::Strategic(patch))
         .await?;
-    Ok(Arc::new(selections::pod(written)?))
+    Ok(context.own.pods.note(Arc::new(selections::pod(written)?)))
 }

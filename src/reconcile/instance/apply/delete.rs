@@ -46,8 +46,11 @@ pub(super) async fn delete(
         .await
     {
         Ok(answer) => match answer.left() {
-            Some(pod) => Slot::Ours(Arc::new(selections::pod(pod)?)),
-            None => Slot::Free,
+            Some(pod) => Slot::Ours(context.own.pods.note(Arc::new(selections::pod(pod)?))),
+            None => {
+                note_gone(context, &observed.instance, role, pod);
+                Slot::Free
+            }
         },
         Err(kube::Error::Api(status)) if status.code == 404 => {
             note_gone(context, &observed.instance, role, pod);
@@ -78,8 +81,14 @@ pub(super) async fn discard(
         .await
     {
         Ok(answer) => match answer.left() {
-            Some(pod) => Ok(Slot::Unrecorded(Arc::new(selections::pod(pod)?))),
-            None => Ok(Slot::Free),
+            Some(pod) => {
+                let pod = context.own.pods.note(Arc::new(selections::pod(pod)?));
+                Ok(Slot::Unrecorded(pod))
+            }
+            None => {
+                note_gone(context, instance, role, pod);
+                Ok(Slot::Free)
+            }
         },
         Err(kube::Error::Api(status)) if status.code == 404 => {
             note_gone(context, instance, role, pod);

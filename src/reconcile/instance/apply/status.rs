@@ -41,7 +41,7 @@ pub(crate) async fn write_status(
     let written = api
         .patch_status(&instance.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
-    Ok(Arc::new(written))
+    Ok(context.own.instances.note(Arc::new(written)))
 }
 
 /// Asks the API server whether `instance` is the newest state of the object: a decision on an older
