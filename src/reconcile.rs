@@ -196,14 +196,14 @@ async fn lead(
     );
     tokio::join!(
         container_results.for_each(|done| {
-            if let Some((namespace, name)) = gone(&done) {
+            if let Some((namespace, name)) = outdated(&done) {
                 context.own.containers.forget(namespace, name);
             }
             containers.log(done);
             ready(())
         }),
         instance_results.for_each(|done| {
-            if let Some((namespace, name)) = gone(&done) {
+            if let Some((namespace, name)) = outdated(&done) {
                 context.own.forget_instance(namespace, name);
             }
             instances.log(done);
@@ -313,17 +313,19 @@ impl Pass {
     }
 }
 
-/// Namespace and name of an object that the cache does not have any more.
-fn gone<K: Resource>(
+/// Namespace and name of an object whose answers are to be forgotten: the cache does not have it any
+/// more, or the answers may be wrong, because versions go back when etcd is restored from a backup.
+fn outdated<K: Resource>(
     done: &Result<(ObjectRef<K>, Next), ControllerError<ReconcileError, Infallible>>,
 ) -> Option<(&str, &str)> {
-    match done {
-        Err(ControllerError::ObjectNotFound(object)) => Some((
-            object.namespace.as_deref().unwrap_or_default(),
-            object.name.as_str(),
-        )),
-        Ok(_) | Err(_) => None,
-    }
+    let object = match done {
+        Err(ControllerError::ObjectNotFound(object)) => (object.namespace.as_deref(), &object.name),
+        Err(ControllerError::ReconcilerFailed(failure, object)) if failure.is_conflict() => {
+            (object.namespace.as_deref(), &object.name)
+        }
+        Ok(_) | Err(_) => return None,
+    };
+    Some((object.0.unwrap_or_default(), object.1))
 }
 
 fn key<K: Resource>(object: &ObjectRef<K>) -> ObjectKey {
