@@ -19,6 +19,7 @@ pub(crate) mod events;
 mod held_pod;
 mod nodes;
 mod own_writes;
+mod pace;
 pub(crate) mod requests;
 
 pub use attempts::{Attempts, Backoff, Task};
@@ -27,6 +28,7 @@ pub use caches::{CacheWriters, Caches, caches};
 pub use held_pod::HeldPod;
 pub(crate) use nodes::{is_cordoned, keep_ready_condition, not_ready_message, unreachable_message};
 pub use own_writes::{Answers, OwnWrites};
+pub use pace::{Turns, jittered};
 
 /// What every reconciliation works with.
 pub struct Context {

@@ -9,7 +9,7 @@ use testkit::scripted::Call;
 use crate::objects::{
     CONTAINER, CONTAINER_STATUS, INSTANCE, INSTANCES, container, deleted, instance, without_owner,
 };
-use crate::world::{World, merge, preconditions, put, reasons};
+use crate::world::{World, merge, preconditions, put, reasons, retry};
 
 pub(crate) fn patch(call: Call, container: &mut Value) -> Value {
     let patch = call.body.clone();
@@ -264,10 +264,7 @@ async fn refused_instance_is_reported_and_tried_again() {
         json!("exceeded quota")
     );
     let next = reconciling.await.unwrap().unwrap();
-    assert_eq!(
-        next,
-        kube::runtime::controller::Action::requeue(Duration::from_millis(100))
-    );
+    assert_eq!(next, retry(Duration::from_millis(100), "container-uid", 0));
 }
 
 /// Story: the leader died between the creation of an instance and the next event, and its

@@ -6,7 +6,7 @@ use kube::runtime::controller::Action;
 use serde_json::{Value, json};
 
 use crate::objects::{CONSUMER, INSTANCE_STATUS, PODS};
-use crate::world::{World, preconditions, reasons};
+use crate::world::{World, preconditions, reasons, retry};
 
 const DOWN: &str =
     "Internal error occurred: failed calling webhook \"inject.example.com\": connection refused";
@@ -36,7 +36,7 @@ async fn i10_i12_refused_creation_is_reported_and_tried_again() {
     assert_eq!(event["regarding"]["name"], json!("web"));
     assert_eq!(
         reconciling.await.unwrap().unwrap(),
-        Action::requeue(Duration::from_millis(100))
+        retry(Duration::from_millis(100), "instance-uid", 0)
     );
 
     // Woken by its own status write: it still waits.
@@ -56,10 +56,10 @@ async fn i10_i12_refused_creation_is_reported_and_tried_again() {
             .refuse(500, "InternalError", DOWN);
         waits.push(reconciling.await.unwrap().unwrap());
     }
-    assert_eq!(waits[0], Action::requeue(Duration::from_millis(200)));
+    assert_eq!(waits[0], retry(Duration::from_millis(200), "instance-uid", 1));
     assert_eq!(
         waits[11],
-        Action::requeue(Duration::from_secs(30)),
+        retry(Duration::from_secs(30), "instance-uid", 12),
         "an outage costs at most this when it is over"
     );
 
@@ -136,7 +136,7 @@ async fn name_conflict_touches_nothing() {
     assert_eq!(world.event("NameConflict").await["type"], json!("Warning"));
     assert_eq!(
         reconciling.await.unwrap().unwrap(),
-        Action::requeue(Duration::from_millis(100))
+        retry(Duration::from_millis(100), "instance-uid", 0)
     );
 
     // Until the wait is over the controller does not repeat the request or write anything.
@@ -220,7 +220,7 @@ async fn i3_a_consumer_that_no_webhook_saw_is_deleted_and_told() {
     assert_eq!(world.event("NotRewritten").await["type"], json!("Warning"));
     assert_eq!(
         reconciling.await.unwrap().unwrap(),
-        Action::requeue(Duration::from_millis(100))
+        retry(Duration::from_millis(100), "instance-uid", 0)
     );
 
     // It is tried again ever more slowly, and starts when the webhook sees it.
@@ -235,7 +235,7 @@ async fn i3_a_consumer_that_no_webhook_saw_is_deleted_and_told() {
         .refuse(404, "NotFound", "gone");
     assert_eq!(
         reconciling.await.unwrap().unwrap(),
-        Action::requeue(Duration::from_millis(200))
+        retry(Duration::from_millis(200), "instance-uid", 1)
     );
     tokio::time::advance(Duration::from_secs(1)).await;
     let reconciling = world.reconcile();

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stoppablecontainer::metrics::StepMetrics;
 use stoppablecontainer::reconcile::context::{
-    Attempts, CacheWriters, Context, OwnWrites, ReconcileError, caches,
+    Attempts, CacheWriters, Context, OwnWrites, ReconcileError, caches, jittered,
 };
 use stoppablecontainer::reconcile::pods::Created;
 use stoppablecontainer::reconcile::pods::OptOuts;
@@ -263,4 +263,11 @@ async fn world_is_what_the_types_read() {
     assert!(instance.status.unwrap().ready_filesystem().is_some());
     let provider: Pod = serde_json::from_value(provider).unwrap();
     assert_ne!(provider.metadata, ObjectMeta::default());
+}
+
+/// When an object that was refused `times` times before tries again: within `wait`.
+pub(crate) fn retry(wait: Duration, uid: &str, times: u32) -> Action {
+    let jittered = jittered(wait, uid, times);
+    assert!((wait / 2..=wait).contains(&jittered));
+    Action::requeue(jittered)
 }

@@ -177,6 +177,10 @@ pub(super) fn hold(
     new: &StoppableContainerStatus,
 ) -> Option<Duration> {
     let old = container.status.as_ref()?;
+    let uid = container.uid().unwrap_or_default();
+    if is_only_usage(old, new) {
+        return Some(context.attempts.usages.wait(&uid)).filter(|left| !left.is_zero());
+    }
     let ready = |status: &StoppableContainerStatus| {
         let mut conditions = status.conditions.iter();
         conditions.find(|condition| condition.type_ == READY).cloned()
@@ -188,10 +192,19 @@ pub(super) fn hold(
         return None;
     }
     let what = format!("generation {}", new.observed_generation.unwrap_or_default());
-    let since = context
-        .attempts
-        .seen_for(&container.uid().unwrap_or_default(), &what);
+    let since = context.attempts.seen_for(&uid, &what);
     Some(HOLD.saturating_sub(since)).filter(|left| !left.is_zero())
+}
+
+/// Whether `new` shows another usage of the disk, and nothing else is new: that may be late.
+fn is_only_usage(old: &StoppableContainerStatus, new: &StoppableContainerStatus) -> bool {
+    let without_usage = |status: &StoppableContainerStatus| StoppableContainerStatus {
+        filesystem: status.filesystem.as_ref().map(|_| KeptFilesystem { usage: None }),
+        last_start: None,
+        last_stop: None,
+        ..status.clone()
+    };
+    old.filesystem != new.filesystem && without_usage(old) == without_usage(new)
 }
 
 pub(super) async fn write_status(
@@ -218,6 +231,7 @@ pub(super) async fn write_status(
     let written = containers(context, container)
         .patch_status(&container.name_any(), &patch_params(), &Patch::Merge(patch))
         .await?;
+    context.attempts.usages.done(&container.uid().unwrap_or_default());
     let written = context.own.containers.note(Arc::new(written));
     let before = container.status.as_ref();
     let before = before
@@ -241,4 +255,35 @@ fn is_shown(instance: &Slot, condition: &Condition) -> bool {
     let shown = instance.status.iter().flat_map(|status| &status.conditions);
     let mut shown = shown.filter(|shown| shown.type_ == condition.type_);
     shown.any(|shown| shown.status == condition.status && shown.reason == condition.reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn shown(change: impl FnOnce(&mut serde_json::Value)) -> StoppableContainerStatus {
+        let mut status = json!({
+            "phase": "Running", "observedGeneration": 1,
+            "filesystem": { "usage": { "bytes": 4096, "inodes": 1 } },
+        });
+        change(&mut status);
+        serde_json::from_value(status).unwrap()
+    }
+
+    #[test]
+    fn i18_only_a_status_with_nothing_but_another_usage_may_be_late() {
+        let old = shown(|_| ());
+        let bytes = |status: &mut serde_json::Value| status["filesystem"]["usage"]["bytes"] = json!(9);
+        assert!(is_only_usage(&old, &shown(bytes)));
+        assert!(!is_only_usage(&old, &old));
+        let stopped = shown(|status| {
+            bytes(status);
+            status["phase"] = json!("Stopped");
+        });
+        assert!(!is_only_usage(&old, &stopped));
+        let lost = shown(|status| status["filesystem"] = json!(null));
+        assert!(!is_only_usage(&old, &lost));
+    }
 }

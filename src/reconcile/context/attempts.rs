@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 use crate::metrics::Retries;
 use crate::reconcile::conditions::Cause;
+use crate::reconcile::context::pace::Budget;
+use crate::reconcile::context::{Turns, jittered};
 use crate::reconcile::pods::Role;
 
 /// First wait: a webhook replica needs not longer to see a change.
@@ -23,6 +25,12 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// (`initialBackOff` and `MaxContainerBackOff`). The first one is replaced at once, as a container
 /// is.
 const ENDED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(5));
+
+/// Retries after refusals, of all objects: new ones per second, and how many at once. An outage that
+/// ends is followed by about the rate at which objects start otherwise.
+const RETRIES: (u32, u32) = (50, 100);
+/// Statuses of StoppableContainers in which nothing but the usage of the disk changed.
+const USAGES: (u32, u32) = (20, 50);
 
 /// What is being retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,7 +55,7 @@ pub struct Backoff {
 }
 
 /// Failures by object UID and task.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Attempts {
     failures: Mutex<HashMap<(String, Task), Record>>,
     /// By object UID: the container that was last asked for with [`Attempts::seen_for`], and since
@@ -57,6 +65,10 @@ pub struct Attempts {
     /// By object UID: the pod that was last asked about with [`Attempts::restarted`], and how often
     /// its container had been started again.
     restarts: Mutex<HashMap<String, (String, i32)>>,
+    /// All retries after refusals.
+    budget: Budget,
+    /// Whose usage may be shown next.
+    pub usages: Turns,
 }
 
 #[derive(Debug)]
@@ -91,6 +103,19 @@ impl Task {
 
 // === impl Attempts ===
 
+impl Default for Attempts {
+    fn default() -> Self {
+        Self {
+            failures: Mutex::default(),
+            seen: Mutex::default(),
+            retries: Retries::default(),
+            restarts: Mutex::default(),
+            budget: Budget::new(RETRIES.0, RETRIES.1),
+            usages: Turns::new(Budget::new(USAGES.0, USAGES.1)),
+        }
+    }
+}
+
 impl Attempts {
     /// Without failures. Counts failures in the metrics.
     pub fn new(retries: Retries) -> Self {
@@ -101,7 +126,8 @@ impl Attempts {
     }
 
     /// Counts a failure and returns the time until the next try. With `pod` it is the end of that
-    /// pod, which is counted once; without, a refusal.
+    /// pod, which is counted once; without, a refusal, whose wait differs by object and is within
+    /// the budget of the process.
     pub fn failed(
         &self,
         uid: &str,
@@ -131,7 +157,10 @@ impl Attempts {
             first.saturating_mul(factor).min(longest)
         };
         let wait = match (pod, failure.ends) {
-            (None, _) => doubled(FIRST, failure.refusals, LONGEST),
+            (None, _) => {
+                let wait = doubled(FIRST, failure.refusals, LONGEST);
+                jittered(wait, uid, failure.refusals).max(self.budget.reserve())
+            }
             (Some(_), 0) => FIRST,
             (Some(_), before) => doubled(ENDED.0, before - 1, ENDED.1),
         };
@@ -206,6 +235,7 @@ impl Attempts {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(uid);
+        self.usages.done(uid);
         self.restarts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -231,18 +261,20 @@ mod tests {
         let attempts = Attempts::default();
         let task = Task::Pod(Role::Consumer);
         let fail = |generation| attempts.failed("u", task, generation, None, blocking_cause());
-        assert_eq!(fail(Some(1)), FIRST);
-        assert_eq!(fail(Some(1)), FIRST * 2);
+        let is_about = |wait: Duration, most: Duration| (most / 2..=most).contains(&wait);
+        assert!(is_about(fail(Some(1)), FIRST));
+        assert!(is_about(fail(Some(1)), FIRST * 2));
         for _ in 0..40 {
             assert!(fail(Some(1)) <= LONGEST);
         }
-        assert_eq!(attempts.backoff("u", task, Some(1)).unwrap().remaining, LONGEST);
+        let remaining = attempts.backoff("u", task, Some(1)).unwrap().remaining;
+        assert!(is_about(remaining, LONGEST));
         assert_eq!(
             attempts.backoff("u", task, Some(2)),
             None,
             "an edit is a reason to try at once"
         );
-        assert_eq!(fail(Some(2)), FIRST);
+        assert!(is_about(fail(Some(2)), FIRST));
         tokio::time::advance(FIRST).await;
         assert_eq!(
             attempts.backoff("u", task, Some(2)).unwrap().remaining,
@@ -250,6 +282,29 @@ mod tests {
         );
         attempts.forget("u");
         assert_eq!(attempts.backoff("u", task, Some(2)), None);
+    }
+
+    /// An outage of the webhook ends: 5,000 objects have waited for it.
+    #[tokio::test(start_paused = true)]
+    async fn i18_retries_of_many_objects_stay_within_the_budget() {
+        let attempts = Attempts::default();
+        let uids: Vec<_> = (0..5000).map(|index| format!("u{index}")).collect();
+        let mut waits: Vec<_> = uids
+            .iter()
+            .map(|uid| attempts.failed(uid, Task::Pod(Role::Consumer), None, None, blocking_cause()))
+            .collect();
+        waits.sort();
+        let second = Duration::from_secs(1);
+        // The first ones after the burst share their first tenth of a second with it.
+        for begin in &waits[usize::try_from(RETRIES.1).unwrap() + 10..] {
+            let within = *begin..*begin + second;
+            let retries = waits.iter().filter(|wait| within.contains(*wait)).count();
+            assert!(retries <= 60, "{retries} retries within a second");
+        }
+        assert!(
+            waits[4999] < second * 100,
+            "the last one does not wait longer than needed"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -281,7 +336,7 @@ mod tests {
             waits.push(end(pod).as_millis());
             tokio::time::advance(ENDED.1).await;
             // The creation of its successor is refused for a while, and then that runs.
-            assert_eq!(attempts.failed("u", task, Some(1), None, blocking_cause()), FIRST);
+            assert!(attempts.failed("u", task, Some(1), None, blocking_cause()) <= FIRST);
             attempts.succeeded("u", task);
             assert_eq!(
                 attempts.backoff("u", task, Some(1)),
