@@ -37,8 +37,8 @@ enum Content {
     /// A program of this workspace that other images do not contain, and the Debian base to prepare
     /// it with.
     Program(&'static str),
-    /// csi-sanity, and the program that it and the tests use to call the node agent.
-    CsiSanity,
+    /// A program of this workspace, and one that is built from a Go module.
+    Programs(&'static str, &'static golang::Program),
 }
 
 const IMAGES: &[TestImage] = &[
@@ -112,7 +112,7 @@ const IMAGES: &[TestImage] = &[
         name: "docker.io/test/csi-sanity:1",
         dir: "csi-sanity",
         file: "Containerfile",
-        content: Content::CsiSanity,
+        content: Content::Programs("csi-test", &golang::CSI_SANITY),
     },
 ];
 
@@ -217,9 +217,9 @@ impl TestImage {
             Content::Debian => Ok(None),
             Content::Static => static_program::build(workspace, step).map(Some),
             Content::Program(name) => product::build_test_program(workspace, name, step).map(Some),
-            Content::CsiSanity => {
-                let program = product::build_test_program(workspace, "csi-test", step)?;
-                golang::install_csi_sanity(step, program.parent().unwrap_or(workspace.root()))?;
+            Content::Programs(name, go) => {
+                let program = product::build_test_program(workspace, name, step)?;
+                golang::install(step, go, program.parent().unwrap_or(workspace.root()))?;
                 Ok(Some(program))
             }
         }
@@ -231,8 +231,11 @@ impl TestImage {
         if self.content == Content::Debian {
             fingerprint.text(&base::fingerprint());
         }
-        if let (Content::Program(_) | Content::CsiSanity, Some(program)) = (self.content, program) {
+        if let (Content::Program(_) | Content::Programs(..), Some(program)) = (self.content, program) {
             fingerprint.path(program)?;
+        }
+        if let Content::Programs(_, go) = self.content {
+            fingerprint.text(go.module);
         }
         Ok(fingerprint.finish())
     }
