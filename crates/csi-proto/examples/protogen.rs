@@ -9,11 +9,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// The protos below `proto`, one per generated file.
-const SOURCES: [(&str, &str); 5] = [
+const SOURCES: [(&str, &str); 6] = [
     ("csi", "csi.proto"),
     ("cri", "api.proto"),
     ("containerd", "leases.proto"),
     ("containerd", "snapshots.proto"),
+    ("deviceplugin", "api.proto"),
     ("registration", "api.proto"),
 ];
 

@@ -114,6 +114,12 @@ const IMAGES: &[TestImage] = &[
         file: "Containerfile",
         content: Content::Programs("csi-test", &golang::CSI_SANITY),
     },
+    TestImage {
+        name: "docker.io/test/fake-gpu:1",
+        dir: "fake-gpu",
+        file: "Containerfile",
+        content: Content::Programs("fake-gpu", &golang::NVIDIA_HOOK),
+    },
 ];
 
 /// Number of steps of [`provide`].

@@ -20,24 +20,47 @@ pub(crate) struct Program {
     pub(crate) module: &'static str,
     /// Packages that a cold build compiles; only the progress display uses it.
     packages: usize,
+    environment: &'static [(&'static str, &'static str)],
+    link_flags: &'static str,
 }
 
 pub(super) const HELM: Program = Program {
     name: "helm",
     module: "helm.sh/helm/v3/cmd/helm@v3.20.2",
     packages: 1150,
+    environment: WITHOUT_C,
+    link_flags: SMALL,
 };
 pub(super) const KWOK: Program = Program {
     name: "kwok",
     module: "sigs.k8s.io/kwok/cmd/kwok@v0.8.0",
     packages: 900,
+    environment: WITHOUT_C,
+    link_flags: SMALL,
 };
 /// The conformance test of CSI plugins.
 pub(crate) const CSI_SANITY: Program = Program {
     name: "csi-sanity",
     module: "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@v5.6.0",
     packages: 435,
+    environment: WITHOUT_C,
+    link_flags: SMALL,
 };
+/// NVIDIA's program for CDI hooks. It is partly C, and static because it runs on the node. Not
+/// every mirror of Go's checksum database has its module.
+pub(crate) const NVIDIA_HOOK: Program = Program {
+    name: "nvidia-cdi-hook",
+    module: "github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-cdi-hook@v1.18.2",
+    packages: 210,
+    environment: &[("CGO_ENABLED", "1"), ("GONOSUMDB", "github.com/NVIDIA")],
+    link_flags: "-s -w -linkmode external -extldflags -static",
+};
+
+/// The environment of a program that is only Go, and static therefore.
+const WITHOUT_C: &[(&str, &str)] = &[("CGO_ENABLED", "0")];
+/// Without a symbol table and debug information.
+const SMALL: &str = "-s -w";
+
 /// Packages that a cold build compiles; only the progress display uses it.
 const KUBE_PACKAGES: usize = 1700;
 /// As above, for containerd.
@@ -94,8 +117,17 @@ pub(crate) fn install(step: &Step<'_>, program: &Program, dir: &Path) -> Result<
         return Ok(());
     }
     let mut command = Command::new(go()?);
-    command.env("CGO_ENABLED", "0").env("GOBIN", dir);
-    command.args(["install", "-v", "-trimpath", "-ldflags", "-s -w", program.module]);
+    command
+        .env("GOBIN", dir)
+        .envs(program.environment.iter().copied());
+    command.args([
+        "install",
+        "-v",
+        "-trimpath",
+        "-ldflags",
+        program.link_flags,
+        program.module,
+    ]);
     step.run_counting(&mut command, program.packages)?;
     stamp.set(program.module)
 }
