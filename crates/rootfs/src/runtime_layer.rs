@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, mknodat, openat, readlinkat, statat,
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, mknodat, openat, readlinkat, statat,
     symlinkat, unlinkat,
 };
 use rustix::io::Errno;
@@ -53,6 +53,14 @@ const MUSL_CONFIG: &str = if cfg!(target_arch = "aarch64") {
 } else {
     "etc/ld-musl-x86_64.path"
 };
+/// Files that the runtime mounts in every container. Most images have them, and without them they
+/// stay in the upper directory.
+const FILES_OF_EVERY_CONTAINER: [&str; 4] = [
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/run/.containerenv",
+];
 /// Largest file of those, in bytes.
 const MAX_MUSL: u64 = 64 << 10;
 
@@ -94,7 +102,8 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Looks at the root of the container whose mount namespace the thread is in. `None` if it is
-    /// as the wrapper's image has it. `ignored` is a directory of the engine's own.
+    /// as the wrapper's image has it, and no file is mounted that only some containers have: the
+    /// empty file below one must not outlive the start. `ignored` is a directory of the engine's own.
     pub(crate) fn read(
         _thread: &NamespaceThread,
         proc: &Proc,
@@ -105,7 +114,17 @@ impl Seen {
         let root =
             Root::of_this_thread().map_err(|e| RuntimeLayerError::System("open the container's root", e))?;
         let changes = Changes::read(proc, &root, working_directory, ignored)?;
-        if changes.is_empty() {
+        // What may not answer is not read.
+        let is_foreign = |device| plan.foreign.iter().any(|(foreign, _)| *foreign == device);
+        let is_own_file = |path: &Path| {
+            let seen = cached_stat::at(&root, path.strip_prefix("/").unwrap_or(path));
+            seen.is_ok_and(|seen| {
+                !is_foreign(seen.device) && !matches!(seen.kind, FileType::Directory | FileType::Unknown)
+            })
+        };
+        let of_every_container = FILES_OF_EVERY_CONTAINER.map(Path::new);
+        let mut moved = plan.moves.iter().map(|planned| planned.path.as_path());
+        if changes.is_empty() && !moved.any(|path| !of_every_container.contains(&path) && is_own_file(path)) {
             return Ok(None);
         }
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
@@ -119,8 +138,6 @@ impl Seen {
             let clone = open_tree(&root, path, flags)
                 .map_err(|e| RuntimeLayerError::System("clone a mount of the container", e))?;
             let device = cached_stat::of(&clone).map(|seen| seen.device);
-            // What may not answer is not read.
-            let is_foreign = |device| plan.foreign.iter().any(|(foreign, _)| *foreign == device);
             if device.is_ok_and(|device| !is_foreign(device)) {
                 mounts.push((planned.path.clone(), clone));
             }
