@@ -53,6 +53,9 @@ const MUSL_CONFIG: &str = if cfg!(target_arch = "aarch64") {
 } else {
     "etc/ld-musl-x86_64.path"
 };
+/// The configuration of the loader with the libraries of CUDA's forward compatibility. It comes first,
+/// as that of NVIDIA's hook does (`00-compat-*.conf`).
+const CUDA_CONFIG: &str = "etc/ld.so.conf.d/00-compat-0.conf";
 /// Files that the runtime mounts in every container. Most images have them, and without them they
 /// stay in the upper directory.
 const FILES_OF_EVERY_CONTAINER: [&str; 4] = [
@@ -96,6 +99,8 @@ pub(crate) struct Seen {
     changes: Changes,
     /// The container's mounts, and their paths.
     mounts: Vec<(PathBuf, OwnedFd)>,
+    /// Major version of the driver, if the libraries of CUDA's forward compatibility are wanted.
+    cuda_driver: Option<u32>,
 }
 
 // === impl Seen ===
@@ -142,7 +147,17 @@ impl Seen {
                 mounts.push((planned.path.clone(), clone));
             }
         }
-        Ok(Some(Self { changes, mounts }))
+        Ok(Some(Self {
+            changes,
+            mounts,
+            cuda_driver: None,
+        }))
+    }
+
+    /// With newer libraries of CUDA's forward compatibility than those of this driver, if the image
+    /// has them.
+    pub(crate) fn with_cuda_driver(self, cuda_driver: Option<u32>) -> Self {
+        Self { cuda_driver, ..self }
     }
 
     /// As if the runtime had changed nothing but the cache of the loader.
@@ -156,6 +171,7 @@ impl Seen {
         Self {
             changes: Changes { entries: vec![cache] },
             mounts: Vec::new(),
+            cuda_driver: None,
         }
     }
 }
@@ -255,6 +271,14 @@ fn make(
     }
     if seen.changes.concern_linker() {
         configure_musl(&root, &seen.changes)?;
+        if let Some(driver) = seen.cuda_driver
+            && let Some(directory) = linker::forward_compatibility(proc, &root, driver)
+        {
+            let path = Path::new(CUDA_CONFIG);
+            let (parent, name) = parent(&root, path)?;
+            let content = [directory.as_os_str().as_encoded_bytes(), b"\n"].concat();
+            write(&parent, name, &content, FILE_MODE).map_err(at(path))?;
+        }
         let made = linker::make(proc, &root, &mounted, &new)?;
         for (directory, name, target) in made.links {
             link(&root, &directory, &name, &target)?;
