@@ -17,9 +17,13 @@ pub(crate) const KIND: &str = "fake.example.com/gpu";
 /// How many there are.
 pub(crate) const DEVICES: usize = 16;
 /// A directory of a container that every loader searches.
-const SYSTEM: &str = "/usr/lib/x86_64-linux-gnu";
+pub(crate) const SYSTEM: &str = "/usr/lib/x86_64-linux-gnu";
 /// One that glibc's loader searches only through its cache.
 const OWN: &str = "/opt/fake-gpu/lib";
+/// The driver's directory on the node.
+pub(crate) const DIRECTORY: &str = "/run/fake-gpu";
+/// A file of the driver that a plugin mounts.
+pub(crate) const FIRMWARE: &str = "firmware";
 /// The file with the CDI specification.
 const SPECIFICATION: &str = "fake-gpu.json";
 /// NVIDIA's program for the hooks, which the image contains.
@@ -36,6 +40,10 @@ pub(crate) fn install(directory: &Path, specifications: &Path, version: u32) -> 
             fs::read(Path::new("/").join(program)).with_context(|| format!("reading /{program}"))?;
         write(&directory.join(program), &content)?;
     }
+    write(
+        &directory.join(FIRMWARE),
+        format!("firmware {version}\n").as_bytes(),
+    )?;
     let smi = format!("#!/bin/sh\necho Driver Version: {version}\n");
     write(&directory.join(format!("nvidia-smi.{version}")), smi.as_bytes())?;
     for (file, soname, function) in libraries(version) {
@@ -93,6 +101,8 @@ fn specification(directory: &Path, version: u32) -> Value {
             ],
             "hooks": [
                 hook(&["create-symlinks", "--link", &format!("libcuda.so.1::{SYSTEM}/libcuda.so")]),
+                hook(&["enable-cuda-compat", "--host-driver-version", &format!("{version}.54")]),
+                hook(&["disable-device-node-modification"]),
                 hook(&["update-ldcache", "--folder", SYSTEM, "--folder", OWN]),
                 {"hookName": "createContainer", "path": directory.join("fake-gpu"), "args": ["fake-gpu", "hook"]},
                 hook(&["chmod", "--mode", "751", "--path", "/var/lib/fake-gpu"]),

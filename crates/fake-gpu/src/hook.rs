@@ -6,21 +6,16 @@ changes the root.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use serde_json::Value;
 
-/// Reads the state of the container from the standard input (OCI runtime specification, "State"),
-/// and makes the files.
+use crate::bundle::Bundle;
+
+/// Makes the files.
 pub(crate) fn run() -> Result<()> {
-    let state: Value = serde_json::from_reader(std::io::stdin()).context("reading the state")?;
-    let bundle = PathBuf::from(state["bundle"].as_str().context("a state without bundle")?);
-    let config = fs::read(bundle.join("config.json")).context("reading the bundle's config.json")?;
-    let config: Value = serde_json::from_slice(&config).context("parsing the bundle's config.json")?;
-    let root = config["root"]["path"].as_str().context("a bundle without root")?;
-    make(&bundle.join(root))
+    make(&Bundle::read()?.root)
 }
 
 fn make(root: &Path) -> Result<()> {

@@ -120,6 +120,48 @@ const IMAGES: &[TestImage] = &[
         file: "Containerfile",
         content: Content::Programs("fake-gpu", &golang::NVIDIA_HOOK),
     },
+    TestImage {
+        name: "docker.io/test/gpu-program:1",
+        dir: "gpu-program",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/test/gpu-no-cache:1",
+        dir: "gpu-no-cache",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/test/gpu-ldconfig:1",
+        dir: "gpu-ldconfig",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/test/gpu-musl:1",
+        dir: "gpu-musl",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/test/gpu-legacy:1",
+        dir: "gpu-legacy",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/test/gpu-compat:1",
+        dir: "gpu-compat",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/test/gpu-hostile:1",
+        dir: "gpu-hostile",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
 ];
 
 /// Number of steps of [`provide`].
