@@ -50,8 +50,8 @@ grep 'locked memory' /proc/1/limits
 { env; tr '\0' '\n' < /proc/1/environ; } | grep -E '^(FAKE_|NVIDIA)' | sed -E 's/_[0-9]+=/_N=/' | sort
 "#;
 
-/// What is left of a driver: files, the configuration of the loader, and names in its cache. Which of
-/// two directories a name has there depends on the program that made the cache.
+/// What is left of a driver: files, the configuration of the loader, and names in its cache. Which
+/// of two directories a name has there depends on the program that made the cache.
 const LEFT: &str = r"
 find / -xdev \( -name '*libcuda*' -o -name '*libfake*' -o -name '*fake-gpu*' -o -name '*fake-card*' -o -name 'nvidia*' \) 2>/dev/null || true
 ls /etc/ld.so.conf.d /etc/ld.so.cache /etc/ld.so.conf /etc/ld-musl-x86_64.path 2>&1 || true
@@ -59,8 +59,8 @@ ls /etc/ld.so.conf.d /etc/ld.so.cache /etc/ld.so.conf /etc/ld-musl-x86_64.path 2
 ls /dev /dev/infiniband 2>&1 | grep -E 'nvidia|fake|verbs' || true
 ";
 
-/// Every way to a device and every kind of image, at the first start, after a stop, after an upgrade
-/// of the driver, and without the device.
+/// Every way to a device and every kind of image, at the first start, after a stop, after an
+/// upgrade of the driver, and without the device.
 #[tokio::test]
 async fn i5_a_device_with_hooks_is_as_in_a_plain_pod_at_every_start() {
     in_namespace("gpu", async |ns| {

@@ -53,8 +53,8 @@ const MUSL_CONFIG: &str = if cfg!(target_arch = "aarch64") {
 } else {
     "etc/ld-musl-x86_64.path"
 };
-/// The configuration of the loader with the libraries of CUDA's forward compatibility. It comes first,
-/// as that of NVIDIA's hook does (`00-compat-*.conf`).
+/// The configuration of the loader with the libraries of CUDA's forward compatibility. It comes
+/// first, as that of NVIDIA's hook does (`00-compat-*.conf`).
 const CUDA_CONFIG: &str = "etc/ld.so.conf.d/00-compat-0.conf";
 /// Files that the runtime mounts in every container. Most images have them, and without them they
 /// stay in the upper directory.
@@ -108,7 +108,8 @@ pub(crate) struct Seen {
 impl Seen {
     /// Looks at the root of the container whose mount namespace the thread is in. `None` if it is
     /// as the wrapper's image has it, and no file is mounted that only some containers have: the
-    /// empty file below one must not outlive the start. `ignored` is a directory of the engine's own.
+    /// empty file below one must not outlive the start. `ignored` is a directory of the engine's
+    /// own.
     pub(crate) fn read(
         _thread: &NamespaceThread,
         proc: &Proc,

@@ -1,5 +1,5 @@
-//! The vendor of the fake device: a pod with its device plugins and its driver of claims, which also
-//! installs the driver.
+//! The vendor of the fake device: a pod with its device plugins and its driver of claims, which
+//! also installs the driver.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -23,8 +23,8 @@ pub(super) const CLAIM_TEMPLATE: &str = "gpu";
 pub(super) const LEGACY: &str = "legacy-gpu";
 /// How many devices each plugin offers (`crates/fake-gpu`).
 pub(super) const DEVICES: u32 = 16;
-/// Directories of the node: the driver, specifications of CDI, sockets of device plugins, of plugins
-/// that register, and of the driver of claims.
+/// Directories of the node: the driver, specifications of CDI, sockets of device plugins, of
+/// plugins that register, and of the driver of claims.
 const DRIVER: &str = "/run/fake-gpu";
 const SPECIFICATIONS: &str = "/run/cdi";
 const PLUGINS: &str = "/var/lib/kubelet/device-plugins";

@@ -1,6 +1,6 @@
 /*!
-What the runtime says about a container beyond CRI: the `info` of CRI's verbose `ContainerStatus`, as
-containerd and CRI-O write it alike.
+What the runtime says about a container beyond CRI: the `info` of CRI's verbose `ContainerStatus`,
+as containerd and CRI-O write it alike.
 */
 
 use serde_json::Value;
