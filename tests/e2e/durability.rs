@@ -3,10 +3,10 @@ Files that a container wrote still exist after a stop, a kill, an eviction, a re
 a full disk.
 
 `events` counts losses, and `cargo xtask durability` repeats its rows. `trial` and `writing`
-implement the rows. `survival` compares whole trees of files.
+implement the rows, also for `devices`. `survival` compares whole trees of files.
 */
 
 mod events;
 mod survival;
-mod trial;
-mod writing;
+pub(crate) mod trial;
+pub(crate) mod writing;

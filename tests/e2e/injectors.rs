@@ -3,20 +3,23 @@
 
 use anyhow::{Context, Result};
 use injectors::Injector;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace as NamespaceObject, Pod};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use kube::ResourceExt;
+use kube::api::PostParams;
 use serde_json::{Value, json};
 use testkit::{Hook, Namespace};
 
 mod away;
 mod examples;
 mod five_starts;
-mod kueue;
+pub(crate) mod kueue;
 
 /// Name of the main container in these templates.
 const MAIN: &str = "app";
 
 /// Registration of a stand-in: the selectors of the original.
-fn hook(injector: Injector, pods: &str) -> Hook {
+pub(crate) fn hook(injector: Injector, pods: &str) -> Hook {
     let hook = Hook::new(injector.name(), pods);
     match injector {
         // istio/istio manifests/charts/istio-control/istio-discovery/templates/mutatingwebhook.yaml
@@ -81,4 +84,20 @@ fn names<'a>(spec: &'a Value, key: &str) -> Vec<&'a str> {
     containers
         .filter_map(|container| container["name"].as_str())
         .collect()
+}
+
+/// Owned by the namespace, so it is deleted with it.
+pub(crate) async fn priority_class(ns: &Namespace, name: &str) -> Result<()> {
+    let owner = ns.cluster_api::<NamespaceObject>().get(&ns.name).await?;
+    let class: PriorityClass = serde_json::from_value(json!({
+        "metadata": {"name": name, "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Namespace", "name": owner.name_any(), "uid": owner.uid()},
+        ]},
+        "value": 1000,
+    }))?;
+    match ns.cluster_api().create(&PostParams::default(), &class).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(error) => Err(error).context("the priority class"),
+    }
 }

@@ -14,6 +14,7 @@ each other; code that two of them need is in `support`.
 
 mod admission;
 mod availability;
+mod devices;
 mod durability;
 mod images;
 mod injectors;

@@ -23,7 +23,7 @@ const KEPT: &str = "kept";
 const LABEL: &str = "label of the security module";
 
 /// Results, by the inspected item.
-type Seen = BTreeMap<&'static str, String>;
+pub(crate) type Seen = BTreeMap<&'static str, String>;
 
 /// Runs the template as a plain pod and as a StoppableContainer.
 async fn run_both(ns: &Namespace, template: &Value) -> Result<()> {
@@ -36,7 +36,7 @@ async fn run_both(ns: &Namespace, template: &Value) -> Result<()> {
     Ok(())
 }
 
-fn assert_same(plain: &Seen, kept: &Seen) -> Result<()> {
+pub(crate) fn assert_same(plain: &Seen, kept: &Seen) -> Result<()> {
     for (what, expected) in plain {
         let actual = kept.get(what).map(String::as_str).unwrap_or_default();
         ensure!(
@@ -48,7 +48,7 @@ fn assert_same(plain: &Seen, kept: &Seen) -> Result<()> {
 }
 
 /// The environment of the main process and of an exec'd process.
-async fn look_inside(ns: &Namespace, pod: &str) -> Result<Seen> {
+pub(crate) async fn look_inside(ns: &Namespace, pod: &str) -> Result<Seen> {
     // HOSTNAME and /etc/hostname contain the pod's own name.
     let scripts = [
         ("environment of exec", "env | grep -v -e ^HOSTNAME= -e ^_= | sort"),

@@ -286,8 +286,13 @@ pub(crate) fn container_id(pod: &Pod, container: &str) -> Result<String> {
 
 /// Waits until the log of a pod's main container contains this text.
 pub(crate) async fn says(ns: &Namespace, pod: &str, words: &str) -> Result<()> {
+    container_says(ns, pod, "main", words).await
+}
+
+/// The same for another container.
+pub(crate) async fn container_says(ns: &Namespace, pod: &str, container: &str, words: &str) -> Result<()> {
     let params = LogParams {
-        container: Some("main".to_owned()),
+        container: Some(container.to_owned()),
         follow: true,
         ..LogParams::default()
     };

@@ -41,6 +41,7 @@ pub(crate) struct Spec {
     working_directory: Option<String>,
     /// Path of its user namespace, and the user and group of the node that are 0 in it.
     users: Option<(PathBuf, u32)>,
+    cuda_driver: Option<u32>,
 }
 
 /// A running container; ends when it is dropped.
@@ -51,6 +52,8 @@ pub(crate) struct Container {
     pub(crate) process: Process,
     /// Its user namespace, if that is not the node's.
     pub(crate) users: Option<UserNamespace>,
+    /// As a hook of the runtime has it.
+    pub(crate) cuda_driver: Option<u32>,
     /// Where its root is mounted on the node.
     root: PathBuf,
 }
@@ -100,6 +103,12 @@ impl Spec {
     /// Where the process is.
     pub(crate) fn working_directory(mut self, path: &str) -> Self {
         self.working_directory = Some(path.to_owned());
+        self
+    }
+
+    /// A hook of the runtime prefers libraries of CUDA in the image to this version of the driver.
+    pub(crate) fn cuda_driver(mut self, version: u32) -> Self {
+        self.cuda_driver = Some(version);
         self
     }
 
@@ -159,6 +168,7 @@ impl Spec {
             stdout,
             process: Process::open(pid).unwrap(),
             users: None,
+            cuda_driver: self.cuda_driver,
             root,
         };
         assert_eq!(container.hear(), "ready");

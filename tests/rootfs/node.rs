@@ -165,6 +165,7 @@ impl Node {
             container: &container.process,
             users: container.users.as_ref(),
             kept,
+            cuda_driver: container.cuda_driver,
         };
         match observer {
             Some(observer) => attach_observed(request, observer),

@@ -138,6 +138,30 @@ fn i5_a_container_without_hooks_has_no_layer_of_the_runtime() {
     });
 }
 
+/// A file that only some containers have, such as a library of a device plugin, is mounted on an
+/// empty file. In a plain pod that is gone with the container.
+#[test]
+fn i5_the_empty_file_below_a_mounted_file_does_not_outlive_the_start() {
+    Node::with(|node| {
+        let base = usr_merged(node);
+        let provider = node.provider(&[&base]);
+        let file = node.path("file");
+        fs::write(&file, "of the node").unwrap();
+        let spec = node
+            .consumer("first")
+            .bind(&file, "/lib64/libplugin.so.550", "private")
+            .bind(&file, "/etc/hosts", "private");
+        let mut consumer = start(node, &provider, &spec, "first", |_| {});
+        for path in ["/usr/lib64/libplugin.so.550", "/etc/hosts"] {
+            assert_eq!(consumer.read(path).unwrap(), "of the node");
+        }
+        consumer.end();
+        let mut consumer = start(node, &provider, &node.consumer("second"), "second", |_| {});
+        assert_eq!(consumer.list("/usr/lib64").unwrap(), "libc.so.6");
+        assert_eq!(names_in_upper(node, "usr/lib64"), [""; 0]);
+    });
+}
+
 /// A new driver has other files, and without a device there are none.
 #[test]
 fn i5_nothing_of_an_earlier_start_is_left() {

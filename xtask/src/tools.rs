@@ -172,7 +172,7 @@ impl Tools {
     /// Makes `kwok`.
     pub(crate) fn prepare_kwok(&self, progress: &Progress) -> Result<()> {
         progress.step("Build kwok (about 7 minutes the first time)", |step| {
-            golang::install_kwok(step, &self.dir)
+            golang::install(step, &golang::KWOK, &self.dir)
         })
     }
 
@@ -270,7 +270,7 @@ impl Tools {
     /// Makes `helm`.
     pub(crate) fn prepare_helm(&self, progress: &Progress) -> Result<()> {
         progress.step("Build helm (about 2 minutes the first time)", |step| {
-            golang::install_helm(step, &self.dir)
+            golang::install(step, &golang::HELM, &self.dir)
         })
     }
 

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// The protos below `proto`, one per generated file.
-const SOURCES: [(&str, &str); 5] = [
+const SOURCES: [(&str, &str); 7] = [
     ("csi", "csi.proto"),
     ("cri", "api.proto"),
     ("containerd", "leases.proto"),
     ("containerd", "snapshots.proto"),
+    ("deviceplugin", "api.proto"),
+    ("dra", "api.proto"),
     ("registration", "api.proto"),
 ];
 

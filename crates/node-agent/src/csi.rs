@@ -20,7 +20,7 @@ use stoppablecontainer_api::names::CSI_DRIVER;
 
 use self::error::CsiError;
 
-pub(crate) use self::http2_authority::Connection;
+pub use self::http2_authority::Connection;
 pub(crate) use self::identity::IdentityService;
 pub(crate) use self::node::NodeService;
 pub(crate) use self::registration::RegistrationService;

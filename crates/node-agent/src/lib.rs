@@ -52,6 +52,11 @@ pub mod image_input {
     pub use crate::node::image_config::{ConfigError, facts as image_facts};
 }
 
+/// What the kubelet sends to a registration socket. Test programs that register use it.
+pub mod registration_socket {
+    pub use crate::csi::Connection;
+}
+
 /// Runs the command of the command line.
 ///
 /// # Errors

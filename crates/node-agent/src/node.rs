@@ -4,6 +4,7 @@ instances or volumes.
 */
 
 pub(crate) mod cgroup;
+mod container_info;
 mod cri;
 mod disks;
 mod host;

@@ -40,6 +40,9 @@ pub struct Request<'a> {
     pub users: Option<&'a UserNamespace>,
     /// The kept filesystem.
     pub kept: &'a Kept,
+    /// Major version of the node's GPU driver, if a hook of the runtime prefers newer libraries of
+    /// CUDA's forward compatibility in the image to those of the driver.
+    pub cuda_driver: Option<u32>,
 }
 
 /// What tests change about an [`attach`].
@@ -206,6 +209,7 @@ impl Request<'_> {
             container,
             users,
             kept,
+            cuda_driver,
         } = *self;
         let done = |step| hooks.done(step);
         let _locked = kept.lock()?;
@@ -253,7 +257,8 @@ impl Request<'_> {
 
         let plan = Plan::new(&table).ok_or(ApplyError::NoRoot)?;
         let by_runtime =
-            runtime_layer::Seen::read(thread, proc, working_directory.as_deref(), &plan, apply::STAGING)?;
+            runtime_layer::Seen::read(thread, proc, working_directory.as_deref(), &plan, apply::STAGING)?
+                .map(|seen| seen.with_cuda_driver(cuda_driver));
 
         if !kept.has_upper()? {
             return Err(AttachError::Missing);

@@ -10,6 +10,7 @@ the number of libraries and the time are bounded.
 mod cache;
 mod config;
 mod elf;
+mod forward_compatibility;
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -28,6 +29,7 @@ use crate::root::{Root, RootError};
 use crate::store::list;
 
 pub(crate) use self::config::{configured_directories, directories, without_directories};
+pub(crate) use self::forward_compatibility::directory as forward_compatibility;
 
 /// Most names in all directories together.
 const MAX_NAMES: usize = 30_000;

@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, mknodat, openat, readlinkat, statat,
+    AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, mknodat, openat, readlinkat, statat,
     symlinkat, unlinkat,
 };
 use rustix::io::Errno;
@@ -53,6 +53,17 @@ const MUSL_CONFIG: &str = if cfg!(target_arch = "aarch64") {
 } else {
     "etc/ld-musl-x86_64.path"
 };
+/// The configuration of the loader with the libraries of CUDA's forward compatibility. It comes
+/// first, as that of NVIDIA's hook does (`00-compat-*.conf`).
+const CUDA_CONFIG: &str = "etc/ld.so.conf.d/00-compat-0.conf";
+/// Files that the runtime mounts in every container. Most images have them, and without them they
+/// stay in the upper directory.
+const FILES_OF_EVERY_CONTAINER: [&str; 4] = [
+    "/etc/hosts",
+    "/etc/hostname",
+    "/etc/resolv.conf",
+    "/run/.containerenv",
+];
 /// Largest file of those, in bytes.
 const MAX_MUSL: u64 = 64 << 10;
 
@@ -88,13 +99,17 @@ pub(crate) struct Seen {
     changes: Changes,
     /// The container's mounts, and their paths.
     mounts: Vec<(PathBuf, OwnedFd)>,
+    /// Major version of the driver, if the libraries of CUDA's forward compatibility are wanted.
+    cuda_driver: Option<u32>,
 }
 
 // === impl Seen ===
 
 impl Seen {
     /// Looks at the root of the container whose mount namespace the thread is in. `None` if it is
-    /// as the wrapper's image has it. `ignored` is a directory of the engine's own.
+    /// as the wrapper's image has it, and no file is mounted that only some containers have: the
+    /// empty file below one must not outlive the start. `ignored` is a directory of the engine's
+    /// own.
     pub(crate) fn read(
         _thread: &NamespaceThread,
         proc: &Proc,
@@ -105,7 +120,17 @@ impl Seen {
         let root =
             Root::of_this_thread().map_err(|e| RuntimeLayerError::System("open the container's root", e))?;
         let changes = Changes::read(proc, &root, working_directory, ignored)?;
-        if changes.is_empty() {
+        // What may not answer is not read.
+        let is_foreign = |device| plan.foreign.iter().any(|(foreign, _)| *foreign == device);
+        let is_own_file = |path: &Path| {
+            let seen = cached_stat::at(&root, path.strip_prefix("/").unwrap_or(path));
+            seen.is_ok_and(|seen| {
+                !is_foreign(seen.device) && !matches!(seen.kind, FileType::Directory | FileType::Unknown)
+            })
+        };
+        let of_every_container = FILES_OF_EVERY_CONTAINER.map(Path::new);
+        let mut moved = plan.moves.iter().map(|planned| planned.path.as_path());
+        if changes.is_empty() && !moved.any(|path| !of_every_container.contains(&path) && is_own_file(path)) {
             return Ok(None);
         }
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
@@ -119,13 +144,21 @@ impl Seen {
             let clone = open_tree(&root, path, flags)
                 .map_err(|e| RuntimeLayerError::System("clone a mount of the container", e))?;
             let device = cached_stat::of(&clone).map(|seen| seen.device);
-            // What may not answer is not read.
-            let is_foreign = |device| plan.foreign.iter().any(|(foreign, _)| *foreign == device);
             if device.is_ok_and(|device| !is_foreign(device)) {
                 mounts.push((planned.path.clone(), clone));
             }
         }
-        Ok(Some(Self { changes, mounts }))
+        Ok(Some(Self {
+            changes,
+            mounts,
+            cuda_driver: None,
+        }))
+    }
+
+    /// With newer libraries of CUDA's forward compatibility than those of this driver, if the image
+    /// has them.
+    pub(crate) fn with_cuda_driver(self, cuda_driver: Option<u32>) -> Self {
+        Self { cuda_driver, ..self }
     }
 
     /// As if the runtime had changed nothing but the cache of the loader.
@@ -139,6 +172,7 @@ impl Seen {
         Self {
             changes: Changes { entries: vec![cache] },
             mounts: Vec::new(),
+            cuda_driver: None,
         }
     }
 }
@@ -238,6 +272,14 @@ fn make(
     }
     if seen.changes.concern_linker() {
         configure_musl(&root, &seen.changes)?;
+        if let Some(driver) = seen.cuda_driver
+            && let Some(directory) = linker::forward_compatibility(proc, &root, driver)
+        {
+            let path = Path::new(CUDA_CONFIG);
+            let (parent, name) = parent(&root, path)?;
+            let content = [directory.as_os_str().as_encoded_bytes(), b"\n"].concat();
+            write(&parent, name, &content, FILE_MODE).map_err(at(path))?;
+        }
         let made = linker::make(proc, &root, &mounted, &new)?;
         for (directory, name, target) in made.links {
             link(&root, &directory, &name, &target)?;

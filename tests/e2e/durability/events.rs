@@ -65,7 +65,7 @@ async fn i1_durability_out_of_memory() {
             ns.wait(NAME, "it was killed for its memory", killed).await?;
             Ok(Happened::interrupted(since))
         };
-        let row = Row::new("out-of-memory").limited(MEMORY);
+        let row = Row::new("out-of-memory").limited("memory", MEMORY);
         row.run(&ns, event).await
     })
     .await;

@@ -14,34 +14,34 @@ use crate::support::agents::Agents;
 use crate::support::{container_id, disk_directory, node_of, running, says, start, stop};
 
 /// Name of the container that writes.
-pub(super) const NAME: &str = "writer";
+pub(crate) const NAME: &str = "writer";
 /// The longest time between the first files and the failure.
 const SOONEST: Duration = Duration::from_millis(500);
 
 /// A row.
-pub(super) struct Row {
+pub(crate) struct Row {
     name: &'static str,
-    memory: Option<&'static str>,
+    limits: Vec<(&'static str, &'static str)>,
     prefix: Option<String>,
     node: Option<String>,
 }
 
 /// Result of a failure.
-pub(super) struct Happened {
+pub(crate) struct Happened {
     since: Option<Instant>,
     acknowledged: Option<Acknowledged>,
     afterwards: Option<&'static str>,
 }
 
 /// Number of trials of each failure: `E2E_TRIALS`.
-pub(super) fn number_of_trials() -> u32 {
+pub(crate) fn number_of_trials() -> u32 {
     let given = std::env::var("E2E_TRIALS").ok();
     given.and_then(|number| number.parse().ok()).unwrap_or(1)
 }
 
 /// A file that does not exist counts as lost. Without this check the table would contain only
 /// zeros.
-pub(super) async fn sees_losses(ns: &Namespace) -> Result<()> {
+pub(crate) async fn sees_losses(ns: &Namespace) -> Result<()> {
     let writing = Writing::begin(ns).await?;
     stop(ns, NAME).await?;
     start(ns, NAME).await?;
@@ -58,7 +58,7 @@ pub(super) async fn sees_losses(ns: &Namespace) -> Result<()> {
 
 impl Happened {
     /// The container was stopped. Its time out of service starts at that time.
-    pub(super) fn interrupted(since: Instant) -> Self {
+    pub(crate) fn interrupted(since: Instant) -> Self {
         Self {
             since: Some(since),
             acknowledged: None,
@@ -67,7 +67,7 @@ impl Happened {
     }
 
     /// The container kept writing.
-    pub(super) fn unnoticed() -> Self {
+    pub(crate) fn unnoticed() -> Self {
         Self {
             since: None,
             acknowledged: None,
@@ -76,7 +76,7 @@ impl Happened {
     }
 
     /// Files that the program printed later than this do not count.
-    pub(super) fn knowing(self, acknowledged: Acknowledged) -> Self {
+    pub(crate) fn knowing(self, acknowledged: Acknowledged) -> Self {
         Self {
             acknowledged: Some(acknowledged),
             ..self
@@ -84,7 +84,7 @@ impl Happened {
     }
 
     /// A command to run in the container before the next trial.
-    pub(super) fn then(self, script: &'static str) -> Self {
+    pub(crate) fn then(self, script: &'static str) -> Self {
         Self {
             afterwards: Some(script),
             ..self
@@ -95,25 +95,23 @@ impl Happened {
 // === impl Row ===
 
 impl Row {
-    pub(super) fn new(name: &'static str) -> Self {
+    pub(crate) fn new(name: &'static str) -> Self {
         Self {
             name,
-            memory: None,
+            limits: Vec::new(),
             prefix: None,
             node: None,
         }
     }
 
-    /// The container has a memory limit.
-    pub(super) fn limited(self, memory: &'static str) -> Self {
-        Self {
-            memory: Some(memory),
-            ..self
-        }
+    /// The container has a limit of a resource.
+    pub(crate) fn limited(mut self, resource: &'static str, amount: &'static str) -> Self {
+        self.limits.push((resource, amount));
+        self
     }
 
     /// The filesystem is on the disk that the test mounts.
-    pub(super) fn on_a_disk(self) -> Result<Self> {
+    pub(crate) fn on_a_disk(self) -> Result<Self> {
         Ok(Self {
             prefix: Some(disk_directory()?),
             ..self
@@ -121,13 +119,13 @@ impl Row {
     }
 
     /// The container runs on this node.
-    pub(super) fn at(self, node: &str) -> Self {
+    pub(crate) fn at(self, node: &str) -> Self {
         let node = Some(node.to_owned());
         Self { node, ..self }
     }
 
     /// Runs as many trials as were asked for.
-    pub(super) async fn run<E>(&self, ns: &Namespace, event: E) -> Result<()>
+    pub(crate) async fn run<E>(&self, ns: &Namespace, event: E) -> Result<()>
     where
         E: AsyncFn(&Writing, &Pod) -> Result<Happened>,
     {
@@ -135,14 +133,14 @@ impl Row {
     }
 
     /// Runs trials.
-    pub(super) async fn run_times<E>(&self, ns: &Namespace, times: u32, event: E) -> Result<()>
+    pub(crate) async fn run_times<E>(&self, ns: &Namespace, times: u32, event: E) -> Result<()>
     where
         E: AsyncFn(&Writing, &Pod) -> Result<Happened>,
     {
         let mut object = json!({
             "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
             "metadata": { "name": NAME },
-            "spec": { "running": true, "template": writing::template(self.memory) },
+            "spec": { "running": true, "template": writing::template(&self.limits) },
         });
         if let Some(prefix) = &self.prefix {
             object["spec"]["hostPathPrefix"] = json!(prefix);
@@ -227,7 +225,7 @@ impl Row {
 }
 
 /// A node on which containers can run.
-pub(super) async fn some_node(ns: &Namespace) -> Result<String> {
+pub(crate) async fn some_node(ns: &Namespace) -> Result<String> {
     let agents = Agents::find(ns).await?.pods().await?;
     node_of(agents.first().context("no agent on any node")?)
 }

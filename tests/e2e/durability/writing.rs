@@ -28,14 +28,14 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// The last file that the program printed. All earlier files are complete too.
 #[derive(Clone, Debug)]
-pub(super) struct Acknowledged {
+pub(crate) struct Acknowledged {
     run: String,
     last: u32,
 }
 
 /// The result for the files.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Found {
+pub(crate) struct Found {
     pub(super) synced: u32,
     /// Synced files that are missing or have different content.
     pub(super) lost: Vec<String>,
@@ -44,18 +44,18 @@ pub(super) struct Found {
 }
 
 /// A container that writes, and a reader of its log.
-pub(super) struct Writing {
+pub(crate) struct Writing {
     heard: watch::Receiver<Option<Acknowledged>>,
     listening: JoinHandle<()>,
 }
 
 /// The template of a container that writes on a signal.
-pub(super) fn template(memory: Option<&str>) -> Value {
+pub(super) fn template(limits: &[(&str, &str)]) -> Value {
     let mut main = json!({
         "name": MAIN, "image": "python:3.11", "command": ["python3", "-c", PROGRAM, "write"],
     });
-    if let Some(memory) = memory {
-        main["resources"] = json!({ "limits": { "memory": memory } });
+    for (resource, amount) in limits {
+        main["resources"]["limits"][resource] = json!(amount);
     }
     json!({ "spec": { "terminationGracePeriodSeconds": 1, "containers": [main] } })
 }

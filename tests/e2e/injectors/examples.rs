@@ -6,16 +6,15 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use injectors::{Injector, SECRET};
 use k8s_openapi::api::core::v1::{Event, Namespace as NamespaceObject, Node, Pod, ServiceAccount};
-use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::ResourceExt;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 use stoppablecontainer_api::names::{placeholder_pod_name, provider_pod_name};
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Injectors, Namespace, Order, in_namespace};
 
 use super::kueue::{Queue, with_queue};
-use super::{hook, istio_root_certificate, names, spec_of};
+use super::{hook, istio_root_certificate, names, priority_class, spec_of};
 use crate::support::{create, phase, running, set_running, shell_template, start, stop};
 
 /// All pods except the test's own.
@@ -225,22 +224,6 @@ async fn until_event(ns: &Namespace, pod: &str, text: &str) -> Result<()> {
 async fn any_node(ns: &Namespace) -> Result<String> {
     let nodes = ns.cluster_api::<Node>().list(&ListParams::default()).await?;
     Ok(nodes.items.first().context("a cluster without nodes")?.name_any())
-}
-
-/// Owned by the namespace, so it is deleted with it.
-async fn priority_class(ns: &Namespace, name: &str) -> Result<()> {
-    let owner = ns.cluster_api::<NamespaceObject>().get(&ns.name).await?;
-    let class: PriorityClass = serde_json::from_value(json!({
-        "metadata": {"name": name, "ownerReferences": [
-            {"apiVersion": "v1", "kind": "Namespace", "name": owner.name_any(), "uid": owner.uid()},
-        ]},
-        "value": 1000,
-    }))?;
-    match ns.cluster_api().create(&PostParams::default(), &class).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(error) => Err(error).context("the priority class"),
-    }
 }
 
 /// Sets the number of a node's GPUs, as the kubelet does for a device plugin.

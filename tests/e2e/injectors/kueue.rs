@@ -22,7 +22,7 @@ const MANAGED: &str = "kueue.x-k8s.io/managed";
 const GATE: &str = "kueue.x-k8s.io/admission";
 
 /// A queue of one namespace.
-pub(super) struct Queue {
+pub(crate) struct Queue {
     open: watch::Sender<bool>,
     usage: Usage,
     work: JoinHandle<()>,
@@ -40,7 +40,7 @@ struct Controller {
 /// Runs a test with a controller. Without quota (`open`), pods stay gated. At the end of the test,
 /// also after a failure, it removes the controller's finalizers, because pods with them would block
 /// the deletion of the namespace.
-pub(super) async fn with_queue(
+pub(crate) async fn with_queue(
     ns: &Namespace,
     open: bool,
     test: impl AsyncFnOnce(&Queue) -> Result<()>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
@@ -86,24 +86,28 @@ pub(crate) async fn with_devices<T>(
     cleaned_up(tested, set_devices(ns, node, 0).await)
 }
 
-/// Waits until the kubelet has taken the number over into what pods may use: the scheduler goes by
-/// that, also when the next test begins.
 async fn set_devices(ns: &Namespace, node: &str, count: u32) -> Result<()> {
     let status = json!({ "status": { "capacity": { GPU: count.to_string() } } });
-    let nodes = ns.cluster_api::<Node>();
-    nodes
+    ns.cluster_api::<Node>()
         .patch_status(node, &PatchParams::default(), &Patch::Merge(status))
         .await?;
+    devices_are(ns, node, GPU, count).await
+}
+
+/// Waits until the kubelet has taken the number of a device over into what pods may use: the
+/// scheduler goes by that, also when the next test begins.
+pub(crate) async fn devices_are(ns: &Namespace, node: &str, device: &str, count: u32) -> Result<()> {
     let may_use = |found: &Node| {
         let amounts = found
             .status
             .as_ref()
             .and_then(|status| status.allocatable.as_ref());
-        amounts
-            .and_then(|amounts| amounts.get(GPU))
-            .is_some_and(|amount| amount.0 == count.to_string())
+        let amount = amounts.and_then(|amounts| amounts.get(device));
+        amount.map_or("0", |amount| &amount.0) == count.to_string()
     };
-    until(nodes, node, may_use).await
+    until(ns.cluster_api(), node, may_use)
+        .await
+        .with_context(|| format!("{node} does not have {count} {device}"))
 }
 
 /// Nodes by zone.

@@ -265,6 +265,49 @@ fn i5_libraries_in_a_mounted_directory_are_in_the_cache() {
     });
 }
 
+/// An image of CUDA with libraries for a newer driver than the node's. NVIDIA's hook
+/// (`enable-cuda-compat`) puts their directory first, and finds none in the wrapper's root.
+#[test]
+fn i5_libraries_of_forward_compatibility_come_before_those_of_an_older_driver() {
+    Node::with(|node| {
+        let base = image(node);
+        std::os::unix::fs::symlink("cuda-12.7", base.join("usr/local/cuda")).unwrap();
+        let compat = "usr/local/cuda-12.7/compat";
+        library(&base.join(compat).join("libcuda.so.565.57"), "libcuda.so.1");
+        let provider = node.provider(&[&base]);
+        for (name, driver, expected) in [
+            ("older", Some(550), "/usr/local/cuda-12.7/compat"),
+            ("same", Some(565), "/usr/lib/x86_64-linux-gnu"),
+            ("without", None, "/usr/lib/x86_64-linux-gnu"),
+            ("again", Some(550), "/usr/local/cuda-12.7/compat"),
+        ] {
+            let mut spec = with_driver(node, name, "550.1");
+            if let Some(driver) = driver {
+                spec = spec.cuda_driver(driver);
+            }
+            let mut consumer = start(node, &provider, &spec, name, hooks);
+            let ours = cache(&consumer, "/etc/ld.so.cache");
+            // The loader takes the first.
+            let first = ours.iter().find(|line| line.starts_with("libcuda.so.1 "));
+            let line = format!("libcuda.so.1 (libc6,x86-64) => {expected}/libcuda.so.1");
+            assert_eq!(first, Some(&line), "{name}: {ours:#?}");
+            let configured = consumer.read("/etc/ld.so.conf.d/00-compat-0.conf");
+            let is_preferred = expected == format!("/{}", compat);
+            assert_eq!(
+                configured.ok(),
+                is_preferred.then(|| expected.to_owned()),
+                "{name}"
+            );
+            consumer.end();
+        }
+        // With several it is unknown which one counts, as for NVIDIA's hook.
+        library(&base.join(compat).join("libcuda.so.570.1"), "libcuda.so.1");
+        let spec = with_driver(node, "several", "550.1").cuda_driver(550);
+        let mut consumer = start(node, &provider, &spec, "several", hooks);
+        assert!(consumer.read("/etc/ld.so.conf.d/00-compat-0.conf").is_err());
+    });
+}
+
 /// The configuration of the image stays, and one that the image does not have is the hook's.
 #[test]
 fn i5_an_image_without_a_cache_or_configuration_gets_one() {

@@ -5,7 +5,7 @@ resolution, and the kubelet with its arguments.
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::dir::ClusterDir;
@@ -13,6 +13,7 @@ use super::network::{POD_NETWORK, REGISTRY_PORT};
 use super::node::{Kind, Node};
 use super::pki::{CLUSTER, Pki};
 use super::{cgroups, cri_o};
+use crate::shell;
 use crate::tools::{Lsm, Release, Runtime, Tools};
 
 /// Image of the container that holds a pod's namespaces; built here and served by the local
@@ -29,6 +30,9 @@ pub(super) fn socket(runtime: Runtime) -> &'static str {
     }
 }
 
+/// The program of the hook of the handler `legacy-gpu`, on the node.
+const LEGACY_HOOK: &str = "/run/fake-gpu/fake-gpu";
+
 /// Where a virtual machine finds the machine's 127.0.0.1, on its second network card: QEMU's own
 /// network has it there.
 const HOST_LOOPBACK: &str = "10.0.2.2";
@@ -44,6 +48,10 @@ pub(super) fn write(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<()> 
         containerd(node, dir, release).as_bytes(),
         0o644,
     )?;
+    if release.containerd().is_some() {
+        let specification = legacy_gpu(&tools.containerd("ctr"))?;
+        dir.write(own.join("legacy-gpu.json"), &pretty(&specification)?, 0o644)?;
+    }
     dir.write(
         own.join("certs.d/_default/hosts.toml"),
         mirror(node).as_bytes(),
@@ -110,6 +118,13 @@ state = "/run/containerd"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
   SystemdCgroup = {systemd}
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.legacy-gpu]
+  runtime_type = "io.containerd.runc.v2"
+  base_runtime_spec = "{own}/legacy-gpu.json"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.legacy-gpu.options]
+  SystemdCgroup = {systemd}
 "#
         );
     }
@@ -143,6 +158,17 @@ state = "/run/containerd"
   SystemdCgroup = {systemd}
 "#
     )
+}
+
+/// What the runtime handler `legacy-gpu` starts with: containerd's default, with a hook that runs
+/// for every container, as NVIDIA's did before CDI. Tests install its program (`crates/fake-gpu`);
+/// without it, no pod of this handler starts.
+fn legacy_gpu(ctr: &Path) -> Result<serde_json::Value> {
+    let default = shell::capture(&ctr.display().to_string(), ["oci", "spec"])?;
+    let mut specification: serde_json::Value =
+        serde_json::from_str(&default).context("parsing the default of `ctr oci spec`")?;
+    specification["hooks"] = json!({"prestart": [{"path": LEGACY_HOOK, "args": ["fake-gpu", "legacy"]}]});
+    Ok(specification)
 }
 
 /// Every registry of the world is the local one.

@@ -28,7 +28,7 @@ pub(super) const BINARIES: &[(&str, &str)] = &[
     ("exec-wrapper", "exec-wrapper"),
 ];
 /// Programs of test images; their packages have the same names.
-const TEST_PROGRAMS: &[&str] = &["injectors", "csi-test"];
+const TEST_PROGRAMS: &[&str] = &["injectors", "csi-test", "fake-gpu"];
 /// Images and their Dockerfile targets.
 const IMAGES: &[(&str, &str)] = &[
     ("stoppablecontainer-operator", "operator"),

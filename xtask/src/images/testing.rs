@@ -37,8 +37,8 @@ enum Content {
     /// A program of this workspace that other images do not contain, and the Debian base to prepare
     /// it with.
     Program(&'static str),
-    /// csi-sanity, and the program that it and the tests use to call the node agent.
-    CsiSanity,
+    /// A program of this workspace, and one that is built from a Go module.
+    Programs(&'static str, &'static golang::Program),
 }
 
 const IMAGES: &[TestImage] = &[
@@ -112,7 +112,55 @@ const IMAGES: &[TestImage] = &[
         name: "docker.io/test/csi-sanity:1",
         dir: "csi-sanity",
         file: "Containerfile",
-        content: Content::CsiSanity,
+        content: Content::Programs("csi-test", &golang::CSI_SANITY),
+    },
+    TestImage {
+        name: "docker.io/test/fake-gpu:1",
+        dir: "fake-gpu",
+        file: "Containerfile",
+        content: Content::Programs("fake-gpu", &golang::NVIDIA_HOOK),
+    },
+    TestImage {
+        name: "docker.io/test/gpu-program:1",
+        dir: "gpu-program",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/test/gpu-no-cache:1",
+        dir: "gpu-no-cache",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/test/gpu-ldconfig:1",
+        dir: "gpu-ldconfig",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/test/gpu-musl:1",
+        dir: "gpu-musl",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/test/gpu-legacy:1",
+        dir: "gpu-legacy",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/test/gpu-compat:1",
+        dir: "gpu-compat",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
+        name: "docker.io/test/gpu-hostile:1",
+        dir: "gpu-hostile",
+        file: "Containerfile",
+        content: Content::Debian,
     },
 ];
 
@@ -217,9 +265,9 @@ impl TestImage {
             Content::Debian => Ok(None),
             Content::Static => static_program::build(workspace, step).map(Some),
             Content::Program(name) => product::build_test_program(workspace, name, step).map(Some),
-            Content::CsiSanity => {
-                let program = product::build_test_program(workspace, "csi-test", step)?;
-                golang::install_csi_sanity(step, program.parent().unwrap_or(workspace.root()))?;
+            Content::Programs(name, go) => {
+                let program = product::build_test_program(workspace, name, step)?;
+                golang::install(step, go, program.parent().unwrap_or(workspace.root()))?;
                 Ok(Some(program))
             }
         }
@@ -231,8 +279,11 @@ impl TestImage {
         if self.content == Content::Debian {
             fingerprint.text(&base::fingerprint());
         }
-        if let (Content::Program(_) | Content::CsiSanity, Some(program)) = (self.content, program) {
+        if let (Content::Program(_) | Content::Programs(..), Some(program)) = (self.content, program) {
             fingerprint.path(program)?;
+        }
+        if let Content::Programs(_, go) = self.content {
+            fingerprint.text(go.module);
         }
         Ok(fingerprint.finish())
     }

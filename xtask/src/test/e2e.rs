@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use super::{Options, cargo, run_tests};
 use crate::progress::{Progress, Step};
 use crate::target::Target;
+use crate::tools::Runtime;
 use crate::workspace::Workspace;
 use crate::{cluster, durability, plugin};
 
@@ -16,6 +17,8 @@ use crate::{cluster, durability, plugin};
 pub(super) const E2E: &str = "e2e";
 /// Its tests that need more than one node.
 const MANY_NODES: &str = "many_nodes::";
+/// Its tests of devices with CDI, which Debian's containerd 1.6 does not know.
+const DEVICES: &str = "devices::";
 /// Variables with commands for operations that end-to-end tests cannot do through the API server,
 /// and the subcommands of `cluster` that implement them on the local cluster.
 const CLUSTER_COMMANDS: &[(&str, &str)] = &[
@@ -80,6 +83,7 @@ pub(super) const ON_OTHER_RELEASE: Part = Part {
         "node::csi::",
         "storage::volumes::",
         "parity::",
+        DEVICES,
     ],
 };
 
@@ -116,6 +120,12 @@ pub(super) fn run(
         for test in durability::LEFT_OUT {
             command.args(["--skip", test]);
         }
+    }
+    if target.local && options.runtime == Runtime::Containerd && target.release.containerd().is_none() {
+        step.say(format!(
+            "      LEFT OUT (run with --kubernetes 1.36): {DEVICES}, because containerd 1.6 does not know CDI"
+        ));
+        command.args(["--skip", DEVICES]);
     }
     if std::env::var_os(ROTATIONS_VARIABLE).is_none() {
         let (some, all) = ROTATIONS;

@@ -12,17 +12,59 @@ use super::stamp::{Fingerprint, Stamp};
 use crate::progress::Step;
 use crate::shell;
 
-const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.20.2";
-const CSI_SANITY: &str = "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@v5.6.0";
-const KWOK: &str = "sigs.k8s.io/kwok/cmd/kwok@v0.8.0";
+/// A program that `go install` builds from its module.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Program {
+    name: &'static str,
+    /// Its package with the version.
+    pub(crate) module: &'static str,
+    /// Packages that a cold build compiles; only the progress display uses it.
+    packages: usize,
+    environment: &'static [(&'static str, &'static str)],
+    link_flags: &'static str,
+}
+
+pub(super) const HELM: Program = Program {
+    name: "helm",
+    module: "helm.sh/helm/v3/cmd/helm@v3.20.2",
+    packages: 1150,
+    environment: WITHOUT_C,
+    link_flags: SMALL,
+};
+pub(super) const KWOK: Program = Program {
+    name: "kwok",
+    module: "sigs.k8s.io/kwok/cmd/kwok@v0.8.0",
+    packages: 900,
+    environment: WITHOUT_C,
+    link_flags: SMALL,
+};
+/// The conformance test of CSI plugins.
+pub(crate) const CSI_SANITY: Program = Program {
+    name: "csi-sanity",
+    module: "github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@v5.6.0",
+    packages: 435,
+    environment: WITHOUT_C,
+    link_flags: SMALL,
+};
+/// NVIDIA's program for CDI hooks. It is partly C, and static because it runs on the node. Not
+/// every mirror of Go's checksum database has its module.
+pub(crate) const NVIDIA_HOOK: Program = Program {
+    name: "nvidia-cdi-hook",
+    module: "github.com/NVIDIA/nvidia-container-toolkit/cmd/nvidia-cdi-hook@v1.18.2",
+    packages: 210,
+    environment: &[("CGO_ENABLED", "1"), ("GONOSUMDB", "github.com/NVIDIA")],
+    link_flags: "-s -w -linkmode external -extldflags -static",
+};
+
+/// The environment of a program that is only Go, and static therefore.
+const WITHOUT_C: &[(&str, &str)] = &[("CGO_ENABLED", "0")];
+/// Without a symbol table and debug information.
+const SMALL: &str = "-s -w";
+
 /// Packages that a cold build compiles; only the progress display uses it.
 const KUBE_PACKAGES: usize = 1700;
-/// As above, for kwok.
-const KWOK_PACKAGES: usize = 900;
 /// As above, for containerd.
 const CONTAINERD_PACKAGES: usize = 900;
-/// As above, for helm.
-const HELM_PACKAGES: usize = 1150;
 
 /// Builds the Kubernetes programs of a release into `tools` unless their sources are those of the
 /// last build.
@@ -68,26 +110,26 @@ pub(super) fn build_kube(step: &Step<'_>, release: Release, sources: &Path, tool
     stamp.set(&fingerprint)
 }
 
-/// Builds helm into `tools` unless this version is there.
-pub(super) fn install_helm(step: &Step<'_>, tools: &Path) -> Result<()> {
-    install(step, tools, "helm", HELM, HELM_PACKAGES)
-}
-
-/// Builds kwok into `tools` unless this version is there.
-pub(super) fn install_kwok(step: &Step<'_>, tools: &Path) -> Result<()> {
-    install(step, tools, "kwok", KWOK, KWOK_PACKAGES)
-}
-
-fn install(step: &Step<'_>, tools: &Path, name: &str, module: &str, packages: usize) -> Result<()> {
-    let stamp = Stamp::new(tools.join(format!("{name}.stamp")));
-    if tools.join(name).is_file() && stamp.is(module) {
+/// Installs a program into a directory unless this version is there.
+pub(crate) fn install(step: &Step<'_>, program: &Program, dir: &Path) -> Result<()> {
+    let stamp = Stamp::new(dir.join(format!("{}.stamp", program.name)));
+    if dir.join(program.name).is_file() && stamp.is(program.module) {
         return Ok(());
     }
     let mut command = Command::new(go()?);
-    command.env("CGO_ENABLED", "0").env("GOBIN", tools);
-    command.args(["install", "-v", "-trimpath", "-ldflags", "-s -w", module]);
-    step.run_counting(&mut command, packages)?;
-    stamp.set(module)
+    command
+        .env("GOBIN", dir)
+        .envs(program.environment.iter().copied());
+    command.args([
+        "install",
+        "-v",
+        "-trimpath",
+        "-ldflags",
+        program.link_flags,
+        program.module,
+    ]);
+    step.run_counting(&mut command, program.packages)?;
+    stamp.set(program.module)
 }
 
 /// Installs containerd, its shim and `ctr` of a version into a directory.
@@ -131,19 +173,6 @@ pub(super) fn install_runc(step: &Step<'_>, version: &str, libraries: &Path, dir
     command.arg(format!("github.com/opencontainers/runc@{version}"));
     step.run(&mut command)?;
     stamp.set(version)
-}
-
-/// Installs csi-sanity, the conformance test of CSI plugins, into a directory.
-pub(crate) fn install_csi_sanity(step: &Step<'_>, dir: &Path) -> Result<()> {
-    let stamp = Stamp::new(dir.join("csi-sanity.stamp"));
-    if dir.join("csi-sanity").is_file() && stamp.is(CSI_SANITY) {
-        return Ok(());
-    }
-    let mut command = Command::new(go()?);
-    command.env("CGO_ENABLED", "0").env("GOBIN", dir);
-    command.args(["install", "-trimpath", "-ldflags", "-s -w", CSI_SANITY]);
-    step.run(&mut command)?;
-    stamp.set(CSI_SANITY)
 }
 
 /// Copies Kubernetes' description of its API out of the module of a version.

@@ -38,7 +38,7 @@ const LOCALHOST: &[u8] = b"\x09localhost";
 
 /// A connection of the kubelet to the registration socket.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub struct Connection {
     stream: UnixStream,
     rewriter: Rewriter,
     /// Rewritten, from `given` on not yet read.
@@ -61,7 +61,7 @@ struct Rewriter {
 
 impl Connection {
     /// Wraps an accepted connection.
-    pub(crate) fn new(stream: UnixStream) -> Self {
+    pub fn new(stream: UnixStream) -> Self {
         Self {
             stream,
             rewriter: Rewriter::default(),

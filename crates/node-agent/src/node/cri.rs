@@ -18,6 +18,7 @@ use stoppablecontainer_api::{ImageFacts, same_repository};
 use tonic::transport::Channel;
 
 use super::Host;
+use super::container_info::ContainerInfo;
 use super::image_config::{self, ConfigError};
 use super::runtimes::{Runtime, Runtimes};
 
@@ -54,6 +55,9 @@ pub(crate) struct Container {
     /// The process that the runtime started as this container, on the node. `None` if the runtime
     /// does not say.
     pub(crate) first: Option<i32>,
+    /// Major version of the driver of which a hook of the container knows that looks for newer
+    /// libraries of CUDA in the image.
+    pub(crate) cuda_driver: Option<u32>,
     /// The runtime that has it.
     runtime: Runtime,
 }
@@ -107,11 +111,14 @@ impl Cri {
             answer => answer?,
         };
         let status = answer.status.ok_or(CriError::Missing("container status"))?;
+        let info = answer.info.get("info").map(|info| ContainerInfo::parse(info));
+        let info = info.unwrap_or_default();
         Ok(Container {
             name: status.metadata.ok_or(CriError::Missing("container name"))?.name,
             image: status.image.map(|image| image.image).unwrap_or_default(),
             image_ref: status.image_ref,
-            first: answer.info.get("info").and_then(|info| process_of(info)),
+            first: info.first,
+            cuda_driver: info.cuda_driver,
             runtime,
         })
     }
@@ -274,17 +281,6 @@ fn id_maps(options: &UserNamespace) -> Option<IdMaps> {
     })
 }
 
-/// The process that the `info` of CRI's verbose `ContainerStatus` names; containerd and CRI-O write
-/// it alike.
-fn process_of(info: &str) -> Option<i32> {
-    #[derive(serde::Deserialize)]
-    struct Info {
-        pid: i32,
-    }
-    let info: Info = serde_json::from_str(info).ok()?;
-    (info.pid > 0).then_some(info.pid)
-}
-
 /// By which digest an image can be named. It may have been pulled from several repositories: the
 /// one of the template or of the container, if possible. Runtimes write all of a name, pods may
 /// leave out the beginning.
@@ -323,18 +319,7 @@ fn too_large_or(status: tonic::Status) -> CriError {
 
 #[cfg(test)]
 mod tests {
-    use super::{process_of, repo_digest};
-
-    #[test]
-    fn i3_the_first_process_is_the_runtimes_word() {
-        let containerd = r#"{"sandboxID":"5f","pid":4711,"removing":false,"snapshotKey":"a","runtimeSpec":{"root":{"path":"rootfs"}}}"#;
-        assert_eq!(process_of(containerd), Some(4711));
-        let crio = r#"{"sandboxID":"5f","pid":12,"runtimeSpec":{},"privileged":false}"#;
-        assert_eq!(process_of(crio), Some(12));
-        for unknown in ["", "{}", r#"{"pid":0}"#, r#"{"pid":-1}"#, r#"{"pid":"1"}"#] {
-            assert_eq!(process_of(unknown), None, "{unknown}");
-        }
-    }
+    use super::repo_digest;
 
     #[test]
     fn f25_the_digest_of_the_repository_that_the_pod_names() {

@@ -247,6 +247,7 @@ async fn move_container(
     let host = Arc::clone(&node.host);
     let (image, container) = (Arc::clone(&provider.process), Arc::clone(&peer.process));
     let (key, users) = (peer.instance.id.uid.clone(), peer.users.clone());
+    let cuda_driver = peer.cuda_driver;
     let work = move || {
         let data = data::look(&host.root, &prefix, &key, None)?;
         if !matches!(data, Data::Recorded(record) if !record.resetting) {
@@ -260,6 +261,7 @@ async fn move_container(
             container: &container,
             users: users.namespace(),
             kept: &kept,
+            cuda_driver,
         };
         let attached = attach(request)?;
         Ok(Moved { attached, kept })

@@ -38,6 +38,8 @@ pub(super) struct Peer {
     /// The reason for waiting that the agent sent last.
     explained: Option<String>,
     pub(super) process: Arc<Process>,
+    /// As in [`Container::cuda_driver`].
+    pub(super) cuda_driver: Option<u32>,
     /// The user namespace of its pod.
     pub(super) users: Users,
     pub(super) container_id: String,
@@ -122,6 +124,7 @@ impl Connection {
             stream: self.stream,
             explained: None,
             process: Arc::new(self.process),
+            cuda_driver: None,
             users: self.users,
             container_id: self.container_id,
             volume,
@@ -175,6 +178,7 @@ impl Peer {
         if let Some(pid) = container.first {
             self.process = Arc::new(self.first_process(&node.host, pid)?);
         }
+        self.cuda_driver = container.cuda_driver;
         self.volume.set_identified();
         Ok(container)
     }
