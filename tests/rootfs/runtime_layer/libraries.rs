@@ -292,7 +292,7 @@ fn i5_libraries_of_forward_compatibility_come_before_those_of_an_older_driver() 
             let line = format!("libcuda.so.1 (libc6,x86-64) => {expected}/libcuda.so.1");
             assert_eq!(first, Some(&line), "{name}: {ours:#?}");
             let configured = consumer.read("/etc/ld.so.conf.d/00-compat-0.conf");
-            let is_preferred = expected == format!("/{}", compat);
+            let is_preferred = expected == format!("/{compat}");
             assert_eq!(
                 configured.ok(),
                 is_preferred.then(|| expected.to_owned()),
