@@ -179,6 +179,9 @@ pub(crate) struct ScaleArgs {
     /// Seconds in which an idle operator should write nothing.
     #[arg(long, default_value_t = 60)]
     pub idle: u32,
+    /// Writes the table from the measurements of earlier runs, and runs nothing.
+    #[arg(long)]
+    pub table: bool,
 }
 
 // === impl StartsArgs ===

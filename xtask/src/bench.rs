@@ -83,6 +83,9 @@ const ARGUMENTS: [(&str, &[&str]); 3] = [
 /// # Errors
 /// When it cannot be run to its end. A goal that is missed is not an error.
 pub(crate) fn scale(workspace: &Workspace, progress: &Progress, options: ScaleArgs) -> Result<()> {
+    if options.table {
+        return table::document(workspace, progress, |objects| results(workspace, objects));
+    }
     let tools = Tools::of(workspace);
     progress.expect(6);
     tools.prepare_control_plane(workspace, progress)?;

@@ -128,10 +128,7 @@ mod tests {
     #[test]
     fn i18_objects_that_failed_together_do_not_try_again_together() {
         let uids: Vec<_> = (0..1000).map(|index| format!("uid-{index}")).collect();
-        let waits: Vec<_> = uids
-            .iter()
-            .map(|uid| jittered(Duration::from_millis(1000), uid, 1))
-            .collect();
+        let waits: Vec<_> = uids.iter().map(|uid| jittered(SECOND, uid, 1)).collect();
         for tenth in 0..10 {
             let begin = Duration::from_millis(500 + 50 * tenth);
             let within = begin..begin + Duration::from_millis(50);

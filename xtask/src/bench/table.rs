@@ -110,22 +110,22 @@ pub(super) fn render(runs: &[&Measured]) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Writes the document if every size has been measured.
+/// Writes the document with the sizes that have been measured, and names the others.
 pub(super) fn document(
     workspace: &Workspace,
     progress: &Progress,
     file: impl Fn(u32) -> PathBuf,
 ) -> Result<()> {
-    let files = SIZES.map(file);
-    if !files.iter().all(|file| file.is_file()) {
-        let sizes = SIZES.map(|size| size.to_string()).join(" and ");
-        progress.say(format!(
-            "{DOCUMENT} is unchanged: it needs runs with {sizes} objects"
-        ));
+    let (measured, missing): (Vec<_>, Vec<_>) = SIZES.into_iter().partition(|size| file(*size).is_file());
+    if measured.is_empty() {
+        progress.say(format!("{DOCUMENT} is unchanged: no run has been recorded"));
         return Ok(());
     }
-    let runs = files.iter().map(|file| read(file)).collect::<Result<Vec<_>>>()?;
-    let table = render(&runs.iter().collect::<Vec<_>>());
+    let runs = measured
+        .into_iter()
+        .map(|size| read(&file(size)))
+        .collect::<Result<Vec<_>>>()?;
+    let table = render(&runs.iter().collect::<Vec<_>>()) + &not_measured(&missing);
     let path = workspace.join(DOCUMENT);
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let parts = text
@@ -137,6 +137,14 @@ pub(super) fn document(
         .with_context(|| format!("writing {}", path.display()))?;
     progress.say(format!("{DOCUMENT} is updated"));
     Ok(())
+}
+
+/// Says which sizes have no column.
+fn not_measured(sizes: &[u32]) -> String {
+    let lines = sizes
+        .iter()
+        .map(|size| format!("\nNo run with {size} objects has been recorded: **MISSED**.\n"));
+    lines.collect()
 }
 
 fn rows() -> Vec<Row> {
@@ -286,6 +294,12 @@ mod tests {
     #[test]
     fn a_goal_that_is_met_is_not_marked() {
         assert!(!render(&[&measured(|_| ())]).contains("MISSED"));
+    }
+
+    #[test]
+    fn a_size_that_was_not_measured_is_named() {
+        assert_eq!(not_measured(&[]), "");
+        assert!(not_measured(&[5000]).contains("No run with 5000 objects"));
     }
 
     #[test]

@@ -45,13 +45,14 @@ pub(super) async fn delete(
         .delete(&pod.name_any(), &params)
         .await
     {
-        Ok(answer) => match answer.left() {
-            Some(pod) => Slot::Ours(context.own.pods.note(Arc::new(selections::pod(pod)?))),
-            None => {
+        Ok(answer) => {
+            if let Some(pod) = answer.left() {
+                Slot::Ours(context.own.pods.note(Arc::new(selections::pod(pod)?)))
+            } else {
                 note_gone(context, &observed.instance, role, pod);
                 Slot::Free
             }
-        },
+        }
         Err(kube::Error::Api(status)) if status.code == 404 => {
             note_gone(context, &observed.instance, role, pod);
             Slot::Free
@@ -80,16 +81,15 @@ pub(super) async fn discard(
         .delete(&pod.name_any(), &params)
         .await
     {
-        Ok(answer) => match answer.left() {
-            Some(pod) => {
+        Ok(answer) => {
+            if let Some(pod) = answer.left() {
                 let pod = context.own.pods.note(Arc::new(selections::pod(pod)?));
                 Ok(Slot::Unrecorded(pod))
-            }
-            None => {
+            } else {
                 note_gone(context, instance, role, pod);
                 Ok(Slot::Free)
             }
-        },
+        }
         Err(kube::Error::Api(status)) if status.code == 404 => {
             note_gone(context, instance, role, pod);
             Ok(Slot::Free)
