@@ -313,8 +313,9 @@ impl Pass {
     }
 }
 
-/// Namespace and name of an object whose answers are to be forgotten: the cache does not have it any
-/// more, or the answers may be wrong, because versions go back when etcd is restored from a backup.
+/// Namespace and name of an object whose answers are to be forgotten: the cache does not have it
+/// any more, or the answers may be wrong, because versions go back when etcd is restored from a
+/// backup.
 fn outdated<K: Resource>(
     done: &Result<(ObjectRef<K>, Next), ControllerError<ReconcileError, Infallible>>,
 ) -> Option<(&str, &str)> {

@@ -26,8 +26,8 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// is.
 const ENDED: (Duration, Duration) = (Duration::from_secs(10), Duration::from_mins(5));
 
-/// Retries after refusals, of all objects: new ones per second, and how many at once. An outage that
-/// ends is followed by about the rate at which objects start otherwise.
+/// Retries after refusals, of all objects: new ones per second, and how many at once. An outage
+/// that ends is followed by about the rate at which objects start otherwise.
 const RETRIES: (u32, u32) = (50, 100);
 /// Statuses of StoppableContainers in which nothing but the usage of the disk changed.
 const USAGES: (u32, u32) = (20, 50);
