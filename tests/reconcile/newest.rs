@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::container::{fresh, patch};
 use crate::objects::{
-    CONTAINER, CONTAINER_STATUS, INSTANCE, INSTANCES, container, deleted, instance, without_owner,
+    CONTAINER, CONTAINER_STATUS, INSTANCE, INSTANCE_STATUS, INSTANCES, PODS, container, deleted, instance,
+    without_owner,
 };
-use crate::world::{World, put, reasons};
+use crate::world::{World, merge, put, reasons};
 
 const LABEL: &str = "stoppablecontainer.xtlsoft.top/managed-by";
 
@@ -227,5 +228,44 @@ async fn i16_an_instance_by_hand_is_left_alone() {
     let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
     assert_eq!(reasons(&status), ["NameConflict"]);
     assert_eq!(status["status"]["instanceUid"], Value::Null);
+    reconciling.await.unwrap().unwrap();
+}
+
+/// An event of a pod starts a pass before the watch delivers the controller's own write. The pass
+/// knows what it wrote: it asks about the pod that its cache has not, and writes nothing again,
+/// which the API server would refuse.
+#[tokio::test]
+async fn f13_i18_a_pass_knows_its_own_write_before_the_cache_has_it() {
+    let mut world = World::new();
+    world.sync(&[]);
+    let before = world.instance.clone();
+    let reconciling = world.reconcile();
+    world.patched(INSTANCE).await;
+    let create = world.api.expect("POST", PODS).await;
+    create.create("placeholder-uid");
+    world.patched(INSTANCE_STATUS).await;
+    reconciling.await.unwrap().unwrap();
+    world.instance = before;
+    let reconciling = world.reconcile();
+    let placeholder = format!("{PODS}/web-placeholder");
+    world.api.expect("GET", &placeholder).await;
+    reconciling.abort();
+}
+
+#[tokio::test]
+async fn f13_i18_a_container_knows_its_own_write_before_the_cache_has_it() {
+    let seen = container();
+    let mut world = World::new();
+    put(&mut world.writers.instances, &[instance(&seen)]);
+    let reconciling = world.reconcile_container(&seen);
+    let status = world.api.expect("PATCH", CONTAINER_STATUS).await;
+    let mut written = seen.clone();
+    merge(&mut written, &status.body);
+    written["metadata"]["resourceVersion"] = json!("2");
+    status.answer(&written);
+    reconciling.await.unwrap().unwrap();
+
+    let reconciling = world.reconcile_container(&seen);
+    world.api.quiet(Duration::from_millis(20)).await;
     reconciling.await.unwrap().unwrap();
 }
