@@ -96,10 +96,11 @@ pub(crate) fn report(workspace: &Workspace, progress: &Progress) -> Result<()> {
     Ok(())
 }
 
-/// Builds the program, and returns its path.
+/// Builds the program, and returns its path. With `--workspace`, its dependencies have the features
+/// that the tests have been built with, and are not compiled again.
 fn program(workspace: &Workspace, step: &Step<'_>) -> Result<PathBuf> {
     let mut command = Command::new("cargo");
     command.current_dir(workspace.root());
-    step.run(command.args(["build", "--package", "lifecycle-bench"]))?;
+    step.run(command.args(["build", "--workspace", "--bin", "lifecycle-bench"]))?;
     Ok(workspace.target().join("debug/lifecycle-bench"))
 }
