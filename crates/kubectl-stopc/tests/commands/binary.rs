@@ -48,8 +48,10 @@ fn serve(object: &Value) -> String {
 }
 
 fn plugin(server: &str, line: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-stopc"));
+    // A shell lets its background jobs ignore SIGINT, and so would the program.
+    let mut command = Command::new("env");
     command
+        .args(["--default-signal=INT", env!("CARGO_BIN_EXE_kubectl-stopc")])
         .args(["--server", server, "--namespace", "team"])
         .args(line.split(' '))
         .env("KUBECONFIG", "/dev/null")
