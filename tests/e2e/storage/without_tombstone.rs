@@ -26,17 +26,16 @@ async fn force_away(ns: &Namespace) -> Result<()> {
     let namespaces = ns.cluster_api::<NamespaceObject>();
     let mut object = namespaces.get(&ns.name).await?;
     object.spec.get_or_insert_default().finalizers = None;
-    let path = format!("/api/v1/namespaces/{}", ns.name);
-    let request = Request::new(path).replace_subresource(
+    let request = Request::new("/api/v1/namespaces").replace_subresource(
         "finalize",
-        "",
+        &ns.name,
         &PostParams::default(),
         serde_json::to_vec(&object)?,
     );
     ns.client
         .request::<NamespaceObject>(request?)
         .await
-        .context("finalize")?;
+        .context("removing the finalizers of the namespace")?;
     namespaces.delete(&ns.name, &DeleteParams::default()).await?;
     let uid = object.uid().unwrap_or_default();
     timeout(
