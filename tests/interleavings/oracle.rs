@@ -22,6 +22,8 @@ resourceVersions and times. Which repeats are legitimate:
 - A consumer comes to its node by name, or by affinity if there was a placeholder when it was
   created. Which of the two it is may depend on who was faster; the node itself is compared.
 - `lastStart` and `lastStop` are history: they depend on what the controller saw, and when.
+- `resetInstanceUid` may name an instance that is gone, or nothing: a controller whose cache still
+  has the instance records the user's answer for it, and one that knows of its end need not.
 - Events may be missing or repeated: they report, and nothing is decided on them.
 - The generation of an instance counts the controller's writes of its spec, and a run that was
   disturbed may need fewer of them: two wishes of the user are one write then.
@@ -243,6 +245,12 @@ fn normal(object: &Value, names: &BTreeMap<String, String>) -> Value {
     }
     let mut object: Value = serde_json::from_str(&text).unwrap();
     strip(&mut object);
+    if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut)
+        && let Some(reset) = status.get("resetInstanceUid").and_then(Value::as_str)
+        && reset.starts_with("<gone ")
+    {
+        status.remove("resetInstanceUid");
+    }
     if object["metadata"]["labels"][LABEL_ROLE] == ROLE_CONSUMER {
         let ways = [
             ("/spec", "affinity"),
