@@ -12,6 +12,8 @@ use crate::measured::Recorder;
 
 /// Names of the series.
 pub(crate) mod series {
+    /// How the names of all series of bursts begin.
+    pub(crate) const BURST: &str = "burst, ";
     pub(crate) const PLAIN_START: &str = "plain pod: start";
     pub(crate) const PLAIN_STOP: &str = "plain pod: delete";
     pub(crate) const FIRST: &str = "StoppableContainer: first start";
