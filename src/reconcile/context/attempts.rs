@@ -18,8 +18,8 @@ use crate::reconcile::pods::Role;
 
 /// First wait: a webhook replica needs not longer to see a change.
 const FIRST: Duration = Duration::from_millis(100);
-/// Longest wait after a refusal: what an outage of a webhook or a full quota may cost after it is
-/// over.
+/// Longest wait of an object after a refusal: what an outage of a webhook or a full quota may cost
+/// after it is over. With thousands of objects, the budget of all retries makes some wait longer.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Second and longest wait for pods that end: those of the kubelet for containers that do
 /// (`initialBackOff` and `MaxContainerBackOff`). The first one is replaced at once, as a container
