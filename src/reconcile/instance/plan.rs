@@ -188,7 +188,7 @@ fn plan_provider(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
         Slot::Ours(pod) if is_unschedulable(pod) && observed.placeholder.pod().is_some() => {
             delete_once(Role::Provider, pod, None)
         }
-        Slot::Ours(pod) if on_wrong_node(observed, pod) => {
+        Slot::Ours(pod) if observed.is_on_wrong_node(pod) => {
             delete_once(Role::Provider, pod, Some(wrong_node_cause(pod)))
         }
         Slot::Ours(pod) if waits_for_lost_node(observed, pod) => delete_once(Role::Provider, pod, None),
@@ -296,17 +296,6 @@ fn relabel(role: Role, pod: &Arc<Pod>, observed: &Observed) -> Vec<Action> {
 
 fn waits(backoff: Option<&Backoff>) -> bool {
     backoff.is_some_and(|backoff| !backoff.remaining.is_zero())
-}
-
-/// Whether the pod is bound to another node than the one with the data. A scheduler that ignores
-/// node affinity does that.
-fn on_wrong_node(observed: &Observed, pod: &Pod) -> bool {
-    let kept_on = observed
-        .instance
-        .status
-        .as_ref()
-        .and_then(|s| s.node_name.as_deref());
-    kept_on.is_some_and(|kept| node(pod).is_some_and(|at| at != kept))
 }
 
 /// Whether the pod waits for a node that does not exist any more. The scheduler can never bind it:

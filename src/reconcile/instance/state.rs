@@ -176,7 +176,21 @@ impl Observed {
     pub(super) fn working_provider(&self) -> Option<&Arc<Pod>> {
         self.provider
             .pod()
-            .filter(|pod| is_running(pod) && is_ready(pod) && !is_terminating(pod))
+            .filter(|pod| is_running(pod) && is_ready(pod) && !is_terminating(pod) && !self.node_gone)
+    }
+
+    /// Whether the pod is bound to another node than the one with the data: a scheduler ignored the
+    /// node affinity, or the data moved.
+    pub(super) fn is_on_wrong_node(&self, pod: &Pod) -> bool {
+        let recorded = self.instance.status.as_ref();
+        let kept_on = recorded.and_then(|status| status.node_name.as_deref());
+        kept_on.is_some_and(|kept| node(pod).is_some_and(|at| at != kept))
+    }
+
+    /// Whether the pod is a remainder of a node that is gone. Its status does not change any more,
+    /// until Kubernetes collects it as garbage.
+    pub(super) fn is_left_behind(&self, pod: &Pod) -> bool {
+        self.node_gone || self.is_on_wrong_node(pod)
     }
 
     /// Whether the provider is in place for the consumer to be created. At the first start its pod

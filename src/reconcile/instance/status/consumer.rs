@@ -6,7 +6,9 @@ use stoppablecontainer_api::conditions::reason;
 use crate::reconcile::conditions::{Cause, ConditionState};
 use crate::reconcile::instance::state::{Observed, Slot};
 use crate::reconcile::instance::status::recovery;
-use crate::reconcile::pods::{blocking_cause, disruption, is_ready, is_running, is_terminating, restart};
+use crate::reconcile::pods::{
+    blocking_cause, disruption, is_ready, is_running, is_terminating, node, restart,
+};
 
 pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
     let name = observed.instance.name_any();
@@ -31,6 +33,16 @@ pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
         // As after the deletion, which follows at once: it then needs no other write.
         Slot::Ours(_) if !wanted => {
             ConditionState::false_with(reason::STOPPING, format!("pod {name} is terminating"))
+        }
+        Slot::Ours(pod) if observed.is_left_behind(pod) => {
+            let at = node(pod).unwrap_or("that is gone");
+            ConditionState::false_with(
+                reason::STOPPING,
+                format!(
+                    "pod {name} is left of node {at}, which does not have the filesystem; Kubernetes removes the \
+                     pods of a node that is gone within about a minute"
+                ),
+            )
         }
         // The kubelet knows only that the container runs, or restarts again and again.
         Slot::Ours(_) if let Some(what) = observed.blocked() => ConditionState::false_with(

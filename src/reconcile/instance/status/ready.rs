@@ -19,7 +19,7 @@ pub(super) fn phase(observed: &Observed, provider: &ConditionState, filesystem: 
     let main = observed.instance.spec.main_container();
     // What is to stop is deleted in this pass.
     let wanted = observed.instance.spec.running && !observed.deleting();
-    let leaves = |pod: &Arc<Pod>| is_terminating(pod) || !wanted;
+    let leaves = |pod: &Arc<Pod>| is_terminating(pod) || !wanted || observed.is_left_behind(pod);
     let runs = |pod: &Arc<Pod>| is_running(pod) && !leaves(pod) && !health::is_down(pod, main);
     if consumer.is_some_and(runs) && observed.blocked().is_none() && observed.unconfirmed_failure().is_none()
     {

@@ -236,6 +236,14 @@ fn pending(status: Value) -> Observed {
     Observed { node_gone: true, ..observed(instance(json!({ "status": prepared() }))) },
     Phase::Failed, ["-NodeGone", "-NodeGone", "-Preparing", "-Starting"]
 )]
+#[case::node_gone_while_its_pods_are_left(
+    Observed { node_gone: true, ..with_both(json!({}), up()) },
+    Phase::Failed, ["-NodeGone", "-NodeGone", "+AsRequested", "-Stopping"]
+)]
+#[case::moved_while_the_pod_of_the_earlier_node_is_left(
+    Observed { provider: Slot::Free, ..with_both(json!({ "status": { "nodeName": "n2" } }), up()) },
+    Phase::ProviderReady, ["-Starting", "-Starting", "-Preparing", "-Stopping"]
+)]
 #[case::node_silent_while_it_runs(
     silent(with_both(json!({}), up())),
     Phase::Running, ["?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable", "?NodeUnreachable"]
