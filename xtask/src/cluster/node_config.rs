@@ -30,6 +30,8 @@ pub(super) fn socket(runtime: Runtime) -> &'static str {
     }
 }
 
+/// What the handler `legacy-gpu` starts with, in the node's directory. containerd 2 needs it.
+pub(super) const LEGACY_GPU: &str = "legacy-gpu.json";
 /// The program of the hook of the handler `legacy-gpu`, on the node.
 const LEGACY_HOOK: &str = "/run/fake-gpu/fake-gpu";
 
@@ -50,7 +52,7 @@ pub(super) fn write(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<()> 
     )?;
     if release.containerd().is_some() {
         let specification = legacy_gpu(&tools.containerd("ctr"))?;
-        dir.write(own.join("legacy-gpu.json"), &pretty(&specification)?, 0o644)?;
+        dir.write(own.join(LEGACY_GPU), &pretty(&specification)?, 0o644)?;
     }
     dir.write(
         own.join("certs.d/_default/hosts.toml"),
@@ -121,7 +123,7 @@ state = "/run/containerd"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.legacy-gpu]
   runtime_type = "io.containerd.runc.v2"
-  base_runtime_spec = "{own}/legacy-gpu.json"
+  base_runtime_spec = "{own}/{LEGACY_GPU}"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.legacy-gpu.options]
   SystemdCgroup = {systemd}

@@ -14,7 +14,7 @@ use rustix::fs::{XattrFlags, lsetxattr};
 use super::super::dir::ClusterDir;
 use super::super::network::API_ADDRESS;
 use super::super::node::{Kind, Node};
-use super::super::node_config;
+use super::super::node_config::{self, LEGACY_GPU};
 use super::super::pki::{CLUSTER, PROXY, Pki};
 use crate::progress::describe;
 use crate::shell;
@@ -40,6 +40,7 @@ const CONFIGURATION: &[(&str, &str)] = &[
     ("cni", "container_config_t"),
     ("certs.d", "container_config_t"),
     ("containerd.toml", "container_config_t"),
+    (LEGACY_GPU, "container_config_t"),
 ];
 const LABEL: &str = "kubernetes_config_t";
 
@@ -47,7 +48,7 @@ const LABEL: &str = "kubernetes_config_t";
 pub(super) fn make(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<PathBuf> {
     let (content, image) = (node.dir(dir).join("seed"), node.dir(dir).join("seed.image"));
     clear(&content)?;
-    copy_configuration(node, dir, &content)?;
+    copy_configuration(node, dir, tools, &content)?;
     place(&tools.kube_program(), &content.join(KUBE))?;
     if tools.release().containerd().is_some() {
         for program in CONTAINERD {
@@ -71,7 +72,7 @@ pub(super) fn make(node: &Node, dir: &ClusterDir, tools: &Tools) -> Result<PathB
 }
 
 /// The files that the node's configuration names, and no others of the cluster.
-fn copy_configuration(node: &Node, dir: &ClusterDir, content: &Path) -> Result<()> {
+fn copy_configuration(node: &Node, dir: &ClusterDir, tools: &Tools, content: &Path) -> Result<()> {
     let (pki, name) = (Pki::new(dir), &node.name);
     let serving = format!("{name}-serving");
     let mut files = vec![
@@ -88,6 +89,9 @@ fn copy_configuration(node: &Node, dir: &ClusterDir, content: &Path) -> Result<(
     ];
     let own = own.iter().chain(&["kubelet.json", "resolv.conf"]);
     files.extend(own.map(|file| node.dir(dir).join(file)));
+    if tools.release().containerd().is_some() {
+        files.push(node.dir(dir).join(LEGACY_GPU));
+    }
     for file in files {
         let below = file.strip_prefix(dir.root()).unwrap_or(&file);
         place(&file, &content.join(below))?;
