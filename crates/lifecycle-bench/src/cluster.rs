@@ -71,11 +71,25 @@ impl Cluster {
 
     /// Creates a StoppableContainer that runs. Returns the time before the request.
     pub(crate) async fn create(&self, name: &str) -> Result<Instant> {
+        self.create_with(name, json!({})).await
+    }
+
+    /// The same with a provider that may use one processor. The default limit is a tenth of that,
+    /// and the runtime's own start of a container counts against it.
+    pub(crate) async fn create_with_quick_provider(&self, name: &str) -> Result<Instant> {
+        let resources = json!({
+            "requests": { "cpu": "10m", "memory": "16Mi" },
+            "limits": { "cpu": "1", "memory": "64Mi" },
+        });
+        self.create_with(name, json!({ "resources": resources })).await
+    }
+
+    async fn create_with(&self, name: &str, provider: Value) -> Result<Instant> {
         let object: StoppableContainer = serde_json::from_value(json!({
             "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1",
             "kind": "StoppableContainer",
             "metadata": { "name": name },
-            "spec": { "running": true, "template": { "spec": self.pod_spec() } },
+            "spec": { "running": true, "template": { "spec": self.pod_spec() }, "provider": provider },
         }))?;
         let begin = Instant::now();
         self.objects().create(&PostParams::default(), &object).await?;

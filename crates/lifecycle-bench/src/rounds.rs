@@ -17,6 +17,7 @@ pub(crate) mod series {
     pub(crate) const PLAIN_START: &str = "plain pod: start";
     pub(crate) const PLAIN_STOP: &str = "plain pod: delete";
     pub(crate) const FIRST: &str = "StoppableContainer: first start";
+    pub(crate) const FIRST_QUICK: &str = "StoppableContainer: first start, its provider limited to 1 CPU";
     pub(crate) const STOP: &str = "StoppableContainer: stop";
     pub(crate) const STOPPED: &str = "StoppableContainer: stop, until the status shows it";
     pub(crate) const AGAIN: &str = "StoppableContainer: start again";
@@ -98,9 +99,22 @@ async fn ours(cluster: &Cluster, journal: &Journal, recorder: &mut Recorder, rou
         .filter(|role| steps.contains_key(&(**role, State::Created)));
     recorder.count(counts::PODS, u32::try_from(created.count())?);
 
-    let asked = cluster.delete(&name).await?;
-    journal.reached(&name, Role::Object, State::Gone, asked).await?;
-    journal.forget(&name);
+    deleted(cluster, journal, &name).await?;
+    let name = format!("quick-{round}");
+    let asked = cluster.create_with_quick_provider(&name).await?;
+    let ready = journal.reached(&name, Role::Object, State::Ready, asked).await?;
+    recorder.add(
+        series::FIRST_QUICK,
+        Some(series::PLAIN_START),
+        seconds(asked, ready),
+    );
+    deleted(cluster, journal, &name).await
+}
+
+async fn deleted(cluster: &Cluster, journal: &Journal, name: &str) -> Result<()> {
+    let asked = cluster.delete(name).await?;
+    journal.reached(name, Role::Object, State::Gone, asked).await?;
+    journal.forget(name);
     Ok(())
 }
 
