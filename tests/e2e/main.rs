@@ -18,6 +18,7 @@ mod devices;
 mod durability;
 mod images;
 mod injectors;
+mod installation;
 mod lifecycle;
 mod many_nodes;
 mod node;

@@ -3,6 +3,7 @@ The plugin `kubectl stopc`: the binary, as a user runs it.
 */
 
 mod kubectl;
+mod newcomer;
 mod problems;
 mod verbs;
 
