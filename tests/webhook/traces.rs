@@ -205,8 +205,8 @@ async fn i18_the_attributes_of_a_span_are_bounded() {
     assert!(spans[0].encoded_len() < 2048, "{} bytes", spans[0].encoded_len());
 }
 
-/// The port does not authenticate clients: whoever reaches it must not write into traces of others,
-/// or decide what is exported.
+/// The port does not authenticate clients: a client that reaches it must not write into traces of
+/// others, or decide what is exported.
 #[tokio::test]
 async fn the_callers_trace_is_linked_and_decides_nothing() {
     let send = async |harness: &Harness, parent: &str| {
