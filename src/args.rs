@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use stoppablecontainer_api::DEFAULT_HOST_PATH_PREFIX;
+use telemetry::LogOptions;
 use webhook_certs::parse_duration;
-
-use crate::telemetry::LogFormat;
 
 /// Which program makes the webhook's certificates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -119,12 +118,9 @@ pub struct Args {
     /// Seconds from SIGTERM to the end of the last connection.
     #[arg(long, env = "DRAIN_SECONDS", default_value_t = 25)]
     pub drain_seconds: u64,
-    /// Log filter, such as info or info,stoppablecontainer=debug.
-    #[arg(long, env = "RUST_LOG", default_value = "info")]
-    pub log: String,
-    /// Format of log lines.
-    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
-    pub log_format: LogFormat,
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub log: LogOptions,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

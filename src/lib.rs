@@ -19,6 +19,5 @@ pub mod reconcile;
 pub mod rewrite;
 pub mod runtime;
 pub mod selections;
-pub mod telemetry;
 mod user_namespaces;
 pub mod webhook;

@@ -2,9 +2,15 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Parser;
-use stoppablecontainer::{args::Args, config::Config, operator, telemetry};
+use stoppablecontainer::{args::Args, config::Config, operator};
+use telemetry::Program;
+
+/// The name of the program in traces.
+const PROGRAM: Program = Program {
+    name: "stoppablecontainer-controller",
+    version: env!("CARGO_PKG_VERSION"),
+};
 
 // Few threads: all reconciliations share one, the others are for the webhook. By default there
 // would be one for each processor of the node, each with a decoded template (invariant I18).
@@ -21,7 +27,14 @@ async fn main() -> ExitCode {
 }
 
 async fn start(args: Args) -> anyhow::Result<()> {
-    telemetry::init(&args.log, args.log_format).context("--log")?;
+    let telemetry = telemetry::init(PROGRAM, &args.log)?;
+    let result = serve(args).await;
+    // Blocks for a second at most, when nothing else is left to do.
+    telemetry.shutdown();
+    result
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
     if rustls::crypto::ring::default_provider()
         .install_default()
         .is_err()

@@ -33,6 +33,8 @@ use stoppablecontainer_api::names::FIELD_MANAGER_CONTROLLER;
 use tokio::sync::watch as channel;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use self::context::{Caches, caches};
 use self::watch::{Wake, watch_all};
@@ -273,7 +275,9 @@ impl Pass {
             let object_ref = ObjectRef::from_obj(&*object);
             let name = format!("the reconciliation of {object_ref}");
             let (pass, reconciliation) = (pass.clone(), reconcile(object, context));
-            Box::pin(async move {
+            let span = pass.span(&object_ref);
+            let of_pass = span.clone();
+            let measured = async move {
                 pass.waiting.taken(&key(&object_ref));
                 let begin = Instant::now();
                 let result = pass.liveness.of(name, reconciliation).await;
@@ -283,9 +287,23 @@ impl Pass {
                     Err(_) => Reconciled::Error,
                 };
                 pass.metrics.reconciled(pass.kind, outcome, begin);
+                span.record("result", outcome.as_str());
+                if matches!(outcome, Reconciled::Error) {
+                    telemetry::failed(&span);
+                }
                 result
-            })
+            };
+            Box::pin(measured.instrument(of_pass))
         }
+    }
+
+    /// The span of a reconciliation. The calls to the API server are spans in it.
+    fn span<K: Resource>(&self, object: &ObjectRef<K>) -> Span {
+        tracing::info_span!(
+            target: telemetry::SPANS, "reconciliation",
+            otel.name = self.kind.span(), otel.status_code = Empty,
+            namespace = object.namespace.as_deref(), name = object.name, result = Empty,
+        )
     }
 
     /// Logs how a reconciliation ended.

@@ -20,6 +20,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::Request as HttpRequest;
 use kube::Client;
+use tracing::field::{Empty, debug};
+use tracing::{Instrument, Span};
 
 use crate::metrics::AdmissionMetrics;
 use crate::rewrite::Wrapper;
@@ -126,6 +128,12 @@ impl Webhook {
     }
 
     async fn answer(&self, path: Path, request: HttpRequest<Body>) -> Response {
+        let span = path.span();
+        telemetry::link_to_caller(&span, request.headers());
+        self.decide(path, request, &span).instrument(span.clone()).await
+    }
+
+    async fn decide(&self, path: Path, request: HttpRequest<Body>, span: &Span) -> Response {
         let start = Instant::now();
         let (outcome, response) = match self.review(path, request).await {
             Ok((request, decision)) => {
@@ -138,13 +146,16 @@ impl Webhook {
                     self.metrics.denied(path.as_str(), reason);
                 }
                 decision.log(path.as_str(), &request);
+                describe(span, &request, &decision);
                 (outcome, decision.into_response(&request))
             }
             Err(error) => {
                 tracing::warn!(path = path.as_str(), %error, "rejected a request that is not an AdmissionReview");
+                telemetry::failed(span);
                 ("error", error.into_response())
             }
         };
+        span.record("outcome", outcome);
         self.metrics.observe(path.as_str(), outcome, start.elapsed());
         response
     }
@@ -205,5 +216,29 @@ impl Path {
             Self::ValidatePod => "/validate-pod",
             Self::Validate => "/validate",
         }
+    }
+
+    /// The span of a request. Its fields have the names that log lines have.
+    fn span(self) -> Span {
+        tracing::info_span!(
+            target: telemetry::SPANS, "admission review",
+            otel.name = self.as_str(), otel.kind = "server", otel.status_code = Empty,
+            kind = Empty, namespace = Empty, name = Empty, uid = Empty, operation = Empty, dry_run = Empty,
+            outcome = Empty, reason = Empty,
+        )
+    }
+}
+
+/// Puts into a span what was asked, and how it was decided: names, but nothing of the content of an
+/// object, which may have secrets.
+fn describe(span: &Span, request: &Request, decision: &AdmissionDecision) {
+    span.record("kind", telemetry::bounded(&request.kind.name));
+    span.record("namespace", telemetry::bounded(&request.namespace));
+    span.record("name", telemetry::bounded(&request.name));
+    span.record("uid", telemetry::bounded(&request.uid));
+    span.record("operation", debug(request.operation));
+    span.record("dry_run", request.dry_run.unwrap_or_default());
+    if let Some(reason) = decision.denial() {
+        span.record("reason", reason);
     }
 }

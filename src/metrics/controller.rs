@@ -94,12 +94,32 @@ struct Retried {
 
 impl EncodeLabelValue for Reconciled {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let text = match self {
+        self.as_str().encode(encoder)
+    }
+}
+
+// === impl Reconciled ===
+
+impl Reconciled {
+    /// The word for it in metrics and spans.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
             Self::Done => "done",
             Self::Conflict => "conflict",
             Self::Error => "error",
-        };
-        text.encode(encoder)
+        }
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// The name of a span of its reconciliation.
+    pub(crate) fn span(self) -> &'static str {
+        match self {
+            Self::StoppableContainer => "reconcile StoppableContainer",
+            Self::StoppableContainerInstance => "reconcile StoppableContainerInstance",
+        }
     }
 }
 

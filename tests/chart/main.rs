@@ -18,6 +18,7 @@ mod permissions;
 mod pods;
 mod release;
 mod schemas;
+mod tracing;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -153,6 +154,15 @@ fn container(template: &Value) -> &Value {
 fn args(template: &Value) -> Vec<&str> {
     let args = container(template)["args"].as_array().unwrap();
     args.iter().map(|arg| arg.as_str().unwrap()).collect()
+}
+
+/// The value of an environment variable of the only container.
+fn variable<'t>(template: &'t Value, name: &str) -> Option<&'t str> {
+    let variables = container(template)["env"].as_array().unwrap();
+    let mut found = variables.iter().filter(|variable| variable["name"] == name);
+    let value = found.next().map(|variable| variable["value"].as_str().unwrap());
+    assert!(found.next().is_none(), "{name} twice");
+    value
 }
 
 /// All strings in a value.

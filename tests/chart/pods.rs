@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::{args, container, evaluate, refused, render};
+use crate::{args, container, evaluate, refused, render, variable};
 
 #[test]
 fn arguments_and_variables_of_the_values_come_last() {
@@ -30,18 +30,14 @@ fn arguments_and_variables_of_the_values_come_last() {
 
 #[test]
 fn both_programs_accept_the_same_log_formats() {
-    for (value, controller, agent) in [("text", "text", "compact"), ("json", "json", "json")] {
+    for format in ["text", "json"] {
         let values = [
-            format!("controller.logFormat={value}"),
-            format!("agent.logFormat={value}"),
+            format!("controller.logFormat={format}"),
+            format!("agent.logFormat={format}"),
         ];
         let objects = render(&values.each_ref().map(String::as_str));
-        for (template, format) in [(objects.controller(), controller), (objects.agent(), agent)] {
-            let env = container(template)["env"].as_array().unwrap();
-            assert!(
-                env.contains(&json!({"name": "LOG_FORMAT", "value": format})),
-                "{env:?}"
-            );
+        for template in [objects.controller(), objects.agent()] {
+            assert_eq!(variable(template, "LOG_FORMAT"), Some(format));
         }
     }
 }

@@ -28,6 +28,9 @@ const VALUES: &[&[&str]] = &[
         "certificates.source=cert-manager",
         "global.imagePullSecrets[0].name=pull",
         "commonLabels.team=a",
+        "tracing.enabled=true",
+        "tracing.endpoint=https://collector:4318",
+        "tracing.caSecret=ca",
     ],
 ];
 

@@ -9,3 +9,4 @@ mod objects;
 mod properties;
 mod protocol;
 mod templates;
+mod traces;

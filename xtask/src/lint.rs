@@ -26,6 +26,7 @@ const CHART_VALUES: &[&str] = &[
      metrics.grafanaDashboard.enabled=true,metrics.readers[0].name=prometheus,metrics.readers[0].namespace=monitoring",
     "metrics.podMonitor.enabled=true,metrics.podMonitor.agentTokenSecret.name=token,\
      metrics.podMonitor.agentTokenSecret.key=token",
+    "tracing.enabled=true,tracing.endpoint=https://collector:4318,tracing.caSecret=ca",
 ];
 
 /// Checks formatting, lints, generated files and the chart.

@@ -387,3 +387,64 @@ WARNING: agent.logFormat=compact has been replaced by agent.logFormat=text.
 true
 {{- end -}}
 {{- end -}}
+
+{{/*
+Environment variables of a program that sends traces. Their names are those of the OpenTelemetry
+specification.
+*/}}
+{{- define "stoppablecontainer.tracingEnv" -}}
+{{- $tracing := .Values.tracing -}}
+{{- if $tracing.enabled -}}
+{{- if not $tracing.endpoint -}}
+{{- fail "tracing.endpoint: name the collector, such as http://otel-collector.observability:4318" -}}
+{{- end -}}
+{{- if and (hasPrefix "https:" $tracing.endpoint) (not $tracing.caSecret) -}}
+{{- fail "tracing.caSecret: name the Secret with the certificate authority (ca.crt) of the collector, because tracing.endpoint has https" -}}
+{{- end -}}
+- name: OTEL_TRACES_EXPORTER
+  value: otlp
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ $tracing.endpoint | quote }}
+- name: OTEL_TRACES_SAMPLER
+  value: parentbased_traceidratio
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ $tracing.samplingRatio | quote }}
+- name: OTEL_POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: OTEL_NODE_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: k8s.namespace.name={{ include "stoppablecontainer.namespace" . }},k8s.pod.name=$(OTEL_POD_NAME),k8s.node.name=$(OTEL_NODE_NAME)
+{{- if $tracing.caSecret }}
+- name: OTEL_EXPORTER_OTLP_CERTIFICATE
+  value: /etc/tracing/ca.crt
+{{- end }}
+{{- end -}}
+{{- end -}}
+
+{{/* The volume mount of the collector's certificate authority, if there is one. */}}
+{{- define "stoppablecontainer.tracingMounts" -}}
+{{- if and .Values.tracing.enabled .Values.tracing.caSecret -}}
+volumeMounts:
+  - name: tracing-ca
+    mountPath: /etc/tracing
+    readOnly: true
+{{- end -}}
+{{- end -}}
+
+{{/* The volume for it. */}}
+{{- define "stoppablecontainer.tracingVolumes" -}}
+{{- if and .Values.tracing.enabled .Values.tracing.caSecret -}}
+volumes:
+  - name: tracing-ca
+    secret:
+      secretName: {{ .Values.tracing.caSecret }}
+      items:
+        - key: ca.crt
+          path: ca.crt
+{{- end -}}
+{{- end -}}

@@ -17,6 +17,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 use tower::{BoxError, Layer, Service};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::time_limit::{TimedOut, is_watch};
 
@@ -97,6 +99,17 @@ impl Call {
         };
         Self { verb, resource }
     }
+
+    /// The span of a call that is part of another span. A watch outlives what began it.
+    fn span(&self) -> Span {
+        if self.verb == "watch" {
+            return Span::none();
+        }
+        tracing::info_span!(
+            target: telemetry::CALLS, "call of the API server",
+            otel.name = format_args!("{} {}", self.verb, self.resource), otel.kind = "client", code = Empty,
+        )
+    }
 }
 
 /// The resource and subresource of a path (API concepts, "Resource URIs"), and whether it names one
@@ -151,7 +164,10 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (call, metrics, begin) = (Call::of(&request), self.metrics.clone(), Instant::now());
-        let answer = self.inner.call(request);
+        let span = call.span();
+        let answer = span
+            .in_scope(|| self.inner.call(request))
+            .instrument(span.clone());
         Box::pin(async move {
             let answer = answer.await;
             let code = match &answer {
@@ -159,6 +175,7 @@ where
                 Err(error) if error.is::<TimedOut>() => "timeout".to_owned(),
                 Err(_) => "error".to_owned(),
             };
+            span.record("code", code.as_str());
             metrics.observe(call, code, begin);
             answer
         })

@@ -1,11 +1,10 @@
 //! The command line and the environment variables.
 
-use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use clap::{Parser, Subcommand};
+use telemetry::LogOptions;
 
 use crate::node::space::Amount;
 
@@ -13,27 +12,11 @@ use crate::node::space::Amount;
 #[derive(Debug, Parser)]
 #[command(version)]
 pub struct Args {
+    /// What is logged, and how.
     #[command(flatten)]
-    log: Log,
+    pub log: LogOptions,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-/// How to log to standard error. `RUST_LOG` selects what is logged (default: info).
-#[derive(Debug, clap::Args)]
-struct Log {
-    /// Format of log lines.
-    #[arg(long, env = "LOG_FORMAT", default_value = "json", global = true)]
-    log_format: LogFormat,
-}
-
-/// Format of log lines.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum LogFormat {
-    /// One JSON object per line.
-    Json,
-    /// Plain text.
-    Compact,
 }
 
 /// The subcommands.
@@ -104,24 +87,8 @@ pub(crate) struct Orphans {
 // === impl Args ===
 
 impl Args {
-    /// Logs to standard error from here on.
-    pub fn init_log(&self) {
-        self.log.init();
-    }
-}
-
-// === impl Log ===
-
-impl Log {
-    fn init(&self) {
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_writer(std::io::stderr);
-        match self.log_format {
-            LogFormat::Json => builder.json().flatten_event(true).init(),
-            LogFormat::Compact => builder.compact().init(),
-        }
+    /// Whether the command serves the node until it is ended.
+    pub fn serves(&self) -> bool {
+        matches!(self.command, Command::Run(_))
     }
 }

@@ -18,6 +18,8 @@ use csi_proto::csi::{
 };
 use tokio::time::Instant;
 use tonic::{Code, Request, Response, Status};
+use tracing::field::{Empty, debug};
+use tracing::{Instrument, Span};
 
 use super::authorize::authorize;
 use super::{CsiError, Plugin};
@@ -66,7 +68,11 @@ impl Node for NodeService {
             self.count(PUBLISH, Some(error), begin);
             tracing::warn!(code = ?error.code(), %error, "{PUBLISH}");
         })?;
-        let result = self.publish(&publish).await;
+        let span = call_span(PUBLISH);
+        span.record("namespace", publish.pod.namespace.as_str());
+        span.record("pod", publish.pod.name.as_str());
+        let result = self.publish(&publish).instrument(span.clone()).await;
+        record_code(&span, result.as_ref().err());
         self.count(PUBLISH, result.as_ref().err(), begin);
         match &result {
             Ok(role) => tracing::info!(pod = %publish.pod, pod_uid = publish.pod.uid, ?role, "published"),
@@ -86,7 +92,13 @@ impl Node for NodeService {
         let request = request.into_inner();
         let (id, target) = (request.volume_id, request.target_path);
         let begin = Instant::now();
-        let result = self.unpublish(&id, &target).await;
+        let span = call_span(UNPUBLISH);
+        let result = self.unpublish(&id, &target).instrument(span.clone()).await;
+        if let Ok(Some(record)) = &result {
+            span.record("namespace", record.pod.namespace.as_str());
+            span.record("pod", record.pod.name.as_str());
+        }
+        record_code(&span, result.as_ref().err());
         self.count(UNPUBLISH, result.as_ref().err(), begin);
         match &result {
             Ok(Some(record)) => tracing::info!(pod = %record.pod, role = ?record.role, "unpublished"),
@@ -114,6 +126,23 @@ impl Node for NodeService {
             node_id: self.filesystems.node.name.clone(),
             ..NodeGetInfoResponse::default()
         }))
+    }
+}
+
+/// The span of a call. It has no field of the volume context, because the kubelet can put tokens
+/// there.
+fn call_span(method: &'static str) -> Span {
+    tracing::info_span!(
+        target: telemetry::SPANS, "call of the kubelet",
+        otel.name = method, otel.kind = "server", otel.status_code = Empty,
+        namespace = Empty, pod = Empty, code = Empty,
+    )
+}
+
+fn record_code(span: &Span, error: Option<&CsiError>) {
+    span.record("code", debug(error.map_or(Code::Ok, CsiError::code)));
+    if error.is_some_and(|error| !matches!(error, CsiError::Placeholder(_))) {
+        telemetry::failed(span);
     }
 }
 

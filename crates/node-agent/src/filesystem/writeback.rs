@@ -18,6 +18,8 @@ use rootfs::Kept;
 use rustix::fs::{StatVfsMountFlags, fstatvfs};
 use stoppablecontainer_api::{ConsumerReport, FilesystemStatus};
 use tokio::time::Instant;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::{Filesystems, data};
 use crate::instance::{Instance, State, WritebackOutcome, status};
@@ -52,8 +54,13 @@ pub(crate) fn listen_for_errors(host: &Arc<Host>, volume: &Arc<Volume>) {
 /// call.
 pub(crate) async fn sync_and_report(filesystems: &Arc<Filesystems>, volume: &Arc<Volume>) -> Result<()> {
     let synced = volume.writeback(|| {
-        let sync = sync_volume(Arc::clone(filesystems), Arc::clone(volume));
-        tokio::spawn(sync)
+        let (pod, instance) = (&volume.record.pod, &volume.record.instance);
+        let span = tracing::info_span!(
+            target: telemetry::SPANS, "sync", otel.status_code = Empty,
+            namespace = pod.namespace, pod = pod.name, instance = instance.name,
+        );
+        let sync = sync_volume(Arc::clone(filesystems), Arc::clone(volume), span.clone());
+        tokio::spawn(sync.instrument(span))
             .map(Result::ok)
             .map(Option::flatten)
             .boxed()
@@ -96,7 +103,11 @@ fn forget(outcome: Option<WritebackOutcome>, is_synced: bool) -> Result<()> {
     Ok(())
 }
 
-async fn sync_volume(filesystems: Arc<Filesystems>, volume: Arc<Volume>) -> Option<WritebackOutcome> {
+async fn sync_volume(
+    filesystems: Arc<Filesystems>,
+    volume: Arc<Volume>,
+    span: Span,
+) -> Option<WritebackOutcome> {
     let listening = volume.kept();
     // Without a moved container a successful sync is not a clean stop.
     let wrote = listening.is_some();
@@ -118,6 +129,7 @@ async fn sync_volume(filesystems: Arc<Filesystems>, volume: Arc<Volume>) -> Opti
         return None;
     }
     let failure = synced.err().map(|error| {
+        telemetry::failed(&span);
         tracing::error!(%pod, %instance, "not all data is durable: {error:#}");
         format!(
             "the disk of {} on node {} failed to write something while pod {} ran ({error:#}): what the pod wrote \

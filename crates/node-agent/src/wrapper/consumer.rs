@@ -15,6 +15,7 @@ use rootfs::{AttachError, Attached, Kept, Request, attach, holders::Holder};
 use stoppablecontainer_api::StoppableContainerInstance;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::peer::{ContainerError, Peer};
 use super::process_end;
@@ -77,7 +78,15 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
         let Some(guard) = lock_data(peer).await? else {
             return Ok(());
         };
-        match move_container(filesystems, peer, &object, &provider, guard).await {
+        let span = peer.step_span("move");
+        let moved = move_container(filesystems, peer, &object, &provider, guard)
+            .instrument(span.clone())
+            .await;
+        span.record("result", result_of(&moved));
+        if matches!(moved, Err(MoveError::Lost | MoveError::Failed(_))) {
+            telemetry::failed(&span);
+        }
+        match moved {
             Ok(moved) => {
                 filesystems.counters.moved(begin.elapsed());
                 return started(filesystems, peer, moved).await;
@@ -114,6 +123,17 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
                 return refuse(peer, &format!("{error:#}")).await;
             }
         }
+    }
+}
+
+/// The word for the end of an attempt, in spans.
+fn result_of(moved: &Result<Moved, MoveError>) -> &'static str {
+    match moved {
+        Ok(_) => "done",
+        Err(MoveError::Held(_)) => "held",
+        Err(MoveError::Busy) => "busy",
+        Err(MoveError::Lost) => "lost",
+        Err(MoveError::Failed(_)) => "failed",
     }
 }
 

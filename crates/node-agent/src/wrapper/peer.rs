@@ -11,6 +11,8 @@ use rootfs::Process;
 use rustix::process::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tracing::Span;
+use tracing::field::Empty;
 
 use crate::filesystem::Filesystems;
 use crate::instance::{Instance, pod};
@@ -158,6 +160,15 @@ impl Peer {
     /// Ends when the peer hangs up. What it sends meanwhile does not matter.
     pub(super) async fn closed(&mut self) {
         closed(&mut self.stream).await;
+    }
+
+    /// The span of a step of the pod's start. It has no text of the pod.
+    pub(super) fn step_span(&self, step: &'static str) -> Span {
+        let (pod, instance) = (&self.volume.record.pod, &self.instance.id);
+        tracing::info_span!(
+            target: telemetry::SPANS, "step of a start", otel.name = step, otel.status_code = Empty,
+            namespace = pod.namespace, pod = pod.name, instance = instance.name, result = Empty,
+        )
     }
 
     /// The peer's container, as the runtime knows it, if it is the one that the volume is for. From

@@ -11,6 +11,7 @@ use anyhow::Result;
 use exec_wrapper::protocol::Answer;
 use rootfs::Process;
 use stoppablecontainer_api::{RecoveryAnswer, StoppableContainerInstance};
+use tracing::Instrument;
 
 use super::peer::{ContainerError, Peer};
 use super::process_end;
@@ -72,12 +73,20 @@ pub(super) async fn hold(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
             container: &container,
             process: &peer.process,
         };
-        let prepared = prepare::prepare(filesystems, &request).await;
-        filesystems.counters.prepared(match &prepared {
+        let span = peer.step_span("prepare");
+        let prepared = prepare::prepare(filesystems, &request)
+            .instrument(span.clone())
+            .await;
+        let result = match &prepared {
             Ok(()) => READY,
             Err(PrepareError::Final(failure)) => failure.reason,
             Err(PrepareError::Retry(_)) => RETRY,
-        });
+        };
+        span.record("result", result);
+        if matches!(prepared, Err(PrepareError::Final(_))) {
+            telemetry::failed(&span);
+        }
+        filesystems.counters.prepared(result);
         match prepared {
             Ok(()) => break,
             Err(PrepareError::Final(failure)) => {
