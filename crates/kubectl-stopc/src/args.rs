@@ -91,6 +91,12 @@ pub enum Command {
     /// It changes the template of the main container, and prints whether the change is live or
     /// takes effect at the next start.
     Resize(cmd::resize::ResizeArgs),
+    /// Lists what was added (A), changed (C) and deleted (D) against the image.
+    ///
+    /// The container may be running or stopped. While it runs, changes of the last moment may be
+    /// missing. Files in volumes are not part of it. What is not printable in a path is written as
+    /// \\xHH. It takes the permission to create pods/exec in the namespace.
+    Diff(cmd::files::DiffArgs),
     /// Prints the disk usage of the kept files.
     ///
     /// The agents measure running containers every 10 seconds or less often, and stopped ones once
