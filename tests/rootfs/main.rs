@@ -10,6 +10,7 @@ pivot_root. Needs root.
 
 mod container;
 mod diff;
+mod directory_usage;
 mod disk;
 mod durable_prefix;
 mod full_disk;

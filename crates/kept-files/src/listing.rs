@@ -3,6 +3,7 @@ The lines of listings.
 
 ```text
 added|changed|deleted SP file|directory|link|other SP COUNT SP PATH LF
+BYTES SP INODES SP PATH LF
 ```
 
 `PATH` is absolute and escaped ([`crate::path`]).
@@ -47,6 +48,17 @@ pub enum FileType {
     Other,
 }
 
+/// What a directory takes on the disk, with all below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryUsage {
+    /// Space in bytes.
+    pub bytes: u64,
+    /// Number of inodes.
+    pub inodes: u64,
+    /// The absolute path.
+    pub path: Vec<u8>,
+}
+
 /// A line that is not of a listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a line of the answer is not in the expected format")]
@@ -73,6 +85,31 @@ impl Change {
             file_type: FileType::parse(word()?)?,
             count: word()?.parse().map_err(|_| BadLine)?,
             path: unescape(word()?)?,
+        })
+    }
+}
+
+// === impl DirectoryUsage ===
+
+impl DirectoryUsage {
+    /// The line, with its line feed.
+    pub fn to_line(&self) -> String {
+        format!("{} {} {}\n", self.bytes, self.inodes, escape(&self.path))
+    }
+
+    /// Reads a line without its line feed.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn parse(line: &str) -> Result<Self, BadLine> {
+        let mut words = line.splitn(3, ' ');
+        let mut word = || words.next().ok_or(BadLine);
+        let (bytes, inodes, path) = (word()?, word()?, word()?);
+        let number = |word: &str| word.parse().map_err(|_| BadLine);
+        Ok(Self {
+            bytes: number(bytes)?,
+            inodes: number(inodes)?,
+            path: unescape(path)?,
         })
     }
 }
@@ -135,6 +172,21 @@ mod tests {
         let line = change.to_line();
         assert_eq!(line, "deleted directory 12 /a b\\x0a\\xff\n");
         assert_eq!(Change::parse(line.trim_end_matches('\n')), Ok(change));
+    }
+
+    #[test]
+    fn usages_are_read_as_they_were_written() {
+        let usage = DirectoryUsage {
+            bytes: u64::MAX,
+            inodes: 1,
+            path: b"/a b\n".to_vec(),
+        };
+        let line = usage.to_line();
+        assert_eq!(line, "18446744073709551615 1 /a b\\x0a\n");
+        assert_eq!(DirectoryUsage::parse(line.trim_end_matches('\n')), Ok(usage));
+        for line in ["", "1 2", "x 1 /", "-1 1 /", "1 1 /\\"] {
+            assert_eq!(DirectoryUsage::parse(line), Err(BadLine), "{line}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@ What the plugin asks for, as a line of words.
 
 ```text
 diff 1 DEPTH PATH
+du 1 DEPTH PATH
 ```
 
 `DEPTH` is a number or `-` for none, and `PATH` is absolute and escaped ([`crate::path`]).
@@ -22,6 +23,8 @@ pub const MAX_REQUEST: usize = 4 * MAX_PATH + 64;
 pub enum Request {
     /// What changed against the image, as [`crate::listing::Change`]s.
     Diff(Place),
+    /// What the directories take on the disk, as [`crate::listing::DirectoryUsage`]s.
+    Usage(Place),
 }
 
 /// The part of the filesystem that a request is about.
@@ -49,9 +52,8 @@ pub enum BadRequest {
 impl Request {
     /// The request as a line, without a line feed.
     pub fn to_line(&self) -> String {
-        let (verb, place) = match self {
-            Self::Diff(place) => ("diff", place),
-        };
+        let (Self::Diff(place) | Self::Usage(place)) = self;
+        let verb = self.verb();
         let depth = place
             .depth
             .map_or_else(|| "-".to_owned(), |depth| depth.to_string());
@@ -77,6 +79,7 @@ impl Request {
         let place = Place::new(&path, depth)?;
         match verb {
             "diff" => Ok(Self::Diff(place)),
+            "du" => Ok(Self::Usage(place)),
             _ => Err(BadRequest::Unknown),
         }
     }
@@ -85,6 +88,7 @@ impl Request {
     pub fn verb(&self) -> &'static str {
         match self {
             Self::Diff(_) => "diff",
+            Self::Usage(_) => "du",
         }
     }
 }
@@ -134,6 +138,7 @@ mod tests {
     fn requests_are_read_as_they_were_written() {
         for request in [
             Request::Diff(place("/", None)),
+            Request::Usage(place("/var", Some(1))),
             Request::Diff(place("/a b/\n", Some(0))),
             Request::Diff(Place::new(b"/\xff", Some(7)).unwrap()),
         ] {

@@ -30,11 +30,12 @@ use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 
 use self::compare::{is_whiteout_stat, open_path};
-use self::locate::{Found, locate};
 use crate::attach::with_image;
 use crate::store::{Kept, StoreError, runtime};
 use crate::walk::{Bounds, Entry, Visitor, open_below, walk};
 use crate::{AttachError, Namespace, Proc, Process, Root};
+
+pub(crate) use self::locate::{Found, locate};
 
 /// Bytes of paths that are remembered at most.
 const MAX_PENDING: usize = 4 << 20;

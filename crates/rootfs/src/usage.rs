@@ -1,6 +1,8 @@
 /*!
-Measures a directory tree of untrusted content ([`crate::walk`]).
+Measures a directory tree of untrusted content ([`crate::walk`]), as a whole or by directory.
 */
+
+mod directories;
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,6 +12,8 @@ use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 
 use crate::walk::{Bounds, Entry, Visitor, walk};
+
+pub use self::directories::{DirectoryUsage, directories};
 
 /// Bytes of paths that are remembered at most.
 const MAX_PENDING: usize = 16 << 20;
@@ -56,6 +60,12 @@ impl Sum {
         let blocks = u128::try_from(stat.st_blocks).unwrap_or_default();
         self.bytes += blocks * 512 * Self::ONE / names;
         self.inodes += Self::ONE / names;
+    }
+
+    /// Adds another sum.
+    fn include(&mut self, other: &Self) {
+        self.bytes += other.bytes;
+        self.inodes += other.inodes;
     }
 
     fn usage(&self, complete: bool) -> Usage {

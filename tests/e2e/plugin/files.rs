@@ -1,6 +1,6 @@
 //! What the plugin says about the kept files, of a container that runs and of one that is stopped.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
 use testkit::in_namespace;
@@ -38,6 +38,42 @@ async fn plugin_diff_of_a_running_and_of_a_stopped_container() {
         ensure!(whole["changes"][0] == etc, "{whole:#}");
         let absent = stopc(&ns, &["diff", "kept", "/none"]).await?;
         failed(&absent, 1, "/none does not exist")
+    })
+    .await;
+}
+
+/// What the directories take, and the image's files take nothing.
+#[tokio::test]
+async fn plugin_du_of_directories_of_a_running_and_of_a_stopped_container() {
+    in_namespace("plugin-du", async |ns| -> Result<()> {
+        create(&ns, "kept").await?;
+        let write = "mkdir -p /srv/a/b && dd if=/dev/zero of=/srv/a/b/file bs=1M count=3 && sync";
+        ns.sh("kept", "main", write).await?;
+        let sizes = async || -> Result<Vec<(u64, String)>> {
+            let said = stopc(&ns, &["du", "kept", "/srv", "--depth=2", "-b"])
+                .await?
+                .success()?;
+            let lines = said.lines().map(|line| {
+                let (size, path) = line.split_once('\t').context("a line without a tab")?;
+                Ok((size.parse()?, path.to_owned()))
+            });
+            lines.collect()
+        };
+        let running = sizes().await?;
+        let paths: Vec<_> = running.iter().map(|(_, path)| path.as_str()).collect();
+        ensure!(paths == ["/srv", "/srv/a", "/srv/a/b"], "{running:?}");
+        ensure!(
+            running.iter().all(|(size, _)| (3 << 20..4 << 20).contains(size)),
+            "{running:?}"
+        );
+        stopc(&ns, &["stop", "kept", "--grace-period=1"])
+            .await?
+            .success()?;
+        let stopped = sizes().await?;
+        ensure!(stopped == running, "{running:?} became {stopped:?}");
+        let image = stopc(&ns, &["du", "kept", "/usr/share", "-b"]).await?.success()?;
+        ensure!(image == "0\t/usr/share\n", "{image}");
+        Ok(())
     })
     .await;
 }

@@ -1,5 +1,5 @@
 /*!
-`diff`: what the node agent finds in the kept files.
+`diff`, and `du` of directories: what the node agent finds in the kept files.
 
 The plugin has kubectl execute the wrapper in the provider pod, which exists while the container is
 stopped, too. So the cluster decides by its own permissions for `pods/exec` who may do this.
@@ -7,6 +7,7 @@ stopped, too. So the cluster decides by its own permissions for `pods/exec` who 
 
 mod agent;
 mod tables;
+mod usage;
 
 use clap::Args;
 use kept_files::Request;
@@ -22,6 +23,8 @@ use crate::output::{self, Format};
 use crate::session::Session;
 
 use super::inside;
+
+pub(super) use self::usage::du;
 
 /// Arguments of `diff`.
 #[derive(Clone, Debug, Args)]

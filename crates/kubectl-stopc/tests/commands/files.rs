@@ -127,6 +127,23 @@ fn diff_has_the_formats_of_the_other_commands() {
 }
 
 #[test]
+fn du_of_directories_asks_the_provider() {
+    let kubectl = Kubectl::answering(&framed("512 1 /var/log\n2048 3 /var\n"), "");
+    for (line, out, request) in [
+        (
+            "du web --depth=1 /var/",
+            "2.0KiB\t/var\n512B\t/var/log\n",
+            "du 1 1 /var",
+        ),
+        ("du web /var -b", "2048\t/var\n512\t/var/log\n", "du 1 0 /var"),
+    ] {
+        let ended = kubectl.run(&stopped(), line);
+        assert_eq!((ended.code, ended.out.as_str()), (0, out), "{}", ended.err);
+        assert_eq!(ended.arguments.lines().last(), Some(request));
+    }
+}
+
+#[test]
 fn a_list_that_is_not_complete_is_printed_and_fails() {
     let mut answer = frame::Writer::new(Vec::new());
     answer.write_all(b"added file 1 /a\n").unwrap();
@@ -178,6 +195,8 @@ fn what_cannot_be_asked_is_refused_without_kubectl() {
     new["status"]["instanceName"] = Value::Null;
     for (object, line, code, words) in [
         (&released, "diff web", 1, "kubectl stopc start web"),
+        (&released, "du web --depth 1", 1, "kubectl stopc start web"),
+        (&released, "du --depth 1", 2, "one container at a time"),
         (&new, "diff web", 1, "kubectl stopc wait web"),
         (&stopped(), "diff web etc", 2, "the path must be absolute"),
     ] {

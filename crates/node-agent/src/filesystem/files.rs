@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use kept_files::listing::{Change, ChangeKind, FileType};
+use kept_files::listing::{Change, ChangeKind, DirectoryUsage, FileType};
 use kept_files::request::Place;
 use kept_files::{Request, frame};
 use rootfs::diff::{self, Scope, Source, diff};
-use rootfs::{Kept, Process};
+use rootfs::{Kept, Process, usage};
 use rustix::fs::FileType as Type;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use stoppablecontainer_api::{StoppableContainerInstance, names};
@@ -60,6 +60,7 @@ impl Files {
         let mut frames = frame::Writer::new(to);
         let answered = match request {
             Request::Diff(place) => self.changes(place, &mut frames),
+            Request::Usage(place) => self.usage(place, &mut frames),
         };
         match answered {
             Ok(()) => frames.finish().map(drop),
@@ -87,15 +88,34 @@ impl Files {
             mountpoints: &mountpoints(&self.object),
             until: Instant::now() + TIME,
         };
-        let source = Source {
+        let mut receive = |change: diff::Change| to.write_all(line(&change).as_bytes()).is_ok();
+        let complete = diff(self.source(&kept), scope, &mut receive)?;
+        require_complete(complete)
+    }
+
+    fn usage(&self, place: &Place, to: &mut (impl Write + Send)) -> Result<()> {
+        let kept = self.open()?;
+        let depth = depth_of(place).unwrap_or(usize::MAX);
+        let mut receive = |directory: usage::DirectoryUsage| {
+            let line = DirectoryUsage {
+                bytes: directory.bytes,
+                inodes: directory.inodes,
+                path: directory.path.into_os_string().into_vec(),
+            };
+            to.write_all(line.to_line().as_bytes()).is_ok()
+        };
+        let until = Instant::now() + TIME;
+        let complete = usage::directories(self.source(&kept), &path_of(place), depth, until, &mut receive)?;
+        require_complete(complete)
+    }
+
+    fn source<'a>(&'a self, kept: &'a Kept) -> Source<'a> {
+        Source {
             proc: &self.host.proc,
             node: &self.host.namespace,
             image: &self.image,
-            kept: &kept,
-        };
-        let mut receive = |change: diff::Change| to.write_all(line(&change).as_bytes()).is_ok();
-        let complete = diff(source, scope, &mut receive)?;
-        require_complete(complete)
+            kept,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::Root;
 use crate::walk::open_below;
 
 /// What is at a path.
-pub(super) enum Found {
+pub(crate) enum Found {
     /// A directory of the user.
     Directory {
         directory: OwnedFd,
@@ -34,7 +34,7 @@ pub(super) enum Found {
 }
 
 /// `path` is relative to the root.
-pub(super) fn locate(upper: &OwnedFd, image: &Root, path: &Path) -> Result<Found, DiffError> {
+pub(crate) fn locate(upper: &OwnedFd, image: &Root, path: &Path) -> Result<Found, DiffError> {
     let mut directory = open_below(upper.as_fd(), c".")?;
     let mut hidden = false;
     let mut so_far = PathBuf::new();
