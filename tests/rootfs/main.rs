@@ -9,6 +9,8 @@ pivot_root. Needs root.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod container;
+mod diff;
+mod directory_usage;
 mod disk;
 mod durable_prefix;
 mod full_disk;

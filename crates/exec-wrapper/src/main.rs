@@ -3,7 +3,7 @@ The entrypoint of provider and consumer containers.
 
 `hold` keeps a provider alive and tells the node agent of it; `run` waits until the agent has moved
 this container onto its kept filesystem and then becomes the image's command; `hook` does the same
-for exec hooks and probes.
+for exec hooks and probes. `ask` passes a request about the kept files on to the node agent.
 
 One thread, no async, and nothing of an image is read or run before the final execve but the PATH
 look-up and, on request, one line of /etc/passwd.
@@ -11,6 +11,7 @@ look-up and, on request, one line of /etc/passwd.
 
 #![forbid(unsafe_code)]
 
+mod ask;
 mod connection;
 mod container_log;
 mod exec_command;
@@ -80,7 +81,7 @@ pub(crate) struct Options {
     pub(crate) termination_log: Option<OsString>,
 }
 
-const USAGE: &str = "usage: exec-wrapper hold | run [--default-home] [--termination-log PATH] -- COMMAND [ARGUMENT...] | hook -- COMMAND [ARGUMENT...]";
+const USAGE: &str = "usage: exec-wrapper hold | run [--default-home] [--termination-log PATH] -- COMMAND [ARGUMENT...] | hook -- COMMAND [ARGUMENT...] | ask REQUEST";
 
 fn main() -> ExitCode {
     // Descriptors that a runtime leaked must not reach the command; ours close on exec anyway.
@@ -95,6 +96,10 @@ fn main() -> ExitCode {
         },
         Some("hook") => match parse(args) {
             Some((options, command)) if options == Options::default() => hook::hook(&command),
+            _ => usage(),
+        },
+        Some("ask") => match (args.next(), args.next()) {
+            (Some(request), None) => ask::ask(&request),
             _ => usage(),
         },
         _ => usage(),

@@ -4,6 +4,7 @@ The protocol between the wrapper and the node agent: lines of UTF-8 over the str
 
 ```text
 wrapper:  <verb> SP <version> LF          verb: hold | run | hook; version: 1
+wrapper:  a request about kept files LF   see the crate `kept-files`
 agent:    wait SP <message> LF            any number of times; the message is for the container log
 agent:    ok LF                           or
 agent:    error SP <message> LF           final: trying again will not help
@@ -17,6 +18,8 @@ A connection that ends before `ok` or `error` means that the agent restarted: co
 - `run`: the peer is the consumer's main container. `ok`: the root of the peer's mount namespace is
   now the kept filesystem.
 - `hook`: the peer is an exec hook or probe of the consumer. `ok`: as for `run`.
+- A request about kept files: the peer is a process in the provider's main container. After `ok` the
+  agent sends frames with the data, and then closes the connection.
 */
 
 /// File name of the socket in the volume.
@@ -39,7 +42,19 @@ pub const KEPT_ROOT_SOURCE: &str = "stoppablecontainer";
 /// How the wrapper's lines begin, in the container's log and in its termination message.
 pub const LINE_PREFIX: &str = "stoppablecontainer: ";
 
+/// Longest request in bytes, the line feed included.
+pub const MAX_REQUEST: usize = kept_files::request::MAX_REQUEST + 1;
+
 /// What a wrapper asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Something about its container.
+    Container(Verb),
+    /// Something about the kept files.
+    Files(kept_files::Request),
+}
+
+/// What a wrapper asks for its container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     /// Prepare the filesystem and keep the connection.
@@ -64,6 +79,29 @@ pub enum Answer {
 /// A line that is not of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Malformed;
+
+// === impl Request ===
+
+impl Request {
+    /// Reads a request without its line feed.
+    ///
+    /// # Errors
+    /// If it is not one of these.
+    pub fn parse(line: &str) -> Result<Self, Malformed> {
+        match kept_files::Request::parse(line) {
+            Ok(request) => Ok(Self::Files(request)),
+            Err(_) => Verb::parse(line).map(Self::Container),
+        }
+    }
+
+    /// The verb as it stands in the request.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Container(verb) => verb.as_str(),
+            Self::Files(request) => request.verb(),
+        }
+    }
+}
 
 // === impl Verb ===
 
@@ -148,6 +186,15 @@ mod tests {
         ] {
             assert_eq!(Answer::parse(answer.to_line().trim_end_matches('\n')), Ok(answer));
         }
+    }
+
+    #[test]
+    fn requests_about_files_and_containers_are_told_apart() {
+        let line = "diff 1 - /etc";
+        let files = kept_files::Request::parse(line).unwrap();
+        assert_eq!(Request::parse(line), Ok(Request::Files(files)));
+        assert_eq!(Request::parse("run 1"), Ok(Request::Container(Verb::Run)));
+        assert_eq!(Request::parse("diff 1"), Err(Malformed));
     }
 
     #[test]

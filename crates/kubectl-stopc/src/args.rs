@@ -91,10 +91,18 @@ pub enum Command {
     /// It changes the template of the main container, and prints whether the change is live or
     /// takes effect at the next start.
     Resize(cmd::resize::ResizeArgs),
+    /// Lists what was added (A), changed (C) and deleted (D) against the image.
+    ///
+    /// The container may be running or stopped. While it runs, changes of the last moment may be
+    /// missing. Files in volumes are not part of it. What is not printable in a path is written as
+    /// \xHH. It takes the permission to create pods/exec in the namespace.
+    Diff(cmd::files::DiffArgs),
     /// Prints the disk usage of the kept files.
     ///
     /// The agents measure running containers every 10 seconds or less often, and stopped ones once
-    /// after the stop.
+    /// after the stop. --depth lists the directories of one container, which the agent measures for
+    /// it; that takes the permission to create pods/exec in the namespace. What the image has and
+    /// was not changed takes nothing.
     Du(cmd::usage::DuArgs),
     /// Lists the containers with the most files first, with their limits.
     Top(cmd::usage::TopArgs),

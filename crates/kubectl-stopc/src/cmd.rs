@@ -4,6 +4,7 @@ pub mod completion;
 pub mod create;
 pub mod delete;
 pub mod doctor;
+pub mod files;
 pub mod inside;
 pub mod list;
 pub mod power;

@@ -73,6 +73,7 @@ pub async fn run_in(session: &mut Session, command: &Command) -> Result<(), Fail
         Command::Logs(args) => cmd::inside::logs(session, args).await,
         Command::PortForward(args) => cmd::inside::port_forward(session, args).await,
         Command::Resize(args) => cmd::resize::run(session, args).await,
+        Command::Diff(args) => cmd::files::diff(session, args).await,
         Command::Du(args) => cmd::usage::du(session, args).await,
         Command::Top(args) => cmd::usage::top(session, args).await,
         Command::Doctor(args) => cmd::doctor::run(session, args).await,

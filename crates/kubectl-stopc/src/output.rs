@@ -92,6 +92,29 @@ pub fn objects(format: &Format, values: Vec<Value>, single: bool) -> Result<Stri
     }
 }
 
+/// A value with a list of items, in a format that is not a table. Columns are of the items, and
+/// names are their fields `name`.
+///
+/// # Errors
+/// If it cannot be written as YAML.
+pub fn listing(format: &Format, whole: &Value, items: &str, name: &str) -> Result<String, Failure> {
+    let items = || whole[items].as_array().into_iter().flatten();
+    match format {
+        Format::Name => Ok(lines(
+            items().map(|item| item[name].as_str().unwrap_or_default().to_owned()),
+        )),
+        Format::Columns(columns) => {
+            let headers: Vec<_> = columns.iter().map(|(header, _)| header.as_str()).collect();
+            let row = |item| Row::plain(columns.iter().map(|(_, path)| cell(path, item)));
+            let rows: Vec<_> = items().map(row).collect();
+            Ok(with_end(render(&headers, &rows)))
+        }
+        Format::JsonPath(template) => Ok(template.render(whole)),
+        Format::Yaml => yaml(whole),
+        Format::Json | Format::Table | Format::Wide => Ok(with_end(format!("{whole:#}"))),
+    }
+}
+
 /// A value as YAML.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ pub(crate) mod blocked;
 pub(crate) mod data;
 pub(crate) mod disk_low;
 mod failure;
+pub(crate) mod files;
 pub(crate) mod identity;
 mod image_match;
 pub(crate) mod orphans;

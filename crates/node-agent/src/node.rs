@@ -10,6 +10,7 @@ mod disks;
 mod host;
 pub(crate) mod image_config;
 pub(crate) mod image_lease;
+mod readers;
 mod runtimes;
 pub(crate) mod space;
 

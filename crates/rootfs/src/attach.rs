@@ -188,6 +188,23 @@ pub fn with_view<T: Send>(
     NamespaceThread::run(view).map_err(at("start a thread"))?
 }
 
+/// Work with the image alone, read-only and without what is kept. The kept filesystem may be in use
+/// meanwhile.
+pub fn with_image<T: Send>(
+    proc: &Proc,
+    node: &Namespace,
+    image: &Process,
+    kept: &Kept,
+    work: impl FnOnce(&Root) -> T + Send,
+) -> Result<T, AttachError> {
+    let look = |thread: &NamespaceThread| {
+        let of = |layers: &Layers, _: &Kept| Ok(runtime_layer::image_root(thread, layers)?);
+        let root = on_image(thread, proc, node, image, kept, None, of)?;
+        Ok(work(&Root::new(root)))
+    };
+    NamespaceThread::run(look).map_err(at("start a thread"))?
+}
+
 // === impl Hooks ===
 
 impl Hooks<'_> {

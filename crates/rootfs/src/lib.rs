@@ -17,6 +17,7 @@ It knows nothing of Kubernetes and starts no async runtime; calls block.
 mod apply;
 pub mod attach;
 mod cached_stat;
+pub mod diff;
 pub mod files;
 pub mod holders;
 pub mod layers;
@@ -36,6 +37,7 @@ pub mod table;
 pub mod test_hooks;
 pub mod usage;
 pub mod user_namespace;
+mod walk;
 
 pub use apply::ApplyError;
 pub use attach::{AttachError, Attached, Request, attach};

@@ -293,10 +293,15 @@ fn make(
 
 /// The image alone.
 fn image(thread: &NamespaceThread, layers: &Layers) -> Result<Root, RuntimeLayerError> {
+    image_root(thread, layers).map(Root::new)
+}
+
+/// The root of the image alone, read-only.
+pub(crate) fn image_root(thread: &NamespaceThread, layers: &Layers) -> Result<OwnedFd, RuntimeLayerError> {
     let lower: Vec<_> = layers.directories().collect();
     if let [only] = lower[..] {
         // The kernel makes no read-only overlay of one layer.
-        return Ok(Root::new(copy(only)?));
+        return copy(only);
     }
     let overlay = Overlay {
         lower,
@@ -305,7 +310,7 @@ fn image(thread: &NamespaceThread, layers: &Layers) -> Result<Root, RuntimeLayer
         volatile: false,
         context: None,
     };
-    Ok(Root::new(overlay.mount(thread)?))
+    Ok(overlay.mount(thread)?)
 }
 
 /// Does to the root what was done to the container's. `searched` are the directories of the loader.

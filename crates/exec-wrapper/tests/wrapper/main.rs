@@ -7,6 +7,7 @@ filesystem's or another. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod ask;
 mod hostile;
 mod shipped;
 mod termination_message;

@@ -3,7 +3,7 @@
 pod and of the main container, after making sure that the container runs.
 */
 
-mod kubectl;
+pub(super) mod kubectl;
 
 use std::time::Duration;
 
@@ -246,7 +246,8 @@ async fn running(session: &mut Session, inside: &Inside) -> Result<StoppableCont
     Ok(object)
 }
 
-async fn get(session: &Session, name: &str) -> Result<StoppableContainer, Failure> {
+/// The object that a command is about.
+pub(super) async fn get(session: &Session, name: &str) -> Result<StoppableContainer, Failure> {
     let name = plain_name(name)?;
     match session.containers(&session.namespace).get(&name).await {
         Ok(object) => Ok(object),

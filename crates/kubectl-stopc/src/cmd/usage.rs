@@ -1,4 +1,5 @@
-//! `du` and `top`: the disk usage of the kept files, as the agents measured it.
+//! `du` and `top`: the disk usage of the kept files, as the agents measured it. `du` of directories
+//! is in `files`.
 
 use clap::Args;
 use kube::ResourceExt;
@@ -10,15 +11,23 @@ use crate::session::Session;
 use crate::table::{Row, Tone, render};
 use crate::units;
 
+use super::files;
 use super::status::percent;
 
 /// Arguments of `du`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Examples:\n  kubectl stopc du web\n  kubectl stopc du --bytes | sort -n")]
+#[command(
+    after_help = "Examples:\n  kubectl stopc du web\n  kubectl stopc du --bytes | sort -n\n  kubectl stopc du web \
+                  --depth 2\n  kubectl stopc du web /var --depth 1 --bytes | sort -n"
+)]
 pub struct DuArgs {
     /// Which containers. Default: all of the namespace.
     #[command(flatten)]
     pub selection: Selection,
+    /// Lists this number of directories below a path, each with all below it: `du NAME --depth
+    /// NUMBER [PATH]`. The path is absolute. [default: / for PATH, and 0 with a PATH]
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["selector", "all", "all_namespaces"])]
+    pub depth: Option<u32>,
     /// Prints bytes instead of KiB, MiB and GiB.
     #[arg(short, long)]
     pub bytes: bool,
@@ -38,6 +47,9 @@ pub struct TopArgs {
 /// # Errors
 /// If the objects cannot be read.
 pub async fn du(session: &mut Session, args: &DuArgs) -> Result<(), Failure> {
+    if let Some((name, path, depth)) = directories(args)? {
+        return files::du(session, name, path, depth, args.bytes).await;
+    }
     let chosen = args.selection.chosen_or_all()?;
     let (objects, failures) = fetch(session, &chosen, "read").await?;
     let text = lines(&objects, args.bytes, &session.namespace);
@@ -59,6 +71,23 @@ pub async fn top(session: &mut Session, args: &TopArgs) -> Result<(), Failure> {
         session.screen.print(&text);
     }
     Failure::all(failures)
+}
+
+/// The container, the path and the depth, if directories are asked for. A word that begins with a
+/// slash is a path, as no name does.
+fn directories(args: &DuArgs) -> Result<Option<(&str, &str, u32)>, Failure> {
+    let words = &args.selection.names;
+    let (paths, names): (Vec<_>, Vec<_>) = words.iter().partition(|word| word.starts_with('/'));
+    if args.depth.is_none() && paths.is_empty() {
+        return Ok(None);
+    }
+    match (&names[..], &paths[..]) {
+        ([name], []) => Ok(Some((name, "/", args.depth.unwrap_or_default()))),
+        ([name], [path]) => Ok(Some((name, path, args.depth.unwrap_or_default()))),
+        _ => Err(Failure::usage(
+            "the directories of one container at a time: kubectl stopc du NAME --depth NUMBER [PATH]",
+        )),
+    }
 }
 
 fn usage(object: &StoppableContainer) -> Option<FilesystemUsage> {
@@ -132,6 +161,38 @@ mod tests {
         let objects = [running(), unmeasured];
         assert_eq!(lines(&objects, false, "team"), "1.5KiB\tweb\n?\tweb\n");
         assert_eq!(lines(&objects[..1], true, "other"), "1536\tteam/web\n");
+    }
+
+    #[test]
+    fn a_path_or_a_depth_asks_for_directories_of_one_container() {
+        let args = |words: &[&str], depth| DuArgs {
+            selection: Selection {
+                names: words.iter().map(|word| (*word).to_owned()).collect(),
+                ..Selection::default()
+            },
+            depth,
+            bytes: false,
+        };
+        let found = |words: &[&str], depth| {
+            let args = args(words, depth);
+            let found = directories(&args).unwrap();
+            found.map(|(name, path, depth)| format!("{name} {path} {depth}"))
+        };
+        assert_eq!(found(&["web", "db"], None), None);
+        assert_eq!(found(&["web"], Some(2)).unwrap(), "web / 2");
+        assert_eq!(found(&["web", "/var"], Some(1)).unwrap(), "web /var 1");
+        assert_eq!(found(&["stopc/web", "/var"], None).unwrap(), "stopc/web /var 0");
+        for (words, depth) in [
+            (&["web", "db"][..], Some(1)),
+            (&["/var"], None),
+            (&["web", "/a", "/b"], None),
+        ] {
+            assert_eq!(
+                directories(&args(words, depth)).unwrap_err().exit_code(),
+                2,
+                "{words:?}"
+            );
+        }
     }
 
     #[test]

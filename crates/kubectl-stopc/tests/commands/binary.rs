@@ -22,7 +22,7 @@ use crate::world::{ALL, WEB, list, web};
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Serves one object, whose watch stays open, and returns the address.
-fn serve(object: &Value) -> String {
+pub(crate) fn serve(object: &Value) -> String {
     let (send, receive) = mpsc::channel();
     let object = object.clone();
     thread::spawn(move || {
@@ -47,7 +47,7 @@ fn serve(object: &Value) -> String {
     format!("http://{}", receive.recv_timeout(PATIENCE).unwrap())
 }
 
-fn plugin(server: &str, line: &str) -> Command {
+pub(crate) fn plugin(server: &str, line: &str) -> Command {
     // A shell lets its background jobs ignore SIGINT, and so would the program.
     let mut command = Command::new("env");
     command

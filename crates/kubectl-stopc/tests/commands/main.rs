@@ -11,6 +11,7 @@ mod binary;
 mod create;
 mod delete;
 mod errors;
+mod files;
 mod krew;
 mod power;
 mod read;

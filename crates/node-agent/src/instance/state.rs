@@ -42,6 +42,8 @@ pub(crate) struct Instance {
     pub(crate) writing: AsyncMutex<()>,
     /// Held by the thread that measures it, however long that takes.
     pub(crate) measuring: Arc<AsyncMutex<()>>,
+    /// Held by the thread that reads its files for a user, however long that takes.
+    pub(crate) reading: Arc<AsyncMutex<()>>,
 }
 
 /// What is known now.
@@ -256,6 +258,7 @@ impl Instance {
             data: DataLock::new(abandoned),
             writing: AsyncMutex::default(),
             measuring: Arc::default(),
+            reading: Arc::default(),
         }
     }
 

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use tokio::sync::{Mutex, Semaphore};
 
 use super::Host;
+use super::readers::Readers;
 use super::space::{self, Space};
 
 /// Starts that are carried out at the same time. Each takes milliseconds, so this bounds what a
@@ -34,6 +35,7 @@ pub(crate) struct Disk {
     pub(crate) path: PathBuf,
     starts: Semaphore,
     pub(crate) preparations: Semaphore,
+    pub(crate) readers: Readers,
     /// Held by the thread that asks for free space, however long that takes.
     asked: Arc<Mutex<()>>,
 }
@@ -46,6 +48,7 @@ impl Disks {
             path: path.clone(),
             starts: Semaphore::new(STARTS),
             preparations: Semaphore::new(PREPARATIONS),
+            readers: Readers::default(),
             asked: Arc::default(),
         };
         Self(allowed.iter().map(disk).collect())

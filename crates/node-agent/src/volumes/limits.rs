@@ -16,8 +16,8 @@ pub(crate) struct PeerLimits {
     /// Connections. A container's probes and hooks connect until it is on its filesystem, at most
     /// some every second.
     pub(crate) connections: TokenBucket,
-    /// `run` and `hold`: each takes the runtime's, a disk's and the API server's time. A container
-    /// makes one at each start.
+    /// `run`, `hold` and requests about kept files: each takes the runtime's, a disk's or the API
+    /// server's time. A container makes one at each start, and users make few.
     pub(crate) work: TokenBucket,
     /// Lines in the agent's log about what its processes do.
     pub(crate) log_lines: LogLimit,

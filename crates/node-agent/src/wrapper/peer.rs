@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use exec_wrapper::protocol::{Answer, MAX_LINE, Verb};
+use exec_wrapper::protocol::{Answer, MAX_LINE, MAX_REQUEST, Request};
 use rootfs::Process;
 use rustix::process::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -93,17 +93,17 @@ impl Connection {
     }
 
     /// Reads what the peer asks for. `None` if the request was refused.
-    pub(super) async fn request(&mut self) -> Result<Option<Verb>> {
+    pub(super) async fn request(&mut self) -> Result<Option<Request>> {
         let mut line = Vec::new();
-        let mut limited = (&mut self.stream).take(MAX_LINE as u64);
+        let mut limited = (&mut self.stream).take(MAX_REQUEST as u64);
         let request = limited.read_until(b'\n', &mut line);
         tokio::time::timeout(REQUEST_TIME, request)
             .await
             .context("no request")?
             .context("read the request")?;
         let line = line.strip_suffix(b"\n").context("the request has no end")?;
-        match Verb::parse(&String::from_utf8_lossy(line)) {
-            Ok(verb) => Ok(Some(verb)),
+        match Request::parse(&String::from_utf8_lossy(line)) {
+            Ok(request) => Ok(Some(request)),
             Err(error) => {
                 self.send(&Answer::Error(error.to_string())).await?;
                 Ok(None)
@@ -141,6 +141,11 @@ impl Peer {
     /// Sends an answer.
     pub(super) async fn send(&mut self, answer: &Answer) -> Result<()> {
         send(&mut self.stream, answer).await
+    }
+
+    /// Sends a part of an answer.
+    pub(super) async fn send_data(&mut self, data: &[u8]) -> Result<()> {
+        send_bytes(&mut self.stream, data).await
     }
 
     /// Tells what is being waited for, if that is news. Returns whether it is.
@@ -222,8 +227,11 @@ impl Peer {
 }
 
 async fn send(stream: &mut BufReader<UnixStream>, answer: &Answer) -> Result<()> {
-    let line = answer.to_line();
-    tokio::time::timeout(ANSWER_TIME, stream.write_all(line.as_bytes()))
+    send_bytes(stream, answer.to_line().as_bytes()).await
+}
+
+async fn send_bytes(stream: &mut BufReader<UnixStream>, bytes: &[u8]) -> Result<()> {
+    tokio::time::timeout(ANSWER_TIME, stream.write_all(bytes))
         .await
         .context("the peer does not read the answer")?
         .context("the peer is gone")

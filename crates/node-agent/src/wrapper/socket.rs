@@ -1,5 +1,5 @@
 /*!
-The socket of a volume: accepts connections, checks them, and dispatches the three verbs.
+The socket of a volume: accepts connections, checks them, and dispatches the requests.
 
 Everything here is bounded: the connections of a volume and their rate (see `volumes::limits`), the
 length of a line, the time for the request to arrive. Only the wait for a filesystem may last; it
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use exec_wrapper::protocol::{Answer, Verb};
+use exec_wrapper::protocol::{Answer, Request, Verb};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 use super::peer::Connection;
-use super::{consumer, provider, sandbox};
+use super::{consumer, files, provider, sandbox};
 use crate::filesystem::Filesystems;
 use crate::instance::Instance;
 use crate::volumes::{Role, Volume};
@@ -80,25 +80,26 @@ async fn converse(filesystems: &Filesystems, volume: Arc<Volume>, stream: UnixSt
     let Some(mut connection) = Connection::accept(node, &volume, stream).await? else {
         return Ok(());
     };
-    let Some(verb) = connection.request().await? else {
+    let Some(request) = connection.request().await? else {
         return Ok(());
     };
     let Some(instance) = known_instance(filesystems, &volume, &mut connection).await? else {
         return Ok(());
     };
     let mut peer = connection.into_peer(Arc::clone(&volume), instance);
-    if verb != Verb::Hook {
+    if request != Request::Container(Verb::Hook) {
         tokio::select! {
             () = volume.limits.work.take() => {}
             () = peer.closed() => return Ok(()),
         }
     }
-    match (verb, volume.record.role) {
-        (Verb::Hold, Role::Provider) => provider::hold(filesystems, &mut peer).await,
-        (Verb::Run, Role::Consumer) => consumer::run(filesystems, &mut peer).await,
-        (Verb::Hook, Role::Consumer) => consumer::hook(filesystems, &mut peer).await,
-        (verb, role) => {
-            let message = format!("'{}' is not for the {role:?} pod", verb.as_str());
+    match (request, volume.record.role) {
+        (Request::Container(Verb::Hold), Role::Provider) => provider::hold(filesystems, &mut peer).await,
+        (Request::Container(Verb::Run), Role::Consumer) => consumer::run(filesystems, &mut peer).await,
+        (Request::Container(Verb::Hook), Role::Consumer) => consumer::hook(filesystems, &mut peer).await,
+        (Request::Files(request), Role::Provider) => files::answer(filesystems, &mut peer, request).await,
+        (request, role) => {
+            let message = format!("'{}' is not for the {role:?} pod", request.as_str());
             peer.send(&Answer::Error(message)).await
         }
     }

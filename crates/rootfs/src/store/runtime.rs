@@ -32,7 +32,7 @@ use crate::remove;
 /// Name of the directory with the layer.
 const RUNTIME: &str = "runtime";
 /// Name of the directory with what the layer covers.
-const COVERED: &str = "covered";
+pub(crate) const COVERED: &str = "covered";
 /// How an overlay marks a directory that hides those below it (overlayfs.rst, "whiteouts and opaque
 /// directories").
 const OPAQUE: &str = "trusted.overlay.opaque";
@@ -58,6 +58,12 @@ impl Kept {
             }
         }
         Ok(false)
+    }
+
+    /// One of the directories, if it is there.
+    pub(crate) fn optional(&self, name: &str) -> Result<Option<OwnedFd>, StoreError> {
+        optional(open_directory(&self.fd, name))
+            .map_err(self.fail("cannot open the layer of the container runtime"))
     }
 
     /// Whether the layer has something at a path.

@@ -3,6 +3,8 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
+
 use super::*;
 
 fn measured(top: &Path) -> Usage {

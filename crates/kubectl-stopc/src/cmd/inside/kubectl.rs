@@ -1,5 +1,6 @@
 //! The commands of kubectl, as arguments; and their start.
 
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -107,18 +108,30 @@ pub(super) fn launch(
     args: Vec<String>,
 ) -> Result<(), Failure> {
     session.screen.clear();
-    let program = std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into());
+    let error = program(session, object).args(args).exec();
+    Err(not_started(&error))
+}
+
+/// `kubectl` with the cluster and user of this session, and the namespace of the object.
+pub(crate) fn program(session: &Session, object: &StoppableContainer) -> Command {
     let namespace = object.namespace().unwrap_or_else(|| session.namespace.clone());
-    let mut command = Command::new(&program);
+    let mut command = Command::new(name());
     command
         .arg(format!("--namespace={namespace}"))
-        .args(&session.kubectl_flags)
-        .args(args);
-    let error = command.exec();
-    Err(Failure::failed(format!(
+        .args(&session.kubectl_flags);
+    command
+}
+
+/// The failure of a kubectl that cannot be started.
+pub(crate) fn not_started(error: &std::io::Error) -> Failure {
+    Failure::failed(format!(
         "{} cannot be started ({error}); put kubectl into the PATH, or name it in the variable KUBECTL",
-        program.to_string_lossy()
-    )))
+        name().to_string_lossy()
+    ))
+}
+
+fn name() -> OsString {
+    std::env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into())
 }
 
 #[cfg(test)]
