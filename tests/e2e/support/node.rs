@@ -92,9 +92,12 @@ impl Part {
         Ok(())
     }
 
+    /// On a slow node the program may end before it has transported the response, which then never
+    /// comes. What the script does shows that it ran.
     async fn later(node: &NodeShell<'_>, script: &str) -> Result<()> {
         let script = format!("setsid sh -c '{script}' </dev/null >/dev/null 2>&1 &");
-        node.sh(&script).await.map(drop)
+        let answer = tokio::time::timeout(patience(PATIENCE), node.sh(&script)).await;
+        answer.map_or(Ok(()), |answer| answer.map(drop))
     }
 
     async fn process(self, node: &NodeShell<'_>) -> Result<String> {
