@@ -11,6 +11,7 @@ they take turns.
 #![allow(clippy::unwrap_used)]
 
 use std::alloc::System;
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
@@ -20,11 +21,14 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use stoppablecontainer::reconcile::context::caches;
+use stoppablecontainer::rewrite::{Facts, Wrapper, rewrite};
 use stoppablecontainer::selections::{Claims, Nodes, Pods};
 use stoppablecontainer_api::trimmed::{Selection, Trimmed, Whole};
 use stoppablecontainer_api::{
     MAX_TEMPLATE_BYTES, MAX_TEMPLATE_NODES, PodTemplate, StoppableContainer, StoppableContainerInstance,
 };
+
+use webhook_fixtures::{consumer_of, spec_with_variables};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -229,4 +233,52 @@ fn cost<K: DeserializeOwned + Resource<DynamicType = ()>, S: Selection>(object: 
     });
     drop(object);
     (text.len(), held)
+}
+
+/// Counts of allocations and of bytes, because a time cannot be asserted. With the variables of the
+/// pod they grow in proportion: a list that is copied once for each of its elements would not.
+#[test]
+fn i18_a_rewrite_allocates_in_proportion_to_the_pod() {
+    let _turn = turn();
+    println!(
+        "{:>9} {:>9} {:>12} {:>9}",
+        "variables", "pod", "allocations", "bytes"
+    );
+    let mut per_variable = Vec::new();
+    for variables in [20, 200, 2_000] {
+        let (instance, pod) = consumer_of(&spec_with_variables(variables));
+        let stored = pod.to_string().len();
+        let instance: StoppableContainerInstance = serde_json::from_value(instance).unwrap();
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        let wrapper = Wrapper {
+            image: "example/wrapper:1".to_owned(),
+            pull_secret: None,
+        };
+        let facts = Facts {
+            wrapper: &wrapper,
+            instance: &instance,
+            node: None,
+            scheduler_claims: &BTreeSet::new(),
+            placement: None,
+        };
+        let region = Region::new(ALLOCATOR);
+        drop(rewrite(&pod, &facts).unwrap());
+        let change = region.change();
+        let (allocations, bytes) = (change.allocations, change.bytes_allocated);
+        println!("{variables:>9} {stored:>9} {allocations:>12} {bytes:>9}");
+        assert!(
+            allocations < 30 * variables + 1_000,
+            "{variables}: {allocations} allocations"
+        );
+        assert!(
+            ratio(bytes, stored) < 60.0,
+            "{variables}: {bytes} bytes for {stored}"
+        );
+        per_variable.push(ratio(bytes, variables));
+    }
+    let (few, many) = (per_variable[1], per_variable[2]);
+    assert!(
+        many < 1.5 * few,
+        "bytes for each variable: {few} of 200, {many} of 2,000"
+    );
 }

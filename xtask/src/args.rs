@@ -134,6 +134,9 @@ pub(crate) enum BenchCommand {
     /// Measures the operator with many objects, on a control plane of its own whose nodes are
     /// simulated by kwok. Writes docs/benchmarks.md once 1,000 and 5,000 objects were measured.
     Scale(ScaleArgs),
+    /// Measures the webhook alone, and creations of pods with it, without it and with a webhook
+    /// that changes nothing, on a control plane of its own without nodes.
+    Admission(AdmissionArgs),
     /// Measures how long starts and stops take, in turn with those of plain pods of the same image,
     /// on the cluster of KUBECONFIG or the local one.
     Starts(StartsArgs),
@@ -156,6 +159,26 @@ pub(crate) struct StartsArgs {
     /// Rounds of bursts.
     #[arg(long, default_value_t = 5)]
     pub bursts: u32,
+}
+
+/// How many requests are measured.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct AdmissionArgs {
+    /// Measures only whether the benchmark works and no request fails.
+    #[arg(long, conflicts_with_all = ["reviews", "creations", "rounds"])]
+    pub quick: bool,
+    /// Reviews for each number of connections to the webhook.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub reviews: u32,
+    /// Pods that a round creates, for each number of clients.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub creations: u32,
+    /// Rounds, in each of which the variants take turns.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Release of Kubernetes. Default: that of the local cluster.
+    #[arg(long)]
+    pub kubernetes: Option<Release>,
 }
 
 /// How much load there is.
@@ -182,6 +205,20 @@ pub(crate) struct ScaleArgs {
     /// Writes the table from the measurements of earlier runs, and runs nothing.
     #[arg(long)]
     pub table: bool,
+}
+
+// === impl AdmissionArgs ===
+
+impl AdmissionArgs {
+    /// What `--quick` measures. The release is that of `self`.
+    pub(crate) fn quick(self) -> Self {
+        Self {
+            reviews: 400,
+            creations: 50,
+            rounds: 1,
+            ..self
+        }
+    }
 }
 
 // === impl StartsArgs ===

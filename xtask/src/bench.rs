@@ -6,6 +6,7 @@ measures.
 Everything is removed at the end. Processes end with this program, however it ends.
 */
 
+pub(crate) mod admission;
 mod installation;
 mod process;
 mod stages;
@@ -139,10 +140,33 @@ impl Drop for Place {
     }
 }
 
+/// Starts the whole control plane, and kwok.
 fn start(workspace: &Workspace, step: &Step<'_>, tools: &Tools, dir: &ClusterDir) -> Result<Vec<Process>> {
+    let mut processes = start_parts(workspace, step, tools, dir, |_| true)?;
+    let stages = dir.write("stages.yaml", stages::TEXT.as_bytes(), 0o600)?;
+    let mut kwok = tools.kwok();
+    kwok.arg("--kubeconfig").arg(dir.admin_kubeconfig());
+    kwok.arg("--config").arg(stages);
+    kwok.args(["--manage-all-nodes=true", "--node-ip=127.0.0.1"]);
+    // Without leases the controller manager takes the nodes for dead.
+    kwok.arg("--node-lease-duration-seconds=40");
+    kwok.arg(format!("--server-address={KWOK}"));
+    processes.push(Process::start(workspace, "kwok", &kwok)?);
+    Ok(processes)
+}
+
+/// Starts these parts of the control plane.
+fn start_parts(
+    workspace: &Workspace,
+    step: &Step<'_>,
+    tools: &Tools,
+    dir: &ClusterDir,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<Vec<Process>> {
     Pki::with_port(dir, PORTS.api).prepare_control_plane()?;
     let mut processes = Vec::new();
-    for (name, mut command) in control_plane::commands(dir, tools, PORTS) {
+    let parts = control_plane::commands(dir, tools, PORTS).into_iter();
+    for (name, mut command) in parts.filter(|(name, _)| wanted(name)) {
         step.note(format!("starting {name}"));
         let more = ARGUMENTS.iter().filter(|(part, _)| *part == name);
         command.args(more.flat_map(|(_, arguments)| *arguments));
@@ -158,15 +182,6 @@ fn start(workspace: &Workspace, step: &Step<'_>, tools: &Tools, dir: &ClusterDir
             }
         }
     }
-    let stages = dir.write("stages.yaml", stages::TEXT.as_bytes(), 0o600)?;
-    let mut kwok = tools.kwok();
-    kwok.arg("--kubeconfig").arg(dir.admin_kubeconfig());
-    kwok.arg("--config").arg(stages);
-    kwok.args(["--manage-all-nodes=true", "--node-ip=127.0.0.1"]);
-    // Without leases the controller manager takes the nodes for dead.
-    kwok.arg("--node-lease-duration-seconds=40");
-    kwok.arg(format!("--server-address={KWOK}"));
-    processes.push(Process::start(workspace, "kwok", &kwok)?);
     Ok(processes)
 }
 

@@ -100,6 +100,9 @@ fn run(args: &Args) -> Result<ExitCode> {
             durability::run(&workspace, &progress, &options)?;
         }
         Command::Bench(BenchCommand::Scale(scale)) => bench::scale(&workspace, &progress, *scale)?,
+        Command::Bench(BenchCommand::Admission(options)) => {
+            bench::admission::run(&workspace, &progress, *options)?;
+        }
         Command::Bench(BenchCommand::Starts(starts)) => bench::starts::run(&workspace, &progress, starts)?,
         Command::Bench(BenchCommand::Report) => bench::starts::report(&workspace, &progress)?,
         Command::Fuzz {

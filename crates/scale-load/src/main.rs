@@ -10,9 +10,7 @@ lets run at once, and the node agents ([`fake_agent`]).
 
 mod churn;
 mod fake_agent;
-mod metrics;
 mod objects;
-mod operator;
 mod report;
 mod watched;
 
@@ -23,11 +21,12 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use scale_load::metrics::{Sample, instant_text, operator_sample};
+use scale_load::number;
+use scale_load::operator::Operator;
 use tokio::time::{Instant, sleep};
 
-use crate::metrics::{Sample, instant_text, operator_sample};
 use crate::objects::Scale;
-use crate::operator::Operator;
 use crate::report::{Churn, Report};
 use crate::watched::Watched;
 
@@ -190,11 +189,6 @@ async fn client(args: &Args) -> Result<Client> {
     let file = Kubeconfig::read_from(&args.kubeconfig).context("reading the kubeconfig")?;
     let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     Client::try_from(config).context("making a client")
-}
-
-#[expect(clippy::cast_precision_loss, reason = "numbers of objects are small")]
-fn number(count: usize) -> f64 {
-    count as f64
 }
 
 fn say(what: &str) {

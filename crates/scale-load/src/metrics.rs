@@ -12,10 +12,10 @@ const WRITES: [&str; 4] = ["create", "update", "patch", "delete"];
 
 /// Values by the text of their name and labels.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Sample(BTreeMap<String, f64>);
+pub struct Sample(BTreeMap<String, f64>);
 
 /// The operator's metrics, without the prefix of their names.
-pub(crate) async fn operator_sample(admin: &str) -> Result<Sample> {
+pub async fn operator_sample(admin: &str) -> Result<Sample> {
     Ok(Sample::parse(
         &get(admin, "/metrics").await?,
         "stoppablecontainer_",
@@ -23,7 +23,7 @@ pub(crate) async fn operator_sample(admin: &str) -> Result<Sample> {
 }
 
 /// The API server's metrics.
-pub(crate) async fn instant_text(client: &Client) -> Result<Sample> {
+pub async fn instant_text(client: &Client) -> Result<Sample> {
     let request = http::Request::get("/metrics").body(Vec::new())?;
     let text = client
         .request_text(request)
@@ -36,7 +36,7 @@ pub(crate) async fn instant_text(client: &Client) -> Result<Sample> {
 ///
 /// # Errors
 /// If it is not 200.
-pub(crate) async fn get(address: &str, path: &str) -> Result<String> {
+pub async fn get(address: &str, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
@@ -63,19 +63,20 @@ impl Sample {
     }
 
     /// What was added since an earlier sample of the same process.
-    pub(crate) fn since(&self, before: &Self) -> Self {
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
         let known = |name: &String| before.0.get(name).copied().unwrap_or_default();
         let added = self.0.iter().map(|(name, now)| (name.clone(), now - known(name)));
         Self(added.collect())
     }
 
     /// The sum of the values of a metric with these labels.
-    pub(crate) fn value(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
+    pub fn value(&self, metric: &str, labels: &[(&str, &str)]) -> f64 {
         self.of(metric, labels).map(|(_, value)| value).sum()
     }
 
     /// Calls that write, except for leases, by verb and resource.
-    pub(crate) fn writes_by(&self) -> BTreeMap<String, f64> {
+    pub fn writes_by(&self) -> BTreeMap<String, f64> {
         let mut writes = BTreeMap::new();
         for (name, value) in self.of("api_requests_total", &[]) {
             let (verb, resource) = (label(name, "verb"), label(name, "resource"));
@@ -87,12 +88,12 @@ impl Sample {
     }
 
     /// Their sum.
-    pub(crate) fn writes(&self) -> f64 {
+    pub fn writes(&self) -> f64 {
         self.writes_by().values().sum()
     }
 
     /// The share of the calls that ended in a conflict, of all that write.
-    pub(crate) fn conflicts(&self) -> f64 {
+    pub fn conflicts(&self) -> f64 {
         let conflicts = self.value("api_requests_total", &[("code", "409")]);
         let writes = self.writes();
         if writes > 0.0 { conflicts / writes } else { 0.0 }
@@ -100,7 +101,7 @@ impl Sample {
 
     /// The upper bound of the bucket of a histogram that has the quantile, in seconds; infinite
     /// above the last one.
-    pub(crate) fn quantile(&self, histogram: &str, quantile: f64) -> f64 {
+    pub fn quantile(&self, histogram: &str, quantile: f64) -> f64 {
         let mut buckets = BTreeMap::new();
         for (name, value) in self.of(&format!("{histogram}_bucket"), &[]) {
             let bound = label(name, "le").parse().unwrap_or(f64::INFINITY);
@@ -115,11 +116,7 @@ impl Sample {
     }
 
     /// The values of a metric with these labels.
-    pub(crate) fn of<'a>(
-        &'a self,
-        metric: &str,
-        labels: &[(&str, &str)],
-    ) -> impl Iterator<Item = (&'a str, f64)> {
+    pub fn of<'a>(&'a self, metric: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = (&'a str, f64)> {
         let values = self.0.iter().filter(move |(name, _)| {
             let known = name.split('{').next() == Some(metric);
             known && labels.iter().all(|(key, value)| label(name, key) == *value)
@@ -131,7 +128,7 @@ impl Sample {
 
 /// The value of a label in the text of a sample. Values of the metrics that are read here contain
 /// neither quotes nor commas.
-pub(crate) fn label<'a>(name: &'a str, key: &str) -> &'a str {
+pub fn label<'a>(name: &'a str, key: &str) -> &'a str {
     let labels = name
         .split_once('{')
         .map(|(_, labels)| labels.trim_end_matches('}'));

@@ -12,7 +12,7 @@ use crate::metrics::{get, operator_sample};
 const PATIENCE: Duration = Duration::from_secs(40);
 
 /// An operator that runs. It is killed when this is dropped.
-pub(crate) struct Operator {
+pub struct Operator {
     child: Child,
     admin: String,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Operator {
 
 impl Operator {
     /// Starts the command. Its output is that of this program.
-    pub(crate) fn start(command: &[String], admin: &str) -> Result<Self> {
+    pub fn start(command: &[String], admin: &str) -> Result<Self> {
         let (program, arguments) = command.split_first().context("no operator")?;
         let child = Command::new(program)
             .args(arguments)
@@ -35,7 +35,7 @@ impl Operator {
     }
 
     /// Waits until it is ready, and leads.
-    pub(crate) async fn ready(&mut self, limit: Duration) -> Result<()> {
+    pub async fn ready(&mut self, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.child.try_wait()? {
@@ -50,8 +50,24 @@ impl Operator {
         }
     }
 
+    /// Waits until it is ready to serve its webhook.
+    ///
+    /// # Errors
+    /// When it ends, or is not ready within `limit`.
+    pub async fn serving(&mut self, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        while get(&self.admin, "/readyz").await.is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the operator ended with {status}");
+            }
+            ensure!(Instant::now() < deadline, "the operator is not ready");
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
     /// Waits until it has looked at this many objects of each kind.
-    pub(crate) async fn reconciled(&self, objects: usize, limit: Duration) -> Result<()> {
+    pub async fn reconciled(&self, objects: usize, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         loop {
             let sample = operator_sample(&self.admin).await?;
@@ -69,7 +85,7 @@ impl Operator {
     }
 
     /// Ends it as a kubelet does.
-    pub(crate) async fn stop(&mut self) -> Result<()> {
+    pub async fn stop(&mut self) -> Result<()> {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args(["-TERM", &pid]).status()?;
         ensure!(status.success(), "kill ended with {status}");
@@ -82,17 +98,17 @@ impl Operator {
     }
 
     /// Resident memory in bytes.
-    pub(crate) fn rss(&self) -> Result<u64> {
+    pub fn rss(&self) -> Result<u64> {
         self.memory("VmRSS:")
     }
 
     /// Largest resident memory since the start or [`Operator::reset_peak`], in bytes.
-    pub(crate) fn peak(&self) -> Result<u64> {
+    pub fn peak(&self) -> Result<u64> {
         self.memory("VmHWM:")
     }
 
     /// Lets [`Operator::peak`] begin anew (proc_pid_clear_refs(5)).
-    pub(crate) fn reset_peak(&self) -> Result<()> {
+    pub fn reset_peak(&self) -> Result<()> {
         let path = format!("/proc/{}/clear_refs", self.child.id());
         std::fs::write(&path, "5").with_context(|| format!("writing {path}"))
     }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use scale_load::metrics::{Sample, label};
+use scale_load::number;
 use serde::Serialize;
 
 use crate::churn::Asked;
-use crate::metrics::{Sample, label};
-use crate::number;
 
 /// Everything.
 #[derive(Debug, Serialize)]

@@ -67,3 +67,57 @@ pub fn creation(kind: &str, group: &str, object: &Value) -> Value {
         "userInfo": { "username": CONTROLLER }, "object": object, "oldObject": null, "dryRun": false,
     })
 }
+
+/// The spec of a template as users write it: settings, ports, probes, volumes, and a second
+/// container.
+pub fn typical_spec() -> Value {
+    let settings =
+        (0..10).map(|n| json!({ "name": format!("SETTING_{n}"), "value": format!("value of setting {n}") }));
+    json!({
+        "terminationGracePeriodSeconds": 30,
+        "containers": [
+            {
+                "name": "main", "image": "nginx:1.25", "args": ["--listen", "$(SETTING_0)"],
+                "env": settings.collect::<Vec<_>>(),
+                "ports": [{ "name": "http", "containerPort": 8080 }],
+                "resources": { "requests": { "cpu": "500m", "memory": "1Gi" }, "limits": { "memory": "2Gi" } },
+                "readinessProbe": { "httpGet": { "path": "/", "port": "http" } },
+                "livenessProbe": { "exec": { "command": ["/bin/alive"] } },
+                "lifecycle": { "preStop": { "exec": { "command": ["/bin/drain"] } } },
+                "volumeMounts": [
+                    { "name": "scratch", "mountPath": "/scratch" },
+                    { "name": "config", "mountPath": "/etc/app", "readOnly": true },
+                ],
+            },
+            { "name": "helper", "image": "busybox:1.36", "command": ["sleep", "infinity"] },
+        ],
+        "volumes": [
+            { "name": "scratch", "emptyDir": {} },
+            { "name": "config", "configMap": { "name": "app" } },
+        ],
+    })
+}
+
+/// The same with this many variables in the main container, some of which refer to others.
+pub fn spec_with_variables(count: usize) -> Value {
+    let mut spec = typical_spec();
+    let variables = (0..count).map(|n| {
+        let value = match n % 10 {
+            9 => format!("$(VARIABLE_{}) and more", n - 1),
+            _ => format!("value of variable {n}"),
+        };
+        json!({ "name": format!("VARIABLE_{n}"), "value": value })
+    });
+    spec["containers"][0]["env"] = variables.collect();
+    spec
+}
+
+/// The instance and the consumer pod of a template with this spec.
+pub fn consumer_of(spec: &Value) -> (Value, Value) {
+    let (mut instance, mut pod) = (instance(), pod());
+    instance["spec"]["template"]["spec"] = spec.clone();
+    let gates = pod["spec"]["schedulingGates"].take();
+    pod["spec"] = spec.clone();
+    pod["spec"]["schedulingGates"] = gates;
+    (instance, pod)
+}

@@ -71,3 +71,101 @@ pub(super) fn is_newer(record: &[u8]) -> bool {
                 .any(|asked| !FEATURES.contains(&asked.as_str()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Records as versions of the agent wrote them. These files never change; a new form gets a new
+    /// one.
+    const FIRST: &str = include_str!("record/2026-11-23.json");
+    const SECOND: &str = include_str!("record/2026-11-25.json");
+    const NOW: &str = include_str!("record/format-1.json");
+
+    /// What the agents of 2026-11-23 read, by their source.
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct First {
+        namespace: String,
+        name: String,
+        image_id: String,
+        image: String,
+    }
+
+    /// What the agents of 2026-11-25 read.
+    #[derive(Debug, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Second {
+        #[serde(flatten)]
+        first: First,
+        #[serde(default)]
+        repo_digest: String,
+        #[serde(default)]
+        recovered: Option<String>,
+        #[serde(default)]
+        resetting: bool,
+    }
+
+    fn full() -> DataRecord {
+        DataRecord {
+            format: FORMAT,
+            features: Vec::new(),
+            namespace: "team".to_owned(),
+            name: "dev".to_owned(),
+            image_id: "sha256:1".to_owned(),
+            image: "nginx:1.25".to_owned(),
+            repo_digest: "docker.io/library/nginx@sha256:2".to_owned(),
+            recovered: Some("4f2a".to_owned()),
+            resetting: true,
+        }
+    }
+
+    fn identity(record: &First) -> [&str; 4] {
+        [&record.namespace, &record.name, &record.image_id, &record.image].map(String::as_str)
+    }
+
+    #[test]
+    fn f27_records_of_earlier_versions_are_read() {
+        let first = DataRecord {
+            repo_digest: String::new(),
+            recovered: None,
+            resetting: false,
+            ..full()
+        };
+        for (text, record) in [(FIRST, first), (SECOND, full()), (NOW, full())] {
+            assert!(!is_newer(text.as_bytes()), "{text}");
+            assert_eq!(serde_json::from_str::<DataRecord>(text).unwrap(), record);
+        }
+    }
+
+    /// After a downgrade the earlier agent finds the data, its image and the user's decision.
+    #[test]
+    fn f27_earlier_versions_read_the_records_of_this_one() {
+        let written = serde_json::to_string(&full()).unwrap();
+        let expected = ["team", "dev", "sha256:1", "nginx:1.25"];
+        let first: First = serde_json::from_str(&written).unwrap();
+        assert_eq!(identity(&first), expected);
+        let second: Second = serde_json::from_str(&written).unwrap();
+        assert_eq!(identity(&second.first), expected);
+        let known = (second.repo_digest, second.recovered, second.resetting);
+        assert_eq!(known, (full().repo_digest, full().recovered, true));
+    }
+
+    /// A change of what is written is a new form: it needs a file of its own here, and an answer to
+    /// what earlier agents do with it.
+    #[test]
+    fn f27_what_is_written_is_the_recorded_form() {
+        let written = serde_json::to_value(full()).unwrap();
+        assert_eq!(written, serde_json::from_str::<Value>(NOW).unwrap());
+    }
+
+    #[test]
+    fn f27_fields_of_a_later_version_are_ignored() {
+        let mut later: Value = serde_json::from_str(NOW).unwrap();
+        later["ofALaterVersion"] = serde_json::json!({ "a": [1] });
+        assert!(!is_newer(later.to_string().as_bytes()));
+        assert_eq!(serde_json::from_value::<DataRecord>(later).unwrap(), full());
+    }
+}

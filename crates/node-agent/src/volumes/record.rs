@@ -136,16 +136,52 @@ mod tests {
         VolumeRecord::remove(&fd).unwrap();
     }
 
+    /// Records as versions of the agent wrote them. These files never change; a new form gets a new
+    /// one.
+    const FIRST: &str = include_str!("record/2026-11-23.json");
+    const NOW: &str = include_str!("record/now.json");
+
+    /// What the agents of 2026-11-23 read, by their source.
+    #[derive(Debug, PartialEq, Eq, Deserialize)]
+    struct First {
+        target: PathBuf,
+        pod: ObjectRef,
+        instance: ObjectRef,
+        role: Role,
+        prefix: PathBuf,
+    }
+
     #[test]
     fn f27_records_of_earlier_versions_are_read() {
-        let mut old = serde_json::to_value(record()).unwrap();
-        old.as_object_mut().unwrap().remove("container");
-        let read: VolumeRecord = serde_json::from_value(old).unwrap();
+        let now: VolumeRecord = serde_json::from_str(NOW).unwrap();
+        assert_eq!(now.container.as_deref(), Some("main"));
+        let read: VolumeRecord = serde_json::from_str(FIRST).unwrap();
         let known = VolumeRecord {
             container: None,
-            ..record()
+            ..now.clone()
         };
         assert_eq!(read, known);
+        assert!(read.is_same(&now), "the kubelet may publish it again");
+    }
+
+    /// After a downgrade the earlier agent serves the pods that it finds, and unpublishes them.
+    #[test]
+    fn f27_earlier_versions_read_the_records_of_this_one() {
+        let now: VolumeRecord = serde_json::from_str(NOW).unwrap();
+        let written = serde_json::to_value(&now).unwrap();
+        assert_eq!(written, serde_json::from_str::<serde_json::Value>(NOW).unwrap());
+        let first: First = serde_json::from_value(written).unwrap();
+        assert_eq!(first, serde_json::from_str(FIRST).unwrap());
+    }
+
+    #[test]
+    fn f27_fields_of_a_later_version_are_ignored() {
+        let mut later: serde_json::Value = serde_json::from_str(NOW).unwrap();
+        for place in ["", "/pod", "/instance"] {
+            later.pointer_mut(place).unwrap()["ofALaterVersion"] = serde_json::json!([1]);
+        }
+        let read: VolumeRecord = serde_json::from_value(later).unwrap();
+        assert_eq!(read, serde_json::from_str(NOW).unwrap());
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod ownership;
 mod resize;
 mod restart;
 mod storage_limit;
+mod upgrade;
 
 fn words(observed: &Observed) -> Vec<String> {
     plan(observed, &OptOuts::default())
