@@ -15,6 +15,8 @@ use crate::support::release::{CONTROLLERS, PATIENCE};
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/stoppablecontainer");
 /// Labels of what the chart installs.
 const LABELS: &str = "app.kubernetes.io/name=stoppablecontainer";
+/// How the name of the Secret ends that the certificate job and the controllers write.
+const CERTIFICATES: &str = "-webhook-certs";
 /// Kinds of which the chart installs objects, or the controllers make them.
 const KINDS: &str = "deployments,daemonsets,pods,services,secrets,configmaps,serviceaccounts,roles,rolebindings,leases,\
     networkpolicies,poddisruptionbudgets,clusterroles,clusterrolebindings,csidrivers,mutatingwebhookconfigurations,\
@@ -121,11 +123,17 @@ impl Helm {
     }
 }
 
-/// What is left of a release that was uninstalled, in all namespaces.
-pub(super) async fn remainder() -> Result<String> {
+/// What is left in all namespaces of a release that was uninstalled, when its pods have ended,
+/// besides the certificates: the next release in the namespace uses them again.
+pub(super) async fn remainder() -> Result<Vec<String>> {
+    let timeout = timeout();
+    let pods = ["wait", "pods", "-A", "-l", LABELS, "--for=delete", &timeout];
+    kubectl(&pods, "").await?.success()?;
     let args = ["get", KINDS, "-A", "-l", LABELS, "-o", "name"];
     let left = kubectl(&args, "").await?.success()?;
-    Ok(left.trim().to_owned())
+    let is_kept = |name: &str| name.starts_with("secret/") && name.ends_with(CERTIFICATES);
+    let left = left.lines().filter(|name| !is_kept(name));
+    Ok(left.map(str::to_owned).collect())
 }
 
 async fn helm(args: &[&str]) -> Result<String> {

@@ -2,24 +2,28 @@
 
 use anyhow::{Result, ensure};
 use stoppablecontainer_api::StoppableContainer;
+use stoppablecontainer_api::names::GROUP;
 use testkit::{Namespace, alone_in_namespace, kubectl};
 
 use super::helm::{Helm, remainder};
 use crate::support::{cleaned_up, run, running, shell_template, start, stop};
 
 /// `helm uninstall` is refused while there are objects, and leaves a release that works. So is a
-/// second release. Without objects, `helm uninstall` leaves nothing but the kinds, and the chart
-/// works in a namespace of another name.
+/// second release. Without objects, `helm uninstall` leaves only the CRDs and certificates. The CRDs
+/// are deleted as docs/operations.md says, and the chart works in a namespace of another name.
 #[tokio::test]
 async fn f27_a_release_is_uninstalled_only_without_objects_and_moves_to_another_namespace() {
     alone_in_namespace("uninstalled", async |ns, _alone| {
         let helm = Helm::installed(&ns).await?;
+        let revision = helm.revision().await?;
         let elsewhere = format!("{}-elsewhere", ns.name);
-        let moved = moved(&ns, &helm, &elsewhere).await;
-        // A second release would be refused.
+        let moved = moved(&ns, &helm, &elsewhere, &revision).await;
+        // After a failure, it may be in the way of the release, or that may be about to go.
         drop(helm.uninstall_from(&elsewhere).await);
         let cleaned = async {
-            helm.upgrade(&[]).await?;
+            if helm.upgrade(&["--take-ownership"]).await.is_err() {
+                helm.roll_back(&revision).await?;
+            }
             let namespace = ["delete", "namespace", &elsewhere, "--ignore-not-found"];
             kubectl(&namespace, "").await?.success()?;
             helm.does_not_drift().await?;
@@ -30,10 +34,12 @@ async fn f27_a_release_is_uninstalled_only_without_objects_and_moves_to_another_
     .await;
 }
 
-async fn moved(ns: &Namespace, helm: &Helm, elsewhere: &str) -> Result<()> {
+async fn moved(ns: &Namespace, helm: &Helm, elsewhere: &str, revision: &str) -> Result<()> {
     run(ns, "kept", shell_template()).await?;
     let refused = helm.uninstall_from(&helm.namespace).await;
     ensure!(refused.is_err(), "the release went although there are objects");
+    // Helm upgrades a release again after a rollback to what it is.
+    helm.roll_back(revision).await?;
     helm.upgrade(&[]).await?;
     let second = helm.install_in(elsewhere).await;
     let second = second.err().map(|error| format!("{error:#}")).unwrap_or_default();
@@ -47,7 +53,11 @@ async fn moved(ns: &Namespace, helm: &Helm, elsewhere: &str) -> Result<()> {
 
     helm.uninstall_from(&helm.namespace).await?;
     let left = remainder().await?;
-    ensure!(left.is_empty(), "left of the release: {left}");
+    ensure!(left.is_empty(), "left of the release: {left:?}");
+    for kind in ["stoppablecontainers", "stoppablecontainerinstances"] {
+        let crd = format!("{kind}.{GROUP}");
+        kubectl(&["delete", "crd", &crd], "").await?.success()?;
+    }
     helm.install_in(elsewhere).await?;
     works(ns).await?;
     no_objects().await?;

@@ -25,9 +25,11 @@ async fn i9_f27_an_upgrade_and_a_rollback_leave_containers_running() {
         let pod = run(&ns, "kept", shell_template()).await?;
         ns.sh("kept", "main", "echo kept > /root/file && sync").await?;
 
-        let annotation = format!("podAnnotations.{ANNOTATION}=upgraded");
+        let annotations =
+            ["controller", "agent"].map(|part| format!("{part}.podAnnotations.{ANNOTATION}=upgraded"));
+        let annotations = annotations.join(",");
         let upgraded = async {
-            helm.upgrade(&["--set-string", &annotation]).await?;
+            helm.upgrade(&["--set-string", &annotations]).await?;
             ensure!(
                 all_annotated(&ns, true).await?,
                 "pods of the earlier revision are left"
