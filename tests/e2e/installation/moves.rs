@@ -9,8 +9,8 @@ use super::helm::{Helm, remainder};
 use crate::support::{cleaned_up, run, running, shell_template, start, stop};
 
 /// `helm uninstall` is refused while there are objects, and leaves a release that works. So is a
-/// second release. Without objects, `helm uninstall` leaves only the CRDs and certificates. The CRDs
-/// are deleted as docs/operations.md says, and the chart works in a namespace of another name.
+/// second release. Without objects, `helm uninstall` leaves only the CRDs and certificates. The
+/// CRDs are deleted as docs/operations.md says, and the chart works in a namespace of another name.
 #[tokio::test]
 async fn f27_a_release_is_uninstalled_only_without_objects_and_moves_to_another_namespace() {
     alone_in_namespace("uninstalled", async |ns, _alone| {
