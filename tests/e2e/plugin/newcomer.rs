@@ -88,7 +88,7 @@ struct Shell {
 impl Shell {
     async fn open(ns: &Namespace) -> Result<Self> {
         let home = tempfile::tempdir()?;
-        let helm = cluster_fact("E2E_HELM_COMMAND", "helm")?;
+        let helm = cluster_fact("HELM", "helm")?;
         symlink(&helm, home.path().join("helm"))?;
         // Without the variable, kubectl is in PATH.
         if let Some(kubectl) = std::env::var_os("KUBECTL") {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use super::{Options, cargo, run_tests};
 use crate::progress::{Progress, Step};
 use crate::target::Target;
-use crate::tools::{Runtime, Tools};
+use crate::tools::Runtime;
 use crate::workspace::Workspace;
 use crate::{cluster, durability, plugin};
 
@@ -48,8 +48,6 @@ const TIMES_VARIABLE: &str = "E2E_TIMES";
 
 /// The variable with the path of the plugin.
 const PLUGIN_VARIABLE: &str = "E2E_PLUGIN";
-/// The variable with the path of helm.
-const HELM_VARIABLE: &str = "E2E_HELM_COMMAND";
 /// Number of serving certificates per replica in the rotation test: by default, and with `--all`.
 pub(super) const ROTATIONS: (&str, &str) = ("3", "10");
 /// The variable for this number.
@@ -117,7 +115,6 @@ pub(super) fn run(
     let plugin = plugin::for_tests(workspace, step)?;
     let mut command = cargo(workspace, &["--test", E2E]);
     command.env(PLUGIN_VARIABLE, plugin);
-    command.env(HELM_VARIABLE, Tools::of(workspace).helm_program());
     command.arg("--").args(filters);
     if options.names.is_empty() && !options.all {
         for test in durability::LEFT_OUT {
