@@ -70,6 +70,9 @@ pub(crate) enum Command {
         #[arg(last = true)]
         names: Vec<String>,
     },
+    /// The part of `test` that runs on a second cluster; `test` starts it.
+    #[command(hide = true)]
+    TestOtherRelease,
     /// Measures which files are lost in crashes, evictions, reboots and power cuts, and writes
     /// docs/durability.md. The product and the test images must be installed.
     Durability {

@@ -19,6 +19,7 @@ mod lint;
 mod machine_tests;
 mod plugin;
 mod progress;
+mod second_cluster;
 mod shell;
 mod target;
 mod test;
@@ -91,6 +92,7 @@ fn run(args: &Args) -> Result<ExitCode> {
             };
             test::run(&workspace, &progress, &options)?;
         }
+        Command::TestOtherRelease => test::run_other_release(&workspace, &progress)?,
         Command::Durability { trials, add, rows } => {
             let options = durability::Options {
                 trials: *trials,

@@ -3,6 +3,7 @@
 fails if a class cannot run, unless an option excludes the class.
 */
 
+mod beside;
 mod e2e;
 mod outcome;
 mod runtimes;
@@ -26,10 +27,16 @@ use crate::{bench, durability, fuzz, install, shell};
 
 use e2e::{E2E, ON_ONE_NODE, ON_OTHER_RELEASE, ON_SEVERAL_NODES, ROTATIONS};
 
+pub(crate) use beside::run as run_other_release;
+
 /// The kernel whose tests run in a virtual machine beside the end-to-end tests, which have another.
 const OLD_KERNEL: Series = Series::V5_10;
 /// The release that runs only a part of the end-to-end tests of one node, unless all are wanted.
 const OTHER_RELEASE: Release = Release::V1_36;
+/// See nice(2): of what only computes beside the end-to-end tests, which mostly wait.
+const COMPUTING_NICENESS: i32 = 19;
+/// Of the second cluster, so that the tests on the first one, which take longer, do not wait.
+const BESIDE_NICENESS: i32 = 5;
 /// Test targets that compute for minutes and touch nothing but their own process. They run beside
 /// the end-to-end tests, which mostly wait.
 const COMPUTING: &[&str] = &["interleavings", "memory"];
@@ -89,14 +96,14 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
         cargo_test(workspace, step, &["--workspace", "--doc"], options)
     })?;
     // Everything in its order, unless a part of it can run beside the end-to-end tests.
-    let at_once = options.all || options.skip_e2e || !options.names.is_empty();
+    let in_order = options.all || options.skip_e2e || !options.names.is_empty();
     let is_computing = |class: &str| COMPUTING.contains(&class);
     for class in &classes {
-        if class != E2E && (at_once || !is_computing(class)) {
+        if class != E2E && (in_order || !is_computing(class)) {
             test_class(workspace, progress, options, class)?;
         }
     }
-    if options.names.is_empty() && at_once {
+    if options.names.is_empty() && in_order {
         fuzz::test(workspace, progress, options.all)?;
     }
     if options.names.is_empty() && options.all {
@@ -137,8 +144,8 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
     progress.expect(kernels::steps(&[OLD_KERNEL]));
     let machine = kernels::prepare(workspace, progress, &[OLD_KERNEL], &[])?;
     let in_background = || {
-        // nice(2): the thread and the programs that it starts. The end-to-end tests mostly wait.
-        rustix::process::nice(19)?;
+        // Linux sets the value of the calling thread and of the programs that it starts.
+        rustix::process::setpriority_process(None, COMPUTING_NICENESS)?;
         machine.run(progress)?;
         for class in classes.iter().filter(|class| is_computing(class)) {
             test_class(workspace, progress, options, class)?;
@@ -149,18 +156,14 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
         }
         progress.expect(Tools::CLUSTER_STEPS);
         let tools = Tools::of(workspace).with_release(OTHER_RELEASE);
-        tools.prepare_cluster(workspace, progress)
+        tools.prepare_cluster(workspace, progress)?;
+        rustix::process::setpriority_process(None, BESIDE_NICENESS)?;
+        beside::start(progress)
     };
     let here = if one_release { &all[..] } else { &[&ON_ONE_NODE] };
-    beside(in_background, || {
+    at_once(in_background, || {
         e2e::run_parts(workspace, progress, here, options, &target)
-    })?;
-    if one_release {
-        return Ok(());
-    }
-    let target = deploy(workspace, progress, options, OTHER_RELEASE)?;
-    let parts = [&ON_OTHER_RELEASE, &ON_SEVERAL_NODES];
-    e2e::run_parts(workspace, progress, &parts, options, &target)
+    })
 }
 
 fn test_class(workspace: &Workspace, progress: &Progress, options: &Options<'_>, class: &str) -> Result<()> {
@@ -221,7 +224,7 @@ fn deploy<'a>(
 }
 
 /// Does two things at the same time. The error of the second one comes first.
-fn beside(one: impl FnOnce() -> Result<()> + Send, other: impl FnOnce() -> Result<()>) -> Result<()> {
+fn at_once(one: impl FnOnce() -> Result<()> + Send, other: impl FnOnce() -> Result<()>) -> Result<()> {
     std::thread::scope(|scope| {
         let one = scope.spawn(one);
         let other = other();

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::second_cluster;
+
 /// Directories without sources: build results, downloads and fuzzing results.
 const NO_SOURCES: [&str; 4] = ["artifacts", "corpus", "dist", "target"];
 
@@ -55,7 +57,7 @@ impl Workspace {
 
     /// Logs of the long steps, one file per step. The next run overwrites them.
     pub(crate) fn logs(&self) -> PathBuf {
-        self.target().join("logs")
+        self.target().join(second_cluster::own("logs"))
     }
 
     /// The binaries that the Dockerfile copies into the images.

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::node::Node;
+use crate::second_cluster;
 
-/// Parent of all nodes' groups.
+/// Parent of all nodes' groups, of the first cluster.
 const PARENT: &str = "stoppablecontainer";
 const MOUNT: &str = "/sys/fs/cgroup";
 /// How long the groups of killed processes may stay busy.
@@ -29,9 +30,14 @@ pub(super) fn system_of(node: &Node) -> String {
     format!("{}/system", node.name)
 }
 
+/// Parent of all nodes' groups.
+fn parent() -> String {
+    second_cluster::own(PARENT)
+}
+
 /// A node's group for the kubelet's configuration: a path below the hierarchy's root.
 pub(super) fn root_of(node: &Node) -> String {
-    format!("/{PARENT}/{}", node.name)
+    format!("/{}/{}", parent(), node.name)
 }
 
 /// The group of a node's own processes in the unified hierarchy, as packet filters know it: a path
@@ -41,7 +47,7 @@ pub(super) fn unified_of(node: &Node) -> Result<(String, usize)> {
         .into_iter()
         .find(|path| path.join("cgroup.controllers").is_file())
         .context("the machine has no unified hierarchy of control groups")?;
-    let group = Path::new(PARENT).join(system_of(node));
+    let group = Path::new(&parent()).join(system_of(node));
     let below = hierarchy.strip_prefix(MOUNT).unwrap_or(&hierarchy).join(&group);
     Ok((below.display().to_string(), group.components().count()))
 }
@@ -52,7 +58,7 @@ pub(super) fn prepare(group: &str) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for hierarchy in hierarchies()? {
         let mut path = hierarchy.clone();
-        for part in &Path::new(PARENT).join(group) {
+        for part in &Path::new(&parent()).join(group) {
             if hierarchy.join("cgroup.controllers").is_file() {
                 delegate(&path);
             }
@@ -73,7 +79,7 @@ pub(super) fn prepare(group: &str) -> Result<Vec<PathBuf>> {
 /// those of dead pods, three seconds each. No process may be left in them.
 pub(super) fn clean_node(node: &Node) -> Result<()> {
     for hierarchy in hierarchies()? {
-        retry(|| remove_tree(&hierarchy.join(PARENT).join(&node.name)))?;
+        retry(|| remove_tree(&hierarchy.join(parent()).join(&node.name)))?;
     }
     Ok(())
 }
@@ -81,7 +87,7 @@ pub(super) fn clean_node(node: &Node) -> Result<()> {
 /// Removes the cluster's groups; no process may be left in them.
 pub(super) fn clean() -> Result<()> {
     for hierarchy in hierarchies()? {
-        retry(|| remove_tree(&hierarchy.join(PARENT)))?;
+        retry(|| remove_tree(&hierarchy.join(parent())))?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 /*!
 The one directory that the local cluster lives in. Its place is the same for every clone on the
 machine, because ports, bridges and cgroups are the machine's as well: there is one cluster, and the
-directory says whose.
+directory says whose. The second cluster of a test run has a directory beside it.
 */
 
 use std::fs::{self, File};
@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::second_cluster;
 use crate::tools::{Release, Runtime};
 
 /// Where the cluster lives.
@@ -51,11 +52,17 @@ pub(crate) struct Lock {
 // === impl ClusterDir ===
 
 impl ClusterDir {
-    /// The machine's.
+    /// The machine's, of the cluster that this process works with.
     pub(crate) fn machine() -> Self {
         Self {
-            root: PathBuf::from(PLACE),
+            root: PathBuf::from(second_cluster::own(PLACE)),
         }
+    }
+
+    /// That of the second cluster, unless this process works with it.
+    pub(crate) fn beside() -> Option<Self> {
+        let root = PathBuf::from(second_cluster::beside(PLACE)?);
+        Some(Self { root })
     }
 
     /// Another place, of a control plane that is not the local cluster's.

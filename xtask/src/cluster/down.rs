@@ -8,14 +8,23 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use super::context::Cluster;
-use super::dir::Owner;
+use super::dir::{ClusterDir, Owner};
 use super::node::Node;
 use super::process::Daemon;
 use super::{cgroups, control_plane, network, preflight, registry};
+use crate::second_cluster;
 
-/// Takes the cluster down. Does nothing when there is none.
+/// Takes the cluster down, and before it the second one of a test run that was interrupted. Does
+/// nothing when there is none.
 pub(super) fn run(cluster: &Cluster<'_>) -> Result<()> {
     preflight::require_root()?;
+    if ClusterDir::beside().is_some_and(|dir| dir.root().exists()) {
+        // In a network namespace of its own: what it removes there is not the first cluster's.
+        let mut down = second_cluster::command(&["cluster", "down"]).context("finding this program")?;
+        let title = "Stop and remove the second cluster";
+        cluster.progress.expect(1);
+        cluster.progress.step(title, |step| step.run(&mut down))?;
+    }
     if !cluster.dir.root().exists() {
         cluster.progress.say("there is no local cluster");
         return Ok(());

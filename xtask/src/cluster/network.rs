@@ -201,8 +201,11 @@ fn remove_bridge(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether this process's network namespace has the interface. `/sys` shows that of its mount.
 fn interface_exists(name: &str) -> bool {
-    Path::new("/sys/class/net").join(name).exists()
+    let interfaces = fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    let mut names = interfaces.lines().filter_map(|line| line.split_once(':'));
+    names.any(|(interface, _)| interface.trim() == name)
 }
 
 /// A machine with Docker drops what it forwards by default, and frames between pods count as

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cgroups;
 use super::dir::ClusterDir;
+use crate::second_cluster;
 
 /// Enters the control groups whose `cgroup.procs` files come before `--`, then becomes the program
 /// after it. Closes what was inherited: with the descriptor of flock(1), the processes of a cluster
@@ -114,6 +115,7 @@ impl Daemon {
             .env("PATH", path)
             .env("HOME", "/root")
             .current_dir("/");
+        second_cluster::hand_on(&mut command);
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("copying a descriptor")?)
