@@ -35,8 +35,8 @@ const OLD_KERNEL: Series = Series::V5_10;
 const OTHER_RELEASE: Release = Release::V1_36;
 /// See nice(2): of what only computes beside the end-to-end tests, which mostly wait.
 const COMPUTING_NICENESS: i32 = 19;
-/// Of the second cluster, so that the tests on the first one, which take longer, do not wait.
-const BESIDE_NICENESS: i32 = 5;
+/// Of everything else.
+const ORDINARY_NICENESS: i32 = 0;
 /// Test targets that compute for minutes and touch nothing but their own process. They run beside
 /// the end-to-end tests, which mostly wait.
 const COMPUTING: &[&str] = &["interleavings", "memory"];
@@ -157,7 +157,7 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<
         progress.expect(Tools::CLUSTER_STEPS);
         let tools = Tools::of(workspace).with_release(OTHER_RELEASE);
         tools.prepare_cluster(workspace, progress)?;
-        rustix::process::setpriority_process(None, BESIDE_NICENESS)?;
+        rustix::process::setpriority_process(None, ORDINARY_NICENESS)?;
         beside::start(progress)
     };
     let here = if one_release { &all[..] } else { &[&ON_ONE_NODE] };

@@ -18,6 +18,10 @@ use crate::second_cluster;
 
 /// Parent of all nodes' groups, of the first cluster.
 const PARENT: &str = "stoppablecontainer";
+/// The cluster's share of the processors: the file of v1 and of v2, and eight times its default. A
+/// nice value is not enough for what computes beside a cluster, because the kernel compares it only
+/// within a session (autogroup, sched(7)), and sessions with the cluster's group.
+const PROCESSOR_SHARES: [(&str, &str); 2] = [("cpu.shares", "8192"), ("cpu.weight", "800")];
 const MOUNT: &str = "/sys/fs/cgroup";
 /// How long the groups of killed processes may stay busy.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -70,6 +74,7 @@ pub(super) fn prepare(group: &str) -> Result<Vec<PathBuf>> {
             }
             path = child;
         }
+        prefer(&hierarchy.join(parent()))?;
         files.push(path.join("cgroup.procs"));
     }
     Ok(files)
@@ -104,6 +109,17 @@ fn hierarchies() -> Result<Vec<PathBuf>> {
     found.sort();
     found.dedup();
     Ok(found)
+}
+
+/// Sets the cluster's share in the hierarchy of the processors.
+fn prefer(path: &Path) -> Result<()> {
+    for (file, share) in PROCESSOR_SHARES {
+        let file = path.join(file);
+        if file.is_file() {
+            fs::write(&file, share).with_context(|| format!("writing {}", file.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Hands every controller of v2 down to the children of `path`.
