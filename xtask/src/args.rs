@@ -247,6 +247,15 @@ pub(crate) struct RegistryArg {
 /// The commands of the local cluster.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
+    /// Downloads and builds the programs of the cluster, so that `up` needs no network.
+    Programs {
+        /// Release of Kubernetes. [default: that of the cluster, or 1.34]
+        #[arg(long)]
+        kubernetes: Option<Release>,
+        /// Also those of a node that is a virtual machine with this security module.
+        #[arg(long, value_name = "SECURITY MODULE")]
+        vm: Option<Lsm>,
+    },
     /// Starts the cluster, or its missing parts.
     Up {
         /// Minimum number of nodes, in three zones. Existing nodes stay.

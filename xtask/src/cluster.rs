@@ -62,6 +62,16 @@ impl Cluster<'_> {
         up::run(self, nodes)
     }
 
+    /// Downloads and builds its programs.
+    pub(crate) fn programs(&self, vm: Option<Lsm>) -> Result<()> {
+        self.progress.expect(Tools::CLUSTER_STEPS + 1);
+        self.tools.prepare_cluster(self.workspace, self.progress)?;
+        if let Some(lsm) = vm {
+            self.tools.prepare_machine(self.progress, lsm)?;
+        }
+        Tools::prepare_images(self.progress)
+    }
+
     /// Stops its processes and removes everything that it made.
     pub(crate) fn down(&self) -> Result<()> {
         down::run(self)

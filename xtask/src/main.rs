@@ -136,6 +136,7 @@ fn run_cluster(command: &ClusterCommand, cluster: Cluster<'_>) -> Result<ExitCod
             .with_release(*kubernetes)
             .with_runtime(*runtime)
             .up(*nodes)?,
+        ClusterCommand::Programs { kubernetes, vm } => cluster.with_release(*kubernetes).programs(*vm)?,
         ClusterCommand::Down => cluster.down()?,
         ClusterCommand::Status if !cluster.status()? => return Ok(ExitCode::FAILURE),
         ClusterCommand::Status => {}
