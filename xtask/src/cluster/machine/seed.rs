@@ -114,7 +114,7 @@ fn scripts_of(node: &Node, dir: &ClusterDir, tools: &Tools) -> [(&'static str, S
     let own = node.dir(dir);
     let proxy = dir.join(format!("kubeconfig/{}-{PROXY}.conf", node.name));
     [
-        ("network.sh", network(node)),
+        ("network.sh", link_to_place(dir) + &network(node)),
         ("facts.sh", include_str!("files/facts.sh").to_owned()),
         (
             "containerd.sh",
@@ -129,6 +129,14 @@ fn scripts_of(node: &Node, dir: &ClusterDir, tools: &Tools) -> [(&'static str, S
             kube(PROXY, node_config::proxy_arguments(&proxy, &node.name)),
         ),
     ]
+}
+
+/// The second cluster's directory is another one outside.
+fn link_to_place(dir: &ClusterDir) -> String {
+    if dir.root() == Path::new(PLACE) {
+        return String::new();
+    }
+    format!("ln -sfn {PLACE} {}\n", dir.root().display())
 }
 
 /// The bridge of the pods has the node's address. The first card is the cable to the machine
