@@ -116,8 +116,10 @@ pub(crate) async fn look_inside(ns: &Namespace, pod: &str) -> Result<Seen> {
 
 fn web_template() -> Value {
     let shared = json!({"name": "shared", "mountPath": "/shared"});
-    // The period and the time limit of probes, which are a process each.
+    // The period of probes, which are a process each.
     let second = patience(Duration::from_secs(1)).as_secs();
+    // Their time limit: on a busy node the kubelet would restart a plain pod, too.
+    let limit = 10 * second;
     json!({"spec": {
         "terminationGracePeriodSeconds": 10,
         "initContainers": [{
@@ -134,8 +136,8 @@ fn web_template() -> Value {
                     {"name": "NS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}},
                 ],
                 "ports": [{"name": "http", "containerPort": 80}],
-                "readinessProbe": {"exec": {"command": ["sh", "-c", "test -f /usr/share/nginx/html/index.html"]}, "periodSeconds": second, "timeoutSeconds": second},
-                "livenessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": second, "timeoutSeconds": second},
+                "readinessProbe": {"exec": {"command": ["sh", "-c", "test -f /usr/share/nginx/html/index.html"]}, "periodSeconds": second, "timeoutSeconds": limit},
+                "livenessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": second, "timeoutSeconds": limit},
                 "lifecycle": {
                     "postStart": {"exec": {"command": ["sh", "-c", "ls /usr/share/nginx > /shared/post-start"]}},
                     "preStop": {"exec": {"command": ["sh", "-c", "ls /usr/share/nginx | sed s/^/pre-stop-/ > /proc/1/fd/1"]}},

@@ -172,6 +172,11 @@ fn link(to: &str, path: &Path) -> Result<()> {
     symlink(to, path).with_context(|| format!("linking {}", path.display()))
 }
 
+/// What the machine's policy has beyond Debian's, in SELinux's Common Intermediate Language. The
+/// rules of Debian for containerd and for the kubelet are not complete: neither may use the volumes
+/// of service account tokens. What they start is enforced.
+const POLICY: &str = "(typepermissive dockerd_t)\n(typepermissive kubelet_t)\n";
+
 /// Gives files the labels of Debian's policy, which works on a machine without SELinux too. The
 /// policy knows the programs of CNI only where upstream has them, in `/opt/cni/bin`.
 fn label(root: &Path) -> Result<()> {
@@ -185,6 +190,13 @@ fn label(root: &Path) -> Result<()> {
         let path = root.join("etc/selinux").join(path);
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     }
+    let module = "root/node.cil";
+    fs::write(root.join(module), POLICY).context("writing the policy's module")?;
+    let mut command = Command::new("chroot");
+    command
+        .arg(root)
+        .args(["semodule", "--noreload", "--install", module]);
+    shell::output(&mut command)?;
     let mut command = Command::new("chroot");
     command
         .arg(root)

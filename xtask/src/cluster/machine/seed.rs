@@ -114,7 +114,7 @@ fn scripts_of(node: &Node, dir: &ClusterDir, tools: &Tools) -> [(&'static str, S
     let own = node.dir(dir);
     let proxy = dir.join(format!("kubeconfig/{}-{PROXY}.conf", node.name));
     [
-        ("network.sh", link_to_place(dir) + &network(node)),
+        ("network.sh", also_at(dir) + &network(node)),
         ("facts.sh", include_str!("files/facts.sh").to_owned()),
         (
             "containerd.sh",
@@ -131,12 +131,14 @@ fn scripts_of(node: &Node, dir: &ClusterDir, tools: &Tools) -> [(&'static str, S
     ]
 }
 
-/// The second cluster's directory is another one outside.
-fn link_to_place(dir: &ClusterDir) -> String {
+/// The second cluster's directory is another one outside. It is not a link, because SELinux does
+/// not let the services follow one.
+fn also_at(dir: &ClusterDir) -> String {
     if dir.root() == Path::new(PLACE) {
         return String::new();
     }
-    format!("ln -sfn {PLACE} {}\n", dir.root().display())
+    let root = dir.root().display();
+    format!("mkdir -p {root}\nmount --bind {PLACE} {root}\n")
 }
 
 /// The bridge of the pods has the node's address. The first card is the cable to the machine
