@@ -8,6 +8,7 @@ mod buildah;
 mod destination;
 mod hand_made;
 pub(crate) mod pause;
+mod platform;
 pub(crate) mod product;
 pub(crate) mod sbom;
 mod static_program;

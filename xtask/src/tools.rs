@@ -232,6 +232,12 @@ impl Tools {
         })
     }
 
+    /// Makes sure that this compiler exists, which these packages have.
+    pub(crate) fn prepare_compiler(step: &Step<'_>, compiler: &str, packages: &[&str]) -> Result<()> {
+        let programs: Vec<_> = packages.iter().map(|package| (compiler, *package)).collect();
+        apt::install(step, &programs)
+    }
+
     /// Makes sure that the tests have their programs.
     pub(crate) fn prepare_tests(progress: &Progress) -> Result<()> {
         progress.step("Programs that tests use", |step| {

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::buildah::{Buildah, Recipe};
+use super::platform::Platform;
 use crate::progress::Step;
 use crate::tools::{Fingerprint, Stamp};
 use crate::workspace::Workspace;
@@ -62,6 +63,7 @@ pub(super) fn provide(workspace: &Workspace, buildah: &Buildah, step: &Step<'_>)
     fs::write(&file, CONTAINERFILE).with_context(|| format!("writing {}", file.display()))?;
     buildah.build(
         &Recipe {
+            platform: Platform::OF_MACHINE,
             name: NAME,
             file: &file,
             context: &dir,

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::platform::Platform;
 use crate::progress::Step;
 use crate::shell;
 use crate::workspace::Workspace;
@@ -30,6 +31,8 @@ pub(crate) struct Recipe<'a> {
     pub context: &'a Path,
     /// The stage to stop at; empty for the last.
     pub target: &'a str,
+    /// Its platform.
+    pub platform: Platform,
     /// Build arguments.
     pub args: &'a [(&'a str, &'a str)],
 }
@@ -73,6 +76,8 @@ impl Buildah {
             "host",
             "--format",
             "docker",
+            "--arch",
+            recipe.platform.architecture(),
             "--tag",
             recipe.name,
         ]);
@@ -84,6 +89,25 @@ impl Buildah {
             command.arg("--build-arg").arg(format!("{name}={value}"));
         }
         step.run(command.arg(recipe.context))
+    }
+
+    /// Makes an image index of images of several platforms, in place of an earlier one.
+    pub(crate) fn index(&self, name: &str, images: &[String], step: &Step<'_>) -> Result<()> {
+        let _ = shell::output(self.command().args(["manifest", "rm", name]));
+        step.run(self.command().args(["manifest", "create", name]).args(images))
+    }
+
+    /// Pushes an image index with its images to `docker://...`.
+    pub(crate) fn push_index(
+        &self,
+        name: &str,
+        target: &str,
+        options: &[&str],
+        step: &Step<'_>,
+    ) -> Result<()> {
+        let mut command = self.command();
+        command.args(["manifest", "push", "--all"]).args(options);
+        step.run(command.args([name, target]))
     }
 
     /// Directory of the layout of a hand-made image.

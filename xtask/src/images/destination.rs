@@ -77,8 +77,8 @@ impl<'a> Destination<'a> {
                 let target = format!("docker://{host}/{short}");
                 // A registry on this machine uses plain HTTP. Docker makes the same assumption.
                 let local = host.starts_with("localhost") || host.starts_with("127.");
-                let options: &[&str] = if local { &["--dest-tls-verify=false"] } else { &[] };
-                return buildah.copy(name, &target, options, step);
+                let options: &[&str] = if local { &["--tls-verify=false"] } else { &[] };
+                return buildah.push_index(name, &target, options, step);
             }
             Self::Kind(workspace, cluster) => (
                 workspace,

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::buildah::{Buildah, Recipe};
 use super::destination::Destination;
+use super::platform::Platform;
 use super::static_program;
 use crate::cluster::{PAUSE_IMAGE, registry};
 use crate::progress::Step;
@@ -30,6 +31,7 @@ pub(crate) fn provide(workspace: &Workspace, step: &Step<'_>) -> Result<()> {
         let file = sources.join("Containerfile.pause");
         buildah.build(
             &Recipe {
+                platform: Platform::OF_MACHINE,
                 name: PAUSE_IMAGE,
                 file: &file,
                 context,

@@ -11,13 +11,11 @@ use anyhow::{Context, Result};
 
 use super::buildah::{Buildah, Recipe};
 use super::destination::Destination;
+use super::platform::Platform;
 use crate::progress::{Progress, Step};
 use crate::tools::Fingerprint;
 use crate::workspace::Workspace;
 
-/// The target of the binaries. It is passed explicitly, because otherwise build scripts and macros
-/// would be static as well.
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The public registry of the images, which is the chart's default.
 const REGISTRY: &str = "docker.io/xtlsoft";
 /// Binaries and their cargo packages.
@@ -87,37 +85,54 @@ pub(crate) fn provide(
     destination: Option<&Destination<'_>>,
 ) -> Result<String> {
     let buildah = Buildah::new(workspace);
-    let profiles = match destination {
-        Some(Destination::Registry(_)) => PUBLISHED,
-        _ => LOCAL,
+    let (profiles, platforms) = match destination {
+        Some(Destination::Registry(_)) => (PUBLISHED, Platform::ALL),
+        _ => (LOCAL, &[Platform::OF_MACHINE][..]),
     };
     progress.step("Compile static binaries (some minutes the first time)", |step| {
-        compile(workspace, profiles, step)
+        platforms.iter().try_for_each(|platform| {
+            platform.prepare(step)?;
+            compile(workspace, profiles, *platform, step)
+        })
     })?;
     let _lock = buildah.lock()?;
-    fill_dist(workspace, profiles)?;
-    progress.say(format!("      programs: {}", sizes(workspace)?));
-    let tag = tag(workspace)?;
+    for platform in platforms {
+        fill_dist(workspace, profiles, *platform)?;
+        let sizes = sizes(&platform.dist(workspace.dist()))?;
+        progress.say(format!("      programs for {}: {sizes}", platform.architecture()));
+    }
+    let tag = tag(workspace, platforms)?;
     progress.step("Build and deliver the images", |step| {
         let file = workspace.join("Dockerfile");
-        let context = workspace.dist();
+        let build_for = |platform: Platform, name: &str, target: &str, args: &[(&str, &str)]| {
+            if buildah.has(name) {
+                return Ok(());
+            }
+            let recipe = Recipe {
+                name,
+                file: &file,
+                context: &platform.dist(workspace.dist()),
+                target,
+                platform,
+                args,
+            };
+            buildah.build(&recipe, step)
+        };
         let build = |image: &str, target: &str, tag: &str, signal: &str| -> Result<()> {
             let name = format!("{REGISTRY}/{image}:{tag}");
             step.note(&name);
-            if !buildah.has(&name) {
-                let args = [("VERSION", Workspace::version()), ("STOP_SIGNAL", signal)];
-                // Others do not declare the signal.
-                let args = if image == WRAPPER { &args[..] } else { &args[..1] };
-                buildah.build(
-                    &Recipe {
-                        name: &name,
-                        file: &file,
-                        context: &context,
-                        target,
-                        args,
-                    },
-                    step,
-                )?;
+            let args = [("VERSION", Workspace::version()), ("STOP_SIGNAL", signal)];
+            // Others do not declare the signal.
+            let args = if image == WRAPPER { &args[..] } else { &args[..1] };
+            if let [platform] = platforms {
+                build_for(*platform, &name, target, args)?;
+            } else {
+                let of = |platform: &Platform| format!("{name}-{}", platform.architecture());
+                for platform in platforms {
+                    build_for(*platform, &of(platform), target, args)?;
+                }
+                let images: Vec<_> = platforms.iter().map(of).collect();
+                buildah.index(&name, &images, step)?;
             }
             destination.map_or(Ok(()), |destination| {
                 destination.deliver(&buildah, &name, tag, step)
@@ -137,7 +152,8 @@ pub(crate) fn provide(
 /// Starts to compile the programs for a cluster on this machine, with a low priority. Its errors
 /// are not displayed, because [`provide`] compiles again and reports them.
 pub(crate) fn compile_early(workspace: &Workspace) -> Option<EarlyCompile> {
-    let cargo = cargo_build(workspace, LOCAL.programs, &LOCAL.binaries(LOCAL.programs));
+    let binaries = LOCAL.binaries(LOCAL.programs);
+    let cargo = cargo_build(workspace, LOCAL.programs, &binaries, Platform::OF_MACHINE);
     let mut command = Command::new("nice");
     command.arg(cargo.get_program()).args(cargo.get_args());
     for (name, value) in cargo.get_envs() {
@@ -158,9 +174,10 @@ pub(super) fn build_test_program(workspace: &Workspace, program: &str, step: &St
     let tests = TEST_PROGRAMS.iter().map(|program| (*program, *program));
     let mut binaries = LOCAL.binaries(LOCAL.programs);
     binaries.extend(tests);
-    build(workspace, LOCAL.programs, &binaries, step)?;
+    build(workspace, LOCAL.programs, &binaries, Platform::OF_MACHINE, step)?;
     let copy = workspace.target().join("images").join(program).join(program);
-    copy_program(workspace, LOCAL.programs, program, &copy)?;
+    let compiled = Platform::OF_MACHINE.compiled(&workspace.target(), LOCAL.programs);
+    copy_program(&compiled.join(program), &copy)?;
     Ok(copy)
 }
 
@@ -192,59 +209,63 @@ impl Profiles {
 }
 
 /// Compiles every binary.
-fn compile(workspace: &Workspace, profiles: Profiles, step: &Step<'_>) -> Result<()> {
+fn compile(workspace: &Workspace, profiles: Profiles, platform: Platform, step: &Step<'_>) -> Result<()> {
     for profile in [profiles.programs, profiles.wrapper] {
-        build(workspace, profile, &profiles.binaries(profile), step)?;
+        build(workspace, profile, &profiles.binaries(profile), platform, step)?;
     }
     Ok(())
 }
 
 /// Compiles binaries statically.
-fn build(workspace: &Workspace, profile: &str, binaries: &[(&str, &str)], step: &Step<'_>) -> Result<()> {
-    step.run(&mut cargo_build(workspace, profile, binaries))
+fn build(
+    workspace: &Workspace,
+    profile: &str,
+    binaries: &[(&str, &str)],
+    platform: Platform,
+    step: &Step<'_>,
+) -> Result<()> {
+    step.run(&mut cargo_build(workspace, profile, binaries, platform))
 }
 
-fn cargo_build(workspace: &Workspace, profile: &str, binaries: &[(&str, &str)]) -> Command {
-    let mut command = Command::new("cargo");
-    command
-        .current_dir(workspace.root())
-        .args(["build", "--target", TARGET, "--profile", profile]);
-    command.env(
-        "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS",
-        "-C target-feature=+crt-static",
-    );
+fn cargo_build(
+    workspace: &Workspace,
+    profile: &str,
+    binaries: &[(&str, &str)],
+    platform: Platform,
+) -> Command {
+    let mut command = platform.cargo();
+    command.current_dir(workspace.root()).args(["--profile", profile]);
     for (binary, package) in binaries {
         command.args(["--package", package, "--bin", binary]);
     }
     command
 }
 
-/// Compiles a program that is in no image as a static release, and returns its path. Its package
-/// has the same name.
+/// Compiles a program that is in no image as a static release for this machine, and returns its
+/// path. Its package has the same name.
 pub(crate) fn build_static(workspace: &Workspace, program: &str, step: &Step<'_>) -> Result<PathBuf> {
-    build(workspace, PUBLISHED.programs, &[(program, program)], step)?;
-    let dir = workspace.target().join(TARGET).join(PUBLISHED.programs);
-    Ok(dir.join(program))
+    let (profile, platform) = (PUBLISHED.programs, Platform::OF_MACHINE);
+    build(workspace, profile, &[(program, program)], platform, step)?;
+    Ok(platform.compiled(&workspace.target(), profile).join(program))
 }
 
 /// Copies the binaries to the directory that the Dockerfile uses.
-fn fill_dist(workspace: &Workspace, profiles: Profiles) -> Result<()> {
+fn fill_dist(workspace: &Workspace, profiles: Profiles, platform: Platform) -> Result<()> {
     BINARIES.iter().try_for_each(|(binary, _)| {
+        let compiled = platform.compiled(&workspace.target(), profiles.of(binary));
         copy_program(
-            workspace,
-            profiles.of(binary),
-            binary,
-            &workspace.dist().join(binary),
+            &compiled.join(binary),
+            &platform.dist(workspace.dist()).join(binary),
         )
     })
 }
 
 /// The sizes of the programs in units of 1,000,000 bytes, with those that exceed their goals
 /// marked. Each image has one program, and the agent's also the wrapper.
-fn sizes(workspace: &Workspace) -> Result<String> {
+fn sizes(dist: &Path) -> Result<String> {
     let mut sizes = Vec::new();
     for (binary, _) in BINARIES {
-        let path = workspace.dist().join(binary);
+        let path = dist.join(binary);
         let file = fs::metadata(&path).with_context(|| format!("reading {}", path.display()))?;
         let goal = if *binary == "exec-wrapper" { SMALL } else { LARGE };
         let mark = if file.len() > goal {
@@ -263,22 +284,24 @@ fn megabytes(bytes: u64) -> String {
 }
 
 /// Copies a compiled program atomically.
-fn copy_program(workspace: &Workspace, profile: &str, binary: &str, to: &Path) -> Result<()> {
-    let source = workspace.target().join(TARGET).join(profile).join(binary);
+fn copy_program(source: &Path, to: &Path) -> Result<()> {
     if let Some(dir) = to.parent() {
         fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     }
     let partial = to.with_extension("partial");
-    fs::copy(&source, &partial).with_context(|| format!("copying {}", source.display()))?;
-    fs::rename(&partial, to).with_context(|| format!("moving {binary} into place"))
+    fs::copy(source, &partial).with_context(|| format!("copying {}", source.display()))?;
+    fs::rename(&partial, to).with_context(|| format!("moving {} into place", to.display()))
 }
 
 /// The version and twelve digits of a hash of the images' inputs.
-fn tag(workspace: &Workspace) -> Result<String> {
+fn tag(workspace: &Workspace, platforms: &[Platform]) -> Result<String> {
     let mut fingerprint = Fingerprint::new();
     fingerprint.path(&workspace.join("Dockerfile"))?;
-    for (binary, _) in BINARIES {
-        fingerprint.path(&Path::new(&workspace.dist()).join(binary))?;
+    for platform in platforms {
+        let dist = platform.dist(workspace.dist());
+        for (binary, _) in BINARIES {
+            fingerprint.path(&dist.join(binary))?;
+        }
     }
     Ok(format!(
         "{}-{}",

@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 
 use super::buildah::{Buildah, Recipe};
 use super::destination::Destination;
+use super::platform::Platform;
 use super::{base, hand_made, product, static_program};
 use crate::progress::{Progress, Step};
 use crate::tools::{Fingerprint, Stamp, golang};
@@ -241,6 +242,7 @@ impl TestImage {
                 };
                 buildah.build(
                     &Recipe {
+                        platform: Platform::OF_MACHINE,
                         name: self.name,
                         file: &file,
                         context: &context,

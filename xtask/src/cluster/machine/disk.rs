@@ -174,8 +174,12 @@ fn link(to: &str, path: &Path) -> Result<()> {
 
 /// What the machine's policy has beyond Debian's, in SELinux's Common Intermediate Language. The
 /// rules of Debian for containerd and for the kubelet are not complete: neither may use the volumes
-/// of service account tokens. What they start is enforced.
-const POLICY: &str = "(typepermissive dockerd_t)\n(typepermissive kubelet_t)\n";
+/// of service account tokens. Those for containers leave out capabilities that a runtime gives them
+/// by default, without which nginx does not start in a plain pod. All else is enforced.
+const POLICY: &str = "(typepermissive dockerd_t)\n\
+    (typepermissive kubelet_t)\n\
+    (allow container_t self (capability (chown dac_override fowner fsetid kill setgid setuid setpcap \
+    net_bind_service net_raw sys_chroot mknod audit_write setfcap)))\n";
 
 /// Gives files the labels of Debian's policy, which works on a machine without SELinux too. The
 /// policy knows the programs of CNI only where upstream has them, in `/opt/cni/bin`.
