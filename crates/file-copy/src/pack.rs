@@ -273,7 +273,8 @@ impl<W: Write> Pack<'_, W> {
         name: &[u8],
         depth: usize,
     ) -> Result<Option<Level>, PackError> {
-        let opened = fstat(&directory).and_then(|stat| Ok((stat, fstatfs(&directory)?, Dir::read_from(&directory)?)));
+        let opened =
+            fstat(&directory).and_then(|stat| Ok((stat, fstatfs(&directory)?, Dir::read_from(&directory)?)));
         let (stat, system, names) = match opened {
             Ok(opened) => opened,
             Err(error) => return Ok(self.unreadable(name, &error.into())),
@@ -300,7 +301,9 @@ impl<W: Write> Pack<'_, W> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let opened = openat(parent, own, flags, Mode::empty()).and_then(|file| Ok((fstat(&file)?, file)));
         let (stat, file) = match opened {
-            Ok((stat, file)) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => (stat, file),
+            Ok((stat, file)) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                (stat, file)
+            }
             Ok(_) | Err(Errno::NOENT) => return Ok(()),
             Err(error) => {
                 self.unreadable(name, &error.into());
@@ -360,9 +363,10 @@ impl<W: Write> Pack<'_, W> {
                 "{} became shorter while it was read",
                 self.path(name)
             ))),
-            (Err(_), Some(Fault::Read(error))) => {
-                Err(PackError::Changed(format!("cannot read {}: {error}", self.path(name))))
-            }
+            (Err(_), Some(Fault::Read(error))) => Err(PackError::Changed(format!(
+                "cannot read {}: {error}",
+                self.path(name)
+            ))),
             (Err(error), None) => Err(PackError::Write(error)),
         }
     }

@@ -21,7 +21,9 @@ struct Notes(Vec<String>, Option<u64>);
 impl Watch for Notes {
     fn progress(&mut self, tally: Tally) {
         if let Some(left) = &mut self.1 {
-            *left = left.min(&mut u64::MAX.saturating_sub(tally.bytes)).saturating_sub(1);
+            *left = left
+                .min(&mut u64::MAX.saturating_sub(tally.bytes))
+                .saturating_sub(1);
         }
     }
 
@@ -58,7 +60,9 @@ fn unpacked(stream: &[u8], to: &Path, base: Option<&str>) -> Result<Tally, Unpac
 fn left_overs(directory: &Path) -> usize {
     let entries = fs::read_dir(directory).unwrap();
     let names = entries.map(|entry| entry.unwrap().file_name());
-    names.filter(|name| name.as_bytes().starts_with(b".stopc-cp-")).count()
+    names
+        .filter(|name| name.as_bytes().starts_with(b".stopc-cp-"))
+        .count()
 }
 
 #[test]
@@ -85,7 +89,10 @@ fn a_tree_comes_back_with_all_that_belongs_to_it() {
     fs::set_permissions(&set_id, fs::Permissions::from_mode(0o4755)).unwrap();
     fs::set_permissions(from.join("a/locked"), fs::Permissions::from_mode(0o555)).unwrap();
     let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
-    fs::File::open(from.join("a/locked")).unwrap().set_modified(old).unwrap();
+    fs::File::open(from.join("a/locked"))
+        .unwrap()
+        .set_modified(old)
+        .unwrap();
 
     let to = dir.path().join("to");
     let tally = unpacked(&packed(&from), &to, Some("from")).unwrap();
@@ -93,20 +100,29 @@ fn a_tree_comes_back_with_all_that_belongs_to_it() {
     let stat = |path: &str| fs::symlink_metadata(to.join(path)).unwrap();
     assert_eq!(fs::read(to.join("a/other")).unwrap(), b"content");
     assert_eq!(stat("a/other").ino(), stat("a/locked/file").ino());
-    assert_eq!(fs::read_link(to.join("a/link")).unwrap().as_os_str(), "./locked//file");
+    assert_eq!(
+        fs::read_link(to.join("a/link")).unwrap().as_os_str(),
+        "./locked//file"
+    );
     assert_eq!(
         fs::read_link(to.join("a/long link")).unwrap().as_os_str(),
         OsStr::new(&"x/".repeat(150))
     );
     assert_eq!(stat("fifo").mode() & 0o170_777, 0o010_400);
     assert_eq!(fs::read(to.join(raw)).unwrap(), b"raw");
-    let deep = to.join("d".repeat(200)).join("e".repeat(200)).join("f".repeat(255));
+    let deep = to
+        .join("d".repeat(200))
+        .join("e".repeat(200))
+        .join("f".repeat(255));
     assert_eq!(fs::read(deep).unwrap(), b"deep");
     assert_eq!(stat("a/locked").mode() & 0o7777, 0o555);
     assert_eq!(stat("a/locked").mtime(), 1_000_000_000);
     if keep().owners {
         assert_eq!(stat("a/set-id").mode() & 0o7777, 0o4755);
-        assert_eq!((stat("a/set-id").uid(), stat("a/set-id").gid()), (1234, 3_000_000));
+        assert_eq!(
+            (stat("a/set-id").uid(), stat("a/set-id").gid()),
+            (1234, 3_000_000)
+        );
     }
     // Once more over it, into the directory that exists now.
     unpacked(&packed(&from.join(".")), &to, None).unwrap();
@@ -163,9 +179,19 @@ fn the_destination_is_that_of_cp() {
         assert!(matches!(error, UnpackError::Write { .. }), "{wrong}: {error}");
     }
     let error = unpacked(&packed(&path("dir")), &path("file"), None).unwrap_err();
-    assert!(error.to_string().contains("something else than a directory"), "{error}");
+    assert!(
+        error.to_string().contains("something else than a directory"),
+        "{error}"
+    );
     assert!(matches!(Source::open(&path("none")), Err(PackError::Open { .. })));
-    for (path, expected) in [("/a/b/", Some("b")), ("b", Some("b")), ("/", None), ("a/.", None), ("..", None), ("", None)] {
+    for (path, expected) in [
+        ("/a/b/", Some("b")),
+        ("b", Some("b")),
+        ("/", None),
+        ("a/.", None),
+        ("..", None),
+        ("", None),
+    ] {
         assert_eq!(base_name(path.as_bytes()), expected.map(str::as_bytes), "{path}");
     }
 }
@@ -222,7 +248,11 @@ fn without_owners_the_bits_that_depend_on_them_are_dropped() {
     let target = Target::open(&dir.path().join("to2"), None).unwrap();
     let tally = unpack(target, &packed(&dir.path().join("fifo"))[..], local, &mut notes).unwrap();
     assert_eq!(tally.files, 0);
-    assert!(notes.0[0].ends_with("to2 is a FIFO and is not copied"), "{:?}", notes.0);
+    assert!(
+        notes.0[0].ends_with("to2 is a FIFO and is not copied"),
+        "{:?}",
+        notes.0
+    );
 }
 
 /// An entry with a name that the library would not write.
@@ -296,7 +326,10 @@ fn h9_hostile_archives_do_not_leave_the_destination() {
         ),
         (
             "hard link outside",
-            vec![top(), entry(EntryType::Link, b"top/file", b"../outside/file", b"")],
+            vec![
+                top(),
+                entry(EntryType::Link, b"top/file", b"../outside/file", b""),
+            ],
         ),
         (
             "hard link through a link",
@@ -318,7 +351,10 @@ fn h9_hostile_archives_do_not_leave_the_destination() {
             "hard link to what was there",
             vec![top(), entry(EntryType::Link, b"top/file", b"top/before", b"")],
         ),
-        ("unknown type", vec![top(), entry(EntryType::new(b'V'), b"top/file", b"", b"")]),
+        (
+            "unknown type",
+            vec![top(), entry(EntryType::new(b'V'), b"top/file", b"", b"")],
+        ),
         ("a name without end", vec![huge]),
         ("noise", vec![vec![b'x'; 2048]]),
     ];
@@ -333,8 +369,16 @@ fn h9_hostile_archives_do_not_leave_the_destination() {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "{what}");
         let outside = fs::metadata(dir.path().join("outside/file")).unwrap();
         assert_eq!((outside.nlink(), outside.len()), (1, 6), "{what}");
-        assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 1, "{what}");
-        assert_eq!(fs::metadata(dir.path().join("to/before")).unwrap().nlink(), 1, "{what}");
+        assert_eq!(
+            fs::read_dir(dir.path().join("outside")).unwrap().count(),
+            1,
+            "{what}"
+        );
+        assert_eq!(
+            fs::metadata(dir.path().join("to/before")).unwrap().nlink(),
+            1,
+            "{what}"
+        );
     }
 }
 
@@ -363,9 +407,15 @@ fn what_cannot_be_read_is_an_error_after_the_rest() {
         fs::write(from.join("file"), "x").unwrap();
         let mut stream = Vec::new();
         let packed = pack(Source::open(&from).unwrap(), &mut stream, &mut Notes::default());
-        assert!(matches!(packed, Err(PackError::Unreadable { count: 1, .. })), "{packed:?}");
+        assert!(
+            matches!(packed, Err(PackError::Unreadable { count: 1, .. })),
+            "{packed:?}"
+        );
         let error = unpacked(&stream, &dir.path().join("to"), None).unwrap_err();
-        assert!(error.to_string().starts_with("1 of the files could not be read"), "{error}");
+        assert!(
+            error.to_string().starts_with("1 of the files could not be read"),
+            "{error}"
+        );
         assert_eq!(fs::read(dir.path().join("to/file")).unwrap(), b"x");
     }
 }

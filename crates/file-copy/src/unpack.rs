@@ -16,8 +16,9 @@ use std::path::Path;
 use kept_files::frame;
 use kept_files::path::escape;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod, fchown,
-    fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod,
+    fchown, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, renameat, statat, symlinkat,
+    unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
@@ -128,7 +129,11 @@ impl Target {
                     path.extend_from_slice(base);
                 }
                 let name = base.map(<[u8]>::to_vec);
-                return Ok(Self { directory, name, path });
+                return Ok(Self {
+                    directory,
+                    name,
+                    path,
+                });
             }
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(error) => return Err(failed(bytes, io::Error::from(error).to_string())),
@@ -140,7 +145,10 @@ impl Target {
         let above = if above.is_empty() { b"." } else { above };
         let directory = openat(CWD, above, flags, Mode::empty()).map_err(|error| {
             let error = io::Error::from(error);
-            failed(bytes, format!("the directory {} cannot be used: {error}", escape(above)))
+            failed(
+                bytes,
+                format!("the directory {} cannot be used: {error}", escape(above)),
+            )
         })?;
         Ok(Self {
             directory,
@@ -154,7 +162,12 @@ impl Target {
 ///
 /// # Errors
 /// Why not everything was written. No file is written in part.
-pub fn unpack(target: Target, from: impl Read, keep: Keep, watch: &mut dyn Watch) -> Result<Tally, UnpackError> {
+pub fn unpack(
+    target: Target,
+    from: impl Read,
+    keep: Keep,
+    watch: &mut dyn Watch,
+) -> Result<Tally, UnpackError> {
     // There is no other way to read it.
     let umask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
     rustix::process::umask(umask);
@@ -291,18 +304,30 @@ impl Unpack<'_> {
         let (own, above) = names
             .split_last()
             .ok_or_else(|| UnpackError::Malformed("a file without a name".to_owned()))?;
-        let common = self.open.iter().zip(above).take_while(|((name, _), wanted)| name == *wanted);
+        let common = self
+            .open
+            .iter()
+            .zip(above)
+            .take_while(|((name, _), wanted)| name == *wanted);
         let common = common.count();
         self.open.truncate(common);
         for (at, name) in above.iter().enumerate().skip(common) {
-            let directory = self.open.last().map_or(&self.target.directory, |(_, directory)| directory);
+            let directory = self
+                .open
+                .last()
+                .map_or(&self.target.directory, |(_, directory)| directory);
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let opened = openat(directory, &name[..], flags, Mode::empty());
             let directory = opened.map_err(|error| self.fault(&above[..=at], in_the_way(error)))?;
             self.open.push((name.clone(), directory));
         }
-        let directory = self.open.last().map_or(&self.target.directory, |(_, directory)| directory);
-        let directory = directory.try_clone().map_err(|error| self.fault(names, error.to_string()))?;
+        let directory = self
+            .open
+            .last()
+            .map_or(&self.target.directory, |(_, directory)| directory);
+        let directory = directory
+            .try_clone()
+            .map_err(|error| self.fault(names, error.to_string()))?;
         Ok((directory, own.clone()))
     }
 
@@ -321,7 +346,9 @@ impl Unpack<'_> {
             Err(Errno::EXIST) => {
                 let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let opened = openat(parent, own, flags, Mode::empty());
-                opened.map(drop).map_err(|error| self.fault(&names, in_the_way(error)))
+                opened
+                    .map(drop)
+                    .map_err(|error| self.fault(&names, in_the_way(error)))
             }
             Err(error) => Err(self.fault(&names, reason(error))),
         }
@@ -394,7 +421,8 @@ impl Unpack<'_> {
             return Err(wrong(&io::Error::from(io::ErrorKind::UnexpectedEof)));
         }
         if hole {
-            file.set_len(size).map_err(|error| self.fault(names, reason_of(&error)))?;
+            file.set_len(size)
+                .map_err(|error| self.fault(names, reason_of(&error)))?;
         }
         Ok(())
     }
@@ -468,8 +496,9 @@ impl Unpack<'_> {
         })
         .or_else(|error| if refused { Ok(()) } else { Err(error) })?;
         if refused {
-            self.watch
-                .note(format!("{path} is a {what} and is not copied: the container may not make it"));
+            self.watch.note(format!(
+                "{path} is a {what} and is not copied: the container may not make it"
+            ));
             return Ok(false);
         }
         self.attributes_of_link(parent, own, attributes);
@@ -501,7 +530,10 @@ impl Unpack<'_> {
     fn attributes(&mut self, file: impl AsFd, attributes: Attributes) -> Result<(), Errno> {
         let file = file.as_fd();
         if self.keep.owners {
-            let owner = (Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)));
+            let owner = (
+                Some(Uid::from_raw(attributes.uid)),
+                Some(Gid::from_raw(attributes.gid)),
+            );
             match fchown(file, owner.0, owner.1) {
                 Ok(()) => {}
                 Err(Errno::PERM | Errno::INVAL) => self.without_owners(),
@@ -522,7 +554,10 @@ impl Unpack<'_> {
     /// Of what cannot be opened. Its time and owner matter little enough to go on without them.
     fn attributes_of_link(&mut self, parent: &OwnedFd, own: &[u8], attributes: Attributes) {
         if self.keep.owners {
-            let owner = (Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)));
+            let owner = (
+                Some(Uid::from_raw(attributes.uid)),
+                Some(Gid::from_raw(attributes.gid)),
+            );
             if chownat(parent, own, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW).is_err() {
                 self.without_owners();
             }
@@ -599,7 +634,9 @@ fn times(attributes: Attributes) -> Timestamps {
 
 fn in_the_way(error: Errno) -> String {
     match error {
-        Errno::LOOP | Errno::NOTDIR => "something else than a directory is there, and links are not followed".to_owned(),
+        Errno::LOOP | Errno::NOTDIR => {
+            "something else than a directory is there, and links are not followed".to_owned()
+        }
         error => reason(error),
     }
 }
