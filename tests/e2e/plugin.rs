@@ -2,6 +2,7 @@
 The plugin `kubectl stopc`: the binary, as a user runs it.
 */
 
+mod copying;
 mod files;
 mod kubectl;
 mod newcomer;

@@ -3,7 +3,8 @@ The entrypoint of provider and consumer containers.
 
 `hold` keeps a provider alive and tells the node agent of it; `run` waits until the agent has moved
 this container onto its kept filesystem and then becomes the image's command; `hook` does the same
-for exec hooks and probes. `ask` passes a request about the kept files on to the node agent.
+for exec hooks and probes. `ask` passes a request about the kept files on to the node agent. `pack`
+and `unpack` copy files of the container that they are executed in.
 
 One thread, no async, and nothing of an image is read or run before the final execve but the PATH
 look-up and, on request, one line of /etc/passwd.
@@ -14,6 +15,7 @@ look-up and, on request, one line of /etc/passwd.
 mod ask;
 mod connection;
 mod container_log;
+mod copy;
 mod exec_command;
 mod hold;
 mod home;
@@ -81,7 +83,7 @@ pub(crate) struct Options {
     pub(crate) termination_log: Option<OsString>,
 }
 
-const USAGE: &str = "usage: exec-wrapper hold | run [--default-home] [--termination-log PATH] -- COMMAND [ARGUMENT...] | hook -- COMMAND [ARGUMENT...] | ask REQUEST";
+const USAGE: &str = "usage: exec-wrapper hold | run [--default-home] [--termination-log PATH] -- COMMAND [ARGUMENT...] | hook -- COMMAND [ARGUMENT...] | ask REQUEST | pack VERSION PATH | unpack VERSION keep|leave PATH [BASE]";
 
 fn main() -> ExitCode {
     // Descriptors that a runtime leaked must not reach the command; ours close on exec anyway.
@@ -102,6 +104,8 @@ fn main() -> ExitCode {
             (Some(request), None) => ask::ask(&request),
             _ => usage(),
         },
+        Some("pack") => copy::pack_path(&args.collect::<Vec<_>>()),
+        Some("unpack") => copy::unpack_path(&args.collect::<Vec<_>>()),
         _ => usage(),
     };
     match outcome {

@@ -13,6 +13,7 @@ and answer together.
 
 #![forbid(unsafe_code)]
 
+pub mod copy;
 pub mod frame;
 pub mod listing;
 pub mod path;

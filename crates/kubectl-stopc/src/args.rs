@@ -86,6 +86,15 @@ pub enum Command {
     Logs(cmd::inside::LogsArgs),
     /// Forwards local ports to the container.
     PortForward(cmd::inside::PortForwardArgs),
+    /// Copies files between this machine and the main container.
+    ///
+    /// The image needs no tar. Modes, symbolic and hard links, times in seconds and holes of files
+    /// are kept, and owners where the writing side is root. The copy reads and writes as the user
+    /// of the container. A file appears when it is complete, and replaces a link instead of
+    /// following it. Directories that exist keep their mode and owner. On this machine the bits
+    /// set-user-ID and set-group-ID are dropped, and devices and FIFOs are left out. Extended
+    /// attributes are not copied. The container has to run: a stopped one can be started.
+    Cp(cmd::copy::CopyArgs),
     /// Changes CPU, memory or the limit of the kept files.
     ///
     /// It changes the template of the main container, and prints whether the change is live or

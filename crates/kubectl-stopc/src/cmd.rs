@@ -1,6 +1,7 @@
 //! The commands, a module each.
 
 pub mod completion;
+pub mod copy;
 pub mod create;
 pub mod delete;
 pub mod doctor;

@@ -72,6 +72,7 @@ pub async fn run_in(session: &mut Session, command: &Command) -> Result<(), Fail
         Command::Attach(args) => cmd::inside::attach(session, args).await,
         Command::Logs(args) => cmd::inside::logs(session, args).await,
         Command::PortForward(args) => cmd::inside::port_forward(session, args).await,
+        Command::Cp(args) => cmd::copy::run(session, args).await,
         Command::Resize(args) => cmd::resize::run(session, args).await,
         Command::Diff(args) => cmd::files::diff(session, args).await,
         Command::Du(args) => cmd::usage::du(session, args).await,

@@ -109,6 +109,14 @@ impl Screen {
         }
     }
 
+    /// Displays how far a command is, on a terminal. Elsewhere its result has to do.
+    pub fn progress(&mut self, text: &str) {
+        if self.overwrites {
+            let line = self.line.get_or_insert_with(spinner);
+            line.set_message(text.to_owned());
+        }
+    }
+
     /// Removes the line with the step.
     pub fn clear(&mut self) {
         self.step.clear();

@@ -228,7 +228,7 @@ fn need(object: &StoppableContainer, inside: &Inside, can_ask: bool) -> Need {
 }
 
 /// The object, once it runs.
-async fn running(session: &mut Session, inside: &Inside) -> Result<StoppableContainer, Failure> {
+pub(super) async fn running(session: &mut Session, inside: &Inside) -> Result<StoppableContainer, Failure> {
     let object = get(session, &inside.name).await?;
     let name = object.name_any();
     match need(&object, inside, session.screen.can_ask()) {

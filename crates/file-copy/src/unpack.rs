@@ -1,0 +1,680 @@
+/*!
+Reads a stream of [`crate::pack`] into a directory, and writes nothing outside of it.
+
+The stream may come from an image that is hostile. Every directory on the way is opened by its name in
+the one above, and a link is never followed. A hard link can only lead to a file of the same copy. A
+file is written under a temporary name and renamed when it is complete.
+*/
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use kept_files::frame;
+use kept_files::path::escape;
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod,
+    fchown, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, renameat, statat, symlinkat,
+    unlinkat, utimensat,
+};
+use rustix::io::Errno;
+use tar::{Archive, Entry, EntryType};
+
+use crate::{MAX_DEPTH, TOP, Tally, Watch, base_name};
+
+/// Bytes that are written at once, and compared with zeros.
+const CHUNK: usize = 64 << 10;
+/// Most bytes of the stream that describe one file. A long name, and the parts of a sparse file.
+const MAX_DESCRIPTION: u64 = 1 << 20;
+
+/// What is kept of a file besides its content.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep {
+    /// Users and groups. Only root can do this.
+    pub owners: bool,
+    /// Modes. Otherwise the process's umask takes bits away.
+    pub modes: bool,
+    /// The bits set-user-ID and set-group-ID, where owners are kept.
+    pub set_id: bool,
+    /// Devices and FIFOs.
+    pub special: bool,
+}
+
+/// Why the files were not written, or not all of them.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The copy ended at this file.
+    #[error("cannot write {path}: {error}")]
+    Write {
+        /// The path of the file.
+        path: String,
+        /// The reason.
+        error: String,
+    },
+    /// The stream is not complete. What was complete in it is written.
+    #[error("{0}")]
+    Incomplete(String),
+    /// The stream is not one that [`crate::pack`] writes.
+    #[error("the files arrive in an unexpected form: {0}")]
+    Malformed(String),
+    /// The caller ended it.
+    #[error("interrupted")]
+    Stopped,
+}
+
+/// Where the copy goes.
+#[derive(Debug)]
+pub struct Target {
+    directory: OwnedFd,
+    /// Its name there. Without one the entries of the copied directory go into `directory`.
+    name: Option<Vec<u8>>,
+    path: Vec<u8>,
+}
+
+struct Unpack<'a> {
+    target: Target,
+    keep: Keep,
+    umask: Mode,
+    watch: &'a mut dyn Watch,
+    tally: Tally,
+    /// Directories from the target to the last one that was used.
+    open: Vec<(Vec<u8>, OwnedFd)>,
+    /// Directories that were made, and get their attributes at the end.
+    made: Vec<(Vec<Vec<u8>>, Attributes)>,
+    /// Files that were made: device and inode.
+    files: HashSet<(u64, u64)>,
+    temporary: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Attributes {
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    mtime: i64,
+}
+
+/// Limits what may be read for a description, and remembers why the stream ended.
+struct Limited<R> {
+    from: R,
+    left: std::rc::Rc<std::cell::Cell<u64>>,
+    problem: std::rc::Rc<std::cell::RefCell<Option<String>>>,
+}
+
+// === impl Target ===
+
+impl Target {
+    /// As cp(1): into a directory that exists, under `base`; else the path itself, in a directory
+    /// that exists.
+    ///
+    /// # Errors
+    /// If the directory does not exist.
+    pub fn open(path: &Path, base: Option<&[u8]>) -> Result<Self, UnpackError> {
+        let bytes = path.as_os_str().as_bytes();
+        let failed = |path: &[u8], error: String| UnpackError::Write {
+            path: escape(path),
+            error,
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match openat(CWD, bytes, flags, Mode::empty()) {
+            Ok(directory) => {
+                let mut path = bytes.to_vec();
+                if let Some(base) = base {
+                    if !path.ends_with(b"/") {
+                        path.push(b'/');
+                    }
+                    path.extend_from_slice(base);
+                }
+                let name = base.map(<[u8]>::to_vec);
+                return Ok(Self {
+                    directory,
+                    name,
+                    path,
+                });
+            }
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => return Err(failed(bytes, io::Error::from(error).to_string())),
+        }
+        let Some(name) = base_name(bytes).filter(|_| !bytes.ends_with(b"/")) else {
+            return Err(failed(bytes, "it is not a directory; make it first".to_owned()));
+        };
+        let above = &bytes[..bytes.len() - name.len()];
+        let above = if above.is_empty() { b"." } else { above };
+        let directory = openat(CWD, above, flags, Mode::empty()).map_err(|error| {
+            let error = io::Error::from(error);
+            failed(
+                bytes,
+                format!("the directory {} cannot be used: {error}", escape(above)),
+            )
+        })?;
+        Ok(Self {
+            directory,
+            name: Some(name.to_vec()),
+            path: bytes.to_vec(),
+        })
+    }
+}
+
+/// Writes the files of a stream.
+///
+/// # Errors
+/// Why not everything was written. No file is written in part.
+pub fn unpack(
+    target: Target,
+    from: impl Read,
+    keep: Keep,
+    watch: &mut dyn Watch,
+) -> Result<Tally, UnpackError> {
+    // There is no other way to read it.
+    let umask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    rustix::process::umask(umask);
+    let mut unpack = Unpack {
+        target,
+        keep,
+        umask,
+        watch,
+        tally: Tally::default(),
+        open: Vec::new(),
+        made: Vec::new(),
+        files: HashSet::new(),
+        temporary: 0,
+    };
+    let read = unpack.read(from);
+    // Of an incomplete copy too: the directories would keep the modes that are only right for now.
+    let ended = unpack.end();
+    read.and(ended).map(|()| unpack.tally)
+}
+
+// === impl Unpack ===
+
+impl Unpack<'_> {
+    fn read(&mut self, from: impl Read) -> Result<(), UnpackError> {
+        let limited = Limited {
+            from: frame::Reader::new(from),
+            left: std::rc::Rc::default(),
+            problem: std::rc::Rc::default(),
+        };
+        let (left, problem) = (limited.left.clone(), limited.problem.clone());
+        let wrong = |error: &io::Error| match problem.borrow_mut().take() {
+            Some(problem) => UnpackError::Incomplete(problem),
+            None => UnpackError::Malformed(error.to_string()),
+        };
+        let mut archive = Archive::new(limited);
+        let mut entries = archive.entries().map_err(|error| wrong(&error))?;
+        loop {
+            if self.watch.is_stopped() {
+                return Err(UnpackError::Stopped);
+            }
+            left.set(MAX_DESCRIPTION);
+            let Some(entry) = entries.next() else { break };
+            let mut entry = entry.map_err(|error| wrong(&error))?;
+            left.set(u64::MAX);
+            self.entry(&mut entry, &wrong)?;
+        }
+        // Only the end of the frames says that nothing is missing.
+        left.set(MAX_DESCRIPTION);
+        let mut rest = archive.into_inner();
+        io::copy(&mut rest, &mut io::sink()).map_err(|error| wrong(&error))?;
+        Ok(())
+    }
+
+    fn entry<R: Read>(
+        &mut self,
+        entry: &mut Entry<'_, R>,
+        wrong: &dyn Fn(&io::Error) -> UnpackError,
+    ) -> Result<(), UnpackError> {
+        let names = self.names(&entry.path_bytes())?;
+        let header = entry.header();
+        let attributes = || -> io::Result<Attributes> {
+            Ok(Attributes {
+                mode: header.mode()? & 0o7777,
+                uid: id(header.uid()?)?,
+                gid: id(header.gid()?)?,
+                mtime: i64::try_from(header.mtime()?).map_err(io::Error::other)?,
+            })
+        };
+        let attributes = attributes().map_err(|error| wrong(&error))?;
+        let kind = header.entry_type();
+        if names.is_empty() {
+            return match kind {
+                EntryType::Directory => Ok(()),
+                _ => Err(self.fault(&names, "it is not a directory")),
+            };
+        }
+        let (parent, own) = self.parent(&names)?;
+        match kind {
+            EntryType::Directory => return self.directory(&parent, &own, names, attributes),
+            EntryType::Regular | EntryType::GNUSparse | EntryType::Continuous => {
+                self.regular(entry, wrong, &parent, &own, &names, attributes)?;
+            }
+            EntryType::Symlink => {
+                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+                self.replace(&parent, &own, &names, |temporary| {
+                    symlinkat(&target[..], &parent, temporary)
+                })?;
+                self.attributes_of_link(&parent, &own, attributes);
+            }
+            EntryType::Link => {
+                let target = entry.link_name_bytes().unwrap_or_default().into_owned();
+                self.hard_link(&target, &parent, &own, &names)?;
+            }
+            EntryType::Fifo | EntryType::Char | EntryType::Block => {
+                let device = |header: &tar::Header| -> io::Result<_> {
+                    let (major, minor) = (header.device_major()?, header.device_minor()?);
+                    Ok(makedev(major.unwrap_or(0), minor.unwrap_or(0)))
+                };
+                let device = device(entry.header()).map_err(|error| wrong(&error))?;
+                if !self.special(kind, device, &parent, &own, &names, attributes)? {
+                    return Ok(());
+                }
+            }
+            _ => return Err(UnpackError::Malformed("a file of an unknown type".to_owned())),
+        }
+        self.tally.files += 1;
+        self.watch.progress(self.tally);
+        Ok(())
+    }
+
+    /// The components of a name in the archive below the target's directory.
+    fn names(&self, path: &[u8]) -> Result<Vec<Vec<u8>>, UnpackError> {
+        let bad = || UnpackError::Malformed(format!("the name {}", escape(path)));
+        let path_of = path.strip_suffix(b"/").unwrap_or(path);
+        let mut components = path_of.split(|byte| *byte == b'/');
+        if components.next() != Some(TOP) {
+            return Err(bad());
+        }
+        let mut names: Vec<Vec<u8>> = self.target.name.iter().cloned().collect();
+        for component in components {
+            if matches!(component, b"" | b"." | b"..") || component.contains(&0) {
+                return Err(bad());
+            }
+            names.push(component.to_vec());
+        }
+        if names.len() > MAX_DEPTH + 2 {
+            return Err(bad());
+        }
+        Ok(names)
+    }
+
+    /// The directory that a file is in, and the file's name.
+    fn parent(&mut self, names: &[Vec<u8>]) -> Result<(OwnedFd, Vec<u8>), UnpackError> {
+        let (own, above) = names
+            .split_last()
+            .ok_or_else(|| UnpackError::Malformed("a file without a name".to_owned()))?;
+        let common = self
+            .open
+            .iter()
+            .zip(above)
+            .take_while(|((name, _), wanted)| name == *wanted);
+        let common = common.count();
+        self.open.truncate(common);
+        for (at, name) in above.iter().enumerate().skip(common) {
+            let directory = self
+                .open
+                .last()
+                .map_or(&self.target.directory, |(_, directory)| directory);
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let opened = openat(directory, &name[..], flags, Mode::empty());
+            let directory = opened.map_err(|error| self.fault(&above[..=at], in_the_way(error)))?;
+            self.open.push((name.clone(), directory));
+        }
+        let directory = self
+            .open
+            .last()
+            .map_or(&self.target.directory, |(_, directory)| directory);
+        let directory = directory
+            .try_clone()
+            .map_err(|error| self.fault(names, error.to_string()))?;
+        Ok((directory, own.clone()))
+    }
+
+    fn directory(
+        &mut self,
+        parent: &OwnedFd,
+        own: &[u8],
+        names: Vec<Vec<u8>>,
+        attributes: Attributes,
+    ) -> Result<(), UnpackError> {
+        match mkdirat(parent, own, Mode::RWXU) {
+            Ok(()) => {
+                self.made.push((names, attributes));
+                Ok(())
+            }
+            Err(Errno::EXIST) => {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let opened = openat(parent, own, flags, Mode::empty());
+                opened
+                    .map(drop)
+                    .map_err(|error| self.fault(&names, in_the_way(error)))
+            }
+            Err(error) => Err(self.fault(&names, reason(error))),
+        }
+    }
+
+    fn regular<R: Read>(
+        &mut self,
+        entry: &mut Entry<'_, R>,
+        wrong: &dyn Fn(&io::Error) -> UnpackError,
+        parent: &OwnedFd,
+        own: &[u8],
+        names: &[Vec<u8>],
+        attributes: Attributes,
+    ) -> Result<(), UnpackError> {
+        let (temporary, file) = loop {
+            let temporary = self.temporary_name();
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            match openat(parent, &temporary[..], flags, Mode::RUSR | Mode::WUSR) {
+                Ok(file) => break (temporary, File::from(file)),
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(self.fault(names, reason(error))),
+            }
+        };
+        let written = self
+            .content(entry, wrong, &file, names)
+            .and_then(|()| self.finish_file(&file, parent, &temporary, own, names, attributes));
+        if written.is_err() {
+            // The error is the cause; the name may be gone with its directory.
+            let _ = unlinkat(parent, &temporary[..], AtFlags::empty());
+        }
+        written
+    }
+
+    fn content<R: Read>(
+        &mut self,
+        entry: &mut Entry<'_, R>,
+        wrong: &dyn Fn(&io::Error) -> UnpackError,
+        mut file: &File,
+        names: &[Vec<u8>],
+    ) -> Result<(), UnpackError> {
+        let mut buffer = vec![0; CHUNK];
+        let (mut size, mut hole) = (0_u64, false);
+        loop {
+            if self.watch.is_stopped() {
+                return Err(UnpackError::Stopped);
+            }
+            let count = match entry.read(&mut buffer) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(wrong(&error)),
+            };
+            if count == 0 {
+                break;
+            }
+            let chunk = &buffer[..count];
+            size += count as u64;
+            // Where all is zero the file gets a hole.
+            hole = count == CHUNK && chunk.iter().all(|byte| *byte == 0);
+            let written = if hole {
+                file.seek(SeekFrom::Start(size)).map(drop)
+            } else {
+                self.tally.bytes += count as u64;
+                file.write_all(chunk)
+            };
+            written.map_err(|error| self.fault(names, reason_of(&error)))?;
+            self.watch.progress(self.tally);
+        }
+        let expected = entry.size();
+        if size != expected && !entry.header().entry_type().is_gnu_sparse() {
+            return Err(wrong(&io::Error::from(io::ErrorKind::UnexpectedEof)));
+        }
+        if hole {
+            file.set_len(size)
+                .map_err(|error| self.fault(names, reason_of(&error)))?;
+        }
+        Ok(())
+    }
+
+    fn finish_file(
+        &mut self,
+        file: &File,
+        parent: &OwnedFd,
+        temporary: &[u8],
+        own: &[u8],
+        names: &[Vec<u8>],
+        attributes: Attributes,
+    ) -> Result<(), UnpackError> {
+        self.attributes(file, attributes)
+            .and_then(|()| renameat(parent, temporary, parent, own))
+            .map_err(|error| self.fault(names, reason(error)))?;
+        if let Ok(stat) = fstat(file) {
+            self.files.insert((stat.st_dev, stat.st_ino));
+        }
+        Ok(())
+    }
+
+    fn hard_link(
+        &mut self,
+        target: &[u8],
+        parent: &OwnedFd,
+        own: &[u8],
+        names: &[Vec<u8>],
+    ) -> Result<(), UnpackError> {
+        let target = self.names(target)?;
+        let (directory, name) = self.parent(&target)?;
+        let stat = statat(&directory, &name[..], AtFlags::SYMLINK_NOFOLLOW);
+        let stat = stat.map_err(|error| self.fault(&target, reason(error)))?;
+        if !self.files.contains(&(stat.st_dev, stat.st_ino)) {
+            return Err(UnpackError::Malformed(
+                "a hard link to a file that is not part of the copy".to_owned(),
+            ));
+        }
+        self.replace(parent, own, names, |temporary| {
+            linkat(&directory, &name[..], parent, temporary, AtFlags::empty())
+        })
+    }
+
+    /// Makes a device or FIFO. False if it is left out.
+    fn special(
+        &mut self,
+        kind: EntryType,
+        device: u64,
+        parent: &OwnedFd,
+        own: &[u8],
+        names: &[Vec<u8>],
+        attributes: Attributes,
+    ) -> Result<bool, UnpackError> {
+        let what = if kind == EntryType::Fifo { "FIFO" } else { "device" };
+        let path = self.path(names);
+        if !self.keep.special {
+            self.watch.note(format!("{path} is a {what} and is not copied"));
+            return Ok(false);
+        }
+        let file_type = match kind {
+            EntryType::Fifo => FileType::Fifo,
+            EntryType::Char => FileType::CharacterDevice,
+            _ => FileType::BlockDevice,
+        };
+        let mode = Mode::from_raw_mode(attributes.mode & 0o777);
+        let mut refused = false;
+        self.replace(parent, own, names, |temporary| {
+            let made = mknodat(parent, temporary, file_type, mode, device);
+            refused = made == Err(Errno::PERM);
+            if refused { Ok(()) } else { made }
+        })
+        .or_else(|error| if refused { Ok(()) } else { Err(error) })?;
+        if refused {
+            self.watch.note(format!(
+                "{path} is a {what} and is not copied: the container may not make it"
+            ));
+            return Ok(false);
+        }
+        self.attributes_of_link(parent, own, attributes);
+        Ok(true)
+    }
+
+    /// Puts something without content in the place of what is there.
+    fn replace(
+        &mut self,
+        parent: &OwnedFd,
+        own: &[u8],
+        names: &[Vec<u8>],
+        mut make: impl FnMut(&[u8]) -> Result<(), Errno>,
+    ) -> Result<(), UnpackError> {
+        let temporary = loop {
+            let temporary = self.temporary_name();
+            match make(&temporary) {
+                Ok(()) => break temporary,
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(self.fault(names, reason(error))),
+            }
+        };
+        let renamed = renameat(parent, &temporary[..], parent, own);
+        // Also after a success: a rename between two names of one file does nothing.
+        let _ = unlinkat(parent, &temporary[..], AtFlags::empty());
+        renamed.map_err(|error| self.fault(names, reason(error)))
+    }
+
+    fn attributes(&mut self, file: impl AsFd, attributes: Attributes) -> Result<(), Errno> {
+        let file = file.as_fd();
+        if self.keep.owners {
+            let owner = (
+                Some(Uid::from_raw(attributes.uid)),
+                Some(Gid::from_raw(attributes.gid)),
+            );
+            match fchown(file, owner.0, owner.1) {
+                Ok(()) => {}
+                Err(Errno::PERM | Errno::INVAL) => self.without_owners(),
+                Err(error) => return Err(error),
+            }
+        }
+        // After the owner, whose change removes these bits. With another owner they would let
+        // everybody act as the wrong user.
+        let set_id = self.keep.owners && self.keep.set_id && self.keep.modes;
+        let mut mode = Mode::from_raw_mode(attributes.mode & if set_id { 0o7777 } else { 0o1777 });
+        if !self.keep.modes {
+            mode = (mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO)).difference(self.umask);
+        }
+        fchmod(file, mode)?;
+        futimens(file, &times(attributes))
+    }
+
+    /// Of what cannot be opened. Its time and owner matter little enough to go on without them.
+    fn attributes_of_link(&mut self, parent: &OwnedFd, own: &[u8], attributes: Attributes) {
+        if self.keep.owners {
+            let owner = (
+                Some(Uid::from_raw(attributes.uid)),
+                Some(Gid::from_raw(attributes.gid)),
+            );
+            if chownat(parent, own, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW).is_err() {
+                self.without_owners();
+            }
+        }
+        let _ = utimensat(parent, own, &times(attributes), AtFlags::SYMLINK_NOFOLLOW);
+    }
+
+    fn without_owners(&mut self) {
+        self.keep.owners = false;
+        self.watch
+            .note("owners are not kept: the user may not set them; files belong to the user".to_owned());
+    }
+
+    /// Gives the new directories their attributes, the deepest ones first.
+    fn end(&mut self) -> Result<(), UnpackError> {
+        let mut outcome = Ok(());
+        for (names, attributes) in std::mem::take(&mut self.made).into_iter().rev() {
+            let set = self.parent(&names).and_then(|(parent, own)| {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let directory = openat(&parent, &own[..], flags, Mode::empty());
+                directory
+                    .and_then(|directory| self.attributes(directory, attributes))
+                    .map_err(|error| self.fault(&names, reason(error)))
+            });
+            outcome = outcome.and(set);
+        }
+        outcome
+    }
+
+    /// A name that fits into every file system.
+    fn temporary_name(&mut self) -> Vec<u8> {
+        self.temporary += 1;
+        let process = rustix::process::getpid().as_raw_pid();
+        format!(".stopc-cp-{process}-{}", self.temporary).into_bytes()
+    }
+
+    fn fault(&self, names: &[Vec<u8>], error: impl Into<String>) -> UnpackError {
+        UnpackError::Write {
+            path: self.path(names),
+            error: error.into(),
+        }
+    }
+
+    fn path(&self, names: &[Vec<u8>]) -> String {
+        let mut path = self.target.path.clone();
+        for name in &names[usize::from(self.target.name.is_some()).min(names.len())..] {
+            path.push(b'/');
+            path.extend_from_slice(name);
+        }
+        escape(&path)
+    }
+}
+
+fn id(value: u64) -> io::Result<u32> {
+    // The highest number means "no change" to the kernel.
+    u32::try_from(value)
+        .ok()
+        .filter(|id| *id != u32::MAX)
+        .ok_or_else(|| io::Error::other("a number of a user that does not exist"))
+}
+
+fn times(attributes: Attributes) -> Timestamps {
+    Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: attributes.mtime,
+            tv_nsec: 0,
+        },
+    }
+}
+
+fn in_the_way(error: Errno) -> String {
+    match error {
+        Errno::LOOP | Errno::NOTDIR => {
+            "something else than a directory is there, and links are not followed".to_owned()
+        }
+        error => reason(error),
+    }
+}
+
+fn reason(error: Errno) -> String {
+    match error {
+        Errno::NOSPC => "no space is left on its disk or volume".to_owned(),
+        Errno::DQUOT => "the quota of its disk or volume is used up".to_owned(),
+        Errno::BUSY => "it is a mount point".to_owned(),
+        Errno::ISDIR => "a directory is there".to_owned(),
+        error => io::Error::from(error).to_string(),
+    }
+}
+
+fn reason_of(error: &io::Error) -> String {
+    Errno::from_io_error(error).map_or_else(|| error.to_string(), reason)
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.left.get();
+        if left == 0 {
+            return Err(io::Error::other("a description without end"));
+        }
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        match self.from.read(&mut buffer[..most]) {
+            Ok(count) => {
+                if left != u64::MAX {
+                    self.left.set(left - count as u64);
+                }
+                Ok(count)
+            }
+            Err(error) => {
+                if error.kind() != io::ErrorKind::Interrupted {
+                    *self.problem.borrow_mut() = Some(error.to_string());
+                }
+                Err(error)
+            }
+        }
+    }
+}
