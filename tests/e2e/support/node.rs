@@ -17,6 +17,8 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Time that a program is paused.
 const SILENCE: Duration = Duration::from_secs(5);
+/// How long a response may take to leave the node.
+const RESPONSE: Duration = Duration::from_millis(300);
 
 /// A program of every node, which its service manager restarts.
 #[derive(Clone, Copy, Debug)]
@@ -50,8 +52,7 @@ impl Part {
     /// Kills the program and waits until the next one serves.
     pub(crate) async fn restart(self, node: &NodeShell<'_>) -> Result<()> {
         let old = self.process(node).await?;
-        // After the response, which the program transports.
-        Self::later(node, &format!("sleep 0.2; kill -9 {old}")).await?;
+        Self::later(node, &format!("kill -9 {old}")).await?;
         self.back(node, &old).await
     }
 
@@ -65,13 +66,9 @@ impl Part {
         let old = self.process(node).await?;
         // Sufficient for a few calls. If it is too short, the program sees them, and the test
         // proves less but does not fail.
-        Self::later(
-            node,
-            &format!("sleep 0.2; kill -STOP {old}; sleep 5; kill -9 {old}"),
-        )
-        .await?;
+        Self::later(node, &format!("kill -STOP {old}; sleep 5; kill -9 {old}")).await?;
         // A paused kubelet cannot report itself.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(2 * patience(RESPONSE)).await;
         work().await?;
         self.back(node, &old).await
     }
@@ -79,8 +76,7 @@ impl Part {
     /// Pauses the program until the node is rebooted, so that it does not see anything from now on.
     pub(crate) async fn suspend(self, node: &NodeShell<'_>) -> Result<()> {
         let process = self.process(node).await?;
-        // After the response, which the program transports.
-        Self::later(node, &format!("sleep 0.2; kill -STOP {process}")).await?;
+        Self::later(node, &format!("kill -STOP {process}")).await?;
         let deadline = Instant::now() + patience(PATIENCE);
         // Without it, commands are not answered.
         while tokio::time::timeout(SILENCE, node.sh("true")).await.is_ok() {
@@ -92,11 +88,12 @@ impl Part {
         Ok(())
     }
 
-    /// On a slow node the program may end before it has transported the response, which then never
-    /// comes. What the script does shows that it ran.
+    /// Runs a script after the response, which the program transports. If the program ends before
+    /// all the same, the response never comes. What the script does shows that it ran.
     async fn later(node: &NodeShell<'_>, script: &str) -> Result<()> {
-        let script = format!("setsid sh -c '{script}' </dev/null >/dev/null 2>&1 &");
-        let answer = tokio::time::timeout(patience(PATIENCE), node.sh(&script)).await;
+        let pause = patience(RESPONSE).as_secs_f32();
+        let script = format!("setsid sh -c 'sleep {pause}; {script}' </dev/null >/dev/null 2>&1 &");
+        let answer = tokio::time::timeout(patience(SILENCE), node.sh(&script)).await;
         answer.map_or(Ok(()), |answer| answer.map(drop))
     }
 
