@@ -2,17 +2,18 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Pod};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use testkit::{Namespace, in_namespace};
 
+use super::LOOK;
 use super::variants::{template, unprivileged, with_device};
-use super::vendor::{DEVICES, GPU, with_devices};
+use super::vendor::{DEVICES, GPU, Vendor, with_devices};
 use crate::durability::trial::{self, Happened, Row};
 use crate::durability::writing::Writing;
-use crate::parity::{assert_same, look_inside};
+use crate::parity::{Seen, assert_same, look_inside};
 use crate::support::{cleaned_up, run, set_running, start, stop};
 
 /// In a namespace that admits only what Pod Security's level `restricted` allows. The container has
@@ -21,9 +22,8 @@ use crate::support::{cleaned_up, run, set_running, start, stop};
 async fn i5_a_restricted_container_with_devices_behaves_as_in_a_plain_pod() {
     in_namespace("gpu-parity", async |ns| {
         with_devices(&ns, async |vendor| {
-            vendor.install("550").await?;
             enforce(&ns, json!("restricted")).await?;
-            let compared = compare(&ns).await;
+            let compared = compare(&ns, vendor).await;
             cleaned_up(compared, enforce(&ns, Value::Null).await)
         })
         .await
@@ -31,23 +31,42 @@ async fn i5_a_restricted_container_with_devices_behaves_as_in_a_plain_pod() {
     .await;
 }
 
-async fn compare(ns: &Namespace) -> Result<()> {
+/// With a driver, after a stop, and with the next driver.
+async fn compare(ns: &Namespace, vendor: &Vendor<'_>) -> Result<()> {
     let mut template = with_device(&template("program"), GPU);
     let main = &mut template["spec"]["containers"][0];
     json_patch::merge(main, &unprivileged());
     main["resources"] = json!({"limits": {GPU: DEVICES.to_string()}});
+    vendor.install("550").await?;
+    let plain = of_plain_pod(ns, &template).await?;
+    run(ns, "kept", template.clone()).await?;
+    assert_same(&plain, &look(ns, "kept").await?)?;
+    stop(ns, "kept").await?;
+    start(ns, "kept").await?;
+    assert_same(&plain, &look(ns, "kept").await?)?;
+    stop(ns, "kept").await?;
+
+    vendor.install("560").await?;
+    let plain = of_plain_pod(ns, &template).await?;
+    ensure!(plain["devices"].contains("libcuda.so.1 560"), "{plain:#?}");
+    start(ns, "kept").await?;
+    assert_same(&plain, &look(ns, "kept").await?)
+}
+
+async fn of_plain_pod(ns: &Namespace, template: &Value) -> Result<Seen> {
     let mut plain = template.clone();
     plain["metadata"] = json!({"name": "plain"});
     ns.create_json::<Pod>(plain).await?;
     ns.pod_ready("plain").await?;
-    let plain = look_inside(ns, "plain").await?;
+    let seen = look(ns, "plain").await?;
     ns.delete::<Pod>("plain").await?;
+    Ok(seen)
+}
 
-    run(ns, "kept", template).await?;
-    assert_same(&plain, &look_inside(ns, "kept").await?)?;
-    stop(ns, "kept").await?;
-    start(ns, "kept").await?;
-    assert_same(&plain, &look_inside(ns, "kept").await?)
+async fn look(ns: &Namespace, pod: &str) -> Result<Seen> {
+    let mut seen = look_inside(ns, pod).await?;
+    seen.insert("devices", ns.sh(pod, "main", LOOK).await?);
+    Ok(seen)
 }
 
 async fn enforce(ns: &Namespace, level: Value) -> Result<()> {
@@ -74,7 +93,11 @@ async fn i1_durability_stop_and_start_with_a_device() {
             Row::new("stop-and-start-with-a-device")
                 .limited(GPU, "1")
                 .run(&ns, event)
-                .await
+                .await?;
+            let call = "import ctypes; print(ctypes.CDLL('libcuda.so.1').cuDriverVersion())";
+            let version = ns.exec(trial::NAME, "main", &["python3", "-c", call]).await?;
+            ensure!(version.stdout.trim() == "560", "{version:?}");
+            Ok(())
         })
         .await
     })
