@@ -18,6 +18,7 @@ mod kernels;
 mod lint;
 mod machine_tests;
 mod plugin;
+mod process;
 mod progress;
 mod shell;
 mod target;
