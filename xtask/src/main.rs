@@ -20,6 +20,7 @@ mod machine_tests;
 mod plugin;
 mod process;
 mod progress;
+mod record;
 mod shell;
 mod target;
 mod test;
@@ -54,7 +55,10 @@ fn run(args: &Args) -> Result<ExitCode> {
         Command::Cluster(command) => {
             return run_cluster(command, Cluster::new(&workspace, &progress, pause::provide));
         }
-        Command::Demo(arg) => demo::run(&workspace, &progress, arg.registry.as_deref())?,
+        Command::Demo { registry, dashboard } => {
+            demo::run(&workspace, &progress, registry.registry.as_deref(), *dashboard)?;
+        }
+        Command::Record { plugin } => record::run(&workspace, &progress, plugin.as_deref())?,
         Command::Install(arg) => install::command(&workspace, &progress, arg.registry.as_deref())?,
         Command::Test {
             kubernetes,

@@ -27,6 +27,9 @@ impl Process {
         let file = File::create(&log).with_context(|| format!("making {}", log.display()))?;
         let mut bound = bound_to_this(command.get_program());
         bound.args(command.get_args()).stdin(Stdio::null());
+        for (name, value) in command.get_envs() {
+            bound.env(name, value.unwrap_or_default());
+        }
         bound.stdout(file.try_clone().context("copying a descriptor")?);
         let child = bound.stderr(file).spawn();
         let child = child.with_context(|| format!("starting {name}"))?;
@@ -35,6 +38,22 @@ impl Process {
             child,
             log,
         })
+    }
+
+    /// What it has printed.
+    pub(crate) fn output(&self) -> Result<String> {
+        std::fs::read_to_string(&self.log).with_context(|| format!("reading {}", self.log.display()))
+    }
+
+    /// Waits until it ends.
+    pub(crate) fn wait(&mut self) -> Result<()> {
+        let status = self.child.wait();
+        let status = status.with_context(|| format!("waiting for {}", self.name))?;
+        bail!(
+            "{} ended with {status}; its log is {}",
+            self.name,
+            self.log.display()
+        )
     }
 
     /// Fails if it has ended.
