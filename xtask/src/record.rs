@@ -1,6 +1,6 @@
 /*!
-`record`: records a session with `kubectl stopc` on a real cluster, and makes the animated picture of
-the README from it.
+`record`: records a session with `kubectl stopc` on a real cluster, and makes the animated picture
+of the README from it.
 */
 
 mod line;
@@ -42,17 +42,17 @@ const PATIENCE: &str = "--timeout=180s";
 /// image is one of `cargo xtask demo`. What matters most is on the last screen.
 const SESSION: &[(&str, u64)] = &[
     ("kubectl stopc create dev --image nginx:1.25", 1200),
-    ("kubectl stopc status dev", 2000),
+    ("kubectl stopc status dev", 1800),
     ("clear", 300),
     (
         "kubectl stopc exec dev -- sh -c 'echo remember the milk > /root/notes.txt'",
         800,
     ),
     ("kubectl stopc stop dev", 1500),
-    ("kubectl stopc list", 2000),
+    ("kubectl stopc list", 1800),
     ("kubectl stopc start dev", 1200),
     ("kubectl stopc exec dev -- cat /root/notes.txt", 1500),
-    ("kubectl stopc diff dev", 2000),
+    ("kubectl stopc diff dev", 1800),
     ("kubectl stopc delete dev -y", 1500),
 ];
 const TEXTS: Texts<'_> = Texts {

@@ -95,8 +95,11 @@ impl Line {
         let columns = if wide { 2 } else { 1 };
         let text = if cell.has_contents() { cell.contents() } else { " " };
         match self.0.last_mut() {
-            // A wide character has a run of its own, because fonts differ in how wide it is.
-            Some(run) if run.style == style && !wide && !run.wide => {
+            // A wide character has a run of its own, because fonts differ in how wide it is. A column
+            // of a table has one, because viewers may show several spaces as one.
+            Some(run)
+                if run.style == style && !wide && !run.wide && (text == " " || !run.text.ends_with("  ")) =>
+            {
                 run.text.push_str(text);
                 run.columns += 1;
             }
@@ -246,6 +249,13 @@ mod tests {
         // A combining character belongs to the column before it.
         let accent = only("e\u{301}x");
         assert_eq!((accent.columns, accent.text.as_str()), (2, "e\u{301}x"));
+    }
+
+    #[test]
+    fn columns_of_a_table_are_runs() {
+        let line = shown("a b   c").remove(0);
+        let runs: Vec<_> = line.0.iter().map(|run| (run.column, run.text.as_str())).collect();
+        assert_eq!(runs, [(0, "a b   "), (6, "c")]);
     }
 
     #[test]

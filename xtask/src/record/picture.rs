@@ -54,7 +54,7 @@ pub(super) fn draw(timeline: &Timeline, columns: u16, texts: Texts<'_>) -> Strin
 
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {outer_width} {outer_height}\" width=\"{outer_width}\" \
-         height=\"{outer_height}\" role=\"img\" font-family=\"{FONTS}\" font-size=\"{FONT_SIZE}\" xml:space=\"preserve\">\n\
+         height=\"{outer_height}\" role=\"img\" font-family=\"{FONTS}\" font-size=\"{FONT_SIZE}\">\n\
          <title>{}</title>\n<desc>{}</desc>\n",
         escaped(texts.title),
         escaped(&format!("{} {caption}", texts.description)),
@@ -101,7 +101,7 @@ fn caption(left_out: Duration) -> String {
         format!(
             "Pauses are shortened to {} s ({:.1} s left out); printed times are real.",
             LONGEST_PAUSE.as_secs(),
-            left_out.as_secs_f64()
+            (left_out.as_secs_f64() * 10.0).ceil() / 10.0
         )
     };
     format!("A real run, typed by a script. {pauses}")
@@ -232,7 +232,7 @@ fn drawn_run(run: &Run) -> String {
             ),
         );
     }
-    // Spaces at the beginning move the text instead, so that viewers may drop them.
+    // Viewers may drop spaces at the edges, so the text is moved and shortened instead.
     let text = run.text.trim_start_matches(' ');
     let skipped = u16::try_from(run.text.len() - text.len()).unwrap_or_default();
     let kept = text.trim_end_matches(' ');
@@ -291,8 +291,8 @@ fn cells(columns: u16) -> f64 {
     rounded(f64::from(columns) * CELL, 10.0)
 }
 
-/// Where a place of a strip begins. Letters may be wider than their cells, so there is space between
-/// places.
+/// Where a place of a strip begins. Letters may be wider than their cells, so there is space
+/// between places.
 fn offset(place: usize, width: f64) -> f64 {
     let place = u32::try_from(place).unwrap_or(u32::MAX);
     f64::from(place) * (width.ceil() + 4.0 * CELL).round()
@@ -412,6 +412,7 @@ mod tests {
     #[test]
     fn the_caption_has_what_is_left_out() {
         assert!(caption(Duration::ZERO).ends_with("Nothing is left out."));
+        assert!(caption(Duration::from_millis(1)).contains("(0.1 s left out)"));
         let cut = caption(Duration::from_millis(13_600));
         assert!(cut.contains("shortened to 2 s (13.6 s left out);"), "{cut}");
         let svg = drawing(&[(0, "one"), (12_000, "\r\nnew")]);
