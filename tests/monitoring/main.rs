@@ -133,15 +133,8 @@ fn rules_and_dashboard_use_metrics_that_are_served() {
         .map(|rule| rule["expr"].as_str().unwrap().to_owned())
         .collect::<Vec<_>>();
     assert_served(&rules);
-    let dashboard: Value = serde_json::from_str(&text(DASHBOARD)).unwrap();
-    let panels = dashboard["panels"].as_array().unwrap();
-    let targets = panels
-        .iter()
-        .filter_map(|panel| panel["targets"].as_array())
-        .flatten();
-    let queries = targets
-        .map(|target| target["expr"].as_str().unwrap().to_owned())
-        .collect::<Vec<_>>();
+    let queries = dashboard::queries(&text(DASHBOARD)).unwrap();
+    let queries: Vec<_> = queries.into_iter().map(|query| query.expression).collect();
     assert!(queries.len() > 20, "{}", queries.len());
     assert_served(&queries);
 }

@@ -27,7 +27,21 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Cluster(ClusterCommand),
     /// Starts a cluster, installs the chart, and shows how a container keeps its files.
-    Demo(RegistryArg),
+    Demo {
+        #[command(flatten)]
+        registry: RegistryArg,
+        /// Starts a Prometheus with the chart's rules before, and prints what each panel of the
+        /// chart's dashboard shows after. On a terminal, it serves until Ctrl-C.
+        #[arg(long)]
+        dashboard: bool,
+    },
+    /// Records a session with the plugin on the cluster of `demo`, and writes the animated picture
+    /// of the README, docs/pictures/session.svg.
+    Record {
+        /// The plugin to record. Default: it is built from this clone.
+        #[arg(long, value_name = "FILE")]
+        plugin: Option<PathBuf>,
+    },
     /// Builds the images and installs the chart of this clone.
     Install(RegistryArg),
     /// Runs all tests. The end-to-end tests use the cluster of KUBECONFIG, or the local cluster.

@@ -8,7 +8,6 @@ Everything is removed at the end. Processes end with this program, however it en
 
 pub(crate) mod admission;
 mod installation;
-mod process;
 mod stages;
 pub(crate) mod starts;
 mod table;
@@ -26,11 +25,10 @@ use crate::args::ScaleArgs;
 use crate::cluster::control_plane::{self, API_SERVER, Ports};
 use crate::cluster::dir::ClusterDir;
 use crate::cluster::pki::Pki;
+use crate::process::{self, Process};
 use crate::progress::{Progress, Step};
 use crate::tools::Tools;
 use crate::workspace::Workspace;
-
-use process::Process;
 
 /// Ports next to those of the local cluster.
 const PORTS: Ports = Ports {

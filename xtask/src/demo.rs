@@ -3,8 +3,12 @@
 the times with those of a plain pod.
 */
 
+mod monitor;
+mod panels;
 mod show;
 mod table;
+
+use std::io::IsTerminal;
 
 use anyhow::Result;
 
@@ -14,8 +18,18 @@ use crate::progress::Progress;
 use crate::target::Target;
 use crate::workspace::Workspace;
 
-/// Runs the demo.
-pub(crate) fn run(workspace: &Workspace, progress: &Progress, registry: Option<&str>) -> Result<()> {
+#[cfg(test)]
+pub(crate) use show::IMAGE;
+
+use monitor::Monitor;
+
+/// Runs the demo, and shows the chart's dashboard of it.
+pub(crate) fn run(
+    workspace: &Workspace,
+    progress: &Progress,
+    registry: Option<&str>,
+    dashboard: bool,
+) -> Result<()> {
     if std::env::var_os("KUBECONFIG").is_none_or(|paths| paths.is_empty()) {
         progress.estimate(slow_steps(workspace));
     }
@@ -30,10 +44,25 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, registry: Option<&
     let tag = product::provide(workspace, progress, Some(&target.destination))?;
     drop(early);
     install::run(workspace, progress, &target, &tag, &install::Options::default())?;
+    // Before the show, so that rates and quantiles are those of it.
+    let monitor = if dashboard {
+        progress.expect(monitor::STEPS);
+        Some(Monitor::start(workspace, progress, &target)?)
+    } else {
+        None
+    };
     let times = show::run(workspace, &target)?;
     println!("\n{}", table::render(&times));
+    if let Some(monitor) = &monitor {
+        monitor.print()?;
+        println!();
+    }
     farewell(&target);
-    Ok(())
+    let Some(monitor) = monitor.filter(|_| std::io::stdin().is_terminal()) else {
+        return Ok(());
+    };
+    monitor.print_address(workspace);
+    monitor.serve()
 }
 
 /// The steps on the local cluster that take minutes, if their products do not exist yet.

@@ -18,7 +18,9 @@ mod kernels;
 mod lint;
 mod machine_tests;
 mod plugin;
+mod process;
 mod progress;
+mod record;
 mod second_cluster;
 mod shell;
 mod target;
@@ -54,7 +56,10 @@ fn run(args: &Args) -> Result<ExitCode> {
         Command::Cluster(command) => {
             return run_cluster(command, Cluster::new(&workspace, &progress, pause::provide));
         }
-        Command::Demo(arg) => demo::run(&workspace, &progress, arg.registry.as_deref())?,
+        Command::Demo { registry, dashboard } => {
+            demo::run(&workspace, &progress, registry.registry.as_deref(), *dashboard)?;
+        }
+        Command::Record { plugin } => record::run(&workspace, &progress, plugin.as_deref())?,
         Command::Install(arg) => install::command(&workspace, &progress, arg.registry.as_deref())?,
         Command::Test {
             kubernetes,

@@ -24,14 +24,22 @@ const LINKS: [&str; 3] = ["kubectl-sc", "kubectl_complete-stopc", "kubectl_compl
 /// Builds the plugin into `dist/`, and copies it to a directory.
 pub(crate) fn command(workspace: &Workspace, progress: &Progress, install: Option<&Path>) -> Result<()> {
     progress.expect(1);
-    progress.step("Compile the plugin", |step| {
-        let built = product::build_static(workspace, PROGRAM, step)?;
-        place(&built, &workspace.dist())?;
-        install.map_or(Ok(()), |dir| place(&built, dir))
-    })?;
+    let built = build(workspace, progress)?;
+    if let Some(dir) = install {
+        place(&built, dir)?;
+    }
     let shown = install.map_or_else(|| workspace.dist(), Path::to_owned);
     println!("{}", shown.join(PROGRAM).display());
     Ok(())
+}
+
+/// Builds the plugin into `dist/`, and returns its path there.
+pub(crate) fn build(workspace: &Workspace, progress: &Progress) -> Result<PathBuf> {
+    progress.step("Compile the plugin", |step| {
+        let built = product::build_static(workspace, PROGRAM, step)?;
+        place(&built, &workspace.dist())?;
+        Ok(workspace.dist().join(PROGRAM))
+    })
 }
 
 /// Builds the plugin for the end-to-end tests, and returns its path. Cargo builds it with the tests

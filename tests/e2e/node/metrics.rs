@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use ::metrics::catalogue;
 use anyhow::{Context, Result, bail, ensure};
+use dashboard::{Query, Targets};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{Namespace, cluster_fact, in_namespace, patience, port_forward, tunnel};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -97,17 +97,11 @@ async fn every_query_of_the_dashboard_has_an_answer() {
         let prometheus = Prometheus::start(&ns).await?;
         run(&ns, "kept", shell_template()).await?;
         stop(&ns, "kept").await?;
-        let dashboard: Value = serde_json::from_str(DASHBOARD)?;
-        let panels = dashboard["panels"].as_array().context("panels")?;
-        for panel in panels {
-            for target in panel["targets"].as_array().into_iter().flatten() {
-                let query = target["expr"].as_str().context("expr")?;
-                let query = query.replace("$__rate_interval", "1m");
-                prometheus
-                    .answer(&query)
-                    .await
-                    .with_context(|| format!("panel {}", panel["title"]))?;
-            }
+        for query in dashboard::queries(DASHBOARD)? {
+            prometheus
+                .answer(&query)
+                .await
+                .with_context(|| format!("panel {}", query.panel))?;
         }
         let rules = prometheus.get("/api/v1/rules").await?;
         let alerts = ALERTS.matches("- alert: ").count();
@@ -152,20 +146,8 @@ impl Prometheus {
             }
         }
         let [operators, agents] = targets;
-        let configuration = json!({
-            "global": { "scrape_interval": "1s", "scrape_timeout": "1s" },
-            "rule_files": ["alerts.yaml"],
-            "scrape_configs": [
-                { "job_name": "operator", "static_configs": [{ "targets": operators }] },
-                {
-                    "job_name": "node-agent", "scheme": "https", "static_configs": [{ "targets": agents }],
-                    "tls_config": { "insecure_skip_verify": true },
-                    "authorization": { "credentials_file": "token" },
-                },
-            ],
-        });
-        // JSON is YAML.
-        std::fs::write(directory.path().join("prometheus.yml"), configuration.to_string())?;
+        let configuration = dashboard::configuration(&Targets { operators, agents }, "alerts.yaml", "token");
+        std::fs::write(directory.path().join("prometheus.yml"), configuration)?;
         let port = TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port();
         let log = std::fs::File::create(directory.path().join("log"))?;
         let process = Command::new(Path::new(&programs).join("prometheus"))
@@ -184,30 +166,32 @@ impl Prometheus {
         })
     }
 
-    /// The response to a GET request.
+    /// The body of the response to a GET request.
     async fn get(&self, path: &str) -> Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await?;
         let request = format!("GET {path} HTTP/1.0\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut response = String::new();
         stream.read_to_string(&mut response).await?;
-        Ok(response)
+        let (_, body) = response
+            .split_once("\r\n\r\n")
+            .context("a response without body")?;
+        Ok(body.to_owned())
     }
 
     /// Waits until a query has a result. Prometheus does not announce new samples.
-    async fn answer(&self, query: &str) -> Result<()> {
-        let encoded = query
-            .bytes()
-            .fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02X}"));
-        let path = format!("/api/v1/query?query={encoded}");
+    async fn answer(&self, query: &Query) -> Result<()> {
+        let path = query.path("1m");
         let deadline = Instant::now() + patience(PATIENCE);
         loop {
             let response = self.get(&path).await;
-            let has_value = |response: &String| response.contains("\"value\":[");
-            if response.as_ref().is_ok_and(has_value) {
+            let series = response.as_deref().map(dashboard::samples);
+            if let Ok(Ok(series)) = &series
+                && !series.is_empty()
+            {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "{query}: {response:?}");
+            ensure!(Instant::now() < deadline, "{}: {series:?}", query.expression);
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }

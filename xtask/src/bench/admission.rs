@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::process::{self, Process};
 use super::{ADMIN, Place, WEBHOOK_PORT, installation, start_parts};
 use crate::args::AdmissionArgs;
 use crate::cluster::control_plane::API_SERVER;
 use crate::cluster::dir::ClusterDir;
+use crate::process::{self, Process};
 use crate::progress::{Progress, Step};
 use crate::tools::Tools;
 use crate::workspace::Workspace;

@@ -18,7 +18,7 @@ use crate::workspace::Workspace;
 pub(super) const NAMESPACE: &str = "stoppablecontainer-demo";
 const SAMPLE: &str = "config/samples/nginx.yaml";
 /// The image in the sample.
-pub(super) const IMAGE: &str = "docker.io/library/nginx:1.25";
+pub(crate) const IMAGE: &str = "docker.io/library/nginx:1.25";
 const PLAIN: &str = "plain";
 const PAGE: &str = "/usr/share/nginx/html/index.html";
 /// Files whose owner, mode and content must be the same after a stop.
@@ -103,18 +103,20 @@ pub(super) fn run(workspace: &Workspace, target: &Target<'_>) -> Result<Times> {
     Ok(times)
 }
 
+/// Creates the demo's namespace, unless it exists.
+pub(super) fn make_namespace(target: &Target<'_>) -> Result<()> {
+    if target.kubectl_output(&["get", "namespace", NAMESPACE]).is_err() {
+        target.kubectl_output(&["create", "namespace", NAMESPACE])?;
+    }
+    Ok(())
+}
+
 // === impl Show ===
 
 impl Show<'_> {
     /// Creates the namespace and removes the objects of an earlier demo.
     fn prepare(&self, sample: &str) -> Result<()> {
-        if self
-            .target
-            .kubectl_output(&["get", "namespace", NAMESPACE])
-            .is_err()
-        {
-            self.target.kubectl_output(&["create", "namespace", NAMESPACE])?;
-        }
+        make_namespace(self.target)?;
         self.quietly(&[
             "delete",
             "-f",
