@@ -320,12 +320,11 @@ impl<W: Write> Pack<'_, W> {
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         let mut header = header(&stat, EntryType::Regular);
         let parts = sparse::parts(&file, size);
-        let (blocks, parts) = match parts {
-            Some(parts) => (sparse::describe(&mut header, &parts, size), parts),
-            None => {
-                header.set_size(size);
-                (Vec::new(), vec![(0, size)])
-            }
+        let (blocks, parts) = if let Some(parts) = parts {
+            (sparse::describe(&mut header, &parts, size), parts)
+        } else {
+            header.set_size(size);
+            (Vec::new(), vec![(0, size)])
         };
         self.content(&mut header, name, &blocks, &File::from(file), &parts)
     }
