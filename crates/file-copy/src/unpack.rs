@@ -6,24 +6,32 @@ the one above, and a link is never followed. A hard link can only lead to a file
 file is written under a temporary name and renamed when it is complete.
 */
 
+mod attributes;
+mod limited;
+mod reasons;
+mod target;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::fd::OwnedFd;
 
 use kept_files::frame;
 use kept_files::path::escape;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, chownat, fchmod,
-    fchown, fstat, futimens, linkat, makedev, mkdirat, mknodat, openat, renameat, statat, symlinkat,
-    unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, fstat, linkat, makedev, mkdirat, mknodat, openat, renameat, statat,
+    symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
 
-use crate::{MAX_DEPTH, TOP, Tally, Watch, base_name};
+pub use self::target::Target;
+
+use self::attributes::{Attributes, id};
+use self::limited::Limited;
+use self::reasons::{in_the_way, reason, reason_of};
+
+use crate::{MAX_DEPTH, TOP, Tally, Watch};
 
 /// Bytes that are written at once, and compared with zeros.
 const CHUNK: usize = 64 << 10;
@@ -65,15 +73,6 @@ pub enum UnpackError {
     Stopped,
 }
 
-/// Where the copy goes.
-#[derive(Debug)]
-pub struct Target {
-    directory: OwnedFd,
-    /// Its name there. Without one the entries of the copied directory go into `directory`.
-    name: Option<Vec<u8>>,
-    path: Vec<u8>,
-}
-
 struct Unpack<'a> {
     target: Target,
     keep: Keep,
@@ -87,75 +86,6 @@ struct Unpack<'a> {
     /// Files that were made: device and inode.
     files: HashSet<(u64, u64)>,
     temporary: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Attributes {
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    mtime: i64,
-}
-
-/// Limits what may be read for a description, and remembers why the stream ended.
-struct Limited<R> {
-    from: R,
-    left: std::rc::Rc<std::cell::Cell<u64>>,
-    problem: std::rc::Rc<std::cell::RefCell<Option<String>>>,
-}
-
-// === impl Target ===
-
-impl Target {
-    /// As cp(1): into a directory that exists, under `base`; else the path itself, in a directory
-    /// that exists.
-    ///
-    /// # Errors
-    /// If the directory does not exist.
-    pub fn open(path: &Path, base: Option<&[u8]>) -> Result<Self, UnpackError> {
-        let bytes = path.as_os_str().as_bytes();
-        let failed = |path: &[u8], error: String| UnpackError::Write {
-            path: escape(path),
-            error,
-        };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match openat(CWD, bytes, flags, Mode::empty()) {
-            Ok(directory) => {
-                let mut path = bytes.to_vec();
-                if let Some(base) = base {
-                    if !path.ends_with(b"/") {
-                        path.push(b'/');
-                    }
-                    path.extend_from_slice(base);
-                }
-                let name = base.map(<[u8]>::to_vec);
-                return Ok(Self {
-                    directory,
-                    name,
-                    path,
-                });
-            }
-            Err(Errno::NOENT | Errno::NOTDIR) => {}
-            Err(error) => return Err(failed(bytes, io::Error::from(error).to_string())),
-        }
-        let Some(name) = base_name(bytes).filter(|_| !bytes.ends_with(b"/")) else {
-            return Err(failed(bytes, "it is not a directory; make it first".to_owned()));
-        };
-        let above = &bytes[..bytes.len() - name.len()];
-        let above = if above.is_empty() { b"." } else { above };
-        let directory = openat(CWD, above, flags, Mode::empty()).map_err(|error| {
-            let error = io::Error::from(error);
-            failed(
-                bytes,
-                format!("the directory {} cannot be used: {error}", escape(above)),
-            )
-        })?;
-        Ok(Self {
-            directory,
-            name: Some(name.to_vec()),
-            path: bytes.to_vec(),
-        })
-    }
 }
 
 /// Writes the files of a stream.
@@ -527,50 +457,6 @@ impl Unpack<'_> {
         renamed.map_err(|error| self.fault(names, reason(error)))
     }
 
-    fn attributes(&mut self, file: impl AsFd, attributes: Attributes) -> Result<(), Errno> {
-        let file = file.as_fd();
-        if self.keep.owners {
-            let owner = (
-                Some(Uid::from_raw(attributes.uid)),
-                Some(Gid::from_raw(attributes.gid)),
-            );
-            match fchown(file, owner.0, owner.1) {
-                Ok(()) => {}
-                Err(Errno::PERM | Errno::INVAL) => self.without_owners(),
-                Err(error) => return Err(error),
-            }
-        }
-        // After the owner, whose change removes these bits. With another owner they would let
-        // everybody act as the wrong user.
-        let set_id = self.keep.owners && self.keep.set_id && self.keep.modes;
-        let mut mode = Mode::from_raw_mode(attributes.mode & if set_id { 0o7777 } else { 0o1777 });
-        if !self.keep.modes {
-            mode = (mode & (Mode::RWXU | Mode::RWXG | Mode::RWXO)).difference(self.umask);
-        }
-        fchmod(file, mode)?;
-        futimens(file, &times(attributes))
-    }
-
-    /// Of what cannot be opened. Its time and owner matter little enough to go on without them.
-    fn attributes_of_link(&mut self, parent: &OwnedFd, own: &[u8], attributes: Attributes) {
-        if self.keep.owners {
-            let owner = (
-                Some(Uid::from_raw(attributes.uid)),
-                Some(Gid::from_raw(attributes.gid)),
-            );
-            if chownat(parent, own, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW).is_err() {
-                self.without_owners();
-            }
-        }
-        let _ = utimensat(parent, own, &times(attributes), AtFlags::SYMLINK_NOFOLLOW);
-    }
-
-    fn without_owners(&mut self) {
-        self.keep.owners = false;
-        self.watch
-            .note("owners are not kept: the user may not set them; files belong to the user".to_owned());
-    }
-
     /// Gives the new directories their attributes, the deepest ones first.
     fn end(&mut self) -> Result<(), UnpackError> {
         let mut outcome = Ok(());
@@ -608,73 +494,5 @@ impl Unpack<'_> {
             path.extend_from_slice(name);
         }
         escape(&path)
-    }
-}
-
-fn id(value: u64) -> io::Result<u32> {
-    // The highest number means "no change" to the kernel.
-    u32::try_from(value)
-        .ok()
-        .filter(|id| *id != u32::MAX)
-        .ok_or_else(|| io::Error::other("a number of a user that does not exist"))
-}
-
-fn times(attributes: Attributes) -> Timestamps {
-    Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: attributes.mtime,
-            tv_nsec: 0,
-        },
-    }
-}
-
-fn in_the_way(error: Errno) -> String {
-    match error {
-        Errno::LOOP | Errno::NOTDIR => {
-            "something else than a directory is there, and links are not followed".to_owned()
-        }
-        error => reason(error),
-    }
-}
-
-fn reason(error: Errno) -> String {
-    match error {
-        Errno::NOSPC => "no space is left on its disk or volume".to_owned(),
-        Errno::DQUOT => "the quota of its disk or volume is used up".to_owned(),
-        Errno::BUSY => "it is a mount point".to_owned(),
-        Errno::ISDIR => "a directory is there".to_owned(),
-        error => io::Error::from(error).to_string(),
-    }
-}
-
-fn reason_of(error: &io::Error) -> String {
-    Errno::from_io_error(error).map_or_else(|| error.to_string(), reason)
-}
-
-impl<R: Read> Read for Limited<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.left.get();
-        if left == 0 {
-            return Err(io::Error::other("a description without end"));
-        }
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-        match self.from.read(&mut buffer[..most]) {
-            Ok(count) => {
-                if left != u64::MAX {
-                    self.left.set(left - count as u64);
-                }
-                Ok(count)
-            }
-            Err(error) => {
-                if error.kind() != io::ErrorKind::Interrupted {
-                    *self.problem.borrow_mut() = Some(error.to_string());
-                }
-                Err(error)
-            }
-        }
     }
 }
