@@ -1,10 +1,10 @@
 /*!
-Copies a tree of files as a stream: [`pack`] writes it, [`unpack`] reads it. The wrapper does the one
-in the container, and the plugin of kubectl the other one on the user's machine.
+Copies a tree of files as a stream: [`pack`] writes it, [`unpack`] reads it. The wrapper does the
+one in the container, and the plugin of kubectl the other one on the user's machine.
 
 The stream is a tar archive in frames ([`kept_files::frame`]), so an interrupted transfer is never
-taken for a complete one. All names in the archive begin with the component `top`: the unpacking side
-knows the name of the copy, and the archive does not choose it.
+taken for a complete one. All names in the archive begin with the component `top`: the unpacking
+side knows the name of the copy, and the archive does not choose it.
 */
 
 #![forbid(unsafe_code)]

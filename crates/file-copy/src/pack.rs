@@ -2,8 +2,8 @@
 Writes a tree of files as a stream.
 
 Links are copied as links. A directory of another file system is copied too, except for those in
-which the kernel shows itself, such as /proc. Files may change meanwhile: a file that becomes shorter
-while it is read ends the copy, because the archive has announced its length.
+which the kernel shows itself, such as /proc. Files may change meanwhile: a file that becomes
+shorter while it is read ends the copy, because the archive has announced its length.
 */
 
 use std::collections::HashMap;

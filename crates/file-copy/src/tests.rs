@@ -400,7 +400,7 @@ fn a_file_replaces_a_link_and_is_not_written_through_it() {
 #[test]
 fn what_cannot_be_read_is_an_error_after_the_rest() {
     if rustix::process::geteuid().is_root() {
-        // Root reads everything; too deep a directory is not read by anyone.
+        // Root reads everything, but not a directory that is too deep.
         let dir = tempfile::tempdir().unwrap();
         let from = dir.path().join("from");
         fs::create_dir_all(from.join("d/".repeat(crate::MAX_DEPTH + 3))).unwrap();

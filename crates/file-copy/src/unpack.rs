@@ -1,9 +1,9 @@
 /*!
 Reads a stream of [`crate::pack`] into a directory, and writes nothing outside of it.
 
-The stream may come from an image that is hostile. Every directory on the way is opened by its name in
-the one above, and a link is never followed. A hard link can only lead to a file of the same copy. A
-file is written under a temporary name and renamed when it is complete.
+The stream may come from an image that is hostile. Every directory on the way is opened by its name
+in the one above, and a link is never followed. A hard link can only lead to a file of the same
+copy. A file is written under a temporary name and renamed when it is complete.
 */
 
 mod attributes;

@@ -89,8 +89,8 @@ impl Platform {
         self.target().replace("-unknown", "") + "-gcc"
     }
 
-    /// The target of the binaries. It is always passed to cargo, because otherwise build scripts and
-    /// macros would be static as well.
+    /// The target of the binaries. It is always passed to cargo, because otherwise build scripts
+    /// and macros would be static as well.
     fn target(self) -> &'static str {
         match self {
             Self::Amd64 => "x86_64-unknown-linux-gnu",

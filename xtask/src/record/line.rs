@@ -95,8 +95,8 @@ impl Line {
         let columns = if wide { 2 } else { 1 };
         let text = if cell.has_contents() { cell.contents() } else { " " };
         match self.0.last_mut() {
-            // A wide character has a run of its own, because fonts differ in how wide it is. A column
-            // of a table has one, because viewers may show several spaces as one.
+            // A wide character has a run of its own, because fonts differ in how wide it is. A
+            // column of a table has one, because viewers may show several spaces as one.
             Some(run)
                 if run.style == style && !wide && !run.wide && (text == " " || !run.text.ends_with("  ")) =>
             {
