@@ -12,12 +12,17 @@ mod libraries;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rootfs::usage;
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 use crate::container::{Container, Spec};
 use crate::node::Node;
 use crate::pod_users::{PodUsers, has_pod_users};
+
+/// Time limit for a measurement.
+const TIME: Duration = Duration::from_mins(5);
 
 /// A container's root before the command runs, as a hook sees it on the node.
 struct HookRoot(PathBuf);
@@ -231,6 +236,32 @@ fn i5_a_file_of_the_user_gives_way_to_a_hooks_and_comes_back() {
         assert_eq!(consumer.read("/usr/lib64/libcuda.so").unwrap(), "of the user");
         assert_eq!(consumer.list("/usr/lib64").unwrap(), "libcuda.so vendor");
         assert_eq!(consumer.list("/usr/lib64/vendor").unwrap(), "mine");
+    });
+}
+
+/// The user's files counted less while a hook's files were in their place, so a container could
+/// exceed its limit.
+#[test]
+fn i12_a_file_of_the_user_that_gives_way_counts_as_before() {
+    Node::with(|node| {
+        let provider = node.provider(&[&usr_merged(node)]);
+        let mut consumer = start(node, &provider, &node.consumer("first"), "first", |_| {});
+        consumer
+            .write_durable("/usr/lib64/library", &"x".repeat(1 << 20))
+            .unwrap();
+        consumer.end();
+        let bytes = || {
+            usage::measure_kept(&node.kept(), Instant::now() + TIME)
+                .unwrap()
+                .bytes
+        };
+        let before = bytes();
+        assert!(before >= 1 << 20, "{before}");
+        let consumer = start(node, &provider, &node.consumer("second"), "second", |root| {
+            root.link("/usr/lib64/library", "of-the-hook");
+        });
+        assert!(bytes() >= before, "{} of {before}", bytes());
+        consumer.end();
     });
 }
 

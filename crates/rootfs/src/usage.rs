@@ -11,6 +11,8 @@ use std::time::Instant;
 use rustix::fs::{FileType, Stat, fstat};
 use rustix::io::Errno;
 
+use crate::store::runtime::COVERED;
+use crate::store::{Kept, StoreError};
 use crate::walk::{Bounds, Entry, Visitor, walk};
 
 pub use self::directories::{DirectoryUsage, directories};
@@ -35,6 +37,23 @@ pub fn measure(top: impl AsFd, until: Instant) -> Result<Usage, Errno> {
     let pending = MAX_PENDING;
     let complete = walk(top.as_fd(), Bounds { until, pending }, &mut sum)?;
     Ok(sum.usage(complete))
+}
+
+/// Measures what the user has in a kept filesystem until a time: the upper directory, and the files
+/// that give way to those of the container runtime until a later start.
+///
+/// # Errors
+/// If a directory cannot be opened or read.
+pub fn measure_kept(kept: &Kept, until: Instant) -> Result<Usage, StoreError> {
+    let fail = kept.fail("cannot measure the kept filesystem");
+    let mut usage = measure(kept.upper()?, until).map_err(&fail)?;
+    if let Some(covered) = kept.optional(COVERED)? {
+        let covered = measure(covered, until).map_err(&fail)?;
+        usage.bytes += covered.bytes;
+        usage.inodes += covered.inodes;
+        usage.complete &= covered.complete;
+    }
+    Ok(usage)
 }
 
 /// Sums of fractions: each of a file's names counts as its share, so nothing has to be remembered

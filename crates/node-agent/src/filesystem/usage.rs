@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use kube::Client;
-use rootfs::usage::{Usage, measure};
+use rootfs::usage::{Usage, measure_kept};
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, FilesystemUsage, RecoveryVerb, StoppableContainerInstance,
 };
@@ -122,7 +122,7 @@ async fn on_a_thread(host: &Arc<Host>, instance: &Instance, volume: &VolumeRecor
             return Ok(None);
         }
         let until = std::time::Instant::now() + TIME;
-        measure(kept.upper()?, until).context("measure").map(Some)
+        measure_kept(&kept, until).context("measure").map(Some)
     };
     std::thread::Builder::new()
         .name("measure".to_owned())

@@ -152,7 +152,7 @@ impl Kept {
             .map_err(self.fail("cannot write the record"))
     }
 
-    pub(super) fn fail(&self, what: &'static str) -> impl Fn(Errno) -> StoreError {
+    pub(crate) fn fail(&self, what: &'static str) -> impl Fn(Errno) -> StoreError {
         let path = PathBuf::from(&self.key);
         move |source| StoreError::System {
             what,
