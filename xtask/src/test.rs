@@ -12,6 +12,7 @@ pub(crate) use e2e::on_cluster;
 pub(crate) use outcome::report;
 
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
@@ -72,8 +73,16 @@ pub(crate) struct Options<'a> {
 /// The variable that makes the interleavings complete instead of a sample, and its value.
 const INTERLEAVINGS: (&str, &str) = ("INTERLEAVINGS", "all");
 
-/// Runs the tests.
+/// Runs the tests, and prints how long they took.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: &Options<'_>) -> Result<()> {
+    let begun = Instant::now();
+    let result = run_classes(workspace, progress, options);
+    let minutes = begun.elapsed().as_secs().div_ceil(60);
+    progress.say(format!("      the tests took {minutes} minutes"));
+    result
+}
+
+fn run_classes(workspace: &Workspace, progress: &Progress, options: &Options<'_>) -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("the mount tests need root: run this command as root, for example with `sudo -E`");
     }
@@ -194,6 +203,7 @@ fn say_left_out(progress: &Progress, one_release: bool) -> Result<()> {
         ROTATIONS.1.parse::<u32>()? - ROTATIONS.0.parse::<u32>()?,
         ROTATIONS.1,
     ));
+    progress.say("LEFT OUT (see CONTRIBUTING.md): nodes in virtual machines (--vm), nodes with CRI-O (--runtime cri-o)");
     Ok(())
 }
 
