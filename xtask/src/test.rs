@@ -12,7 +12,9 @@ pub(crate) use e2e::on_cluster;
 pub(crate) use outcome::report;
 
 use std::process::Command;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -38,6 +40,8 @@ const OTHER_RELEASE: Release = Release::V1_36;
 const COMPUTING_NICENESS: i32 = 19;
 /// Of everything else.
 const ORDINARY_NICENESS: i32 = 0;
+/// Between two looks at whether the second cluster may start.
+const PAUSE: Duration = Duration::from_secs(1);
 /// Test targets that compute for minutes and touch nothing but their own process. They run beside
 /// the end-to-end tests, which mostly wait.
 const COMPUTING: &[&str] = &["interleavings", "memory"];
@@ -152,26 +156,41 @@ fn run_classes(workspace: &Workspace, progress: &Progress, options: &Options<'_>
     say_left_out(progress, one_release)?;
     progress.expect(kernels::steps(&[OLD_KERNEL]));
     let machine = kernels::prepare(workspace, progress, &[OLD_KERNEL], &[])?;
-    let in_background = || {
+    let computing = || {
         // Linux sets the value of the calling thread and of the programs that it starts.
         rustix::process::setpriority_process(None, COMPUTING_NICENESS)?;
         machine.run(progress)?;
         for class in classes.iter().filter(|class| is_computing(class)) {
             test_class(workspace, progress, options, class)?;
         }
-        fuzz::test(workspace, progress, options.all)?;
-        if one_release {
-            return Ok(());
-        }
+        fuzz::test(workspace, progress, options.all)
+    };
+    if one_release {
+        return at_once(computing, || {
+            e2e::run_parts(workspace, progress, &all, options, &target)
+        });
+    }
+    let alone = e2e::alone_file(workspace);
+    let _ = std::fs::remove_file(&alone);
+    let ended = AtomicBool::new(false);
+    let on_other_release = || {
+        rustix::process::setpriority_process(None, COMPUTING_NICENESS)?;
         progress.expect(Tools::CLUSTER_STEPS);
         let tools = Tools::of(workspace).with_release(OTHER_RELEASE);
         tools.prepare_cluster(workspace, progress)?;
+        // Tests that share a cluster fill the processors.
+        while !alone.exists() && !ended.load(Ordering::Relaxed) {
+            thread::sleep(PAUSE);
+        }
         rustix::process::setpriority_process(None, ORDINARY_NICENESS)?;
         beside::start(progress)
     };
-    let here = if one_release { &all[..] } else { &[&ON_ONE_NODE] };
-    at_once(in_background, || {
-        e2e::run_parts(workspace, progress, here, options, &target)
+    at_once(computing, || {
+        at_once(on_other_release, || {
+            let result = e2e::run_parts(workspace, progress, &[&ON_ONE_NODE], options, &target);
+            ended.store(true, Ordering::Relaxed);
+            result
+        })
     })
 }
 

@@ -43,9 +43,16 @@ pub(crate) async fn share() -> Turn<'static> {
     TURNS.share().await
 }
 
-/// Waits for the turn of a test that has the cluster for itself.
+/// Waits for the turn of a test that has the cluster for itself. Makes the file that `E2E_ALONE`
+/// names, if it names one: from then on the machine has time for something else.
 pub(crate) async fn have() -> Turn<'static> {
-    TURNS.have().await
+    let turn = TURNS.have().await;
+    if let Some(path) = std::env::var_os("E2E_ALONE")
+        && let Err(error) = std::fs::File::create(path)
+    {
+        eprintln!("the file of E2E_ALONE cannot be made: {error}");
+    }
+    turn
 }
 
 // === impl Turns ===

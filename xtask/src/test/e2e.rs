@@ -2,6 +2,7 @@
 How the end-to-end tests are run on a cluster: their variables, filters and times.
 */
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -45,6 +46,9 @@ const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
 const SLOWEST: usize = 12;
 /// The variable with the file of their times.
 const TIMES_VARIABLE: &str = "E2E_TIMES";
+
+/// The variable with a file that exists as soon as a test has the cluster for itself.
+const ALONE_VARIABLE: &str = "E2E_ALONE";
 
 /// The variable with the path of the plugin.
 const PLUGIN_VARIABLE: &str = "E2E_PLUGIN";
@@ -138,12 +142,19 @@ pub(super) fn run(
     let times = step.log().with_extension("times");
     let _ = std::fs::remove_file(&times);
     command.env(TIMES_VARIABLE, &times);
+    command.env(ALONE_VARIABLE, alone_file(workspace));
     let result = run_tests(step, &mut command);
     step.say(format!(
         "      slowest: {}",
         slowest(&std::fs::read_to_string(&times).unwrap_or_default())
     ));
     result
+}
+
+/// Exists as soon as an end-to-end test has the cluster for itself. The tests that share it have
+/// ended then.
+pub(super) fn alone_file(workspace: &Workspace) -> PathBuf {
+    workspace.logs().join("end-to-end-tests.alone")
 }
 
 /// The tests that took the longest, from lines `SECONDS TEST`.
