@@ -98,7 +98,7 @@ pub fn unpack(
     keep: Keep,
     watch: &mut dyn Watch,
 ) -> Result<Tally, UnpackError> {
-    // There is no other way to read it.
+    // umask(2) reads the mask only by setting another one.
     let umask = rustix::process::umask(Mode::RWXG | Mode::RWXO);
     rustix::process::umask(umask);
     let mut unpack = Unpack {

@@ -153,7 +153,7 @@ mod tests {
         ]);
         assert_eq!(times(&timeline), [0, 100, 161]);
         assert_eq!(timeline.frames[1].lines[0], line("d"));
-        // A flash that leaves what was there is no frame.
+        // A flash that leaves what was there does not make a frame.
         let flash = Timeline::of([
             frame(0, ["a", "b"]),
             frame(100, ["c", "b"]),
