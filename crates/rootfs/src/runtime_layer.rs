@@ -11,6 +11,8 @@ links of image and user are followed as a hook in a plain pod follows them (`/li
 and the kernel gives the directories on the way the owners and modes that they have there.
 */
 
+mod entry;
+
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -18,13 +20,11 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, mknodat, openat, readlinkat, statat,
-    symlinkat, unlinkat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, openat, readlinkat, statat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+use self::entry::put;
 use crate::attach::Hooks;
 use crate::cached_stat;
 use crate::layers::Layers;
@@ -34,9 +34,7 @@ use crate::overlay::{Overlay, OverlayError, Upper};
 use crate::plan::Plan;
 use crate::process::Proc;
 use crate::root::{Problem, Root, RootError};
-use crate::runtime_changes::{
-    Changes, ChangesError, Entry, LINKER_CACHE, LINKER_CONFIG, LINKER_CONFIGS, What,
-};
+use crate::runtime_changes::{Changes, ChangesError, Entry, LINKER_CACHE, LINKER_CONFIGS, What};
 use crate::store::{Kept, StoreError, list, runtime};
 
 /// Mode of directories that are made on the way to something.
@@ -311,70 +309,6 @@ pub(crate) fn image_root(thread: &NamespaceThread, layers: &Layers) -> Result<Ow
         context: None,
     };
     Ok(overlay.mount(thread)?)
-}
-
-/// Does to the root what was done to the container's. `searched` are the directories of the loader.
-fn put(
-    root: &Root,
-    entry: &Entry,
-    searched: &HashSet<PathBuf>,
-    new: &mut HashSet<((u32, u32), u64)>,
-) -> Result<(), RuntimeLayerError> {
-    let path = &entry.path;
-    // The content is made later. A configuration that the image has stays: hooks only make one
-    // where there is none.
-    let is_configured = || root.open(path, OFlags::PATH).is_ok();
-    if path == Path::new(LINKER_CACHE) || (path == Path::new(LINKER_CONFIG) && is_configured()) {
-        return Ok(());
-    }
-    let failed = at(path);
-    if matches!(entry.what, What::Directory) {
-        if root.open(path, OFlags::PATH | OFlags::DIRECTORY).is_ok() {
-            return Ok(());
-        }
-        let directory = root.create_directory(path, entry.mode)?;
-        return give(&directory, OsStr::new("."), entry).map_err(failed);
-    }
-    let (parent, name) = parent(root, path)?;
-    match &entry.what {
-        What::Directory => {}
-        What::Link(target) => {
-            if readlinkat(&parent, name, Vec::new()).is_ok_and(|found| found == *target) {
-                return Ok(());
-            }
-            remove(&parent, name).map_err(&failed)?;
-            symlinkat(target, &parent, name).map_err(&failed)?;
-        }
-        What::File(content) if path.starts_with(LINKER_CONFIGS) => {
-            let content = linker::without_directories(content, searched);
-            write(&parent, name, &content, entry.mode).map_err(&failed)?;
-        }
-        What::File(content) => write(&parent, name, content, entry.mode).map_err(&failed)?,
-        What::Special(kind, device) => {
-            remove(&parent, name).map_err(&failed)?;
-            mknodat(&parent, name, *kind, entry.mode, *device).map_err(&failed)?;
-        }
-    }
-    give(&parent, name, entry).map_err(&failed)?;
-    let made = cached_stat::at(&parent, name).map_err(&failed)?;
-    new.insert((made.device, made.inode));
-    Ok(())
-}
-
-/// Gives a file of the layer its owner and mode.
-fn give(directory: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<(), Errno> {
-    let (user, group) = entry.owner;
-    let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
-    match chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW) {
-        // An owner that the pod's user namespace does not have: it stays the root of that.
-        Ok(()) | Err(Errno::INVAL | Errno::OVERFLOW) => {}
-        Err(e) => return Err(e),
-    }
-    if matches!(entry.what, What::Link(_)) {
-        return Ok(());
-    }
-    // The umask took something away, and so did the change of the owner.
-    chmodat(directory, name, entry.mode, AtFlags::empty())
 }
 
 /// Makes a mount point, so that it need not be made in the upper directory.
