@@ -43,6 +43,7 @@ ls -ln /usr/lib/x86_64-linux-gnu/libcuda* /opt/fake-gpu/lib 2>&1 | awk '{print $
 stat -c '%n %F %a %u:%g %t:%T %N' /var/lib/fake-gpu /var/lib/fake-gpu/* 2>&1 || true
 cat /var/lib/fake-gpu/link /usr/lib/firmware/fake-card 2>&1 || true
 ls /etc/ld.so.conf.d 2>&1 | sed -E 's/-(nvcr|compat)-[0-9]+/-\1-/'
+stat -c '%n %F %a %u:%g' /srv /etc/shells 2>&1 || true
 ls -l /dev/ /dev/infiniband 2>&1 | grep -E 'nvidia|fake|verbs|infiniband' | sed -E 's/([a-z])[0-9]+$/\1N/' | awk '{print $1, $3, $4, $5, $6, $NF}'
 head -c 1 "$(ls -d /dev/fake-card* | head -n 1)" 2>&1 | wc -c
 grep ' /dev/shm ' /proc/mounts
@@ -58,6 +59,8 @@ ls /etc/ld.so.conf.d /etc/ld.so.cache /etc/ld.so.conf /etc/ld-musl-x86_64.path 2
 [ ! -x /sbin/ldconfig ] || /sbin/ldconfig -p 2>&1 | grep '=>' | awk '{print $1}' | sort -u
 ls /dev /dev/infiniband 2>&1 | grep -E 'nvidia|fake|verbs' || true
 ";
+stat -c '%n %F %a %u:%g' /srv /etc/shells 2>&1 || true
+cat /var/lib/fake-gpu/settings /usr/lib/x86_64-linux-gnu/libcuda.so 2>&1 || true
 
 /// Every way to a device and every kind of image, at the first start, after a stop, after an
 /// upgrade of the driver, and without the device.

@@ -8,13 +8,14 @@ command runs, through the runtime's mount on the node.
 
 mod hostile;
 mod libraries;
+mod modes;
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rootfs::usage;
+use rootfs::{AttachError, usage};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 use crate::container::{Container, Spec};
@@ -61,6 +62,16 @@ fn start(
     hooks(&HookRoot::of(node, name));
     node.attach_when_free(provider, &consumer);
     consumer
+}
+
+/// Why a consumer does not start, in the words that the agent prints.
+fn refused(node: &Node, provider: &Container, consumer: &Container) -> String {
+    loop {
+        match node.attach(provider, consumer) {
+            Err(AttachError::Held(_) | AttachError::Busy) => std::thread::yield_now(),
+            refused => return format!("{:#}", anyhow::Error::from(refused.unwrap_err())),
+        }
+    }
 }
 
 /// Names of what the user wrote, without those of mount points that every start makes.

@@ -105,7 +105,10 @@ fn specification(directory: &Path, version: u32) -> Value {
                 hook(&["disable-device-node-modification"]),
                 hook(&["update-ldcache", "--folder", SYSTEM, "--folder", OWN]),
                 {"hookName": "createContainer", "path": directory.join("fake-gpu"), "args": ["fake-gpu", "hook"]},
-                hook(&["chmod", "--mode", "751", "--path", "/var/lib/fake-gpu"]),
+                // The second and third are in an image, where they have other modes.
+                hook(&[
+                    "chmod", "--mode", "751", "--path", "/var/lib/fake-gpu", "--path", "/srv", "--path", "/etc/shells",
+                ]),
             ],
         },
     })

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use exec_wrapper::protocol::Answer;
 use rootfs::store::StoreError;
-use rootfs::{AttachError, Attached, Kept, Request, attach, holders::Holder};
+use rootfs::{AttachError, Attached, Kept, Repeat, Request, attach, holders::Holder};
 use stoppablecontainer_api::StoppableContainerInstance;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
@@ -267,7 +267,7 @@ async fn move_container(
     let host = Arc::clone(&node.host);
     let (image, container) = (Arc::clone(&provider.process), Arc::clone(&peer.process));
     let (key, users) = (peer.instance.id.uid.clone(), peer.users.clone());
-    let cuda_driver = peer.cuda_driver;
+    let hooks = peer.hooks.clone();
     let work = move || {
         let data = data::look(&host.root, &prefix, &key, None)?;
         if !matches!(data, Data::Recorded(record) if !record.resetting) {
@@ -281,7 +281,10 @@ async fn move_container(
             container: &container,
             users: users.namespace(),
             kept: &kept,
-            cuda_driver,
+            repeat: Repeat {
+                cuda_driver: hooks.cuda_driver,
+                modes: &hooks.modes,
+            },
         };
         let attached = attach(request)?;
         Ok(Moved { attached, kept })

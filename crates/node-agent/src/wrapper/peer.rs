@@ -16,7 +16,7 @@ use tracing::field::Empty;
 
 use crate::filesystem::Filesystems;
 use crate::instance::{Instance, pod};
-use crate::node::{Container, Host, Node, cgroup};
+use crate::node::{Container, Hooks, Host, Node, cgroup};
 use crate::volumes::{Users, Volume};
 
 /// How long a peer may take for its request.
@@ -40,8 +40,8 @@ pub(super) struct Peer {
     /// The reason for waiting that the agent sent last.
     explained: Option<String>,
     pub(super) process: Arc<Process>,
-    /// As in [`Container::cuda_driver`].
-    pub(super) cuda_driver: Option<u32>,
+    /// What has to be repeated of the hooks of its container.
+    pub(super) hooks: Hooks,
     /// The user namespace of its pod.
     pub(super) users: Users,
     pub(super) container_id: String,
@@ -126,7 +126,7 @@ impl Connection {
             stream: self.stream,
             explained: None,
             process: Arc::new(self.process),
-            cuda_driver: None,
+            hooks: Hooks::default(),
             users: self.users,
             container_id: self.container_id,
             volume,
@@ -194,7 +194,7 @@ impl Peer {
         if let Some(pid) = container.first {
             self.process = Arc::new(self.first_process(&node.host, pid)?);
         }
-        self.cuda_driver = container.cuda_driver;
+        self.hooks = container.hooks.clone().unwrap_or_default();
         self.volume.set_identified();
         Ok(container)
     }
