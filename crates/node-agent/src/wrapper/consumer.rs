@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::peer::{ContainerError, Peer};
-use super::process_end;
+use super::{process_end, unseen_hooks};
 use crate::backoff::Backoff;
 use crate::filesystem::data::{self, Data};
 use crate::filesystem::{Filesystems, blocked};
@@ -60,9 +60,16 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
             return refuse(peer, "it is being deleted").await;
         }
         if !checked {
-            match peer.main_container(filesystems).await {
-                Ok(_) => checked = true,
-                Err(error @ ContainerError::OtherContainer { .. }) => {
+            let identified = match peer.main_container(filesystems).await {
+                Ok(container) => {
+                    let pod = &peer.volume.record.pod;
+                    unseen_hooks::require(&filesystems.client, pod, &container).await
+                }
+                Err(error) => Err(error),
+            };
+            match identified {
+                Ok(()) => checked = true,
+                Err(error @ (ContainerError::OtherContainer { .. } | ContainerError::UnseenHooks { .. })) => {
                     return refuse(peer, &error.to_string()).await;
                 }
                 Err(ContainerError::Unknown(error)) => {

@@ -55,6 +55,18 @@ pub(super) enum ContainerError {
     /// Others in the pod, such as a debug container, have another root to show for the image's.
     #[error("container {found} is not {expected}, which the volume is for")]
     OtherContainer { found: String, expected: String },
+    /// It would start without what they do, and nothing would say so.
+    #[error(
+        "the container runtime does not report the hooks of container {container}{}, so what they do for its device \
+         {device} cannot be carried over; use a runtime that reports them (containerd or CRI-O with runc, crun or \
+         youki), or remove the device from spec.template",
+        .class.as_ref().map(|class| format!(" (runtime class {class})")).unwrap_or_default()
+    )]
+    UnseenHooks {
+        container: String,
+        class: Option<String>,
+        device: String,
+    },
     /// It may be known later.
     #[error(transparent)]
     Unknown(#[from] anyhow::Error),
