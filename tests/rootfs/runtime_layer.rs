@@ -119,6 +119,9 @@ fn i5_what_hooks_made_is_in_the_kept_root() {
                 makedev(1, 3),
             )
             .unwrap();
+            let mode = Mode::from_raw_mode(0o600);
+            mknodat(CWD, root.path("/opt/pipe"), FileType::Fifo, mode, 0).unwrap();
+            chown(root.path("/opt/pipe"), Some(12), Some(34)).unwrap();
         });
         // Where a link of the image leads, as a hook in a plain pod would follow it.
         assert_eq!(consumer.stat("/lib64").unwrap(), "link 777 0:0");
@@ -130,6 +133,9 @@ fn i5_what_hooks_made_is_in_the_kept_root() {
         let device = fs::metadata(Path::new(&root).join("opt/null")).unwrap();
         assert!(device.file_type().is_char_device() && device.rdev() == makedev(1, 3));
         assert_eq!(device.mode() & 0o7777, 0o640);
+        let pipe = fs::metadata(Path::new(&root).join("opt/pipe")).unwrap();
+        assert!(pipe.file_type().is_fifo(), "{pipe:?}");
+        assert_eq!((pipe.mode() & 0o7777, pipe.uid(), pipe.gid()), (0o600, 12, 34));
         // None of it is the user's.
         for path in ["usr", "opt", "lib64"] {
             assert!(!node.upper(path).exists(), "{path}");
