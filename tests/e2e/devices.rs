@@ -21,6 +21,7 @@ use self::vendor::{DEVICES, GPU, Vendor, with_devices};
 use crate::support::{run, start, stop};
 
 mod hostile;
+mod one_of_two;
 mod suites;
 mod trainer;
 mod variants;
