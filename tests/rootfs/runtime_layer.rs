@@ -256,6 +256,31 @@ fn i5_a_file_of_the_user_gives_way_to_a_hooks_and_comes_back() {
     });
 }
 
+/// As the documented backup leaves the layer of the last start out.
+#[test]
+fn i5_a_backup_without_the_layer_has_the_users_files() {
+    Node::with(|node| {
+        let provider = node.provider(&[&usr_merged(node)]);
+        let mut consumer = start(node, &provider, &node.consumer("first"), "first", |_| {});
+        consumer.write("/etc/motd", "of the user").unwrap();
+        consumer.end();
+        let mut consumer = start(node, &provider, &node.consumer("second"), "second", |root| {
+            root.file("/etc/motd", "of the hook");
+            root.file("/etc/vendor", "of the hook");
+        });
+        consumer.remove("/etc/vendor").unwrap();
+        consumer.end();
+        fs::remove_dir_all(node.path("store").join(&node.key).join("runtime")).unwrap();
+        let mut consumer = start(node, &provider, &node.consumer("third"), "third", |_| {});
+        assert_eq!(consumer.read("/etc/motd").unwrap(), "of the user");
+        consumer.end();
+        let mut consumer = start(node, &provider, &node.consumer("last"), "last", |root| {
+            root.file("/etc/vendor", "of the hook");
+        });
+        assert_eq!(consumer.read("/etc/vendor").unwrap(), "of the hook");
+    });
+}
+
 /// The user's files counted less while a hook's files were in their place, so a container could
 /// exceed its limit.
 #[test]
