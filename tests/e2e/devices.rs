@@ -21,6 +21,8 @@ use self::vendor::{DEVICES, GPU, Vendor, with_devices};
 use crate::support::{run, start, stop};
 
 mod hostile;
+mod one_of_two;
+mod permissions;
 mod suites;
 mod trainer;
 mod variants;
@@ -41,6 +43,7 @@ nvidia-smi 2>&1 || true
 cat /etc/ld-musl-x86_64.path 2>&1 || true
 ls -ln /usr/lib/x86_64-linux-gnu/libcuda* /opt/fake-gpu/lib 2>&1 | awk '{print $1, $3, $4, $5, $9, $10, $11}' | grep -v ^total
 stat -c '%n %F %a %u:%g %t:%T %N' /var/lib/fake-gpu /var/lib/fake-gpu/* 2>&1 || true
+stat -c '%n %F %a %u:%g' /srv /etc/shells 2>&1 || true
 cat /var/lib/fake-gpu/link /usr/lib/firmware/fake-card 2>&1 || true
 ls /etc/ld.so.conf.d 2>&1 | sed -E 's/-(nvcr|compat)-[0-9]+/-\1-/'
 ls -l /dev/ /dev/infiniband 2>&1 | grep -E 'nvidia|fake|verbs|infiniband' | sed -E 's/([a-z])[0-9]+$/\1N/' | awk '{print $1, $3, $4, $5, $6, $NF}'
@@ -56,6 +59,8 @@ const LEFT: &str = r"
 find / -xdev \( -name '*libcuda*' -o -name '*libfake*' -o -name '*fake-gpu*' -o -name '*fake-card*' -o -name 'nvidia*' \) 2>/dev/null || true
 ls /etc/ld.so.conf.d /etc/ld.so.cache /etc/ld.so.conf /etc/ld-musl-x86_64.path 2>&1 || true
 [ ! -x /sbin/ldconfig ] || /sbin/ldconfig -p 2>&1 | grep '=>' | awk '{print $1}' | sort -u
+stat -c '%n %F %a %u:%g' /srv /etc/shells 2>&1 || true
+cat /var/lib/fake-gpu/settings /usr/lib/x86_64-linux-gnu/libcuda.so 2>&1 || true
 ls /dev /dev/infiniband 2>&1 | grep -E 'nvidia|fake|verbs' || true
 ";
 

@@ -16,7 +16,7 @@ use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use rootfs::{Proc, Process, UserNamespace};
+use rootfs::{HookMode, Proc, Process, Repeat, UserNamespace};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
@@ -42,6 +42,7 @@ pub(crate) struct Spec {
     /// Path of its user namespace, and the user and group of the node that are 0 in it.
     users: Option<(PathBuf, u32)>,
     cuda_driver: Option<u32>,
+    modes: Vec<HookMode>,
 }
 
 /// A running container; ends when it is dropped.
@@ -52,8 +53,9 @@ pub(crate) struct Container {
     pub(crate) process: Process,
     /// Its user namespace, if that is not the node's.
     pub(crate) users: Option<UserNamespace>,
-    /// As a hook of the runtime has it.
-    pub(crate) cuda_driver: Option<u32>,
+    /// As hooks of the runtime have them.
+    cuda_driver: Option<u32>,
+    modes: Vec<HookMode>,
     /// Where its root is mounted on the node.
     root: PathBuf,
 }
@@ -109,6 +111,13 @@ impl Spec {
     /// A hook of the runtime prefers libraries of CUDA in the image to this version of the driver.
     pub(crate) fn cuda_driver(mut self, version: u32) -> Self {
         self.cuda_driver = Some(version);
+        self
+    }
+
+    /// A hook of the runtime gives the file a mode, if it is there.
+    pub(crate) fn hook_mode(mut self, path: &str, mode: u32) -> Self {
+        let path = PathBuf::from(path);
+        self.modes.push(HookMode { path, mode });
         self
     }
 
@@ -169,6 +178,7 @@ impl Spec {
             process: Process::open(pid).unwrap(),
             users: None,
             cuda_driver: self.cuda_driver,
+            modes: self.modes.clone(),
             root,
         };
         assert_eq!(container.hear(), "ready");
@@ -224,6 +234,14 @@ fn escape(path: &str) -> String {
 // === impl Container ===
 
 impl Container {
+    /// What hooks of the runtime could not do.
+    pub(crate) fn repeat(&self) -> Repeat<'_> {
+        Repeat {
+            cuda_driver: self.cuda_driver,
+            modes: &self.modes,
+        }
+    }
+
     /// Content of a file as the container sees it, or the error.
     pub(crate) fn read(&mut self, path: &str) -> Result<String, String> {
         self.ask(&format!("read {path}"))

@@ -181,7 +181,7 @@ fn f22_a_disk_that_fails() {
                 container: &second.process,
                 users: None,
                 kept: &kept,
-                cuda_driver: None,
+                repeat: rootfs::Repeat::default(),
             };
             match rootfs::attach(request) {
                 Err(AttachError::Held(_) | AttachError::Busy) => std::thread::yield_now(),

@@ -33,7 +33,7 @@ fn h12_i3_layers_that_no_mount_of_the_node_names_are_not_opened() {
             container: &consumer.process,
             users: None,
             kept: &kept,
-            cuda_driver: None,
+            repeat: rootfs::Repeat::default(),
         };
         // On its own root, in which there is nothing.
         assert_eq!(rootfs::attach(request).unwrap(), Attached::Now);
@@ -68,7 +68,7 @@ fn i3_layers_are_those_of_the_containers_root_and_not_of_a_processs() {
             container: &consumer.process,
             users: None,
             kept: &kept,
-            cuda_driver: None,
+            repeat: rootfs::Repeat::default(),
         };
         assert_eq!(rootfs::attach(request).unwrap(), Attached::Now);
         assert_eq!(consumer.read("/etc/motd").unwrap(), "of the image");

@@ -165,7 +165,7 @@ impl Node {
             container: &container.process,
             users: container.users.as_ref(),
             kept,
-            cuda_driver: container.cuda_driver,
+            repeat: container.repeat(),
         };
         match observer {
             Some(observer) => attach_observed(request, observer),

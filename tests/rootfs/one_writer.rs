@@ -146,7 +146,7 @@ fn the_node_itself_is_never_moved() {
             container: &provider.process,
             users: None,
             kept: &kept,
-            cuda_driver: None,
+            repeat: rootfs::Repeat::default(),
         };
         assert!(matches!(rootfs::attach(request), Err(AttachError::NotAContainer)));
     });

@@ -144,7 +144,7 @@ fn i9_the_containers_root_is_a_layer_where_the_kernel_takes_no_more() {
             container: &consumer.process,
             users: None,
             kept: &kept,
-            cuda_driver: None,
+            repeat: rootfs::Repeat::default(),
         };
         let attached = rootfs::test_hooks::attach_with_api(request, LowerdirApi::Joined);
         assert_eq!(attached.unwrap(), Attached::Now);
@@ -229,7 +229,7 @@ fn a_container_on_a_kept_filesystem_is_no_image() {
             container: &second.process,
             users: None,
             kept: &kept,
-            cuda_driver: None,
+            repeat: rootfs::Repeat::default(),
         };
         let error = format!("{:?}", rootfs::attach(request).unwrap_err());
         assert!(error.contains("Kept"), "{error}");

@@ -243,7 +243,7 @@ fn i12_h20_layers_that_cannot_have_other_owners_are_named() {
             container: &consumer.process,
             users: consumer.users.as_ref(),
             kept: &node.kept(),
-            cuda_driver: None,
+            repeat: rootfs::Repeat::default(),
         });
         let refused = refused.unwrap_err();
         assert!(matches!(refused, AttachError::Unmappable { .. }), "{refused:?}");
@@ -270,7 +270,7 @@ fn i9_h20_layers_with_other_owners_are_told_in_every_way() {
                 container: &consumer.process,
                 users: consumer.users.as_ref(),
                 kept: &kept,
-                cuda_driver: None,
+                repeat: rootfs::Repeat::default(),
             };
             let attached = loop {
                 match attach_with_api(request(), api) {
@@ -395,7 +395,7 @@ fn i3_h20_only_the_users_of_the_pod_are_served() {
                 container: &container.process,
                 users,
                 kept: &kept,
-                cuda_driver: None,
+                repeat: rootfs::Repeat::default(),
             })
         };
         let mut with = node.consumer("with").users(&pod).start();
@@ -430,7 +430,7 @@ fn i3_h20_only_the_users_of_the_pod_are_served() {
             container: &without.process,
             users: None,
             kept: &kept,
-            cuda_driver: None,
+            repeat: rootfs::Repeat::default(),
         });
         assert!(refused.is_err(), "{refused:?}");
     });

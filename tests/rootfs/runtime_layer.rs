@@ -8,13 +8,14 @@ command runs, through the runtime's mount on the node.
 
 mod hostile;
 mod libraries;
+mod modes;
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rootfs::usage;
+use rootfs::{AttachError, usage};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 use crate::container::{Container, Spec};
@@ -63,6 +64,16 @@ fn start(
     consumer
 }
 
+/// Why a consumer does not start, in the words that the agent prints.
+fn refused(node: &Node, provider: &Container, consumer: &Container) -> String {
+    loop {
+        match node.attach(provider, consumer) {
+            Err(AttachError::Held(_) | AttachError::Busy) => std::thread::yield_now(),
+            refused => return format!("{:#}", anyhow::Error::from(refused.unwrap_err())),
+        }
+    }
+}
+
 /// Names of what the user wrote, without those of mount points that every start makes.
 fn names_in_upper(node: &Node, path: &str) -> Vec<String> {
     let Ok(entries) = fs::read_dir(node.upper(path)) else {
@@ -108,6 +119,9 @@ fn i5_what_hooks_made_is_in_the_kept_root() {
                 makedev(1, 3),
             )
             .unwrap();
+            let mode = Mode::from_raw_mode(0o600);
+            mknodat(CWD, root.path("/opt/pipe"), FileType::Fifo, mode, 0).unwrap();
+            chown(root.path("/opt/pipe"), Some(12), Some(34)).unwrap();
         });
         // Where a link of the image leads, as a hook in a plain pod would follow it.
         assert_eq!(consumer.stat("/lib64").unwrap(), "link 777 0:0");
@@ -119,6 +133,9 @@ fn i5_what_hooks_made_is_in_the_kept_root() {
         let device = fs::metadata(Path::new(&root).join("opt/null")).unwrap();
         assert!(device.file_type().is_char_device() && device.rdev() == makedev(1, 3));
         assert_eq!(device.mode() & 0o7777, 0o640);
+        let pipe = fs::metadata(Path::new(&root).join("opt/pipe")).unwrap();
+        assert!(pipe.file_type().is_fifo(), "{pipe:?}");
+        assert_eq!((pipe.mode() & 0o7777, pipe.uid(), pipe.gid()), (0o600, 12, 34));
         // None of it is the user's.
         for path in ["usr", "opt", "lib64"] {
             assert!(!node.upper(path).exists(), "{path}");
@@ -236,6 +253,31 @@ fn i5_a_file_of_the_user_gives_way_to_a_hooks_and_comes_back() {
         assert_eq!(consumer.read("/usr/lib64/libcuda.so").unwrap(), "of the user");
         assert_eq!(consumer.list("/usr/lib64").unwrap(), "libcuda.so vendor");
         assert_eq!(consumer.list("/usr/lib64/vendor").unwrap(), "mine");
+    });
+}
+
+/// As the documented backup leaves the layer of the last start out.
+#[test]
+fn i5_a_backup_without_the_layer_has_the_users_files() {
+    Node::with(|node| {
+        let provider = node.provider(&[&usr_merged(node)]);
+        let mut consumer = start(node, &provider, &node.consumer("first"), "first", |_| {});
+        consumer.write("/etc/motd", "of the user").unwrap();
+        consumer.end();
+        let mut consumer = start(node, &provider, &node.consumer("second"), "second", |root| {
+            root.file("/etc/motd", "of the hook");
+            root.file("/etc/vendor", "of the hook");
+        });
+        consumer.remove("/etc/vendor").unwrap();
+        consumer.end();
+        fs::remove_dir_all(node.path("store").join(&node.key).join("runtime")).unwrap();
+        let mut consumer = start(node, &provider, &node.consumer("third"), "third", |_| {});
+        assert_eq!(consumer.read("/etc/motd").unwrap(), "of the user");
+        consumer.end();
+        let mut consumer = start(node, &provider, &node.consumer("last"), "last", |root| {
+            root.file("/etc/vendor", "of the hook");
+        });
+        assert_eq!(consumer.read("/etc/vendor").unwrap(), "of the hook");
     });
 }
 

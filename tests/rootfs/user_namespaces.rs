@@ -163,7 +163,7 @@ fn h12_layers_named_in_a_user_namespace_are_not_opened() {
             container: &consumer.process,
             users: None,
             kept: &kept,
-            cuda_driver: None,
+            repeat: rootfs::Repeat::default(),
         };
         let attached = rootfs::attach(request);
         let read = consumer.read("/shadow");

@@ -20,6 +20,8 @@ pub(crate) const DEVICES: usize = 16;
 pub(crate) const SYSTEM: &str = "/usr/lib/x86_64-linux-gnu";
 /// One that glibc's loader searches only through its cache.
 const OWN: &str = "/opt/fake-gpu/lib";
+/// A directory of a container with a link to each of its devices.
+const LINKS: &str = "/opt/fake-gpu/devices";
 /// The driver's directory on the node.
 pub(crate) const DIRECTORY: &str = "/run/fake-gpu";
 /// A file of the driver that a plugin mounts.
@@ -82,9 +84,11 @@ fn specification(directory: &Path, version: u32) -> Value {
     };
     let devices: Vec<_> = (0..DEVICES)
         .map(|number| {
+            let link = format!("/dev/nvidia{number}::{LINKS}/{number}");
             json!({"name": number.to_string(), "containerEdits": {
                 "deviceNodes": [{"path": format!("/dev/nvidia{number}"), "hostPath": "/dev/null"}],
                 "env": [format!("FAKE_GPU_{number}=1")],
+                "hooks": [hook(&["create-symlinks", "--link", &link])],
             }})
         })
         .collect();
@@ -105,7 +109,10 @@ fn specification(directory: &Path, version: u32) -> Value {
                 hook(&["disable-device-node-modification"]),
                 hook(&["update-ldcache", "--folder", SYSTEM, "--folder", OWN]),
                 {"hookName": "createContainer", "path": directory.join("fake-gpu"), "args": ["fake-gpu", "hook"]},
-                hook(&["chmod", "--mode", "751", "--path", "/var/lib/fake-gpu"]),
+                // The second and third are in an image, where they have other modes.
+                hook(&[
+                    "chmod", "--mode", "751", "--path", "/var/lib/fake-gpu", "--path", "/srv", "--path", "/etc/shells",
+                ]),
             ],
         },
     })

@@ -1,6 +1,6 @@
 /*!
-A hook (`createContainer`) that makes directories, files, links and device nodes with modes and
-owners in the container's root. It runs in the container's mount namespace, before the runtime
+A hook (`createContainer`) that makes directories, files, links, FIFOs and device nodes with modes
+and owners in the container's root. It runs in the container's mount namespace, before the runtime
 changes the root.
 */
 
@@ -13,9 +13,20 @@ use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 
 use crate::bundle::Bundle;
 
+/// A variable of a container that is to get a socket too.
+const SOCKET: &str = "FAKE_GPU_SOCKET=1";
+
 /// Makes the files.
 pub(crate) fn run() -> Result<()> {
-    make(&Bundle::read()?.root)
+    let bundle = Bundle::read()?;
+    make(&bundle.root)?;
+    if bundle.environment.iter().any(|variable| variable == SOCKET) {
+        // The path is too long to bind one.
+        let path = bundle.root.join("var/lib/fake-gpu/socket");
+        let mode = Mode::from_raw_mode(0o600);
+        mknodat(CWD, path, FileType::Socket, mode, 0).context("making a socket")?;
+    }
+    Ok(())
 }
 
 fn make(root: &Path) -> Result<()> {
@@ -26,6 +37,8 @@ fn make(root: &Path) -> Result<()> {
     chown(state.join("settings"), Some(0), Some(44))?;
     symlink("settings", state.join("link")).context("making a link")?;
     fs::create_dir(state.join("empty")).context("making a directory")?;
+    let mode = Mode::from_raw_mode(0o600);
+    mknodat(CWD, state.join("pipe"), FileType::Fifo, mode, 0).context("making a FIFO")?;
     let mode = Mode::from_raw_mode(0o666);
     mknodat(
         CWD,

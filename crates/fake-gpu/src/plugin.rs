@@ -30,27 +30,38 @@ enum Answer {
     Annotations,
     /// Devices, mounts and variables, without CDI.
     Edits,
+    /// The device of FUSE, as plugins for programs that mount their own file systems do.
+    Fuse,
 }
 
-/// Resources without their vendor, which are also the names of the sockets, and the answers.
-const RESOURCES: [(&str, Answer); 3] = [
-    ("gpu", Answer::Cdi),
-    ("noted", Answer::Annotations),
-    ("card", Answer::Edits),
+/// Resources without their vendor, which are also the names of the sockets, the answers, and how
+/// many devices there are.
+const RESOURCES: [(&str, Answer, usize); 5] = [
+    ("gpu", Answer::Cdi, DEVICES),
+    ("noted", Answer::Annotations, DEVICES),
+    ("card", Answer::Edits, DEVICES),
+    ("pair", Answer::Cdi, 2),
+    ("fuse", Answer::Fuse, 2),
 ];
 
-struct Plugin(Answer);
+struct Plugin {
+    answer: Answer,
+    devices: usize,
+}
 
 /// Serves in the kubelet's directory of device plugins. Returns only with an error.
 pub(crate) async fn serve(directory: &Path) -> Result<()> {
     let mut servers = Vec::new();
-    for (name, answer) in RESOURCES {
+    for (name, answer, devices) in RESOURCES {
         let socket = directory.join(socket_of(name));
         let _ = std::fs::remove_file(&socket);
         let listener =
             UnixListener::bind(&socket).with_context(|| format!("binding {}", socket.display()))?;
         let server = Server::builder()
-            .add_service(api::device_plugin_server::DevicePluginServer::new(Plugin(answer)))
+            .add_service(api::device_plugin_server::DevicePluginServer::new(Plugin {
+                answer,
+                devices,
+            }))
             .serve_with_incoming(UnixListenerStream::new(listener));
         servers.push(tokio::spawn(server));
         register(directory, name).await?;
@@ -91,7 +102,7 @@ async fn register(directory: &Path, name: &str) -> Result<()> {
 impl Plugin {
     fn allocated(&self, ids: &[String]) -> api::ContainerAllocateResponse {
         let in_cdi = |id: &String| format!("{KIND}={id}");
-        match self.0 {
+        match self.answer {
             Answer::Cdi => api::ContainerAllocateResponse {
                 cdi_devices: ids.iter().map(|id| api::CdiDevice { name: in_cdi(id) }).collect(),
                 ..api::ContainerAllocateResponse::default()
@@ -122,6 +133,14 @@ impl Plugin {
                 annotations: HashMap::from([("fake.example.com/note".to_owned(), "a card".to_owned())]),
                 ..api::ContainerAllocateResponse::default()
             },
+            Answer::Fuse => api::ContainerAllocateResponse {
+                devices: vec![api::DeviceSpec {
+                    container_path: "/dev/fuse".to_owned(),
+                    host_path: "/dev/fuse".to_owned(),
+                    permissions: "rw".to_owned(),
+                }],
+                ..api::ContainerAllocateResponse::default()
+            },
         }
     }
 }
@@ -139,7 +158,7 @@ impl api::device_plugin_server::DevicePlugin for Plugin {
         &self,
         _: Request<api::Empty>,
     ) -> Result<Response<BoxStream<api::ListAndWatchResponse>>, Status> {
-        let devices = (0..DEVICES).map(|number| api::Device {
+        let devices = (0..self.devices).map(|number| api::Device {
             id: number.to_string(),
             health: "Healthy".to_owned(),
             topology: None,

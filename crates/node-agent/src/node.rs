@@ -7,6 +7,7 @@ pub(crate) mod cgroup;
 mod container_info;
 mod cri;
 mod disks;
+mod hooks;
 mod host;
 pub(crate) mod image_config;
 pub(crate) mod image_lease;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 pub(crate) use self::cri::{Container, Cri, CriError};
 pub(crate) use self::disks::{Disk, Disks};
+pub(crate) use self::hooks::Hooks;
 #[cfg(test)]
 pub(crate) use self::host::tests::on_node;
 pub(crate) use self::host::{Host, Target};

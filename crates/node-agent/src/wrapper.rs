@@ -13,5 +13,6 @@ mod process_end;
 mod provider;
 mod sandbox;
 mod socket;
+mod unseen_hooks;
 
 pub(crate) use self::socket::serve;

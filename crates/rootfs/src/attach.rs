@@ -17,7 +17,7 @@ use crate::namespace::NamespaceThread;
 use crate::overlay::{LowerdirApi, Overlay, OverlayError, Upper};
 use crate::plan::Plan;
 use crate::process::{Proc, Process, ProcessError};
-use crate::runtime_layer::{self, RuntimeLayerError};
+use crate::runtime_layer::{self, Repeat, RuntimeLayerError};
 use crate::store::{Kept, StoreError};
 use crate::table::{Mount, Table, ends_with};
 use crate::user_namespace::{RootIds, attach_in_copy};
@@ -40,9 +40,8 @@ pub struct Request<'a> {
     pub users: Option<&'a UserNamespace>,
     /// The kept filesystem.
     pub kept: &'a Kept,
-    /// Major version of the node's GPU driver, if a hook of the runtime prefers newer libraries of
-    /// CUDA's forward compatibility in the image to those of the driver.
-    pub cuda_driver: Option<u32>,
+    /// What hooks of the runtime could not do to the container's root.
+    pub repeat: Repeat<'a>,
 }
 
 /// What tests change about an [`attach`].
@@ -226,7 +225,7 @@ impl Request<'_> {
             container,
             users,
             kept,
-            cuda_driver,
+            repeat,
         } = *self;
         let done = |step| hooks.done(step);
         let _locked = kept.lock()?;
@@ -273,9 +272,14 @@ impl Request<'_> {
         }
 
         let plan = Plan::new(&table).ok_or(ApplyError::NoRoot)?;
-        let by_runtime =
-            runtime_layer::Seen::read(thread, proc, working_directory.as_deref(), &plan, apply::STAGING)?
-                .map(|seen| seen.with_cuda_driver(cuda_driver));
+        let by_runtime = runtime_layer::Seen::read(
+            thread,
+            proc,
+            working_directory.as_deref(),
+            &plan,
+            apply::STAGING,
+            repeat,
+        )?;
 
         if !kept.has_upper()? {
             return Err(AttachError::Missing);

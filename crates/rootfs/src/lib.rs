@@ -46,7 +46,7 @@ pub use namespace::Namespace;
 pub use process::{Proc, Process};
 pub use root::Root;
 pub use runtime_changes::ChangesError;
-pub use runtime_layer::RuntimeLayerError;
+pub use runtime_layer::{HookMode, Repeat, RuntimeLayerError};
 pub use store::{Kept, Store};
 pub use user_namespace::UserNamespace;
 

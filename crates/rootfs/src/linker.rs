@@ -56,11 +56,15 @@ pub enum LinkerError {
     Root(#[from] RootError),
     /// More than a root has.
     #[error(
-        "the directories of the loader have more than {MAX_NAMES} files, or {MAX_BYTES} bytes of their paths"
+        "the directories of the loader have more than {MAX_NAMES} files, or {MAX_BYTES} bytes of their paths; remove \
+         directories from /etc/ld.so.conf of the image, or the device from the template"
     )]
     TooMany,
     /// It took too long.
-    #[error("reading the libraries took longer than {} s", MAX_TIME.as_secs())]
+    #[error(
+        "reading the libraries took longer than {} s; try again when the node's disk has less to do, or remove \
+         directories from /etc/ld.so.conf of the image", MAX_TIME.as_secs()
+    )]
     TooSlow,
     /// What failed, and how.
     #[error("cannot make the cache of the loader for {}", .0.display())]

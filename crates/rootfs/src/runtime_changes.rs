@@ -81,13 +81,22 @@ pub(crate) enum What {
 #[derive(Debug, thiserror::Error)]
 pub enum ChangesError {
     /// More than the engine takes over.
-    #[error("it made more than {MAX_ENTRIES} files")]
+    #[error(
+        "the runtime or one of its hooks made more than {MAX_ENTRIES} files there; put them into the image, or remove \
+         the device from the template"
+    )]
     TooMany,
     /// Larger than the engine takes over.
-    #[error("its files have more than {MAX_BYTES} bytes")]
+    #[error(
+        "the runtime or one of its hooks made files of more than {MAX_BYTES} bytes there; put them into the image, or \
+         remove the device from the template"
+    )]
     TooLarge,
     /// Something that is nothing without the process that made it.
-    #[error("/{} is a socket", .0.display())]
+    #[error(
+        "the runtime or one of its hooks made the socket /{} there, and a socket is nothing without the file that its \
+         process made; let the driver mount it, or remove the device from the template", .0.display()
+    )]
     Socket(PathBuf),
     /// What failed, and how.
     #[error("cannot read /{}", .0.display())]

@@ -11,6 +11,9 @@ links of image and user are followed as a hook in a plain pod follows them (`/li
 and the kernel gives the directories on the way the owners and modes that they have there.
 */
 
+mod entry;
+mod modes;
+
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -18,13 +21,13 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, chmodat, chownat, fchmod, mknodat, openat, readlinkat, statat,
-    symlinkat, unlinkat,
-};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, fchmod, openat, readlinkat, statat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+use self::entry::put;
+use self::modes::MAX_COPIED;
+pub use self::modes::{HookMode, Repeat};
 use crate::attach::Hooks;
 use crate::cached_stat;
 use crate::layers::Layers;
@@ -34,9 +37,7 @@ use crate::overlay::{Overlay, OverlayError, Upper};
 use crate::plan::Plan;
 use crate::process::Proc;
 use crate::root::{Problem, Root, RootError};
-use crate::runtime_changes::{
-    Changes, ChangesError, Entry, LINKER_CACHE, LINKER_CONFIG, LINKER_CONFIGS, What,
-};
+use crate::runtime_changes::{Changes, ChangesError, Entry, LINKER_CACHE, LINKER_CONFIGS, What};
 use crate::store::{Kept, StoreError, list, runtime};
 
 /// Mode of directories that are made on the way to something.
@@ -71,7 +72,7 @@ const MAX_MUSL: u64 = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeLayerError {
     /// About the container's root.
-    #[error("the container runtime or one of its hooks changed the container's root, but {0}")]
+    #[error(transparent)]
     Changes(#[from] ChangesError),
     /// A place in the kept filesystem.
     #[error("cannot use the kept filesystem")]
@@ -85,6 +86,25 @@ pub enum RuntimeLayerError {
     /// The cache of the loader.
     #[error(transparent)]
     Linker(#[from] LinkerError),
+    /// A mode that a hook sets, and a file of the image that would have to be copied for it.
+    #[error(
+        "a hook chmod gives {} the mode {:o}, which would copy a file of more than {MAX_COPIED} bytes at every start; \
+         give the file this mode yourself, or remove the device from the template", .0.path.display(), .0.mode
+    )]
+    ModeOfLarge(HookMode),
+    /// A mode that a hook sets, and where a link of the image leads.
+    #[error(
+        "a hook chmod gives {} the mode {:o}, and a link of the image leads to {}, which is in a mount that the hook \
+         did not find behind the link; replace the link in the image, or remove the device from the template",
+        .0.path.display(), .0.mode, .1.display()
+    )]
+    ModeInMount(HookMode, PathBuf),
+    /// A directory where a hook makes a file.
+    #[error(
+        "a hook makes the file /{}, and there is a directory in the image or of the user; remove the directory, or the \
+         device from the template", .0.display()
+    )]
+    Directory(PathBuf),
     /// A file.
     #[error("cannot put /{} into the kept filesystem", .0.display())]
     Put(PathBuf, #[source] Errno),
@@ -95,27 +115,30 @@ pub enum RuntimeLayerError {
 
 /// What the layer is made of.
 #[derive(Debug)]
-pub(crate) struct Seen {
+pub(crate) struct Seen<'a> {
     changes: Changes,
     /// The container's mounts, and their paths.
     mounts: Vec<(PathBuf, OwnedFd)>,
-    /// Major version of the driver, if the libraries of CUDA's forward compatibility are wanted.
-    cuda_driver: Option<u32>,
+    /// Paths of all that is mounted.
+    moved: Vec<PathBuf>,
+    /// What hooks could not do.
+    repeat: Repeat<'a>,
 }
 
 // === impl Seen ===
 
-impl Seen {
+impl<'a> Seen<'a> {
     /// Looks at the root of the container whose mount namespace the thread is in. `None` if it is
-    /// as the wrapper's image has it, and no file is mounted that only some containers have: the
-    /// empty file below one must not outlive the start. `ignored` is a directory of the engine's
-    /// own.
+    /// as the wrapper's image has it, no hook sets a mode, and no file is mounted that only some
+    /// containers have: the empty file below one must not outlive the start. `ignored` is a
+    /// directory of the engine's own.
     pub(crate) fn read(
         _thread: &NamespaceThread,
         proc: &Proc,
         working_directory: Option<&Path>,
         plan: &Plan,
         ignored: &str,
+        repeat: Repeat<'a>,
     ) -> Result<Option<Self>, RuntimeLayerError> {
         let root =
             Root::of_this_thread().map_err(|e| RuntimeLayerError::System("open the container's root", e))?;
@@ -130,7 +153,11 @@ impl Seen {
         };
         let of_every_container = FILES_OF_EVERY_CONTAINER.map(Path::new);
         let mut moved = plan.moves.iter().map(|planned| planned.path.as_path());
-        if changes.is_empty() && !moved.any(|path| !of_every_container.contains(&path) && is_own_file(path)) {
+        let sets_mode = repeat.modes.iter().any(|wanted| !plan.is_mounted(&wanted.path));
+        if changes.is_empty()
+            && !sets_mode
+            && !moved.any(|path| !of_every_container.contains(&path) && is_own_file(path))
+        {
             return Ok(None);
         }
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
@@ -151,14 +178,9 @@ impl Seen {
         Ok(Some(Self {
             changes,
             mounts,
-            cuda_driver: None,
+            moved: plan.moves.iter().map(|planned| planned.path.clone()).collect(),
+            repeat,
         }))
-    }
-
-    /// With newer libraries of CUDA's forward compatibility than those of this driver, if the image
-    /// has them.
-    pub(crate) fn with_cuda_driver(self, cuda_driver: Option<u32>) -> Self {
-        Self { cuda_driver, ..self }
     }
 
     /// As if the runtime had changed nothing but the cache of the loader.
@@ -172,7 +194,8 @@ impl Seen {
         Self {
             changes: Changes { entries: vec![cache] },
             mounts: Vec::new(),
-            cuda_driver: None,
+            moved: Vec::new(),
+            repeat: Repeat::default(),
         }
     }
 }
@@ -184,7 +207,7 @@ pub(crate) fn renew(
     proc: &Proc,
     layers: &Layers,
     kept: &Kept,
-    seen: Option<&Seen>,
+    seen: Option<&Seen<'_>>,
     hooks: Hooks<'_>,
 ) -> Result<Option<OwnedFd>, RuntimeLayerError> {
     let mut cache_alone = None;
@@ -207,7 +230,7 @@ pub(crate) fn renew(
         return Ok(None);
     };
     kept.make_runtime()?;
-    make(thread, proc, layers, kept, seen, hooks)?;
+    let directories = make(thread, proc, layers, kept, seen, hooks)?;
     hooks.done("make the layer of the runtime");
     let image = image(thread, layers)?;
     kept.reveal_runtime(
@@ -224,19 +247,20 @@ pub(crate) fn renew(
             Err(_) => Err(Errno::IO),
         },
     )?;
+    kept.set_modes(&directories)?;
     hooks.done("show the layer of the runtime");
     Ok(Some(kept.runtime()?))
 }
 
-/// Makes the layer.
+/// Makes the layer. Returns the directories whose mode is not that of image and user.
 fn make(
     thread: &NamespaceThread,
     proc: &Proc,
     layers: &Layers,
     kept: &Kept,
-    seen: &Seen,
+    seen: &Seen<'_>,
     hooks: Hooks<'_>,
-) -> Result<(), RuntimeLayerError> {
+) -> Result<Vec<(PathBuf, Mode)>, RuntimeLayerError> {
     let upper = kept.upper()?;
     let paths = [runtime::UPPER, runtime::WORK].map(|path| format!("{}/{path}", kept.key()));
     let overlay = Overlay {
@@ -272,7 +296,7 @@ fn make(
     }
     if seen.changes.concern_linker() {
         configure_musl(&root, &seen.changes)?;
-        if let Some(driver) = seen.cuda_driver
+        if let Some(driver) = seen.repeat.cuda_driver
             && let Some(directory) = linker::forward_compatibility(proc, &root, driver)
         {
             let path = Path::new(CUDA_CONFIG);
@@ -288,7 +312,7 @@ fn make(
         let (parent, name) = parent(&root, path)?;
         write(&parent, name, &made.cache, FILE_MODE).map_err(at(path))?;
     }
-    Ok(())
+    modes::repeat(proc, &root, seen.repeat.modes, &seen.moved)
 }
 
 /// The image alone.
@@ -311,70 +335,6 @@ pub(crate) fn image_root(thread: &NamespaceThread, layers: &Layers) -> Result<Ow
         context: None,
     };
     Ok(overlay.mount(thread)?)
-}
-
-/// Does to the root what was done to the container's. `searched` are the directories of the loader.
-fn put(
-    root: &Root,
-    entry: &Entry,
-    searched: &HashSet<PathBuf>,
-    new: &mut HashSet<((u32, u32), u64)>,
-) -> Result<(), RuntimeLayerError> {
-    let path = &entry.path;
-    // The content is made later. A configuration that the image has stays: hooks only make one
-    // where there is none.
-    let is_configured = || root.open(path, OFlags::PATH).is_ok();
-    if path == Path::new(LINKER_CACHE) || (path == Path::new(LINKER_CONFIG) && is_configured()) {
-        return Ok(());
-    }
-    let failed = at(path);
-    if matches!(entry.what, What::Directory) {
-        if root.open(path, OFlags::PATH | OFlags::DIRECTORY).is_ok() {
-            return Ok(());
-        }
-        let directory = root.create_directory(path, entry.mode)?;
-        return give(&directory, OsStr::new("."), entry).map_err(failed);
-    }
-    let (parent, name) = parent(root, path)?;
-    match &entry.what {
-        What::Directory => {}
-        What::Link(target) => {
-            if readlinkat(&parent, name, Vec::new()).is_ok_and(|found| found == *target) {
-                return Ok(());
-            }
-            remove(&parent, name).map_err(&failed)?;
-            symlinkat(target, &parent, name).map_err(&failed)?;
-        }
-        What::File(content) if path.starts_with(LINKER_CONFIGS) => {
-            let content = linker::without_directories(content, searched);
-            write(&parent, name, &content, entry.mode).map_err(&failed)?;
-        }
-        What::File(content) => write(&parent, name, content, entry.mode).map_err(&failed)?,
-        What::Special(kind, device) => {
-            remove(&parent, name).map_err(&failed)?;
-            mknodat(&parent, name, *kind, entry.mode, *device).map_err(&failed)?;
-        }
-    }
-    give(&parent, name, entry).map_err(&failed)?;
-    let made = cached_stat::at(&parent, name).map_err(&failed)?;
-    new.insert((made.device, made.inode));
-    Ok(())
-}
-
-/// Gives a file of the layer its owner and mode.
-fn give(directory: &OwnedFd, name: &OsStr, entry: &Entry) -> Result<(), Errno> {
-    let (user, group) = entry.owner;
-    let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
-    match chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW) {
-        // An owner that the pod's user namespace does not have: it stays the root of that.
-        Ok(()) | Err(Errno::INVAL | Errno::OVERFLOW) => {}
-        Err(e) => return Err(e),
-    }
-    if matches!(entry.what, What::Link(_)) {
-        return Ok(());
-    }
-    // The umask took something away, and so did the change of the owner.
-    chmodat(directory, name, entry.mode, AtFlags::empty())
 }
 
 /// Makes a mount point, so that it need not be made in the upper directory.
@@ -495,5 +455,8 @@ fn copy(fd: BorrowedFd<'_>) -> Result<OwnedFd, RuntimeLayerError> {
 
 fn at(path: &Path) -> impl Fn(Errno) -> RuntimeLayerError {
     let path = path.to_owned();
-    move |source| RuntimeLayerError::Put(path.clone(), source)
+    move |source| match source {
+        Errno::ISDIR => RuntimeLayerError::Directory(path.clone()),
+        _ => RuntimeLayerError::Put(path.clone(), source),
+    }
 }

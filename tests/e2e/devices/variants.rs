@@ -41,6 +41,8 @@ pub(super) fn all() -> Vec<Variant> {
         gpu("no-cache", "no-cache", json!({})),
         gpu("ldconfig", "ldconfig", json!({})),
         gpu("musl", "musl", json!({})),
+        // The image has files where the hooks make theirs.
+        gpu("taken", "taken", json!({})),
         gpu(
             "read-only",
             "program",

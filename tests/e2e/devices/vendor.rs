@@ -13,16 +13,27 @@ use crate::support::nodes::devices_are;
 use crate::support::{cleaned_up, forget, node_of};
 
 /// Resources of the device plugins: one answers with devices of CDI, one with annotations that name
-/// such devices, one with devices, mounts and variables.
+/// such devices, one with devices, mounts and variables. One more has two devices of CDI, and one
+/// gives `/dev/fuse`.
 pub(super) const GPU: &str = "fake.example.com/gpu";
 pub(super) const NOTED: &str = "fake.example.com/noted";
 pub(super) const CARD: &str = "fake.example.com/card";
+pub(super) const PAIR: &str = "fake.example.com/pair";
+pub(super) const FUSE: &str = "fake.example.com/fuse";
 /// The template of claims.
 pub(super) const CLAIM_TEMPLATE: &str = "gpu";
 /// The class of pods that a hook of the runtime gives devices to. Its handler is the cluster's.
 pub(super) const LEGACY: &str = "legacy-gpu";
-/// How many devices each plugin offers (`crates/fake-gpu`).
+/// How many devices the first three plugins offer (`crates/fake-gpu`).
 pub(super) const DEVICES: u32 = 16;
+/// All resources, and how many devices their plugins offer.
+const OFFERED: [(&str, u32); 5] = [
+    (GPU, DEVICES),
+    (NOTED, DEVICES),
+    (CARD, DEVICES),
+    (PAIR, 2),
+    (FUSE, 2),
+];
 /// Directories of the node: the driver, specifications of CDI, sockets of device plugins, of
 /// plugins that register, and of the driver of claims.
 const DRIVER: &str = "/run/fake-gpu";
@@ -56,8 +67,8 @@ pub(super) async fn with_devices(
         node: node_of(&ns.pod_ready(VENDOR).await?)?,
     };
     let tested = async {
-        for resource in [GPU, NOTED, CARD] {
-            devices_are(ns, &vendor.node, resource, DEVICES).await?;
+        for (resource, count) in OFFERED {
+            devices_are(ns, &vendor.node, resource, count).await?;
         }
         ns.kubectl_with_input(&["apply", "-f", "-"], &vendor.objects().to_string())
             .await?
@@ -174,7 +185,7 @@ impl Vendor<'_> {
              rmdir {SPECIFICATIONS} 2>/dev/null || ls {SPECIFICATIONS}"
         );
         shell.sh(&script).await?;
-        for resource in [GPU, NOTED, CARD] {
+        for (resource, _) in OFFERED {
             devices_are(self.ns, &self.node, resource, 0).await?;
         }
         shell.close().await

@@ -163,12 +163,18 @@ state = "/run/containerd"
 }
 
 /// What the runtime handler `legacy-gpu` starts with: containerd's default, with a hook that runs
-/// for every container, as NVIDIA's did before CDI. Tests install its program (`crates/fake-gpu`);
-/// without it, no pod of this handler starts.
+/// for every container, as NVIDIA's did before CDI, and a limit of locked memory that no other
+/// container has. Tests install the hook's program (`crates/fake-gpu`); without it, no pod of this
+/// handler starts.
 fn legacy_gpu(ctr: &Path) -> Result<serde_json::Value> {
     let default = shell::capture(&ctr.display().to_string(), ["oci", "spec"])?;
     let mut specification: serde_json::Value =
         serde_json::from_str(&default).context("parsing the default of `ctr oci spec`")?;
+    // Other entries stay.
+    let limits = specification["process"]["rlimits"].take();
+    let mut limits = limits.as_array().cloned().unwrap_or_default();
+    limits.push(json!({"type": "RLIMIT_MEMLOCK", "soft": 5 << 20, "hard": 6 << 20}));
+    specification["process"]["rlimits"] = json!(limits);
     specification["hooks"] = json!({"prestart": [{"path": LEGACY_HOOK, "args": ["fake-gpu", "legacy"]}]});
     Ok(specification)
 }

@@ -158,6 +158,12 @@ const IMAGES: &[TestImage] = &[
         content: Content::Debian,
     },
     TestImage {
+        name: "docker.io/test/gpu-taken:1",
+        dir: "gpu-taken",
+        file: "Containerfile",
+        content: Content::Debian,
+    },
+    TestImage {
         name: "docker.io/test/gpu-hostile:1",
         dir: "gpu-hostile",
         file: "Containerfile",

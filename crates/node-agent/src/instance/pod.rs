@@ -94,11 +94,15 @@ impl Selection for Place {
 
 /// The pod of this name, if there is one. It may have another UID.
 pub(crate) async fn get(client: &Client, pod: &ObjectRef) -> Result<Option<Pod>, PodError> {
+    get_fields::<Place>(client, pod).await
+}
+
+async fn get_fields<F: Selection>(client: &Client, pod: &ObjectRef) -> Result<Option<Pod>, PodError> {
     let unavailable = |error: &dyn std::fmt::Display| PodError::Unavailable {
         pod: pod.clone(),
         cause: error.to_string(),
     };
-    let api: Api<Trimmed<Pod, Place>> = Api::namespaced(client.clone(), &pod.namespace);
+    let api: Api<Trimmed<Pod, F>> = Api::namespaced(client.clone(), &pod.namespace);
     let asked = tokio::time::timeout(TIMEOUT, api.get_opt(&pod.name)).await;
     let found = asked.map_err(|e| unavailable(&e))?.map_err(|e| unavailable(&e))?;
     let found = found.map(Trimmed::into_object).transpose();
@@ -116,6 +120,66 @@ pub(crate) async fn owner_and_container(
         .await?
         .ok_or_else(|| PodError::Missing(pod.clone()))?;
     Ok((owner_of(&found, pod, node)?, container_of(&found, pod)?))
+}
+
+/// The fields that tell whether a container has a device.
+#[derive(Clone, Copy, Debug)]
+struct Devices;
+
+impl Selection for Devices {
+    const KEEP: Keep = Keep::Fields(&[
+        ("metadata", Keep::Fields(&[("name", Keep::All)])),
+        (
+            "spec",
+            Keep::Fields(&[
+                (
+                    "containers",
+                    Keep::First(
+                        ENTRIES,
+                        &Keep::Fields(&[
+                            ("name", Keep::All),
+                            (
+                                "resources",
+                                Keep::Fields(&[
+                                    ("claims", Keep::First(1, &Keep::All)),
+                                    ("limits", Keep::All),
+                                ]),
+                            ),
+                        ]),
+                    ),
+                ),
+                ("runtimeClassName", Keep::All),
+            ]),
+        ),
+    ]);
+}
+
+/// A device of a container, by the name of its resource or claim, and the runtime class of the pod.
+pub(crate) async fn device_of(
+    client: &Client,
+    pod: &ObjectRef,
+    container: &str,
+) -> Result<Option<(String, Option<String>)>, PodError> {
+    let found = get_fields::<Devices>(client, pod).await?;
+    let spec = found.and_then(|pod| pod.spec).unwrap_or_default();
+    let mut containers = spec.containers.iter();
+    let device = containers
+        .find(|found| found.name == container)
+        .and_then(device_in);
+    Ok(device.map(|device| (device, spec.runtime_class_name)))
+}
+
+/// Kubernetes' own resources have no domain, or one of kubernetes.io.
+fn device_in(container: &Container) -> Option<String> {
+    let resources = container.resources.as_ref()?;
+    let of_kubernetes = |name: &str| {
+        let domain = name.split_once('/').map(|(domain, _)| domain);
+        domain.is_none_or(|domain| domain == "kubernetes.io" || domain.ends_with(".kubernetes.io"))
+    };
+    let limits = resources.limits.iter().flatten().map(|(name, _)| name.clone());
+    let claims = resources.claims.iter().flatten();
+    let claims = claims.map(|claim| format!("of claim {}", claim.name));
+    claims.chain(limits.filter(|name| !of_kubernetes(name))).next()
 }
 
 /// The one container that mounts a volume of ours. What a pod's containers mount never changes,

@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 
 use super::Host;
 use super::container_info::ContainerInfo;
+use super::hooks::Hooks;
 use super::image_config::{self, ConfigError};
 use super::runtimes::{Runtime, Runtimes};
 
@@ -55,9 +56,8 @@ pub(crate) struct Container {
     /// The process that the runtime started as this container, on the node. `None` if the runtime
     /// does not say.
     pub(crate) first: Option<i32>,
-    /// Major version of the driver of which a hook of the container knows that looks for newer
-    /// libraries of CUDA in the image.
-    pub(crate) cuda_driver: Option<u32>,
+    /// What has to be repeated of its hooks. `None` if the runtime does not report hooks.
+    pub(crate) hooks: Option<Hooks>,
     /// The runtime that has it.
     runtime: Runtime,
 }
@@ -118,7 +118,7 @@ impl Cri {
             image: status.image.map(|image| image.image).unwrap_or_default(),
             image_ref: status.image_ref,
             first: info.first,
-            cuda_driver: info.cuda_driver,
+            hooks: info.hooks,
             runtime,
         })
     }

@@ -11,14 +11,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use exec_wrapper::protocol::Answer;
 use rootfs::store::StoreError;
-use rootfs::{AttachError, Attached, Kept, Request, attach, holders::Holder};
+use rootfs::{AttachError, Attached, Kept, Repeat, Request, attach, holders::Holder};
 use stoppablecontainer_api::StoppableContainerInstance;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::peer::{ContainerError, Peer};
-use super::process_end;
+use super::{process_end, unseen_hooks};
 use crate::backoff::Backoff;
 use crate::filesystem::data::{self, Data};
 use crate::filesystem::{Filesystems, blocked};
@@ -60,9 +60,16 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
             return refuse(peer, "it is being deleted").await;
         }
         if !checked {
-            match peer.main_container(filesystems).await {
-                Ok(_) => checked = true,
-                Err(error @ ContainerError::OtherContainer { .. }) => {
+            let identified = match peer.main_container(filesystems).await {
+                Ok(container) => {
+                    let pod = &peer.volume.record.pod;
+                    unseen_hooks::require(&filesystems.client, pod, &container).await
+                }
+                Err(error) => Err(error),
+            };
+            match identified {
+                Ok(()) => checked = true,
+                Err(error @ (ContainerError::OtherContainer { .. } | ContainerError::UnseenHooks { .. })) => {
                     return refuse(peer, &error.to_string()).await;
                 }
                 Err(ContainerError::Unknown(error)) => {
@@ -267,7 +274,7 @@ async fn move_container(
     let host = Arc::clone(&node.host);
     let (image, container) = (Arc::clone(&provider.process), Arc::clone(&peer.process));
     let (key, users) = (peer.instance.id.uid.clone(), peer.users.clone());
-    let cuda_driver = peer.cuda_driver;
+    let hooks = peer.hooks.clone();
     let work = move || {
         let data = data::look(&host.root, &prefix, &key, None)?;
         if !matches!(data, Data::Recorded(record) if !record.resetting) {
@@ -281,7 +288,10 @@ async fn move_container(
             container: &container,
             users: users.namespace(),
             kept: &kept,
-            cuda_driver,
+            repeat: Repeat {
+                cuda_driver: hooks.cuda_driver,
+                modes: &hooks.modes,
+            },
         };
         let attached = attach(request)?;
         Ok(Moved { attached, kept })

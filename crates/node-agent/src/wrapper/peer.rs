@@ -16,7 +16,7 @@ use tracing::field::Empty;
 
 use crate::filesystem::Filesystems;
 use crate::instance::{Instance, pod};
-use crate::node::{Container, Host, Node, cgroup};
+use crate::node::{Container, Hooks, Host, Node, cgroup};
 use crate::volumes::{Users, Volume};
 
 /// How long a peer may take for its request.
@@ -40,8 +40,8 @@ pub(super) struct Peer {
     /// The reason for waiting that the agent sent last.
     explained: Option<String>,
     pub(super) process: Arc<Process>,
-    /// As in [`Container::cuda_driver`].
-    pub(super) cuda_driver: Option<u32>,
+    /// What has to be repeated of the hooks of its container.
+    pub(super) hooks: Hooks,
     /// The user namespace of its pod.
     pub(super) users: Users,
     pub(super) container_id: String,
@@ -55,6 +55,18 @@ pub(super) enum ContainerError {
     /// Others in the pod, such as a debug container, have another root to show for the image's.
     #[error("container {found} is not {expected}, which the volume is for")]
     OtherContainer { found: String, expected: String },
+    /// It would start without what they do, and nothing would say so.
+    #[error(
+        "the container runtime does not report the hooks of container {container}{}, so what they do for its device \
+         {device} cannot be carried over; use a runtime that reports them (containerd or CRI-O with runc, crun or \
+         youki), or remove the device from spec.template",
+        .class.as_ref().map(|class| format!(" (runtime class {class})")).unwrap_or_default()
+    )]
+    UnseenHooks {
+        container: String,
+        class: Option<String>,
+        device: String,
+    },
     /// It may be known later.
     #[error(transparent)]
     Unknown(#[from] anyhow::Error),
@@ -126,7 +138,7 @@ impl Connection {
             stream: self.stream,
             explained: None,
             process: Arc::new(self.process),
-            cuda_driver: None,
+            hooks: Hooks::default(),
             users: self.users,
             container_id: self.container_id,
             volume,
@@ -194,7 +206,7 @@ impl Peer {
         if let Some(pid) = container.first {
             self.process = Arc::new(self.first_process(&node.host, pid)?);
         }
-        self.cuda_driver = container.cuda_driver;
+        self.hooks = container.hooks.clone().unwrap_or_default();
         self.volume.set_identified();
         Ok(container)
     }

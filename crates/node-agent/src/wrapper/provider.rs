@@ -40,7 +40,7 @@ pub(super) async fn hold(filesystems: &Filesystems, peer: &mut Peer) -> Result<(
     let container = loop {
         match peer.main_container(filesystems).await {
             Ok(container) => break container,
-            Err(error @ ContainerError::OtherContainer { .. }) => {
+            Err(error @ (ContainerError::OtherContainer { .. } | ContainerError::UnseenHooks { .. })) => {
                 return peer.send(&Answer::Error(error.to_string())).await;
             }
             Err(ContainerError::Unknown(error)) => {

@@ -159,6 +159,21 @@ impl Kept {
         Ok(())
     }
 
+    /// Gives directories of the layer these modes where the user changed something in them: an
+    /// overlay shows those of the upper directory.
+    pub(crate) fn set_modes(&self, directories: &[(PathBuf, Mode)]) -> Result<(), StoreError> {
+        let fail = self.fail("cannot set the mode of a directory");
+        let upper = self.upper()?;
+        for (path, mode) in directories {
+            match open_below(&upper, path.strip_prefix("/").unwrap_or(path)) {
+                Ok(directory) => fchmod(&directory, *mode).map_err(&fail)?,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(e) => return Err(fail(e)),
+            }
+        }
+        Ok(())
+    }
+
     /// Moves an entry of the upper directory to its path in the other one.
     fn cover(&self, parent: &OwnedFd, name: &Path, path: &Path) -> Result<(), Errno> {
         make_directory(&self.fd, COVERED)?;
