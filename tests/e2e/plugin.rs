@@ -4,9 +4,11 @@ The plugin `kubectl stopc`: the binary, as a user runs it.
 
 mod copying;
 mod files;
+mod home;
 mod kubectl;
 mod newcomer;
 mod problems;
+mod screens;
 mod verbs;
 
 use std::path::PathBuf;

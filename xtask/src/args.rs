@@ -34,6 +34,9 @@ pub(crate) enum Command {
         /// chart's dashboard shows after. On a terminal, it serves until Ctrl-C.
         #[arg(long)]
         dashboard: bool,
+        /// With --dashboard: also writes a picture of the panels into this file, an SVG.
+        #[arg(long, value_name = "FILE", requires = "dashboard")]
+        picture: Option<PathBuf>,
     },
     /// Records a session with the plugin on the cluster of `demo`, and writes the animated picture
     /// of the README, docs/pictures/session.svg.

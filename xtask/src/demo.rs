@@ -5,10 +5,12 @@ the times with those of a plain pod.
 
 mod monitor;
 mod panels;
+mod picture;
 mod show;
 mod table;
 
 use std::io::IsTerminal;
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -23,12 +25,13 @@ pub(crate) use show::IMAGE;
 
 use monitor::Monitor;
 
-/// Runs the demo, and shows the chart's dashboard of it.
+/// Runs the demo, and shows the chart's dashboard of it, also as a picture in a file.
 pub(crate) fn run(
     workspace: &Workspace,
     progress: &Progress,
     registry: Option<&str>,
     dashboard: bool,
+    picture: Option<&Path>,
 ) -> Result<()> {
     if std::env::var_os("KUBECONFIG").is_none_or(|paths| paths.is_empty()) {
         progress.estimate(slow_steps(workspace));
@@ -55,6 +58,9 @@ pub(crate) fn run(
     println!("\n{}", table::render(&times));
     if let Some(monitor) = &monitor {
         monitor.print()?;
+        if let Some(file) = picture {
+            monitor.draw(file)?;
+        }
         println!();
     }
     farewell(&target);

@@ -56,8 +56,13 @@ fn run(args: &Args) -> Result<ExitCode> {
         Command::Cluster(command) => {
             return run_cluster(command, Cluster::new(&workspace, &progress, pause::provide));
         }
-        Command::Demo { registry, dashboard } => {
-            demo::run(&workspace, &progress, registry.registry.as_deref(), *dashboard)?;
+        Command::Demo {
+            registry,
+            dashboard,
+            picture,
+        } => {
+            let registry = registry.registry.as_deref();
+            demo::run(&workspace, &progress, registry, *dashboard, picture.as_deref())?;
         }
         Command::Record { plugin } => record::run(&workspace, &progress, plugin.as_deref())?,
         Command::Install(arg) => install::command(&workspace, &progress, arg.registry.as_deref())?,

@@ -43,14 +43,15 @@ const IMAGE_PROGRAMS: &[(&str, &str)] = &[
     ("debootstrap", "debootstrap"),
 ];
 
-/// Programs and the packages that bring them for the tests: disks of their own, and a look at every
-/// system call.
+/// Programs and the packages that bring them for the tests: disks of their own, a look at every
+/// system call, and terminals.
 const TEST_PROGRAMS: &[(&str, &str)] = &[
     ("mkfs.ext4", "e2fsprogs"),
     ("mkfs.btrfs", "btrfs-progs"),
     ("losetup", "mount"),
     ("fsfreeze", "util-linux"),
     ("strace", "strace"),
+    ("tmux", "tmux"),
 ];
 /// Programs and the packages that bring them for virtual machines: QEMU, a disk, and modules of the
 /// kernel.

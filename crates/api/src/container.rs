@@ -18,6 +18,7 @@ use crate::usage::FilesystemUsage;
 pub const DEFAULT_HOST_PATH_PREFIX: &str = "/var/lib/stoppablecontainer";
 
 /// A container that can be stopped and started again with its whole root filesystem kept.
+/// `template` describes its pod, and `running` stops and starts it.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "stoppablecontainer.xtlsoft.top",
@@ -36,28 +37,32 @@ pub const DEFAULT_HOST_PATH_PREFIX: &str = "/var/lib/stoppablecontainer";
 )]
 #[serde(rename_all = "camelCase")]
 pub struct StoppableContainerSpec {
-    /// Whether the consumer pod should run. `false` deletes the consumer pod and frees its
-    /// resources; the filesystem is kept.
+    /// Whether the container runs. While it is `true`, a pod with the name of this object runs: the
+    /// consumer pod. `false` deletes that pod and frees its CPU, memory and devices. Every file is
+    /// kept on the node.
     #[serde(default)]
     pub running: bool,
 
     /// Template of the consumer pod, an ordinary pod template. The first entry of `containers` is
-    /// the main container, whose filesystem is kept. The pod's `nodeName` and `restartPolicy`, and
-    /// the main container's `image`, `command` and `args`, are overridden.
+    /// the main container, whose root filesystem is kept. In the pod, the main container has the
+    /// image and the arguments of a small program, which starts its command in the kept filesystem.
+    /// The pod's `nodeName` and `restartPolicy` are overridden.
     pub template: PodTemplate,
 
-    /// Resources and additional placement of the provider pod, which pins the node and the image.
+    /// Resources and additional placement of the provider pod. This small pod has the name
+    /// `NAME-provider` and keeps the image on the node of the files.
     #[serde(default)]
     pub provider: Provider,
 
-    /// Directory on the node that holds the data of this object. It must be one of the directories
-    /// that the administrator allows. Immutable.
+    /// Directory on the node that holds the files of this object. It must be one of the directories
+    /// that the administrator allows. It cannot be changed.
     #[serde(default = "default_host_path_prefix")]
     #[x_kube(validation = ("self == oldSelf", "the data is already kept there: hostPathPrefix cannot change once the object exists"))]
     pub host_path_prefix: String,
 }
 
-/// Resources and additional placement of the provider pod, which pins the node and the image.
+/// Resources and additional placement of the provider pod, which keeps the image on the node of the
+/// files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderSpec {
@@ -80,7 +85,9 @@ pub struct ProviderSpec {
     pub while_stopped: Option<WhileStopped>,
 }
 
-/// What happens to the provider pod while the container is stopped.
+/// What happens to the provider pod while the container is stopped. `Keep`, the default, lets it
+/// run, and the next start takes the time of a plain pod. `Release` deletes it, and a stopped
+/// container takes disk space only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum WhileStopped {
     /// The provider pod runs. The next start takes the time of a plain pod.
@@ -111,12 +118,12 @@ pub struct StoppableContainerStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance_uid: Option<String>,
 
-    /// UID of the StoppableContainerInstance whose files the user gave up last, with the recovery
-    /// annotation.
+    /// UID of the StoppableContainerInstance whose files the user gave up last. The recovery
+    /// annotation does that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset_instance_uid: Option<String>,
 
-    /// Nodes that were given up before the first start. Absent if there is none.
+    /// Nodes that were given up before the first start. Absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_up_nodes: Option<GivenUpNodes>,
 
@@ -149,10 +156,10 @@ pub struct GivenUpNodes {
     /// How often a node was given up.
     pub count: i64,
 
-    /// Names of the last five, the newest last. The scheduler prefers other nodes.
+    /// Names of the last five of them, the newest last. The scheduler prefers other nodes.
     pub nodes: Vec<String>,
 
-    /// UID of the StoppableContainerInstance that was given up last. Nothing is lost with it.
+    /// UID of the StoppableContainerInstance that was given up last. It had no files.
     pub instance_uid: String,
 }
 

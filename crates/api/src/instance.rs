@@ -36,19 +36,20 @@ pub struct StoppableContainerInstanceSpec {
     /// Name of the StoppableContainer that this instance belongs to.
     pub stoppable_container_name: String,
 
-    /// Whether the consumer pod should run.
+    /// Whether the consumer pod should run, copied from the StoppableContainer.
     #[serde(default)]
     pub running: bool,
 
-    /// Template of the consumer pod, see StoppableContainer.
+    /// Template of the consumer pod, copied from the StoppableContainer.
     pub template: PodTemplate,
 
-    /// Resources and additional placement of the provider pod, which pins the node and the image.
+    /// Resources and additional placement of the provider pod, which keeps the image on the node of
+    /// the files.
     #[serde(default)]
     pub provider: Provider,
 
-    /// Directory on the node that holds the data. It must be one of the directories that the
-    /// administrator allows. Immutable.
+    /// Directory on the node that holds the files. It must be one of the directories that the
+    /// administrator allows. It cannot be changed.
     #[serde(default = "default_host_path_prefix")]
     #[x_kube(validation = ("self == oldSelf", "the data is already kept there: hostPathPrefix cannot change once the object exists"))]
     pub host_path_prefix: String,
@@ -80,12 +81,12 @@ pub struct StoppableContainerInstanceStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer_pod_uid: Option<String>,
 
-    /// UID of the placeholder pod, which the scheduler chooses the first node for. It never starts,
-    /// and goes when the consumer is created.
+    /// UID of the placeholder pod. The scheduler chooses the first node for this pod, which never
+    /// starts. The controller replaces it by the consumer pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placeholder_pod_uid: Option<String>,
 
-    /// True until a consumer pod may have run. Until then nothing ties the object to its node.
+    /// True until a consumer pod may have run. Until then the object can still go to another node.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub never_started: bool,
 
@@ -133,10 +134,10 @@ pub struct StoppableContainerInstanceStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GivenUp {
-    /// CamelCase reason, of the component that reported it.
+    /// The cause as a CamelCase word, from the component that reported it.
     pub reason: String,
 
-    /// The same as a sentence.
+    /// The cause as a sentence.
     pub message: String,
 }
 
@@ -164,7 +165,7 @@ pub struct PinnedImage {
     pub digest: String,
 }
 
-/// How a consumer pod is assigned to its node.
+/// How the next consumer pod is assigned to its node: by `nodeName`, or by the scheduler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Placement {
     /// By `nodeName`, without the scheduler. This is the fastest way.
@@ -195,7 +196,7 @@ pub struct FilesystemStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 
-    /// Why the state is `Failed`, as a human-readable message.
+    /// Why the state is `Failed`, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 
@@ -222,7 +223,8 @@ pub struct FilesystemStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<RecoveryOffer>,
 
-    /// Message that the node's disk is almost full. Present only while it is.
+    /// How little space the node's disk has left, as a sentence. Present only while it is almost
+    /// full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_low: Option<String>,
 
@@ -244,7 +246,7 @@ pub struct ConsumerReport {
     /// UID of the consumer pod.
     pub pod_uid: String,
 
-    /// Human-readable message.
+    /// What happened, as a sentence.
     pub message: String,
 }
 

@@ -3,7 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Phase of a container: a summary of its conditions.
+/// Summary of the conditions. `Pending`: the image or the node is not ready yet. `ProviderReady`:
+/// the consumer pod is starting, stopping or waiting to be restarted. `Running` and `Stopped`: the
+/// container is so. `Failed`: an error blocks it, and the conditions describe the error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
     /// The provider pod is not ready yet.

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StartSteps {
-    /// When the controller saw that a consumer pod is to run.
+    /// When the controller saw that a consumer pod had to start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_at: Option<Time>,
 
@@ -48,7 +48,7 @@ pub struct StopSteps {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
 
-    /// When the controller saw that the consumer pod is to go, or is going.
+    /// When the controller saw that the consumer pod had to stop, or was ending.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_at: Option<Time>,
 

@@ -6,10 +6,16 @@ programs that use it: the demo, and the tests.
 
 #![forbid(unsafe_code)]
 
+mod panel;
+mod range;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use thiserror::Error;
+
+pub use panel::{Grid, Kind, Panel, panels};
+pub use range::{Range, Series, series};
 
 /// What Grafana replaces by a range that fits the interval of the scrapes.
 const RATE_INTERVAL: &str = "$__rate_interval";
@@ -72,31 +78,8 @@ pub struct Targets {
 
 /// The queries of a dashboard, in the order of its panels.
 pub fn queries(dashboard: &str) -> Result<Vec<Query>, Error> {
-    let dashboard: Value = serde_json::from_str(dashboard).map_err(|source| Error::Json {
-        what: "the dashboard",
-        source,
-    })?;
-    let missing = |at: &str, field| Error::Dashboard {
-        at: at.to_owned(),
-        field,
-    };
-    let panels = dashboard["panels"].as_array();
-    let mut queries = Vec::new();
-    for panel in panels.ok_or_else(|| missing("the top", "panels"))? {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let title = text(&panel["title"]);
-        for target in panel["targets"].as_array().into_iter().flatten() {
-            let expression = target["expr"].as_str();
-            let expression = expression.ok_or_else(|| missing(&format!("the panel {title:?}"), "expr"))?;
-            queries.push(Query {
-                panel: title.clone(),
-                unit: text(&panel["fieldConfig"]["defaults"]["unit"]),
-                legend: text(&target["legendFormat"]),
-                expression: expression.to_owned(),
-            });
-        }
-    }
-    Ok(queries)
+    let panels = panels(dashboard)?;
+    Ok(panels.into_iter().flat_map(|panel| panel.queries).collect())
 }
 
 /// A Prometheus's configuration: it scrapes the programs of a release every second, and evaluates
@@ -120,18 +103,12 @@ pub fn configuration(targets: &Targets, rules: &str, token: &str) -> String {
 
 /// The series in Prometheus's response to a request for [`Query::path`].
 pub fn samples(response: &str) -> Result<Vec<Sample>, Error> {
-    let response: Value = serde_json::from_str(response).map_err(|source| Error::Json {
-        what: "the response of Prometheus",
-        source,
-    })?;
-    let refused = || Error::Refused(response["error"].as_str().unwrap_or("unknown form").to_owned());
+    let response = answered(response)?;
+    let refused = || refusal(&response);
     let result = response["data"]["result"].as_array().ok_or_else(refused)?;
     let sample = |series: &Value| {
-        let labels = series["metric"].as_object()?.iter();
-        let labels =
-            labels.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
         Some(Sample {
-            labels: labels.collect(),
+            labels: labels(series)?,
             value: series["value"][1].as_str()?.parse().ok()?,
         })
     };
@@ -141,25 +118,52 @@ pub fn samples(response: &str) -> Result<Vec<Sample>, Error> {
         .collect()
 }
 
+fn answered(response: &str) -> Result<Value, Error> {
+    serde_json::from_str(response).map_err(|source| Error::Json {
+        what: "the response of Prometheus",
+        source,
+    })
+}
+
+/// The error that a response has instead of series.
+fn refusal(response: &Value) -> Error {
+    Error::Refused(response["error"].as_str().unwrap_or("unknown form").to_owned())
+}
+
+/// The labels of a series in a response.
+fn labels(series: &Value) -> Option<BTreeMap<String, String>> {
+    let labels = series["metric"].as_object()?.iter();
+    let labels = labels.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
+    Some(labels.collect())
+}
+
 // === impl Query ===
 
 impl Query {
     /// Path of a request for the series at present, with rates over a range such as `1m`.
     pub fn path(&self, range: &str) -> String {
+        format!("/api/v1/query?query={}", self.encoded(range))
+    }
+
+    fn encoded(&self, range: &str) -> String {
         let expression = self.expression.replace(RATE_INTERVAL, range);
-        let encoded = expression
+        expression
             .bytes()
-            .fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02X}"));
-        format!("/api/v1/query?query={encoded}")
+            .fold(String::new(), |encoded, byte| encoded + &format!("%{byte:02X}"))
     }
 
     /// The name of a series, as Grafana makes it. Labels that the series does not have are empty.
     pub fn name(&self, sample: &Sample) -> String {
+        self.name_of(&sample.labels)
+    }
+
+    /// The name of a series with these labels.
+    pub fn name_of(&self, labels: &BTreeMap<String, String>) -> String {
         let mut name = String::new();
         let mut rest = self.legend.as_str();
         while let Some((text, label, after)) = placeholder(rest) {
             name.push_str(text);
-            name.push_str(sample.labels.get(label).map_or("", String::as_str));
+            name.push_str(labels.get(label).map_or("", String::as_str));
             rest = after;
         }
         name.push_str(rest);

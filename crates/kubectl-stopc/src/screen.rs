@@ -152,10 +152,17 @@ impl std::fmt::Debug for Screen {
     }
 }
 
+/// Moves the cursor to the beginning of the line. For indicatif, a carriage return would have a
+/// width.
+const LINE_BEGIN: &str = "\u{1b}[G";
+
 /// The line with the current step.
 fn spinner() -> ProgressBar {
     let line = ProgressBar::new_spinner();
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
+    // The line is as wide as the terminal. With the cursor at its beginning, the `^C` that a
+    // terminal displays is on the line and goes away with it, instead of pushing it up.
+    let template = format!("{{spinner}} {{wide_msg}} {{elapsed}}{LINE_BEGIN}");
+    if let Ok(style) = ProgressStyle::with_template(&template) {
         line.set_style(style);
     }
     line.enable_steady_tick(Duration::from_millis(100));

@@ -1,7 +1,7 @@
 /*!
 What the tests share: a namespace of its own for every test on a real cluster, waits that watch,
-commands in pods, `kubectl` as a user runs it, a look at the node, and (for tests without a cluster)
-a scripted API server.
+commands in pods, `kubectl` as a user runs it, terminals, a look at the node, and (for tests without
+a cluster) a scripted API server.
 
 The cluster is the one that `KUBECONFIG` names. Nothing here creates one.
 */
@@ -17,8 +17,10 @@ mod kubectl;
 mod namespace;
 mod node;
 mod pod;
+mod screen;
 pub mod scripted;
 mod snapshot;
+mod terminal;
 pub mod tunnel;
 mod turns;
 
@@ -29,4 +31,6 @@ pub use namespace::{
     Exclusive, Namespace, alone_in_namespace, client, client_as, client_with_token, in_namespace, patience,
 };
 pub use node::NodeShell;
+pub use screen::comparable;
 pub use snapshot::Snapshot;
+pub use terminal::{Size, Terminal};

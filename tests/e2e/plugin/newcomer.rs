@@ -1,6 +1,6 @@
 //! The commands of the README and of the quick start, word for word, as their reader types them.
 
-use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
@@ -8,7 +8,7 @@ use testkit::{Namespace, alone_in_namespace, cluster_fact};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use super::program;
+use super::home::Home;
 
 /// Pages in the order in which a newcomer reads them.
 const PAGES: &[(&str, &str)] = &[
@@ -80,38 +80,16 @@ fn commands(page: &str) -> Vec<String> {
 /// A shell at the root of the repository, with the programs of a user in its `PATH`, and a
 /// kubeconfig whose namespace is that of the test.
 struct Shell {
-    home: tempfile::TempDir,
+    home: Home,
 }
 
 // === impl Shell ===
 
 impl Shell {
     async fn open(ns: &Namespace) -> Result<Self> {
-        let home = tempfile::tempdir()?;
-        let helm = cluster_fact("HELM", "helm")?;
-        symlink(&helm, home.path().join("helm"))?;
-        // Without the variable, kubectl is in PATH.
-        if let Some(kubectl) = std::env::var_os("KUBECTL") {
-            symlink(kubectl, home.path().join("kubectl"))?;
-        }
-        symlink(program()?, home.path().join("kubectl-stopc"))?;
-        let shell = Self { home };
-        let config = ns
-            .kubectl(&["config", "view", "--raw", "--flatten"])
-            .await?
-            .success()?;
-        std::fs::write(shell.kubeconfig(), config)?;
-        shell
-            .run(&format!(
-                "kubectl config set-context --current --namespace={}",
-                ns.name
-            ))
-            .await?;
-        Ok(shell)
-    }
-
-    fn kubeconfig(&self) -> std::path::PathBuf {
-        self.home.path().join("kubeconfig")
+        let home = Home::make(ns).await?;
+        home.link("helm", Path::new(&cluster_fact("HELM", "helm")?))?;
+        Ok(Self { home })
     }
 
     /// Runs a command until its end, which must be a success, and returns what it printed.
@@ -126,11 +104,10 @@ impl Shell {
             process.args(["-c", command]);
             process
         };
-        let path = std::env::var("PATH").unwrap_or_default();
         let mut child = process
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .env("PATH", format!("{}:{path}", self.home.path().display()))
-            .env("KUBECONFIG", self.kubeconfig())
+            .env("PATH", self.home.path()?)
+            .env("KUBECONFIG", self.home.kubeconfig())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

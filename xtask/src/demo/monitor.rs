@@ -9,14 +9,14 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
-use dashboard::{Query, Sample, Targets};
+use dashboard::{Panel, Query, Range, Sample, Targets};
 use serde_json::{Value, json};
 
-use super::panels::{self, Panel};
 use super::show;
+use super::{panels, picture};
 use crate::install;
 use crate::process::Process;
 use crate::progress::Progress;
@@ -37,6 +37,12 @@ const SCRAPER: &str = "scraper";
 const USUAL_PORT: u16 = 9090;
 /// Range of rates and quantiles. It includes a whole demo.
 pub(super) const RANGE: &str = "5m";
+/// Range of rates and quantiles in the picture, whose lines show when something happened.
+const PICTURE_RANGE: &str = "30s";
+/// Number of values in a line of the picture.
+const VALUES: f64 = 100.0;
+/// Seconds between two scrapes.
+const SCRAPES: f64 = 1.0;
 /// How long a program may take until it listens, and a value until it is there.
 const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(250);
@@ -44,7 +50,10 @@ const POLL: Duration = Duration::from_millis(250);
 /// A running Prometheus. It ends when this is dropped.
 pub(super) struct Monitor {
     port: u16,
+    panels: Vec<Panel>,
     queries: Vec<Query>,
+    /// When it started.
+    begun: SystemTime,
     prometheus: Process,
     _forwards: Vec<Process>,
 }
@@ -85,9 +94,12 @@ impl Monitor {
                 .arg(format!("--config.file={}", dir.join("prometheus.yml").display()))
                 .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
                 .arg(format!("--web.listen-address={}:{port}", Ipv4Addr::LOCALHOST));
+            let dashboard = read(DASHBOARD)?;
             let mut monitor = Self {
                 port,
-                queries: dashboard::queries(&read(DASHBOARD)?)?,
+                panels: dashboard::panels(&dashboard)?,
+                queries: dashboard::queries(&dashboard)?,
+                begun: SystemTime::now(),
                 prometheus: Process::start(workspace, "prometheus", &command)?,
                 _forwards: forwards,
             };
@@ -98,7 +110,7 @@ impl Monitor {
 
     /// Prints what each panel shows at present, and the alerts that are active.
     pub(super) fn print(&self) -> Result<()> {
-        println!("{}", panels::render(&self.panels()?, RANGE));
+        println!("{}", panels::render(&self.present()?, RANGE));
         let alerts = Query {
             panel: String::new(),
             unit: String::new(),
@@ -111,6 +123,30 @@ impl Monitor {
             [] => println!("Of the chart's alerts none is active."),
             names => println!("Active alerts of the chart: {}.", names.join(", ")),
         }
+        Ok(())
+    }
+
+    /// Writes a picture of the panels, with their values since this was started.
+    pub(super) fn draw(&self, file: &Path) -> Result<()> {
+        let seconds = |time: SystemTime| {
+            let since = time.duration_since(SystemTime::UNIX_EPOCH);
+            since.map(|since| since.as_secs_f64().floor())
+        };
+        let (begin, end) = (seconds(self.begun)?, seconds(SystemTime::now())?);
+        let step = ((end - begin) / VALUES).ceil().max(SCRAPES);
+        let range = Range { begin, end, step };
+        let answer = |query: &Query| {
+            let response = self.get(&query.range_path(PICTURE_RANGE, range))?;
+            dashboard::series(&response).with_context(|| format!("querying {}", query.expression))
+        };
+        let mut filled = Vec::new();
+        for panel in &self.panels {
+            let series: Result<Vec<_>> = panel.queries.iter().map(answer).collect();
+            filled.push((panel, series?));
+        }
+        let svg = picture::draw(&filled, range)?;
+        fs::write(file, &svg).with_context(|| format!("writing {}", file.display()))?;
+        println!("{}: {} bytes", file.display(), svg.len());
         Ok(())
     }
 
@@ -144,7 +180,7 @@ impl Monitor {
     }
 
     /// The values of all panels. Waits for a while until each query has one.
-    fn panels(&self) -> Result<Vec<Panel<'_>>> {
+    fn present(&self) -> Result<Vec<panels::Panel<'_>>> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let panel = |query| Ok::<_, anyhow::Error>((query, self.series(query)?));
@@ -152,7 +188,7 @@ impl Monitor {
                 .queries
                 .iter()
                 .map(panel)
-                .collect::<Result<Vec<Panel<'_>>>>()?;
+                .collect::<Result<Vec<panels::Panel<'_>>>>()?;
             if panels.iter().all(|(_, series)| !series.is_empty()) || Instant::now() > deadline {
                 return Ok(panels);
             }

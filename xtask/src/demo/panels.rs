@@ -80,7 +80,7 @@ fn shown(query: &Query, series: &[Sample]) -> Vec<[String; 2]> {
 }
 
 /// A number with its unit, which has Grafana's name.
-fn format(value: f64, unit: &str) -> String {
+pub(super) fn format(value: f64, unit: &str) -> String {
     if value.is_nan() {
         return "-".to_owned();
     }

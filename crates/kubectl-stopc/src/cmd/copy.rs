@@ -11,7 +11,6 @@ mod transfer;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::Duration;
 
 use clap::Args;
 use file_copy::base_name;
@@ -22,10 +21,10 @@ use kept_files::path::escape;
 
 use self::place::Place;
 use self::transfer::Work;
-use super::inside::{self, Inside};
+use super::flags::StartFlags;
+use super::inside;
 use crate::failure::Failure;
 use crate::session::Session;
-use crate::units;
 
 /// Arguments of `cp`.
 #[derive(Clone, Debug, Args)]
@@ -46,15 +45,9 @@ pub struct CopyArgs {
     /// Does not keep owners and modes.
     #[arg(long)]
     pub no_preserve: bool,
-    /// Starts the container if it is stopped, without asking.
-    #[arg(long)]
-    pub start: bool,
-    /// Fails if the container is stopped, without asking.
-    #[arg(long, conflicts_with = "start")]
-    pub no_start: bool,
-    /// How long to wait until it runs, as in 30s, 5m or 1h30m.
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = units::duration)]
-    pub timeout: Duration,
+    /// A stopped container.
+    #[command(flatten)]
+    pub start: StartFlags,
 }
 
 /// `cp`
@@ -126,14 +119,7 @@ async fn copy(
     if let Some(namespace) = namespace {
         session.namespace = namespace;
     }
-    let inside = Inside {
-        name,
-        container: args.container.clone(),
-        start: args.start,
-        no_start: args.no_start,
-        timeout: args.timeout,
-    };
-    let object = inside::get(session, &inside.name).await?;
+    let object = inside::get(session, &name).await?;
     let main = &object.spec.template.main().name;
     if let Some(other) = args.container.as_ref().filter(|name| *name != main) {
         return Err(Failure::usage(format!(
@@ -141,6 +127,6 @@ async fn copy(
              which needs tar in the image"
         )));
     }
-    let object = inside::running(session, &inside).await?;
+    let object = inside::running(session, &name, args.start).await?;
     transfer::run(session, &object, line, work).await
 }

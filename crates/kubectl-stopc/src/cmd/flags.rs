@@ -30,6 +30,20 @@ pub struct WaitFlags {
     pub timeout: Duration,
 }
 
+/// What to do with a container that is stopped, for commands that need it to run.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct StartFlags {
+    /// Starts the container if it is stopped, without asking.
+    #[arg(long)]
+    pub start: bool,
+    /// Fails if the container is stopped, without asking.
+    #[arg(long, conflicts_with = "start")]
+    pub no_start: bool,
+    /// How long to wait until it runs, as in 30s, 5m or 1h30m.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = units::duration)]
+    pub timeout: Duration,
+}
+
 /// Whether to change anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum DryRun {

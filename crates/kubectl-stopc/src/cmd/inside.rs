@@ -5,8 +5,6 @@ pod and of the main container, after making sure that the container runs.
 
 pub(super) mod kubectl;
 
-use std::time::Duration;
-
 use clap::Args;
 use kube::ResourceExt;
 use stoppablecontainer_api::{Phase, StoppableContainer};
@@ -15,11 +13,12 @@ use crate::failure::Failure;
 use crate::names;
 use crate::select::plain_name;
 use crate::session::Session;
-use crate::{units, view};
+use crate::view;
 
+use super::flags::StartFlags;
 use super::power::start_one;
 
-/// Which container, and whether to start it.
+/// Which container, and what to do if it is stopped.
 #[derive(Clone, Debug, Args)]
 pub struct Inside {
     /// Name of the container.
@@ -28,15 +27,9 @@ pub struct Inside {
     /// Container of the pod. [default: the main container]
     #[arg(short, long, value_name = "CONTAINER")]
     pub container: Option<String>,
-    /// Starts the container if it is stopped, without asking.
-    #[arg(long)]
-    pub start: bool,
-    /// Fails if the container is stopped, without asking.
-    #[arg(long, conflicts_with = "start")]
-    pub no_start: bool,
-    /// How long to wait until it runs, as in 30s, 5m or 1h30m.
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = units::duration)]
-    pub timeout: Duration,
+    /// A stopped container.
+    #[command(flatten)]
+    pub start: StartFlags,
 }
 
 /// Arguments of `exec`.
@@ -153,7 +146,7 @@ pub struct PortForwardArgs {
 /// # Errors
 /// If the container does not run, or kubectl cannot be started.
 pub async fn exec(session: &mut Session, args: &ExecArgs) -> Result<(), Failure> {
-    let object = running(session, &args.inside).await?;
+    let object = running(session, &args.inside.name, args.inside.start).await?;
     kubectl::launch(session, &object, kubectl::exec(args, &object))
 }
 
@@ -162,7 +155,7 @@ pub async fn exec(session: &mut Session, args: &ExecArgs) -> Result<(), Failure>
 /// # Errors
 /// As for [`exec`].
 pub async fn shell(session: &mut Session, args: &ShellArgs) -> Result<(), Failure> {
-    let object = running(session, &args.inside).await?;
+    let object = running(session, &args.inside.name, args.inside.start).await?;
     let terminal = session.screen.can_ask();
     kubectl::launch(session, &object, kubectl::shell(args, &object, terminal))
 }
@@ -172,7 +165,7 @@ pub async fn shell(session: &mut Session, args: &ShellArgs) -> Result<(), Failur
 /// # Errors
 /// As for [`exec`].
 pub async fn attach(session: &mut Session, args: &AttachArgs) -> Result<(), Failure> {
-    let object = running(session, &args.inside).await?;
+    let object = running(session, &args.inside.name, args.inside.start).await?;
     kubectl::launch(session, &object, kubectl::attach(args, &object))
 }
 
@@ -187,7 +180,7 @@ pub async fn logs(session: &mut Session, args: &LogsArgs) -> Result<(), Failure>
     let object = if object.spec.running && has_pod {
         object
     } else {
-        running(session, &args.inside).await?
+        running(session, &args.inside.name, args.inside.start).await?
     };
     kubectl::launch(session, &object, kubectl::logs(args, &object))
 }
@@ -197,7 +190,7 @@ pub async fn logs(session: &mut Session, args: &LogsArgs) -> Result<(), Failure>
 /// # Errors
 /// As for [`exec`].
 pub async fn port_forward(session: &mut Session, args: &PortForwardArgs) -> Result<(), Failure> {
-    let object = running(session, &args.inside).await?;
+    let object = running(session, &args.inside.name, args.inside.start).await?;
     kubectl::launch(session, &object, kubectl::port_forward(args, &object))
 }
 
@@ -216,22 +209,26 @@ enum Need {
     Refuse,
 }
 
-fn need(object: &StoppableContainer, inside: &Inside, can_ask: bool) -> Need {
+fn need(object: &StoppableContainer, flags: StartFlags, can_ask: bool) -> Need {
     let runs = view::is_current(object) && view::phase(object) == Some(Phase::Running);
     match () {
         () if object.spec.running && runs => Need::Nothing,
         () if object.spec.running => Need::Wait,
-        () if inside.start => Need::Start,
-        () if inside.no_start || !can_ask => Need::Refuse,
+        () if flags.start => Need::Start,
+        () if flags.no_start || !can_ask => Need::Refuse,
         () => Need::Ask,
     }
 }
 
 /// The object, once it runs.
-pub(super) async fn running(session: &mut Session, inside: &Inside) -> Result<StoppableContainer, Failure> {
-    let object = get(session, &inside.name).await?;
+pub(super) async fn running(
+    session: &mut Session,
+    name: &str,
+    flags: StartFlags,
+) -> Result<StoppableContainer, Failure> {
+    let object = get(session, name).await?;
     let name = object.name_any();
-    match need(&object, inside, session.screen.can_ask()) {
+    match need(&object, flags, session.screen.can_ask()) {
         Need::Nothing => return Ok(object),
         Need::Wait | Need::Start => {}
         Need::Ask if session.screen.ask(&format!("{name} is stopped. Start it?")) => {}
@@ -241,7 +238,7 @@ pub(super) async fn running(session: &mut Session, inside: &Inside) -> Result<St
             )));
         }
     }
-    start_one(session, &object, inside.timeout).await?;
+    start_one(session, &object, flags.timeout).await?;
     session.screen.clear();
     Ok(object)
 }
@@ -257,13 +254,13 @@ pub(super) async fn get(session: &Session, name: &str) -> Result<StoppableContai
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::view::fixtures::{object, running, stopped};
 
-    fn inside(start: bool, no_start: bool) -> Inside {
-        Inside {
-            name: "web".to_owned(),
-            container: None,
+    fn flags(start: bool, no_start: bool) -> StartFlags {
+        StartFlags {
             start,
             no_start,
             timeout: Duration::ZERO,
@@ -272,13 +269,13 @@ mod tests {
 
     #[test]
     fn only_a_stopped_container_is_asked_about() {
-        let neither = inside(false, false);
+        let neither = flags(false, false);
         let starting = object(true, "ProviderReady", &[]);
-        assert_eq!(need(&running(), &neither, true), Need::Nothing);
-        assert_eq!(need(&starting, &neither, true), Need::Wait);
-        assert_eq!(need(&stopped(), &neither, true), Need::Ask);
-        assert_eq!(need(&stopped(), &neither, false), Need::Refuse);
-        assert_eq!(need(&stopped(), &inside(true, false), false), Need::Start);
-        assert_eq!(need(&stopped(), &inside(false, true), true), Need::Refuse);
+        assert_eq!(need(&running(), neither, true), Need::Nothing);
+        assert_eq!(need(&starting, neither, true), Need::Wait);
+        assert_eq!(need(&stopped(), neither, true), Need::Ask);
+        assert_eq!(need(&stopped(), neither, false), Need::Refuse);
+        assert_eq!(need(&stopped(), flags(true, false), false), Need::Start);
+        assert_eq!(need(&stopped(), flags(false, true), true), Need::Refuse);
     }
 }
