@@ -7,7 +7,7 @@ and notes go to standard error.
 */
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -40,12 +40,26 @@ pub(crate) fn pack_path(args: &[OsString]) -> Result<(), Failure> {
     };
     require(version)?;
     let source = Source::open(&path_of(path)?).map_err(Failure::wrapper)?;
-    let out = std::io::stdout().lock();
+    let out = io::stdout().lock();
     pack(source, out, &mut Notes).map(drop).map_err(Failure::wrapper)
 }
 
 /// `unpack VERSION keep|leave PATH [BASE]`
+///
+/// Whatever fails, the input is read to its end. The kubelet and the API server may never report
+/// the end of an exec whose input is not read, and then `kubectl exec` hangs. The sender ends its
+/// stream when it reads the reason.
 pub(crate) fn unpack_path(args: &[OsString]) -> Result<(), Failure> {
+    unpack_input(args).map_err(|failure| {
+        if let Some(line) = failure.line() {
+            container_log::write(&line);
+        }
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        Failure::Reported
+    })
+}
+
+fn unpack_input(args: &[OsString]) -> Result<(), Failure> {
     let (version, keep, path, base) = match args {
         [version, keep, path] => (version, keep, path, None),
         [version, keep, path, base] => (version, keep, path, Some(path_of(base)?)),
@@ -61,9 +75,9 @@ pub(crate) fn unpack_path(args: &[OsString]) -> Result<(), Failure> {
     };
     let base = base.map(|base| base.into_os_string().into_vec());
     let target = Target::open(&path_of(path)?, base.as_deref()).map_err(Failure::wrapper)?;
-    let tally = unpack(target, std::io::stdin().lock(), keep, &mut Notes).map_err(Failure::wrapper)?;
+    let tally = unpack(target, io::stdin().lock(), keep, &mut Notes).map_err(Failure::wrapper)?;
     // If it does not arrive, the plugin reports a failure.
-    let _ = writeln!(std::io::stdout(), "{}", done(tally.files, tally.bytes));
+    let _ = writeln!(io::stdout(), "{}", done(tally.files, tally.bytes));
     Ok(())
 }
 

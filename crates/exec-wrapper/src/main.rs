@@ -39,6 +39,8 @@ pub(crate) enum Failure {
     NotExecutable(String),
     /// There is no such command.
     NotFound(String),
+    /// As [`Failure::Wrapper`]; the line is in the log already.
+    Reported,
     /// A signal asked to stop.
     Signal(u8),
 }
@@ -51,14 +53,14 @@ impl Failure {
         Self::Wrapper(message.to_string())
     }
 
-    /// The line for the log, and for the termination message. `None` after a signal: its sender
-    /// knows why.
+    /// The line for the log, and for the termination message. `None` if it is there already, and
+    /// after a signal: its sender knows why.
     pub(crate) fn line(&self) -> Option<String> {
         match self {
             Self::Wrapper(message) | Self::NotExecutable(message) | Self::NotFound(message) => {
                 Some(container_log::line(message))
             }
-            Self::Signal(_) => None,
+            Self::Reported | Self::Signal(_) => None,
         }
     }
 }
@@ -66,7 +68,7 @@ impl Failure {
 impl From<Failure> for ExitCode {
     fn from(failure: Failure) -> Self {
         Self::from(match failure {
-            Failure::Wrapper(_) => 125,
+            Failure::Wrapper(_) | Failure::Reported => 125,
             Failure::NotExecutable(_) => 126,
             Failure::NotFound(_) => 127,
             Failure::Signal(number) => 128_u8.saturating_add(number),

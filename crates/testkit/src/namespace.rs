@@ -28,6 +28,10 @@ use crate::turns;
 /// machine is slow, and a wait that is met costs nothing.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
+/// How long a whole test may take, from the moment that it has its turn. Without a limit, one that
+/// waits for ever takes the time of all the others, and its own objects are never printed.
+const LONGEST: Duration = Duration::from_mins(12);
+
 /// The variable with a factor for time limits, on clusters with slow nodes: 1 if it is not set.
 const SLOWNESS: &str = "E2E_SLOWNESS";
 
@@ -121,7 +125,11 @@ where
         .unwrap_or_else(|error| panic!("{error:#}"));
     let (client, full_name) = (namespace.client.clone(), namespace.name.clone());
     let begin = Instant::now();
-    let outcome = AssertUnwindSafe(test(namespace)).catch_unwind().await;
+    let test = async {
+        let ended = tokio::time::timeout(patience(LONGEST), test(namespace)).await;
+        ended.unwrap_or_else(|_| Err(anyhow!("the test did not end in {LONGEST:?}")))
+    };
+    let outcome = AssertUnwindSafe(test).catch_unwind().await;
     note_time(begin.elapsed());
     if !matches!(outcome, Ok(Ok(()))) {
         crate::dump::print(&full_name).await;

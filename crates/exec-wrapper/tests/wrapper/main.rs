@@ -13,8 +13,8 @@ mod shipped;
 mod termination_message;
 mod world;
 
-use std::io::Write;
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
 
 use world::{World, accept};
 
@@ -227,6 +227,26 @@ fn h8_the_environment_arrives_as_it_is() {
     for expected in ["A=x=y\nz", "ODD=\u{7f}ü"] {
         assert!(out.split('\0').any(|entry| entry == expected), "{out:?}");
     }
+}
+
+/// Input that is not read keeps the kubelet from reporting the end of an exec.
+#[test]
+fn an_unpack_that_fails_gives_the_reason_and_reads_its_input() {
+    let mut wrapper = Command::new(env!("CARGO_BIN_EXE_exec-wrapper"))
+        .args(["unpack", "1", "keep", "/srv"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(wrapper.stderr.take().unwrap()).lines();
+    let reason = lines.next().unwrap().unwrap();
+    assert!(reason.starts_with("stoppablecontainer: "), "{reason}");
+    // More than a pipe holds.
+    let mut input = wrapper.stdin.take().unwrap();
+    input.write_all(&vec![7; 4 << 20]).unwrap();
+    drop(input);
+    assert_eq!(wrapper.wait().unwrap().code(), Some(125));
+    assert!(lines.next().is_none(), "the reason once");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The transfer: kubectl with the wrapper on one side, a thread with the local files on the other.
 
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,7 +58,10 @@ enum Event {
 
 struct Events {
     send: mpsc::UnboundedSender<Event>,
+    /// The user ends the copy.
     stop: Arc<AtomicBool>,
+    /// The container gave a reason why it does not take the copy.
+    refused: Arc<AtomicBool>,
     last: Instant,
     tally: Tally,
 }
@@ -77,7 +80,7 @@ impl Watch for Events {
     }
 
     fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.load(Ordering::Relaxed) || self.refused.load(Ordering::Relaxed)
     }
 }
 
@@ -113,6 +116,7 @@ pub(super) async fn run(
     let watch = Events {
         send,
         stop: Arc::clone(&stop),
+        refused: Arc::default(),
         last: Instant::now(),
         tally: Tally::default(),
     };
@@ -168,26 +172,44 @@ fn copied(tally: Tally) -> String {
 }
 
 fn transfer(mut child: Child, work: Work, mut watch: Events) -> Ended {
-    let words = child
-        .stderr
-        .take()
-        .map(|stderr| std::thread::spawn(move || read(stderr)));
+    let (tell, told) = std::sync::mpsc::channel();
+    let words = child.stderr.take().map(|stderr| {
+        let (refused, tell) = (Arc::clone(&watch.refused), tell.clone());
+        std::thread::spawn(move || {
+            read(stderr, |line| {
+                if is_reason(line) {
+                    refused.store(true, Ordering::Relaxed);
+                    let _ = tell.send(());
+                }
+            })
+        })
+    });
     let (input, output) = (child.stdin.take(), child.stdout.take());
     let (problem, is_done) = match (work, input, output) {
         (Work::Send(source), Some(input), Some(output)) => {
-            let report = std::thread::spawn(move || read(output));
-            let problem = pack(source, input, &mut watch).err().map(|error| match error {
-                PackError::Write(error) => Problem::Remote(error.to_string()),
-                error => Problem::Local(error.to_string()),
+            let report = std::thread::spawn(move || {
+                let report = read(output, |_| {});
+                let _ = tell.send(());
+                report
             });
-            if problem.is_some() {
+            let packed = pack(source, input, &mut watch);
+            let refused = || watch.refused.load(Ordering::Relaxed);
+            if packed.is_ok() {
+                let _ = told.recv();
+            }
+            if packed.is_err() || refused() {
                 // The other side has got the reason, or ended already. Nothing is sent any more.
                 end(&mut child, &watch);
             }
+            let problem = packed.err().map(|error| match error {
+                PackError::Write(error) => Problem::Remote(error.to_string()),
+                PackError::Stopped if refused() => Problem::Remote("the container ended the copy".to_owned()),
+                error => Problem::Local(error.to_string()),
+            });
             (problem, is_done(&report.join().unwrap_or_default()))
         }
         (Work::Receive(target, keep), _, Some(output)) => {
-            let outcome = unpack(target, std::io::BufReader::new(output), keep, &mut watch);
+            let outcome = unpack(target, BufReader::new(output), keep, &mut watch);
             let is_done = outcome.is_ok();
             if !is_done {
                 end(&mut child, &watch);
@@ -218,7 +240,7 @@ fn transfer(mut child: Child, work: Work, mut watch: Events) -> Ended {
 /// Ends a kubectl that may wait for data. One that ends by itself has words to say.
 fn end(child: &mut Child, watch: &Events) {
     for _ in 0..20 {
-        if watch.is_stopped() || !matches!(child.try_wait(), Ok(None)) {
+        if watch.stop.load(Ordering::Relaxed) || !matches!(child.try_wait(), Ok(None)) {
             break;
         }
         std::thread::sleep(PAUSE);
@@ -226,12 +248,24 @@ fn end(child: &mut Child, watch: &Events) {
     let _ = child.kill();
 }
 
-fn read(mut from: impl Read) -> String {
-    let mut words = Vec::new();
-    let _ = from.by_ref().take(MAX_WORDS).read_to_end(&mut words);
+/// Reads to the end, and calls `seen` with every line.
+fn read(from: impl Read, mut seen: impl FnMut(&str)) -> String {
+    let mut from = BufReader::new(from).take(MAX_WORDS);
+    let (mut words, mut line) = (String::new(), Vec::new());
+    while let Ok(1..) = from.read_until(b'\n', &mut line) {
+        let text = String::from_utf8_lossy(&line);
+        seen(&text);
+        words.push_str(&text);
+        line.clear();
+    }
     // What is beyond that is not kept, but kubectl must not wait.
-    let _ = std::io::copy(&mut from, &mut std::io::sink());
-    String::from_utf8_lossy(&words).into_owned()
+    let _ = std::io::copy(&mut from.into_inner(), &mut std::io::sink());
+    words
+}
+
+/// Whether the wrapper says with this line why it ends the copy.
+fn is_reason(line: &str) -> bool {
+    wrapper_lines(line).any(|line| !line.starts_with(NOTE))
 }
 
 fn wrapper_lines(words: &str) -> impl DoubleEndedIterator<Item = &str> {
@@ -310,6 +344,41 @@ mod tests {
             assert!(failure.to_string().contains(expected), "{failure}");
             assert_eq!(failure.exit_code(), 1);
         }
+    }
+
+    fn sent(script: &str, bytes: usize) -> Ended {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, vec![7; bytes]).unwrap();
+        let mut kubectl = std::process::Command::new("/bin/sh");
+        kubectl.args(["-c", script]).stdin(Stdio::piped());
+        let child = kubectl.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let watch = Events {
+            send: mpsc::unbounded_channel().0,
+            stop: Arc::default(),
+            refused: Arc::default(),
+            last: Instant::now(),
+            tally: Tally::default(),
+        };
+        transfer(child, Work::Send(Source::open(&file).unwrap()), watch)
+    }
+
+    /// The wrapper ended at a full disk and left a part of the stream unread. The kubelet did not
+    /// report its end then, and the plugin waited for ever.
+    #[test]
+    fn a_reason_ends_the_copy_although_kubectl_does_not_end() {
+        let reason = "echo 'stoppablecontainer: cannot write /x: no space is left' >&2; exec sleep 600";
+        for bytes in [1, 4 << 20] {
+            let failure = outcome(&sent(reason, bytes), "web").unwrap_err();
+            assert!(failure.to_string().contains("web: cannot write /x"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_note_does_not_end_the_copy() {
+        let script = format!("echo 'stoppablecontainer: {NOTE}a socket' >&2; cat >/dev/null; echo nothing");
+        let ended = sent(&script, 4 << 20);
+        assert!(ended.problem.is_none() && !ended.is_done && ended.tally.files == 1);
     }
 
     #[test]
