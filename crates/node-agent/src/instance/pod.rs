@@ -293,7 +293,9 @@ mod tests {
                     "volumes": [{ "name": "data" }, { "name": "v", "csi": { "driver": driver } }],
                 },
             });
-            container_of(&serde_json::from_value(found).unwrap(), &pod()).map_err(|e| e.to_string())
+            let found = serde_json::from_value(found).unwrap();
+            let container = container_of(&found, &pod()).map(|container| container.name.clone());
+            container.map_err(|e| e.to_string())
         };
         let container = |name: &str, volume: &str| json!({ "name": name, "volumeMounts": [{ "name": volume, "mountPath": "/x" }] });
         let (side, main) = (container("side", "data"), container("main", "v"));
