@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{Container, Node, Pod, PodSpec, PodTemplateSpec};
 use stoppablecontainer_api::names::{
-    ANNOTATION_MAIN_CONTAINER, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE,
+    ANNOTATION_IMAGE_ID, ANNOTATION_MAIN_CONTAINER, LABEL_INSTANCE, LABEL_MANAGED_BY, LABEL_ROLE,
 };
 use stoppablecontainer_api::names::{MANAGED_BY, ROLE_CONSUMER};
 use stoppablecontainer_api::{
@@ -248,7 +248,7 @@ pub fn rewrite(pod: &Pod, facts: &Facts<'_>) -> Result<Rewritten, Denial> {
     )?;
 
     let main_name = container.name.clone();
-    label(&mut pod, facts.instance, main_name);
+    label(&mut pod, facts.instance, main_name, &prepared.image.id);
     pod.spec = Some(spec);
     Ok(Rewritten { pod, warnings })
 }
@@ -270,7 +270,7 @@ pub fn prepared(instance: &StoppableContainerInstance) -> Result<Prepared<'_>, D
         identity: Some(identity),
         ..
     } = status
-        .ready_filesystem()
+        .startable_filesystem()
         .ok_or_else(|| Denial::FilesystemNotReady(name()))?
     else {
         return Err(Denial::FilesystemNotReady(name()));
@@ -364,9 +364,9 @@ fn find_main<'a>(
     })
 }
 
-/// The system labels win over the user's; the annotation remembers the main container for the next
-/// call.
-fn label(pod: &mut Pod, instance: &StoppableContainerInstance, main: String) {
+/// The system labels win over the user's. The annotations remember the main container for the next
+/// call, and the image for the agent.
+fn label(pod: &mut Pod, instance: &StoppableContainerInstance, main: String, image_id: &str) {
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned());
     labels.insert(
@@ -374,8 +374,7 @@ fn label(pod: &mut Pod, instance: &StoppableContainerInstance, main: String) {
         instance.metadata.name.clone().unwrap_or_default(),
     );
     labels.insert(LABEL_ROLE.to_owned(), ROLE_CONSUMER.to_owned());
-    pod.metadata
-        .annotations
-        .get_or_insert_default()
-        .insert(ANNOTATION_MAIN_CONTAINER.to_owned(), main);
+    let annotations = pod.metadata.annotations.get_or_insert_default();
+    annotations.insert(ANNOTATION_MAIN_CONTAINER.to_owned(), main);
+    annotations.insert(ANNOTATION_IMAGE_ID.to_owned(), image_id.to_owned());
 }

@@ -254,6 +254,24 @@ fn h19_system_labels_and_the_annotation_of_a_template_are_overridden() {
     assert_eq!(case.pod_spec().containers[1].image.as_deref(), Some("s"));
 }
 
+/// The agent compares it with the image of the filesystem.
+#[test]
+fn i1_the_pod_says_for_which_image_it_was_completed() {
+    let annotation = |case: &Case| {
+        let annotations = case.run().unwrap().pod.metadata.annotations.unwrap();
+        annotations["stoppablecontainer.xtlsoft.top/image-id"].clone()
+    };
+    let mut case = Case::new(&json!({})).image(&json!({ "id": "sha256:1" }));
+    assert_eq!(annotation(&case), "sha256:1");
+    let filesystem = &mut case.instance["status"]["filesystem"];
+    filesystem["state"] = json!("Preparing");
+    filesystem["announced"] = json!(true);
+    assert_eq!(annotation(&case), "sha256:1", "the filesystem is announced");
+    case.pod["metadata"]["annotations"] =
+        json!({ "stoppablecontainer.xtlsoft.top/image-id": "sha256:0" });
+    assert_eq!(annotation(&case), "sha256:1", "whatever a template says");
+}
+
 #[test]
 fn a_stop_signal_without_a_variant_is_said() {
     let rewritten = Case::new(&json!({}))

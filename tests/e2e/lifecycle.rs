@@ -3,6 +3,7 @@ User operations: create, edit, resize, stop, start, restart, reset and delete an
 samples, and see how the program ended.
 */
 
+mod announced;
 mod deletion;
 mod edits;
 mod ends;

@@ -15,9 +15,10 @@ use crate::world::World;
 pub(crate) type Actor = fn(&mut World) -> bool;
 
 /// All actors, in the order in which they are asked for something to do.
-pub(crate) const ACTORS: [Actor; 6] = [
+pub(crate) const ACTORS: [Actor; 7] = [
     scheduler::schedule,
     kubelet::end_pods,
+    agent::announce,
     kubelet::start_pods,
     agent::prepare,
     agent::remove,

@@ -19,6 +19,8 @@ pub(crate) struct World {
     pub(crate) store: Store,
     /// Machines by the names of their nodes. A machine stays when its Node object goes.
     pub(crate) machines: BTreeMap<String, Machine>,
+    /// The images of which the agents know config and user before a provider runs.
+    pub(crate) known_images: BTreeSet<String>,
     /// Most pods that the namespace's quota allows.
     pub(crate) quota: Option<usize>,
     /// The namespace is being deleted.

@@ -192,6 +192,12 @@ pub struct FilesystemStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_pod_uid: Option<String>,
 
+    /// Set in the state `Preparing` if `image` and `identity` are known from an earlier container
+    /// of the namespace. The consumer pod is then created while the provider pod starts, and its
+    /// command waits for the state `Ready`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub announced: bool,
+
     /// Why the state is `Failed`, as a CamelCase word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -360,10 +366,30 @@ impl StoppableContainerInstanceStatus {
 
     /// The filesystem, if it is ready and was prepared for the current provider.
     pub fn ready_filesystem(&self) -> Option<&FilesystemStatus> {
-        self.filesystem.as_ref().filter(|f| {
-            f.state == FilesystemState::Ready
-                && f.provider_pod_uid.is_some()
-                && f.provider_pod_uid == self.provider_pod_uid
-        })
+        self.startable_filesystem()
+            .filter(|f| f.state == FilesystemState::Ready)
+    }
+
+    /// The filesystem, if a consumer pod can be created for it: it is ready, or it is announced and
+    /// the consumer's command waits.
+    pub fn startable_filesystem(&self) -> Option<&FilesystemStatus> {
+        let of_provider = |f: &&FilesystemStatus| {
+            f.provider_pod_uid.is_some() && f.provider_pod_uid == self.provider_pod_uid
+        };
+        self.filesystem
+            .as_ref()
+            .filter(of_provider)
+            .filter(|f| match f.state {
+                FilesystemState::Ready => true,
+                FilesystemState::Preparing => f.announced,
+                FilesystemState::Failed | FilesystemState::Removed => false,
+            })
+    }
+
+    /// Whether no consumer can have used the filesystem so far, as far as this status says: the
+    /// agent writes `Ready` before it gives the filesystem to a consumer.
+    pub fn filesystem_is_unused(&self) -> bool {
+        let state = self.filesystem.as_ref().map(|filesystem| filesystem.state);
+        matches!(state, None | Some(FilesystemState::Preparing))
     }
 }

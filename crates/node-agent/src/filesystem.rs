@@ -6,6 +6,7 @@ Each file here is one subject: prepare, recover, remove, sync, measure, and so o
 is decided above, in `csi`, `sync` and `wrapper`.
 */
 
+pub(crate) mod announce;
 pub(crate) mod blocked;
 pub(crate) mod data;
 pub(crate) mod disk_low;
@@ -13,6 +14,7 @@ mod failure;
 pub(crate) mod files;
 pub(crate) mod identity;
 mod image_match;
+mod known_images;
 pub(crate) mod orphans;
 pub(crate) mod prepare;
 mod record;
@@ -32,6 +34,7 @@ use crate::node::Node;
 use crate::volumes::Volumes;
 
 pub(crate) use self::failure::Failure;
+use self::known_images::KnownImages;
 pub(crate) use self::report::Reporter;
 
 /// The kept filesystems of this node, with all that working on them takes.
@@ -41,6 +44,8 @@ pub(crate) struct Filesystems {
     pub(crate) volumes: Volumes,
     pub(crate) instances: Instances,
     pub(crate) counters: Counters,
+    /// See [`announce`].
+    known_images: KnownImages,
     /// Held while a filesystem is measured: one at a time.
     measuring: AsyncMutex<()>,
 }
@@ -55,6 +60,7 @@ impl Filesystems {
             volumes,
             instances: Instances::default(),
             counters,
+            known_images: KnownImages::default(),
             measuring: AsyncMutex::default(),
         }
     }

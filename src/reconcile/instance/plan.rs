@@ -119,7 +119,7 @@ fn may_start(observed: &Observed) -> bool {
         && !observed.node_gone
         && !observed.wants_other_image()
         && !replacement::due(observed)
-        && observed.usable_filesystem().is_some()
+        && observed.startable_filesystem().is_some()
         && observed.start_excess().is_none()
         && observed.users_obstacle.is_none()
         && !waits(observed.consumer_backoff.as_ref())
@@ -222,6 +222,7 @@ fn plan_consumer(observed: &Observed) -> Vec<Action> {
             delete_once(Role::Consumer, pod, None)
         }
         Slot::Ours(pod) if is_finished(pod) => delete_once(Role::Consumer, pod, blocking_cause(pod)),
+        Slot::Ours(pod) if observed.waits_for_other_image(pod) => delete_once(Role::Consumer, pod, None),
         Slot::Ours(pod) if waits_for_lost_node(observed, pod) => delete_once(Role::Consumer, pod, None),
         Slot::Ours(pod) if restart::is_due(&observed.instance, pod) => delete_once(Role::Consumer, pod, None),
         Slot::Ours(pod) if !has_started(pod, main) && outdated(pod, &consumer_hash(&observed.instance)) => {

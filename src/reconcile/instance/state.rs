@@ -12,7 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use stoppablecontainer_api::conditions::reason;
-use stoppablecontainer_api::names::ANNOTATION_IMAGE;
+use stoppablecontainer_api::names::{ANNOTATION_IMAGE, ANNOTATION_IMAGE_ID};
 use stoppablecontainer_api::{
     FilesystemState, FilesystemStatus, GivenUp, Identity, StoppableContainerInstance,
     StoppableContainerInstanceStatus, StorageExcess, TemplateCheck, WhileStopped, is_controlled_by,
@@ -237,11 +237,11 @@ impl Observed {
         health::unconfirmed(pod, self.instance.spec.main_container()).map(|(_, last)| last)
     }
 
-    /// The filesystem that a consumer may start on, with the identity that its main container is to
-    /// have. `None` while the agent has not prepared it, or has not resolved another user after the
-    /// template changed.
-    pub(super) fn usable_filesystem(&self) -> Option<(&FilesystemStatus, &Identity)> {
-        let filesystem = self.instance.status.as_ref()?.ready_filesystem()?;
+    /// The filesystem that a consumer may be created for, with the identity that its main container
+    /// is to have. `None` while the agent does not know them, or has not resolved another user after
+    /// the template changed.
+    pub(super) fn startable_filesystem(&self) -> Option<(&FilesystemStatus, &Identity)> {
+        let filesystem = self.instance.status.as_ref()?.startable_filesystem()?;
         if self.provider.pod()?.metadata.uid != filesystem.provider_pod_uid {
             return None;
         }
@@ -251,6 +251,25 @@ impl Observed {
             .as_ref()
             .filter(|identity| identity.user == wanted)?;
         Some((filesystem, identity))
+    }
+
+    /// The same, once the agent has prepared it.
+    pub(super) fn usable_filesystem(&self) -> Option<(&FilesystemStatus, &Identity)> {
+        self.startable_filesystem()
+            .filter(|(filesystem, _)| filesystem.state == FilesystemState::Ready)
+    }
+
+    /// Whether the consumer waits for the filesystem of an image that is not there: the name meant
+    /// another one when the agent announced the filesystem.
+    pub(super) fn waits_for_other_image(&self, pod: &Pod) -> bool {
+        let made_for = pod.annotations().get(ANNOTATION_IMAGE_ID);
+        let image = self
+            .usable_filesystem()
+            .and_then(|(filesystem, _)| filesystem.image.as_ref());
+        self.blocked().is_some()
+            && image
+                .zip(made_for)
+                .is_some_and(|(image, made_for)| image.id != *made_for)
     }
 
     /// Whether the filesystem is kept without a provider: the container is stopped, its user wants

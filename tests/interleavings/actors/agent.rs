@@ -1,6 +1,6 @@
 /*!
 The fake node agents. They keep the protocol of `status.filesystem`: `Preparing` before there is
-data, `Ready` when there is, `Failed` with an offer if the data is lost or of another image,
+data, with image and user if they are known before the provider runs, `Ready` when there is, `Failed` with an offer if the data is lost or of another image,
 `Removed` when the instance is being deleted and nothing uses the data any more.
 
 They write by server-side apply with the instance's UID, as the real ones do.
@@ -15,6 +15,40 @@ use crate::api::apply_filesystem;
 use crate::api::kind::{Key, Kind};
 use crate::api::store::is_deleting;
 use crate::world::{Data, World, name, uid};
+
+/// Announces the filesystem for a provider that was bound, if its image is known.
+pub(super) fn announce(world: &mut World) -> bool {
+    let instances: Vec<_> = world.store.of_kind(Kind::Instance).cloned().collect();
+    instances.iter().any(|instance| {
+        let node = instance["status"]["nodeName"].as_str().unwrap_or_default();
+        let provider = instance["status"]["providerPodUid"].as_str().unwrap_or_default();
+        let Some((_, pod)) = world.store.by_uid(provider) else {
+            return false;
+        };
+        let image = pod["metadata"]["annotations"][ANNOTATION_IMAGE]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        let is_new = instance["status"]["filesystem"].is_null() && !is_deleting(instance);
+        let is_there = pod["spec"]["nodeName"] == node && world.answers(node);
+        let has_data = world
+            .machines
+            .get(node)
+            .is_some_and(|machine| machine.data.contains_key(uid(instance)));
+        if !is_new || !is_there || has_data || !world.known_images.contains(&image) {
+            return false;
+        }
+        let mut report = json!({ "nodeName": node, "providerPodUid": provider, "state": "Preparing" });
+        report["announced"] = json!(true);
+        add_image(&mut report, &image);
+        apply_filesystem(&mut world.store, name(instance), uid(instance), &report).is_ok()
+    })
+}
+
+fn add_image(report: &mut Value, image: &str) {
+    report["image"] = json!({ "reference": image, "id": format!("sha256:{image}"), "entrypoint": ["/run"] });
+    report["identity"] = json!({ "user": "", "uid": 0, "gid": 0 });
+}
 
 /// Prepares the filesystem for a provider that runs.
 pub(super) fn prepare(world: &mut World) -> bool {
@@ -85,9 +119,7 @@ fn prepare_for(world: &mut World, instance: &Arc<Value>, node: &str, provider: &
                 .or_insert_with(made);
             image.clone_into(&mut data.image);
             report["state"] = json!("Ready");
-            report["image"] =
-                json!({ "reference": image, "id": format!("sha256:{image}"), "entrypoint": ["/run"] });
-            report["identity"] = json!({ "user": "", "uid": 0, "gid": 0 });
+            add_image(&mut report, image);
         }
     }
     if known == &report {

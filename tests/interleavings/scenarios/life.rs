@@ -2,11 +2,15 @@
 
 use serde_json::json;
 
-use crate::scenario::{Scenario, Step, answer_offer, create, edit, phase, reason, runs_on, step, writers};
+use crate::scenario::{IMAGE, Scenario, Step, answer_offer, create, edit, phase, reason, runs_on, step, writers};
 use crate::world::World;
 
 pub(super) const CREATE: Step = step(|world| create(world, true, |_| {}));
 pub(super) const CREATE_STOPPED: Step = step(|world| create(world, false, |_| {}));
+/// The agents have had a filesystem of the image before.
+pub(super) const KNOWN_IMAGE: Step = step(|world| {
+    world.known_images.insert(IMAGE.to_owned());
+});
 pub(super) const START: Step = step(start);
 pub(super) const STOP: Step = step(stop);
 const EDIT: Step = step(|world| {
@@ -56,6 +60,14 @@ pub(super) const ALL: &[Scenario] = &[
         name: "create",
         nodes: N1,
         given: &[],
+        when: &[CREATE],
+        then: is_running,
+        or: None,
+    },
+    Scenario {
+        name: "create with a known image",
+        nodes: N1,
+        given: &[KNOWN_IMAGE],
         when: &[CREATE],
         then: is_running,
         or: None,

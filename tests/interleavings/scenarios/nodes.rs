@@ -4,7 +4,7 @@ use serde_json::json;
 use stoppablecontainer_api::names::ANNOTATION_MOVED_TO;
 
 use super::ends::DELETE;
-use super::life::{CREATE, START, STOP};
+use super::life::{CREATE, KNOWN_IMAGE, START, STOP};
 use crate::api::kind::Key;
 use crate::scenario::{
     Scenario, Step, WEB, abandon, create, edit, nothing_left, phase, reason, remove_node, runs_on, silence,
@@ -122,6 +122,25 @@ pub(super) const ALL: &[Scenario] = &[
         })],
         then: |world| runs_on(world, "n2") && writers(world) == 1,
         or: Some(or_refused),
+    },
+    Scenario {
+        name: "first consumer refused, with a known image",
+        nodes: BOTH,
+        given: &[KNOWN_IMAGE],
+        when: &[step(|world| {
+            world.machine("n1").refuses = Refuses::All;
+            create(world, true, |_| {});
+        })],
+        then: |world| runs_on(world, "n2") && writers(world) == 1,
+        or: Some(or_refused),
+    },
+    Scenario {
+        name: "first node gone, with a known image",
+        nodes: BOTH,
+        given: &[KNOWN_IMAGE],
+        when: &[CREATE, REMOVE],
+        then: |world| runs_on(world, "n2") || reason(world, "Ready") == "NodeGone",
+        or: None,
     },
     Scenario {
         name: "later consumer refused",

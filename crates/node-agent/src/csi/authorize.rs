@@ -13,7 +13,8 @@ use stoppablecontainer_api::StoppableContainerInstance;
 
 use super::CsiError;
 use crate::filesystem::Filesystems;
-use crate::instance::{ObjectRef, pod};
+use crate::instance::pod::{self, OwnedPod};
+use crate::instance::ObjectRef;
 use crate::volumes::Role;
 
 /// How long the instance's status may lag behind its pods. The kubelet tries again after a refusal,
@@ -27,17 +28,16 @@ const PLACEHOLDER: Duration = Duration::from_secs(100);
 /// A pod that may have a volume.
 #[derive(Clone, Debug)]
 pub(super) struct Authorized {
-    pub(super) instance: ObjectRef,
+    pub(super) pod: OwnedPod,
     pub(super) role: Role,
     pub(super) prefix: PathBuf,
-    /// The container that the volume is for.
-    pub(super) container: String,
 }
 
 /// Decides whether a pod may have a volume, and which instance's.
 pub(super) async fn authorize(filesystems: &Filesystems, pod: &ObjectRef) -> Result<Authorized, CsiError> {
     let node = &filesystems.node.name;
-    let (owner, container) = pod::owner_and_container(&filesystems.client, pod, node).await?;
+    let found = pod::owned(&filesystems.client, pod, node).await?;
+    let owner = &found.owner;
     let recorded = filesystems
         .instances
         .wait_for(&owner.uid, LAG, |object| {
@@ -67,17 +67,16 @@ pub(super) async fn authorize(filesystems: &Filesystems, pod: &ObjectRef) -> Res
     let role = role_of(&object, pod).ok_or(CsiError::InstanceChanged)?;
     // A user may have written the owner reference. Its UID is compared above; names are the
     // object's own.
-    if ObjectRef::of(&object).as_ref() != Some(&owner) {
+    if ObjectRef::of(&object).as_ref() != Some(owner) {
         return Err(CsiError::OwnerName {
-            owner: Box::new(owner),
+            owner: Box::new(owner.clone()),
             pod: pod.clone(),
         });
     }
     Ok(Authorized {
-        instance: owner,
         role,
         prefix: object.spec.host_path_prefix.clone().into(),
-        container,
+        pod: found,
     })
 }
 

@@ -23,7 +23,7 @@ use tracing::{Instrument, Span};
 
 use super::authorize::authorize;
 use super::{CsiError, Plugin};
-use crate::filesystem::{Filesystems, blocked, usage, writeback};
+use crate::filesystem::{Filesystems, announce, blocked, usage, writeback};
 use crate::instance::ObjectRef;
 use crate::node::Target;
 use crate::volumes::{Role, VolumeGuard, VolumeRecord, is_id};
@@ -168,10 +168,11 @@ impl NodeService {
         let record = VolumeRecord {
             target: publish.target.clone(),
             pod: publish.pod.clone(),
-            instance: authorized.instance,
+            instance: authorized.pod.owner,
             role: authorized.role,
             prefix: authorized.prefix,
-            container: Some(authorized.container),
+            container: Some(authorized.pod.container),
+            image_id: authorized.pod.image_id,
         };
         if known.as_ref().is_some_and(|known| known.is_same(&record)) && volumes.get(&publish.id).is_some() {
             // Again: only the mount may be missing (a reboot took it), and making it twice does no
@@ -187,7 +188,23 @@ impl NodeService {
             }
             return Err(error);
         }
+        if let (Role::Provider, Some(image)) = (record.role, authorized.pod.local_image) {
+            self.announce(&record, image);
+        }
         Ok(record.role)
+    }
+
+    /// Looks beside the provider's start whether its filesystem is known already.
+    fn announce(&self, record: &VolumeRecord, image: String) {
+        let Some(instance) = self.filesystems.instances.find(&record.instance.uid) else {
+            return;
+        };
+        let (filesystems, pod_uid) = (Arc::clone(&self.filesystems), record.pod.uid.clone());
+        tokio::spawn(async move {
+            if let Err(error) = announce::announce(&filesystems, &instance, &pod_uid, &image).await {
+                tracing::debug!(instance = %instance.id, "not announced: {error:#}");
+            }
+        });
     }
 
     /// Makes the volume, mounts it at its target, and serves its socket.

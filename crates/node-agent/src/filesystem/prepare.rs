@@ -97,7 +97,9 @@ async fn carry_out(
     // changed so far.
     let image = read_image(node, request).await?;
     let (data, space) = look(node, disk, instance, before.as_ref(), guard).await?;
-    let known = before.as_ref().and_then(|before| before.image.as_ref());
+    // Nothing was made with an image that was only announced.
+    let made = before.as_ref().filter(|before| !before.announced);
+    let known = made.and_then(|made| made.image.as_ref());
     let directory = disk.path.join(&instance.id.uid);
     let matched = image_match::check(&directory, &node.name, &image, known, &data);
     if data == Data::Absent && matched.is_ok() {
@@ -130,6 +132,13 @@ async fn carry_out(
         use_up(instance, decision, reset);
     }
     let Made { identity, store } = made?;
+    if data == Data::Absent {
+        // The user's files do not hide those of the image.
+        let namespace = &instance.id.namespace;
+        filesystems
+            .known_images
+            .remember(namespace, request.object.spec.main_image(), &image, &identity);
+    }
     Ok(Prepared {
         image,
         identity,
@@ -157,7 +166,7 @@ async fn read_image(node: &Node, request: &Request<'_>) -> Result<ImageFacts, Pr
 }
 
 /// The data, and the free space of its disk.
-async fn look(
+pub(super) async fn look(
     node: &Node,
     disk: &Disk,
     instance: &Instance,
@@ -176,7 +185,7 @@ async fn look(
 }
 
 /// Whether a new filesystem may be made on this disk.
-fn check_space(node: &Node, disk: &Disk, space: Space) -> Result<(), Failure> {
+pub(super) fn check_space(node: &Node, disk: &Disk, space: Space) -> Result<(), Failure> {
     let Some(shortage) = node.minimum_free.shortage(space, false) else {
         return Ok(());
     };

@@ -83,6 +83,7 @@ pub(crate) async fn remove(filesystems: &Filesystems, instance: &Instance) -> Re
         state: FilesystemState::Removed,
         node_name: node.name.clone(),
         provider_pod_uid: None,
+        announced: false,
         store_id: None,
         reason: None,
         message: None,

@@ -58,6 +58,20 @@ impl<'a> Reporter<'a> {
         .await
     }
 
+    /// Reports that there will be data, and what is known of it, unless the status has any report.
+    pub(super) async fn announced(&self, image: &ImageFacts, identity: &Identity) -> Result<()> {
+        status::update(self.client, self.instance, |state| {
+            let unknown = state.filesystem().is_none();
+            unknown.then(|| FilesystemStatus {
+                announced: true,
+                image: Some(image.clone()),
+                identity: Some(identity.clone()),
+                ..self.status(FilesystemState::Preparing, None)
+            })
+        })
+        .await
+    }
+
     /// Reports what keeps the filesystem from being prepared for the first time, and may pass.
     pub(crate) async fn obstacle(&self, obstacle: &str) -> Result<()> {
         status::update(self.client, self.instance, |state| {
@@ -111,17 +125,19 @@ impl<'a> Reporter<'a> {
     }
 
     /// A status in this state, with what is known already. What the data was made with stays on
-    /// record whatever happens.
+    /// record whatever happens. What was only announced does not: no data was made with it.
     fn status(&self, state: FilesystemState, known: Option<&FilesystemStatus>) -> FilesystemStatus {
+        let made = known.filter(|known| !known.announced);
         FilesystemStatus {
             state,
             node_name: self.node_name.to_owned(),
             provider_pod_uid: Some(self.provider_pod_uid.to_owned()),
+            announced: false,
             reason: None,
             message: None,
             store_id: known.and_then(|known| known.store_id.clone()),
-            image: known.and_then(|known| known.image.clone()),
-            identity: known.and_then(|known| known.identity.clone()),
+            image: made.and_then(|made| made.image.clone()),
+            identity: made.and_then(|made| made.identity.clone()),
             usage: known.and_then(|known| known.usage),
             recovery: None,
             disk_low: known.and_then(|known| known.disk_low.clone()),

@@ -1,15 +1,15 @@
 /*!
 The part of a pod that the agent reads: its owner, its node, and the container that mounts our
-volume. A pod may be as large as etcd allows, and every user who may create pods can put our volume
+volume, with its image. A pod may be as large as etcd allows, and every user who may create pods can put our volume
 into one. So the agent reads nothing else of a pod (invariant I18).
 */
 
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use stoppablecontainer_api::json::Keep;
-use stoppablecontainer_api::names::CSI_DRIVER;
+use stoppablecontainer_api::names::{ANNOTATION_IMAGE_ID, CSI_DRIVER};
 use stoppablecontainer_api::trimmed::{METADATA, Selection, Trimmed};
 use stoppablecontainer_api::{StoppableContainerInstance, controller_of};
 
@@ -17,6 +17,8 @@ use super::ObjectRef;
 
 /// How long the API server may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// The `imagePullPolicy` by which the kubelet asks the registry what the name means.
+const PULL_ALWAYS: &str = "Always";
 
 /// Why a pod cannot have a volume.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,8 @@ const ENTRIES: usize = 2_048;
 const CONTAINERS: Keep = Keep::First(
     ENTRIES,
     &Keep::Fields(&[
+        ("image", Keep::All),
+        ("imagePullPolicy", Keep::All),
         ("name", Keep::All),
         (
             "volumeMounts",
@@ -109,17 +113,34 @@ async fn get_fields<F: Selection>(client: &Client, pod: &ObjectRef) -> Result<Op
     found.map_err(|e| unavailable(&kube::Error::Service(Box::new(e))))
 }
 
-/// The pod, its controller, and its one container that mounts our volume. The pod has the UID of
-/// `pod` and is on `node`.
-pub(crate) async fn owner_and_container(
-    client: &Client,
-    pod: &ObjectRef,
-    node: &str,
-) -> Result<(ObjectRef, String), PodError> {
+/// A pod of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OwnedPod {
+    /// The instance that controls it.
+    pub(crate) owner: ObjectRef,
+    /// Its one container that mounts our volume.
+    pub(crate) container: String,
+    /// The image of that container, if the kubelet starts it from the image that the node has.
+    pub(crate) local_image: Option<String>,
+    /// See [`ANNOTATION_IMAGE_ID`].
+    pub(crate) image_id: Option<String>,
+}
+
+/// The pod of an instance that has the UID of `pod` and is on `node`.
+pub(crate) async fn owned(client: &Client, pod: &ObjectRef, node: &str) -> Result<OwnedPod, PodError> {
     let found = get(client, pod)
         .await?
         .ok_or_else(|| PodError::Missing(pod.clone()))?;
-    Ok((owner_of(&found, pod, node)?, container_of(&found, pod)?))
+    let container = container_of(&found, pod)?;
+    Ok(OwnedPod {
+        owner: owner_of(&found, pod, node)?,
+        container: container.name.clone(),
+        local_image: container
+            .image
+            .clone()
+            .filter(|_| container.image_pull_policy.as_deref() != Some(PULL_ALWAYS)),
+        image_id: found.annotations().get(ANNOTATION_IMAGE_ID).cloned(),
+    })
 }
 
 /// The fields that tell whether a container has a device.
@@ -184,7 +205,7 @@ fn device_in(container: &Container) -> Option<String> {
 
 /// The one container that mounts a volume of ours. What a pod's containers mount never changes,
 /// unlike a template or an annotation. (Ephemeral containers come later; they are not among these.)
-fn container_of(found: &Pod, pod: &ObjectRef) -> Result<String, PodError> {
+fn container_of<'a>(found: &'a Pod, pod: &ObjectRef) -> Result<&'a Container, PodError> {
     let spec = found.spec.as_ref();
     let ours = |name: &str| {
         let mut volumes = spec.and_then(|spec| spec.volumes.as_ref()).into_iter().flatten();
@@ -203,7 +224,7 @@ fn container_of(found: &Pod, pod: &ObjectRef) -> Result<String, PodError> {
     let main = spec.map(|spec| spec.containers.as_slice()).unwrap_or_default();
     let main: Vec<_> = main.iter().filter(mounts).collect();
     match main[..] {
-        [only] if !init.into_iter().any(|container| mounts(&container)) => Ok(only.name.clone()),
+        [only] if !init.into_iter().any(|container| mounts(&container)) => Ok(only),
         _ => Err(PodError::NotMountedByOne(pod.clone())),
     }
 }
@@ -336,7 +357,9 @@ mod tests {
                     "volumes": [{ "name": "data" }, { "name": "v", "csi": { "driver": driver } }],
                 },
             });
-            container_of(&serde_json::from_value(found).unwrap(), &pod()).map_err(|e| e.to_string())
+            let found = serde_json::from_value(found).unwrap();
+            let container = container_of(&found, &pod()).map(|container| container.name.clone());
+            container.map_err(|e| e.to_string())
         };
         let container = |name: &str, volume: &str| json!({ "name": name, "volumeMounts": [{ "name": volume, "mountPath": "/x" }] });
         let (side, main) = (container("side", "data"), container("main", "v"));

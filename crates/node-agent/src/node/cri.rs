@@ -237,6 +237,28 @@ impl Cri {
         self.runtimes.ask(&format!("container {id}"), call).await
     }
 
+    /// The ID of the image that a name means on this node. `None` if the node does not have it, or if
+    /// several runtimes have different ones.
+    pub(crate) async fn image_id(&self, name: &str) -> Result<Option<String>, CriError> {
+        let call = async |channel: Channel| {
+            let image = ImageSpec {
+                image: name.to_owned(),
+                ..ImageSpec::default()
+            };
+            let request = ImageStatusRequest {
+                image: Some(image),
+                verbose: false,
+            };
+            let mut client = ImageServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER);
+            let answer = client.image_status(request).await?.into_inner();
+            Ok(answer.image.map(|image| image.id))
+        };
+        let found = self.ask_all(&format!("image {name}"), call).await?;
+        let mut found = found.into_iter().flatten();
+        let first = found.next();
+        Ok(first.filter(|first| found.all(|other| other == *first)))
+    }
+
     /// What the config of a container's image says. The template names it `named`; the runtime
     /// gives any of its names.
     pub(crate) async fn facts(&self, container: &Container, named: &str) -> Result<ImageFacts, CriError> {

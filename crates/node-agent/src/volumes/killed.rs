@@ -184,6 +184,7 @@ impl Work {
                     role: Role::Consumer,
                     prefix: "/data".into(),
                     container: None,
+                    image_id: None,
                 };
                 drop(guard.create(&record).unwrap());
             }

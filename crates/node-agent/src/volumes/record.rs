@@ -39,6 +39,12 @@ pub(crate) struct VolumeRecord {
     /// The one container of the pod that mounts the volume. Not in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) container: Option<String>,
+    /// The image that the pod was completed for, see [`ANNOTATION_IMAGE_ID`]. Not in pods and
+    /// records of earlier versions.
+    ///
+    /// [`ANNOTATION_IMAGE_ID`]: stoppablecontainer_api::names::ANNOTATION_IMAGE_ID
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image_id: Option<String>,
 }
 
 /// The role of a pod.
@@ -71,9 +77,11 @@ impl VolumeRecord {
     /// Whether this is the other one, as far as it says.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         let container = self.container.clone().or_else(|| other.container.clone());
+        let image_id = self.image_id.clone().or_else(|| other.image_id.clone());
         *other
             == Self {
                 container,
+                image_id,
                 ..self.clone()
             }
     }
@@ -121,6 +129,7 @@ mod tests {
             role: Role::Consumer,
             prefix: "/data".into(),
             container: Some("main".into()),
+            image_id: Some("sha256:1".into()),
         }
     }
 
@@ -139,6 +148,7 @@ mod tests {
     /// Records as versions of the agent wrote them. These files never change; a new form gets a new
     /// one.
     const FIRST: &str = include_str!("record/2026-11-23.json");
+    const SECOND: &str = include_str!("record/2026-12-01.json");
     const NOW: &str = include_str!("record/now.json");
 
     /// What the agents of 2026-11-23 read, by their source.
@@ -155,13 +165,19 @@ mod tests {
     fn f27_records_of_earlier_versions_are_read() {
         let now: VolumeRecord = serde_json::from_str(NOW).unwrap();
         assert_eq!(now.container.as_deref(), Some("main"));
-        let read: VolumeRecord = serde_json::from_str(FIRST).unwrap();
-        let known = VolumeRecord {
-            container: None,
+        let second = VolumeRecord {
+            image_id: None,
             ..now.clone()
         };
-        assert_eq!(read, known);
-        assert!(read.is_same(&now), "the kubelet may publish it again");
+        let first = VolumeRecord {
+            container: None,
+            ..second.clone()
+        };
+        for (written, known) in [(FIRST, first), (SECOND, second)] {
+            let read: VolumeRecord = serde_json::from_str(written).unwrap();
+            assert_eq!(read, known);
+            assert!(read.is_same(&now), "the kubelet may publish it again");
+        }
     }
 
     /// After a downgrade the earlier agent serves the pods that it finds, and unpublishes them.

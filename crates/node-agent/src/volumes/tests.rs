@@ -51,6 +51,7 @@ fn record(pod: &str) -> VolumeRecord {
         role: Role::Provider,
         prefix: "/data".into(),
         container: None,
+        image_id: None,
     }
 }
 

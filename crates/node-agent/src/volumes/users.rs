@@ -211,6 +211,7 @@ mod tests {
                 role: Role::Consumer,
                 prefix: "/data".into(),
                 container: Some("main".to_owned()),
+                image_id: None,
             });
             runtime.change(|known| {
                 known

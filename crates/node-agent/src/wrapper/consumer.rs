@@ -33,6 +33,9 @@ const RECHECK: Duration = Duration::from_secs(5);
 /// The pause after an examination of a process is this many times as long as the examination, which
 /// limits the share of one processor that examinations take.
 const REST: u32 = 4;
+/// What a pod waits for whose environment and command come from another image.
+const OTHER_IMAGE: &str = "the image of the filesystem changed on the node while this pod was created; the controller \
+    creates another pod";
 /// How long earlier work on the data usually takes at most.
 const USUAL_TIME: Duration = Duration::from_secs(2);
 
@@ -81,6 +84,11 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
                     }
                 }
             }
+        }
+        if is_for_other_image(peer) {
+            // The controller replaces the pod when it sees that the pod waits.
+            wait(peer, OTHER_IMAGE).await?;
+            return Ok(peer.closed().await);
         }
         let Some(guard) = lock_data(peer).await? else {
             return Ok(());
@@ -131,6 +139,17 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
             }
         }
     }
+}
+
+/// Whether the pod was completed with the config of another image than the filesystem's. That was
+/// announced, and the name meant another image a moment later.
+fn is_for_other_image(peer: &Peer) -> bool {
+    let made_for = peer.volume.record.image_id.as_ref();
+    let filesystem = peer.instance.filesystem();
+    let image = filesystem.as_ref().and_then(|filesystem| filesystem.image.as_ref());
+    image
+        .zip(made_for)
+        .is_some_and(|(image, made_for)| image.id != *made_for)
 }
 
 /// The word for the end of an attempt, in spans.

@@ -219,8 +219,7 @@ impl Peer {
         }
         // Records of earlier versions do not have it.
         let node = &filesystems.node.name;
-        let (_, container) = pod::owner_and_container(&filesystems.client, &record.pod, node).await?;
-        Ok(container)
+        Ok(pod::owned(&filesystems.client, &record.pod, node).await?.container)
     }
 
     fn first_process(&self, host: &Host, pid: i32) -> Result<Process> {

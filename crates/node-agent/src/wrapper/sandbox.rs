@@ -278,6 +278,7 @@ mod tests {
             role,
             prefix: "/data".into(),
             container: Some("main".to_owned()),
+            image_id: None,
         };
         std::fs::create_dir_all(node.join("volumes/v1/mount")).unwrap();
         let volume = volumes.try_lock("v1").unwrap().publish(record);

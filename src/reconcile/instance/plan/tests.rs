@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rstest::rstest;
 use serde_json::json;
+use stoppablecontainer_api::names::ANNOTATION_IMAGE_ID;
 
 use super::*;
 use crate::reconcile::instance::fixtures::{
@@ -47,6 +48,38 @@ fn words(observed: &Observed) -> Vec<String> {
         .collect()
 }
 
+/// A consumer that runs, and what its pod and the agent say of its image.
+fn of_image(image_id: Option<&str>, blocked: bool, state: &str) -> Observed {
+    let report = blocked.then(|| json!({ "podUid": "consumer-uid", "message": "another image" }));
+    let both = with_both(
+        json!({ "status": { "filesystem": { "state": state, "announced": state == "Preparing", "blocked": report } } }),
+        up(),
+    );
+    let consumer = changed(both.consumer.pod().unwrap(), |pod| {
+        let annotations = pod.metadata.annotations.get_or_insert_default();
+        annotations.extend(image_id.map(|id| (ANNOTATION_IMAGE_ID.to_owned(), id.to_owned())));
+    });
+    Observed {
+        consumer,
+        ..both
+    }
+}
+
+/// The name of the image was moved after the agent had announced the filesystem: the environment
+/// and the command of the pod are those of the image before.
+#[test]
+fn i1_a_consumer_completed_for_another_image_is_replaced_while_it_waits() {
+    assert_eq!(words(&of_image(Some("sha256:0"), true, "Ready")), ["delete consumer"]);
+    for stays in [
+        of_image(Some("sha256:0"), false, "Ready"),
+        of_image(Some("sha256:1"), true, "Ready"),
+        of_image(None, true, "Ready"),
+        of_image(Some("sha256:0"), true, "Preparing"),
+    ] {
+        assert_eq!(words(&stays), [""; 0]);
+    }
+}
+
 #[rstest]
 #[case::new_object(
     observed(instance(json!({ "metadata": { "finalizers": null } }))),
@@ -58,6 +91,18 @@ fn words(observed: &Observed) -> Vec<String> {
 )]
 #[case::provider_up_filesystem_not_ready(
     with_provider(json!({ "status": { "filesystem": { "state": "Preparing" } } })),
+    &[]
+)]
+#[case::first_start_announced(
+    { let o = with_provider(json!({ "status": { "neverStarted": true, "filesystem": { "state": "Preparing", "announced": true } } })); let p = changed(o.provider.pod().unwrap(), |p| p.status = None); Observed { provider: p, ..o } },
+    &["create consumer"]
+)]
+#[case::announced_for_an_earlier_provider(
+    with_provider(json!({ "status": { "neverStarted": true, "filesystem": { "state": "Preparing", "announced": true, "providerPodUid": "other" } } })),
+    &[]
+)]
+#[case::failed_after_it_was_announced(
+    with_provider(json!({ "status": { "neverStarted": true, "filesystem": { "state": "Failed", "announced": true } } })),
     &[]
 )]
 #[case::everything_in_place(with_provider(json!({})), &["create consumer"])]

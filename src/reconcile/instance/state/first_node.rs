@@ -81,8 +81,12 @@ pub(in crate::reconcile::instance) fn never_started(
     so_far && may_never_have_run(observed, old)
 }
 
-/// A pod that was recorded and has vanished may have run.
+/// A pod that was recorded and has vanished may have run, unless the agent has not given the
+/// filesystem to any pod so far.
 fn may_never_have_run(observed: &Observed, old: &StoppableContainerInstanceStatus) -> bool {
+    if old.filesystem_is_unused() {
+        return true;
+    }
     let main = observed.instance.spec.main_container();
     match observed.consumer.pod() {
         Some(pod) => {

@@ -1,0 +1,95 @@
+//! The first start of a container whose image was used before: the consumer pod is created while
+//! the provider pod starts.
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result, ensure};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::runtime::watcher;
+use stoppablecontainer_api::names::ANNOTATION_IMAGE_ID;
+use stoppablecontainer_api::{FilesystemStatus, StoppableContainerInstance};
+use testkit::{Namespace, in_namespace};
+use tokio::task::JoinHandle;
+
+use crate::support::{run, shell_template, start, stop};
+
+/// The states of an instance's filesystem, as the API server sent them.
+struct Seen {
+    states: Arc<Mutex<Vec<FilesystemStatus>>>,
+    watching: JoinHandle<()>,
+}
+
+impl Seen {
+    fn watch(ns: &Namespace, name: &str) -> Self {
+        let states = Arc::<Mutex<Vec<FilesystemStatus>>>::default();
+        let noted = Arc::clone(&states);
+        let mut events = Box::pin(watcher::watch_object(ns.api::<StoppableContainerInstance>(), name));
+        let watching = tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                let filesystem = event.ok().flatten().and_then(|object| object.status?.filesystem);
+                if let (Some(filesystem), Ok(mut noted)) = (filesystem, noted.lock()) {
+                    noted.push(filesystem);
+                }
+            }
+        });
+        Self { states, watching }
+    }
+
+    /// Whether the filesystem was announced before it was ready.
+    fn announced(&self) -> bool {
+        let states = self.states.lock().map(|states| states.clone()).unwrap_or_default();
+        states.iter().any(|state| state.announced)
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.watching.abort();
+    }
+}
+
+/// What a program sees of its user, environment and files.
+async fn look(ns: &Namespace, name: &str) -> Result<String> {
+    let commands = "id; env | grep -v -e KUBERNETES -e HOSTNAME | sort; pwd; cat /etc/os-release; ls /root";
+    ns.sh(name, "main", commands).await
+}
+
+/// The second container of an image in a namespace is announced, starts like the first one, and
+/// keeps its files. In another namespace nothing of the image is shown before its provider runs.
+#[tokio::test]
+async fn i1_i3_the_second_container_of_an_image_starts_while_its_provider_does() {
+    in_namespace("announced", async |ns| -> Result<()> {
+        run(&ns, "first", shell_template()).await?;
+        let seen = Seen::watch(&ns, "second");
+        let pod = run(&ns, "second", shell_template()).await?;
+        ensure!(seen.announced(), "not announced: {:#?}", seen.states);
+        ensure!(look(&ns, "second").await? == look(&ns, "first").await?);
+        let filesystem = |object: &StoppableContainerInstance| object.status.clone()?.filesystem;
+        let instance = ns
+            .wait::<StoppableContainerInstance>("second", "its filesystem is ready", |object| {
+                filesystem(object).is_some_and(|filesystem| !filesystem.announced)
+            })
+            .await?;
+        let image = filesystem(&instance).and_then(|filesystem| filesystem.image);
+        let image = image.context("a filesystem without its image")?;
+        ensure!(pod.annotations().get(ANNOTATION_IMAGE_ID) == Some(&image.id), "{pod:#?}");
+
+        ns.sh("second", "main", "echo kept > /root/file").await?;
+        stop(&ns, "second").await?;
+        start(&ns, "second").await?;
+        ensure!(ns.sh("second", "main", "cat /root/file").await? == "kept");
+        Ok(())
+    })
+    .await;
+    in_namespace("announced-elsewhere", async |ns| -> Result<()> {
+        let seen = Seen::watch(&ns, "first");
+        run(&ns, "first", shell_template()).await?;
+        ensure!(!seen.announced(), "announced: {:#?}", seen.states);
+        let consumer = ns.api::<Pod>().get("first").await?;
+        ensure!(consumer.annotations().contains_key(ANNOTATION_IMAGE_ID));
+        Ok(())
+    })
+    .await;
+}
