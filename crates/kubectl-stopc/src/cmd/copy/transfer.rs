@@ -56,6 +56,16 @@ enum Event {
     Note(String),
 }
 
+/// What the threads of a copy to the container tell.
+enum Told {
+    /// Everything is sent.
+    Sent,
+    /// Nothing is sent any more: one of the sides has a reason.
+    Broken,
+    /// kubectl has closed its output.
+    Ended,
+}
+
 struct Events {
     send: mpsc::UnboundedSender<Event>,
     /// The user ends the copy.
@@ -173,64 +183,81 @@ fn copied(tally: Tally) -> String {
 
 fn transfer(mut child: Child, work: Work, mut watch: Events) -> Ended {
     let (tell, told) = std::sync::mpsc::channel();
+    let packed_to = tell.clone();
     let words = child.stderr.take().map(|stderr| {
         let (refused, tell) = (Arc::clone(&watch.refused), tell.clone());
         std::thread::spawn(move || {
             read(stderr, |line| {
                 if is_reason(line) {
                     refused.store(true, Ordering::Relaxed);
-                    let _ = tell.send(());
+                    let _ = tell.send(Told::Broken);
                 }
             })
         })
     });
     let (input, output) = (child.stdin.take(), child.stdout.take());
-    let (problem, is_done) = match (work, input, output) {
+    let (problem, is_done, tally) = match (work, input, output) {
         (Work::Send(source), Some(input), Some(output)) => {
             let report = std::thread::spawn(move || {
                 let report = read(output, |_| {});
-                let _ = tell.send(());
+                let _ = tell.send(Told::Ended);
                 report
             });
-            let packed = pack(source, input, &mut watch);
-            let refused = || watch.refused.load(Ordering::Relaxed);
-            if packed.is_ok() {
-                let _ = told.recv();
-            }
-            if packed.is_err() || refused() {
-                // The other side has got the reason, or ended already. Nothing is sent any more.
-                end(&mut child, &watch);
-            }
-            let problem = packed.err().map(|error| match error {
-                PackError::Write(error) => Problem::Remote(error.to_string()),
-                PackError::Stopped if refused() => Problem::Remote("the container ended the copy".to_owned()),
-                error => Problem::Local(error.to_string()),
+            let stop = Arc::clone(&watch.stop);
+            // A thread of its own: it may wait for a kubectl that reads nothing any more.
+            let packing = std::thread::spawn(move || {
+                let packed = pack(source, input, &mut watch);
+                let _ = packed_to.send(if packed.is_ok() { Told::Sent } else { Told::Broken });
+                (packed, watch.tally, watch.refused.load(Ordering::Relaxed))
             });
-            (problem, is_done(&report.join().unwrap_or_default()))
+            // Until kubectl has ended, or has to be ended.
+            while let Ok(told) = told.recv() {
+                match told {
+                    Told::Sent => {}
+                    Told::Ended => break,
+                    Told::Broken => {
+                        end(&mut child, &stop);
+                        break;
+                    }
+                }
+            }
+            let (problem, sent) = match packing.join() {
+                Ok((packed, sent, refused)) => {
+                    let problem = packed.err().map(|error| match error {
+                        PackError::Write(error) => Problem::Remote(error.to_string()),
+                        PackError::Stopped if refused => Problem::Remote("the container ended the copy".to_owned()),
+                        error => Problem::Local(error.to_string()),
+                    });
+                    (problem, sent)
+                }
+                Err(_) => (Some(Problem::Local("the copy ended unexpectedly".to_owned())), Tally::default()),
+            };
+            (problem, is_done(&report.join().unwrap_or_default()), sent)
         }
         (Work::Receive(target, keep), _, Some(output)) => {
             let outcome = unpack(target, BufReader::new(output), keep, &mut watch);
             let is_done = outcome.is_ok();
             if !is_done {
-                end(&mut child, &watch);
+                end(&mut child, &watch.stop);
             }
             let problem = outcome.err().map(|error| match error {
                 UnpackError::Incomplete(cause) => Problem::Remote(cause),
                 error => Problem::Local(error.to_string()),
             });
-            (problem, is_done)
+            (problem, is_done, watch.tally)
         }
         _ => (
             Some(Problem::Local(
                 "kubectl was started without its output".to_owned(),
             )),
             false,
+            Tally::default(),
         ),
     };
     // Its exit code says nothing that the streams do not say.
     let _ = child.wait();
     Ended {
-        tally: watch.tally,
+        tally,
         problem,
         words: words.and_then(|words| words.join().ok()).unwrap_or_default(),
         is_done,
@@ -238,9 +265,9 @@ fn transfer(mut child: Child, work: Work, mut watch: Events) -> Ended {
 }
 
 /// Ends a kubectl that may wait for data. One that ends by itself has words to say.
-fn end(child: &mut Child, watch: &Events) {
+fn end(child: &mut Child, stop: &AtomicBool) {
     for _ in 0..20 {
-        if watch.stop.load(Ordering::Relaxed) || !matches!(child.try_wait(), Ok(None)) {
+        if stop.load(Ordering::Relaxed) || !matches!(child.try_wait(), Ok(None)) {
             break;
         }
         std::thread::sleep(PAUSE);
