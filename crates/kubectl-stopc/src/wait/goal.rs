@@ -184,7 +184,10 @@ fn pending_cause(goal: &Goal, object: &StoppableContainer) -> Option<String> {
         Goal::Restarted if view::is_true(object, RESTART_REQUIRED) => Some(
             "the controller has not replaced the pod; compare the versions: kubectl stopc version".to_owned(),
         ),
-        _ => view::cause(object).map(|cause| explained(object, cause)),
+        // The step says already that it is being deleted.
+        _ => view::cause(object)
+            .filter(|cause| cause.reason != reason::DELETING)
+            .map(|cause| explained(object, cause)),
     }
 }
 
