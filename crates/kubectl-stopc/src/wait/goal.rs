@@ -82,7 +82,10 @@ pub fn verdict(goal: &Goal, target: &Target, seen: &Seen) -> Verdict {
     if matches!(goal, Goal::Deleted) {
         return Verdict::Pending {
             step: deletion_step(object).to_owned(),
-            cause: view::cause(object).map(view::line),
+            // The step says already that the object is being deleted.
+            cause: view::cause(object)
+                .filter(|cause| cause.reason != reason::DELETING)
+                .map(view::line),
         };
     }
     if view::is_deleting(object) {
@@ -184,10 +187,7 @@ fn pending_cause(goal: &Goal, object: &StoppableContainer) -> Option<String> {
         Goal::Restarted if view::is_true(object, RESTART_REQUIRED) => Some(
             "the controller has not replaced the pod; compare the versions: kubectl stopc version".to_owned(),
         ),
-        // The step says already that it is being deleted.
-        _ => view::cause(object)
-            .filter(|cause| cause.reason != reason::DELETING)
-            .map(|cause| explained(object, cause)),
+        _ => view::cause(object).map(|cause| explained(object, cause)),
     }
 }
 
