@@ -188,7 +188,10 @@ fn a_whole_pod() {
         "metadata": {
             "name": "dev",
             "namespace": "team",
-            "annotations": { "stoppablecontainer.xtlsoft.top/main-container": "main" },
+            "annotations": {
+                "stoppablecontainer.xtlsoft.top/image-id": "sha256:0",
+                "stoppablecontainer.xtlsoft.top/main-container": "main",
+            },
             "labels": {
                 "app": "x",
                 "stoppablecontainer.xtlsoft.top/managed-by": "stoppablecontainer",
