@@ -270,8 +270,7 @@ fn i1_the_pod_says_for_which_image_it_was_completed() {
     filesystem["state"] = json!("Preparing");
     filesystem["announced"] = json!(true);
     assert_eq!(annotation(&case), "sha256:1", "the filesystem is announced");
-    case.pod["metadata"]["annotations"] =
-        json!({ "stoppablecontainer.xtlsoft.top/image-id": "sha256:0" });
+    case.pod["metadata"]["annotations"] = json!({ "stoppablecontainer.xtlsoft.top/image-id": "sha256:0" });
     assert_eq!(annotation(&case), "sha256:1", "whatever a template says");
 }
 

@@ -58,7 +58,7 @@ const USES: &[Use] = &[
     ("certs", "secrets", "read", "webhook-certs/src/keeper.rs", "watched(secrets, secret, Event::Secret)"),
     ("certs", "secrets", "update", "webhook-certs/src/keeper.rs", "api.replace(name"),
     ("certs", "secrets", "create", "webhook-certs/src/keeper.rs", "api.create(&params"),
-    ("node-agent", "pods", "read", "crates/node-agent/src/instance/pod.rs", "Api<Trimmed<Pod, Place>>"),
+    ("node-agent", "pods", "read", "crates/node-agent/src/instance/pod.rs", "Api<Trimmed<Pod, F>>"),
     ("node-agent", "stoppablecontainerinstances", "read", "crates/node-agent/src/sync/watch.rs", "watch_trimmed::<StoppableContainerInstance, Whole>"),
     ("node-agent", "stoppablecontainerinstances/status", "patch", "crates/node-agent/src/instance/status.rs", ".patch_status("),
     ("node-agent", "tokenreviews", "create", "crates/node-agent/src/metrics/scraper.rs", "Api::<TokenReview>::all"),

@@ -385,11 +385,4 @@ impl StoppableContainerInstanceStatus {
                 FilesystemState::Failed | FilesystemState::Removed => false,
             })
     }
-
-    /// Whether no consumer can have used the filesystem so far, as far as this status says: the
-    /// agent writes `Ready` before it gives the filesystem to a consumer.
-    pub fn filesystem_is_unused(&self) -> bool {
-        let state = self.filesystem.as_ref().map(|filesystem| filesystem.state);
-        matches!(state, None | Some(FilesystemState::Preparing))
-    }
 }

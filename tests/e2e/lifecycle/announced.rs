@@ -25,7 +25,10 @@ impl Seen {
     fn watch(ns: &Namespace, name: &str) -> Self {
         let states = Arc::<Mutex<Vec<FilesystemStatus>>>::default();
         let noted = Arc::clone(&states);
-        let mut events = Box::pin(watcher::watch_object(ns.api::<StoppableContainerInstance>(), name));
+        let mut events = Box::pin(watcher::watch_object(
+            ns.api::<StoppableContainerInstance>(),
+            name,
+        ));
         let watching = tokio::spawn(async move {
             while let Some(event) = events.next().await {
                 let filesystem = event.ok().flatten().and_then(|object| object.status?.filesystem);
@@ -39,7 +42,11 @@ impl Seen {
 
     /// Whether the filesystem was announced before it was ready.
     fn announced(&self) -> bool {
-        let states = self.states.lock().map(|states| states.clone()).unwrap_or_default();
+        let states = self
+            .states
+            .lock()
+            .map(|states| states.clone())
+            .unwrap_or_default();
         states.iter().any(|state| state.announced)
     }
 }
@@ -74,7 +81,10 @@ async fn i1_i3_the_second_container_of_an_image_starts_while_its_provider_does()
             .await?;
         let image = filesystem(&instance).and_then(|filesystem| filesystem.image);
         let image = image.context("a filesystem without its image")?;
-        ensure!(pod.annotations().get(ANNOTATION_IMAGE_ID) == Some(&image.id), "{pod:#?}");
+        ensure!(
+            pod.annotations().get(ANNOTATION_IMAGE_ID) == Some(&image.id),
+            "{pod:#?}"
+        );
 
         ns.sh("second", "main", "echo kept > /root/file").await?;
         stop(&ns, "second").await?;

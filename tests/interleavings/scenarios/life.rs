@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use crate::scenario::{IMAGE, Scenario, Step, answer_offer, create, edit, phase, reason, runs_on, step, writers};
+use crate::scenario::{
+    IMAGE, Scenario, Step, answer_offer, create, edit, phase, reason, runs_on, step, writers,
+};
 use crate::world::World;
 
 pub(super) const CREATE: Step = step(|world| create(world, true, |_| {}));

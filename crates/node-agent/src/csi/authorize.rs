@@ -13,8 +13,8 @@ use stoppablecontainer_api::StoppableContainerInstance;
 
 use super::CsiError;
 use crate::filesystem::Filesystems;
-use crate::instance::pod::{self, OwnedPod};
 use crate::instance::ObjectRef;
+use crate::instance::pod::{self, OwnedPod};
 use crate::volumes::Role;
 
 /// How long the instance's status may lag behind its pods. The kubelet tries again after a refusal,

@@ -123,7 +123,12 @@ mod tests {
     fn i18_number_and_size_are_bounded() {
         let known = KnownImages::default();
         for number in 0..=MAX_ENTRIES {
-            known.remember("a", &format!("app:{number}"), &image("sha256:1", ""), &identity("", 0));
+            known.remember(
+                "a",
+                &format!("app:{number}"),
+                &image("sha256:1", ""),
+                &identity("", 0),
+            );
         }
         let is_known = |name: &str| known.find("a", name, of_image).is_some();
         assert!(!is_known("app:0") && is_known("app:1") && is_known(&format!("app:{MAX_ENTRIES}")));

@@ -146,7 +146,9 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
 fn is_for_other_image(peer: &Peer) -> bool {
     let made_for = peer.volume.record.image_id.as_ref();
     let filesystem = peer.instance.filesystem();
-    let image = filesystem.as_ref().and_then(|filesystem| filesystem.image.as_ref());
+    let image = filesystem
+        .as_ref()
+        .and_then(|filesystem| filesystem.image.as_ref());
     image
         .zip(made_for)
         .is_some_and(|(image, made_for)| image.id != *made_for)

@@ -219,7 +219,9 @@ impl Peer {
         }
         // Records of earlier versions do not have it.
         let node = &filesystems.node.name;
-        Ok(pod::owned(&filesystems.client, &record.pod, node).await?.container)
+        Ok(pod::owned(&filesystems.client, &record.pod, node)
+            .await?
+            .container)
     }
 
     fn first_process(&self, host: &Host, pid: i32) -> Result<Process> {

@@ -59,17 +59,17 @@ fn of_image(image_id: Option<&str>, blocked: bool, state: &str) -> Observed {
         let annotations = pod.metadata.annotations.get_or_insert_default();
         annotations.extend(image_id.map(|id| (ANNOTATION_IMAGE_ID.to_owned(), id.to_owned())));
     });
-    Observed {
-        consumer,
-        ..both
-    }
+    Observed { consumer, ..both }
 }
 
 /// The name of the image was moved after the agent had announced the filesystem: the environment
 /// and the command of the pod are those of the image before.
 #[test]
 fn i1_a_consumer_completed_for_another_image_is_replaced_while_it_waits() {
-    assert_eq!(words(&of_image(Some("sha256:0"), true, "Ready")), ["delete consumer"]);
+    assert_eq!(
+        words(&of_image(Some("sha256:0"), true, "Ready")),
+        ["delete consumer"]
+    );
     for stays in [
         of_image(Some("sha256:0"), false, "Ready"),
         of_image(Some("sha256:1"), true, "Ready"),

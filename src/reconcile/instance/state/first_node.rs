@@ -81,12 +81,8 @@ pub(in crate::reconcile::instance) fn never_started(
     so_far && may_never_have_run(observed, old)
 }
 
-/// A pod that was recorded and has vanished may have run, unless the agent has not given the
-/// filesystem to any pod so far.
+/// A pod that was recorded and has vanished may have run.
 fn may_never_have_run(observed: &Observed, old: &StoppableContainerInstanceStatus) -> bool {
-    if old.filesystem_is_unused() {
-        return true;
-    }
     let main = observed.instance.spec.main_container();
     match observed.consumer.pod() {
         Some(pod) => {

@@ -225,12 +225,17 @@ fn transfer(mut child: Child, work: Work, mut watch: Events) -> Ended {
                 Ok((packed, sent, refused)) => {
                     let problem = packed.err().map(|error| match error {
                         PackError::Write(error) => Problem::Remote(error.to_string()),
-                        PackError::Stopped if refused => Problem::Remote("the container ended the copy".to_owned()),
+                        PackError::Stopped if refused => {
+                            Problem::Remote("the container ended the copy".to_owned())
+                        }
                         error => Problem::Local(error.to_string()),
                     });
                     (problem, sent)
                 }
-                Err(_) => (Some(Problem::Local("the copy ended unexpectedly".to_owned())), Tally::default()),
+                Err(_) => (
+                    Some(Problem::Local("the copy ended unexpectedly".to_owned())),
+                    Tally::default(),
+                ),
             };
             (problem, is_done(&report.join().unwrap_or_default()), sent)
         }
@@ -379,7 +384,11 @@ mod tests {
         std::fs::write(&file, vec![7; bytes]).unwrap();
         let mut kubectl = std::process::Command::new("/bin/sh");
         kubectl.args(["-c", script]).stdin(Stdio::piped());
-        let child = kubectl.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = kubectl
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let watch = Events {
             send: mpsc::unbounded_channel().0,
             stop: Arc::default(),

@@ -167,23 +167,6 @@ fn a_node_that_does_not_do_is_given_up_while_nothing_ran() {
     assert_eq!(words(&given_up), [""; 0], "its owner acts");
 }
 
-/// The agent gives a filesystem to a consumer only after it has reported it as ready, so a wrapper
-/// that waits for it has not run anything.
-#[test]
-fn i1_a_consumer_of_an_announced_filesystem_has_not_started() {
-    let announced = json!({ "status": { "filesystem": { "state": "Preparing", "announced": true } } });
-    let waits = with_consumer(unstarted(announced.clone()), up());
-    assert!(written(&waits).never_started);
-    let mut vanished = announced;
-    vanished["status"]["consumerPodUid"] = json!("other");
-    let vanished = Observed {
-        node_gone: true,
-        ..unstarted(vanished)
-    };
-    assert_eq!(unsuitable(&vanished).unwrap().cause.reason, "NodeGone");
-    assert!(written(&vanished).never_started);
-}
-
 #[test]
 fn i1_a_node_that_may_hold_data_is_never_given_up() {
     let ran = [
