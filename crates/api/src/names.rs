@@ -64,8 +64,8 @@ documented! {
     /// On a provider pod: the image in the template when the pod was created. Other webhooks may
     /// have changed the pod's image.
     ANNOTATION_IMAGE = "stoppablecontainer.xtlsoft.top/image";
-    /// On a rewritten consumer pod: the ID of the image whose config the pod was completed with. The
-    /// agent does not give the pod the filesystem of another image.
+    /// On a rewritten consumer pod: the ID of the image whose config the pod was completed with.
+    /// The agent does not give the pod the filesystem of another image.
     ANNOTATION_IMAGE_ID = "stoppablecontainer.xtlsoft.top/image-id";
     /// On a provider pod on a node that holds files: a hash of the annotations that keep
     /// autoscalers from removing the node.

@@ -238,8 +238,8 @@ impl Observed {
     }
 
     /// The filesystem that a consumer may be created for, with the identity that its main container
-    /// is to have. `None` while the agent does not know them, or has not resolved another user after
-    /// the template changed.
+    /// is to have. `None` while the agent does not know them, or has not resolved another user
+    /// after the template changed.
     pub(super) fn startable_filesystem(&self) -> Option<(&FilesystemStatus, &Identity)> {
         let filesystem = self.instance.status.as_ref()?.startable_filesystem()?;
         if self.provider.pod()?.metadata.uid != filesystem.provider_pod_uid {

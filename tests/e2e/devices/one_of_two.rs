@@ -1,5 +1,5 @@
-//! A device that another pod has taken meanwhile: the next start has another one, and nothing of the
-//! first.
+//! A device that another pod has taken meanwhile: the next start has another one, and nothing of
+//! the first.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;

@@ -1,7 +1,8 @@
 /*!
 The fake node agents. They keep the protocol of `status.filesystem`: `Preparing` before there is
-data, with image and user if they are known before the provider runs, `Ready` when there is, `Failed` with an offer if the data is lost or of another image,
-`Removed` when the instance is being deleted and nothing uses the data any more.
+data, with image and user if they are known before the provider runs, `Ready` when there is,
+`Failed` with an offer if the data is lost or of another image, `Removed` when the instance is being
+deleted and nothing uses the data any more.
 
 They write by server-side apply with the instance's UID, as the real ones do.
 */

@@ -10,14 +10,15 @@ use stoppablecontainer_api::{Identity, ImageFacts};
 
 /// Most entries. The oldest one goes.
 const MAX_ENTRIES: usize = 256;
-/// Longest config in an entry, as JSON, in bytes: all entries together take a few megabytes at most.
+/// Longest config in an entry, as JSON, in bytes. All entries together take a few megabytes.
 const MAX_BYTES: usize = 16 << 10;
 
 /// The images, by namespace and name.
 ///
 /// A namespace profits only from its own containers. The kubelet may check at each start whether a
-/// pod has the credentials for an image that the node has (`imagePullCredentialsVerificationPolicy`),
-/// and the config of an image must not be shown to a namespace without them.
+/// pod has the credentials for an image that the node has
+/// (`imagePullCredentialsVerificationPolicy`). The config of an image must not be shown to a
+/// namespace without them.
 #[derive(Debug, Default)]
 pub(super) struct KnownImages(Mutex<VecDeque<Known>>);
 
@@ -56,7 +57,7 @@ impl KnownImages {
     }
 
     /// What is known of the image that a template of the namespace names, for the user that
-    /// `requested` says of the image.
+    /// `requested` returns for the image.
     pub(super) fn find(
         &self,
         namespace: &str,

@@ -1,7 +1,7 @@
 /*!
 The part of a pod that the agent reads: its owner, its node, and the container that mounts our
-volume, with its image. A pod may be as large as etcd allows, and every user who may create pods can put our volume
-into one. So the agent reads nothing else of a pod (invariant I18).
+volume, with its image. A pod may be as large as etcd allows, and every user who may create pods can
+put our volume into one. So the agent reads nothing else of a pod (invariant I18).
 */
 
 use std::time::Duration;

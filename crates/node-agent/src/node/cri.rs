@@ -237,8 +237,8 @@ impl Cri {
         self.runtimes.ask(&format!("container {id}"), call).await
     }
 
-    /// The ID of the image that a name means on this node. `None` if the node does not have it, or if
-    /// several runtimes have different ones.
+    /// The ID of the image that a name means on this node. `None` if the node does not have it, or
+    /// if several runtimes have different ones.
     pub(crate) async fn image_id(&self, name: &str) -> Result<Option<String>, CriError> {
         let call = async |channel: Channel| {
             let image = ImageSpec {

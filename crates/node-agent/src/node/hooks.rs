@@ -5,7 +5,7 @@ them. Such a hook sees the wrapper's image instead of the container's.
 | hook | its work | what the agent does |
 |---|---|---|
 | `create-symlinks` | makes links | takes them over |
-| `update-ldcache` | configures the loader, makes its cache | takes the former over, makes the latter anew |
+| `update-ldcache` | configures the loader, makes its cache | takes over, makes the cache anew |
 | `disable-device-node-modification` | mounts a file in `/proc` | moves it with `/proc` |
 | `enable-cuda-compat` | looks for libraries of the image | looks for them again |
 | `chmod` | sets modes of what is there | sets them again, or refuses the start |
@@ -56,10 +56,12 @@ impl Hooks {
                 options.map(|(_, value)| *value)
             };
             if name == CUDA.0 {
-                let version = of(CUDA.1).last().and_then(major);
+                let version = of(CUDA.1).next_back().and_then(major);
                 all.cuda_driver = all.cuda_driver.or(version);
             }
-            let mode = of(MODE).last().and_then(|mode| u32::from_str_radix(mode, 8).ok());
+            let mode = of(MODE)
+                .next_back()
+                .and_then(|mode| u32::from_str_radix(mode, 8).ok());
             if name == CHMOD
                 && let Some(mode) = mode
             {

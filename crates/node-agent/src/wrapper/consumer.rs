@@ -88,7 +88,8 @@ pub(super) async fn run(filesystems: &Filesystems, peer: &mut Peer) -> Result<()
         if is_for_other_image(peer) {
             // The controller replaces the pod when it sees that the pod waits.
             wait(peer, OTHER_IMAGE).await?;
-            return Ok(peer.closed().await);
+            peer.closed().await;
+            return Ok(());
         }
         let Some(guard) = lock_data(peer).await? else {
             return Ok(());
