@@ -6,3 +6,26 @@
 mod away;
 mod claims;
 mod first_node;
+mod given_up;
+
+use serde_json::{Value, json};
+
+use crate::support::shell_template;
+
+/// A shell on this node.
+fn on(node: &str) -> Value {
+    let mut template = shell_template();
+    template["spec"]["nodeSelector"] = json!({ "kubernetes.io/hostname": node });
+    template
+}
+
+/// A shell that could be anywhere and is on this node if there is room.
+fn preferring(node: &str) -> Value {
+    let mut template = shell_template();
+    let nodes = &mut template["spec"]["affinity"]["nodeAffinity"];
+    nodes["preferredDuringSchedulingIgnoredDuringExecution"] = json!([{
+        "weight": 100,
+        "preference": { "matchFields": [{ "key": "metadata.name", "operator": "In", "values": [node] }] },
+    }]);
+    template
+}

@@ -8,16 +8,13 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
+use stoppablecontainer_api::StoppableContainer;
 use stoppablecontainer_api::conditions::{PROVIDER_READY, reason};
 use stoppablecontainer_api::names::placeholder_pod_name;
-use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, alone_in_namespace};
 
 use crate::support::nodes::{self, GPU};
-use crate::support::{
-    blocked_saying, cleaned_up, create, data_directory, node_of, phase, run, running, set_running,
-    shell_template, told,
-};
+use crate::support::{blocked_saying, cleaned_up, create, node_of, run, running, shell_template};
 
 /// A kind of need, how many objects have it, and what they ask for besides a shell.
 struct Need {
@@ -275,49 +272,6 @@ async fn i12_an_object_that_fits_nowhere_waits_with_the_schedulers_words() {
             ns.delete::<StoppableContainer>("waits").await
         })
         .await
-    })
-    .await;
-}
-
-/// A stopped object was prepared where there is no room for it any more. Nothing is lost by going
-/// elsewhere.
-#[tokio::test]
-async fn a_node_without_room_is_given_up_at_the_first_start() {
-    alone_in_namespace("elsewhere", async |ns, _alone| {
-        let all = nodes::at_least(&ns, 2).await?;
-        let node = ns.cluster_api::<Node>().get(&all[0]).await?;
-        let has = node
-            .status
-            .and_then(|status| status.allocatable)
-            .unwrap_or_default();
-        let cpus: u64 = has["cpu"].0.parse()?;
-        let large = requests(json!({ "requests": { "cpu": format!("{}m", cpus * 600) } }));
-        create(&ns, "moves", false, template("moves", &large)).await?;
-        let object = phase(&ns, "moves", Phase::Stopped).await?;
-        let first = object
-            .status
-            .and_then(|status| status.node_name)
-            .context("no node")?;
-        let prepared = data_directory(&ns, "moves").await?;
-        // Most of that node.
-        let mut other = template("other", &large);
-        other["spec"]["nodeSelector"] = json!({ "kubernetes.io/hostname": first });
-        run(&ns, "other", other).await?;
-
-        set_running(&ns, "moves", true).await?;
-        told(&ns, "moves", reason::NODE_GIVEN_UP).await?;
-        let pod = running(&ns, "moves").await?;
-        ensure!(node_of(&pod)? != first, "it is still on {first}");
-        let object = ns.api::<StoppableContainer>().get("moves").await?;
-        let nodes = object
-            .status
-            .and_then(|status| status.given_up_nodes)
-            .context("no count")?;
-        ensure!(nodes.count == 1 && nodes.nodes == [first.clone()], "{nodes:?}");
-        let node = testkit::NodeShell::on(&ns, &first).await?;
-        let left = node.sh(&format!("ls -d {prepared} || true")).await?;
-        ensure!(left.is_empty(), "{prepared} was left on {first}");
-        node.close().await
     })
     .await;
 }
