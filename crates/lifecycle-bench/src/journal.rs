@@ -12,7 +12,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use stoppablecontainer_api::conditions::{FILESYSTEM_READY, READY, reason};
+use stoppablecontainer_api::conditions::{FILESYSTEM_READY, PROVIDER_READY, READY, reason};
 use stoppablecontainer_api::names::{
     LABEL_INSTANCE, LABEL_ROLE, ROLE_CONSUMER, ROLE_PLACEHOLDER, ROLE_PROVIDER,
 };
@@ -44,6 +44,8 @@ pub(crate) enum State {
     Ready,
     /// The condition `FilesystemReady` of an instance.
     FilesystemReady,
+    /// A StoppableContainer: all its pods are as its present spec asks for.
+    Settled,
     /// A StoppableContainer is stopped as its present spec asks for.
     Stopped,
     Gone,
@@ -275,6 +277,10 @@ fn see_object(object: &StoppableContainer) -> (Key, BTreeSet<State>) {
             states.insert(State::Stopped);
         } else if status.phase == Some(Phase::Running) {
             states.insert(State::Ready);
+            let mut conditions = status.conditions.iter();
+            if conditions.any(|condition| condition.type_ == PROVIDER_READY && condition.status == "True") {
+                states.insert(State::Settled);
+            }
         }
     }
     ((object.name_any(), Role::Object), states)

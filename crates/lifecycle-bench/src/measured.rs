@@ -149,6 +149,7 @@ fn text(role: Role, state: State) -> String {
         State::Running => "running",
         State::Ready => "ready",
         State::FilesystemReady => "has its filesystem",
+        State::Settled => "as requested, with its provider",
         State::Stopped => "stopped",
         State::Gone => "deleted",
     };

@@ -71,10 +71,10 @@ async fn ours(cluster: &Cluster, journal: &Journal, recorder: &mut Recorder, rou
     let asked = cluster.create(&name).await?;
     let ready = journal.reached(&name, Role::Object, State::Ready, asked).await?;
     recorder.add(series::FIRST, Some(series::PLAIN_START), seconds(asked, ready));
-    // The last of the pods to go; what it writes belongs to this start.
-    journal
-        .reached(&name, Role::Placeholder, State::Gone, asked)
-        .await?;
+    // The provider may be ready later, and the placeholder goes; both write. It belongs to this start.
+    for (role, state) in [(Role::Object, State::Settled), (Role::Placeholder, State::Gone)] {
+        journal.reached(&name, role, state, asked).await?;
+    }
     recorder.add_steps(journal.steps(&name, asked));
 
     let before = changes(journal, &name);

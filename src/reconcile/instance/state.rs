@@ -259,6 +259,14 @@ impl Observed {
             .filter(|(filesystem, _)| filesystem.state == FilesystemState::Ready)
     }
 
+    /// Whether the command of a consumer waits: the agent announced the filesystem and has not
+    /// prepared it so far. The kubelet knows only that the container runs.
+    pub(super) fn filesystem_is_announced(&self) -> bool {
+        let status = self.instance.status.as_ref();
+        let filesystem = status.and_then(|status| status.filesystem.as_ref());
+        filesystem.is_some_and(|filesystem| filesystem.announced)
+    }
+
     /// Whether the consumer waits for the filesystem of an image that is not there: the name meant
     /// another one when the agent announced the filesystem.
     pub(super) fn waits_for_other_image(&self, pod: &Pod) -> bool {

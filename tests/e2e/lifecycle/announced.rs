@@ -9,21 +9,21 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::runtime::watcher;
 use stoppablecontainer_api::names::ANNOTATION_IMAGE_ID;
-use stoppablecontainer_api::{FilesystemStatus, StoppableContainerInstance};
+use stoppablecontainer_api::{Phase, StoppableContainerInstance, StoppableContainerInstanceStatus};
 use testkit::{Namespace, in_namespace};
 use tokio::task::JoinHandle;
 
 use crate::support::{run, shell_template, start, stop};
 
-/// The states of an instance's filesystem, as the API server sent them.
+/// The states of an instance, as the API server sent them.
 struct Seen {
-    states: Arc<Mutex<Vec<FilesystemStatus>>>,
+    states: Arc<Mutex<Vec<StoppableContainerInstanceStatus>>>,
     watching: JoinHandle<()>,
 }
 
 impl Seen {
     fn watch(ns: &Namespace, name: &str) -> Self {
-        let states = Arc::<Mutex<Vec<FilesystemStatus>>>::default();
+        let states = Arc::<Mutex<Vec<StoppableContainerInstanceStatus>>>::default();
         let noted = Arc::clone(&states);
         let mut events = Box::pin(watcher::watch_object(
             ns.api::<StoppableContainerInstance>(),
@@ -31,23 +31,26 @@ impl Seen {
         ));
         let watching = tokio::spawn(async move {
             while let Some(event) = events.next().await {
-                let filesystem = event.ok().flatten().and_then(|object| object.status?.filesystem);
-                if let (Some(filesystem), Ok(mut noted)) = (filesystem, noted.lock()) {
-                    noted.push(filesystem);
+                let status = event.ok().flatten().and_then(|object| object.status);
+                if let (Some(status), Ok(mut noted)) = (status, noted.lock()) {
+                    noted.push(status);
                 }
             }
         });
         Self { states, watching }
     }
 
-    /// Whether the filesystem was announced before it was ready.
-    fn announced(&self) -> bool {
+    /// The phases while the filesystem was announced and not ready.
+    fn announced(&self) -> Vec<Option<Phase>> {
         let states = self
             .states
             .lock()
             .map(|states| states.clone())
             .unwrap_or_default();
-        states.iter().any(|state| state.announced)
+        let announced = states
+            .into_iter()
+            .filter(|state| state.filesystem.as_ref().is_some_and(|f| f.announced));
+        announced.map(|state| state.phase).collect()
     }
 }
 
@@ -71,7 +74,13 @@ async fn i1_i3_the_second_container_of_an_image_starts_while_its_provider_does()
         run(&ns, "first", shell_template()).await?;
         let seen = Seen::watch(&ns, "second");
         let pod = run(&ns, "second", shell_template()).await?;
-        ensure!(seen.announced(), "not announced: {:#?}", seen.states);
+        let phases = seen.announced();
+        ensure!(!phases.is_empty(), "not announced: {:#?}", seen.states);
+        ensure!(
+            !phases.contains(&Some(Phase::Running)),
+            "Running while its command waits: {:#?}",
+            seen.states
+        );
         ensure!(look(&ns, "second").await? == look(&ns, "first").await?);
         let filesystem = |object: &StoppableContainerInstance| object.status.clone()?.filesystem;
         let instance = ns
@@ -96,7 +105,7 @@ async fn i1_i3_the_second_container_of_an_image_starts_while_its_provider_does()
     in_namespace("announced-elsewhere", async |ns| -> Result<()> {
         let seen = Seen::watch(&ns, "first");
         run(&ns, "first", shell_template()).await?;
-        ensure!(!seen.announced(), "announced: {:#?}", seen.states);
+        ensure!(seen.announced().is_empty(), "announced: {:#?}", seen.states);
         let consumer = ns.api::<Pod>().get("first").await?;
         ensure!(consumer.annotations().contains_key(ANNOTATION_IMAGE_ID));
         Ok(())

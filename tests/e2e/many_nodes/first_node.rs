@@ -14,7 +14,7 @@ use stoppablecontainer_api::names::placeholder_pod_name;
 use testkit::{Namespace, alone_in_namespace};
 
 use crate::support::nodes::{self, GPU};
-use crate::support::{blocked_saying, cleaned_up, create, node_of, run, running, shell_template};
+use crate::support::{blocked_saying, cleaned_up, create, node_of, running, shell_template};
 
 /// A kind of need, how many objects have it, and what they ask for besides a shell.
 struct Need {

@@ -50,7 +50,7 @@ pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
             format!("pod {name} is waiting for its filesystem: {what}"),
         ),
         Slot::Ours(_) if let Some(last) = observed.unconfirmed_failure() => ConditionState::false_for(last),
-        Slot::Ours(pod) if is_ready(pod) => {
+        Slot::Ours(pod) if is_ready(pod) && !observed.filesystem_is_announced() => {
             ConditionState::true_with(reason::AS_REQUESTED, format!("pod {name} is ready"))
         }
         Slot::Ours(pod) => ConditionState::false_for(
@@ -59,7 +59,9 @@ pub(super) fn consumer_state(observed: &Observed) -> ConditionState {
                 .unwrap_or_else(|| {
                     // The kubelet reports only in events that a volume's Secret is missing.
                     let namespace = observed.instance.namespace().unwrap_or_default();
-                    let how = if is_running(pod) {
+                    let how = if is_running(pod) && observed.filesystem_is_announced() {
+                        "waits for its filesystem, which the node agent prepares".to_owned()
+                    } else if is_running(pod) {
                         "runs and is not ready yet".to_owned()
                     } else {
                         format!(

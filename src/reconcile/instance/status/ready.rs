@@ -12,7 +12,7 @@ use crate::reconcile::pods::{health, is_running, is_terminating};
 
 /// The phases as docs/api.md has them. Running is that both run: a main container that ended and
 /// waits to be started again does not, and one that is about to find out that it cannot execute its
-/// program neither.
+/// program, or whose program waits for an announced filesystem, neither.
 pub(super) fn phase(observed: &Observed, provider: &ConditionState, filesystem: &ConditionState) -> Phase {
     let consumer = observed.consumer.pod();
     // A consumer that runs is Running, also without its provider.
@@ -20,7 +20,9 @@ pub(super) fn phase(observed: &Observed, provider: &ConditionState, filesystem: 
     // What is to stop is deleted in this pass.
     let wanted = observed.instance.spec.running && !observed.deleting();
     let leaves = |pod: &Arc<Pod>| is_terminating(pod) || !wanted || observed.is_left_behind(pod);
-    let runs = |pod: &Arc<Pod>| is_running(pod) && !leaves(pod) && !health::is_down(pod, main);
+    let runs = |pod: &Arc<Pod>| {
+        is_running(pod) && !leaves(pod) && !health::is_down(pod, main) && !observed.filesystem_is_announced()
+    };
     if consumer.is_some_and(runs) && observed.blocked().is_none() && observed.unconfirmed_failure().is_none()
     {
         return Phase::Running;

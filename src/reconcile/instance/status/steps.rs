@@ -81,7 +81,11 @@ fn last_start(
         &mut start.consumer_created_at,
         consumer.map(|pod| pod.creation_timestamp().unwrap_or_else(|| now.clone())),
     );
-    note(&mut start.ready_at, of_pod("Ready"));
+    if !observed.filesystem_is_announced() {
+        // The kubelet may have called the pod ready while its command waited.
+        let ready = of_pod("Ready").map(|ready| Some(ready).max(start.filesystem_ready_at.clone()));
+        note(&mut start.ready_at, ready.flatten());
+    }
     Some(start)
 }
 

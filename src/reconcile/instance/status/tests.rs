@@ -211,6 +211,10 @@ fn pending(status: Value) -> Observed {
     with_provider(json!({ "spec": { "running": false } })),
     Phase::Stopped, ["+Stopped", "+AsRequested", "+AsRequested", "-Stopped"]
 )]
+#[case::announced_and_the_command_waits(
+    with_both(json!({ "status": { "filesystem": { "state": "Preparing", "announced": true } } }), up()),
+    Phase::Pending, ["-Preparing", "+AsRequested", "-Preparing", "-Starting"]
+)]
 #[case::stopped_and_provider_lost(
     Observed { provider: Slot::Free, ..with_provider(json!({ "spec": { "running": false } })) },
     Phase::Pending, ["-Starting", "-Starting", "-Preparing", "-Stopped"]

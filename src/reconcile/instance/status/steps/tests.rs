@@ -94,6 +94,22 @@ fn i12_the_steps_of_a_first_start_are_recorded() {
     assert_eq!(steps["lastStop"], Value::Null);
 }
 
+/// The kubelet calls the pod ready while its command waits for an announced filesystem.
+#[test]
+fn i12_a_start_is_ready_when_its_filesystem_is() {
+    let announced = json!({ "status": { "filesystem": { "state": "Preparing", "announced": true } } });
+    let waiting = consumer(&with_both(announced, up()), 1, Some(2));
+    let asked = json!({ "lastStart": { "requestedAt": time(0) } });
+    let (steps, status) = seen(&waiting, &asked, 3);
+    assert_eq!(steps["lastStart"]["readyAt"], Value::Null);
+
+    let prepared = consumer(&with_both(json!({}), up()), 1, Some(2));
+    let mut old = serde_json::to_value(status).unwrap();
+    old["filesystem"] = serde_json::to_value(prepared.status().filesystem).unwrap();
+    let (steps, _) = seen(&prepared, &old, 4);
+    assert_eq!(steps["lastStart"]["readyAt"], time(4));
+}
+
 /// What was there before the start was requested is not one of its steps.
 #[test]
 fn i12_a_later_start_begins_anew() {
