@@ -71,7 +71,7 @@ async fn ours(cluster: &Cluster, journal: &Journal, recorder: &mut Recorder, rou
     let asked = cluster.create(&name).await?;
     let ready = journal.reached(&name, Role::Object, State::Ready, asked).await?;
     recorder.add(series::FIRST, Some(series::PLAIN_START), seconds(asked, ready));
-    // The provider may be ready later, and the placeholder goes; both write. It belongs to this start.
+    // The provider may be ready later, and the placeholder goes. Their writes belong to this start.
     for (role, state) in [(Role::Object, State::Settled), (Role::Placeholder, State::Gone)] {
         journal.reached(&name, role, state, asked).await?;
     }

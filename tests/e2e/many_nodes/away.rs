@@ -16,8 +16,8 @@ use crate::support::{
     told_about, uid_of,
 };
 
-/// A shell on this node whose command needs its grace period. It then writes into the kept root what
-/// it read from the image.
+/// A shell on this node whose command needs its grace period. It then writes into the kept root
+/// what it read from the image.
 fn ending_slowly(node: &str) -> Value {
     let mut template = on(node);
     let end = "sleep 3; wc -c < /usr/bin/od > /root/ended; exit 0";
@@ -31,8 +31,8 @@ fn ending_slowly(node: &str) -> Value {
     template
 }
 
-/// `kubectl drain` ends without force, the consumer ends cleanly whichever pod is evicted first, the
-/// object says what it waits for, and starts by itself when the node is back.
+/// `kubectl drain` ends without force. The consumer ends cleanly, whichever pod is evicted first.
+/// The object says what it waits for, and starts by itself when the node is back.
 #[tokio::test]
 async fn every_node_is_drained_in_turn_and_all_files_are_kept() {
     alone_in_namespace("drained", async |ns, _alone| {
