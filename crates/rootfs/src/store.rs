@@ -110,6 +110,14 @@ impl Store {
         Self::checked(path, fd)
     }
 
+    /// Refuses a prefix whose file system cannot hold kept filesystems, without writing.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsuitable`] says why; others say what could not be examined.
+    pub fn require_suitable(&self) -> Result<(), StoreError> {
+        require_suitable(&self.fd, &self.path)
+    }
+
     /// The identifier that distinguishes this store from other directories at its path, such as the
     /// empty mount point of its disk. A store has one from when something is first kept there.
     /// `None` before, and for stores of earlier versions.
@@ -175,7 +183,7 @@ impl Store {
     pub fn create_key(&self, key: &str, root: &Stat) -> Result<Kept, StoreError> {
         check_key(key)?;
         let fail = |what| move |e| self.failed(key, what, e);
-        require_suitable(&self.fd, &self.path)?;
+        self.require_suitable()?;
         make_directory(&self.fd, key).map_err(fail("cannot make the directory of the kept filesystem"))?;
         let fd = open_directory(&self.fd, key).map_err(fail("cannot open the kept filesystem"))?;
         let kept = self.kept(key, fd)?;

@@ -26,6 +26,11 @@ const MOVE: Step = step(|world| {
         container["metadata"]["annotations"][ANNOTATION_MOVED_TO] = json!("n2");
     });
 });
+/// The kubelet of the first node refuses every consumer.
+const CREATE_REFUSED: Step = step(|world| {
+    world.machine("n1").refuses = Refuses::All;
+    create(world, true, |_| {});
+});
 const REFUSE: Step = step(|world| world.machine("n1").refuses = Refuses::Unscheduled);
 const N1: &[&str] = &["n1"];
 const BOTH: &[&str] = &["n1", "n2"];
@@ -116,10 +121,7 @@ pub(super) const ALL: &[Scenario] = &[
         name: "first consumer refused",
         nodes: BOTH,
         given: &[],
-        when: &[step(|world| {
-            world.machine("n1").refuses = Refuses::All;
-            create(world, true, |_| {});
-        })],
+        when: &[CREATE_REFUSED],
         then: |world| runs_on(world, "n2") && writers(world) == 1,
         or: Some(or_refused),
     },
@@ -127,10 +129,7 @@ pub(super) const ALL: &[Scenario] = &[
         name: "first consumer refused, with a known image",
         nodes: BOTH,
         given: &[KNOWN_IMAGE],
-        when: &[step(|world| {
-            world.machine("n1").refuses = Refuses::All;
-            create(world, true, |_| {});
-        })],
+        when: &[CREATE_REFUSED],
         then: |world| runs_on(world, "n2") && writers(world) == 1,
         or: Some(or_refused),
     },

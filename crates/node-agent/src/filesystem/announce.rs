@@ -3,17 +3,18 @@ Announces the filesystem of a new instance while its provider pod starts, so tha
 creates the consumer pod meanwhile. The consumer's command waits until the filesystem is prepared
 (see [`super::prepare`]), which needs the root of the provider's container.
 
-This is possible if the node has the image, the kubelet does not ask the registry for it, and a
-filesystem of the same namespace was made of it before: only then does the agent know the user,
-whose groups are in files of the image. In all other cases nothing is announced, and the consumer
-pod is created when the filesystem is prepared.
+This is possible if the node has the image, the kubelet does not ask the registry for it, the disk
+can take a new filesystem, and a filesystem of the same namespace was made of the image before: only
+then does the agent know the user, whose groups are in files of the image. In all other cases
+nothing is announced, and the consumer pod is created when the filesystem is prepared.
 */
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use super::data::Data;
+use super::data::{self, Data};
 use super::{Filesystems, Reporter, prepare};
 use crate::instance::Instance;
 
@@ -55,6 +56,11 @@ pub(crate) async fn announce(
         return Ok(());
     };
     if data != Data::Absent || prepare::check_space(node, disk, space).is_err() {
+        return Ok(());
+    }
+    let (host, prefix) = (Arc::clone(&node.host), disk.path.clone());
+    let is_possible = move || data::is_possible(&host.root, &prefix);
+    if !guard.on_disk(is_possible).await?? {
         return Ok(());
     }
     Reporter::new(filesystems, instance, provider_pod_uid)

@@ -74,6 +74,12 @@ fn look_into(store: &Store, key: &str) -> Result<Data> {
     })
 }
 
+/// Whether data can be made in a prefix as it is: the prefix exists, on a suitable file system.
+pub(crate) fn is_possible(root: &Root, prefix: &Path) -> Result<bool> {
+    let found = Store::open(root, prefix)?;
+    Ok(found.is_some_and(|store| store.require_suitable().is_ok()))
+}
+
 /// Locks data that is not in use. A later try may succeed where this one fails.
 pub(crate) fn lock_unused(host: &Host, kept: &Kept) -> Result<KeptLock> {
     let locked = kept.lock()?;

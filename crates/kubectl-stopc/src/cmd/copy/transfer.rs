@@ -1,9 +1,10 @@
 //! The transfer: kubectl with the wrapper on one side, a thread with the local files on the other.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use file_copy::pack::{PackError, Source, pack};
@@ -181,9 +182,11 @@ fn copied(tally: Tally) -> String {
     format!("copied {} {files}, {bytes}", tally.files)
 }
 
+/// How one direction ended: its problem, whether the other side has everything, and what was copied.
+type Moved = (Option<Problem>, bool, Tally);
+
 fn transfer(mut child: Child, work: Work, mut watch: Events) -> Ended {
     let (tell, told) = std::sync::mpsc::channel();
-    let packed_to = tell.clone();
     let words = child.stderr.take().map(|stderr| {
         let (refused, tell) = (Arc::clone(&watch.refused), tell.clone());
         std::thread::spawn(move || {
@@ -198,66 +201,15 @@ fn transfer(mut child: Child, work: Work, mut watch: Events) -> Ended {
     let (input, output) = (child.stdin.take(), child.stdout.take());
     let (problem, is_done, tally) = match (work, input, output) {
         (Work::Send(source), Some(input), Some(output)) => {
-            let report = std::thread::spawn(move || {
-                let report = read(output, |_| {});
-                let _ = tell.send(Told::Ended);
-                report
-            });
-            let stop = Arc::clone(&watch.stop);
-            // A thread of its own: it may wait for a kubectl that reads nothing any more.
-            let packing = std::thread::spawn(move || {
-                let packed = pack(source, input, &mut watch);
-                let _ = packed_to.send(if packed.is_ok() { Told::Sent } else { Told::Broken });
-                (packed, watch.tally, watch.refused.load(Ordering::Relaxed))
-            });
-            // Until kubectl has ended, or has to be ended.
-            while let Ok(told) = told.recv() {
-                match told {
-                    Told::Sent => {}
-                    Told::Ended => break,
-                    Told::Broken => {
-                        end(&mut child, &stop);
-                        break;
-                    }
-                }
-            }
-            let (problem, sent) = match packing.join() {
-                Ok((packed, sent, refused)) => {
-                    let problem = packed.err().map(|error| match error {
-                        PackError::Write(error) => Problem::Remote(error.to_string()),
-                        PackError::Stopped if refused => {
-                            Problem::Remote("the container ended the copy".to_owned())
-                        }
-                        error => Problem::Local(error.to_string()),
-                    });
-                    (problem, sent)
-                }
-                Err(_) => (
-                    Some(Problem::Local("the copy ended unexpectedly".to_owned())),
-                    Tally::default(),
-                ),
-            };
-            (problem, is_done(&report.join().unwrap_or_default()), sent)
+            send(&mut child, source, (input, output), (tell, &told), watch)
         }
         (Work::Receive(target, keep), _, Some(output)) => {
-            let outcome = unpack(target, BufReader::new(output), keep, &mut watch);
-            let is_done = outcome.is_ok();
-            if !is_done {
-                end(&mut child, &watch.stop);
-            }
-            let problem = outcome.err().map(|error| match error {
-                UnpackError::Incomplete(cause) => Problem::Remote(cause),
-                error => Problem::Local(error.to_string()),
-            });
-            (problem, is_done, watch.tally)
+            receive(&mut child, target, keep, output, &mut watch)
         }
-        _ => (
-            Some(Problem::Local(
-                "kubectl was started without its output".to_owned(),
-            )),
-            false,
-            Tally::default(),
-        ),
+        _ => {
+            let cause = "kubectl was started without its output".to_owned();
+            (Some(Problem::Local(cause)), false, Tally::default())
+        }
     };
     // Its exit code says nothing that the streams do not say.
     let _ = child.wait();
@@ -267,6 +219,64 @@ fn transfer(mut child: Child, work: Work, mut watch: Events) -> Ended {
         words: words.and_then(|words| words.join().ok()).unwrap_or_default(),
         is_done,
     }
+}
+
+/// Packs into kubectl's input. kubectl is ended when it cannot end by itself.
+fn send(
+    child: &mut Child,
+    source: Source,
+    (input, output): (ChildStdin, ChildStdout),
+    (tell, told): (Sender<Told>, &Receiver<Told>),
+    mut watch: Events,
+) -> Moved {
+    let packed_to = tell.clone();
+    let report = std::thread::spawn(move || {
+        let report = read(output, |_| {});
+        let _ = tell.send(Told::Ended);
+        report
+    });
+    let stop = Arc::clone(&watch.stop);
+    // A thread of its own: it may wait for a kubectl that reads nothing any more.
+    let packing = std::thread::spawn(move || {
+        let packed = pack(source, input, &mut watch);
+        let _ = packed_to.send(if packed.is_ok() { Told::Sent } else { Told::Broken });
+        (packed, watch.tally, watch.refused.load(Ordering::Relaxed))
+    });
+    // Until kubectl has ended, or has to be ended.
+    while let Ok(told) = told.recv() {
+        match told {
+            Told::Sent => {}
+            Told::Ended => break,
+            Told::Broken => {
+                end(child, &stop);
+                break;
+            }
+        }
+    }
+    let Ok((packed, sent, refused)) = packing.join() else {
+        let cause = "the copy ended unexpectedly".to_owned();
+        return (Some(Problem::Local(cause)), false, Tally::default());
+    };
+    let problem = packed.err().map(|error| match error {
+        PackError::Write(error) => Problem::Remote(error.to_string()),
+        PackError::Stopped if refused => Problem::Remote("the container ended the copy".to_owned()),
+        error => Problem::Local(error.to_string()),
+    });
+    (problem, is_done(&report.join().unwrap_or_default()), sent)
+}
+
+/// Unpacks from kubectl's output.
+fn receive(child: &mut Child, target: Target, keep: Keep, output: ChildStdout, watch: &mut Events) -> Moved {
+    let outcome = unpack(target, BufReader::new(output), keep, watch);
+    let is_done = outcome.is_ok();
+    if !is_done {
+        end(child, &watch.stop);
+    }
+    let problem = outcome.err().map(|error| match error {
+        UnpackError::Incomplete(cause) => Problem::Remote(cause),
+        error => Problem::Local(error.to_string()),
+    });
+    (problem, is_done, watch.tally)
 }
 
 /// Ends a kubectl that may wait for data. One that ends by itself has words to say.
