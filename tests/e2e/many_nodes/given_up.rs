@@ -71,7 +71,7 @@ async fn a_node_without_room_is_given_up_at_the_first_start() {
         run(&ns, "other", other).await?;
 
         set_running(&ns, NAME, true).await?;
-        runs_elsewhere(&ns, first, "Insufficient cpu").await?;
+        runs_elsewhere(&ns, first, "cpu").await?;
         let node = NodeShell::on(&ns, first).await?;
         let left = node.sh(&format!("ls -d {directory} || true")).await?;
         ensure!(left.is_empty(), "{directory} was left on {first}");
