@@ -3,16 +3,14 @@
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
 use serde_json::{Value, json};
-use stoppablecontainer_api::conditions::{PROVIDER_READY, reason};
+use stoppablecontainer_api::conditions::reason;
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace};
 
-use crate::many_nodes::{on, preferring};
-use crate::support::agents::Agents;
+use crate::many_nodes::preferring;
 use crate::support::disk::Disk;
 use crate::support::{
-    blocked, cleaned_up, create, data_directory, forget, node_of, nodes, phase, run, running, set_running,
-    told_about,
+    cleaned_up, create, data_directory, forget, node_of, nodes, phase, run, running, set_running, told_about,
 };
 
 /// The object that moves.
@@ -131,28 +129,6 @@ async fn a_node_without_the_image_is_given_up() {
             cleaned = cleaned.and(node.close().await);
         }
         cleaned_up(moved, cleaned)
-    })
-    .await;
-}
-
-/// No node agent runs on the node. An object that can only be there waits with the reason, and its
-/// deletion does not wait for an agent: nothing was made there.
-#[tokio::test]
-async fn i11_a_node_without_an_agent_is_given_up_and_delays_no_deletion() {
-    alone_in_namespace("no-agent", async |ns, _alone| {
-        let all = nodes::at_least(&ns, 2).await?;
-        let first = &all[0];
-        let agents = Agents::find(&ns).await?;
-        agents
-            .away_from(first, async || {
-                create(&ns, "pinned", true, on(first)).await?;
-                create(&ns, NAME, true, preferring(first)).await?;
-                runs_elsewhere(&ns, first, first).await?;
-                blocked(&ns, "pinned", PROVIDER_READY, reason::NODE_AGENT_MISSING).await?;
-                ns.delete::<StoppableContainer>("pinned").await
-            })
-            .await?;
-        nodes::at_least(&ns, all.len()).await.map(drop)
     })
     .await;
 }

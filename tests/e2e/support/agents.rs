@@ -9,7 +9,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use testkit::{Namespace, kubectl};
 
-use crate::support::{AGENTS, agent_on, cleaned_up};
+use crate::support::{AGENTS, cleaned_up};
 
 /// A node label that does not exist.
 const NOWHERE: &str = "stoppablecontainer.xtlsoft.top/nowhere";
@@ -82,39 +82,9 @@ impl Agents {
         &self,
         work: impl FnOnce() -> Fut,
     ) -> Result<()> {
-        let pods = self.pods().await?;
-        let nowhere = |value: Value| json!({ "nodeSelector": { NOWHERE: value } });
-        self.without(pods, &nowhere(json!("true")), &nowhere(Value::Null), work)
-            .await
-    }
-
-    /// Runs `work` while the agent is removed from one node. For tests that run alone: the others
-    /// are restarted.
-    pub(crate) async fn away_from<Fut: Future<Output = Result<()>>>(
-        &self,
-        node: &str,
-        work: impl FnOnce() -> Fut,
-    ) -> Result<()> {
-        let pods = vec![agent_on(&self.client, node).await?];
-        let affinity = |value: Value| json!({ "affinity": { "nodeAffinity": value } });
-        let others = json!({ "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [{
-            "matchExpressions": [{ "key": "kubernetes.io/hostname", "operator": "NotIn", "values": [node] }],
-        }] } });
-        self.without(pods, &affinity(others), &affinity(Value::Null), work)
-            .await
-    }
-
-    /// Runs `work` while a change of the agents' pod template keeps these pods away.
-    async fn without<Fut: Future<Output = Result<()>>>(
-        &self,
-        pods: Vec<Pod>,
-        change: &Value,
-        undo: &Value,
-        work: impl FnOnce() -> Fut,
-    ) -> Result<()> {
-        self.change(change).await?;
+        self.select(json!("true")).await?;
         let worked = async {
-            for pod in pods {
+            for pod in self.pods().await? {
                 let uid = pod.metadata.uid.clone().unwrap_or_default();
                 let gone = kube::runtime::conditions::is_deleted(&uid);
                 kube::runtime::wait::await_condition(self.api::<Pod>(), &pod.name_any(), gone).await?;
@@ -123,15 +93,14 @@ impl Agents {
         }
         .await;
         let back = async {
-            self.change(undo).await?;
+            self.select(Value::Null).await?;
             self.rolled_out().await
         };
         cleaned_up(worked, back.await)
     }
 
-    /// Changes the specification of their pods.
-    async fn change(&self, pod: &Value) -> Result<()> {
-        let change = json!({ "spec": { "template": { "spec": pod } } });
+    async fn select(&self, nowhere: Value) -> Result<()> {
+        let change = json!({ "spec": { "template": { "spec": { "nodeSelector": { NOWHERE: nowhere } } } } });
         self.api::<DaemonSet>()
             .patch(&self.name, &PatchParams::default(), &Patch::Merge(change))
             .await?;
