@@ -182,7 +182,7 @@ fn copied(tally: Tally) -> String {
     format!("copied {} {files}, {bytes}", tally.files)
 }
 
-/// How one direction ended: its problem, whether the other side has everything, and what was copied.
+/// How one direction ended: its problem, whether the other side has everything, what was copied.
 type Moved = (Option<Problem>, bool, Tally);
 
 fn transfer(mut child: Child, work: Work, mut watch: Events) -> Ended {
