@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
-use serde_json::{Value, json};
+use serde_json::json;
 use stoppablecontainer_api::conditions::{PROVIDER_READY, READY, reason};
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, alone_in_namespace};
@@ -16,29 +16,14 @@ use crate::support::{
     told_about, uid_of,
 };
 
-/// A shell on this node whose command needs its grace period. It then writes into the kept root
-/// what it read from the image.
-fn ending_slowly(node: &str) -> Value {
-    let mut template = on(node);
-    let end = "sleep 3; wc -c < /usr/bin/od > /root/ended; exit 0";
-    let spec = &mut template["spec"];
-    spec["terminationGracePeriodSeconds"] = json!(30);
-    spec["containers"][0]["command"] = json!([
-        "/bin/sh",
-        "-c",
-        format!("trap '{end}' TERM; sleep infinity & wait")
-    ]);
-    template
-}
-
-/// `kubectl drain` ends without force. The consumer ends cleanly, whichever pod is evicted first.
-/// The object says what it waits for, and starts by itself when the node is back.
+/// `kubectl drain` ends without force, the object says what it waits for, and starts by itself when
+/// the node is back.
 #[tokio::test]
 async fn every_node_is_drained_in_turn_and_all_files_are_kept() {
     alone_in_namespace("drained", async |ns, _alone| {
         let all = nodes::at_least(&ns, 3).await?;
         for node in &all {
-            run(&ns, node, ending_slowly(node)).await?;
+            run(&ns, node, on(node)).await?;
             ns.sh(node, "main", &format!("echo {node} > /root/file")).await?;
         }
         for node in &all {
@@ -53,13 +38,6 @@ async fn every_node_is_drained_in_turn_and_all_files_are_kept() {
                 ns.sh(node, "main", "cat /root/file").await? == *node,
                 "the file is gone"
             );
-            ns.sh(
-                node,
-                "main",
-                "test \"$(cat /root/ended)\" = \"$(wc -c < /usr/bin/od)\"",
-            )
-            .await
-            .context("the command did not end within its grace period")?;
         }
         Ok(())
     })
