@@ -55,7 +55,7 @@ async fn runs_elsewhere(ns: &Namespace, node: &str, words: &str) -> Result<()> {
     Ok(())
 }
 
-/// A stopped object was prepared where there is no room for it any more.
+/// A stopped object was prepared on a node that has got full since.
 #[tokio::test]
 async fn a_node_without_room_is_given_up_at_the_first_start() {
     alone_in_namespace("no-room", async |ns, _alone| {
