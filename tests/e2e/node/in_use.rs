@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, LogParams};
+use kube::api::DeleteParams;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::json;
@@ -13,6 +13,7 @@ use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::{Phase, StoppableContainer, StoppableContainerInstance};
 use testkit::{NodeShell, alone_in_namespace, in_namespace, patience};
 
+use crate::support::counting::{counting, unnoticed};
 use crate::support::{
     AGENTS, blocked_saying, container_id, create, data_directory, node_of, phase, run, running, says,
     shell_template, start, stop, told, uid_of,
@@ -90,10 +91,7 @@ async fn f21_i2_a_process_that_outlives_its_pod_keeps_the_next_one_waiting() {
 #[tokio::test]
 async fn f18_i9_consumers_do_not_notice_twenty_kills_of_the_agent() {
     alone_in_namespace("agent-killed", async |ns, _alone| {
-        let mut template = shell_template();
-        let program = "i=0; while :; do echo $i; i=$((i + 1)); sleep 0.1; done";
-        template["spec"]["containers"][0]["command"] = json!(["/bin/sh", "-c", program]);
-        let before = run(&ns, "kept", template).await?;
+        let before = run(&ns, "kept", counting()).await?;
         let node = NodeShell::on(&ns, &node_of(&before)?).await?;
         let config = watcher::Config::default()
             .labels(AGENTS)
@@ -135,16 +133,8 @@ async fn f18_i9_consumers_do_not_notice_twenty_kills_of_the_agent() {
             }
         }
         running(&ns, "late").await?;
-        let after = running(&ns, "kept").await?;
-        ensure!(
-            container_id(&after, "main")? == container_id(&before, "main")?,
-            "the consumer was restarted"
-        );
-        let log = ns.api::<Pod>().logs("kept", &LogParams::default()).await?;
-        for (number, line) in log.lines().enumerate() {
-            ensure!(line == number.to_string(), "line {number} of the log is {line:?}");
-        }
-        says(&ns, "kept", &(log.lines().count() + 1).to_string()).await?;
+        running(&ns, "kept").await?;
+        unnoticed(&ns, &before).await?;
         stop(&ns, "kept").await?;
         start(&ns, "kept").await?;
         ensure!(ns.sh("kept", "main", "cat /root/kill").await? == (KILLS - 1).to_string());

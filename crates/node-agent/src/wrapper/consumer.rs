@@ -36,7 +36,7 @@ const REST: u32 = 4;
 /// What a pod waits for whose environment and command come from another image.
 const OTHER_IMAGE: &str = "the image of the filesystem changed on the node while this pod was created; the controller \
     creates another pod";
-/// How long earlier work on the data usually takes at most.
+/// How long a provider's start and earlier work on the data usually take at most.
 const USUAL_TIME: Duration = Duration::from_secs(2);
 
 /// Why a container is not moved, or not yet.
@@ -241,8 +241,13 @@ fn rest(examining: OwnedMutexGuard<()>, time: Duration) {
 }
 
 /// Waits for a provider that holds. `None` if the peer hung up.
+///
+/// At the first start of an announced filesystem the consumer and the provider start at the same
+/// time. The container's log is the user's, so the agent writes a line only if the wait is longer
+/// than usual.
 async fn ready_provider(peer: &mut Peer) -> Result<Option<(Arc<StoppableContainerInstance>, Provider)>> {
     let mut changes = peer.instance.subscribe();
+    let mut usual = std::pin::pin!(tokio::time::sleep(USUAL_TIME));
     loop {
         let state = changes.borrow_and_update().clone();
         let provider = state.provider().cloned();
@@ -251,9 +256,12 @@ async fn ready_provider(peer: &mut Peer) -> Result<Option<(Arc<StoppableContaine
             (Some(_), _) => "the provider is not ready",
             (None, _) => "the node agent does not know the instance yet",
         };
-        wait(peer, waiting).await?;
+        if usual.is_elapsed() {
+            wait(peer, waiting).await?;
+        }
         tokio::select! {
             changed = changes.changed() => changed?,
+            () = &mut usual, if !usual.is_elapsed() => {}
             () = peer.closed() => return Ok(None),
         }
     }
@@ -401,8 +409,56 @@ async fn refuse(peer: &mut Peer, problem: &str) -> Result<()> {
 mod tests {
     use rootfs::Process;
     use rustix::process::Pid;
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    use tokio::net::UnixStream;
 
     use super::*;
+    use crate::instance::{Instances, ObjectRef};
+    use crate::volumes::{Role, VolumeRecord, Volumes};
+
+    /// The consumer of an announced filesystem starts beside its provider. Every first log began
+    /// with "waiting for the filesystem", and programs that read logs found a line too many.
+    #[tokio::test(start_paused = true)]
+    async fn i5_the_log_has_no_line_about_a_wait_of_usual_length() {
+        let object = serde_json::json!({
+            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainerInstance",
+            "metadata": { "name": "web", "namespace": "ns", "uid": "u1" },
+            "spec": { "stoppableContainerName": "web", "template": { "spec": { "containers": [] } } },
+        });
+        let instance = Instances::default()
+            .apply(serde_json::from_value(object).unwrap())
+            .unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(std::fs::File::open(directory.path()).unwrap().into()).unwrap();
+        let pod = |name: &str| ObjectRef {
+            namespace: "ns".into(),
+            name: name.into(),
+            uid: format!("uid-{name}"),
+        };
+        let volume = volumes.try_lock("volume").unwrap().publish(VolumeRecord {
+            target: "/target".into(),
+            pod: pod("web"),
+            instance: instance.id.clone(),
+            role: Role::Consumer,
+            prefix: "/data".into(),
+            container: None,
+            image_id: None,
+        });
+        let (here, wrapper) = UnixStream::pair().unwrap();
+        let mut peer = Peer::of_test(here, volume, instance);
+        let begun = Instant::now();
+        let mut line = String::new();
+        let mut wrapper = BufReader::new(wrapper);
+        tokio::select! {
+            _ = ready_provider(&mut peer) => panic!("a provider is ready"),
+            read = wrapper.read_line(&mut line) => read.unwrap(),
+        };
+        assert_eq!(
+            line,
+            "wait waiting for the filesystem of ns/web: the provider is not ready\n"
+        );
+        assert!(begun.elapsed() >= USUAL_TIME, "after {:?}", begun.elapsed());
+    }
 
     /// A process that only has a mount of the right name does not hold the filesystem; the kernel
     /// is asked again.

@@ -150,6 +150,18 @@ impl Connection {
 // === impl Peer ===
 
 impl Peer {
+    /// A peer that is this process itself.
+    #[cfg(test)]
+    pub(super) fn of_test(stream: UnixStream, volume: Arc<Volume>, instance: Arc<Instance>) -> Self {
+        let connection = Connection {
+            process: Process::of_peer(&stream).unwrap(),
+            stream: BufReader::new(stream),
+            users: Users::Node,
+            container_id: "c1".to_owned(),
+        };
+        connection.into_peer(volume, instance)
+    }
+
     /// Sends an answer.
     pub(super) async fn send(&mut self, answer: &Answer) -> Result<()> {
         send(&mut self.stream, answer).await
