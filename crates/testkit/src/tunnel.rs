@@ -23,6 +23,9 @@ use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
 };
 
+/// How long the kubelet's report about a tunnel that ended is waited for.
+const REPORT: Duration = Duration::from_secs(2);
+
 /// What both directions of a tunnel are.
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -31,6 +34,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 /// A connection to a port of a pod.
 pub struct Tunnel {
     stream: Box<dyn Duplex>,
+    port: u16,
     /// Carries the stream.
     forwarder: Portforwarder,
 }
@@ -81,8 +85,22 @@ pub async fn open(pods: &Api<Pod>, pod: &str, port: u16) -> Result<Tunnel> {
     let stream = forwarder.take_stream(port).context("a tunnel without stream")?;
     Ok(Tunnel {
         stream: Box::new(stream),
+        port,
         forwarder,
     })
+}
+
+/// What the kubelet reports about a tunnel after its end: an error may be the tunnel's and not the
+/// server's.
+async fn end(forwarder: &mut Portforwarder, port: u16) -> String {
+    let Some(reported) = forwarder.take_error(port) else {
+        return "already asked".to_owned();
+    };
+    match tokio::time::timeout(REPORT, reported).await {
+        Ok(Some(error)) => error,
+        Ok(None) => "no error".to_owned(),
+        Err(_) => "no report".to_owned(),
+    }
 }
 
 // === impl Tunnel ===
@@ -134,20 +152,29 @@ impl Tunnel {
             .with_custom_certificate_verifier(recorder.clone())
             .with_no_client_auth();
         let name = ServerName::try_from(name.to_owned())?;
-        let connected = TlsConnector::from(Arc::new(config))
-            .connect(name, self.stream)
-            .await;
+        let Self {
+            stream,
+            port,
+            mut forwarder,
+        } = self;
+        let connected = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
         let seen = recorder
             .seen
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
+        let connection = match connected {
+            Ok(stream) => Ok(Connection {
+                stream,
+                _forwarder: forwarder,
+            }),
+            Err(error) => {
+                Err(anyhow!(error).context(format!("the tunnel: {}", end(&mut forwarder, port).await)))
+            }
+        };
         Ok(Handshake {
             shown: seen.map(Shown::read).transpose()?,
-            connection: connected.map_err(Into::into).map(|stream| Connection {
-                stream,
-                _forwarder: self.forwarder,
-            }),
+            connection,
         })
     }
 }

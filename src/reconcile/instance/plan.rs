@@ -142,6 +142,8 @@ fn plan_placeholder(observed: &Observed, opt_outs: &OptOuts) -> Vec<Action> {
             creation(Role::Placeholder, pod.as_ref().ok())
         }
         Slot::Ours(pod) if is_finished(pod) => delete_once(Role::Placeholder, pod, blocking_cause(pod)),
+        // A process that began with an old list of instances made it, after the node was chosen.
+        Slot::Ours(pod) if observed.is_elsewhere(pod) => delete_once(Role::Placeholder, pod, None),
         Slot::Ours(pod) if node(pod).is_none() && outdated(pod, &placeholder_hash(&observed.instance)) => {
             delete_once(Role::Placeholder, pod, None)
         }

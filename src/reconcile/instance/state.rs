@@ -155,16 +155,11 @@ impl Observed {
 
     /// The node of the filesystem: the recorded one, or the one that was just chosen.
     pub(super) fn home(&self) -> Option<&str> {
-        let recorded = self
-            .instance
-            .status
-            .as_ref()
-            .and_then(|status| status.node_name.as_deref());
         let placed = || {
             let pod = self.placeholder.pod().or(self.provider.pod());
             pod.filter(|pod| !is_finished(pod)).and_then(|pod| node(pod))
         };
-        recorded.or_else(placed)
+        self.recorded_node().or_else(placed)
     }
 
     /// Deletion of the instance has been asked for.
@@ -179,12 +174,20 @@ impl Observed {
             .filter(|pod| is_running(pod) && is_ready(pod) && !is_terminating(pod) && !self.node_gone)
     }
 
+    /// The recorded node, which holds the data.
+    fn recorded_node(&self) -> Option<&str> {
+        self.instance.status.as_ref()?.node_name.as_deref()
+    }
+
     /// Whether the pod is bound to another node than the one with the data: a scheduler ignored the
     /// node affinity, or the data moved.
     pub(super) fn is_on_wrong_node(&self, pod: &Pod) -> bool {
-        let recorded = self.instance.status.as_ref();
-        let kept_on = recorded.and_then(|status| status.node_name.as_deref());
-        kept_on.is_some_and(|kept| node(pod).is_some_and(|at| at != kept))
+        self.is_elsewhere(pod) && node(pod).is_some()
+    }
+
+    /// Whether the pod is bound to another node than the one with the data, or not bound.
+    pub(super) fn is_elsewhere(&self, pod: &Pod) -> bool {
+        self.recorded_node().is_some_and(|kept| node(pod) != Some(kept))
     }
 
     /// Whether the pod is a remainder of a node that is gone. Its status does not change any more,

@@ -52,13 +52,6 @@ fn or_refused(world: &World) -> bool {
     stays || twice
 }
 
-/// A weakness: a process that begins with an old list of instances can leave the placeholder of
-/// another node. It holds room there and no data. The object waits for its user as it would have.
-fn or_placeholder(world: &World) -> bool {
-    let placeholder = world.store.get(&Key::pod("web-placeholder"));
-    reason(world, "Ready") == "NodeGone" && placeholder.is_some() && writers(world) <= 1
-}
-
 pub(super) const ALL: &[Scenario] = &[
     Scenario {
         name: "silent node",
@@ -146,7 +139,7 @@ pub(super) const ALL: &[Scenario] = &[
         given: &[KNOWN_IMAGE],
         when: &[CREATE, REMOVE],
         then: |world| runs_on(world, "n2") || reason(world, "Ready") == "NodeGone",
-        or: Some(or_placeholder),
+        or: None,
     },
     Scenario {
         name: "later consumer refused",

@@ -91,3 +91,24 @@ fn i2_a_consumer_that_leaves_is_not_admitted() {
     };
     assert_eq!(words(&observed), ["delete placeholder"]);
 }
+
+/// Story: the first node was removed, and the next process began with a list of instances from
+/// before the node was chosen. It made another placeholder, which the scheduler bound to another
+/// node, where it reserved the consumer's room for ever.
+#[test]
+fn f12_a_placeholder_of_an_old_list_goes() {
+    let waiting = waiting(&[GATE_PLACEHOLDER]);
+    for bound in [Some("n2"), None] {
+        let placeholder = changed(waiting.placeholder.pod().unwrap(), |pod| {
+            pod.spec.get_or_insert_default().node_name = bound.map(str::to_owned);
+        });
+        let observed = Observed {
+            placeholder,
+            consumer: Slot::Free,
+            provider: Slot::Free,
+            node_gone: true,
+            ..waiting.clone()
+        };
+        assert_eq!(words(&observed), ["delete placeholder"], "{bound:?}");
+    }
+}
