@@ -54,6 +54,9 @@ const CONTAINER_FIELDS: &[&str] = &[
 /// Resources that a stopped object needs no room for: a node whose containers run may still keep
 /// its files. Devices are not among them: a node either has a kind of device or has not.
 const SHARED_RESOURCES: &[&str] = &["cpu", "memory", "ephemeral-storage"];
+/// Terms against the nodes that were given up, for each preference of the template: such a node
+/// gets at most a tenth of the score of another one by its affinity.
+const STRONGER: usize = 10;
 
 /// The placeholder pod of `instance`.
 ///
@@ -105,9 +108,7 @@ pub(crate) fn placeholder_pod(
     if let Some(node) = given["nodeName"].as_str().filter(|node| !node.is_empty()) {
         require_node(&mut spec, node);
     }
-    for node in avoided(instance) {
-        prefer_other_than(&mut spec, node);
-    }
+    prefer_others(&mut spec, avoided(instance));
     Ok(json!({
         "apiVersion": "v1",
         "kind": "Pod",
@@ -185,15 +186,24 @@ fn require_node(spec: &mut Value, node: &str) {
     }
 }
 
-fn prefer_other_than(spec: &mut Value, node: &str) {
-    let term = json!({
-        "weight": 100,
-        "preference": {
-            "matchFields": [{ "key": "metadata.name", "operator": "NotIn", "values": [node] }],
-        },
-    });
+/// Prefers other nodes than these, whatever the template prefers. The scheduler adds up the weights
+/// of the terms that a node matches, and the weight of a term is at most 100.
+fn prefer_others<'a>(spec: &mut Value, nodes: impl Iterator<Item = &'a str>) {
+    // The API server allows one value.
+    let fields: Vec<_> = nodes
+        .map(|node| json!({ "key": "metadata.name", "operator": "NotIn", "values": [node] }))
+        .collect();
+    if fields.is_empty() {
+        return;
+    }
     let preferred = &mut spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"];
-    push(preferred, term);
+    let terms = 1 + STRONGER * preferred.as_array().map_or(0, Vec::len);
+    for _ in 0..terms {
+        push(
+            preferred,
+            json!({ "weight": 100, "preference": { "matchFields": fields } }),
+        );
+    }
 }
 
 fn push(list: &mut Value, item: Value) {

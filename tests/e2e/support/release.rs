@@ -241,8 +241,8 @@ impl Release {
     /// A handshake with the webhook of one replica, with the bundle that is published at this
     /// moment.
     pub(crate) async fn shake_hands(&self, pod: &Pod) -> Result<Handshake> {
-        // First, because the server closes a connection that is silent for some seconds. A bundle is
-        // published long before a certificate needs it.
+        // First, because the server closes a connection that is silent for some seconds. A bundle
+        // is published long before a certificate needs it.
         let bundle = self.bundles().await?.pop().context("no webhook")?;
         let tunnel = self.tunnel(pod, "webhook").await?;
         tunnel.handshake(&self.host(), &bundle).await

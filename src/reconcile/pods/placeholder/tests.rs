@@ -110,12 +110,47 @@ fn nodes_that_were_given_up_are_avoided_and_the_template_has_its_way() {
     let avoided = affinity["preferredDuringSchedulingIgnoredDuringExecution"]
         .as_array()
         .unwrap();
-    let names: Vec<_> = avoided
-        .iter()
-        .map(|term| &term["preference"]["matchFields"][0]["values"][0])
-        .collect();
+    let fields = avoided.last().unwrap()["preference"]["matchFields"]
+        .as_array()
+        .unwrap();
+    let names: Vec<_> = fields.iter().map(|field| &field["values"][0]).collect();
     assert_eq!(names, ["n1", "n2"]);
     let required = &affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
     assert_eq!(required[0]["matchFields"][0]["values"], json!(["n9"]));
     assert_eq!(pod["spec"]["nodeSelector"]["disk"], "nvme");
+}
+
+/// Story: a template preferred the node that was given up with the weight 100. The preference for
+/// other nodes had the same weight, and the object was bound to that node again and again.
+#[test]
+fn a_preference_of_the_template_does_not_outweigh_that_a_node_was_given_up() {
+    let preferring = |node: &str| {
+        json!({
+            "weight": 100,
+            "preference": { "matchFields": [{ "key": "metadata.name", "operator": "In", "values": [node] }] },
+        })
+    };
+    let mut template = needing();
+    template["spec"]["affinity"]["nodeAffinity"] = json!({
+        "preferredDuringSchedulingIgnoredDuringExecution": [preferring("n1"), preferring("n1")],
+    });
+    let pod = made(json!({
+        "metadata": { "annotations": { ANNOTATION_AVOID_NODES: "n1" } },
+        "spec": { "template": template },
+    }));
+    let terms = &pod["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"];
+    let weight = |node: &str| {
+        let matches = |term: &&Value| {
+            let field = &term["preference"]["matchFields"][0];
+            (field["operator"] == "In") == (field["values"][0] == node)
+        };
+        let matching = terms.as_array().unwrap().iter().filter(matches);
+        matching.filter_map(|term| term["weight"].as_i64()).sum::<i64>()
+    };
+    assert!(
+        weight("n2") >= 10 * weight("n1"),
+        "{} {}",
+        weight("n2"),
+        weight("n1")
+    );
 }
