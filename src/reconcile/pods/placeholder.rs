@@ -57,6 +57,9 @@ const SHARED_RESOURCES: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 /// Terms against the nodes that were given up, for each preference of the template: such a node
 /// gets at most a tenth of the score of another one by its affinity.
 const STRONGER: usize = 10;
+/// The most of these terms: a template with very many preferences must not make a pod that is too
+/// large for the API server.
+const MOST_TERMS: usize = 100;
 
 /// The placeholder pod of `instance`.
 ///
@@ -189,7 +192,7 @@ fn require_node(spec: &mut Value, node: &str) {
 /// Prefers other nodes than these, whatever the template prefers. The scheduler adds up the weights
 /// of the terms that a node matches, and the weight of a term is at most 100.
 fn prefer_others<'a>(spec: &mut Value, nodes: impl Iterator<Item = &'a str>) {
-    // The API server allows one value.
+    // The API server allows one value in each field requirement.
     let fields: Vec<_> = nodes
         .map(|node| json!({ "key": "metadata.name", "operator": "NotIn", "values": [node] }))
         .collect();
@@ -198,7 +201,7 @@ fn prefer_others<'a>(spec: &mut Value, nodes: impl Iterator<Item = &'a str>) {
     }
     let preferred = &mut spec["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"];
     let terms = 1 + STRONGER * preferred.as_array().map_or(0, Vec::len);
-    for _ in 0..terms {
+    for _ in 0..terms.min(MOST_TERMS) {
         push(
             preferred,
             json!({ "weight": 100, "preference": { "matchFields": fields } }),

@@ -238,8 +238,7 @@ impl Release {
             .collect()
     }
 
-    /// A handshake with the webhook of one replica, with the bundle that is published at this
-    /// moment.
+    /// A handshake with the webhook of one replica, with the bundle that is published just before.
     pub(crate) async fn shake_hands(&self, pod: &Pod) -> Result<Handshake> {
         // First, because the server closes a connection that is silent for some seconds. A bundle
         // is published long before a certificate needs it.

@@ -154,3 +154,19 @@ fn a_preference_of_the_template_does_not_outweigh_that_a_node_was_given_up() {
         weight("n1")
     );
 }
+
+#[test]
+fn a_template_with_very_many_preferences_is_not_multiplied() {
+    let any =
+        json!({ "weight": 1, "preference": { "matchExpressions": [{ "key": "a", "operator": "Exists" }] } });
+    let mut template = needing();
+    template["spec"]["affinity"]["nodeAffinity"] = json!({
+        "preferredDuringSchedulingIgnoredDuringExecution": vec![any; 1000],
+    });
+    let pod = made(json!({
+        "metadata": { "annotations": { ANNOTATION_AVOID_NODES: "n1" } },
+        "spec": { "template": template },
+    }));
+    let terms = &pod["spec"]["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"];
+    assert_eq!(terms.as_array().unwrap().len(), 1100);
+}
