@@ -366,8 +366,66 @@ fn retry<K: Resource>(object: &K, failure: &ReconcileError, context: &Context) -
 #[cfg(test)]
 mod tests {
     use kube::runtime::watcher::Event;
+    use metrics::Metrics;
+    use stoppablecontainer_api::StoppableContainer;
+    use telemetry::recorder::Recorder as Spans;
 
     use super::*;
+    use crate::metrics::StepMetrics;
+
+    /// A context whose API server is never asked.
+    fn unused() -> Arc<Context> {
+        let client = Client::try_from(kube::Config::new("http://127.0.0.1:1".parse().unwrap())).unwrap();
+        let reporter = Reporter {
+            controller: "test".to_owned(),
+            instance: None,
+        };
+        Arc::new(Context {
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
+            caches: caches().0,
+            attempts: Attempts::default(),
+            steps: StepMetrics::default(),
+            created: Created::default(),
+            own: OwnWrites::default(),
+            opt_outs: OptOuts::default(),
+        })
+    }
+
+    #[tokio::test]
+    async fn a_reconciliation_is_a_span_with_its_object_and_its_outcome() {
+        let (spans, _guard) = Spans::start();
+        let object = serde_json::json!({
+            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
+            "metadata": { "namespace": "ns", "name": "web" },
+            "spec": { "running": true, "template": { "spec": { "containers": [] } } },
+        });
+        let object: Arc<StoppableContainer> = Arc::new(serde_json::from_value(object).unwrap());
+        let metrics = ControllerMetrics::new(&Metrics::new("test"));
+        let pass = Pass::new(Kind::StoppableContainer, &Liveness::default(), &metrics);
+
+        let done = pass.measured(|_: Arc<StoppableContainer>, _| ready(Ok(Next::await_change())));
+        done(Arc::clone(&object), unused()).await.unwrap();
+        let stale = pass.measured(|_: Arc<StoppableContainer>, _| ready(Err(ReconcileError::Stale)));
+        stale(Arc::clone(&object), unused()).await.unwrap_err();
+        let fails = pass.measured(|_: Arc<StoppableContainer>, _| {
+            let patch = serde_json::from_str::<()>("no JSON").unwrap_err();
+            ready(Err(ReconcileError::Patch(patch)))
+        });
+        fails(object, unused()).await.unwrap_err();
+
+        let ended = spans.take();
+        let results: Vec<_> = ended.iter().map(|span| span["result"].as_str()).collect();
+        assert_eq!(results, ["done", "conflict", "error"]);
+        // A conflict is the normal end of a decision made on an old cache.
+        let failed = ended.iter().map(|span| span.contains_key("otel.status_code"));
+        assert_eq!(failed.collect::<Vec<_>>(), [false, false, true]);
+        for span in ended {
+            assert_eq!(span["namespace"], "ns");
+            assert_eq!(span["name"], "web");
+            assert_eq!(span["otel.name"], Kind::StoppableContainer.span());
+        }
+    }
 
     /// The leader and the webhook waited for the same stores, and one of them was not woken.
     #[tokio::test]

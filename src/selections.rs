@@ -177,7 +177,15 @@ const RUNTIME_HANDLERS: Keep = Keep::First(
 
 impl Selection for Nodes {
     const KEEP: Keep = Keep::Fields(&[
-        ("metadata", IDENTITY),
+        (
+            "metadata",
+            Keep::Fields(&[
+                ("labels", Keep::All),
+                ("name", Keep::All),
+                ("resourceVersion", Keep::All),
+                ("uid", Keep::All),
+            ]),
+        ),
         (
             "spec",
             Keep::Fields(&[
@@ -312,7 +320,10 @@ mod tests {
             },
         });
         let node = held::<Node, Nodes>(&node);
-        assert_eq!(node.metadata.labels, None);
+        assert_eq!(
+            (node.metadata.labels.unwrap().len(), node.metadata.annotations),
+            (1, None)
+        );
         let spec = node.spec.unwrap();
         assert_eq!(
             (spec.pod_cidr, spec.unschedulable, spec.taints.unwrap().len()),

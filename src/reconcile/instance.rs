@@ -42,7 +42,6 @@ pub async fn reconcile(
     context: Arc<Context>,
 ) -> Result<Next, ReconcileError> {
     let instance = context.own.instances.or_later(instance);
-    let before = instance.status.clone().unwrap_or_default();
     let mut observed = observe::observe(&context, instance).await?;
     let actions = plan::plan(&observed, &context.opt_outs);
     if actions.contains(&Action::RemoveFinalizer) {
@@ -66,8 +65,7 @@ pub async fn reconcile(
         )
     };
     if actions.iter().any(deletes) {
-        let status = status::status(&observed, Timestamp::now());
-        let written = apply::write_status(&context, &observed.instance, &status).await?;
+        let written = show(&context, &observed).await?;
         if Arc::ptr_eq(&written, &observed.instance) {
             apply::ensure_newest(&context, &written).await?;
         }
@@ -85,14 +83,26 @@ pub async fn reconcile(
     } else {
         None
     };
-    let status = status::status(&observed, Timestamp::now());
-    let written = apply::write_status(&context, &observed.instance, &status).await?;
+    show(&context, &observed).await?;
+    Ok(next(&observed, again))
+}
+
+/// Writes the status of what was observed, publishes what is new in it, and returns the instance as
+/// it is then. The events follow each write at once: a step that fails after it leaves nothing new
+/// for the next pass.
+async fn show(
+    context: &Context,
+    observed: &Observed,
+) -> Result<Arc<StoppableContainerInstance>, ReconcileError> {
+    let before = observed.instance.status.clone().unwrap_or_default();
+    let status = status::status(observed, Timestamp::now());
+    let written = apply::write_status(context, &observed.instance, &status).await?;
     let after = written.status.as_ref();
     context.steps.observe(&before, after.unwrap_or(&before));
-    let restarted = restarted(&context, &observed);
-    let news = events::events(&before, &status, &observed, restarted.as_ref());
-    publish(&context, &events::regarding(&written), news).await;
-    Ok(next(&observed, again))
+    let restarted = restarted(context, observed);
+    let news = events::events(&before, &status, observed, restarted.as_ref());
+    publish(context, &events::regarding(&written), news).await;
+    Ok(written)
 }
 
 /// How the main container ended, if the kubelet started it again since the last pass.

@@ -1,7 +1,10 @@
 //! The scenarios with their undisturbed runs, and the enumeration of faults in them.
 
 use std::io::Write;
+use std::num::NonZero;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use crate::fault::Fault;
 use crate::oracle::End;
@@ -117,6 +120,29 @@ pub(crate) fn check(family: &str, most: usize, faults: impl Fn(&Case) -> Vec<Fau
     check_all(family, most, all);
 }
 
+/// What is wrong with these runs. Each depends only on its scenario, order and fault, so they share
+/// the processors.
+fn failures(all: &[(&'static Case, Order, Fault)]) -> Vec<String> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut failures = Vec::new();
+        while let Some((case, order, fault)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let findings = case.findings(*order, *fault);
+            if !findings.is_empty() {
+                let name = case.scenario.name;
+                failures.push(format!("{name}, {order:?}, {fault:?}: {findings:#?}"));
+            }
+        }
+        failures
+    };
+    let workers = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let found = workers.into_iter().flat_map(|worker| worker.join().unwrap());
+        found.collect()
+    })
+}
+
 /// Runs these runs, or a sample of them.
 pub(crate) fn check_all(family: &str, most: usize, mut all: Vec<(&'static Case, Order, Fault)>) {
     let total = all.len();
@@ -125,16 +151,7 @@ pub(crate) fn check_all(family: &str, most: usize, mut all: Vec<(&'static Case, 
         chance.shuffle(&mut all);
         all.truncate(most);
     }
-    let mut failures = Vec::new();
-    for (case, order, fault) in &all {
-        let findings = case.findings(*order, *fault);
-        if !findings.is_empty() {
-            failures.push(format!(
-                "{}, {order:?}, {fault:?}: {findings:#?}",
-                case.scenario.name
-            ));
-        }
-    }
+    let failures = failures(&all);
     let counts = CASES
         .iter()
         .filter(|case| case.order == Order::ControllerFirst)

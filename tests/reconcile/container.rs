@@ -344,6 +344,43 @@ async fn i18_the_way_to_the_next_state_is_shown_after_a_second() {
     assert_eq!(status["status"]["observedGeneration"], json!(2));
     assert_eq!(status["status"]["conditions"][0]["reason"], json!("Starting"));
     late.await.unwrap().unwrap();
+
+    container["metadata"]["resourceVersion"] = json!("101");
+    inner["status"]["conditions"][0]["message"] = json!("a step further");
+    put(&mut world.writers.instances, std::slice::from_ref(&inner));
+    let held = world.reconcile_container(&container);
+    let again = held.await.unwrap().unwrap();
+    assert_eq!(
+        again,
+        Action::requeue(Duration::from_secs(1)),
+        "one step in a second is enough"
+    );
+    inner["status"]["phase"] = json!("Running");
+    inner["status"]["conditions"] = condition("True", "AsRequested");
+    put(&mut world.writers.instances, std::slice::from_ref(&inner));
+    let there = world.reconcile_container(&container);
+    let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(status["status"]["phase"], json!("Running"), "without a wait");
+    there.await.unwrap().unwrap();
+}
+
+/// Without the UID, the end of the instance would not be seen as a loss.
+#[tokio::test(start_paused = true)]
+async fn i1_the_uid_of_the_instance_is_recorded_at_once() {
+    let mut container = container();
+    let mut world = World::new();
+    let mut inner = instance(&container);
+    let condition = json!([{
+        "type": "Ready", "status": "False", "reason": "Starting", "message": "", "observedGeneration": 1,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }]);
+    inner["status"] = json!({ "phase": "Pending", "observedGeneration": 1, "conditions": condition });
+    put(&mut world.writers.instances, std::slice::from_ref(&inner));
+    container["status"] = json!({ "phase": "Pending", "observedGeneration": 1, "conditions": condition });
+    let shown = world.reconcile_container(&container);
+    let status = patch(world.api.expect("PATCH", CONTAINER_STATUS).await, &mut container);
+    assert_eq!(status["status"]["instanceUid"], inner["metadata"]["uid"]);
+    shown.await.unwrap().unwrap();
 }
 
 /// An obstacle, and a change that the user did not ask for, are shown at once.

@@ -205,6 +205,30 @@ async fn i1_a_consumer_that_the_kubelet_refused_gives_the_node_up() {
     world.sync(&[provider]);
 }
 
+/// Story: an object whose template names its node gave up that node again and again.
+#[tokio::test]
+async fn h26_a_node_is_not_given_up_if_the_template_leaves_no_other() {
+    for (of_other, expected) in [("slow", Value::Null), ("fast", json!("FilesystemUnusable"))] {
+        let (mut world, provider) = unstarted();
+        let nodes = [("n1", "fast"), ("n2", of_other)]
+            .map(|(name, disk)| json!({ "metadata": { "name": name, "labels": { "disk": disk } } }));
+        put(&mut world.writers.nodes, &nodes);
+        world.instance["spec"]["template"]["spec"]["nodeSelector"] = json!({ "disk": "fast" });
+        world.instance["status"]["filesystem"]["state"] = json!("Failed");
+        world.instance["status"]["filesystem"]["reason"] = json!("FilesystemUnusable");
+        world.instance["status"]["filesystem"]["message"] = json!("no extended attributes");
+        world.sync(std::slice::from_ref(&provider));
+        let reconciling = world.reconcile();
+        let mut status = world.patched(INSTANCE_STATUS).await;
+        if expected.is_string() {
+            // The facts come first.
+            status = world.patched(INSTANCE_STATUS).await;
+        }
+        assert_eq!(status["status"]["givenUp"]["reason"], expected, "{status}");
+        reconciling.await.unwrap().unwrap();
+    }
+}
+
 /// It started in the moment of the decision: the deletion fails, and with it the decision.
 #[tokio::test]
 async fn i1_a_consumer_that_changed_meanwhile_gives_nothing_up() {

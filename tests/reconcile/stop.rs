@@ -256,6 +256,27 @@ async fn i18_i12_a_stop_and_a_start_cost_as_many_writes_as_their_steps() {
     assert_eq!(world.told(), ["Started"].map(about));
 }
 
+/// Story: the status showed that the data is lost, and then the deletion of the consumer was refused
+/// because the kubelet had just written to the pod. The next pass found the status as it should be,
+/// so there was no event.
+#[tokio::test]
+async fn i12_what_a_status_shows_is_an_event_although_the_next_step_fails() {
+    let (mut world, provider, consumer) = World::running();
+    let filesystem = &mut world.instance["status"]["filesystem"];
+    filesystem["state"] = json!("Failed");
+    filesystem["reason"] = json!("FilesystemLost");
+    filesystem["message"] = json!("the data is not there");
+    world.sync(&[provider, consumer]);
+    let reconciling = world.reconcile();
+    let status = world.patched(INSTANCE_STATUS).await;
+    assert_eq!(reasons(&status)[2], "FilesystemLost");
+    let delete = world.api.expect("DELETE", CONSUMER).await;
+    delete.refuse(409, "Conflict", "the pod has been modified");
+    world.starts_over(reconciling).await;
+    assert_eq!(world.event("FilesystemLost").await["type"], json!("Warning"));
+    assert_eq!(world.told(), [], "once");
+}
+
 /// An eviction has one event, with its reason.
 #[tokio::test]
 async fn i12_an_eviction_is_an_event() {

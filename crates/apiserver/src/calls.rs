@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use kube::client::Body;
 use metrics::{Metrics, catalogue};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -89,6 +89,7 @@ impl Call {
         let (resource, named) = resource(request.uri().path());
         let verb = match *request.method() {
             _ if is_watch(request.uri()) => "watch",
+            _ if is_dry_run(request.uri()) => "dry-run",
             Method::GET if named => "get",
             Method::GET => "list",
             Method::POST => "create",
@@ -110,6 +111,12 @@ impl Call {
             otel.name = format_args!("{} {}", self.verb, self.resource), otel.kind = "client", code = Empty,
         )
     }
+}
+
+/// Whether the call changes nothing, whatever its method is.
+fn is_dry_run(uri: &Uri) -> bool {
+    let mut parameters = uri.query().unwrap_or_default().split('&');
+    parameters.any(|parameter| parameter == "dryRun=All")
 }
 
 /// The resource and subresource of a path (API concepts, "Resource URIs"), and whether it names one
@@ -207,6 +214,12 @@ mod tests {
             ),
             ("DELETE", pod, "delete", "pods"),
             ("POST", "/api/v1/namespaces/ns/pods", "create", "pods"),
+            (
+                "POST",
+                "/api/v1/namespaces/ns/pods?fieldValidation=Strict&dryRun=All",
+                "dry-run",
+                "pods",
+            ),
             ("GET", "/api/v1/pods?limit=5", "list", "pods"),
             ("GET", "/api/v1/nodes?watch=true", "watch", "nodes"),
             ("GET", "/api/v1/namespaces/ns", "get", "namespaces"),

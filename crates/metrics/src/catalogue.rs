@@ -35,7 +35,7 @@ catalogue! {
     BUILD_INFO = Gauge "build_info" ["version": "the version"];
     /// Calls to the API server. Repetitions within the time limit of a call are part of it.
     API_REQUESTS = Counter "api_requests" [
-        "verb": "`get`, `list`, `watch`, `create`, `update`, `patch`, `delete`",
+        "verb": "`get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, or `dry-run` for all with `dryRun=All`",
         "resource": "the resource, with its subresource: `pods`, `pods/status`",
         "code": "the HTTP status, `timeout` after 15 seconds without an answer, or `error` without a connection",
     ];

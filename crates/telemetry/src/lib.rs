@@ -17,6 +17,8 @@ of its own. The end of the program waits for that thread for at most [`FLUSH_LIM
 mod client;
 mod export;
 mod log;
+#[cfg(feature = "test-hooks")]
+pub mod recorder;
 mod settings;
 mod spans;
 

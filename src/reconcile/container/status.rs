@@ -165,12 +165,13 @@ fn resetting(
     ))
 }
 
-/// How long a status is not written yet: an object that was ready, and is on the way to the state
-/// that its newest spec asks for, shows the way only if it is not there soon. Until then its
-/// observedGeneration says that the status is of the earlier spec. `None` if it is to be written.
+/// How long a status is not written yet: the way to the state that the newest spec asks for is
+/// shown only if the object is not there soon, and at most once in [`HOLD`]. Until an object that
+/// was ready shows the way, its observedGeneration says that the status is of the earlier spec.
+/// `None` if the status is to be written.
 ///
-/// Everything else is shown at once: a state that is reached, an obstacle, and a change that the
-/// user did not ask for.
+/// Everything else is shown at once: a state that is reached, an obstacle, a change that the user
+/// did not ask for, and what the status records (UIDs, nodes that were given up).
 pub(super) fn hold(
     context: &Context,
     container: &StoppableContainer,
@@ -181,19 +182,40 @@ pub(super) fn hold(
     if is_only_usage(old, new) {
         return Some(context.attempts.usages.wait(&uid)).filter(|left| !left.is_zero());
     }
+    if !is_only_the_way(old, new) {
+        return None;
+    }
+    // Each write begins the time anew.
+    let shown = container.resource_version().unwrap_or_default();
+    let since = context.attempts.seen_for(&uid, &format!("version {shown}"));
+    Some(HOLD.saturating_sub(since)).filter(|left| !left.is_zero())
+}
+
+/// Whether `new` differs from `old` in nothing but how far the object is on its way: on that of the
+/// newest spec, or on the way that `old` shows.
+fn is_only_the_way(old: &StoppableContainerStatus, new: &StoppableContainerStatus) -> bool {
     let ready = |status: &StoppableContainerStatus| {
         let mut conditions = status.conditions.iter();
         conditions.find(|condition| condition.type_ == READY).cloned()
     };
-    let (was, is) = (ready(old)?, ready(new)?);
-    let on_the_way = [reason::STARTING, reason::STOPPING].contains(&is.reason.as_str());
+    let is_on_the_way = |condition: &Condition| {
+        condition.status == "False"
+            && [reason::STARTING, reason::STOPPING].contains(&condition.reason.as_str())
+    };
+    let recorded = |status: &StoppableContainerStatus| {
+        (
+            status.instance_uid.clone(),
+            status.reset_instance_uid.clone(),
+            status.given_up_nodes.clone(),
+        )
+    };
+    let (Some(was), Some(is)) = (ready(old), ready(new)) else {
+        return false;
+    };
     let asked = old.observed_generation != new.observed_generation;
-    if was.status != "True" || is.status != "False" || !on_the_way || !asked {
-        return None;
-    }
-    let what = format!("generation {}", new.observed_generation.unwrap_or_default());
-    let since = context.attempts.seen_for(&uid, &what);
-    Some(HOLD.saturating_sub(since)).filter(|left| !left.is_zero())
+    let goes_on = is_on_the_way(&was) && was.reason == is.reason;
+    let may_wait = (was.status == "True" && asked) || goes_on;
+    is_on_the_way(&is) && may_wait && recorded(old) == recorded(new)
 }
 
 /// Whether `new` shows another usage of the disk, and nothing else is new: that may be late.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
-use kube::ResourceExt;
 use kube::runtime::reflector;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -109,9 +108,9 @@ impl Caches {
         node.is_some_and(|node| is_cordoned(&node))
     }
 
-    /// Whether the name of any node is as `wanted`.
-    pub fn any_node(&self, wanted: impl Fn(&str) -> bool) -> bool {
-        self.nodes.state().iter().any(|node| wanted(&node.name_any()))
+    /// Whether any node is as `wanted`.
+    pub(crate) fn any_node(&self, wanted: impl Fn(&Node) -> bool) -> bool {
+        self.nodes.state().iter().any(|node| wanted(node))
     }
 
     /// Why a node cannot run a pod with users of its own.

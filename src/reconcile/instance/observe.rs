@@ -18,7 +18,7 @@ use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use crate::reconcile::context::{Backoff, Context, Task};
 use crate::reconcile::instance::state::first_node::{self, Grace};
 use crate::reconcile::instance::state::{Observed, Slot, recorded};
-use crate::reconcile::pods::{Role, avoided, health, node};
+use crate::reconcile::pods::{NodeSelector, Role, avoided, health, node};
 use crate::selections;
 use crate::selections::TrimmedPod;
 use crate::user_namespaces::OwnUsers;
@@ -125,9 +125,12 @@ async fn look(
     let users_obstacle = |name: &str| context.caches.users_obstacle(name, users?);
     let other_nodes = status.never_started && {
         let given_up = |name: &str| avoided(&instance).any(|node| node == name);
-        context
-            .caches
-            .any_node(|name| home != Some(name) && !given_up(name) && users_obstacle(name).is_none())
+        let selector = NodeSelector::of_template(&instance.spec.template);
+        context.caches.any_node(|node| {
+            let name = node.name_any();
+            let is_other = home != Some(name.as_str()) && !given_up(&name);
+            is_other && selector.admits(node) && users.and_then(|users| users.obstacle(node)).is_none()
+        })
     };
     let mut observed = Observed {
         agent_missing,

@@ -1,5 +1,6 @@
 use csi_proto::csi::VolumeCapability;
 use csi_proto::csi::volume_capability::{BlockVolume, MountVolume};
+use telemetry::recorder::Recorder;
 use tonic::Code;
 
 use super::*;
@@ -107,5 +108,36 @@ fn h9_names_that_are_paths_are_refused() {
             Code::InvalidArgument,
             "{target:?}"
         );
+    }
+}
+
+/// The kubelet may put a token of the pod into the volume context.
+#[test]
+fn a_call_is_a_span_without_the_volume_context() {
+    let (spans, _guard) = Recorder::start();
+    for error in [None, Some(CsiError::InProgress)] {
+        record_code(&call_span(PUBLISH), error.as_ref());
+    }
+    let ended = spans.take();
+    let [done, failed] = &ended[..] else {
+        panic!("{ended:?}")
+    };
+    assert_eq!(done["otel.name"], PUBLISH);
+    assert_eq!(
+        (done["code"].as_str(), failed["code"].as_str()),
+        ("Ok", "Aborted")
+    );
+    assert!(!done.contains_key("otel.status_code"));
+    assert_eq!(failed["otel.status_code"], "ERROR");
+    for span in &ended {
+        let known = [
+            "otel.name",
+            "otel.kind",
+            "otel.status_code",
+            "namespace",
+            "pod",
+            "code",
+        ];
+        assert!(span.keys().all(|field| known.contains(field)), "{span:?}");
     }
 }
