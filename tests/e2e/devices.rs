@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
 use stoppablecontainer_api::names::{PROVIDER_CONTAINER, provider_pod_name};
-use testkit::{Namespace, in_namespace};
+use testkit::Namespace;
 
 use self::variants::Variant;
 use self::vendor::{DEVICES, GPU, Vendor, with_devices};
@@ -25,8 +25,8 @@ mod one_of_two;
 mod permissions;
 mod suites;
 mod trainer;
-mod variants;
-mod vendor;
+pub(crate) mod variants;
+pub(crate) mod vendor;
 
 /// What a container sees of its device. The numbers of devices and the random names of the hook's
 /// files differ between two containers. Of the loader's cache these are the lines of the driver and
@@ -68,10 +68,7 @@ ls /dev /dev/infiniband 2>&1 | grep -E 'nvidia|fake|verbs' || true
 /// upgrade of the driver, and without the device.
 #[tokio::test]
 async fn i5_a_device_with_hooks_is_as_in_a_plain_pod_at_every_start() {
-    in_namespace("gpu", async |ns| {
-        with_devices(&ns, async |vendor| every_start(&ns, vendor).await).await
-    })
-    .await;
+    with_devices("gpu", every_start).await;
 }
 
 async fn every_start(ns: &Namespace, vendor: &Vendor<'_>) -> Result<()> {

@@ -5,6 +5,6 @@ The tests use the chart of this repository with the values of the installed rele
 because nothing else works while the operator is away.
 */
 
-mod helm;
+pub(crate) mod helm;
 mod moves;
 mod upgrades;

@@ -9,6 +9,7 @@ mod edits;
 mod ends;
 mod let_go;
 mod preempted;
+mod quota;
 mod released;
 mod reset;
 mod resize;

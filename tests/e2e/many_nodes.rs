@@ -12,13 +12,6 @@ use serde_json::{Value, json};
 
 use crate::support::shell_template;
 
-/// A shell on this node.
-fn on(node: &str) -> Value {
-    let mut template = shell_template();
-    template["spec"]["nodeSelector"] = json!({ "kubernetes.io/hostname": node });
-    template
-}
-
 /// A shell that could be anywhere and is on this node if there is room.
 fn preferring(node: &str) -> Value {
     let mut template = shell_template();

@@ -7,7 +7,7 @@ use futures::{AsyncBufReadExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, LogParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
 use stoppablecontainer_api::names::provider_pod_name;
@@ -17,6 +17,7 @@ use testkit::{Namespace, cluster_fact, patience};
 pub(crate) mod agents;
 pub(crate) mod counting;
 pub(crate) mod disk;
+pub(crate) mod kubelet;
 pub(crate) mod metrics;
 pub(crate) mod node;
 pub(crate) mod nodes;
@@ -35,6 +36,13 @@ pub(crate) fn shell_template() -> Value {
         "terminationGracePeriodSeconds": 1,
         "containers": [{"name": "main", "image": "ubuntu:22.04", "command": ["/bin/sleep", "infinity"]}],
     }})
+}
+
+/// The same on this node.
+pub(crate) fn shell_on(node: &str) -> Value {
+    let mut template = shell_template();
+    template["spec"]["nodeSelector"] = json!({ "kubernetes.io/hostname": node });
+    template
 }
 
 pub(crate) async fn create(ns: &Namespace, name: &str, running: bool, template: Value) -> Result<()> {
@@ -261,6 +269,20 @@ pub(crate) fn cleaned_up<T>(tested: Result<T>, cleaned: Result<()>) -> Result<T>
         (Ok(_), Err(error)) => Err(error.context("cleaning up")),
         (Err(first), Err(error)) => Err(anyhow::anyhow!("{first:#}\nand then, cleaning up: {error:#}")),
     }
+}
+
+/// What keeps autoscalers from removing the pod's node, of what the chart sets by default
+/// (`provider.keepNodeAnnotations`).
+pub(crate) fn keeping_node(pod: &Pod) -> Vec<&'static str> {
+    let defaults = [
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+        ("karpenter.sh/do-not-disrupt", "true"),
+    ];
+    let annotations = pod.annotations();
+    let set = defaults
+        .into_iter()
+        .filter(|(name, value)| annotations.get(*name).is_some_and(|is| is == value));
+    set.map(|(name, _)| name).collect()
 }
 
 pub(crate) fn node_of(pod: &Pod) -> Result<String> {

@@ -72,19 +72,30 @@ pub(crate) enum Limit {
     Same(u32),
 }
 
-/// Number of inputs of each target in `test`.
-pub(crate) const SOME_INPUTS: u32 = 20_000;
+/// Number of inputs of each target in `test --all`.
+pub(crate) const INPUTS: u32 = 20_000;
 /// Number of generated pods in `test --all`.
-pub(crate) const ALL_PODS: u32 = 100_000;
+pub(crate) const PODS: u32 = 100_000;
 
-/// The fuzz step of `test`. The inputs are the same every time, so that the result depends only on
-/// the change.
-pub(crate) fn test(workspace: &Workspace, progress: &Progress, all: bool) -> Result<()> {
+/// The fuzz step of `test --all`. The inputs are the same every time, so that the result depends
+/// only on the change.
+pub(crate) fn test(workspace: &Workspace, progress: &Progress) -> Result<()> {
     let limit = |target: &Target| match target.name {
-        "pod_rewrite" if all => Limit::Same(ALL_PODS),
-        _ => Limit::Same(SOME_INPUTS),
+        "pod_rewrite" => Limit::Same(PODS),
+        _ => Limit::Same(INPUTS),
     };
     run(workspace, progress, TARGETS, limit)
+}
+
+/// Checks that the fuzz targets compile, without building or running them.
+pub(crate) fn check(workspace: &Workspace, progress: &Progress) -> Result<()> {
+    progress.expect(1);
+    progress.step("Check the fuzz targets", |step| {
+        let mut command = Command::new("cargo");
+        command.current_dir(workspace.root());
+        command.args(["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir"]);
+        step.run(command.arg(workspace.target().join("fuzz")))
+    })
 }
 
 /// The command `fuzz`: runs the targets with these names, or all.

@@ -7,11 +7,14 @@ this machine's root as its lower layer (virtiofs, read-only) and an upper layer 
 own. So the test programs, and the programs that they start, are those of this machine, and only the
 kernel differs. QEMU emulates the processor, so that neither KVM nor a virtual machine that nests is
 needed.
+
+The results of complete runs are recorded in `docs/portability.md`.
 */
 
 mod download;
 mod initramfs;
 mod machine;
+mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,6 +26,7 @@ use clap::ValueEnum;
 use download::Kernel;
 
 use crate::progress::{Progress, Step};
+use crate::results;
 use crate::test;
 use crate::tools::Tools;
 use crate::workspace::Workspace;
@@ -54,6 +58,8 @@ pub(crate) const PACKAGES: &[(&str, &[&str])] = &[
 
 /// How a line of a test's output begins that says what the kernel does.
 const FACT: &str = "this kernel: ";
+/// What the script prints first, at each try.
+const BEGIN: &str = "     Begin of the tests";
 /// Variables by which tests find programs.
 const ENVIRONMENT: &[&str] = &[
     "PATH",
@@ -108,6 +114,8 @@ pub(crate) struct Prepared<'a> {
     workspace: &'a Workspace,
     kernels: Vec<(Series, Kernel)>,
     script: String,
+    /// Whether the results are recorded.
+    recorded: bool,
 }
 
 /// Steps that [`run`] takes.
@@ -115,14 +123,19 @@ pub(crate) fn steps(kernels: &[Series]) -> usize {
     2 + 2 * kernels.len()
 }
 
-/// Runs the tests under each of these kernels, see [`prepare`] and [`Prepared::run`].
+/// Runs the tests under each of these kernels, see [`prepare`] and [`Prepared::run`]. Records the
+/// results of all tests, unless the run is that of CI.
 pub(crate) fn run(
     workspace: &Workspace,
     progress: &Progress,
     kernels: &[Series],
     names: &[String],
 ) -> Result<()> {
-    prepare(workspace, progress, kernels, names)?.run(progress)
+    let prepared = Prepared {
+        recorded: results::is_recorded(names),
+        ..prepare(workspace, progress, kernels, names)?
+    };
+    prepared.run(progress)
 }
 
 /// Builds and downloads what the virtual machines need: programs, kernels, and the tests whose
@@ -146,6 +159,7 @@ pub(crate) fn prepare<'a>(
         workspace,
         kernels: kernels.iter().map(provide).collect::<Result<_>>()?,
         script: script(&programs, names),
+        recorded: false,
     })
 }
 
@@ -177,15 +191,38 @@ impl Prepared<'_> {
         let initramfs = initramfs::make(step, kernel, &kernels.join(series.number()))?;
         let result = machine::run(step, &kernel.image, &initramfs, &self.script, &kernels);
         let log = fs::read_to_string(step.log()).unwrap_or_default();
-        let mut facts: Vec<_> = log.lines().filter(|line| line.starts_with(FACT)).collect();
-        facts.sort_unstable();
-        facts.dedup();
-        for fact in facts {
-            step.say(format!("      {fact}"));
+        let facts = facts(&log);
+        for fact in &facts {
+            step.say(format!("      {FACT}{fact}"));
         }
         test::report(step);
+        if self.recorded {
+            let outcome = table::Outcome {
+                release: kernel.release.clone(),
+                passed: result.is_ok(),
+                counts: test::counts(last_try(&log)),
+                date: results::today()?,
+                facts,
+            };
+            table::record(self.workspace, series, outcome)?;
+            step.say(format!("      {} is updated", results::DOCUMENT));
+        }
         result
     }
+}
+
+/// What the tests said about the kernel.
+fn facts(log: &str) -> Vec<String> {
+    let facts = log.lines().filter_map(|line| line.strip_prefix(FACT));
+    let mut facts: Vec<_> = facts.map(|fact| fact.trim_end().to_owned()).collect();
+    facts.sort_unstable();
+    facts.dedup();
+    facts
+}
+
+/// What the log has of the last virtual machine.
+fn last_try(log: &str) -> &str {
+    log.rsplit_once(BEGIN).map_or(log, |(_, last)| last)
 }
 
 /// Compiles the tests, and says where their programs are.
@@ -248,7 +285,8 @@ impl Program {
 
 /// What the virtual machine runs.
 fn script(programs: &[Program], names: &[String]) -> String {
-    let mut script = String::from(
+    let mut script = format!("echo '{BEGIN}'\n");
+    script.push_str(
         "failed=0\n\
          run() { cd \"$1\" && shift && echo \"     Running $1\" && \"$@\" || failed=1; }\n",
     );
@@ -271,7 +309,18 @@ fn script(programs: &[Program], names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Program, script};
+    use super::{BEGIN, Program, facts, last_try, script};
+
+    #[test]
+    fn tests_of_the_last_try_count_and_facts_of_all() {
+        let log = format!(
+            "{BEGIN}\nthis kernel: b\nresult 1\n{BEGIN}\nthis kernel: b\r\nthis kernel: a\nresult 2\n"
+        );
+        assert_eq!(facts(&log), ["a", "b"]);
+        let last = last_try(&log);
+        assert!(last.contains("result 2") && !last.contains("result 1"), "{last}");
+        assert_eq!(last_try("nothing began"), "nothing began");
+    }
 
     #[test]
     fn only_programs_of_tests_are_run() {

@@ -12,7 +12,6 @@ mod table;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
@@ -25,7 +24,7 @@ use crate::progress::{Progress, Step};
 use crate::target::Target;
 use crate::tools::{Lsm, Release, Runtime, Tools};
 use crate::workspace::Workspace;
-use crate::{install, shell, test};
+use crate::{install, results, test};
 
 /// The node that is outside.
 const OUTSIDE: &str = "node1";
@@ -33,8 +32,6 @@ const OUTSIDE: &str = "node1";
 const SLOWNESS: &str = "5";
 /// Seconds for the product to be ready on such a node.
 const PATIENCE: u32 = 900;
-/// Where the results are.
-const RESULTS: &str = "xtask/machine-tests";
 /// How a line of a test's output begins that says what the node does.
 const FACT: &str = "this node: ";
 
@@ -130,7 +127,8 @@ struct Outcome {
     said: Vec<String>,
 }
 
-/// What is known of a node: its facts by name, and the outcomes of the rows by what they show.
+/// What is known of a node: its facts by name, and the outcomes of the rows by what they show. A
+/// run of some rows keeps the outcomes of the others.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Results {
     facts: BTreeMap<String, String>,
@@ -217,7 +215,7 @@ fn run_rows(
     node: &str,
     rows: &[Row],
 ) -> Result<Vec<&'static str>> {
-    let mut results = recorded(workspace, lsm)?;
+    let mut known: Results = results::read(workspace.root(), lsm.name())?;
     let mut failed = Vec::new();
     // A machine that runs already may have been left without a cache.
     let mut write_cache = None;
@@ -237,25 +235,20 @@ fn run_rows(
             progress.say(format!("{error:#}"));
             failed.push(row.what);
         }
-        results.facts = facts(workspace, progress, target, node)?;
-        if let Some(lost) = results
-            .facts
-            .remove("writes")
-            .filter(|_| row.write_cache.is_some())
-        {
+        known.facts = facts(workspace, progress, target, node)?;
+        if let Some(lost) = known.facts.remove("writes").filter(|_| row.write_cache.is_some()) {
             said.push(format!("lost {lost}"));
         }
         let outcome = Outcome {
             passed: passed.is_ok(),
             seconds: begun.elapsed().as_secs(),
-            date: shell::capture("date", ["-u", "+%F"])?.trim().to_owned(),
+            date: results::today()?,
             said,
         };
-        results.outcomes.insert(row.what.to_owned(), outcome);
-        record(workspace, lsm, &results)?;
-        table::write(workspace, lsm, &results)?;
+        known.outcomes.insert(row.what.to_owned(), outcome);
+        table::write(workspace, lsm, &known)?;
     }
-    progress.say(format!("{} is updated", table::DOCUMENT));
+    progress.say(format!("{} is updated", results::DOCUMENT));
     Ok(failed)
 }
 
@@ -351,30 +344,6 @@ fn chosen(names: &[String]) -> Result<Vec<Row>> {
         bail!("no row is named so; the rows are: {}", all.join("; "));
     }
     Ok(rows)
-}
-
-/// The results are committed, as the tables are: a run of some rows keeps those of the others.
-fn file(workspace: &Workspace, lsm: Lsm) -> PathBuf {
-    workspace.join(RESULTS).join(format!("{}.json", lsm.name()))
-}
-
-fn recorded(workspace: &Workspace, lsm: Lsm) -> Result<Results> {
-    let file = file(workspace, lsm);
-    if !file.exists() {
-        return Ok(Results::default());
-    }
-    let bytes = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
-    serde_json::from_slice(&bytes)
-        .with_context(|| format!("reading {}, which can be removed", file.display()))
-}
-
-fn record(workspace: &Workspace, lsm: Lsm, results: &Results) -> Result<()> {
-    let file = file(workspace, lsm);
-    let mut text = serde_json::to_string_pretty(results)?;
-    text.push('\n');
-    fs::create_dir_all(workspace.join(RESULTS))
-        .and_then(|()| fs::write(&file, text))
-        .with_context(|| format!("writing {}", file.display()))
 }
 
 #[cfg(test)]

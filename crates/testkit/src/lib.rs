@@ -16,6 +16,7 @@ mod injector;
 mod kubectl;
 mod namespace;
 mod node;
+mod notes;
 mod pod;
 mod screen;
 pub mod scripted;
@@ -31,6 +32,7 @@ pub use namespace::{
     Exclusive, Namespace, alone_in_namespace, client, client_as, client_with_token, in_namespace, patience,
 };
 pub use node::NodeShell;
+pub use notes::fact;
 pub use screen::comparable;
 pub use snapshot::Snapshot;
 pub use terminal::{Size, Terminal};

@@ -4,9 +4,7 @@ objects, events and logs are printed first, and it stays if `E2E_KEEP` is set.
 */
 
 use std::fmt::Debug;
-use std::fs::OpenOptions;
 use std::future::Future;
-use std::io::Write;
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::kubectl::{Output, kubectl};
-use crate::turns;
+use crate::{notes, turns};
 
 /// How long a test waits for something that should take seconds. Generous: a loaded two-core
 /// machine is slow, and a wait that is met costs nothing.
@@ -147,16 +145,10 @@ where
 
 /// Appends a line `SECONDS TEST` to the file that `E2E_TIMES` names, if it names one.
 fn note_time(took: Duration) {
-    let Some(path) = std::env::var_os("E2E_TIMES") else {
-        return;
-    };
     // The test harness names the thread of a test.
     let thread = std::thread::current();
-    let line = format!("{:.1} {}\n", took.as_secs_f64(), thread.name().unwrap_or("?"));
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    if let Err(error) = file.and_then(|mut file| file.write_all(line.as_bytes())) {
-        eprintln!("the time of the test cannot be noted: {error}");
-    }
+    let line = format!("{:.1} {}", took.as_secs_f64(), thread.name().unwrap_or("?"));
+    notes::append(std::env::var_os("E2E_TIMES"), &line);
 }
 
 fn raise(outcome: std::thread::Result<Result<()>>) {

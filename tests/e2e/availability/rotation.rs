@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::lives::{Lives, with_lives};
 use super::load::{callable, none_failed, under_load};
+use crate::installation::helm::Helm;
 use crate::support::release::Release;
 use crate::support::{container_id, node_of, uid_of};
 
@@ -35,7 +36,8 @@ struct Seen {
 }
 
 /// During rotations of certificates and authorities, all calls and new connections succeed, with
-/// the bundle that is published at that moment.
+/// the bundle that is published at that moment. Afterwards, a GitOps tool sees no drift: what an
+/// hour changes in the cluster are certificates.
 #[tokio::test]
 async fn f5_f6_rotations_of_leaves_and_some_of_the_authority_without_an_error() {
     alone_in_namespace("rotation", async |ns, _alone| {
@@ -62,7 +64,8 @@ async fn f5_f6_rotations_of_leaves_and_some_of_the_authority_without_an_error() 
             // An authority lives as long as three certificates.
             ensure!(seen.issuers.len() > count / 5, "the authority was not replaced");
         }
-        none_failed(&calls)
+        none_failed(&calls)?;
+        Helm::installed(&ns).await?.does_not_drift().await
     })
     .await;
 }

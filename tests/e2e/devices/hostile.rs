@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 use stoppablecontainer_api::StoppableContainer;
 use stoppablecontainer_api::conditions::{CONSUMER_READY, reason};
-use testkit::{Namespace, NodeShell, in_namespace};
+use testkit::{Namespace, NodeShell};
 
 use super::variants::{template, with_device};
 use super::vendor::{GPU, Vendor, with_devices};
@@ -15,10 +15,7 @@ use crate::support::{blocked_saying, create, run, start, stop};
 /// works, and the node's files are as before.
 #[tokio::test]
 async fn i7_h12_an_image_whose_files_of_the_loader_lead_out_leaves_the_node_as_it_is() {
-    in_namespace("gpu-hostile", async |ns| {
-        with_devices(&ns, async |vendor| leaves_the_node(&ns, vendor).await).await
-    })
-    .await;
+    with_devices("gpu-hostile", leaves_the_node).await;
 }
 
 async fn leaves_the_node(ns: &Namespace, vendor: &Vendor<'_>) -> Result<()> {
@@ -45,10 +42,7 @@ async fn leaves_the_node(ns: &Namespace, vendor: &Vendor<'_>) -> Result<()> {
 /// container starts when that is done.
 #[tokio::test]
 async fn i5_i12_a_hook_that_leaves_a_socket_is_refused_by_name() {
-    in_namespace("gpu-socket", async |ns| {
-        with_devices(&ns, async |vendor| refused_by_name(&ns, vendor).await).await
-    })
-    .await;
+    with_devices("gpu-socket", refused_by_name).await;
 }
 
 async fn refused_by_name(ns: &Namespace, vendor: &Vendor<'_>) -> Result<()> {

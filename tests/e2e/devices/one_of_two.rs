@@ -4,7 +4,7 @@
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
-use testkit::{Namespace, in_namespace};
+use testkit::Namespace;
 
 use super::variants::{template, with_device};
 use super::vendor::{PAIR, Vendor, with_devices};
@@ -17,10 +17,7 @@ const LOOK: &str = "ls /dev | grep nvidia || true
 
 #[tokio::test]
 async fn i5_another_device_at_the_next_start_is_the_only_one_that_is_seen() {
-    in_namespace("gpu-pair", async |ns| {
-        with_devices(&ns, async |vendor| another_device(&ns, vendor).await).await
-    })
-    .await;
+    with_devices("gpu-pair", another_device).await;
 }
 
 async fn another_device(ns: &Namespace, vendor: &Vendor<'_>) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use testkit::{Namespace, in_namespace};
+use testkit::Namespace;
 
 use super::plain_pod;
 use super::variants::{template, with_device};
@@ -27,10 +27,7 @@ const LOCKED: &str = "Max locked memory 5242880 6291456 bytes";
 /// The device of FUSE by a device plugin. Its rule is the runtime's, for the container's cgroup.
 #[tokio::test]
 async fn i5_a_container_may_open_the_devices_that_a_plain_pod_may_open() {
-    in_namespace("gpu-cgroup", async |ns| {
-        with_devices(&ns, async |_| opens_as_plain(&ns).await).await
-    })
-    .await;
+    with_devices("gpu-cgroup", async |ns, _| opens_as_plain(ns).await).await;
 }
 
 async fn opens_as_plain(ns: &Namespace) -> Result<()> {
@@ -67,10 +64,7 @@ async fn opens_as_plain(ns: &Namespace) -> Result<()> {
 /// RDMA and GPUs need locked memory, so nodes for them have another limit.
 #[tokio::test]
 async fn i5_the_limit_of_locked_memory_is_that_of_the_runtime_class() {
-    in_namespace("gpu-memlock", async |ns| {
-        with_devices(&ns, async |vendor| limit_as_plain(&ns, vendor).await).await
-    })
-    .await;
+    with_devices("gpu-memlock", limit_as_plain).await;
 }
 
 async fn limit_as_plain(ns: &Namespace, vendor: &Vendor<'_>) -> Result<()> {

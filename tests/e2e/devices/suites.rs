@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{Namespace as NamespaceObject, Pod};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use testkit::{Namespace, in_namespace};
+use testkit::Namespace;
 
 use super::LOOK;
 use super::variants::{template, unprivileged, with_device};
@@ -20,13 +20,10 @@ use crate::support::{cleaned_up, run, set_running, start, stop};
 /// all devices: which ones a smaller number of them is differs.
 #[tokio::test]
 async fn i5_a_restricted_container_with_devices_behaves_as_in_a_plain_pod() {
-    in_namespace("gpu-parity", async |ns| {
-        with_devices(&ns, async |vendor| {
-            enforce(&ns, json!("restricted")).await?;
-            let compared = compare(&ns, vendor).await;
-            cleaned_up(compared, enforce(&ns, Value::Null).await)
-        })
-        .await
+    with_devices("gpu-parity", async |ns, vendor| {
+        enforce(ns, json!("restricted")).await?;
+        let compared = compare(ns, vendor).await;
+        cleaned_up(compared, enforce(ns, Value::Null).await)
     })
     .await;
 }
@@ -80,26 +77,23 @@ async fn enforce(ns: &Namespace, level: Value) -> Result<()> {
 /// The hooks' files are not the user's, and what the user writes among them is.
 #[tokio::test]
 async fn i1_durability_stop_and_start_with_a_device() {
-    in_namespace("gpu-durable", async |ns| {
-        with_devices(&ns, async |vendor| {
-            vendor.install("550").await?;
-            let event = async |_: &Writing, _: &Pod| {
-                stop(&ns, trial::NAME).await?;
-                vendor.install("560").await?;
-                let since = Instant::now();
-                set_running(&ns, trial::NAME, true).await?;
-                Ok(Happened::interrupted(since))
-            };
-            Row::new("stop-and-start-with-a-device")
-                .limited(GPU, "1")
-                .run(&ns, event)
-                .await?;
-            let call = "import ctypes; print(ctypes.CDLL('libcuda.so.1').cuDriverVersion())";
-            let version = ns.exec(trial::NAME, "main", &["python3", "-c", call]).await?;
-            ensure!(version.stdout.trim() == "560", "{version:?}");
-            Ok(())
-        })
-        .await
+    with_devices("gpu-durable", async |ns, vendor| {
+        vendor.install("550").await?;
+        let event = async |_: &Writing, _: &Pod| {
+            stop(ns, trial::NAME).await?;
+            vendor.install("560").await?;
+            let since = Instant::now();
+            set_running(ns, trial::NAME, true).await?;
+            Ok(Happened::interrupted(since))
+        };
+        Row::new("stop-and-start-with-a-device")
+            .limited(GPU, "1")
+            .run(ns, event)
+            .await?;
+        let call = "import ctypes; print(ctypes.CDLL('libcuda.so.1').cuDriverVersion())";
+        let version = ns.exec(trial::NAME, "main", &["python3", "-c", call]).await?;
+        ensure!(version.stdout.trim() == "560", "{version:?}");
+        Ok(())
     })
     .await;
 }

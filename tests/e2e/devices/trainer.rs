@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use injectors::Injector;
-use testkit::{Injectors, Namespace, Order, in_namespace};
+use testkit::{Injectors, Namespace, Order};
 
 use super::vendor::{GPU, Vendor, with_devices};
 use crate::injectors::kueue::with_queue;
@@ -24,11 +24,8 @@ const TRAINING: &str = "object.metadata.name.startsWith('ml-training')";
 
 #[tokio::test]
 async fn i5_the_kueue_example_of_the_api_reference_finds_its_driver_at_every_start() {
-    in_namespace("gpu-kueue", async |ns| {
-        with_devices(&ns, async |vendor| {
-            with_queue(&ns, true, async |_| train(&ns, vendor).await).await
-        })
-        .await
+    with_devices("gpu-kueue", async |ns, vendor| {
+        with_queue(ns, true, async |_| train(ns, vendor).await).await
     })
     .await;
 }

@@ -68,7 +68,7 @@ pub(super) fn all() -> Vec<Variant> {
 }
 
 /// A container that sleeps, of an image with programs that use the driver.
-pub(super) fn template(image: &str) -> Value {
+pub(crate) fn template(image: &str) -> Value {
     let mut template = shell_template();
     let main = main(&mut template);
     main["image"] = json!(format!("test/gpu-{image}:1"));
@@ -85,7 +85,7 @@ pub(super) fn unprivileged() -> Value {
 }
 
 /// The template with one device of a device plugin.
-pub(super) fn with_device(template: &Value, device: &str) -> Value {
+pub(crate) fn with_device(template: &Value, device: &str) -> Value {
     let mut template = template.clone();
     main(&mut template)["resources"] = json!({"limits": {device: "1"}});
     template

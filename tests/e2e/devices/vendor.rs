@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::ListParams;
 use serde_json::{Value, json};
-use testkit::{Namespace, NodeShell};
+use testkit::{Namespace, NodeShell, in_namespace};
 use tokio::sync::Mutex;
 
 use super::variants;
@@ -15,7 +15,7 @@ use crate::support::{cleaned_up, forget, node_of};
 /// Resources of the device plugins: one answers with devices of CDI, one with annotations that name
 /// such devices, one with devices, mounts and variables. One more has two devices of CDI, and one
 /// gives `/dev/fuse`.
-pub(super) const GPU: &str = "fake.example.com/gpu";
+pub(crate) const GPU: &str = "fake.example.com/gpu";
 pub(super) const NOTED: &str = "fake.example.com/noted";
 pub(super) const CARD: &str = "fake.example.com/card";
 pub(super) const PAIR: &str = "fake.example.com/pair";
@@ -48,18 +48,27 @@ const IMAGE: &str = "docker.io/test/fake-gpu:1";
 /// A node has one driver, and each test installs its own.
 static DRIVERS: Mutex<()> = Mutex::const_new(());
 
-pub(super) struct Vendor<'a> {
+pub(crate) struct Vendor<'a> {
     ns: &'a Namespace,
     /// The node with the devices.
-    pub(super) node: String,
+    pub(crate) node: String,
 }
 
-/// Gives a node devices for as long as `test` runs. The driver is the test's to install.
-pub(super) async fn with_devices(
+/// Runs a test in a namespace of its own, and gives a node devices meanwhile. The driver is the
+/// test's to install.
+pub(super) async fn with_devices(name: &str, test: impl AsyncFnOnce(&Namespace, &Vendor<'_>) -> Result<()>) {
+    in_namespace(name, async |ns| {
+        require_cdi(&ns).await?;
+        devices_in(&ns, test).await
+    })
+    .await;
+}
+
+/// The same in a namespace that is there, also on nodes without CDI.
+pub(crate) async fn devices_in(
     ns: &Namespace,
-    test: impl AsyncFnOnce(&Vendor<'_>) -> Result<()>,
+    test: impl AsyncFnOnce(&Namespace, &Vendor<'_>) -> Result<()>,
 ) -> Result<()> {
-    require_cdi(ns).await?;
     let _driver = DRIVERS.lock().await;
     create(ns).await?;
     let vendor = Vendor {
@@ -73,7 +82,7 @@ pub(super) async fn with_devices(
         ns.kubectl_with_input(&["apply", "-f", "-"], &vendor.objects().to_string())
             .await?
             .success()?;
-        test(&vendor).await
+        test(ns, &vendor).await
     };
     cleaned_up(tested.await, vendor.remove().await)
 }
@@ -82,16 +91,26 @@ pub(super) async fn with_devices(
 /// not know them, and `cargo xtask test` leaves the tests out there.
 async fn require_cdi(ns: &Namespace) -> Result<()> {
     for node in ns.cluster_api::<Node>().list(&ListParams::default()).await? {
-        let info = node.status.and_then(|status| status.node_info);
-        let runtime = info
-            .context("a node without information")?
-            .container_runtime_version;
+        let runtime = runtime_of(node)?;
         ensure!(
-            !runtime.starts_with("containerd://1."),
+            knows_cdi(&runtime),
             "{runtime} does not give containers devices of CDI: run this test with `--kubernetes 1.36`"
         );
     }
     Ok(())
+}
+
+/// The container runtime of a node, as in `containerd://1.6.20`.
+pub(crate) fn runtime_of(node: Node) -> Result<String> {
+    let info = node.status.and_then(|status| status.node_info);
+    Ok(info
+        .context("a node without information")?
+        .container_runtime_version)
+}
+
+/// Whether it gives containers devices of CDI.
+pub(crate) fn knows_cdi(runtime: &str) -> bool {
+    !runtime.starts_with("containerd://1.")
 }
 
 async fn create(ns: &Namespace) -> Result<()> {
@@ -159,7 +178,7 @@ impl Vendor<'_> {
     }
 
     /// Replaces the driver, as an upgrade of the node does.
-    pub(super) async fn install(&self, version: &str) -> Result<()> {
+    pub(crate) async fn install(&self, version: &str) -> Result<()> {
         let command = ["/fake-gpu", "install", DRIVER, SPECIFICATIONS, version];
         let output = self.ns.exec(VENDOR, "main", &command).await?;
         ensure!(output.code == 0, "installing the driver {version}: {output:?}");

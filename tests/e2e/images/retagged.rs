@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{FILESYSTEM_READY, PROVIDER_READY};
 use stoppablecontainer_api::names::provider_pod_name;
 use stoppablecontainer_api::{Phase, StoppableContainer};
-use testkit::{Namespace, NodeShell, in_namespace};
+use testkit::{Namespace, NodeShell, fact, in_namespace};
 
+use crate::support::kubelet::with_setting;
 use crate::support::{
     blocked, cleaned_up, node_of, phase, run, running, set_running, shell_template, start, stop, uid_of,
 };
@@ -19,6 +20,10 @@ use crate::support::{
 const TAG: &str = "docker.io/test/retagged:1";
 const FIRST: &str = "docker.io/library/ubuntu:22.04";
 const OTHER: &str = "docker.io/test/named-user:1";
+
+/// The row of the table of releases.
+const RENAMED: &str = "an image that the kubelet pulled under another name, and that got this name by hand, with \
+     `imagePullPolicy: IfNotPresent`";
 
 /// While the container is stopped, its tag moves to another image, and then the old image is
 /// removed from the node and all registries. The container never starts on the other image, and
@@ -43,6 +48,8 @@ async fn f25_i1_an_image_that_is_pruned_or_tagged_anew_while_stopped() {
         let tested = async {
             image(&format!("tag --force {FIRST} {TAG}")).await?;
             run(&ns, "kept", template(&node_of(&pod)?)).await?;
+            let setting = with_setting(&node_of(&pod)?, "imagePullCredentialsVerificationPolicy").await?;
+            fact(RENAMED, &format!("the kubelet uses it{setting}"));
             ns.sh("kept", "main", "echo kept > /root/file && sync").await?;
             stop(&ns, "kept").await?;
 

@@ -23,7 +23,7 @@ const KINDS: &str = "deployments,daemonsets,pods,services,secrets,configmaps,ser
     validatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,flowschemas";
 
 /// A release, with the values that it was installed with.
-pub(super) struct Helm {
+pub(crate) struct Helm {
     pub(super) name: String,
     pub(super) namespace: String,
     values: NamedTempFile,
@@ -33,7 +33,7 @@ pub(super) struct Helm {
 
 impl Helm {
     /// The release that is installed on the cluster, by the annotations that Helm makes.
-    pub(super) async fn installed(ns: &Namespace) -> Result<Self> {
+    pub(crate) async fn installed(ns: &Namespace) -> Result<Self> {
         let with_labels = kube::api::ListParams::default().labels(CONTROLLERS);
         let all = kube::Api::<Deployment>::all(ns.client.clone());
         let found = all.list(&with_labels).await?.items;
@@ -112,7 +112,7 @@ impl Helm {
     /// Compares the cluster with what the chart rendered, as `kubectl diff` and GitOps tools do.
     /// Kubernetes deletes the certificate job some time after its end; the value
     /// `certificates.job.enabled` leaves it out for such tools.
-    pub(super) async fn does_not_drift(&self) -> Result<()> {
+    pub(crate) async fn does_not_drift(&self) -> Result<()> {
         let manifest = helm(&["get", "manifest", &self.name, "-n", &self.namespace]).await?;
         let objects = manifest.split("\n---\n");
         let objects = objects.filter(|object| !object.contains("\nkind: Job\n"));

@@ -13,7 +13,7 @@ use stoppablecontainer_api::{Phase, StoppableContainerInstance, StoppableContain
 use testkit::{Namespace, in_namespace};
 use tokio::task::JoinHandle;
 
-use crate::support::{run, shell_template, start, stop};
+use crate::support::{node_of, run, shell_on, shell_template, start, stop};
 
 /// The states of an instance, as the API server sent them.
 struct Seen {
@@ -66,14 +66,15 @@ async fn look(ns: &Namespace, name: &str) -> Result<String> {
     ns.sh(name, "main", commands).await
 }
 
-/// The second container of an image in a namespace is announced, starts like the first one, and
-/// keeps its files. In another namespace nothing of the image is shown before its provider runs.
+/// The second container of an image in a namespace is announced on a node, starts like the first
+/// one, and keeps its files. In another namespace nothing of the image is shown before its provider
+/// runs.
 #[tokio::test]
 async fn i1_i3_the_second_container_of_an_image_starts_while_its_provider_does() {
     in_namespace("announced", async |ns| -> Result<()> {
-        run(&ns, "first", shell_template()).await?;
+        let first = run(&ns, "first", shell_template()).await?;
         let seen = Seen::watch(&ns, "second");
-        let pod = run(&ns, "second", shell_template()).await?;
+        let pod = run(&ns, "second", shell_on(&node_of(&first)?)).await?;
         let phases = seen.announced();
         ensure!(!phases.is_empty(), "not announced: {:#?}", seen.states);
         ensure!(

@@ -1,13 +1,14 @@
 //! CPU and memory of a container that runs.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
 use stoppablecontainer_api::conditions::RESTART_REQUIRED;
-use testkit::{Namespace, in_namespace};
+use testkit::{Namespace, fact, in_namespace};
 
-use crate::support::{condition, run, shell_template, uid_of};
+use crate::support::kubelet::with_setting;
+use crate::support::{condition, node_of, run, shell_template, uid_of};
 
 fn with(resources: &Value) -> Value {
     let mut template = shell_template();
@@ -29,6 +30,21 @@ fn actual_limit(pod: &Pod) -> Option<&str> {
     Some(&limit.0)
 }
 
+/// Notes which control groups the kubelet made the change in.
+async fn note_cgroups(ns: &Namespace, node: &str) -> Result<()> {
+    let version = match ns.sh("kept", "main", "stat -fc %T /sys/fs/cgroup").await?.trim() {
+        "cgroup2fs" => "v2",
+        "tmpfs" => "v1",
+        other => bail!("/sys/fs/cgroup is {other}"),
+    };
+    let setting = with_setting(node, "failCgroupV1").await?;
+    fact(
+        &format!("a node with cgroup {version}"),
+        &format!("the kubelet runs{setting}"),
+    );
+    Ok(())
+}
+
 /// The kubelet changes the running container, as it does that of a plain pod. What cannot change in
 /// place has its reason in the condition, and a restart applies it.
 #[tokio::test]
@@ -43,9 +59,15 @@ async fn i12_cpu_and_memory_change_while_it_runs() {
         let is_changed = |pod: &Pod| actual_limit(pod) == Some("96Mi");
         let pod = ns.wait::<Pod>("kept", "has the new limit", is_changed).await?;
         ensure!(uid_of(&pod) == uid_of(&before), "the pod was replaced");
+        let node = node_of(&pod)?;
         let statuses = pod.status.and_then(|status| status.container_statuses);
         let restarts: i32 = statuses.iter().flatten().map(|status| status.restart_count).sum();
         ensure!(restarts == 0, "a container was started again");
+        fact(
+            "edits of CPU and memory of a container that runs",
+            "the kubelet changes it in place, without a restart",
+        );
+        note_cgroups(&ns, &node).await?;
         let is_current = |object: &StoppableContainer| {
             let status = object.status.as_ref();
             status.and_then(|status| status.observed_generation) == object.metadata.generation

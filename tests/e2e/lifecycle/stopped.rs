@@ -7,20 +7,28 @@ use stoppablecontainer_api::names::provider_pod_name;
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::in_namespace;
 
-use crate::support::{create, phase, run, shell_template, start, stop};
+use crate::support::{create, keeping_node, phase, run, shell_template, start, stop};
 
-/// With `running: false` from the start, only the provider is created.
+/// With `running: false` from the start, only the provider is created. Autoscalers may remove its
+/// node until the container has run.
 #[tokio::test]
 async fn i14_created_stopped_makes_only_the_provider() {
     in_namespace("created-stopped", async |ns| {
         create(&ns, "kept", false, shell_template()).await?;
         phase(&ns, "kept", Phase::Stopped).await?;
-        ns.pod_ready(&provider_pod_name("kept")).await?;
+        let provider = ns.pod_ready(&provider_pod_name("kept")).await?;
+        ensure!(
+            keeping_node(&provider).is_empty(),
+            "nothing is lost with the node: {provider:#?}"
+        );
         ensure!(
             ns.api::<Pod>().get_opt("kept").await?.is_none(),
             "a consumer although running is false"
         );
         start(&ns, "kept").await?;
+        let keeps = |pod: &Pod| keeping_node(pod).len() == 2;
+        ns.wait(&provider_pod_name("kept"), "it keeps its node", keeps)
+            .await?;
         Ok(())
     })
     .await;

@@ -4,26 +4,48 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Api;
-use serde_json::json;
+use serde_json::{Value, json};
 use stoppablecontainer_api::conditions::{PROVIDER_READY, READY, reason};
+use stoppablecontainer_api::names::provider_pod_name;
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, alone_in_namespace};
 
-use crate::many_nodes::{on, preferring};
+use crate::many_nodes::preferring;
 use crate::support::node::{Partition, reboot};
 use crate::support::{
-    blocked_saying, cleaned_up, create, data_directory, node_of, nodes, phase, run, running, told,
+    blocked_saying, cleaned_up, create, data_directory, node_of, nodes, phase, run, running, shell_on, told,
     told_about, uid_of,
 };
 
-/// `kubectl drain` ends without force, the object says what it waits for, and starts by itself when
-/// the node is back.
+/// An image that no registry has.
+const NOWHERE: &str = "docker.io/test/nowhere:1";
+/// A file of the image that nothing reads before the end.
+const UNREAD: &str = "/usr/bin/od";
+
+/// A shell on this node whose command needs its grace period: it reads a file of the image for the
+/// first time, and then writes into the kept root.
+fn ending_slowly(node: &str) -> Value {
+    let mut template = shell_on(node);
+    let end = format!("sleep 3; cksum < {UNREAD} > /root/ended; exit 0");
+    let spec = &mut template["spec"];
+    spec["terminationGracePeriodSeconds"] = json!(30);
+    spec["containers"][0]["command"] = json!([
+        "/bin/sh",
+        "-c",
+        format!("trap '{end}' TERM; sleep infinity & wait")
+    ]);
+    template
+}
+
+/// `kubectl drain` ends without force and evicts consumer and provider in any order. The consumer
+/// ends by itself within its grace period, the object says what it waits for, and starts by itself
+/// when the node is back.
 #[tokio::test]
 async fn every_node_is_drained_in_turn_and_all_files_are_kept() {
     alone_in_namespace("drained", async |ns, _alone| {
         let all = nodes::at_least(&ns, 3).await?;
         for node in &all {
-            run(&ns, node, on(node)).await?;
+            run(&ns, node, ending_slowly(node)).await?;
             ns.sh(node, "main", &format!("echo {node} > /root/file")).await?;
         }
         for node in &all {
@@ -38,6 +60,10 @@ async fn every_node_is_drained_in_turn_and_all_files_are_kept() {
                 ns.sh(node, "main", "cat /root/file").await? == *node,
                 "the file is gone"
             );
+            let ended = format!("test \"$(cat /root/ended)\" = \"$(cksum < {UNREAD})\"");
+            ns.sh(node, "main", &ended)
+                .await
+                .context("the command did not end by itself")?;
         }
         Ok(())
     })
@@ -57,21 +83,29 @@ async fn drained(ns: &Namespace, node: &str) -> Result<()> {
 }
 
 /// The data went with its node. The object says so, with the command that begins anew elsewhere.
-/// Objects without data go elsewhere by themselves, and no deletion hangs.
+/// Objects without data go elsewhere by themselves. No deletion hangs, also not that of an object
+/// for which nothing was made on the node.
 #[tokio::test]
 async fn f24_a_node_is_taken_away_for_good() {
     alone_in_namespace("removed", async |ns, _alone| {
         let all = nodes::at_least(&ns, 3).await?;
         let last = all.last().context("no node")?;
-        run(&ns, "pinned", on(last)).await?;
+        run(&ns, "pinned", shell_on(last)).await?;
         run(&ns, "ran", preferring(last)).await?;
         ns.sh("ran", "main", "echo lost > /root/file").await?;
         create(&ns, "prepared", false, preferring(last)).await?;
         let object = phase(&ns, "prepared", Phase::Stopped).await?;
         let at = object.status.and_then(|status| status.node_name);
         ensure!(at.as_ref() == Some(last), "it was prepared on {at:?}");
+        let mut unmade = shell_on(last);
+        unmade["spec"]["containers"][0]["image"] = json!(NOWHERE);
+        create(&ns, "unmade", true, unmade).await?;
+        let bound = |pod: &Pod| node_of(pod).is_ok();
+        ns.wait(&provider_pod_name("unmade"), "it has a node", bound)
+            .await?;
 
         nodes::remove(last).await?;
+        ns.delete::<StoppableContainer>("unmade").await?;
         blocked_saying(&ns, "pinned", PROVIDER_READY, reason::NODE_GONE, last).await?;
         let message = blocked_saying(&ns, "ran", PROVIDER_READY, reason::NODE_GONE, last).await?;
         let (_, delete) = message.split_once("To DELETE").context("no way out")?;
@@ -116,7 +150,7 @@ async fn f24_a_machine_that_is_replaced_keeps_the_files_of_its_disk() {
     alone_in_namespace("replaced", async |ns, _alone| {
         let all = nodes::at_least(&ns, 2).await?;
         let last = all.last().context("no node")?;
-        run(&ns, "kept", on(last)).await?;
+        run(&ns, "kept", shell_on(last)).await?;
         ns.sh("kept", "main", "echo kept > /root/file && sync").await?;
         nodes::replace(&ns, last, last).await?;
         continues(&ns, last).await
@@ -169,7 +203,7 @@ async fn f24_a_node_out_of_service_loses_its_pods_and_no_files() {
     alone_in_namespace("out-of-service", async |ns, _alone| {
         let all = nodes::at_least(&ns, 2).await?;
         let last = all.last().context("no node")?;
-        run(&ns, "kept", on(last)).await?;
+        run(&ns, "kept", shell_on(last)).await?;
         ns.sh("kept", "main", "echo kept > /root/file && sync").await?;
         let taint = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute";
         let partition = Partition::cut(&ns, last).await?;
@@ -200,7 +234,7 @@ async fn f24_a_node_that_comes_back_with_its_disk_brings_the_files() {
     alone_in_namespace("returns", async |ns, _alone| {
         let all = nodes::at_least(&ns, 2).await?;
         let last = all.last().context("no node")?;
-        run(&ns, "kept", on(last)).await?;
+        run(&ns, "kept", shell_on(last)).await?;
         ns.sh("kept", "main", "echo kept > /root/file && sync").await?;
         ns.kubectl(&["delete", "node", last]).await?.success()?;
         blocked_saying(&ns, "kept", PROVIDER_READY, reason::NODE_GONE, last).await?;
@@ -224,7 +258,7 @@ async fn a_disruption_budget_on_consumers_is_respected() {
     alone_in_namespace("budget", async |ns, _alone| {
         let all = nodes::at_least(&ns, 2).await?;
         let last = all.last().context("no node")?;
-        let mut template = on(last);
+        let mut template = shell_on(last);
         template["metadata"]["labels"] = json!({ "app": "kept" });
         let before = run(&ns, "kept", template).await?;
         ns.create_json::<PodDisruptionBudget>(json!({

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -14,7 +14,10 @@ use stoppablecontainer_api::names::placeholder_pod_name;
 use testkit::{Namespace, alone_in_namespace};
 
 use crate::support::nodes::{self, GPU};
-use crate::support::{blocked_saying, cleaned_up, create, node_of, running, shell_template};
+use crate::support::{blocked_saying, cleaned_up, create, keeping_node, node_of, running, shell_template};
+
+/// The priority of one of the needs. Other pods have none.
+const PRIORITY: i32 = 10;
 
 /// A kind of need, how many objects have it, and what they ask for besides a shell.
 struct Need {
@@ -40,17 +43,51 @@ fn requests(resources: Value) -> Value {
     json!({ "containers": spec["containers"] })
 }
 
-/// Thirty objects. Each need has one answer: all on one node, or as many on each.
-fn needs(zone: &str, cpu_millis: u64, memory_mib: u64) -> Vec<Need> {
+/// Amounts of which a node has room for one and not for two.
+struct Large {
+    cpu_millis: u64,
+    memory_mib: u64,
+    disk_mib: u64,
+}
+
+// === impl Large ===
+
+impl Large {
+    /// The node is one of equals.
+    async fn on(ns: &Namespace, node: &str) -> Result<Self> {
+        let node = ns.cluster_api::<Node>().get(node).await?;
+        let has = node.status.and_then(|status| status.allocatable);
+        let has = has.context("a node without resources")?;
+        let amount = |resource: &str| {
+            let amount = has.get(resource).map(|amount| amount.0.as_str());
+            amount.with_context(|| format!("the node has no {resource}"))
+        };
+        let cpus: u64 = amount("cpu")?.parse()?;
+        let mebibytes = |resource: &str| -> Result<u64> {
+            let amount = amount(resource)?;
+            let bytes = match amount.strip_suffix("Ki") {
+                Some(kibibytes) => kibibytes.parse::<u64>()? * 1024,
+                None => amount.parse()?,
+            };
+            Ok(bytes / 1024 / 1024)
+        };
+        Ok(Self {
+            cpu_millis: cpus * 520,
+            memory_mib: mebibytes("memory")? * 52 / 100,
+            disk_mib: mebibytes("ephemeral-storage")? * 52 / 100,
+        })
+    }
+}
+
+/// Thirty objects. Each need has one answer: all on one node, or as many on each. `class` is the
+/// name of a priority class, and also of a claim in the zone.
+fn needs(zone: &str, class: &str, large: &Large) -> Vec<Need> {
+    let in_zone = json!({ "topology.kubernetes.io/zone": zone });
     let apart = |need: &str| json!({ "matchLabels": { "need": need } });
     let need = |name, count, spec| Need { name, count, spec };
     vec![
         need("gpu", 4, requests(json!({ "limits": { GPU: 1 } }))),
-        need(
-            "zone",
-            6,
-            json!({ "nodeSelector": { "topology.kubernetes.io/zone": zone } }),
-        ),
+        need("zone", 3, json!({ "nodeSelector": in_zone })),
         need("port", 3, {
             let mut spec = requests(json!({}));
             spec["containers"][0]["ports"] = json!([{ "containerPort": 80, "hostPort": 18080 }]);
@@ -65,7 +102,7 @@ fn needs(zone: &str, cpu_millis: u64, memory_mib: u64) -> Vec<Need> {
         ),
         need(
             "spread",
-            6,
+            3,
             json!({ "topologySpreadConstraints": [{
             "maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
             "labelSelector": apart("spread"),
@@ -74,18 +111,34 @@ fn needs(zone: &str, cpu_millis: u64, memory_mib: u64) -> Vec<Need> {
         need(
             "cpu",
             3,
-            requests(json!({ "requests": { "cpu": format!("{cpu_millis}m") } })),
+            requests(json!({ "requests": { "cpu": format!("{}m", large.cpu_millis) } })),
         ),
         need(
             "memory",
             3,
-            requests(json!({ "requests": { "memory": format!("{memory_mib}Mi") } })),
+            requests(json!({ "requests": { "memory": format!("{}Mi", large.memory_mib) } })),
         ),
+        need(
+            "disk",
+            3,
+            requests(json!({ "requests": { "ephemeral-storage": format!("{}Mi", large.disk_mib) } })),
+        ),
+        need(
+            "priority",
+            1,
+            json!({ "nodeSelector": in_zone, "priorityClassName": class }),
+        ),
+        need("claim", 2, {
+            let mut spec = requests(json!({}));
+            spec["volumes"] = json!([{ "name": "data", "persistentVolumeClaim": { "claimName": class } }]);
+            spec["containers"][0]["volumeMounts"] = json!([{ "name": "data", "mountPath": "/data" }]);
+            spec
+        }),
         need(
             "together",
             2,
             json!({
-                "nodeSelector": { "topology.kubernetes.io/zone": zone },
+                "nodeSelector": in_zone,
                 "affinity": { "podAffinity": { "requiredDuringSchedulingIgnoredDuringExecution": [
                     { "topologyKey": "kubernetes.io/hostname", "labelSelector": apart("zone") },
                 ] } },
@@ -127,73 +180,123 @@ async fn thirty_objects_of_mixed_needs_land_as_plain_pods_would() {
         let gpu = all.last().context("no node")?.clone();
         let zones = nodes::zones(&ns).await?;
         let zone = zones.keys().nth(1).context("fewer than two zones")?.clone();
-        // More than half of a node, so that two of them never fit.
-        let node = ns.cluster_api::<Node>().get(&all[0]).await?;
-        let has = node
-            .status
-            .and_then(|status| status.allocatable)
-            .unwrap_or_default();
-        let cpus: u64 = has["cpu"].0.parse()?;
-        let memory: u64 = has["memory"].0.trim_end_matches("Ki").parse()?;
-        let needs = needs(&zone, cpus * 520, memory * 52 / 100 / 1024);
-        nodes::with_devices(&ns, &gpu, 4, async || {
-            for need in &needs {
-                for index in 0..need.count {
-                    let template = template(need.name, &need.spec);
-                    let pod = json!({
-                        "apiVersion": "v1", "kind": "Pod",
-                        "metadata": { "name": name(need, index), "labels": template["metadata"]["labels"] },
-                        "spec": template["spec"],
-                    });
-                    ns.create_json::<Pod>(pod).await?;
-                }
-            }
-            for need in &needs {
-                for index in 0..need.count {
-                    let bound = |pod: &Pod| node_of(pod).is_ok();
-                    ns.wait(&name(need, index), "it has a node", bound).await?;
-                }
-            }
-            let plain = landed(&ns, &needs).await?;
-            // Not by force: while a kubelet still ends them, it has no room for others.
-            ns.kubectl(&["delete", "pods", "--all", "--grace-period=1"])
-                .await?
-                .success()?;
-
-            for need in &needs {
-                for index in 0..need.count {
-                    create(&ns, &name(need, index), true, template(need.name, &need.spec)).await?;
-                }
-            }
-            for need in &needs {
-                for index in 0..need.count {
-                    running(&ns, &name(need, index)).await?;
-                }
-            }
-            let ours = landed(&ns, &needs).await?;
-            for (need, nodes) in &ours {
-                ensure!(
-                    nodes == &plain[need],
-                    "{need}: {nodes:?}, plain pods: {:?}",
-                    plain[need]
-                );
-            }
-            let given_up = ns
-                .api::<StoppableContainer>()
-                .list(&ListParams::default())
-                .await?;
-            for object in given_up {
-                let nodes = object
-                    .status
-                    .as_ref()
-                    .and_then(|status| status.given_up_nodes.as_ref());
-                ensure!(nodes.is_none(), "{} gave nodes up: {nodes:?}", object.name_any());
-            }
-            Ok(())
+        let needs = needs(&zone, &ns.name, &Large::on(&ns, &all[0]).await?);
+        let count: usize = needs.iter().map(|need| need.count).sum();
+        ensure!(count == 30, "{count} objects");
+        with_priority_class(&ns, PRIORITY, async || {
+            with_volume_in(&ns, &zone, async || {
+                nodes::with_devices(&ns, &gpu, 4, async || land_alike(&ns, &needs).await).await
+            })
+            .await
         })
         .await
     })
     .await;
+}
+
+/// A priority class with the namespace's name, for as long as `test` runs.
+async fn with_priority_class(
+    ns: &Namespace,
+    value: i32,
+    test: impl AsyncFnOnce() -> Result<()>,
+) -> Result<()> {
+    let class = json!({ "metadata": { "name": ns.name }, "value": value });
+    let classes = ns.cluster_api::<PriorityClass>();
+    classes
+        .create(&PostParams::default(), &serde_json::from_value(class)?)
+        .await?;
+    let tested = test().await;
+    let removed = classes.delete(&ns.name, &DeleteParams::default()).await;
+    cleaned_up(tested, removed.map(drop).map_err(Into::into))
+}
+
+/// A volume of nodes in this zone and its claim, both with the namespace's name, for as long as
+/// `test` runs.
+async fn with_volume_in(ns: &Namespace, zone: &str, test: impl AsyncFnOnce() -> Result<()>) -> Result<()> {
+    let terms = json!([{ "matchExpressions": [
+        { "key": "topology.kubernetes.io/zone", "operator": "In", "values": [zone] },
+    ] }]);
+    let volume = json!({
+        "metadata": { "name": ns.name }, "spec": {
+            "accessModes": ["ReadWriteOnce"], "capacity": { "storage": "1Gi" }, "storageClassName": "",
+            "claimRef": { "name": ns.name, "namespace": ns.name },
+            "hostPath": { "path": "/tmp", "type": "Directory" },
+            "nodeAffinity": { "required": { "nodeSelectorTerms": terms } },
+        },
+    });
+    let volumes = ns.cluster_api::<PersistentVolume>();
+    volumes
+        .create(&PostParams::default(), &serde_json::from_value(volume)?)
+        .await?;
+    let tested = async {
+        ns.create_json::<PersistentVolumeClaim>(json!({
+            "metadata": { "name": ns.name }, "spec": {
+                "accessModes": ["ReadWriteOnce"], "storageClassName": "", "volumeName": ns.name,
+                "resources": { "requests": { "storage": "1Gi" } },
+            },
+        }))
+        .await?;
+        test().await
+    };
+    let tested = tested.await;
+    let removed = volumes.delete(&ns.name, &DeleteParams::default()).await;
+    cleaned_up(tested, removed.map(drop).map_err(Into::into))
+}
+
+async fn land_alike(ns: &Namespace, needs: &[Need]) -> Result<()> {
+    for need in needs {
+        for index in 0..need.count {
+            let template = template(need.name, &need.spec);
+            let pod = json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": { "name": name(need, index), "labels": template["metadata"]["labels"] },
+                "spec": template["spec"],
+            });
+            ns.create_json::<Pod>(pod).await?;
+        }
+    }
+    for need in needs {
+        for index in 0..need.count {
+            let bound = |pod: &Pod| node_of(pod).is_ok();
+            ns.wait(&name(need, index), "it has a node", bound).await?;
+        }
+    }
+    let plain = landed(ns, needs).await?;
+    // Not by force: while a kubelet still ends them, it has no room for others.
+    ns.kubectl(&["delete", "pods", "--all", "--grace-period=1"])
+        .await?
+        .success()?;
+
+    for need in needs {
+        for index in 0..need.count {
+            create(ns, &name(need, index), true, template(need.name, &need.spec)).await?;
+        }
+    }
+    for need in needs {
+        for index in 0..need.count {
+            let pod = running(ns, &name(need, index)).await?;
+            let priority = pod.spec.and_then(|spec| spec.priority);
+            let expected = if need.name == "priority" { PRIORITY } else { 0 };
+            ensure!(priority == Some(expected), "{}: {priority:?}", need.name);
+        }
+    }
+    let ours = landed(ns, needs).await?;
+    for (need, nodes) in &ours {
+        ensure!(
+            nodes == &plain[need],
+            "{need}: {nodes:?}, plain pods: {:?}",
+            plain[need]
+        );
+    }
+    let objects = ns.api::<StoppableContainer>();
+    for object in objects.list(&ListParams::default()).await? {
+        let nodes = object
+            .status
+            .as_ref()
+            .and_then(|status| status.given_up_nodes.as_ref());
+        ensure!(nodes.is_none(), "{} gave nodes up: {nodes:?}", object.name_any());
+    }
+    Ok(())
 }
 
 /// The scheduler tries the pods that wait for the device again in the moment in which the
@@ -202,14 +305,10 @@ async fn thirty_objects_of_mixed_needs_land_as_plain_pods_would() {
 async fn pods_that_wait_do_not_take_the_room_of_an_object_at_its_first_start() {
     alone_in_namespace("contended", async |ns, _alone| {
         let all = nodes::at_least(&ns, 1).await?;
-        let class = json!({ "metadata": { "name": ns.name }, "value": -1 });
-        let classes = ns.cluster_api::<PriorityClass>();
-        classes
-            .create(&PostParams::default(), &serde_json::from_value(class)?)
-            .await?;
-        let tested = nodes::with_devices(&ns, &all[0], 1, async || contended(&ns).await).await;
-        let removed = classes.delete(&ns.name, &DeleteParams::default()).await;
-        cleaned_up(tested, removed.map(drop).map_err(Into::into))
+        with_priority_class(&ns, -1, async || {
+            nodes::with_devices(&ns, &all[0], 1, async || contended(&ns).await).await
+        })
+        .await
     })
     .await;
 }
@@ -260,7 +359,10 @@ async fn i12_an_object_that_fits_nowhere_waits_with_the_schedulers_words() {
         let needs_device = template("gpu", &requests(json!({ "limits": { GPU: 1 } })));
         create(&ns, "waits", true, needs_device).await?;
         let message = blocked_saying(&ns, "waits", PROVIDER_READY, reason::UNSCHEDULABLE, GPU).await?;
-        ensure!(message.contains(&placeholder_pod_name("waits")), "{message}");
+        let placeholder = placeholder_pod_name("waits");
+        ensure!(message.contains(&placeholder), "{message}");
+        let placeholder = ns.api::<Pod>().get(&placeholder).await?;
+        ensure!(keeping_node(&placeholder).is_empty(), "{placeholder:#?}");
         nodes::with_devices(&ns, &all[1], 1, async || {
             let pod = running(&ns, "waits").await?;
             ensure!(node_of(&pod)? == all[1], "it runs on {}", node_of(&pod)?);

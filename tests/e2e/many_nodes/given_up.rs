@@ -55,6 +55,35 @@ async fn runs_elsewhere(ns: &Namespace, node: &str, words: &str) -> Result<()> {
     Ok(())
 }
 
+/// Runs a script on these nodes, then `test`, and then the second script, also after a failure.
+async fn with(
+    ns: &Namespace,
+    nodes: &[String],
+    [begin, end]: [&str; 2],
+    test: impl AsyncFnOnce() -> Result<()>,
+) -> Result<()> {
+    let mut tested = Ok(());
+    let mut shells = Vec::new();
+    for name in nodes {
+        let shell = NodeShell::on(ns, name).await;
+        match shell {
+            Ok(shell) => {
+                tested = tested.and(shell.sh(begin).await.map(drop));
+                shells.push(shell);
+            }
+            Err(error) => tested = tested.and(Err(error)),
+        }
+    }
+    if tested.is_ok() {
+        tested = test().await;
+    }
+    for shell in shells {
+        tested = cleaned_up(tested, shell.sh(end).await.map(drop));
+        tested = cleaned_up(tested, shell.close().await);
+    }
+    tested
+}
+
 /// A stopped object was prepared on a node that has got full since.
 #[tokio::test]
 async fn a_node_without_room_is_given_up_at_the_first_start() {
@@ -109,26 +138,17 @@ async fn a_node_without_the_image_is_given_up() {
         let all = nodes::at_least(&ns, 2).await?;
         let (first, others) = all.split_first().context("no node")?;
         let ctr = std::env::var("E2E_CTR").unwrap_or_else(|_| "ctr".to_owned());
-        let mut shells = Vec::new();
-        for other in others {
-            let node = NodeShell::on(&ns, other).await?;
-            node.sh(&format!(
-                "{ctr} --namespace k8s.io images tag --force docker.io/library/ubuntu:22.04 {ONLY_THERE}"
-            ))
-            .await?;
-            shells.push(node);
-        }
-        let mut template = preferring(first);
-        template["spec"]["containers"][0]["image"] = json!(ONLY_THERE);
-        create(&ns, NAME, true, template).await?;
-        let moved = runs_elsewhere(&ns, first, ONLY_THERE).await;
-        let mut cleaned = forget(&ns, NAME).await;
-        for node in shells {
-            let remove = format!("{ctr} --namespace k8s.io images rm {ONLY_THERE}");
-            cleaned = cleaned.and(node.sh(&remove).await.map(drop));
-            cleaned = cleaned.and(node.close().await);
-        }
-        cleaned_up(moved, cleaned)
+        let images = format!("{ctr} --namespace k8s.io images");
+        let tag = format!("{images} tag --force docker.io/library/ubuntu:22.04 {ONLY_THERE}");
+        let remove = format!("{images} rm {ONLY_THERE} || true");
+        with(&ns, others, [&tag, &remove], async || {
+            let mut template = preferring(first);
+            template["spec"]["containers"][0]["image"] = json!(ONLY_THERE);
+            create(&ns, NAME, true, template).await?;
+            let moved = runs_elsewhere(&ns, first, ONLY_THERE).await;
+            cleaned_up(moved, forget(&ns, NAME).await)
+        })
+        .await
     })
     .await;
 }
@@ -141,28 +161,21 @@ async fn a_node_without_room_on_its_disk_is_given_up() {
         let (first, others) = all.split_first().context("no node")?;
         let node = NodeShell::on(&ns, first).await?;
         let disk = Disk::plain(&node, 64, &alone).await?;
-        let place = &disk.place;
+        let place = disk.place.clone();
         node.sh(&format!("dd if=/dev/zero of={place}/filler bs=1M || true"))
             .await?;
-        let mut shells = Vec::new();
-        for other in others {
-            let node = NodeShell::on(&ns, other).await?;
-            node.sh(&format!("mkdir -p {place}")).await?;
-            shells.push(node);
-        }
-        ns.create_json::<StoppableContainer>(json!({
-            "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
-            "metadata": { "name": NAME },
-            "spec": { "running": true, "template": preferring(first), "hostPathPrefix": place },
-        }))
-        .await?;
-        let moved = runs_elsewhere(&ns, first, "minimumFree").await;
-        let remove = format!("rm -rf {place}");
-        let mut tested = disk.after(moved, &ns, &node, &[NAME]).await;
-        for node in shells {
-            tested = cleaned_up(tested, node.sh(&remove).await.map(drop));
-            tested = cleaned_up(tested, node.close().await);
-        }
+        let make = [format!("mkdir -p {place}"), format!("rm -rf {place}")];
+        let moved = with(&ns, others, [&make[0], &make[1]], async || {
+            ns.create_json::<StoppableContainer>(json!({
+                "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
+                "metadata": { "name": NAME },
+                "spec": { "running": true, "template": preferring(first), "hostPathPrefix": place },
+            }))
+            .await?;
+            let moved = runs_elsewhere(&ns, first, "minimumFree").await;
+            cleaned_up(moved, forget(&ns, NAME).await)
+        });
+        let tested = disk.after(moved.await, &ns, &node, &[NAME]).await;
         cleaned_up(tested, node.close().await)
     })
     .await;

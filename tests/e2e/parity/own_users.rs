@@ -8,7 +8,7 @@ use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace};
 
 use super::{KEPT, PLAIN, Seen, assert_same, compare_web, look_inside, run_both};
 use crate::support::agents::Agents;
-use crate::support::users::{has_own_users, with_own_users};
+use crate::support::users::{has_own_users, note_own_users, with_own_users};
 use crate::support::{data_directory, node_of, run, running, shell_template, start, stop};
 
 /// Creates files of several users, and prints their owners.
@@ -76,6 +76,7 @@ async fn i5_h20_a_container_with_own_users_is_as_in_a_plain_pod(#[case] main: &V
             kept["users and groups"].starts_with("0 65536\n0 65536\n"),
             "{kept:#?}"
         );
+        note_own_users(kept["users and groups"].split_whitespace().nth(1).unwrap_or("?"));
         Ok(())
     })
     .await;

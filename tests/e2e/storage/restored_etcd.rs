@@ -1,13 +1,15 @@
 //! etcd is restored from a backup, and the kept filesystems are newer than the objects.
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use stoppablecontainer_api::conditions::{FILESYSTEM_READY, reason};
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace, cluster_command};
 
 use crate::support::release::Release;
 use crate::support::{
-    blocked, cleaned_up, data_directory, node_of, phase, run, running, shell_template, start, stop,
+    blocked, cleaned_up, container_id, data_directory, node_of, phase, run, running, shell_template, start,
+    stop,
 };
 
 /// The objects before the backup: one that stays, and one that is deleted after it.
@@ -19,8 +21,9 @@ const NEWER: &str = "newer";
 #[tokio::test]
 async fn f26_i1_i11_a_restored_backup_of_etcd_neither_deletes_data_nor_starts_on_an_empty_root() {
     alone_in_namespace("restored", async |ns, _alone| {
+        let kept = run(&ns, KEPT, shell_template()).await?;
+        run(&ns, ERASED, shell_template()).await?;
         for name in [KEPT, ERASED] {
-            run(&ns, name, shell_template()).await?;
             ns.sh(name, "main", "echo before > /root/file && sync").await?;
         }
         let directory = tempfile::tempdir()?;
@@ -42,7 +45,7 @@ async fn f26_i1_i11_a_restored_backup_of_etcd_neither_deletes_data_nor_starts_on
         cluster_command("E2E_RESTORE_ETCD_COMMAND", what, &[backup]).await?;
         Release::find(&ns.client).await?.rolled_out().await?;
         let node = NodeShell::on(&ns, &node_of(&pod)?).await?;
-        let tested = as_kept(&ns, &node, &newer).await;
+        let tested = as_kept(&ns, &node, &kept, &newer).await;
         let removed = node.sh(&format!("rm -rf {newer}")).await.map(drop);
         cleaned_up(tested, removed)?;
         node.close().await
@@ -50,8 +53,14 @@ async fn f26_i1_i11_a_restored_backup_of_etcd_neither_deletes_data_nor_starts_on
     .await;
 }
 
-/// Checks what became of the three objects. `newer` is the data of the one that is unknown now.
-async fn as_kept(ns: &Namespace, node: &NodeShell<'_>, newer: &str) -> Result<()> {
+/// Checks what became of the three objects. `kept` is the pod of the backup, and `newer` the data
+/// of the object that is unknown now.
+async fn as_kept(ns: &Namespace, node: &NodeShell<'_>, kept: &Pod, newer: &str) -> Result<()> {
+    // The backup has the status of `kept`, too: both are ready in it, whatever its container does.
+    let old = container_id(kept, "main")?;
+    let renewed = |pod: &Pod| container_id(pod, "main").is_ok_and(|id| id != old);
+    ns.wait(KEPT, "another container than that of the backup runs", renewed)
+        .await?;
     running(ns, KEPT).await?;
     let file = ns.sh(KEPT, "main", "cat /root/file").await?;
     ensure!(file == "before\nafter", "{file}");

@@ -6,9 +6,22 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
-use testkit::Namespace;
+use testkit::{Namespace, fact};
 
 use crate::support::shell_template;
+
+/// The row of the table of releases.
+const TOPIC: &str = "a pod with `hostUsers: false`";
+/// How the message about the field begins.
+const FIELD: &str = "spec.template.spec.hostUsers: ";
+
+/// Notes that such a pod runs, with this number of users.
+pub(crate) fn note_own_users(number: &str) {
+    fact(
+        TOPIC,
+        &format!("runs as in a plain pod, with {number} users of its own"),
+    );
+}
 
 /// The template with a user namespace of its own.
 pub(crate) fn with_own_users(mut template: Value) -> Value {
@@ -46,12 +59,15 @@ pub(crate) async fn has_own_users(ns: &Namespace) -> Result<bool> {
     };
     let refused = format!("{refused:#}");
     for words in [
-        "spec.template.spec.hostUsers: ",
+        FIELD,
         "cannot run pods with hostUsers: false",
         "does not support user namespaces",
     ] {
         ensure!(refused.contains(words), "{words:?} is missing in {refused:?}");
     }
-    println!("the nodes do not support user namespaces: {refused}");
+    // Without the webhook's name before, and without the advice after.
+    let reason = refused.split(FIELD).nth(1).unwrap_or(&refused);
+    let reason = reason.split(';').next().unwrap_or(reason);
+    fact(TOPIC, &format!("the object is rejected: {reason}"));
     Ok(false)
 }

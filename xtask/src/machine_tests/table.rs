@@ -1,17 +1,14 @@
 //! The section of `docs/portability.md` about a virtual machine.
 
 use std::fmt::Write as _;
-use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::{ROWS, Results};
+use crate::results;
 use crate::tools::Lsm;
 use crate::workspace::Workspace;
 
-/// The document.
-pub(super) const DOCUMENT: &str = "docs/portability.md";
-const END: &str = "<!-- end -->";
 /// Facts that a line of the section names, in their order: the fact, and what to print before it.
 const VERSIONS: &[(&str, &str)] = &[
     ("os", ""),
@@ -22,22 +19,14 @@ const VERSIONS: &[(&str, &str)] = &[
     ("runc", "runc "),
 ];
 
-/// Replaces the section of this security module.
-pub(super) fn write(workspace: &Workspace, lsm: Lsm, results: &Results) -> Result<()> {
-    let path = workspace.join(DOCUMENT);
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let begin = format!("<!-- begin: written by cargo xtask test --vm={} -->", lsm.name());
-    let parts = text
-        .split_once(begin.as_str())
-        .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) =
-        parts.with_context(|| format!("{DOCUMENT} does not contain the lines {begin} and {END}"))?;
-    let text = format!("{before}{begin}\n\n{}\n{END}{after}", render(results));
-    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+/// Records the results, and replaces the section of this security module.
+pub(super) fn write(workspace: &Workspace, lsm: Lsm, known: &Results) -> Result<()> {
+    let command = format!("cargo xtask test --vm={}", lsm.name());
+    results::write(workspace, lsm.name(), known, (&command, &render(known)))
 }
 
-fn render(results: &Results) -> String {
-    let fact = |name: &str| results.facts.get(name).map_or("unknown", String::as_str);
+fn render(known: &Results) -> String {
+    let fact = |name: &str| known.facts.get(name).map_or("unknown", String::as_str);
     let mut text = String::from("Versions:\n\n");
     let _ = writeln!(text, "- StoppableContainer {}", Workspace::version());
     for (name, before) in VERSIONS {
@@ -55,7 +44,7 @@ fn render(results: &Results) -> String {
     }
     text.push_str("\n| test | last result | seconds | date (UTC) |\n|---|---|---|---|\n");
     for row in ROWS {
-        let Some(outcome) = results.outcomes.get(row.what) else {
+        let Some(outcome) = known.outcomes.get(row.what) else {
             let _ = writeln!(text, "| {} | not run | | |", row.what);
             continue;
         };
@@ -74,23 +63,27 @@ fn render(results: &Results) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::path::Path;
 
-    use super::super::{Outcome, RESULTS};
+    use super::super::Outcome;
     use super::*;
 
     #[test]
     fn the_document_has_the_recorded_results() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let document = fs::read_to_string(root.join(DOCUMENT)).unwrap();
+        let document = fs::read_to_string(root.join(results::DOCUMENT)).unwrap();
         let mut recorded = 0;
         for lsm in [Lsm::AppArmor, Lsm::SeLinux] {
-            let file = root.join(RESULTS).join(format!("{}.json", lsm.name()));
-            let Ok(results) = fs::read(file) else { continue };
-            let text = render(&serde_json::from_slice(&results).unwrap());
+            let known: Results = results::read(root, lsm.name()).unwrap();
+            if known.outcomes.is_empty() {
+                continue;
+            }
+            let text = render(&known);
             assert!(
                 document.contains(&text),
-                "{DOCUMENT} does not have this table:\n{text}"
+                "{} does not have this table:\n{text}",
+                results::DOCUMENT
             );
             recorded += 1;
         }
@@ -99,21 +92,21 @@ mod tests {
 
     #[test]
     fn rows_say_what_happened_or_that_nothing_did() {
-        let mut results = Results::default();
-        results.facts.insert("kernel".to_owned(), "6.12.1".to_owned());
+        let mut known = Results::default();
+        known.facts.insert("kernel".to_owned(), "6.12.1".to_owned());
         let outcome = |passed: bool, said: &[&str]| Outcome {
             passed,
             seconds: 7,
             date: "2026-01-31".to_owned(),
             said: said.iter().map(|text| (*text).to_owned()).collect(),
         };
-        results
+        known
             .outcomes
             .insert(ROWS[0].what.to_owned(), outcome(true, &["one", "two"]));
-        results
+        known
             .outcomes
             .insert(ROWS[1].what.to_owned(), outcome(false, &[]));
-        let text = render(&results);
+        let text = render(&known);
         for expected in [
             "- Linux 6.12.1\n".to_owned(),
             "- systemd unknown\n".to_owned(),

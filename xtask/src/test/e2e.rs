@@ -7,12 +7,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::releases::{self, Row, Run};
 use super::{Options, cargo, run_tests};
 use crate::progress::{Progress, Step};
 use crate::target::Target;
 use crate::tools::Runtime;
 use crate::workspace::Workspace;
-use crate::{cluster, durability, plugin};
+use crate::{cluster, durability, plugin, results};
 
 /// The test target that needs a cluster.
 pub(super) const E2E: &str = "e2e";
@@ -46,6 +47,8 @@ const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
 const SLOWEST: usize = 12;
 /// The variable with the file of their times.
 const TIMES_VARIABLE: &str = "E2E_TIMES";
+/// The variable with the file of what they saw of the release.
+const FACTS_VARIABLE: &str = "E2E_FACTS";
 
 /// The variable with a file that exists as soon as a test has the cluster for itself.
 const ALONE_VARIABLE: &str = "E2E_ALONE";
@@ -63,35 +66,47 @@ pub(super) struct Part {
     pub title: &'static str,
     /// Arguments of the test program.
     pub filters: &'static [&'static str],
+    /// Where the results are recorded.
+    pub row: Row,
+    /// Which of the row's tests these are, unless they are all.
+    pub selection: Option<&'static str>,
 }
 
 /// The tests of one node.
 pub(super) const ON_ONE_NODE: Part = Part {
     title: "End-to-end tests on one node",
     filters: &["--skip", MANY_NODES],
+    row: Row::OneNode,
+    selection: None,
 };
 /// The tests of several nodes. They have a run of their own after the others, because the nodes
 /// that they add change what the others measure.
 pub(super) const ON_SEVERAL_NODES: Part = Part {
     title: "End-to-end tests on several nodes",
     filters: &[MANY_NODES],
+    row: Row::SeveralNodes,
+    selection: None,
 };
 /// Tests of one node for a release that does not run all of them: those whose outcome depends on
-/// the kubelet or the container runtime.
+/// the kubelet or the container runtime. All tests with a fact about the release are among them.
 pub(super) const ON_OTHER_RELEASE: Part = Part {
     title: "End-to-end tests on one node that depend on the release",
     filters: &[
+        "lifecycle::resize::",
         "lifecycle::samples::",
         "lifecycle::stopped::",
         "images::",
+        "node::cdi::",
         "node::csi::",
         "storage::volumes::",
         "parity::",
         DEVICES,
     ],
+    row: Row::OneNode,
+    selection: Some("of those that depend on the kubelet or the container runtime"),
 };
 
-/// Runs parts of the end-to-end tests, one after the other.
+/// Runs parts of the end-to-end tests, one after the other, and records the results.
 pub(super) fn run_parts(
     workspace: &Workspace,
     progress: &Progress,
@@ -102,10 +117,37 @@ pub(super) fn run_parts(
     progress.expect(parts.len());
     for part in parts {
         progress.step(part.title, |step| {
-            run(workspace, step, part.filters, options, target)
+            let result = run(workspace, step, part.filters, options, target);
+            result.and(record(workspace, step, part, options, target))
         })?;
     }
     Ok(())
+}
+
+/// Records what a part did, and what its tests said about the release. On other clusters than the
+/// local one, more differs than versions.
+fn record(
+    workspace: &Workspace,
+    step: &Step<'_>,
+    part: &Part,
+    options: &Options<'_>,
+    target: &Target<'_>,
+) -> Result<()> {
+    if !target.local || !results::is_recorded(options.names) {
+        return Ok(());
+    }
+    let log = std::fs::read_to_string(step.log()).unwrap_or_default();
+    let facts = std::fs::read_to_string(facts_file(step)).unwrap_or_default();
+    if let Some(ended) = Run::of(&log, &facts, part.selection)? {
+        releases::record(workspace, target, part.row, ended)?;
+        step.say(format!("      {} is updated", results::DOCUMENT));
+    }
+    Ok(())
+}
+
+/// What the tests of a step saw of the release.
+fn facts_file(step: &Step<'_>) -> PathBuf {
+    step.log().with_extension("facts")
 }
 
 /// Runs the end-to-end tests that `filters` selects, as arguments of the test program.
@@ -142,6 +184,9 @@ pub(super) fn run(
     let times = step.log().with_extension("times");
     let _ = std::fs::remove_file(&times);
     command.env(TIMES_VARIABLE, &times);
+    let facts = facts_file(step);
+    let _ = std::fs::remove_file(&facts);
+    command.env(FACTS_VARIABLE, &facts);
     command.env(ALONE_VARIABLE, alone_file(workspace));
     let result = run_tests(step, &mut command);
     step.say(format!(

@@ -2,7 +2,19 @@
 What a run of tests says in its log: which tests failed and why, and how many passed.
 */
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 use crate::progress::Step;
+
+/// How many tests did what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    pub passed: u32,
+    pub failed: u32,
+    pub skipped: u32,
+}
 
 /// Says which tests of a step's log failed and why, and how many passed.
 pub(crate) fn report(step: &Step<'_>) {
@@ -10,7 +22,7 @@ pub(crate) fn report(step: &Step<'_>) {
     for line in failures(&log) {
         step.say(format!("      {line}"));
     }
-    step.say(format!("      {}", summary(&log)));
+    step.say(format!("      {}", counts(&log)));
 }
 
 /// Number of lines of a panic's message to print.
@@ -38,7 +50,7 @@ fn failures(log: &str) -> Vec<&str> {
 }
 
 /// Adds up the summaries of the test programs in a log.
-fn summary(log: &str) -> String {
+pub(crate) fn counts(log: &str) -> Counts {
     let results: Vec<_> = log
         .lines()
         .filter_map(|line| line.strip_prefix("test result: "))
@@ -53,17 +65,27 @@ fn summary(log: &str) -> String {
         });
         counts.sum()
     };
-    format!(
-        "{} passed, {} failed, {} skipped",
-        sum(" passed"),
-        sum(" failed"),
-        sum(" ignored")
-    )
+    Counts {
+        passed: sum(" passed"),
+        failed: sum(" failed"),
+        skipped: sum(" ignored"),
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            passed,
+            failed,
+            skipped,
+        } = self;
+        write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{failures, summary};
+    use super::{counts, failures};
 
     #[test]
     fn failures_are_named_with_their_reasons() {
@@ -81,6 +103,6 @@ mod tests {
         let log = "test a ... ok\n\
                    test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s\n\
                    test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s\n";
-        assert_eq!(summary(log), "5 passed, 1 failed, 1 skipped");
+        assert_eq!(counts(log).to_string(), "5 passed, 1 failed, 1 skipped");
     }
 }
