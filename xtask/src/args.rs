@@ -48,12 +48,15 @@ pub(crate) enum Command {
     /// Builds the images and installs the chart of this clone.
     Install(RegistryArg),
     /// Runs all tests. The end-to-end tests use the cluster of KUBECONFIG, or the local cluster.
+    /// Writes the results of those on the local cluster to docs/portability.md, unless tests are
+    /// named or the variable CI is set.
     Test {
         /// Runs only this class of tests.
         #[arg(conflicts_with_all = ["registry", "skip_e2e", "all", "vm"])]
         class: Option<Class>,
         /// Runs them under this kernel of Debian, in QEMU, instead of the machine's own; several
-        /// may be named.
+        /// may be named. Writes the results to docs/portability.md, unless tests are named or the
+        /// variable CI is set.
         #[arg(long = "kernel", value_name = "SERIES", requires = "class")]
         kernels: Vec<Series>,
         #[command(flatten)]
@@ -61,8 +64,8 @@ pub(crate) enum Command {
         /// Skips the end-to-end tests.
         #[arg(long)]
         skip_e2e: bool,
-        /// Runs everything: more generated pods, more certificate rotations, the longest durability
-        /// test, and other kernels.
+        /// Runs everything: fuzzing, all interleavings, more certificate rotations, the longest
+        /// durability test, and other kernels.
         #[arg(long)]
         all: bool,
         /// Release of Kubernetes of the local cluster. [default: that of the cluster, or 1.34]
@@ -160,7 +163,10 @@ pub(crate) enum BenchCommand {
     /// Measures how long starts and stops take, in turn with those of plain pods of the same image,
     /// on the cluster of KUBECONFIG or the local one.
     Starts(StartsArgs),
-    /// Writes docs/speed.md and its plots from the last `bench starts`.
+    /// Measures input, output and system calls in a kept filesystem, in turn with those in a plain
+    /// pod of the same image, on the cluster of KUBECONFIG or the local one.
+    Io(IoArgs),
+    /// Writes docs/speed.md and its plots from the last `bench starts` and `bench io`.
     Report,
 }
 
@@ -179,6 +185,17 @@ pub(crate) struct StartsArgs {
     /// Rounds of bursts.
     #[arg(long, default_value_t = 5)]
     pub bursts: u32,
+}
+
+/// How much input and output is measured.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct IoArgs {
+    /// Measures only whether the benchmark works, with 1 and 60 layers.
+    #[arg(long, conflicts_with = "rounds")]
+    pub quick: bool,
+    /// Rounds, in each of which both containers take turns. The images have files for 30.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=30))]
+    pub rounds: u32,
 }
 
 /// How many requests are measured.

@@ -8,6 +8,9 @@ Everything is removed at the end. Processes end with this program, however it en
 
 pub(crate) mod admission;
 mod installation;
+pub(crate) mod io;
+mod page;
+pub(crate) mod report;
 mod stages;
 pub(crate) mod starts;
 mod table;
@@ -20,6 +23,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+
+use page::Circumstances;
 
 use crate::args::ScaleArgs;
 use crate::cluster::control_plane::{self, API_SERVER, Ports};
@@ -44,6 +49,9 @@ const WEBHOOK_PORT: u16 = 18443;
 const ADMIN: &str = "127.0.0.1:18080";
 /// Of kwok.
 const KWOK: &str = "127.0.0.1:20247";
+/// Seconds that a part of the measurement may take with few objects. With many, it may take half a
+/// second for each.
+const LIMIT: u32 = 900;
 /// How long the API server may take until it answers.
 const PATIENCE: Duration = Duration::from_mins(3);
 /// What the parts of the control plane get besides the arguments of the local cluster. With the
@@ -105,7 +113,8 @@ pub(crate) fn scale(workspace: &Workspace, progress: &Progress, options: ScaleAr
         installation::apply(workspace, step, &tools, &place.0, WEBHOOK_PORT)?;
         measure(workspace, step, &place.0, options, &output)
     })?;
-    let measured = table::read(&output)?;
+    Circumstances::now(tools.release())?.add_to(&output)?;
+    let measured = page::read(&output)?;
     println!("{}", table::render(&[&measured]));
     table::document(workspace, progress, |objects| results(workspace, objects))
 }
@@ -202,6 +211,7 @@ fn measure(
         ("churn", options.churn.min(options.objects)),
         ("rate", options.rate),
         ("idle", options.idle),
+        ("limit", (options.objects / 2).max(LIMIT)),
     ] {
         load.arg(format!("--{flag}={number}"));
     }

@@ -21,6 +21,7 @@ mod plugin;
 mod process;
 mod progress;
 mod record;
+mod results;
 mod second_cluster;
 mod shell;
 mod target;
@@ -116,7 +117,8 @@ fn run(args: &Args) -> Result<ExitCode> {
             bench::admission::run(&workspace, &progress, *options)?;
         }
         Command::Bench(BenchCommand::Starts(starts)) => bench::starts::run(&workspace, &progress, starts)?,
-        Command::Bench(BenchCommand::Report) => bench::starts::report(&workspace, &progress)?,
+        Command::Bench(BenchCommand::Io(options)) => bench::io::run(&workspace, &progress, *options)?,
+        Command::Bench(BenchCommand::Report) => bench::report::run(&workspace, &progress)?,
         Command::Fuzz {
             seconds,
             runs,

@@ -95,10 +95,6 @@ impl Cluster {
         })
     }
 
-    pub(crate) async fn version(&self) -> Result<String> {
-        Ok(self.admin.apiserver_version().await?.git_version)
-    }
-
     /// Holds the operator's lease for longer than the benchmark: the operator serves its webhook,
     /// and its controllers do not act on the pods of the load.
     pub(crate) async fn keep_from_leading(&self) -> Result<()> {

@@ -102,8 +102,6 @@ struct Measure {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Report {
-    kubernetes: String,
-    processors: usize,
     /// Resident memory of the operator in bytes: before the load, and the largest since its start.
     rss_before: u64,
     rss_peak: u64,
@@ -194,8 +192,6 @@ async fn run(args: &Measure) -> Result<()> {
         }
     }
     let report = Report {
-        kubernetes: cluster.version().await?,
-        processors: std::thread::available_parallelism()?.get(),
         rss_before,
         rss_peak: operator.peak()?,
         direct,

@@ -1,15 +1,19 @@
 /*!
-What tests speak CSI to the node agent with.
+What tests speak CSI with.
 
-`csi-test shim AGENT_SOCKET LISTEN_SOCKET VOLUME_CONTEXT` stands between it and csi-sanity,
-`csi-test call AGENT_SOCKET CALLS` makes calls that no kubelet would make. It is a test program:
-nothing of it is part of the product.
+`csi-test shim AGENT_SOCKET LISTEN_SOCKET VOLUME_CONTEXT` stands between the node agent and
+csi-sanity, `csi-test call AGENT_SOCKET CALLS` makes calls that no kubelet would make, and `csi-test
+noop NAME REGISTRY NODE` is a driver that does nothing. It is a test program: nothing of it is part
+of the product.
 */
 
 #![forbid(unsafe_code)]
 
 mod call;
+mod noop;
 mod shim;
+
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use hyper_util::rt::TokioIo;
@@ -23,9 +27,11 @@ async fn main() -> Result<()> {
     match arguments.as_slice() {
         ["shim", agent, listen, context] => shim::serve(connect(agent), listen, context).await,
         ["call", agent, calls] => call::make(connect(agent), calls).await,
-        _ => {
-            bail!("usage: csi-test shim AGENT_SOCKET LISTEN_SOCKET VOLUME_CONTEXT | call AGENT_SOCKET CALLS")
-        }
+        ["noop", name, registry, node] => noop::serve(name, Path::new(registry), node).await,
+        _ => bail!(
+            "usage: csi-test shim AGENT_SOCKET LISTEN_SOCKET VOLUME_CONTEXT | call AGENT_SOCKET CALLS | \
+             noop NAME REGISTRY NODE"
+        ),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -48,6 +48,14 @@ pub(crate) enum State {
     Settled,
     /// A StoppableContainer is stopped as its present spec asks for.
     Stopped,
+    /// The spec of an instance asks again that the consumer runs.
+    RunRequested,
+    /// The spec of an instance asks that the consumer does not run.
+    StopRequested,
+    /// A pod has a time of deletion.
+    Deleting,
+    /// All containers of a pod ended.
+    Ended,
     Gone,
 }
 
@@ -251,6 +259,17 @@ fn see_pod(pod: &Pod) -> (Key, BTreeSet<State>) {
     if conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True") {
         states.insert(State::Ready);
     }
+    if pod.metadata.deletion_timestamp.is_some() {
+        states.insert(State::Deleting);
+    }
+    let containers = status.and_then(|status| status.container_statuses.as_ref());
+    let has_ended = |container: &ContainerStatus| {
+        let state = container.state.as_ref();
+        state.is_some_and(|state| state.terminated.is_some())
+    };
+    if containers.is_some_and(|containers| !containers.is_empty() && containers.iter().all(has_ended)) {
+        states.insert(State::Ended);
+    }
     ((name, role), states)
 }
 
@@ -259,6 +278,11 @@ fn see_instance(instance: &StoppableContainerInstance) -> (Key, BTreeSet<State>)
     let mut conditions = instance.status.iter().flat_map(|status| &status.conditions);
     if conditions.any(|condition| condition.type_ == FILESYSTEM_READY && condition.status == "True") {
         states.insert(State::FilesystemReady);
+    }
+    if !instance.spec.running {
+        states.insert(State::StopRequested);
+    } else if instance.metadata.generation > Some(1) {
+        states.insert(State::RunRequested);
     }
     ((instance.name_any(), Role::Instance), states)
 }
@@ -288,6 +312,8 @@ fn see_object(object: &StoppableContainer) -> (Key, BTreeSet<State>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]
@@ -310,5 +336,26 @@ mod tests {
             [State::Created, State::Ready, State::Ready, State::Created]
         );
         assert_eq!(pages.changes[&key()], 6);
+    }
+
+    #[test]
+    fn a_pod_ends_when_all_its_containers_have() {
+        let container = |state: &Value| {
+            json!({
+                "name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state,
+            })
+        };
+        let end = json!({ "terminated": { "exitCode": 0 } });
+        let states = |second: &Value| {
+            let pod = json!({
+                "metadata": { "name": "a", "deletionTimestamp": "2026-01-31T00:00:00Z" },
+                "status": { "containerStatuses": [container(&end), container(second)] },
+            });
+            see_pod(&serde_json::from_value(pod).unwrap()).1
+        };
+        let running = states(&json!({ "running": {} }));
+        assert_eq!(running, BTreeSet::from([State::Created, State::Deleting]));
+        let ended = states(&end);
+        assert!(ended.contains(&State::Ended));
     }
 }

@@ -1,9 +1,7 @@
 //! What was measured, as JSON. Times are in seconds.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::journal::{Role, State};
@@ -19,7 +17,7 @@ pub(crate) struct Series {
     pub(crate) samples: Vec<f64>,
 }
 
-/// A step of first starts, and when each of them reached it.
+/// A step of an operation, and when each object reached it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Step {
     /// The object and its state.
@@ -28,12 +26,44 @@ pub(crate) struct Step {
     pub(crate) samples: Vec<f64>,
 }
 
+/// The steps of an operation in bursts.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Burst {
+    /// The operation: the name of its series.
+    pub(crate) series: String,
+    /// In the order of their medians.
+    pub(crate) steps: Vec<Step>,
+}
+
+/// What the programs of the product did in all bursts of an operation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Work {
+    /// The operation: the name of its series.
+    pub(crate) series: String,
+    /// Number of objects of all its bursts.
+    pub(crate) objects: u32,
+    /// By the names of [`crate::meters`].
+    pub(crate) spent: BTreeMap<String, Spent>,
+}
+
+/// How often a program did something, and how long all of that took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Spent {
+    pub(crate) count: f64,
+    pub(crate) seconds: f64,
+}
+
+/// When the objects of an operation reached its steps.
+type Times = BTreeMap<(Role, State), Vec<f64>>;
+
 /// Collects samples.
 #[derive(Debug, Default)]
 pub(crate) struct Recorder {
     /// In the order in which they were first recorded.
     series: Vec<Series>,
-    steps: BTreeMap<(Role, State), Vec<f64>>,
+    steps: Times,
+    bursts: Vec<(String, Times)>,
+    work: Vec<Work>,
     counts: BTreeMap<String, u32>,
 }
 
@@ -51,6 +81,12 @@ pub(crate) struct Report {
     pub(crate) series: Vec<Series>,
     /// In the order of their medians.
     pub(crate) first_start: Vec<Step>,
+    /// One for each operation. Earlier reports do not have them.
+    #[serde(default)]
+    pub(crate) bursts: Vec<Burst>,
+    /// One for each operation of StoppableContainers. Earlier reports do not have them.
+    #[serde(default)]
+    pub(crate) work: Vec<Work>,
     /// The highest number of each kind of thing that one operation needed.
     pub(crate) counts: BTreeMap<String, u32>,
 }
@@ -73,8 +109,35 @@ impl Recorder {
 
     /// Adds the steps of a first start.
     pub(crate) fn add_steps(&mut self, steps: BTreeMap<(Role, State), f64>) {
-        for (step, seconds) in steps {
-            self.steps.entry(step).or_default().push(seconds);
+        extend(&mut self.steps, steps);
+    }
+
+    /// Adds the steps of an object in a burst.
+    pub(crate) fn add_burst_steps(&mut self, series: &str, steps: BTreeMap<(Role, State), f64>) {
+        if let Some((_, times)) = self.bursts.iter_mut().find(|(name, _)| name == series) {
+            extend(times, steps);
+            return;
+        }
+        let mut times = Times::new();
+        extend(&mut times, steps);
+        self.bursts.push((series.to_owned(), times));
+    }
+
+    /// Adds what the programs of the product did in a burst.
+    pub(crate) fn add_work(&mut self, series: &str, objects: u32, spent: BTreeMap<String, Spent>) {
+        let Some(work) = self.work.iter_mut().find(|work| work.series == series) else {
+            self.work.push(Work {
+                series: series.to_owned(),
+                objects,
+                spent,
+            });
+            return;
+        };
+        work.objects += objects;
+        for (what, more) in spent {
+            let spent = work.spent.entry(what).or_default();
+            spent.count += more.count;
+            spent.seconds += more.seconds;
         }
     }
 
@@ -86,18 +149,19 @@ impl Recorder {
 
     /// The report.
     pub(crate) fn report(self, cluster: BTreeMap<String, String>, date: String, burst: u32) -> Report {
-        let steps = self.steps.into_iter().map(|((role, state), samples)| Step {
-            what: text(role, state),
-            samples,
+        let bursts = self.bursts.into_iter();
+        let bursts = bursts.map(|(series, times)| Burst {
+            series,
+            steps: in_order(times),
         });
-        let mut first_start: Vec<_> = steps.collect();
-        first_start.sort_by(|a, b| quantile(&a.samples, 50).total_cmp(&quantile(&b.samples, 50)));
         Report {
             cluster,
             date,
             burst,
             series: self.series,
-            first_start,
+            first_start: in_order(self.steps),
+            bursts: bursts.collect(),
+            work: self.work,
             counts: self.counts,
         }
     }
@@ -106,23 +170,32 @@ impl Recorder {
 // === impl Report ===
 
 impl Report {
-    /// Reads a report.
-    pub(crate) fn read(file: &Path) -> Result<Self> {
-        let bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-        serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))
-    }
-
-    /// Writes the report.
-    pub(crate) fn write(&self, file: &Path) -> Result<()> {
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
-    }
-
     /// The series of an operation.
     pub(crate) fn series(&self, name: &str) -> Option<&Series> {
         self.series.iter().find(|series| series.name == name)
     }
+
+    /// The steps of an operation in bursts.
+    pub(crate) fn burst(&self, series: &str) -> Option<&Burst> {
+        self.bursts.iter().find(|burst| burst.series == series)
+    }
+}
+
+fn extend(times: &mut Times, steps: BTreeMap<(Role, State), f64>) {
+    for (step, seconds) in steps {
+        times.entry(step).or_default().push(seconds);
+    }
+}
+
+/// The steps in the order of their medians.
+fn in_order(times: Times) -> Vec<Step> {
+    let steps = times.into_iter().map(|((role, state), samples)| Step {
+        what: text(role, state),
+        samples,
+    });
+    let mut steps: Vec<_> = steps.collect();
+    steps.sort_by(|a, b| quantile(&a.samples, 50).total_cmp(&quantile(&b.samples, 50)));
+    steps
 }
 
 /// A quantile in percent: the smallest sample that is not below this share of all samples. 0
@@ -134,7 +207,8 @@ pub(crate) fn quantile(samples: &[f64], percent: usize) -> f64 {
     sorted.get(rank).copied().unwrap_or_default()
 }
 
-fn text(role: Role, state: State) -> String {
+/// The name of a step.
+pub(crate) fn text(role: Role, state: State) -> String {
     let role = match role {
         Role::PlainPod => "plain pod",
         Role::Placeholder => "placeholder pod",
@@ -151,6 +225,10 @@ fn text(role: Role, state: State) -> String {
         State::FilesystemReady => "has its filesystem",
         State::Settled => "as requested, with its provider",
         State::Stopped => "stopped",
+        State::RunRequested => "asked to run",
+        State::StopRequested => "asked to stop",
+        State::Deleting => "asked to end",
+        State::Ended => "without running containers",
         State::Gone => "deleted",
     };
     format!("{role} {state}")
@@ -172,6 +250,26 @@ mod tests {
         let report = recorder.report(BTreeMap::new(), String::new(), 0);
         let steps: Vec<_> = report.first_start.iter().map(|step| step.what.as_str()).collect();
         assert_eq!(steps, ["consumer pod created", "provider pod ready"]);
+    }
+
+    #[test]
+    fn bursts_of_an_operation_are_added_up() {
+        let mut recorder = Recorder::default();
+        for seconds in [1.0, 2.0] {
+            recorder.add_burst_steps("stop", BTreeMap::from([((Role::Consumer, State::Gone), seconds)]));
+            let spent = Spent { count: 3.0, seconds };
+            recorder.add_work("stop", 2, BTreeMap::from([("sync".to_owned(), spent)]));
+        }
+        let report = recorder.report(BTreeMap::new(), String::new(), 2);
+        assert_eq!(report.burst("stop").unwrap().steps[0].samples, [1.0, 2.0]);
+        let [work] = report.work.as_slice() else {
+            panic!("{:?}", report.work)
+        };
+        let expected = Spent {
+            count: 6.0,
+            seconds: 3.0,
+        };
+        assert_eq!((work.objects, work.spent["sync"]), (4, expected));
     }
 
     #[test]

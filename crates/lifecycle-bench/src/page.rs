@@ -7,12 +7,11 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 
 use crate::measured::{Report, Series, quantile};
-use crate::plot;
 use crate::rounds::{counts, series};
+use crate::{breakdown, plot, section};
 
-/// The lines that enclose what this program writes.
+/// The line before what this program writes.
 const BEGIN: &str = "<!-- begin: written by cargo xtask bench report -->";
-const END: &str = "<!-- end -->";
 
 /// Highest ratios of medians to those of plain pods.
 const GOALS: &[(&str, f64)] = &[
@@ -25,6 +24,9 @@ const GOALS: &[(&str, f64)] = &[
 ];
 /// Highest numbers that an operation needs.
 const LIMITS: &[(&str, u32)] = &[(counts::PODS, 1), (counts::START, 8), (counts::STOP, 10)];
+/// What a start again is compared with, and the goals for how much longer its median may be, in
+/// seconds.
+const REFERENCES: &[(&str, f64)] = &[(series::PLAIN_START, 0.4), (series::VOLUME_START, 0.1)];
 /// A reference whose p90 is this many times its p10 does not allow a verdict.
 const NOISE: f64 = 1.5;
 
@@ -47,14 +49,19 @@ const PLOTS: &[(&str, &str, &[&str])] = &[
     ),
 ];
 
-/// Fails if an operation needed more of something than allowed, or if nothing was counted.
+/// Fails if an operation needed more of something than allowed, or if something was not counted or
+/// not measured.
 pub(crate) fn check(report: &Report) -> Result<()> {
     for (what, limit) in LIMITS {
         let found = report.counts.get(*what);
         let found = found.with_context(|| format!("the report does not count {what}"))?;
         ensure!(found <= limit, "{what}: {found}, and not at most {limit}");
     }
-    Ok(())
+    for (reference, _) in REFERENCES {
+        let series = report.series(reference);
+        series.with_context(|| format!("the report does not have \"{reference}\""))?;
+    }
+    breakdown::check(report)
 }
 
 /// The tables, in Markdown.
@@ -73,6 +80,7 @@ pub(crate) fn tables(report: &Report) -> String {
             series.samples.len()
         );
     }
+    text.push_str(&differences(report));
     text.push_str(
         "\nA first start, with the times since the request:\n\n| step | p50 | p90 |\n|---|---|---|\n",
     );
@@ -80,10 +88,33 @@ pub(crate) fn tables(report: &Report) -> String {
         let [p50, p90] = [50, 90].map(|percent| quantile(&step.samples, percent));
         let _ = writeln!(text, "| {} | {p50:.2} s | {p90:.2} s |", step.what);
     }
+    text.push_str(&breakdown::tables(report));
     text.push_str("\n| the most that one operation needed | | limit |\n|---|---|---|\n");
     for (what, limit) in LIMITS {
         let found = report.counts.get(*what).copied().unwrap_or_default();
         let _ = writeln!(text, "| {what} | {found} | {limit} |");
+    }
+    text
+}
+
+/// How much longer a start again takes than the start of each reference. Earlier reports do not
+/// have all of them.
+fn differences(report: &Report) -> String {
+    let references = REFERENCES
+        .iter()
+        .filter_map(|(name, goal)| Some((report.series(name)?, *goal)));
+    let references: Vec<_> = references.collect();
+    let Some(again) = report.series(series::AGAIN) else {
+        return String::new();
+    };
+    if references.len() < REFERENCES.len() {
+        return String::new();
+    }
+    let mut text = format!("\n| {}, p50 | more | goal |\n|---|---|---|\n", series::AGAIN);
+    for (reference, goal) in references {
+        let more = quantile(&again.samples, 50) - quantile(&reference.samples, 50);
+        let goal = judged(reference, more <= goal, &format!("≤ {goal} s"));
+        let _ = writeln!(text, "| than {} | {more:.2} s | {goal} |", reference.name);
     }
     text
 }
@@ -100,18 +131,22 @@ fn verdict(report: &Report, of: &Series) -> (String, String) {
         .find(|(name, _)| *name == of.name)
         .map(|(_, goal)| goal);
     let goal = goal.map_or(String::new(), |goal| {
-        let spread = quantile(&reference.samples, 90) / quantile(&reference.samples, 10);
-        // The spread of a burst is that of its queue.
-        let is_noisy = spread > NOISE && !reference.name.starts_with(series::BURST);
-        if is_noisy {
-            format!("≤ {goal}: too noisy to judge, plain pods vary by {spread:.1}")
-        } else if ratio <= *goal {
-            format!("≤ {goal}")
-        } else {
-            format!("≤ {goal} **MISSED**")
-        }
+        judged(reference, ratio <= *goal, &format!("≤ {goal}"))
     });
     (format!("{ratio:.2}"), goal)
+}
+
+/// A goal with its verdict, if the times of the reference allow one.
+fn judged(reference: &Series, is_met: bool, goal: &str) -> String {
+    let spread = quantile(&reference.samples, 90) / quantile(&reference.samples, 10);
+    // The spread of a burst is that of its queue.
+    if spread > NOISE && !reference.name.starts_with(series::BURST) {
+        format!("{goal}: too noisy to judge, plain pods vary by {spread:.1}")
+    } else if is_met {
+        goal.to_owned()
+    } else {
+        format!("{goal} **MISSED**")
+    }
 }
 
 /// Writes the plots into a directory, and the tables into the page.
@@ -119,12 +154,6 @@ fn verdict(report: &Report, of: &Series) -> (String, String) {
 /// # Errors
 /// If the page lacks the lines that enclose the tables, or a file cannot be written.
 pub(crate) fn write(report: &Report, page: &Path, plots: &Path) -> Result<()> {
-    let text = fs::read_to_string(page).with_context(|| format!("reading {}", page.display()))?;
-    let parts = text
-        .split_once(BEGIN)
-        .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) =
-        parts.with_context(|| format!("{} does not contain the lines {BEGIN} and {END}", page.display()))?;
     fs::create_dir_all(plots).with_context(|| format!("making {}", plots.display()))?;
     let directory = plots.file_name().unwrap_or_default().to_string_lossy();
     let mut written = format!(
@@ -147,8 +176,7 @@ pub(crate) fn write(report: &Report, page: &Path, plots: &Path) -> Result<()> {
         );
     }
     written.push_str(&tables(report));
-    fs::write(page, format!("{before}{BEGIN}\n\n{written}\n{END}{after}"))
-        .with_context(|| format!("writing {}", page.display()))
+    section::write(page, BEGIN, &written)
 }
 
 #[cfg(test)]
@@ -190,6 +218,22 @@ mod tests {
     #[test]
     fn more_than_the_limit_is_an_error() {
         let mut report = report(&[1.0], 1.0);
+        assert!(
+            check(&report)
+                .unwrap_err()
+                .to_string()
+                .contains(series::VOLUME_START)
+        );
+        report.series.push(Series {
+            name: series::VOLUME_START.to_owned(),
+            reference: None,
+            samples: vec![0.95],
+        });
+        let tables = tables(&report);
+        assert!(
+            tables.contains("| than plain pod: start | 0.00 s | ≤ 0.4 s |"),
+            "{tables}"
+        );
         check(&report).unwrap();
         let (what, limit) = LIMITS[0];
         report.counts.insert(what.to_owned(), limit + 1);
@@ -202,7 +246,7 @@ mod tests {
     fn the_page_has_the_tables_and_the_plots() {
         let directory = tempfile::tempdir().unwrap();
         let page = directory.path().join("page.md");
-        fs::write(&page, format!("before\n{BEGIN}\nold\n{END}\nafter\n")).unwrap();
+        fs::write(&page, format!("before\n{BEGIN}\nold\n<!-- end -->\nafter\n")).unwrap();
         let plots = directory.path().join("plots");
         write(&report(&[1.0, 1.1], 1.0), &page, &plots).unwrap();
         let text = fs::read_to_string(&page).unwrap();

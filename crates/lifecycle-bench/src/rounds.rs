@@ -9,6 +9,34 @@ use tokio::time::Instant;
 use crate::cluster::Cluster;
 use crate::journal::{Journal, Role, State};
 use crate::measured::Recorder;
+use crate::meters::Meters;
+
+/// What the rounds measure with.
+pub(crate) struct Bench {
+    pub(crate) cluster: Cluster,
+    /// The same cluster, with pods that have a volume of the CSI driver that does nothing.
+    pub(crate) with_volume: Cluster,
+    pub(crate) journal: Journal,
+    pub(crate) meters: Meters,
+}
+
+/// What takes turns in a round.
+#[derive(Clone, Copy)]
+enum Turn {
+    Plain,
+    WithVolume,
+    Ours,
+}
+
+/// All orders, so that none of them always follows the same other one.
+const ORDERS: [[Turn; 3]; 6] = [
+    [Turn::Ours, Turn::Plain, Turn::WithVolume],
+    [Turn::Plain, Turn::WithVolume, Turn::Ours],
+    [Turn::WithVolume, Turn::Ours, Turn::Plain],
+    [Turn::Plain, Turn::Ours, Turn::WithVolume],
+    [Turn::Ours, Turn::WithVolume, Turn::Plain],
+    [Turn::WithVolume, Turn::Plain, Turn::Ours],
+];
 
 /// Names of the series.
 pub(crate) mod series {
@@ -16,6 +44,8 @@ pub(crate) mod series {
     pub(crate) const BURST: &str = "burst, ";
     pub(crate) const PLAIN_START: &str = "plain pod: start";
     pub(crate) const PLAIN_STOP: &str = "plain pod: delete";
+    pub(crate) const VOLUME_START: &str = "plain pod with a no-op CSI volume: start";
+    pub(crate) const VOLUME_STOP: &str = "plain pod with a no-op CSI volume: delete";
     pub(crate) const FIRST: &str = "StoppableContainer: first start";
     pub(crate) const FIRST_QUICK: &str = "StoppableContainer: first start, its provider limited to 1 CPU";
     pub(crate) const STOP: &str = "StoppableContainer: stop";
@@ -35,34 +65,53 @@ pub(crate) mod counts {
     pub(crate) const STOP: &str = "changes of the two objects in a stop";
 }
 
-/// One after the other: a plain pod, and an object that is created, stopped and started.
-pub(crate) async fn single(
+/// One after the other: plain pods without and with a volume, and an object that is created,
+/// stopped and started.
+pub(crate) async fn single(bench: &Bench, recorder: &mut Recorder, round: u32) -> Result<()> {
+    for turn in ORDERS[round as usize % ORDERS.len()] {
+        match turn {
+            Turn::Plain => {
+                let names = [series::PLAIN_START, series::PLAIN_STOP];
+                plain(
+                    &bench.cluster,
+                    &bench.journal,
+                    recorder,
+                    &format!("plain-{round}"),
+                    names,
+                )
+                .await?;
+            }
+            Turn::WithVolume => {
+                let names = [series::VOLUME_START, series::VOLUME_STOP];
+                let (cluster, journal) = (&bench.with_volume, &bench.journal);
+                plain(cluster, journal, recorder, &format!("volume-{round}"), names).await?;
+            }
+            Turn::Ours => ours(&bench.cluster, &bench.journal, recorder, round).await?,
+        }
+    }
+    Ok(())
+}
+
+/// Starts and deletes a plain pod. The names are those of the series of the two.
+async fn plain(
     cluster: &Cluster,
     journal: &Journal,
     recorder: &mut Recorder,
-    round: u32,
+    name: &str,
+    [start, stop]: [&str; 2],
 ) -> Result<()> {
-    // The order changes, so that neither always follows the other.
-    if round.is_multiple_of(2) {
-        ours(cluster, journal, recorder, round).await?;
-        plain(cluster, journal, recorder, round).await
-    } else {
-        plain(cluster, journal, recorder, round).await?;
-        ours(cluster, journal, recorder, round).await
-    }
-}
-
-async fn plain(cluster: &Cluster, journal: &Journal, recorder: &mut Recorder, round: u32) -> Result<()> {
-    let name = format!("plain-{round}");
-    let asked = cluster.create_plain(&name).await?;
-    let ready = journal
-        .reached(&name, Role::PlainPod, State::Ready, asked)
-        .await?;
-    recorder.add(series::PLAIN_START, None, seconds(asked, ready));
-    let asked = cluster.delete_plain(&name).await?;
-    let gone = journal.reached(&name, Role::PlainPod, State::Gone, asked).await?;
-    recorder.add(series::PLAIN_STOP, None, seconds(asked, gone));
-    journal.forget(&name);
+    let reference = |name, of| (name != of).then_some(of);
+    let asked = cluster.create_plain(name).await?;
+    let ready = journal.reached(name, Role::PlainPod, State::Ready, asked).await?;
+    recorder.add(
+        start,
+        reference(start, series::PLAIN_START),
+        seconds(asked, ready),
+    );
+    let asked = cluster.delete_plain(name).await?;
+    let gone = journal.reached(name, Role::PlainPod, State::Gone, asked).await?;
+    recorder.add(stop, reference(stop, series::PLAIN_STOP), seconds(asked, gone));
+    journal.forget(name);
     Ok(())
 }
 
@@ -119,13 +168,8 @@ async fn deleted(cluster: &Cluster, journal: &Journal, name: &str) -> Result<()>
 }
 
 /// Many at once: plain pods, and objects that are created, stopped and started.
-pub(crate) async fn burst(
-    cluster: &Cluster,
-    journal: &Journal,
-    recorder: &mut Recorder,
-    round: u32,
-    count: u32,
-) -> Result<()> {
+pub(crate) async fn burst(bench: &Bench, recorder: &mut Recorder, round: u32, count: u32) -> Result<()> {
+    let (cluster, journal) = (&bench.cluster, &bench.journal);
     let names: Vec<_> = (0..count)
         .map(|index| format!("plain-burst-{round}-{index}"))
         .collect();
@@ -144,6 +188,7 @@ pub(crate) async fn burst(
         for (of, since) in asked.await? {
             let at = journal.reached(&of, Role::PlainPod, state, since).await?;
             recorder.add(name, None, seconds(since, at));
+            recorder.add_burst_steps(name, journal.steps(&of, since));
         }
     }
     for name in &names {
@@ -153,36 +198,8 @@ pub(crate) async fn burst(
     let names: Vec<_> = (0..count)
         .map(|index| format!("ours-burst-{round}-{index}"))
         .collect();
-    let asked = at_once(cluster, &names, |cluster, name| async move {
-        cluster.create(&name).await
-    });
-    for (of, since) in asked.await? {
-        let at = journal.reached(&of, Role::Object, State::Ready, since).await?;
-        recorder.add(
-            series::BURST_FIRST,
-            Some(series::BURST_PLAIN_START),
-            seconds(since, at),
-        );
-    }
-    for (name, reference, running) in [
-        (series::BURST_STOP, series::BURST_PLAIN_STOP, false),
-        (series::BURST_AGAIN, series::BURST_PLAIN_START, true),
-    ] {
-        let (role, state) = if running {
-            (Role::Object, State::Ready)
-        } else {
-            (Role::Consumer, State::Gone)
-        };
-        let asked = at_once(cluster, &names, move |cluster, name| async move {
-            cluster.set_running(&name, running).await
-        });
-        for (of, since) in asked.await? {
-            let at = journal.reached(&of, role, state, since).await?;
-            recorder.add(name, Some(reference), seconds(since, at));
-            if !running {
-                journal.reached(&of, Role::Object, State::Stopped, since).await?;
-            }
-        }
+    for operation in [Operation::First, Operation::Stop, Operation::Again] {
+        ours_at_once(bench, recorder, &names, operation).await?;
     }
     let asked = at_once(cluster, &names, |cluster, name| async move {
         cluster.delete(&name).await
@@ -192,6 +209,76 @@ pub(crate) async fn burst(
         journal.forget(&of);
     }
     Ok(())
+}
+
+/// What is done to all objects of a burst.
+#[derive(Clone, Copy)]
+enum Operation {
+    First,
+    Stop,
+    Again,
+}
+
+async fn ours_at_once(
+    bench: &Bench,
+    recorder: &mut Recorder,
+    names: &[String],
+    operation: Operation,
+) -> Result<()> {
+    let (name, reference) = operation.series();
+    let before = bench.meters.read().await?;
+    let asked = at_once(&bench.cluster, names, move |cluster, name| async move {
+        match operation {
+            Operation::First => cluster.create(&name).await,
+            Operation::Stop => cluster.set_running(&name, false).await,
+            Operation::Again => cluster.set_running(&name, true).await,
+        }
+    });
+    let asked = asked.await?;
+    let (role, state) = operation.end();
+    for (of, since) in &asked {
+        let at = bench.journal.reached(of, role, state, *since).await?;
+        recorder.add(name, Some(reference), seconds(*since, at));
+    }
+    for (of, since) in &asked {
+        for (role, state) in operation.settled() {
+            bench.journal.reached(of, *role, *state, *since).await?;
+        }
+        recorder.add_burst_steps(name, bench.journal.steps(of, *since));
+    }
+    let spent = bench.meters.read().await?.since(&before);
+    recorder.add_work(name, u32::try_from(names.len())?, spent);
+    Ok(())
+}
+
+// === impl Operation ===
+
+impl Operation {
+    /// The names of its series and of the reference.
+    fn series(self) -> (&'static str, &'static str) {
+        match self {
+            Self::First => (series::BURST_FIRST, series::BURST_PLAIN_START),
+            Self::Stop => (series::BURST_STOP, series::BURST_PLAIN_STOP),
+            Self::Again => (series::BURST_AGAIN, series::BURST_PLAIN_START),
+        }
+    }
+
+    /// When it is done.
+    fn end(self) -> (Role, State) {
+        match self {
+            Self::First | Self::Again => (Role::Object, State::Ready),
+            Self::Stop => (Role::Consumer, State::Gone),
+        }
+    }
+
+    /// What follows, and belongs to it.
+    fn settled(self) -> &'static [(Role, State)] {
+        match self {
+            Self::First => &[(Role::Object, State::Settled), (Role::Placeholder, State::Gone)],
+            Self::Stop => &[(Role::Object, State::Stopped)],
+            Self::Again => &[],
+        }
+    }
 }
 
 /// Sends a request for each name at the same time. Returns the names and the times before their

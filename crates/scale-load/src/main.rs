@@ -22,7 +22,6 @@ use clap::Parser;
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use scale_load::metrics::{Sample, instant_text, operator_sample};
-use scale_load::number;
 use scale_load::operator::Operator;
 use tokio::time::{Instant, sleep};
 
@@ -64,7 +63,7 @@ struct Args {
     #[arg(long)]
     output: PathBuf,
     /// Longest time for one part, in seconds.
-    #[arg(long, default_value_t = 900)]
+    #[arg(long)]
     limit: u64,
     /// The operator and its arguments.
     #[arg(last = true, required = true)]
@@ -102,6 +101,8 @@ async fn run(args: &Args) -> Result<()> {
     let mut operator = Operator::start(&args.operator, &args.admin)?;
     operator.ready(limit).await?;
     let empty_rss = operator.rss()?;
+    say("applies, as dry runs");
+    let applies = objects::apply(&client).await?;
     say(&format!("{} objects are created", args.objects));
     let before = operator_sample(&args.admin).await?;
     let begin = Instant::now();
@@ -151,8 +152,9 @@ async fn run(args: &Args) -> Result<()> {
         rss_created_peak: created_rss,
         rss_idle: idle_rss,
         rss_churn_peak: operator.peak()?,
+        applies,
         create_seconds,
-        writes_per_creation: created.since(&before).writes() / number(args.objects),
+        creation_writes: report::each(&created.since(&before), args.objects),
         restart_seconds,
         restart_writes: restarted.writes(),
         idle_seconds: args.idle,

@@ -53,7 +53,8 @@ pub async fn get(address: &str, path: &str) -> Result<String> {
 // === impl Sample ===
 
 impl Sample {
-    fn parse(text: &str, prefix: &str) -> Self {
+    /// Reads what a program serves, without this prefix of the names. Others are left out.
+    pub fn parse(text: &str, prefix: &str) -> Self {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let values = lines.filter_map(|line| {
             let (name, value) = line.rsplit_once(' ')?;

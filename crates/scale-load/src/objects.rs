@@ -6,14 +6,16 @@ use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::CSINode;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
+use scale_load::number;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use stoppablecontainer_api::StoppableContainer;
 use stoppablecontainer_api::names::CSI_DRIVER;
+use tokio::time::Instant;
 
 /// Namespace of the StoppableContainers.
 pub(crate) const NAMESPACE: &str = "scale";
@@ -21,6 +23,9 @@ pub(crate) const NAMESPACE: &str = "scale";
 const FOREIGN: &str = "foreign";
 /// Creations under way at the same time.
 const CONCURRENCY: usize = 64;
+
+/// Objects of each kind that are applied.
+const APPLIES: usize = 500;
 
 /// How much there is.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +53,55 @@ pub(crate) async fn prepare(client: &Client, scale: Scale) -> Result<()> {
 pub(crate) async fn create(client: &Client, scale: Scale) -> Result<()> {
     let objects = (0..scale.objects).map(stoppable_container).collect();
     create_all(&namespaced::<StoppableContainer>(client, NAMESPACE), objects).await
+}
+
+/// Applies that the API server answers in a second.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Applies {
+    /// Of StoppableContainers: the schema with its rules, and the webhook.
+    ours: f64,
+    /// Of pods with the same template, of which no webhook is asked.
+    pods: f64,
+}
+
+/// Applies objects as dry runs, so that only the API server and the webhook work.
+pub(crate) async fn apply(client: &Client) -> Result<Applies> {
+    let objects = (0..APPLIES).map(stoppable_container);
+    let pods = (0..APPLIES).map(|index| {
+        let mut pod = stoppable_container(index)["spec"]["template"].take();
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        pod["metadata"]["name"] = json!(name(index));
+        pod
+    });
+    let containers = namespaced::<StoppableContainer>(client, NAMESPACE);
+    Ok(Applies {
+        ours: apply_all(&containers, objects).await?,
+        pods: apply_all(&namespaced::<Pod>(client, NAMESPACE), pods).await?,
+    })
+}
+
+/// Returns how many were answered in a second.
+async fn apply_all<K>(api: &Api<K>, objects: impl Iterator<Item = Value>) -> Result<f64>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let params = PatchParams::apply("load").dry_run();
+    let begin = Instant::now();
+    stream::iter(objects)
+        .map(|object| {
+            let params = &params;
+            async move {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                let applied = api.patch(name, params, &Patch::Apply(&object)).await;
+                applied.map(drop).context("applying an object of the load")
+            }
+        })
+        .buffer_unordered(CONCURRENCY)
+        .try_collect::<()>()
+        .await?;
+    Ok(number(APPLIES) / begin.elapsed().as_secs_f64())
 }
 
 /// Name of a StoppableContainer.
@@ -131,6 +185,7 @@ fn stoppable_container(index: usize) -> Value {
     let env =
         (0..10).map(|n| json!({ "name": format!("SETTING_{n}"), "value": format!("value of setting {n}") }));
     json!({
+        "apiVersion": "stoppablecontainer.xtlsoft.top/v1alpha1", "kind": "StoppableContainer",
         "metadata": { "name": name(index), "labels": { "app": "work", "owner": format!("user-{}", index % 100) } },
         "spec": { "running": true, "template": {
             "metadata": { "labels": { "app": "work" } },

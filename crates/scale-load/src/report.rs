@@ -7,6 +7,7 @@ use scale_load::number;
 use serde::Serialize;
 
 use crate::churn::Asked;
+use crate::objects::Applies;
 
 /// Everything.
 #[derive(Debug, Serialize)]
@@ -21,9 +22,11 @@ pub(crate) struct Report {
     pub(crate) rss_created_peak: u64,
     pub(crate) rss_idle: u64,
     pub(crate) rss_churn_peak: u64,
+    pub(crate) applies: Applies,
     /// Until all new objects run.
     pub(crate) create_seconds: f64,
-    pub(crate) writes_per_creation: f64,
+    /// Writes of a creation by verb and resource, until the new object has settled.
+    pub(crate) creation_writes: BTreeMap<String, f64>,
     /// From the start of the operator until it has looked at all objects.
     pub(crate) restart_seconds: f64,
     pub(crate) restart_writes: f64,
@@ -65,7 +68,6 @@ impl Churn {
     pub(crate) fn of(what: &str, asked: &Asked, from: &Sample, to: &Sample) -> Self {
         let count = asked.seconds.len();
         let added = to.since(from);
-        let each = |(what, writes): (String, f64)| (what, writes / number(count));
         Self {
             what: what.to_owned(),
             count,
@@ -75,9 +77,15 @@ impl Churn {
                 p99: rank(&asked.seconds, 99),
             },
             writes_each: added.writes() / number(count),
-            writes: added.writes_by().into_iter().map(each).collect(),
+            writes: each(&added, count),
         }
     }
+}
+
+/// Writes by verb and resource, for each of `count` objects.
+pub(crate) fn each(added: &Sample, count: usize) -> BTreeMap<String, f64> {
+    let each = |(what, writes): (String, f64)| (what, writes / number(count));
+    added.writes_by().into_iter().map(each).collect()
 }
 
 /// The quantiles of the reconciliations.

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
+use super::page::{self, Circumstances};
 use super::{ADMIN, Place, WEBHOOK_PORT, installation, start_parts};
 use crate::args::AdmissionArgs;
 use crate::cluster::control_plane::API_SERVER;
@@ -40,7 +41,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// When it cannot be run to its end, or a request fails. A goal that is missed is not an error.
 pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: AdmissionArgs) -> Result<()> {
     let tools = Tools::of(workspace).with_release(options.kubernetes.unwrap_or_default());
-    let options = if options.quick { options.quick() } else { options };
+    let is_quick = options.quick;
+    let options = if is_quick { options.quick() } else { options };
     progress.expect(5);
     tools.prepare_control_plane(workspace, progress)?;
     progress.step("Build the operator and its load", |step| {
@@ -62,9 +64,14 @@ pub(crate) fn run(workspace: &Workspace, progress: &Progress, options: Admission
         installation::apply(workspace, step, &tools, &place.0, WEBHOOK_PORT)?;
         measure(workspace, step, &place.0, options, &output)
     })?;
-    println!("{}", table::render(&table::read(&output)?));
+    Circumstances::now(tools.release())?.add_to(&output)?;
+    let tables = table::render(&page::read(&output)?);
+    println!("{tables}");
     progress.say(format!("{} has the measurements", output.display()));
-    Ok(())
+    if is_quick {
+        return Ok(());
+    }
+    page::write(workspace, progress, "bench admission", &tables)
 }
 
 /// File of the measurements.

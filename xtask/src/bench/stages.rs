@@ -2,7 +2,13 @@
 
 /// Stages of kwok. Nodes are ready at once, pods run at once, and pods that are deleted end at
 /// once. A placeholder never runs: on a real node the agent does not publish its volume.
+///
+/// Four workers, kwok's default, let pods run later than the operator and the scheduler make them.
 pub(super) const TEXT: &str = r#"
+apiVersion: config.kwok.x-k8s.io/v1alpha1
+kind: KwokConfiguration
+options: {podPlayStageParallelism: 32}
+---
 apiVersion: kwok.x-k8s.io/v1alpha1
 kind: Stage
 metadata: {name: node-ready}

@@ -1,27 +1,23 @@
 /*!
 `bench starts`: how long starts and stops take, next to those of plain pods.
-`crates/lifecycle-bench` measures on a real cluster, and makes the page of `bench report`.
+`crates/lifecycle-bench` measures on a real cluster.
 */
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
+use super::report::{self, STARTS};
 use crate::args::StartsArgs;
-use crate::images::{product, testing};
+use crate::images::{noop_csi, product, testing};
 use crate::progress::{Progress, Step};
 use crate::target::Target;
 use crate::workspace::Workspace;
-use crate::{install, shell};
+use crate::{install, results};
 
 /// An image with one static program, which ends at once when it gets SIGTERM.
 const IMAGE: &str = "docker.io/test/scratch:1";
-/// The measurements, the page and the plots.
-const RESULTS: &str = "docs/speed/starts.json";
-const PAGE: &str = "docs/speed.md";
-const PLOTS: &str = "docs/speed";
 
 /// Installs the product and measures.
 ///
@@ -53,14 +49,15 @@ pub(crate) fn measure(
             workspace.target().join("bench/starts-quick.json"),
         )
     } else {
-        (options, workspace.join(RESULTS))
+        (options, workspace.join(STARTS))
     };
     let parent = output.parent().unwrap_or(&output);
     fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
-    let mut command = Command::new(program(workspace, step)?);
+    let driver = noop_csi::provide(workspace, step, &target.destination)?;
+    let mut command = Command::new(report::program(workspace, step)?);
     command.env("KUBECONFIG", &target.kubeconfig);
-    command.args(["measure", "--image", IMAGE]);
-    command.args(["--date", shell::capture("date", ["-u", "+%F"])?.trim()]);
+    command.args(["measure", "--image", IMAGE, "--csi-image", &driver]);
+    command.args(["--date", &results::today()?]);
     for (flag, number) in [
         ("rounds", amount.rounds),
         ("burst", amount.burst),
@@ -70,37 +67,6 @@ pub(crate) fn measure(
     }
     command.arg("--output").arg(&output);
     let result = step.run(&mut command);
-    let log = fs::read_to_string(step.log()).unwrap_or_default();
-    for line in log.lines().filter(|line| line.starts_with('|')) {
-        step.say(line);
-    }
+    report::say_tables(step);
     result
-}
-
-/// `bench report`: writes the page and the plots.
-pub(crate) fn report(workspace: &Workspace, progress: &Progress) -> Result<()> {
-    let input = workspace.join(RESULTS);
-    ensure!(
-        input.is_file(),
-        "{RESULTS} does not exist: `cargo xtask bench starts` writes it"
-    );
-    progress.expect(1);
-    progress.step("Write the page and its plots", |step| {
-        let mut command = Command::new(program(workspace, step)?);
-        command.arg("report").arg("--input").arg(input);
-        command.arg("--page").arg(workspace.join(PAGE));
-        command.arg("--plots").arg(workspace.join(PLOTS));
-        step.run(&mut command)
-    })?;
-    progress.say(format!("{PAGE} is updated"));
-    Ok(())
-}
-
-/// Builds the program, and returns its path. With `--workspace`, its dependencies have the features
-/// that the tests have been built with, and are not compiled again.
-fn program(workspace: &Workspace, step: &Step<'_>) -> Result<PathBuf> {
-    let mut command = Command::new("cargo");
-    command.current_dir(workspace.root());
-    step.run(command.args(["build", "--workspace", "--bin", "lifecycle-bench"]))?;
-    Ok(workspace.target().join("debug/lifecycle-bench"))
 }

@@ -1,19 +1,17 @@
 //! The table of the measurements with its goals, and the document that has it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::iter;
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde::Deserialize;
+
+use super::page::{self, Circumstances};
 
 use crate::progress::Progress;
 use crate::workspace::Workspace;
 
-/// The document, and the lines that enclose the table.
-const DOCUMENT: &str = "docs/benchmarks.md";
-const BEGIN: &str = "<!-- begin: written by cargo xtask bench scale -->";
-const END: &str = "<!-- end -->";
 /// Numbers of objects that the document has.
 const SIZES: [u32; 2] = [1000, 5000];
 
@@ -32,14 +30,23 @@ pub(super) struct Measured {
     rss_created_peak: f64,
     rss_idle: f64,
     rss_churn_peak: f64,
+    applies: Applies,
     create_seconds: f64,
-    writes_per_creation: f64,
+    creation_writes: BTreeMap<String, f64>,
     restart_seconds: f64,
     idle_seconds: u32,
     idle_writes: f64,
     reconcile: Quantiles,
     conflict_share: f64,
     churn: Vec<Churn>,
+    circumstances: Circumstances,
+}
+
+/// Per second.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Applies {
+    ours: f64,
+    pods: f64,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -73,12 +80,6 @@ enum Goal {
     AtLeast(f64),
 }
 
-/// Reads the measurements of a run.
-pub(super) fn read(file: &Path) -> Result<Measured> {
-    let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-    serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))
-}
-
 /// The table, with a column for each run, and below it what the writes of a start and a stop are.
 pub(super) fn render(runs: &[&Measured]) -> String {
     let sizes = runs.iter().map(|run| format!(" {} objects |", run.objects));
@@ -98,12 +99,12 @@ pub(super) fn render(runs: &[&Measured]) -> String {
             run.objects, run.nodes, run.foreign, run.rate
         ));
         lines.push(format!("idle for {} s.", run.idle_seconds));
-        for churn in &run.churn {
-            let writes = churn
-                .writes
-                .iter()
-                .map(|(what, each)| format!("{what} {each:.1}"));
-            lines.push(format!("\nWrites of the {}:\n", churn.what));
+        lines.push(run.circumstances.text());
+        let creations = ("creations", &run.creation_writes);
+        let churn = run.churn.iter().map(|churn| (churn.what.as_str(), &churn.writes));
+        for (what, writes) in iter::once(creations).chain(churn) {
+            let writes = writes.iter().map(|(what, each)| format!("{what} {each:.1}"));
+            lines.push(format!("\nWrites of the {what}:\n"));
             lines.extend(writes.map(|write| format!("- {write}")));
         }
     }
@@ -118,25 +119,18 @@ pub(super) fn document(
 ) -> Result<()> {
     let (measured, missing): (Vec<_>, Vec<_>) = SIZES.into_iter().partition(|size| file(*size).is_file());
     if measured.is_empty() {
-        progress.say(format!("{DOCUMENT} is unchanged: no run has been recorded"));
+        progress.say(format!(
+            "{} is unchanged: no run has been recorded",
+            page::DOCUMENT
+        ));
         return Ok(());
     }
     let runs = measured
         .into_iter()
-        .map(|size| read(&file(size)))
+        .map(|size| page::read(&file(size)))
         .collect::<Result<Vec<_>>>()?;
     let table = render(&runs.iter().collect::<Vec<_>>()) + &not_measured(&missing);
-    let path = workspace.join(DOCUMENT);
-    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let parts = text
-        .split_once(BEGIN)
-        .and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-    let (before, after) =
-        parts.with_context(|| format!("{DOCUMENT} does not contain the lines {BEGIN} and {END}"))?;
-    fs::write(&path, format!("{before}{BEGIN}\n\n{table}\n{END}{after}"))
-        .with_context(|| format!("writing {}", path.display()))?;
-    progress.say(format!("{DOCUMENT} is updated"));
-    Ok(())
+    page::write(workspace, progress, "bench scale", &table)
 }
 
 /// Says which sizes have no column.
@@ -183,7 +177,7 @@ fn rows() -> Vec<Row> {
             run.churn("stops").map(|churn| churn.writes_each)
         }),
         row("writes per creation", None, "", 1, |run| {
-            Some(run.writes_per_creation)
+            Some(run.creation_writes.values().sum())
         }),
         row("writes while idle", Some(Goal::AtMost(0.0)), "", 0, |run| {
             Some(run.idle_writes)
@@ -214,6 +208,20 @@ fn rows() -> Vec<Row> {
             " s",
             1,
             |run| Some(run.restart_seconds),
+        ),
+        row(
+            "applies of StoppableContainers per second, as dry runs",
+            Some(Goal::AtLeast(50.0)),
+            "",
+            0,
+            |run| Some(run.applies.ours),
+        ),
+        row(
+            "applies of pods with the same template, as dry runs",
+            None,
+            "",
+            0,
+            |run| Some(run.applies.pods),
         ),
         row("all objects created until all run", None, " s", 0, |run| {
             Some(run.create_seconds)
@@ -274,9 +282,10 @@ mod tests {
         let churn = |what| json!({ "what": what, "perSecond": 44.0, "seconds": quantiles, "writesEach": 6.0, "writes": { "create pods": 1.0 } });
         let mut value = json!({
             "objects": 1000, "nodes": 100, "foreign": 10000, "rate": 45, "rssEmpty": 1e7, "rssCreatedPeak": 1e8,
-            "rssIdle": 8e7, "rssChurnPeak": 9e7, "createSeconds": 9.0, "writesPerCreation": 9.0,
+            "rssIdle": 8e7, "applies": { "ours": 90.0, "pods": 200.0 }, "rssChurnPeak": 9e7, "createSeconds": 9.0, "creationWrites": { "create pods": 3.0 },
             "restartSeconds": 9.0, "idleSeconds": 60, "idleWrites": 0.0, "reconcile": quantiles,
             "conflictShare": 0.001, "churn": [churn("stops"), churn("starts")],
+            "circumstances": { "date": "2026-12-01", "kubernetes": "v1.36.3", "kernel": "6.12", "processors": 2 },
         });
         change(&mut value);
         serde_json::from_value(value).unwrap()

@@ -241,8 +241,8 @@ fn cargo_build(
     command
 }
 
-/// Compiles a program that is in no image as a static release for this machine, and returns its
-/// path. Its package has the same name.
+/// Compiles a program that is not in an image of the product as a static release for this machine,
+/// and returns its path. Its package has the same name.
 pub(crate) fn build_static(workspace: &Workspace, program: &str, step: &Step<'_>) -> Result<PathBuf> {
     let (profile, platform) = (PUBLISHED.programs, Platform::OF_MACHINE);
     build(workspace, profile, &[(program, program)], platform, step)?;

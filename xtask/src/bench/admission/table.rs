@@ -1,11 +1,10 @@
 //! The tables of the measurements, with their goals.
 
 use std::fmt::Write;
-use std::fs;
-use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde::Deserialize;
+
+use crate::bench::page::Circumstances;
 
 /// The most that the product's webhook may add to the p99 of a creation: a factor, or milliseconds.
 const GOAL: (f64, f64) = (1.05, 5.0);
@@ -16,8 +15,7 @@ const MEGABYTE: f64 = 1e6;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Measured {
-    kubernetes: String,
-    processors: usize,
+    circumstances: Circumstances,
     rss_before: f64,
     rss_peak: f64,
     direct: Vec<Direct>,
@@ -54,19 +52,11 @@ struct Times {
     p99: f64,
 }
 
-/// Reads the measurements of a run.
-pub(super) fn read(file: &Path) -> Result<Measured> {
-    let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-    serde_json::from_slice(&bytes).with_context(|| format!("reading {}", file.display()))
-}
-
 /// The tables of a run.
 pub(super) fn render(run: &Measured) -> String {
     let mut text = format!(
-        "Kubernetes {}, {} processors for all processes. Resident memory of the operator: {:.0} MB before the \
-         load, {:.0} MB at most.\n\n",
-        run.kubernetes,
-        run.processors,
+        "{}\nResident memory of the operator: {:.0} MB before the load, {:.0} MB at most.\n\n",
+        run.circumstances.text(),
         run.rss_before / MEGABYTE,
         run.rss_peak / MEGABYTE
     );
@@ -158,7 +148,8 @@ mod tests {
             )
         };
         let value = json!({
-            "kubernetes": "v1.34.1", "processors": 2, "rssBefore": 1e7, "rssPeak": 2e7,
+            "circumstances": { "date": "2026-12-01", "kubernetes": "v1.34.1", "kernel": "6.12", "processors": 2 },
+            "rssBefore": 1e7, "rssPeak": 2e7,
             "direct": [with(times(3.0), json!({ "connections": 10, "keptAlive": true }))],
             "creations": [part("none", 100.0), part("reference", 200.0), part("product", product)],
         });
