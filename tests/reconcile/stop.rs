@@ -256,9 +256,9 @@ async fn i18_i12_a_stop_and_a_start_cost_as_many_writes_as_their_steps() {
     assert_eq!(world.told(), ["Started"].map(about));
 }
 
-/// Story: the status showed that the data is lost, and then the deletion of the consumer was refused
-/// because the kubelet had just written to the pod. The next pass found the status as it should be,
-/// so there was no event.
+/// Story: the status showed that the data is lost, and then the deletion of the consumer was
+/// refused because the kubelet had just written to the pod. The next pass found the status as it
+/// should be, so there was no event.
 #[tokio::test]
 async fn i12_what_a_status_shows_is_an_event_although_the_next_step_fails() {
     let (mut world, provider, consumer) = World::running();

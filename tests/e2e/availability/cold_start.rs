@@ -9,8 +9,9 @@ use stoppablecontainer_api::names::provider_pod_name;
 use testkit::{alone_in_namespace, cluster_command};
 
 use super::load::callable;
+use crate::support::node::running_after_reboot;
 use crate::support::release::Release;
-use crate::support::{phase, run, running, shell_template, start, stop};
+use crate::support::{phase, run, shell_template, start, stop};
 
 #[tokio::test]
 async fn f2_after_a_cold_start_all_is_as_it_was_without_a_human() {
@@ -30,7 +31,7 @@ async fn f2_after_a_cold_start_all_is_as_it_was_without_a_human() {
         ns.pod_restarted(&provider_pod_name("kept"), "provider", 1).await?;
         ns.pod_restarted(&provider_pod_name("asleep"), "provider", 1).await?;
         ns.pod_restarted("kept", "main", 1).await?;
-        running(&ns, "kept").await?;
+        running_after_reboot(&ns, "kept").await?;
         phase(&ns, "asleep", Phase::Stopped).await?;
         release.rolled_out().await?;
         callable(&ns, 20).await?;

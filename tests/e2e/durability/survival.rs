@@ -11,7 +11,7 @@ use testkit::{Namespace, NodeShell, alone_in_namespace, in_namespace, patience};
 
 use crate::support::agents::Agents;
 use crate::support::counting::{counting, unnoticed};
-use crate::support::node::{Part, reboot, until_it_answers};
+use crate::support::node::{Part, reboot, running_after_reboot, until_it_answers};
 use crate::support::{container_id, node_of, run, running, shell_template, start, stop, uid_of};
 
 /// The program of probes and hooks.
@@ -272,6 +272,7 @@ async fn i1_files_survive_a_reboot_of_the_node() {
             ns.pod_restarted(&provider_pod_name("kept"), "provider", 1)
                 .await?;
             ns.pod_restarted("kept", "main", 1).await?;
+            running_after_reboot(ns, "kept").await?;
 
             start(ns, "asleep").await?;
             ensure!(

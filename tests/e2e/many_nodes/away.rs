@@ -11,7 +11,7 @@ use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, alone_in_namespace};
 
 use crate::many_nodes::preferring;
-use crate::support::node::{Partition, reboot};
+use crate::support::node::{Partition, reboot, running_after_reboot};
 use crate::support::{
     blocked_saying, cleaned_up, create, data_directory, node_of, nodes, phase, run, running, shell_on, told,
     told_about, uid_of,
@@ -241,7 +241,7 @@ async fn f24_a_node_that_comes_back_with_its_disk_brings_the_files() {
         // The kubelet registers when it starts.
         reboot(last).await?;
         nodes::at_least(&ns, all.len()).await?;
-        let pod = running(&ns, "kept").await?;
+        let pod = running_after_reboot(&ns, "kept").await?;
         ensure!(node_of(&pod)? == *last, "it is elsewhere");
         ensure!(
             ns.sh("kept", "main", "cat /root/file").await? == "kept",

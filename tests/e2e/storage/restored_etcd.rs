@@ -6,10 +6,10 @@ use stoppablecontainer_api::conditions::{FILESYSTEM_READY, reason};
 use stoppablecontainer_api::{Phase, StoppableContainer};
 use testkit::{Namespace, NodeShell, alone_in_namespace, cluster_command};
 
+use crate::support::node::running_after_reboot;
 use crate::support::release::Release;
 use crate::support::{
-    blocked, cleaned_up, container_id, data_directory, node_of, phase, run, running, shell_template, start,
-    stop,
+    blocked, cleaned_up, container_id, data_directory, node_of, phase, run, shell_template, start, stop,
 };
 
 /// The objects before the backup: one that stays, and one that is deleted after it.
@@ -61,7 +61,7 @@ async fn as_kept(ns: &Namespace, node: &NodeShell<'_>, kept: &Pod, newer: &str) 
     let renewed = |pod: &Pod| container_id(pod, "main").is_ok_and(|id| id != old);
     ns.wait(KEPT, "another container than that of the backup runs", renewed)
         .await?;
-    running(ns, KEPT).await?;
+    running_after_reboot(ns, KEPT).await?;
     let file = ns.sh(KEPT, "main", "cat /root/file").await?;
     ensure!(file == "before\nafter", "{file}");
     let lost = blocked(ns, ERASED, FILESYSTEM_READY, reason::FILESYSTEM_LOST).await?;

@@ -85,6 +85,12 @@ async fn on_the_device(ns: &Namespace, node: &str, device: &str) -> Result<()> {
         "resources": {"requests": {"storage": "16Mi"}},
     }}))
     .await?;
+    // The scheduler's back-off for pods with unbound claims is not what is tested.
+    let is_bound = |claim: &PersistentVolumeClaim| {
+        let status = claim.status.as_ref();
+        status.and_then(|status| status.phase.as_deref()) == Some("Bound")
+    };
+    ns.wait("device", "the claim is bound", is_bound).await?;
     let mut template = shell_template();
     template["spec"]["volumes"] =
         json!([{"name": "device", "persistentVolumeClaim": {"claimName": "device"}}]);

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use testkit::{Namespace, NodeShell, Undone, cluster_command, patience};
 
 use crate::support::agents::Agents;
-use crate::support::node_of;
+use crate::support::{node_of, running};
 
 /// Time limit for a program of the node to be back.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -161,6 +161,21 @@ pub(crate) async fn until_it_answers(node: &NodeShell<'_>) -> Result<()> {
     loop {
         match node.sh("true").await {
             Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Waits for phase Running, and until commands can run in the kept filesystem, after a reboot of
+/// the node. A container that the kubelet restarts there waits for its filesystem, and the kubelet
+/// calls it ready meanwhile.
+pub(crate) async fn running_after_reboot(ns: &Namespace, name: &str) -> Result<Pod> {
+    let deadline = Instant::now() + patience(PATIENCE);
+    let pod = running(ns, name).await?;
+    loop {
+        match ns.sh(name, "main", "true").await {
+            Ok(_) => return Ok(pod),
             Err(error) if Instant::now() > deadline => return Err(error),
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
