@@ -157,25 +157,25 @@ pub(crate) async fn reboot(node: &str) -> Result<()> {
 
 /// Waits until commands can run on a node after a reboot.
 pub(crate) async fn until_it_answers(node: &NodeShell<'_>) -> Result<()> {
-    let deadline = Instant::now() + patience(PATIENCE);
-    loop {
-        match node.sh("true").await {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => tokio::time::sleep(PAUSE).await,
-        }
-    }
+    until_it_works(async || node.sh("true").await).await
 }
 
 /// Waits for phase Running, and until commands can run in the kept filesystem, after a reboot of
 /// the node. A container that the kubelet restarts there waits for its filesystem, and the kubelet
 /// calls it ready meanwhile.
 pub(crate) async fn running_after_reboot(ns: &Namespace, name: &str) -> Result<Pod> {
-    let deadline = Instant::now() + patience(PATIENCE);
     let pod = running(ns, name).await?;
+    until_it_works(async || ns.sh(name, "main", "true").await).await?;
+    Ok(pod)
+}
+
+/// Repeats a command. No object of the API shows when a command can run, so there is nothing to
+/// watch.
+async fn until_it_works(command: impl AsyncFn() -> Result<String>) -> Result<()> {
+    let deadline = Instant::now() + patience(PATIENCE);
     loop {
-        match ns.sh(name, "main", "true").await {
-            Ok(_) => return Ok(pod),
+        match command().await {
+            Ok(_) => return Ok(()),
             Err(error) if Instant::now() > deadline => return Err(error),
             Err(_) => tokio::time::sleep(PAUSE).await,
         }
